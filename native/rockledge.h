@@ -1,0 +1,146 @@
+/* The whole interface between Python and the native core: plain C, called through ctypes.
+ *
+ * Python decides, C++ executes. A program is a flat list of operations over a table of buffers; the core
+ * plans one arena for `max_rows` rows and runs a whole step (some tokens of some sequences) in one call.
+ * Every function that can fail returns null or a negative number and leaves one sentence in rl_error(). */
+#ifndef ROCKLEDGE_H
+#define ROCKLEDGE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RL_ABI 1
+#if defined(__GNUC__)
+#define RL_API __attribute__((visibility("default")))
+#else
+#define RL_API
+#endif
+
+enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2 };
+
+/* Rows of one linear that share a code width, packed as docs/formats.md says (strips of 8 rows, tiles of
+ * 8 rows x 32 inputs). `codes` and `index` are 64-byte aligned and mapped read-only. */
+typedef struct rl_band {
+  const uint8_t *codes;
+  const uint8_t *index;  /* null when bits == 8 */
+  const int8_t *tables;  /* [16 tables][16 entries]; null when bits == 8 */
+  const float *scale;    /* [rows] */
+  const float *bias;     /* [rows] or null */
+  int32_t rows;          /* logical rows; strips = ceil(rows / 8) */
+  int32_t cols;          /* logical inputs; tiles per strip = ceil(cols / 32) */
+  int32_t bits;          /* 2, 3, 4 or 8 */
+  int32_t out_column;    /* where this band's first row lands in the output row */
+} rl_band;
+
+enum {
+  RL_FLOAT = 0,   /* fp32 [row][width] */
+  RL_INT8 = 1,    /* int8 [row * planes + plane][width rounded up to 32, zero padded]; plane 0 is hi */
+  RL_INT32 = 2    /* int32 [row][width] */
+};
+typedef struct rl_buffer {
+  int32_t kind;
+  int32_t width;   /* elements of one row */
+  int32_t planes;  /* RL_INT8: 1 or 2 (x16 = 256 * hi + lo); else 1 */
+  int32_t slot;    /* buffers with the same slot may share memory: Python has seen that their lives do not overlap */
+} rl_buffer;
+
+/* Operations. `in`, `out` are buffer numbers, -1 when unused. R is the number of rows of the step, or of
+ * its logit rows where `on_logits` is 1. All floats are fp32.
+ *
+ * code               in                        out                 dim                               weight
+ * RL_EMBED           -                         x                   -                                 - (bands of the embedding)
+ * RL_NORM_QUANT      x                         q, sx               -                                 [0] gain or null; real[0] eps
+ * RL_NORM            x                         y                   -                                 [0] gain or null; real[0] eps
+ * RL_QUANT           x                         q, sx               -                                 -
+ * RL_LINEAR          q, sx, residual (or -1)   y                   -                                 - (bands)   out = -2: step logits
+ * RL_LINEAR_I32      q                         y (RL_INT32)        -                                 - (bands)   raw sums, one plane
+ * RL_ROPE_KV         qkv                       q8, sq              layer                             [0] inverse frequencies [head_dim/2],
+ *                                                                                                    [1] q gain, [2] k gain [head_dim] or null; real[0] eps
+ * RL_ATTENTION       q8, sq                    y                   layer                             -
+ * RL_SILU_QUANT      gate|up                   q, sx               block (0: no Hadamard)            -
+ * RL_GATHER          x                         y (logit rows)      -                                 -
+ * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
+ *
+ * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*hd with one scale per
+ * head (sq has width heads); K (after RoPE) and V go to the cache, int8 with one fp32 scale per token and kv head.
+ * RL_ROTATE forward: y = ((x * signs) viewed [odd][block], normalised Hadamard over block, mix: y[i] = sum_j x[j] mix[j][i]),
+ * gain multiplies the result; inverse runs it backwards (mix transposed, Hadamard, signs), then the gain.
+ * Linear epilogue, exactly: y = float(sum) * (scale[n] * sx[t]), then + bias[n], then + residual; with two planes
+ * sum = 256 * hi + lo in int64, rounded once to float. */
+enum {
+  RL_EMBED = 1, RL_NORM_QUANT, RL_NORM, RL_QUANT, RL_LINEAR, RL_LINEAR_I32, RL_ROPE_KV, RL_ATTENTION,
+  RL_SILU_QUANT, RL_GATHER, RL_ROTATE
+};
+typedef struct rl_op {
+  int32_t code;
+  int32_t on_logits;
+  int32_t in[3];
+  int32_t out[2];
+  int32_t first_band;
+  int32_t bands;
+  int32_t dim[4];
+  float real[2];
+  const float *weight[3];
+} rl_op;
+
+typedef struct rl_shape {
+  int32_t max_rows;      /* rows of the largest step */
+  int32_t heads, kv_heads, head_dim, layers;
+  int32_t page_tokens;   /* tokens of a KV page */
+  int32_t pages;         /* pages in the pool */
+} rl_shape;
+
+/* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
+ * in rising order of position, and it sees positions 0 .. positions[r]. block_tables[s][i] is the page of tokens
+ * i*page_tokens .. of sequence s. logit_rows name the rows whose logits are wanted, in order. */
+typedef struct rl_step {
+  int32_t rows;
+  int32_t sequences_count;
+  int32_t table_width;          /* pages per block table row */
+  int32_t logit_count;
+  const int32_t *tokens;
+  const int32_t *positions;
+  const int32_t *sequences;
+  const int32_t *block_tables;  /* [sequences_count][table_width] */
+  const int32_t *logit_rows;
+  float *logits;                /* [logit_count][vocab] */
+} rl_step;
+
+typedef struct rl_sampling {
+  float temperature;  /* <= 0: greedy */
+  float top_p;        /* 1: off */
+  float min_p;        /* 0: off */
+  int32_t top_k;      /* 0: off */
+  uint64_t seed;
+} rl_sampling;
+
+typedef struct rl_program rl_program;
+
+RL_API int32_t rl_abi(void);
+RL_API const char *rl_error(void);  /* of this thread's last failure */
+RL_API int32_t rl_kernel_supported(int32_t kernel);
+RL_API const char *rl_kernel_name(int32_t kernel);
+
+/* Copies ops, bands, buffers; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. */
+RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
+                                     const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape,
+                                     int32_t threads, int32_t kernel);
+RL_API void rl_program_destroy(rl_program *program);
+RL_API int32_t rl_program_kernel(const rl_program *program);
+RL_API int64_t rl_program_bytes(const rl_program *program);  /* arena + KV pool */
+
+/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. */
+RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last);
+RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
+RL_API int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to);  /* copy on write, all layers */
+
+/* Draws a token from logits [n]; `draw` numbers the draws of a request, so that (seed, draw) fixes the choice. */
+RL_API int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

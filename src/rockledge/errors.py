@@ -1,0 +1,36 @@
+"""Every error a user can meet: one small family, each a sentence that says what to do.
+
+A command prints the sentence and exits with `exit_code`; a library caller catches `RockledgeError`.
+"""
+
+
+class RockledgeError(Exception):
+    """Base of all foreseeable failures; `str(error)` is the sentence shown to the user."""
+
+    exit_code = 1
+
+
+class UsageError(RockledgeError):
+    """The request itself makes no sense (unknown option value, impossible combination)."""
+
+    exit_code = 2
+
+
+class CheckpointError(RockledgeError):
+    """A source model is missing, damaged, unsupported or already quantised by another scheme."""
+
+
+class ArtifactError(RockledgeError):
+    """An artifact directory is missing, damaged, newer than this program, or could not be written."""
+
+
+class BudgetError(RockledgeError):
+    """No allocation meets the budget; the message names the nearest possible one."""
+
+
+class ContextError(RockledgeError):
+    """A prompt does not fit in the context that was configured."""
+
+
+class NativeError(RockledgeError):
+    """The native core is missing, of another version, or refused what it was given."""
