@@ -1,0 +1,87 @@
+# Everything a newcomer or CI types. `make help` lists it.
+PYTHON ?= python3
+JOBS ?= $(shell nproc)
+export ROCKLEDGE_CACHE ?= $(HOME)/.cache/rockledge
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c requirements.txt
+BUILD_TOOLS := cmake ninja scikit-build-core
+CORE := src/rockledge/librockledge.so
+CORE_SOURCES := CMakeLists.txt $(wildcard native/*.cpp native/*.hpp native/*.h)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help check venv native demo test test-all test-arm sanitize wheel lint llama-cpp size clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+check:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install python3 (3.10 or newer) and python3-venv, or name another one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) -V), but 3.10 or newer is needed: name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install python3-venv" >&2; exit 1; }
+	@command -v g++ >/dev/null || { echo "g++ is missing: install g++ (11 or newer)" >&2; exit 1; }
+
+$(BIN)/python: | check
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Two stamps: the demo needs PyTorch but none of the development tools.
+$(VENV)/.demo: pyproject.toml requirements.txt | $(BIN)/python
+	@echo "installing what the demo needs into $(VENV) (PyTorch is the large part)"
+	@$(PIP) $(BUILD_TOOLS)
+	@$(PIP) --no-build-isolation -e '.[quantize]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements.txt | $(BIN)/python
+	@echo "installing the development environment into $(VENV)"
+	@$(PIP) $(BUILD_TOOLS)
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.build: requirements.txt | $(BIN)/python
+	@if [ ! -x $(BIN)/cmake ] || [ ! -x $(BIN)/ninja ]; then echo "installing CMake and Ninja into $(VENV)"; $(PIP) $(BUILD_TOOLS); fi
+	@touch $@
+
+venv: $(VENV)/.dev  ## .venv with the package and everything for development
+
+native: $(CORE)  ## the native core for this machine, into src/rockledge/
+
+$(CORE): $(CORE_SOURCES) | $(VENV)/.build
+	@$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
+	@$(BIN)/cmake --build build/native -j $(JOBS)
+	@$(BIN)/cmake --install build/native --prefix src > build/native/install.log
+	@touch $@
+
+demo: $(VENV)/.demo $(CORE)  ## compress a small real model, show what it cost, and let it answer
+	@$(BIN)/rockledge demo
+
+test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"
+
+test-all: $(VENV)/.dev $(CORE) sanitize  ## the slow tests too, and the native tests under the sanitizers
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
+
+test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on aarch64, under qemu-user
+	@tools/arm-sysroot.sh
+	$(BIN)/python -m pytest -s -m arm tests/packaging
+
+wheel: $(VENV)/.dev  ## wheels for x86-64 and aarch64, into dist/
+	@$(BIN)/python tools/wheel.py x86_64 aarch64
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+llama-cpp:  ## llama.cpp's tools for the comparisons, into $ROCKLEDGE_CACHE (about 20 minutes on one core)
+	@tools/llama-cpp.sh
+
+size:  ## lines of each folder under version control
+	@git ls-files -- '*.py' '*.cpp' '*.hpp' '*.h' '*.md' '*.sh' '*.toml' Makefile CMakeLists.txt | xargs wc -l | awk '$$2 != "total" { n = split($$2, p, "/"); key = n == 1 ? "." : p[1]; if (p[1] == "src" && n > 3) key = p[1] "/" p[2] "/" p[3]; else if (p[1] == "src") key = "src/rockledge"; sum[key] += $$1; all += $$1 } END { for (k in sum) printf "%7d  %s\n", sum[k], k | "sort -k2"; close("sort -k2"); printf "%7d  in all\n", all }'
+
+clean:  ## everything that can be made again, except .venv and $ROCKLEDGE_CACHE
+	rm -rf build dist demo-model .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f src/rockledge/*.so
+	find src tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} +
