@@ -1,0 +1,78 @@
+"""The memory plan: adds up to the board's RAM, honours the NPU's window, and says what would fit."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rockledge.board.boards import BOARDS, find_board
+from rockledge.board.memory import arena_bytes, kv_bytes, plan_memory, weight_budget
+from rockledge.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class Shape:
+    hidden: int = 4096
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 128
+    ffn: int = 14336
+    vocab: int = 128256
+
+
+LLAMA3_8B = Shape()
+PARAMETERS_8B = 8.03e9
+BOARD = find_board("rk3588-8gb")
+
+
+def test_kv_of_llama3_8b() -> None:
+    # 32 layers x 8 heads x (K and V) x (128 int8 + 4 bytes of scale) = 67584 bytes a token.
+    assert kv_bytes(LLAMA3_8B, 1) == 67584
+    assert kv_bytes(LLAMA3_8B, 8192) / 2**30 == pytest.approx(0.52, abs=0.01)
+
+
+def test_8b_fits_an_8_gb_board_at_5_bits_but_not_at_8() -> None:
+    budget = weight_budget(BOARD, LLAMA3_8B, 8192)
+    assert PARAMETERS_8B * 5 / 8 < budget < PARAMETERS_8B
+    with pytest.raises(BudgetError, match="smaller model"):
+        plan_memory(BOARD, LLAMA3_8B, 8192, weights_bytes=int(PARAMETERS_8B))
+
+
+def test_impossible_context_names_the_longest_possible_one() -> None:
+    with pytest.raises(BudgetError) as failure:
+        plan_memory(BOARD, LLAMA3_8B, 131072, weights_bytes=4_500_000_000)
+    longest = int(str(failure.value).split(" tokens")[-2].split()[-1])
+    assert plan_memory(BOARD, LLAMA3_8B, longest, weights_bytes=4_500_000_000).free_bytes >= 0
+    with pytest.raises(BudgetError):
+        plan_memory(BOARD, LLAMA3_8B, longest + 1, weights_bytes=4_500_000_000)
+
+
+@given(
+    st.sampled_from(sorted(BOARDS)),
+    st.integers(1, 65536),
+    st.integers(0, 12_000_000_000),
+    st.integers(1, 512),
+)
+def test_plans_add_up(board_name: str, context: int, weights: int, rows: int) -> None:
+    board = find_board(board_name)
+    try:
+        plan = plan_memory(board, LLAMA3_8B, context, weights_bytes=weights, step_rows=rows)
+    except BudgetError:
+        needed = weights + kv_bytes(LLAMA3_8B, context) + arena_bytes(LLAMA3_8B, rows)
+        assert needed > board.ram_bytes - 2_000_000_000
+        return
+    assert plan.free_bytes >= 0
+    assert plan.weights_bytes == weights
+    assert plan.npu_buffers_bytes <= 3.5 * 2**30
+    # The NPU is only denied memory that is needed elsewhere.
+    assert plan.free_bytes == 0 or plan.npu_buffers_bytes == int(3.5 * 2**30)
+
+
+@given(st.integers(1, 30000))
+def test_budget_is_the_largest_that_fits(context: int) -> None:
+    budget = weight_budget(BOARD, LLAMA3_8B, context)
+    assert plan_memory(BOARD, LLAMA3_8B, context, weights_bytes=budget).free_bytes == 0
+    with pytest.raises(BudgetError):
+        plan_memory(BOARD, LLAMA3_8B, context, weights_bytes=budget + 1)
