@@ -1,0 +1,94 @@
+// What one processor's kernels offer: a table of functions, chosen once when a program is created.
+//
+// Every entry works on a range of independent units (rows, strips, heads); no result depends on how a step's units
+// are cut into ranges. The same sources (lanes.hpp, rows.hpp, linear.hpp, attention.hpp) are compiled for each
+// processor, so the floats agree bit for bit; only the integer primitives differ.
+#pragma once
+
+#include <cstdint>
+
+#include "rockledge.h"
+
+namespace rl {
+
+constexpr int kStrip = 8;          // rows of a strip
+constexpr int kTile = 32;          // inputs of a tile
+constexpr int kSplit = 512;        // positions of an attention split
+constexpr int kPairBytes = 8192;   // 256 pairs of tables, 32 bytes each
+constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
+constexpr int kBlockStrips = 4;    // strips that a many-row linear unpacks at a time, where they fit
+constexpr int kBlockBytes = 192 * 1024;
+
+// One thread's own memory, 64-byte aligned, sized when the program is created.
+struct Scratch {
+  const std::int8_t *pairs_of;  // whose tables `pairs` holds
+  std::int8_t *pairs;           // [256][32]
+  std::int8_t *weights;         // [strips of a block][8][cols]
+  std::int32_t *sums;           // [strips of a block][8 rows of x][8]
+  float *row;                   // widest row a row operation needs
+  float *attention;             // see attention.hpp
+};
+
+struct LinearTask {
+  const rl_band *band;
+  const std::int8_t *x;     // [rows * planes][x_stride]
+  const float *sx;          // [rows]
+  const float *residual;    // [rows][residual_stride] or null; already at the band's column
+  float *y;                 // [rows][y_stride], already at the band's column
+  std::int32_t *sums;       // instead of y: raw sums
+  std::int64_t y_stride, residual_stride;
+  std::int32_t x_stride;
+  std::int32_t rows, planes;
+};
+
+struct QuantOut {
+  std::int8_t *q;   // [planes][stride]
+  float *scale;
+  std::int32_t stride, planes;
+};
+
+// KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
+struct KvLayer {
+  std::uint8_t *base;
+  std::int64_t page_bytes;
+  std::int32_t page_tokens, kv_heads, head_dim, head_stride;  // head_stride: head_dim rounded up to 32
+};
+
+struct AttentionTask {
+  KvLayer kv;
+  const std::int8_t *q;     // [heads * head_dim]
+  const float *sq;          // [heads]
+  const std::int32_t *pages;
+  std::int32_t position, heads, head_dim;
+};
+
+struct Kernels {
+  int id;
+  // Strips first .. last-1 of one band, for all rows of x.
+  void (*linear)(const LinearTask &, int first, int last, Scratch &);
+  // fp32 rows of the embedding: weight row `row` of the band.
+  void (*embed)(const rl_band &, int row, float *out, Scratch &);
+  void (*norm)(const float *x, int width, const float *gain, float eps, float *y);
+  void (*quant)(const float *x, int width, const QuantOut &);
+  void (*norm_quant)(const float *x, int width, const float *gain, float eps, const QuantOut &, Scratch &);
+  void (*silu_quant)(const float *gate, const float *up, int width, int block, const QuantOut &, Scratch &);
+  void (*rotate)(const float *x, int block, int odd, bool inverse, const float *signs, const float *mix,
+                 const float *gain, float *y, Scratch &);
+  // One head: optional norm, rotary turn (angle: cosines then sines, head_dim/2 each; null for none), int8.
+  void (*head_quant)(const float *x, int head_dim, int stride, const float *gain, float eps, const float *angle,
+                     std::int8_t *q, float *scale, Scratch &);
+  // One split of one KV head's query heads: partial maxima, sums and values [heads][head_stride + 8].
+  void (*attend_split)(const AttentionTask &, int kv_head, int split, float *partial, Scratch &);
+  // Merges `splits` partials, `step` floats apart, in order, into y [heads of the group][head_dim].
+  void (*attend_merge)(const AttentionTask &, int splits, const float *partial, std::int64_t step, float *y);
+};
+
+const Kernels *kernels(int id);        // null when this build or processor lacks it
+int best_kernel();
+const char *kernel_name(int id);
+
+inline std::int64_t kv_page_bytes(int page_tokens, int kv_heads, int head_stride) {
+  return std::int64_t{2} * kv_heads * page_tokens * (head_stride + 4);
+}
+
+}  // namespace rl

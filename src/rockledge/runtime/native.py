@@ -1,0 +1,435 @@
+"""The native core seen from Python: the structs of native/rockledge.h, the library's loader, `Program` and `sample`.
+
+ctypes releases the GIL during every call, so a whole step runs without it.
+"""
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rockledge.errors import NativeError
+
+ABI = 1
+LIBRARY = "librockledge.so"
+KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2}
+STEP_LOGITS = -2  # as an output buffer: the logits array of the step
+UNUSED = -1
+
+
+class OpCode(IntEnum):
+    """Operations, as in the table of native/rockledge.h."""
+
+    EMBED = 1
+    NORM_QUANT = 2
+    NORM = 3
+    QUANT = 4
+    LINEAR = 5
+    LINEAR_I32 = 6
+    ROPE_KV = 7
+    ATTENTION = 8
+    SILU_QUANT = 9
+    GATHER = 10
+    ROTATE = 11
+
+
+class BufferKind(IntEnum):
+    """What a buffer holds: fp32 rows, int8 planes padded to 32, or int32 rows."""
+
+    FLOAT = 0
+    INT8 = 1
+    INT32 = 2
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows of one linear that share a code width; arrays as `rockledge.formats` packs them.
+
+    `codes` u8 and `index` u8 (None at 8 bits) must start on 64 bytes; `tables` i8 [16, 16] (None at 8 bits);
+    `scale` f32 [rows]; `bias` f32 [rows] or None.
+    """
+
+    codes: NDArray[np.uint8]
+    index: NDArray[np.uint8] | None
+    tables: NDArray[np.int8] | None
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    rows: int
+    cols: int
+    bits: int
+    out_column: int
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One intermediate: `width` elements a row; buffers of one `slot` may share memory."""
+
+    kind: BufferKind
+    width: int
+    slot: int
+    planes: int = 1
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation; field meanings by code are in the table of native/rockledge.h."""
+
+    code: OpCode
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    on_logits: bool = False
+    first_band: int = 0
+    bands: int = 0
+    dim: tuple[int, ...] = ()
+    real: tuple[float, ...] = ()
+    weight: tuple[NDArray[np.float32] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes the whole program shares; `page_tokens` is a power of two in 8..512."""
+
+    max_rows: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+    page_tokens: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: int32 arrays of equal length `rows`; `block_tables` [sequences, width]; `logit_rows` [n]."""
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    sequences: NDArray[np.int32]
+    block_tables: NDArray[np.int32]
+    logit_rows: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+
+class _Band(ctypes.Structure):
+    _fields_ = [
+        ("codes", ctypes.c_void_p),
+        ("index", ctypes.c_void_p),
+        ("tables", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int32),
+        ("cols", ctypes.c_int32),
+        ("bits", ctypes.c_int32),
+        ("out_column", ctypes.c_int32),
+    ]
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("kind", "width", "planes", "slot")]
+
+
+class _Op(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_int32),
+        ("on_logits", ctypes.c_int32),
+        ("in_", ctypes.c_int32 * 3),
+        ("out", ctypes.c_int32 * 2),
+        ("first_band", ctypes.c_int32),
+        ("bands", ctypes.c_int32),
+        ("dim", ctypes.c_int32 * 4),
+        ("real", ctypes.c_float * 2),
+        ("weight", ctypes.c_void_p * 3),
+    ]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in ("max_rows", "heads", "kv_heads", "head_dim", "layers", "page_tokens", "pages")
+    ]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        ("rows", ctypes.c_int32),
+        ("sequences_count", ctypes.c_int32),
+        ("table_width", ctypes.c_int32),
+        ("logit_count", ctypes.c_int32),
+        ("tokens", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("sequences", ctypes.c_void_p),
+        ("block_tables", ctypes.c_void_p),
+        ("logit_rows", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+    ]
+
+
+class _Sampling(ctypes.Structure):
+    _fields_ = [
+        ("temperature", ctypes.c_float),
+        ("top_p", ctypes.c_float),
+        ("min_p", ctypes.c_float),
+        ("top_k", ctypes.c_int32),
+        ("seed", ctypes.c_uint64),
+    ]
+
+
+def library_path() -> Path:
+    """Where the library is looked for: the environment's ROCKLEDGE_LIBRARY, then the package directory."""
+    chosen = os.environ.get("ROCKLEDGE_LIBRARY")
+    return Path(chosen) if chosen else Path(__file__).resolve().parent.parent / LIBRARY
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL:
+    """The loaded library. Raises NativeError when it is missing, unloadable or of another interface version."""
+    path = library_path()
+    if not path.exists():
+        raise NativeError(f"the native core {path} does not exist; build it with `make native`")
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeError(f"the native core {path} cannot be loaded ({error}); rebuild it with `make native`") from None
+    lib.rl_abi.restype = ctypes.c_int32
+    found = lib.rl_abi()
+    if found != ABI:
+        raise NativeError(
+            f"the native core {path} has interface {found}, this package needs {ABI}; rebuild it with `make native`"
+        )
+    pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "rl_error": (text, []),
+        "rl_kernel_supported": (i32, [i32]),
+        "rl_kernel_name": (text, [i32]),
+        "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, i32]),
+        "rl_program_destroy": (None, [pointer]),
+        "rl_program_kernel": (i32, [pointer]),
+        "rl_program_bytes": (i64, [pointer]),
+        "rl_program_run": (i32, [pointer, pointer, i32, i32]),
+        "rl_program_buffer": (pointer, [pointer, i32]),
+        "rl_copy_page": (i32, [pointer, i32, i32]),
+        "rl_sample": (i32, [pointer, i32, pointer, ctypes.c_uint64]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+def _failure() -> NativeError:
+    return NativeError(bytes(library().rl_error() or b"").decode() or "the native core failed without a reason")
+
+
+def supported_kernels() -> tuple[str, ...]:
+    """Names of the kernels this machine can run, portable first."""
+    lib = library()
+    return tuple(name for name, code in KERNELS.items() if code >= 0 and lib.rl_kernel_supported(code))
+
+
+def _checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) -> int | None:
+    """The array's address, after making sure that C will find `elements` elements of `dtype` there."""
+    if array is None:
+        return None
+    if array.dtype != dtype or not array.flags.c_contiguous or array.size < elements:
+        raise NativeError(
+            f"{name} is {array.dtype} {array.shape}, needed are {elements} contiguous elements of {np.dtype(dtype)}; "
+            "convert it before handing it to the native core"
+        )
+    return int(array.ctypes.data)
+
+
+def _band(number: int, band: Band) -> _Band:
+    tiles = -(-band.rows // 8) * -(-band.cols // 32)
+    name = f"band {number}"
+    return _Band(
+        _checked(f"{name} codes", band.codes, np.uint8, tiles * 32 * band.bits),
+        _checked(f"{name} index", band.index, np.uint8, tiles * 8),
+        _checked(f"{name} tables", band.tables, np.int8, 256),
+        _checked(f"{name} scale", band.scale, np.float32, band.rows),
+        _checked(f"{name} bias", band.bias, np.float32, band.rows),
+        band.rows,
+        band.cols,
+        band.bits,
+        band.out_column,
+    )
+
+
+def _filled(values: Sequence[Any], count: int, filler: Any) -> tuple[Any, ...]:
+    if len(values) > count:
+        raise NativeError(f"an operation has {len(values)} entries where the native core takes {count}; shorten it")
+    return tuple(values) + (filler,) * (count - len(values))
+
+
+def _op(op: Op) -> _Op:
+    weights = [_checked(f"weight of {op.code.name}", w, np.float32, 1) for w in op.weight]
+    return _Op(
+        int(op.code),
+        int(op.on_logits),
+        _filled(op.inputs, 3, UNUSED),
+        _filled(op.outputs, 2, UNUSED),
+        op.first_band,
+        op.bands,
+        _filled(op.dim, 4, 0),
+        _filled(op.real, 2, 0.0),
+        _filled(weights, 3, None),
+    )
+
+
+class Program:
+    """A finished list of operations with its arena, KV pool and threads. Not for two threads at once."""
+
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        bands: Sequence[Band],
+        buffers: Sequence[Buffer],
+        shape: Shape,
+        *,
+        threads: int = 1,
+        kernel: str = "auto",
+    ) -> None:
+        """Raises NativeError with the core's sentence when anything does not fit together."""
+        if kernel not in KERNELS:
+            raise NativeError(f"there is no kernel {kernel!r}; choose one of {', '.join(KERNELS)}")
+        self._handle: int | None = None
+        self._lib = library()
+        self._kept = (tuple(ops), tuple(bands))  # the core reads these arrays in place
+        self.buffers = tuple(buffers)
+        self.shape = shape
+        c_ops = (_Op * len(ops))(*map(_op, ops))
+        c_bands = (_Band * len(bands))(*(_band(i, b) for i, b in enumerate(bands)))
+        c_buffers = (_Buffer * len(buffers))(*(_Buffer(int(b.kind), b.width, b.planes, b.slot) for b in buffers))
+        c_shape = _Shape(
+            shape.max_rows,
+            shape.heads,
+            shape.kv_heads,
+            shape.head_dim,
+            shape.layers,
+            shape.page_tokens,
+            shape.pages,
+        )
+        self._handle = self._lib.rl_program_create(
+            c_ops,
+            len(ops),
+            c_bands,
+            len(bands),
+            c_buffers,
+            len(buffers),
+            ctypes.byref(c_shape),
+            threads,
+            KERNELS[kernel],
+        )
+        if not self._handle:
+            raise _failure()
+
+    @property
+    def handle(self) -> int:
+        if not self._handle:
+            raise NativeError("this program is closed; create a new one")
+        return self._handle
+
+    @property
+    def kernel(self) -> str:
+        """Name of the kernel in use."""
+        return bytes(self._lib.rl_kernel_name(self._lib.rl_program_kernel(self.handle))).decode()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of arena and KV pool (address space; pages are committed when first touched)."""
+        return int(self._lib.rl_program_bytes(self.handle))
+
+    def run(self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1) -> None:
+        """Runs operations first .. last-1 (-1: to the end); `logits` f32 [len(logit_rows), vocab] is written.
+
+        Raises NativeError when an argument is out of range; nothing was computed then.
+        """
+        rows = step.tokens.size
+        sequences, width = step.block_tables.shape
+        if logits is not None and not logits.flags.writeable:
+            raise NativeError("the logits array is read-only; pass a writable one")
+        c_step = _Step(
+            rows,
+            sequences,
+            width,
+            step.logit_rows.size,
+            _checked("tokens", step.tokens, np.int32, rows),
+            _checked("positions", step.positions, np.int32, rows),
+            _checked("sequences", step.sequences, np.int32, rows),
+            _checked("block_tables", step.block_tables, np.int32, sequences * width),
+            _checked("logit_rows", step.logit_rows, np.int32, 0),
+            _checked("logits", logits, np.float32, step.logit_rows.size * self.vocab),
+        )
+        if self._lib.rl_program_run(self.handle, ctypes.byref(c_step), first, last) < 0:
+            raise _failure()
+
+    @property
+    def vocab(self) -> int:
+        """Width of a row of step logits; 0 when no operation writes them."""
+        ops, bands = self._kept
+        return max(
+            (
+                band.out_column + band.rows
+                for op in ops
+                if STEP_LOGITS in op.outputs
+                for band in bands[op.first_band : op.first_band + op.bands]
+            ),
+            default=0,
+        )
+
+    def buffer(self, number: int) -> NDArray[Any]:
+        """A view of a whole buffer: [max_rows, width] fp32 or int32, or int8 [max_rows, planes, padded width]."""
+        address = self._lib.rl_program_buffer(self.handle, number)
+        if not address:
+            raise _failure()
+        spec = self.buffers[number]
+        if spec.kind == BufferKind.INT8:
+            shape, dtype = (self.shape.max_rows, spec.planes, -(-spec.width // 32) * 32), np.dtype(np.int8)
+        else:
+            shape = (self.shape.max_rows, spec.width)
+            dtype = np.dtype(np.float32 if spec.kind == BufferKind.FLOAT else np.int32)
+        size = int(np.prod(shape)) * dtype.itemsize
+        raw = (ctypes.c_uint8 * size).from_address(address)
+        return np.frombuffer(raw, dtype=dtype).reshape(shape)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies one KV page of all layers (copy on write)."""
+        if self._lib.rl_copy_page(self.handle, source, target) < 0:
+            raise _failure()
+
+    def close(self) -> None:
+        """Ends the threads and frees the memory; views from `buffer` are invalid afterwards."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._lib.rl_program_destroy(handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def sample(
+    logits: NDArray[np.float32],
+    *,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    draw: int = 0,
+) -> int:
+    """Draws a token from `logits` f32 [vocab]; the same arguments always give the same token.
+
+    Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0 takes
+    the largest logit. Raises NativeError for settings out of range or when no logit is a number.
+    """
+    settings = _Sampling(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
+    address = _checked("logits", logits, np.float32, 1)
+    token = int(library().rl_sample(address, logits.size, ctypes.byref(settings), draw))
+    if token < 0:
+        raise _failure()
+    return token
