@@ -1,0 +1,191 @@
+"""Divergence of a compressed model from its float original, token by token on the same text.
+
+KL(float || ours) in nats, the share of positions with the same most likely token, and both perplexities with
+the standard error of the logarithm of their ratio. Differences between perplexities alone drown in the spread
+of the text; KL does not, because both models see the same positions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rockledge.errors import RockledgeError, UsageError
+from rockledge.eval.perplexity import negative_log_likelihood, standard_error, summarise_losses
+from rockledge.eval.windows import (
+    DEFAULT_WINDOW,
+    Logits,
+    Progress,
+    cut_windows,
+    log_softmax,
+    row_chunks,
+    scored_logits,
+)
+
+POSITION_BUCKET = 64
+
+
+@dataclass(frozen=True)
+class PositionDivergence:
+    """Divergence at context positions position_first .. position_last of the windows."""
+
+    position_first: int
+    position_last: int
+    kl_mean_nats: float
+    top1_agreement: float
+    scored_tokens: int
+
+
+@dataclass(frozen=True)
+class DivergenceReport:
+    """One model against its reference. `ln_perplexity_ratio` = ln(ours / reference), paired by token."""
+
+    kl_mean_nats: float
+    kl_mean_se_nats: float
+    kl_p50_nats: float
+    kl_p99_nats: float
+    kl_max_nats: float
+    top1_agreement: float
+    perplexity: float
+    perplexity_se: float
+    reference_perplexity: float
+    reference_perplexity_se: float
+    ln_perplexity_ratio: float
+    ln_perplexity_ratio_se: float
+    scored_tokens: int
+    windows: int
+    window_tokens: int
+    by_position: tuple[PositionDivergence, ...]
+
+
+@dataclass
+class _Series:
+    """What is kept of every scored position of one model: three numbers, whatever the vocabulary."""
+
+    kl: list[NDArray[np.float64]] = field(default_factory=list)
+    same: list[NDArray[np.bool_]] = field(default_factory=list)
+    loss: list[NDArray[np.float64]] = field(default_factory=list)
+
+
+def divergences(
+    reference: Logits,
+    models: Mapping[str, Logits],
+    tokens: Sequence[int],
+    *,
+    window: int = DEFAULT_WINDOW,
+    score_from: int | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, DivergenceReport]:
+    """Compares every model of `models` with `reference` on the first `limit` windows of `tokens`.
+
+    The reference runs once per window, however many models there are; memory is one window of logits per
+    model in turn. `score_from` (default window // 2) is the first scored position: 0 together with a longer
+    window shows how divergence depends on context. RockledgeError when vocabularies differ.
+    """
+    windows = cut_windows(tokens, window, limit)
+    first = window // 2 if score_from is None else score_from
+    if not 0 <= first < window - 1:
+        raise UsageError(f"scoring from position {first} of a window of {window} scores nothing")
+    series = {name: _Series() for name in models}
+    reference_loss = []
+    for done, piece in enumerate(windows, 1):
+        targets = np.asarray(piece[first + 1 :])
+        expected = scored_logits(reference, piece, first)
+        chunks = row_chunks(*expected.shape)
+        for chunk in chunks:
+            reference_loss.append(negative_log_likelihood(log_softmax(expected[chunk]), targets[chunk]))
+        for name, model in models.items():
+            found = scored_logits(model, piece, first)
+            if found.shape != expected.shape:
+                raise RockledgeError(
+                    f"{name} has a vocabulary of {found.shape[1]} tokens, its reference one of "
+                    f"{expected.shape[1]}; compare a model with the checkpoint it was made from"
+                )
+            for chunk in chunks:
+                p, q = log_softmax(expected[chunk]), log_softmax(found[chunk])
+                _compare(series[name], p, q, targets[chunk])
+        if progress is not None:
+            progress(done, len(windows))
+    losses = np.concatenate(reference_loss)
+    return {name: _summarise(one, losses, len(windows), window, first) for name, one in series.items()}
+
+
+def divergence(
+    reference: Logits,
+    model: Logits,
+    tokens: Sequence[int],
+    *,
+    window: int = DEFAULT_WINDOW,
+    score_from: int | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> DivergenceReport:
+    """`divergences` of one model."""
+    reports = divergences(
+        reference,
+        {"model": model},
+        tokens,
+        window=window,
+        score_from=score_from,
+        limit=limit,
+        progress=progress,
+    )
+    return reports["model"]
+
+
+def _compare(
+    series: _Series, p: NDArray[np.float64], q: NDArray[np.float64], targets: NDArray[np.int64]
+) -> None:
+    series.kl.append((np.exp(p) * (p - q)).sum(axis=1))
+    series.same.append(p.argmax(axis=1) == q.argmax(axis=1))
+    series.loss.append(negative_log_likelihood(q, targets))
+
+
+def _summarise(
+    series: _Series, reference_loss: NDArray[np.float64], windows: int, window: int, first: int
+) -> DivergenceReport:
+    kl = np.concatenate(series.kl)
+    same = np.concatenate(series.same)
+    loss = np.concatenate(series.loss)
+    ours = summarise_losses(loss, windows, window)
+    theirs = summarise_losses(reference_loss, windows, window)
+    return DivergenceReport(
+        kl_mean_nats=float(kl.mean()),
+        kl_mean_se_nats=standard_error(kl),
+        kl_p50_nats=float(np.percentile(kl, 50)),
+        kl_p99_nats=float(np.percentile(kl, 99)),
+        kl_max_nats=float(kl.max()),
+        top1_agreement=float(same.mean()),
+        perplexity=ours.perplexity,
+        perplexity_se=ours.perplexity_se,
+        reference_perplexity=theirs.perplexity,
+        reference_perplexity_se=theirs.perplexity_se,
+        ln_perplexity_ratio=float((loss - reference_loss).mean()),
+        ln_perplexity_ratio_se=standard_error(loss - reference_loss),
+        scored_tokens=kl.size,
+        windows=windows,
+        window_tokens=window,
+        by_position=_by_position(kl, same, windows, first, window),
+    )
+
+
+def _by_position(
+    kl: NDArray[np.float64], same: NDArray[np.bool_], windows: int, first: int, window: int
+) -> tuple[PositionDivergence, ...]:
+    kl_table = kl.reshape(windows, window - 1 - first)
+    same_table = same.reshape(kl_table.shape)
+    result = []
+    for start in range(0, kl_table.shape[1], POSITION_BUCKET):
+        piece = kl_table[:, start : start + POSITION_BUCKET]
+        result.append(
+            PositionDivergence(
+                position_first=first + start,
+                position_last=first + start + piece.shape[1] - 1,
+                kl_mean_nats=float(piece.mean()),
+                top1_agreement=float(same_table[:, start : start + POSITION_BUCKET].mean()),
+                scored_tokens=piece.size,
+            )
+        )
+    return tuple(result)
