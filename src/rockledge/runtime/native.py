@@ -5,7 +5,7 @@ ctypes releases the GIL during every call, so a whole step runs without it.
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -156,6 +156,7 @@ class _Shape(ctypes.Structure):
 
 
 class _Step(ctypes.Structure):
+    arrays: tuple[Step, NDArray[np.float32] | None]
     _fields_ = [
         ("rows", ctypes.c_int32),
         ("sequences_count", ctypes.c_int32),
@@ -349,6 +350,13 @@ class Program:
 
         Raises NativeError when an argument is out of range; nothing was computed then.
         """
+        self.prepare(step, logits, first, last)()
+
+    def prepare(
+        self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1
+    ) -> Callable[[], None]:
+        """A call that runs `step` as its arrays are then: they are read in place, so a decode loop only changes
+        the numbers in them and pays for no checks or allocations. Raises as `run` does."""
         rows = step.tokens.size
         sequences, width = step.block_tables.shape
         if logits is not None and not logits.flags.writeable:
@@ -365,8 +373,14 @@ class Program:
             _checked("logit_rows", step.logit_rows, np.int32, 0),
             _checked("logits", logits, np.float32, step.logit_rows.size * self.vocab),
         )
-        if self._lib.rl_program_run(self.handle, ctypes.byref(c_step), first, last) < 0:
-            raise _failure()
+        c_step.arrays = (step, logits)  # the core reads and writes these in place
+        reference, native_run = ctypes.byref(c_step), self._lib.rl_program_run
+
+        def run() -> None:
+            if native_run(self.handle, reference, first, last) < 0:
+                raise _failure()
+
+        return run
 
     @property
     def vocab(self) -> int:
@@ -412,6 +426,33 @@ class Program:
         self.close()
 
 
+def sampler(
+    logits: NDArray[np.float32],
+    *,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+) -> Callable[[int], int]:
+    """A call that draws a token from `logits` f32 [vocab] as they are then; its argument numbers the draw.
+
+    Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0 takes
+    the largest logit. The call raises NativeError for settings out of range or when no logit is a number.
+    """
+    settings = _Sampling(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
+    address, reference = _checked("logits", logits, np.float32, 1), ctypes.byref(settings)
+    native_sample = library().rl_sample
+
+    def draw(number: int) -> int:
+        token = int(native_sample(address, logits.size, reference, number))
+        if token < 0:
+            raise _failure()
+        return token
+
+    return draw
+
+
 def sample(
     logits: NDArray[np.float32],
     *,
@@ -422,14 +463,6 @@ def sample(
     seed: int = 0,
     draw: int = 0,
 ) -> int:
-    """Draws a token from `logits` f32 [vocab]; the same arguments always give the same token.
-
-    Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0 takes
-    the largest logit. Raises NativeError for settings out of range or when no logit is a number.
-    """
-    settings = _Sampling(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
-    address = _checked("logits", logits, np.float32, 1)
-    token = int(library().rl_sample(address, logits.size, ctypes.byref(settings), draw))
-    if token < 0:
-        raise _failure()
-    return token
+    """Draws one token from `logits` f32 [vocab] as `sampler` does; the same arguments give the same token."""
+    draw_one = sampler(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    return draw_one(draw)
