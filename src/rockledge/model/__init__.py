@@ -1,0 +1,1 @@
+"""What a decoder is: family declarations, configuration, checkpoint readers, tokenizer and chat template."""

@@ -1,0 +1,91 @@
+"""Opening a source model: whatever it is stored as, it becomes canonical names and float32 arrays."""
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.errors import CheckpointError
+from rockledge.model.config import ModelConfig
+
+
+class Checkpoint(Protocol):
+    """A float model on disk. Names are canonical ("embed", "layers.3.attn.q", ...; see docs/architecture.md)."""
+
+    @property
+    def path(self) -> Path:
+        """The file or directory it was opened from."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The numbers that define the model."""
+
+    @property
+    def stored(self) -> str:
+        """How the weights are stored, for people: "safetensors, bfloat16" or "GGUF, Q4_1 and Q8_0 matrices"."""
+
+    def names(self) -> list[str]:
+        """Every tensor, in the order of `stored_tensors`."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor without reading it; linears are (outputs, inputs)."""
+
+    def tensor(self, name: str) -> npt.NDArray[np.float32]:
+        """One tensor, C-contiguous; read afresh at every call. CheckpointError if damaged or not finite."""
+
+    def files(self) -> dict[str, bytes]:
+        """The small files an artifact carries along: config.json, tokenizer.json, tokenizer_config.json,
+        generation_config.json, chat_template.jinja, those that exist. CheckpointError without a tokenizer."""
+
+
+def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
+    """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through huggingface_hub).
+
+    Only headers are read and checked here; tensors are read one at a time by `Checkpoint.tensor`.
+    """
+    from rockledge.model.gguf_reader import GgufCheckpoint
+    from rockledge.model.huggingface import HuggingFaceCheckpoint
+
+    path = Path(path_or_hub_id).expanduser()
+    if not path.exists():
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
+            raise CheckpointError(
+                f"{path_or_hub_id} does not exist; expected a GGUF file, a Hugging Face directory or a Hub id "
+                "such as HuggingFaceTB/SmolLM2-135M-Instruct")
+        path = _fetch(str(path_or_hub_id))
+    if path.is_file():
+        return GgufCheckpoint.open(path)
+    if (path / "config.json").is_file():
+        return HuggingFaceCheckpoint.open(path)
+    inside = sorted(path.glob("*.gguf"))
+    if len(inside) == 1:
+        return GgufCheckpoint.open(inside[0])
+    raise CheckpointError(
+        f"{path} holds neither a config.json nor exactly one .gguf file; name the model's directory or the file")
+
+
+def _fetch(hub_id: str) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise CheckpointError(
+            f"{hub_id} is no local path, and Hub ids need huggingface_hub; install rockledge[quantize]") from error
+    try:
+        return Path(huggingface_hub.snapshot_download(
+            hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except Exception as error:  # the package and the HTTP client beneath it raise a dozen unrelated types
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{hub_id} is no local path and could not be fetched from the Hugging Face Hub "
+            f"({reason[0][:200] if reason else type(error).__name__}); check the name and the network, or give a local "
+            "directory") from error
+
+
+def require_finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`values` unchanged; CheckpointError naming the tensor when one of them is NaN or infinite."""
+    if not np.isfinite(values).all():
+        count = int(np.count_nonzero(~np.isfinite(values)))
+        raise CheckpointError(f"{name} holds {count} values that are NaN or infinite; the checkpoint is damaged")
+    return values
