@@ -1,0 +1,1 @@
+"""Running an artifact: the program, the key/value cache, sampling, and the engine that drives them."""

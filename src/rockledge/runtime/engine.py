@@ -1,0 +1,319 @@
+"""The engine: one artifact loaded, and everything that can be asked of it token by token.
+
+Tokens in, pieces of text, scores or logits out. Chat templates and HTTP are the callers' business; the work
+of a step is the native core's. Requests may run from several threads: steps take turns, pages are shared.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.artifact import Artifact, open_artifact
+from rockledge.errors import ContextError, UsageError
+from rockledge.model.chat import ChatTemplate
+from rockledge.model.config import ModelConfig
+from rockledge.model.tokenizer import Tokenizer
+from rockledge.runtime.answer import Answer
+from rockledge.runtime.cores import default_threads
+from rockledge.runtime.executor import Executor
+from rockledge.runtime.footprint import Demand, choose_footprint
+from rockledge.runtime.kv_cache import CachedSequence, PagePool
+from rockledge.runtime.piece import Piece, RequestStats, Score
+from rockledge.runtime.program import ProgramPlan, build_program
+from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
+
+PAGE_TOKENS = 32
+SCORE_BYTES = 32 << 20
+"""Logits held at a time while scoring: with a large vocabulary fewer rows a step, never the whole text."""
+
+GREEDY = Sampling()
+
+log = logging.getLogger(__name__)
+
+
+def _never() -> bool:
+    return False
+
+
+class Engine:
+    """A loaded artifact. `context` is the most tokens a sequence may have, prompt and answer together."""
+
+    def __init__(
+        self, artifact: Artifact, name: str, executor: Executor, pool: PagePool, context: int
+    ) -> None:
+        self.artifact = artifact
+        self.name = name
+        self.context = context
+        self.config: ModelConfig = artifact.config
+        self.tokenizer = Tokenizer.from_files(artifact.files)
+        self.chat: ChatTemplate | None = ChatTemplate.from_files(artifact.files)
+        self.stats = RequestStats()
+        self._executor = executor
+        self._pool = pool
+        self._eos = frozenset(self.config.eos)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        ctx: int | None = None,
+        memory: int | None = None,
+        kernel: str = "auto",
+    ) -> "Engine":
+        """Maps the artifact at `path` and prepares its program.
+
+        `threads`: None for one per fast core. `ctx`: tokens of context, None for min(the model's, 4096, what
+        `memory` allows). `memory`: bytes that weights, arena and cache may take together. `kernel`: "auto",
+        "portable", "avx2" or "neon".
+        Raises ArtifactError, UsageError, BudgetError (naming what fits) and NativeError.
+        """
+        path = Path(path)
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads were asked for; give at least 1")
+        artifact = open_artifact(path)
+        plan = build_program(artifact)
+        demand = _demand(plan, artifact)
+        footprint = choose_footprint(demand, ctx, memory)
+        chosen = default_threads() if threads is None else threads
+        pages = demand.pages(footprint.context)
+        executor = Executor(
+            plan,
+            max_rows=footprint.step_tokens,
+            pages=pages,
+            page_tokens=PAGE_TOKENS,
+            threads=chosen,
+            kernel=kernel,
+        )
+        log.info(
+            "%s: kernel %s (%s), %d threads (%s)",
+            path.name,
+            executor.kernel,
+            "best this processor supports" if kernel == "auto" else "asked for",
+            chosen,
+            "one for each fast core" if threads is None else "asked for",
+        )
+        log.info(
+            "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s",
+            demand.weights / 1e6,
+            demand.arena(footprint.step_tokens) / 1e6,
+            footprint.step_tokens,
+            pages * demand.page / 1e6,
+            footprint.context,
+            "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
+        )
+        pool = PagePool(pages, PAGE_TOKENS, executor.copy_page)
+        return cls(artifact, path.resolve().name, executor, pool, footprint.context)
+
+    def close(self) -> None:
+        """Frees the native program. Closing twice is allowed; nothing else may be called afterwards."""
+        with self._lock:
+            self._executor.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def kernel(self) -> str:
+        """Name of the kernel in use."""
+        return self._executor.kernel
+
+    @property
+    def threads(self) -> int:
+        """Threads that work on a step."""
+        return self._executor.threads
+
+    @property
+    def free_pages(self) -> int:
+        """Cache pages that no request holds."""
+        return self._pool.free_pages
+
+    @property
+    def pages(self) -> int:
+        """Cache pages in all."""
+        return self._pool.pages
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+        ignore_eos: bool = False,
+        cancelled: Callable[[], bool] = _never,
+    ) -> Iterator[Piece]:
+        """Continues `prompt` (token ids), giving text as soon as it is certain.
+
+        `logprobs`: how many alternatives to report beside each token (0: only its own), None for no scores.
+        `cancelled` is asked before every step; once true, the pieces just end. The same seed gives the same
+        text whatever else runs. Raises ContextError or UsageError here, before any work; CacheFullError with
+        the first piece when other requests hold the pages.
+        """
+        ids = self._checked(prompt)
+        if max_tokens < 0:
+            raise UsageError(f"max_tokens is {max_tokens}; give 0 or more")
+        if logprobs is not None and logprobs < 0:
+            raise UsageError(f"{logprobs} alternatives were asked for; give 0 or more, or none at all")
+        # The last token drawn need not fit into the cache.
+        room = min(max_tokens, self.context - len(ids) + 1)
+        return self._pieces(ids, room, sampling, stop, logprobs, ignore_eos, cancelled)
+
+    def _pieces(
+        self,
+        prompt: npt.NDArray[np.int32],
+        room: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        logprobs: int | None,
+        ignore_eos: bool,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[Piece]:
+        answer = Answer(self.tokenizer, stop, logprobs)
+        if room == 0:
+            yield answer.last("length")
+            return
+        self.stats = RequestStats()
+        sequence = self._pool.open()
+        try:
+            sequence.reserve(len(prompt))
+            step = self._executor.single_step(sampling)
+            if not self._prefill(sequence, prompt, step.logits, cancelled):
+                return
+            step.write_table(sequence)
+            seconds = 0.0
+            for drawn in range(1, room + 1):
+                token = step.draw(drawn)
+                if token in self._eos and not ignore_eos:
+                    yield answer.last("stop")
+                    return
+                piece = answer.push(token, step.logits)
+                if piece is not None:
+                    yield piece
+                    if piece.finish is not None:
+                        return
+                if cancelled():
+                    return
+                if drawn == room:
+                    yield answer.last("length")
+                    return
+                start = time.perf_counter()
+                if sequence.reserve(1):
+                    step.write_table(sequence)
+                with self._lock:
+                    step.run(token, sequence.length)
+                sequence.advance(1)
+                seconds += time.perf_counter() - start
+                self.stats = replace(self.stats, decode_tokens=drawn, decode_seconds=seconds)
+        finally:
+            sequence.close()
+
+    def _prefill(
+        self,
+        sequence: CachedSequence,
+        tokens: npt.NDArray[np.int32],
+        logits: npt.NDArray[np.float32],
+        cancelled: Callable[[], bool],
+    ) -> bool:
+        """Runs `tokens` in chunks and leaves the logits behind the last in `logits`; false when cancelled."""
+        start = time.perf_counter()
+        for first in range(0, len(tokens), self._executor.max_rows):
+            if cancelled():
+                return False
+            part = tokens[first : first + self._executor.max_rows]
+            final = first + len(part) == len(tokens)
+            self._run(part, sequence, logits[None] if final else None)
+            self.stats = RequestStats(first + len(part), time.perf_counter() - start)
+        return True
+
+    def _run(
+        self,
+        tokens: npt.NDArray[np.int32],
+        sequence: CachedSequence,
+        logits: npt.NDArray[np.float32] | None,
+    ) -> None:
+        with self._lock:
+            self._executor.run(tokens, sequence, logits)
+        sequence.advance(len(tokens))
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[Score]:
+        """Log probability of every token of `ids` after the first, and the `top` most probable tokens there.
+
+        Raises ContextError or UsageError.
+        """
+        tokens = self._checked(ids)
+        rows = max(1, min(self._executor.max_rows, SCORE_BYTES // (4 * self.config.vocab)))
+        logits = np.empty((rows, self.config.vocab), np.float32)
+        scores: list[Score] = []
+        sequence = self._pool.open()
+        try:
+            sequence.reserve(len(tokens) - 1)
+            for first in range(0, len(tokens) - 1, rows):
+                part = tokens[first : min(first + rows, len(tokens) - 1)]
+                self._run(part, sequence, logits[: len(part)])
+                for row, given in zip(logits, tokens[first + 1 : first + 1 + len(part)], strict=False):
+                    scored = log_probabilities(row)
+                    scores.append(Score(int(given), float(scored[given]), most_probable(scored, top)))
+        finally:
+            sequence.close()
+        return scores
+
+    def logits(self, ids: Sequence[int], *, chunk: int | None = None) -> npt.NDArray[np.float32]:
+        """Logits fp32 [len(ids), vocab] after every token. `chunk`: rows a step, which changes no result.
+
+        The answer takes 4 * len(ids) * vocab bytes and nothing else grows with the text. Raises ContextError
+        or UsageError.
+        """
+        tokens = self._checked(ids)
+        if chunk is not None and chunk < 1:
+            raise UsageError(f"a chunk of {chunk} rows was asked for; give at least 1")
+        rows = min(chunk or self._executor.max_rows, self._executor.max_rows)
+        logits = np.empty((len(tokens), self.config.vocab), np.float32)
+        sequence = self._pool.open()
+        try:
+            sequence.reserve(len(tokens))
+            for first in range(0, len(tokens), rows):
+                part = slice(first, first + rows)
+                self._run(tokens[part], sequence, logits[part])
+        finally:
+            sequence.close()
+        return logits
+
+    def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        """`ids` as an array, once they are known to be tokens of this model that fit into the context."""
+        if len(ids) == 0:
+            raise UsageError("the prompt has no tokens; give at least one")
+        if len(ids) > self.context:
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens and the context {self.context}; shorten the prompt or load "
+                f"with a larger context (this model takes up to {self.config.context})"
+            )
+        tokens = np.asarray(ids, dtype=np.int64)
+        wrong = tokens[(tokens < 0) | (tokens >= self.config.vocab)]
+        if wrong.size:
+            raise UsageError(
+                f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
+            )
+        return tokens.astype(np.int32)
+
+
+def _demand(plan: ProgramPlan, artifact: Artifact) -> Demand:
+    return Demand(
+        weights=artifact.tensor_bytes,
+        arena=plan.arena.bytes,
+        page=PAGE_TOKENS * plan.cache_bytes_per_token(),
+        page_tokens=PAGE_TOKENS,
+        longest=artifact.config.context,
+    )

@@ -1,0 +1,98 @@
+"""The native program as the engine uses it: rows of one sequence, and a decode step prepared once."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.runtime import native
+from rockledge.runtime.kv_cache import CachedSequence
+from rockledge.runtime.program import ProgramPlan
+from rockledge.runtime.sampling import Sampling
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+class SingleStep:
+    """One row of one sequence, with its logits: the decode loop changes three numbers and calls `run`.
+
+    `logits` fp32 [vocab] is overwritten by every run; `draw(number)` samples from it.
+    """
+
+    def __init__(self, program: native.Program, table_width: int, sampling: Sampling) -> None:
+        self._token = np.zeros(1, np.int32)
+        self._position = np.zeros(1, np.int32)
+        self._table = np.zeros((1, table_width), np.int32)
+        self._rows = np.zeros((1, program.vocab), np.float32)
+        self.logits: Float32 = self._rows[0]
+        zero = np.zeros(1, np.int32)
+        step = native.Step(self._token, self._position, zero, self._table, zero)
+        self._run = program.prepare(step, self._rows)
+        self.draw: Callable[[int], int] = native.sampler(
+            self.logits,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            seed=sampling.seed_or_fresh(),
+        )
+
+    def write_table(self, sequence: CachedSequence) -> None:
+        """Takes over the pages of `sequence`; needed whenever they changed."""
+        sequence.write_table(self._table[0])
+
+    def run(self, token: int, position: int) -> None:
+        """Computes the logits after `token` at `position`, whose page must be in the table."""
+        self._token[0] = token
+        self._position[0] = position
+        self._run()
+
+
+class Executor:
+    """A program with its arena, cache pool and threads. Not for two threads at once."""
+
+    def __init__(
+        self, plan: ProgramPlan, *, max_rows: int, pages: int, page_tokens: int, threads: int, kernel: str
+    ) -> None:
+        c = plan.config
+        shape = native.Shape(max_rows, c.heads, c.kv_heads, c.head_dim, c.layers, page_tokens, pages)
+        self._program = native.Program(
+            plan.ops, plan.bands, plan.buffers, shape, threads=threads, kernel=kernel
+        )
+        self.max_rows = max_rows
+        self.threads = threads
+        self.kernel = self._program.kernel
+        self.bytes = self._program.bytes
+        self._pages = pages
+        self._before_logits = next(i for i, op in enumerate(plan.ops) if op.on_logits)
+
+    def run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
+        """Runs `tokens` int32 [rows] behind what `sequence` holds; their pages must be reserved.
+
+        `logits` fp32 [count, vocab] receives those of the last `count` rows; None skips everything that only
+        logits need. The sequence is not advanced. Raises NativeError.
+        """
+        rows = len(tokens)
+        positions = np.arange(sequence.length, sequence.length + rows, dtype=np.int32)
+        table = np.zeros((1, self._pages), np.int32)
+        sequence.write_table(table[0])
+        zeros = np.zeros(rows, np.int32)
+        if logits is None:
+            step = native.Step(tokens, positions, zeros, table)
+            self._program.run(step, last=self._before_logits)
+        else:
+            wanted = np.arange(rows - len(logits), rows, dtype=np.int32)
+            self._program.run(native.Step(tokens, positions, zeros, table, wanted), logits)
+
+    def single_step(self, sampling: Sampling) -> SingleStep:
+        """A decode step of its own for one request."""
+        return SingleStep(self._program, self._pages, sampling)
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copies a cache page, all layers."""
+        self._program.copy_page(source, target)
+
+    def close(self) -> None:
+        """Ends the threads and frees the memory."""
+        self._program.close()

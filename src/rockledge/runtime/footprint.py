@@ -1,0 +1,68 @@
+"""How large a context fits into a given memory: weights + arena + key/value pages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rockledge.errors import BudgetError, UsageError
+
+DEFAULT_CONTEXT = 4096
+STEP_TOKENS = (256, 128, 64, 32)
+"""Rows of the largest step, the preferred first; a smaller arena is the price of slower prefill."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a model takes, in bytes: its weights once, the arena by rows of a step, the cache by tokens."""
+
+    weights: int
+    arena: Callable[[int], int]
+    page: int
+    page_tokens: int
+    longest: int
+
+    def total(self, step_tokens: int, context: int) -> int:
+        """Bytes with steps of `step_tokens` rows and a cache for `context` tokens."""
+        return self.weights + self.arena(step_tokens) + self.pages(context) * self.page
+
+    def pages(self, context: int) -> int:
+        """Pages that hold `context` tokens."""
+        return -(-context // self.page_tokens)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The sizes chosen: tokens of context, rows of the largest step, bytes of all three parts together."""
+
+    context: int
+    step_tokens: int
+    bytes: int
+
+
+def choose_footprint(demand: Demand, context: int | None, memory: int | None) -> Footprint:
+    """The context asked for, or min(the model's, 4096, what fits); steps as large as memory allows.
+
+    Raises UsageError for a context the model does not have, BudgetError naming what would fit.
+    """
+    if context is not None and not 1 <= context <= demand.longest:
+        raise UsageError(
+            f"a context of {context} tokens was asked for; this model takes 1 to {demand.longest}"
+        )
+    wanted = min(demand.longest, DEFAULT_CONTEXT) if context is None else context
+    if memory is None:
+        return Footprint(wanted, STEP_TOKENS[0], demand.total(STEP_TOKENS[0], wanted))
+    for step_tokens in STEP_TOKENS:
+        if demand.total(step_tokens, wanted) <= memory:
+            return Footprint(wanted, step_tokens, demand.total(step_tokens, wanted))
+    smallest = STEP_TOKENS[-1]
+    room = (memory - demand.total(smallest, 0)) // demand.page * demand.page_tokens
+    if context is None and room > 0:
+        return Footprint(room, smallest, demand.total(smallest, room))
+    if room > 0:
+        raise BudgetError(
+            f"a context of {wanted} tokens needs {demand.total(smallest, wanted)} bytes and --memory gives "
+            f"{memory}; ask for a context of at most {room} tokens or for more memory"
+        )
+    raise BudgetError(
+        f"--memory gives {memory} bytes, but the weights ({demand.weights}), the arena "
+        f"({demand.arena(smallest)}) and the smallest cache need {demand.total(smallest, 1)}"
+    )

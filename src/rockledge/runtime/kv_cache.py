@@ -1,0 +1,146 @@
+"""Who owns which page of the key/value cache: block tables, reference counts, copy on write.
+
+Only bookkeeping: the bytes live in the native pool, which is told to copy a page when two sequences that
+share it are about to differ. Pages are the unit of admission; a request that does not fit changes nothing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.errors import RockledgeError
+
+
+class CacheFullError(RockledgeError):
+    """Fewer free pages than a sequence needs; nothing was taken. A scheduler may retry when others finish."""
+
+
+class PagePool:
+    """A fixed number of pages of `page_tokens` tokens each, and how many sequences hold each of them.
+
+    `copy_page(from_page, to_page)` copies the keys and values of all layers; it is called before a sequence
+    writes into a page that others also read.
+    """
+
+    def __init__(self, pages: int, page_tokens: int, copy_page: Callable[[int, int], None]) -> None:
+        if pages < 1 or page_tokens < 1:
+            raise ValueError(f"a pool needs at least one page of one token, not {pages} of {page_tokens}")
+        self.pages = pages
+        self.page_tokens = page_tokens
+        self._copy_page = copy_page
+        self._free = list(range(pages - 1, -1, -1))
+        self._holders = [0] * pages
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that nobody holds."""
+        return len(self._free)
+
+    def holders(self, page: int) -> int:
+        """How many sequences hold `page`."""
+        return self._holders[page]
+
+    def open(self) -> "CachedSequence":
+        """An empty sequence; it takes no page until it reserves room."""
+        return CachedSequence(self, [], 0)
+
+    def _take(self, count: int) -> list[int]:
+        if count > len(self._free):
+            raise CacheFullError(
+                f"the key/value cache has {len(self._free)} free pages of {self.page_tokens} tokens and "
+                f"{count} are needed; let other requests finish, or load with a larger context"
+            )
+        taken = [self._free.pop() for _ in range(count)]
+        for page in taken:
+            self._holders[page] = 1
+        return taken
+
+    def _hold(self, page: int) -> None:
+        self._holders[page] += 1
+
+    def _drop(self, page: int) -> None:
+        self._holders[page] -= 1
+        if self._holders[page] == 0:
+            self._free.append(page)
+
+    def _copy(self, source: int, target: int) -> None:
+        self._copy_page(source, target)
+
+
+class CachedSequence:
+    """The pages of one sequence in order of position, and how many tokens of them are written."""
+
+    def __init__(self, pool: PagePool, pages: list[int], length: int) -> None:
+        self._pool = pool
+        self._pages = pages
+        self.length = length
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """Page i holds the positions from i * page_tokens on."""
+        return tuple(self._pages)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit into the pages already held."""
+        return len(self._pages) * self._pool.page_tokens
+
+    def reserve(self, tokens: int) -> bool:
+        """Makes room to write `tokens` more; true when the list of pages changed.
+
+        A partly filled last page that others also hold is copied first. CacheFullError changes nothing.
+        """
+        pool = self._pool
+        end = self.length + tokens
+        fresh = max(0, -(-end // pool.page_tokens) - len(self._pages))
+        first = self.length // pool.page_tokens
+        shared = [
+            i for i in range(first, len(self._pages)) if tokens > 0 and pool.holders(self._pages[i]) > 1
+        ]
+        if not fresh and not shared:
+            return False
+        taken = pool._take(fresh + len(shared))
+        for i in shared:
+            page = taken.pop()
+            if i * pool.page_tokens < self.length:
+                pool._copy(self._pages[i], page)
+            pool._drop(self._pages[i])
+            self._pages[i] = page
+        self._pages.extend(taken)
+        return True
+
+    def advance(self, tokens: int) -> None:
+        """Notes that `tokens` more positions have been written; they must have been reserved."""
+        if self.length + tokens > self.capacity:
+            raise ValueError(f"{tokens} tokens written where {self.capacity - self.length} were reserved")
+        self.length += tokens
+
+    def truncate(self, length: int) -> None:
+        """Forgets the positions from `length` on and gives back the pages that held only those."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot cut a sequence of {self.length} tokens to {length}")
+        keep = -(-length // self._pool.page_tokens)
+        for page in self._pages[keep:]:
+            self._pool._drop(page)
+        del self._pages[keep:]
+        self.length = length
+
+    def fork(self) -> "CachedSequence":
+        """A second sequence with the same past; both share every page until one of them writes."""
+        keep = -(-self.length // self._pool.page_tokens)
+        pages = self._pages[:keep]
+        for page in pages:
+            self._pool._hold(page)
+        return CachedSequence(self._pool, pages, self.length)
+
+    def write_table(self, row: npt.NDArray[np.int32]) -> None:
+        """Writes the block table into the front of `row` (int32 [table width])."""
+        row[: len(self._pages)] = self._pages
+
+    def close(self) -> None:
+        """Gives all pages back. Closing twice is allowed."""
+        for page in self._pages:
+            self._pool._drop(page)
+        self._pages.clear()
+        self.length = 0

@@ -1,0 +1,51 @@
+"""What a request gives back: pieces of text with their tokens, scores of given tokens, and timings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rockledge.runtime.sampling import TokenLogprob
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that became certain, and the tokens drawn since the piece before.
+
+    `ids` leaves out the end-of-text token; tokens of a stop string are in it although their text is not.
+    `logprobs` and `top` (best first) run along `ids`, None unless asked for. `finish` is set in the last
+    piece: "stop" for an end-of-text token or a stop string, "length" for max_tokens or a full context.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    top: tuple[tuple[TokenLogprob, ...], ...] | None
+    finish: Literal["stop", "length"] | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A given token, its log probability after the tokens before it, and the most probable ones there."""
+
+    id: int
+    logprob: float
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class RequestStats:
+    """Work of the last request. Decode counts the steps after the prompt; its first token costs none."""
+
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+
+    @property
+    def prefill_tok_s(self) -> float:
+        """Prompt tokens per second, 0 when nothing ran."""
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+
+    @property
+    def decode_tok_s(self) -> float:
+        """Decoded tokens per second, 0 when nothing ran."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0

@@ -1,0 +1,214 @@
+"""From an artifact to the flat list of operations that the native core executes.
+
+The list is independent of the board and of the rows of a step: one small struct a step carries those. All
+layers use the same few buffers; `arena` decides which of them share memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.artifact import Artifact
+from rockledge.formats.hadamard import Rotation
+from rockledge.formats.packing import PackedLinear
+from rockledge.model.config import ModelConfig
+from rockledge.model.rope import inverse_frequencies
+from rockledge.runtime.arena import ArenaPlan, plan_arena
+from rockledge.runtime.native import STEP_LOGITS, Band, Buffer, BufferKind, Op, OpCode
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """Everything the native core copies, except the sizes of steps and of the cache."""
+
+    ops: tuple[Op, ...]
+    bands: tuple[Band, ...]
+    buffers: tuple[Buffer, ...]
+    arena: ArenaPlan
+    config: ModelConfig
+
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of keys and values of one token: int8 plus one fp32 scale a head, K and V, all layers."""
+        c = self.config
+        return 2 * c.layers * c.kv_heads * (c.head_dim + 4)
+
+
+def band_views(linear: PackedLinear, column: int) -> list[Band]:
+    """The bands of `linear` as views of its streams; its first row lands in output column `column`."""
+    views = []
+    for band, span in zip(linear.bands, linear.spans(), strict=True):
+        rows = slice(band.start, band.start + band.rows)
+        coded = band.bits < 8
+        views.append(
+            Band(
+                codes=linear.codes[span.codes : span.codes + span.codes_bytes],
+                index=linear.index[span.index : span.index + span.index_bytes] if coded else None,
+                tables=linear.tables_of(band.bits) if coded else None,
+                scale=linear.scale[rows],
+                bias=None if linear.bias is None else linear.bias[rows],
+                rows=band.rows,
+                cols=linear.cols,
+                bits=band.bits,
+                out_column=column + band.start,
+            )
+        )
+    return views
+
+
+def build_program(artifact: Artifact) -> ProgramPlan:
+    """The operations of `artifact`, from token ids to logits."""
+    builder = _Builder(artifact)
+    x = builder.embed()
+    for layer in range(artifact.config.layers):
+        builder.attention(x, layer)
+        builder.feed_forward(x, layer)
+    builder.logits(x)
+    arena = plan_arena(
+        [_Access(op) for op in builder.ops], [_row_bytes(buffer) for buffer in builder.buffers]
+    )
+    buffers = [replace(b, slot=slot) for b, slot in zip(builder.buffers, arena.slots, strict=True)]
+    return ProgramPlan(tuple(builder.ops), tuple(builder.bands), tuple(buffers), arena, artifact.config)
+
+
+def _row_bytes(buffer: Buffer) -> int:
+    # int8 rows are padded to the 32 inputs of a tile.
+    if buffer.kind is BufferKind.INT8:
+        return buffer.planes * (-(-buffer.width // 32) * 32)
+    return 4 * buffer.width
+
+
+@dataclass(frozen=True)
+class _Access:
+    """The buffers of an operation; the logits of a step belong to the caller and are none of the arena's."""
+
+    op: Op
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return self.op.inputs
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return tuple(b for b in self.op.outputs if b != STEP_LOGITS)
+
+
+@dataclass
+class _Builder:
+    artifact: Artifact
+    ops: list[Op] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    _numbers: dict[tuple[str, int, int], int] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.artifact.config
+
+    def embed(self) -> int:
+        x = self._floats("x", self.config.hidden)
+        first, count = self._bands([("embed", 0)])
+        self.ops.append(Op(OpCode.EMBED, (), (x,), first_band=first, bands=count))
+        return x
+
+    def attention(self, x: int, layer: int) -> None:
+        c = self.config
+        prefix = f"layers.{layer}.attn"
+        query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        qkv = self._floats("qkv", query + 2 * key)
+        columns = [(f"{prefix}.q", 0), (f"{prefix}.k", query), (f"{prefix}.v", query + key)]
+        self._normed_linears(x, columns, qkv)
+        q8, sq = self._int8("q8", query, 1), self._floats("q8.scale", c.heads)
+        gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
+        weight = (inverse_frequencies(c), *gains)
+        self.ops.append(
+            Op(OpCode.ROPE_KV, (qkv,), (q8, sq), dim=(layer,), real=(c.norm_eps,), weight=weight)
+        )
+        mixed = self._floats("mixed", query)
+        self.ops.append(Op(OpCode.ATTENTION, (q8, sq), (mixed,), dim=(layer,)))
+        quantised = self._quantised("mixed", query, self.artifact.planes(f"{prefix}.o"))
+        self.ops.append(Op(OpCode.QUANT, (mixed,), quantised))
+        self._linear((*quantised, x), [(f"{prefix}.o", 0)], x)
+
+    def feed_forward(self, x: int, layer: int) -> None:
+        c = self.config
+        prefix = f"layers.{layer}.ffn"
+        gate_up = self._floats("gate_up", 2 * c.ffn)
+        self._normed_linears(x, [(f"{prefix}.gate", 0), (f"{prefix}.up", c.ffn)], gate_up)
+        quantised = self._quantised("ffn", c.ffn, self.artifact.planes(f"{prefix}.down"))
+        self.ops.append(Op(OpCode.SILU_QUANT, (gate_up,), quantised, dim=(self.artifact.ffn_block,)))
+        self._linear((*quantised, x), [(f"{prefix}.down", 0)], x)
+
+    def logits(self, x: int) -> None:
+        """Final norm and head. The gain of the norm is folded into an untied head; a tied one needs it here,
+        in the unrotated basis, so with a rotation the normed row goes back, is scaled, and forward again."""
+        c, rotation = self.config, self.artifact.rotation
+        head = "embed" if c.tied else "head"
+        gain = self._array("final_norm") if c.tied else None
+        last = self._floats("last", c.hidden)
+        self.ops.append(Op(OpCode.GATHER, (x,), (last,), on_logits=True))
+        quantised = self._quantised("last", c.hidden, self.artifact.planes(head))
+        if gain is None or rotation is None:
+            self.ops.append(
+                Op(OpCode.NORM_QUANT, (last,), quantised, True, real=(c.norm_eps,), weight=(gain,))
+            )
+        else:
+            self._normed_in_plain_basis(last, quantised, rotation, gain)
+        first, count = self._bands([(head, 0)])
+        self.ops.append(Op(OpCode.LINEAR, quantised, (STEP_LOGITS,), True, first_band=first, bands=count))
+
+    def _normed_in_plain_basis(
+        self, last: int, quantised: tuple[int, int], rotation: Rotation, gain: Float32
+    ) -> None:
+        normed, plain = (self._floats(f"last.{name}", self.config.hidden) for name in ("normed", "plain"))
+        signs = np.ascontiguousarray(rotation.signs, dtype=np.float32)
+        mix = np.ascontiguousarray(rotation.mix, dtype=np.float32)
+        back, forth = ((rotation.block, rotation.odd, inverse) for inverse in (1, 0))
+        self.ops += [
+            Op(OpCode.NORM, (last,), (normed,), True, real=(self.config.norm_eps,), weight=(None,)),
+            Op(OpCode.ROTATE, (normed,), (plain,), True, dim=back, weight=(signs, mix, gain)),
+            Op(OpCode.ROTATE, (plain,), (normed,), True, dim=forth, weight=(signs, mix, None)),
+            Op(OpCode.QUANT, (normed,), quantised, True),
+        ]
+
+    def _normed_linears(self, x: int, linears: Sequence[tuple[str, int]], out: int) -> None:
+        """norm + quantise once for each number of planes asked for, then the linears that want it."""
+        c = self.config
+        for planes in sorted({self.artifact.planes(name) for name, _ in linears}):
+            quantised = self._quantised("normed", c.hidden, planes)
+            # The gains of the norms inside the layers are folded into these very matrices.
+            self.ops.append(Op(OpCode.NORM_QUANT, (x,), quantised, real=(c.norm_eps,), weight=(None,)))
+            self._linear(quantised, [n for n in linears if self.artifact.planes(n[0]) == planes], out)
+
+    def _linear(self, inputs: tuple[int, ...], linears: Sequence[tuple[str, int]], out: int) -> None:
+        first, count = self._bands(linears)
+        self.ops.append(Op(OpCode.LINEAR, inputs, (out,), first_band=first, bands=count))
+
+    def _quantised(self, role: str, width: int, planes: int) -> tuple[int, int]:
+        return self._int8(f"{role}.int8", width, planes), self._floats(f"{role}.scale", 1)
+
+    def _bands(self, linears: Sequence[tuple[str, int]]) -> tuple[int, int]:
+        first = len(self.bands)
+        for name, column in linears:
+            self.bands.extend(band_views(self.artifact.linear(name), column))
+        return first, len(self.bands) - first
+
+    def _array(self, name: str) -> Float32:
+        return np.ascontiguousarray(self.artifact.array(name), dtype=np.float32)
+
+    def _floats(self, role: str, width: int) -> int:
+        return self._buffer(role, BufferKind.FLOAT, width, 1)
+
+    def _int8(self, role: str, width: int, planes: int) -> int:
+        return self._buffer(role, BufferKind.INT8, width, planes)
+
+    def _buffer(self, role: str, kind: BufferKind, width: int, planes: int) -> int:
+        """The number of the buffer for `role`; every layer asks for the same ones."""
+        key = (role, width, planes)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.buffers)
+            self.buffers.append(Buffer(kind, width, slot=-1, planes=planes))
+        return self._numbers[key]

@@ -1,0 +1,54 @@
+"""Context and step size chosen for a memory limit."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rockledge.errors import BudgetError, RockledgeError, UsageError
+from rockledge.runtime.footprint import DEFAULT_CONTEXT, STEP_TOKENS, Demand, choose_footprint
+
+DEMAND = Demand(weights=1_000_000, arena=lambda rows: 1000 * rows, page=3200, page_tokens=32, longest=8192)
+
+
+def test_defaults_without_a_limit() -> None:
+    chosen = choose_footprint(DEMAND, None, None)
+    assert (chosen.context, chosen.step_tokens) == (DEFAULT_CONTEXT, STEP_TOKENS[0])
+    assert chosen.bytes == 1_000_000 + 256_000 + 128 * 3200
+    small = Demand(1, lambda rows: rows, 8, 2, 100)
+    assert choose_footprint(small, None, None).context == 100
+
+
+def test_context_shrinks_to_what_fits() -> None:
+    # After weights and the smallest arena 40 pages and a bit are left.
+    chosen = choose_footprint(DEMAND, None, 1_000_000 + 32_000 + 40 * 3200 + 3199)
+    assert (chosen.context, chosen.step_tokens) == (40 * 32, 32)
+
+
+def test_smaller_steps_before_an_error() -> None:
+    chosen = choose_footprint(DEMAND, 3200, 1_000_000 + 100 * 3200 + 64_000)
+    assert (chosen.context, chosen.step_tokens) == (3200, 64)
+
+
+def test_messages_name_what_is_possible() -> None:
+    with pytest.raises(BudgetError, match="at most 320 tokens"):
+        choose_footprint(DEMAND, 4000, 1_000_000 + 32_000 + 10 * 3200)
+    with pytest.raises(BudgetError, match=str(1_000_000 + 32_000 + 3200)):
+        choose_footprint(DEMAND, None, 1_000_000)
+    with pytest.raises(UsageError, match="1 to 8192"):
+        choose_footprint(DEMAND, 8193, None)
+    with pytest.raises(UsageError):
+        choose_footprint(DEMAND, 0, None)
+
+
+@given(
+    context=st.none() | st.integers(1, 8192),
+    memory=st.integers(0, 3_000_000),
+)
+def test_what_is_chosen_fits(context: int | None, memory: int) -> None:
+    try:
+        chosen = choose_footprint(DEMAND, context, memory)
+    except RockledgeError:
+        assert memory < DEMAND.total(STEP_TOKENS[-1], context or 1)
+        return
+    assert chosen.bytes == DEMAND.total(chosen.step_tokens, chosen.context) <= memory
+    assert chosen.context == context or context is None
