@@ -12,7 +12,7 @@ from rockledge.model.config import ModelConfig
 
 
 class Checkpoint(Protocol):
-    """A float model on disk. Names are canonical ("embed", "layers.3.attn.q", ...; see docs/architecture.md)."""
+    """A float model on disk, under canonical names ("embed", "layers.3.attn.q", ...)."""
 
     @property
     def path(self) -> Path:
@@ -24,7 +24,7 @@ class Checkpoint(Protocol):
 
     @property
     def stored(self) -> str:
-        """How the weights are stored, for people: "safetensors, bfloat16" or "GGUF, Q4_1 and Q8_0 matrices"."""
+        """For people: "safetensors, bfloat16" or "GGUF, Q4_1 and Q8_0 matrices"."""
 
     def names(self) -> list[str]:
         """Every tensor, in the order of `stored_tensors`."""
@@ -41,7 +41,8 @@ class Checkpoint(Protocol):
 
 
 def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
-    """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through huggingface_hub).
+    """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through
+    huggingface_hub).
 
     Only headers are read and checked here; tensors are read one at a time by `Checkpoint.tensor`.
     """
@@ -52,8 +53,10 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     if not path.exists():
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
             raise CheckpointError(
-                f"{path_or_hub_id} does not exist; expected a GGUF file, a Hugging Face directory or a Hub id "
-                "such as HuggingFaceTB/SmolLM2-135M-Instruct")
+                f"{path_or_hub_id} does not exist; expected a GGUF file, a Hugging Face directory or a Hub "
+                f"id "
+                "such as HuggingFaceTB/SmolLM2-135M-Instruct"
+            )
         path = _fetch(str(path_or_hub_id))
     if path.is_file():
         return GgufCheckpoint.open(path)
@@ -63,7 +66,9 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     if len(inside) == 1:
         return GgufCheckpoint.open(inside[0])
     raise CheckpointError(
-        f"{path} holds neither a config.json nor exactly one .gguf file; name the model's directory or the file")
+        f"{path} holds neither a config.json nor exactly one .gguf file; name the model's directory or the "
+        f"file"
+    )
 
 
 def _fetch(hub_id: str) -> Path:
@@ -71,21 +76,27 @@ def _fetch(hub_id: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise CheckpointError(
-            f"{hub_id} is no local path, and Hub ids need huggingface_hub; install rockledge[quantize]") from error
+            f"{hub_id} is no local path, and Hub ids need huggingface_hub; install rockledge[quantize]"
+        ) from error
     try:
-        return Path(huggingface_hub.snapshot_download(
-            hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        return Path(
+            huggingface_hub.snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
+        )
     except Exception as error:  # the package and the HTTP client beneath it raise a dozen unrelated types
         reason = str(error).strip().splitlines()
         raise CheckpointError(
             f"{hub_id} is no local path and could not be fetched from the Hugging Face Hub "
-            f"({reason[0][:200] if reason else type(error).__name__}); check the name and the network, or give a local "
-            "directory") from error
+            f"({reason[0][:200] if reason else type(error).__name__}); check the name and the network, or "
+            f"give a local "
+            "directory"
+        ) from error
 
 
 def require_finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """`values` unchanged; CheckpointError naming the tensor when one of them is NaN or infinite."""
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
-        raise CheckpointError(f"{name} holds {count} values that are NaN or infinite; the checkpoint is damaged")
+        raise CheckpointError(
+            f"{name} holds {count} values that are NaN or infinite; the checkpoint is damaged"
+        )
     return values

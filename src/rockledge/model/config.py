@@ -20,8 +20,8 @@ class ModelConfig:
     The rotary angle of pair i at position p is `p * rope_theta ** (-2 i / head_dim) / rope_divisors[i]`;
     Llama 3.1's scaling, linear scaling and GGUF's `rope_freqs` all become divisors, none is all ones.
 
-    `context` is the longest sequence for which results are exact: a model with sliding-window attention is cut to
-    its window, because attention here always sees every earlier position.
+    `context` is the longest sequence for which results are exact: a model with sliding-window attention is
+    cut to its window, because attention here always sees every earlier position.
     """
 
     family: str
@@ -43,10 +43,17 @@ class ModelConfig:
     eos: tuple[int, ...]
 
 
-# Largest value believed of each size: far above any model, far below what would exhaust memory before a check fails.
+# Largest value believed of each size: far above any model, far below what would exhaust memory before a check
+# fails.
 _LIMITS = {
-    "hidden": 1 << 17, "layers": 1 << 10, "heads": 1 << 10, "kv_heads": 1 << 10, "head_dim": 1 << 10,
-    "ffn": 1 << 20, "vocab": 1 << 22, "context": 1 << 31,
+    "hidden": 1 << 17,
+    "layers": 1 << 10,
+    "heads": 1 << 10,
+    "kv_heads": 1 << 10,
+    "head_dim": 1 << 10,
+    "ffn": 1 << 20,
+    "vocab": 1 << 22,
+    "context": 1 << 31,
 }
 
 # Keys whose explicit null says something else than leaving them out: no window, no sharing, derived.
@@ -54,19 +61,26 @@ _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 
 
 def check_config(config: ModelConfig) -> ModelConfig:
-    """The same configuration if its numbers can describe a model; CheckpointError names the first that cannot."""
+    """The same configuration; CheckpointError names the first number that cannot describe a model."""
     for name, limit in _LIMITS.items():
         if not 1 <= getattr(config, name) <= limit:
-            raise CheckpointError(f"{name} is {getattr(config, name)}, expected 1 to {limit}: the file is damaged")
+            raise CheckpointError(
+                f"{name} is {getattr(config, name)}, expected 1 to {limit}: the file is damaged"
+            )
     if config.head_dim % 2:
         raise CheckpointError(f"head_dim is {config.head_dim}, expected an even number (rotary pairs)")
     if config.heads % config.kv_heads:
-        raise CheckpointError(f"{config.heads} query heads cannot share {config.kv_heads} key/value heads evenly")
+        raise CheckpointError(
+            f"{config.heads} query heads cannot share {config.kv_heads} key/value heads evenly"
+        )
     if not 0 <= config.norm_eps < 1 or not 1 < config.rope_theta < 1e12:
         raise CheckpointError(f"norm_eps {config.norm_eps} or rope_theta {config.rope_theta} makes no sense")
     if len(config.rope_divisors) != config.head_dim // 2 or not all(
-            0 < d < math.inf for d in config.rope_divisors):
-        raise CheckpointError(f"expected {config.head_dim // 2} positive RoPE divisors, one for each rotary pair")
+        0 < d < math.inf for d in config.rope_divisors
+    ):
+        raise CheckpointError(
+            f"expected {config.head_dim // 2} positive RoPE divisors, one for each rotary pair"
+        )
     for token in (*config.eos, *(() if config.bos is None else (config.bos,))):
         if not 0 <= token < config.vocab:
             raise CheckpointError(f"special token {token} is outside the vocabulary of {config.vocab}")
@@ -90,8 +104,8 @@ def config_from_hf(config: Mapping[str, Any], generation: Mapping[str, Any] | No
     """The configuration in a Hugging Face `config.json` (or one written by `config_to_hf`).
 
     `generation` is `generation_config.json`; its end-of-sequence ids come first. Refuses, by name: unknown
-    architectures, checkpoints quantised by another scheme, biases and activations the families do not have, and
-    RoPE types that `rope_divisors` does not know.
+    architectures, checkpoints quantised by another scheme, biases and activations the families do not have,
+    and RoPE types that `rope_divisors` does not know.
     """
     _refuse_quantised(config)
     family = family_of_hf(config)
@@ -104,7 +118,9 @@ def config_from_hf(config: Mapping[str, Any], generation: Mapping[str, Any] | No
     hidden, heads = _count(merged, "hidden_size"), _count(merged, "num_attention_heads")
     head_dim = _count(merged, "head_dim") if merged["head_dim"] is not None else hidden // heads
     if head_dim > _LIMITS["head_dim"]:
-        raise CheckpointError(f"head_dim is {head_dim}, expected at most {_LIMITS['head_dim']}: the file is damaged")
+        raise CheckpointError(
+            f"head_dim is {head_dim}, expected at most {_LIMITS['head_dim']}: the file is damaged"
+        )
     rope = _rope(merged)
     theta = _real(rope, "rope_theta")
     divisors = config.get("rope_divisors")
@@ -118,29 +134,59 @@ def config_from_hf(config: Mapping[str, Any], generation: Mapping[str, Any] | No
     generation = generation or {}
     ids = [*_ids(generation, "eos_token_id"), *_ids(config, "eos_token_id")]
     bos = [*_ids(config, "bos_token_id"), *_ids(generation, "bos_token_id")]
-    return check_config(ModelConfig(
-        family=family.name, hidden=hidden, layers=_count(merged, "num_hidden_layers"), heads=heads,
-        kv_heads=heads if merged["num_key_value_heads"] is None else _count(merged, "num_key_value_heads"),
-        head_dim=head_dim, ffn=_count(merged, "intermediate_size"), vocab=_count(merged, "vocab_size"),
-        norm_eps=_real(merged, "rms_norm_eps"), rope_theta=theta, rope_divisors=tuple(float(d) for d in divisors),
-        tied=bool(merged["tie_word_embeddings"]), context=context, qkv_bias=family.qkv_bias,
-        qk_norm=family.qk_norm, bos=bos[0] if bos else None, eos=tuple(dict.fromkeys(ids))))
+    return check_config(
+        ModelConfig(
+            family=family.name,
+            hidden=hidden,
+            layers=_count(merged, "num_hidden_layers"),
+            heads=heads,
+            kv_heads=heads
+            if merged["num_key_value_heads"] is None
+            else _count(merged, "num_key_value_heads"),
+            head_dim=head_dim,
+            ffn=_count(merged, "intermediate_size"),
+            vocab=_count(merged, "vocab_size"),
+            norm_eps=_real(merged, "rms_norm_eps"),
+            rope_theta=theta,
+            rope_divisors=tuple(float(d) for d in divisors),
+            tied=bool(merged["tie_word_embeddings"]),
+            context=context,
+            qkv_bias=family.qkv_bias,
+            qk_norm=family.qk_norm,
+            bos=bos[0] if bos else None,
+            eos=tuple(dict.fromkeys(ids)),
+        )
+    )
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """A Hugging Face `config.json` for this model; `config_from_hf` gives the same `ModelConfig` back.
 
-    Scaled rotary frequencies are written as `rope_divisors`, a key of ours, because a GGUF file gives nothing else.
+    Scaled rotary frequencies are written as `rope_divisors`, a key of ours, because a GGUF file gives nothing
+    else.
     """
     family = FAMILIES[config.family]
     written: dict[str, Any] = {
-        "architectures": [family.hf_architecture], "model_type": family.name, "hidden_size": config.hidden,
-        "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim, "intermediate_size": config.ffn,
-        "vocab_size": config.vocab, "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied, "max_position_embeddings": config.context, "hidden_act": "silu",
-        "sliding_window": None, "use_sliding_window": False, "attention_bias": config.qkv_bias,
-        "bos_token_id": config.bos, "eos_token_id": list(config.eos), "torch_dtype": "float32",
+        "architectures": [family.hf_architecture],
+        "model_type": family.name,
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.ffn,
+        "vocab_size": config.vocab,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tied,
+        "max_position_embeddings": config.context,
+        "hidden_act": "silu",
+        "sliding_window": None,
+        "use_sliding_window": False,
+        "attention_bias": config.qkv_bias,
+        "bos_token_id": config.bos,
+        "eos_token_id": list(config.eos),
+        "torch_dtype": "float32",
     }
     if any(d != 1.0 for d in config.rope_divisors):
         written["rope_divisors"] = list(config.rope_divisors)
@@ -152,8 +198,10 @@ def _refuse_quantised(config: Mapping[str, Any]) -> None:
     if scheme:
         method = scheme.get("quant_method", "unknown") if isinstance(scheme, Mapping) else "unknown"
         raise CheckpointError(
-            f"the checkpoint is already quantised ({method}); Rockledge needs the original bfloat16, float16 or "
-            "float32 weights")
+            f"the checkpoint is already quantised ({method}); Rockledge needs the original bfloat16, "
+            f"float16 or "
+            "float32 weights"
+        )
 
 
 def _rope(merged: Mapping[str, Any]) -> dict[str, Any]:

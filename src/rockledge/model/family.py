@@ -1,7 +1,7 @@
 """Decoder families as frozen declarations: which tensors they have, what they are called, how they connect.
 
-The float reference, the quantizer and the program builder are written once and read these tables; a new family
-is one more entry of `FAMILIES`.
+The float reference, the quantizer and the program builder are written once and read these tables; a new
+family is one more entry of `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Size = Literal["vocab", "hidden", "query", "kv", "ffn", "head_dim"]
 class Linear:
     """One matrix [rows, cols] = [outputs, inputs] and how it may be transformed.
 
-    `hf` and `gguf` are the stored names without ".weight", with `{i}` for the layer. `banding` says what a band of
-    rows may be: one attention head, a block of channels, or the whole matrix. `norm` is the role of the norm whose
-    gain may be folded into the columns. `residual` says whether the input side or the output side carries the
-    residual stream (a rotation of it multiplies columns or rows); the embedding's rows are residual vectors, so
-    its columns rotate. `hadamard` is the other rotation it takes part in: "head_rows" and "head_cols" transform
-    within each head (V's outputs and O's inputs undo each other), "online" columns meet an input that the runtime
-    transforms.
+    `hf` and `gguf` are the stored names without ".weight", with `{i}` for the layer. `banding` says what a
+    band of rows may be: one attention head, a block of channels, or the whole matrix. `norm` is the role of
+    the norm whose gain may be folded into the columns. `residual` says whether the input side or the output
+    side carries the residual stream (a rotation of it multiplies columns or rows); the embedding's rows are
+    residual vectors, so its columns rotate. `hadamard` is the other rotation it takes part in: "head_rows"
+    and "head_cols" transform within each head (V's outputs and O's inputs undo each other), "online" columns
+    meet an input that the runtime transforms.
     """
 
     role: str
@@ -56,8 +56,8 @@ class Norm:
 class Family:
     """One architecture. `hf_defaults` are the values a Hugging Face `config.json` may leave out.
 
-    `gguf` is None where llama.cpp stores the family under another architecture's name. `gguf_interleaved`: GGUF
-    stores the rows of Q and K so that rotary pairs are neighbours. `qkv_bias`: Q, K and V have biases;
+    `gguf` is None where llama.cpp stores the family under another architecture's name. `gguf_interleaved`:
+    GGUF stores the rows of Q and K so that rotary pairs are neighbours. `qkv_bias`: Q, K and V have biases;
     `qk_norm`: queries and keys are normed per head before the rotary embedding.
     """
 
@@ -76,16 +76,43 @@ _ATTENTION, _FFN = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp."
 
 _LINEARS = (
     Linear("embed", "model.embed_tokens", "token_embd", "vocab", "hidden", "whole"),
-    Linear("attn.q", _ATTENTION + "q_proj", "blk.{i}.attn_q", "query", "hidden", "head", "attn.norm", bias=True),
+    Linear(
+        "attn.q", _ATTENTION + "q_proj", "blk.{i}.attn_q", "query", "hidden", "head", "attn.norm", bias=True
+    ),
     Linear("attn.k", _ATTENTION + "k_proj", "blk.{i}.attn_k", "kv", "hidden", "head", "attn.norm", bias=True),
-    Linear("attn.v", _ATTENTION + "v_proj", "blk.{i}.attn_v", "kv", "hidden", "head", "attn.norm", bias=True,
-           hadamard="head_rows"),
-    Linear("attn.o", _ATTENTION + "o_proj", "blk.{i}.attn_output", "hidden", "query", "whole", residual="rows",
-           hadamard="head_cols"),
+    Linear(
+        "attn.v",
+        _ATTENTION + "v_proj",
+        "blk.{i}.attn_v",
+        "kv",
+        "hidden",
+        "head",
+        "attn.norm",
+        bias=True,
+        hadamard="head_rows",
+    ),
+    Linear(
+        "attn.o",
+        _ATTENTION + "o_proj",
+        "blk.{i}.attn_output",
+        "hidden",
+        "query",
+        "whole",
+        residual="rows",
+        hadamard="head_cols",
+    ),
     Linear("ffn.gate", _FFN + "gate_proj", "blk.{i}.ffn_gate", "ffn", "hidden", "block", "ffn.norm"),
     Linear("ffn.up", _FFN + "up_proj", "blk.{i}.ffn_up", "ffn", "hidden", "block", "ffn.norm"),
-    Linear("ffn.down", _FFN + "down_proj", "blk.{i}.ffn_down", "hidden", "ffn", "whole", residual="rows",
-           hadamard="online"),
+    Linear(
+        "ffn.down",
+        _FFN + "down_proj",
+        "blk.{i}.ffn_down",
+        "hidden",
+        "ffn",
+        "whole",
+        residual="rows",
+        hadamard="online",
+    ),
     Linear("head", "lm_head", "output", "vocab", "hidden", "whole", "final_norm"),
 )
 _NORMS = (
@@ -100,31 +127,69 @@ _QK_NORMS = (
 
 # Left-out values are those of the transformers configuration classes; None means "derived from the others".
 _DEFAULTS = {
-    "num_key_value_heads": None, "head_dim": None, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-    "tie_word_embeddings": False, "max_position_embeddings": 32768, "hidden_act": "silu",
-    "sliding_window": None, "use_sliding_window": True,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 32768,
+    "hidden_act": "silu",
+    "sliding_window": None,
+    "use_sliding_window": True,
 }
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({
-    family.name: family for family in (
-        Family("llama", "LlamaForCausalLM", "llama", gguf_interleaved=True, linears=_LINEARS, norms=_NORMS,
-               hf_defaults=_DEFAULTS | {"max_position_embeddings": 2048}),
-        Family("mistral", "MistralForCausalLM", None, linears=_LINEARS, norms=_NORMS,
-               hf_defaults=_DEFAULTS | {"max_position_embeddings": 131072, "num_key_value_heads": 8,
-                                        "sliding_window": 4096}),
-        Family("qwen2", "Qwen2ForCausalLM", "qwen2", qkv_bias=True, linears=_LINEARS, norms=_NORMS,
-               hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "use_sliding_window": False}),
-        Family("qwen3", "Qwen3ForCausalLM", "qwen3", qk_norm=True, linears=_LINEARS, norms=_NORMS + _QK_NORMS,
-               hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "head_dim": 128, "use_sliding_window": False}),
-    )
-})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        family.name: family
+        for family in (
+            Family(
+                "llama",
+                "LlamaForCausalLM",
+                "llama",
+                gguf_interleaved=True,
+                linears=_LINEARS,
+                norms=_NORMS,
+                hf_defaults=_DEFAULTS | {"max_position_embeddings": 2048},
+            ),
+            Family(
+                "mistral",
+                "MistralForCausalLM",
+                None,
+                linears=_LINEARS,
+                norms=_NORMS,
+                hf_defaults=_DEFAULTS
+                | {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+            ),
+            Family(
+                "qwen2",
+                "Qwen2ForCausalLM",
+                "qwen2",
+                qkv_bias=True,
+                linears=_LINEARS,
+                norms=_NORMS,
+                hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "use_sliding_window": False},
+            ),
+            Family(
+                "qwen3",
+                "Qwen3ForCausalLM",
+                "qwen3",
+                qk_norm=True,
+                linears=_LINEARS,
+                norms=_NORMS + _QK_NORMS,
+                hf_defaults=_DEFAULTS
+                | {"num_key_value_heads": 32, "head_dim": 128, "use_sliding_window": False},
+            ),
+        )
+    }
+)
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of one model: canonical name, its names in the two file formats, its shape.
 
-    `rotary_heads` is the number of heads whose rows (or entries) are laid out in rotary pairs, 0 for most tensors.
+    `rotary_heads` is the number of heads whose rows (or entries) are laid out in rotary pairs, 0 for most
+    tensors.
     """
 
     name: str
@@ -137,13 +202,17 @@ class StoredTensor:
 def size(config: ModelConfig, symbol: Size) -> int:
     """The number that a symbolic size stands for in this model."""
     return {
-        "vocab": config.vocab, "hidden": config.hidden, "query": config.heads * config.head_dim,
-        "kv": config.kv_heads * config.head_dim, "ffn": config.ffn, "head_dim": config.head_dim,
+        "vocab": config.vocab,
+        "hidden": config.hidden,
+        "query": config.heads * config.head_dim,
+        "kv": config.kv_heads * config.head_dim,
+        "ffn": config.ffn,
+        "head_dim": config.head_dim,
     }[symbol]
 
 
 def stored_tensors(config: ModelConfig) -> Iterator[StoredTensor]:
-    """Every tensor a checkpoint of this configuration must hold, in the order of the forward pass by layer."""
+    """Every tensor a checkpoint of this configuration must hold, layer by layer as the forward needs it."""
     family = FAMILIES[config.family]
     rotary = {"attn.q": config.heads, "attn.k": config.kv_heads}
 
@@ -158,9 +227,13 @@ def stored_tensors(config: ModelConfig) -> Iterator[StoredTensor]:
         if part.bias and config.qkv_bias:
             yield StoredTensor(name + ".bias", hf + ".bias", gguf + ".bias", (rows,), heads)
 
-    parts = [*family.norms, *family.linears]
+    parts: list[Linear | Norm] = [*family.norms, *family.linears]
     yield from (t for p in parts if p.role == "embed" for t in one(p, None))
     for i in range(config.layers):
         yield from (t for p in parts if "{i}" in p.hf for t in one(p, i))
-    yield from (t for p in parts if p.role == "final_norm" or (p.role == "head" and not config.tied)
-                for t in one(p, None))
+    yield from (
+        t
+        for p in parts
+        if p.role == "final_norm" or (p.role == "head" and not config.tied)
+        for t in one(p, None)
+    )

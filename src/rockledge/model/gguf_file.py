@@ -1,7 +1,7 @@
-"""The GGUF container (versions 2 and 3): metadata and tensor table read with bounds, tensors dequantised on demand.
+"""The GGUF container (versions 2 and 3): a header read within bounds, tensors dequantised on demand.
 
-Layout: "GGUF", u32 version, u64 tensors, u64 pairs; then key/value pairs (string, u32 type, value), tensor infos
-(string, u32 dimensions, u64 each fastest first, u32 type, u64 offset), padding to the alignment, data.
+Layout: "GGUF", u32 version, u64 tensors, u64 pairs; then key/value pairs (string, u32 type, value), tensor
+infos (string, u32 dimensions, u64 each fastest first, u32 type, u64 offset), padding to the alignment, data.
 """
 
 import math
@@ -17,7 +17,19 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 
-_SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8", 12: "<f8"}
+_SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "|b1",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
 
@@ -51,7 +63,8 @@ class GgufFile:
             raise CheckpointError(f"{self.path.name} was cut short while {name} was read; fetch it again")
         # Damaged scales may overflow to infinity here; the reader refuses what is not finite.
         with np.errstate(all="ignore"):
-            # As rows, because the package works on a few rows at a time and so needs little memory beside the result.
+            # As rows, because the package works on a few rows at a time and so needs little memory beside the
+            # result.
             rows = raw.reshape(math.prod(tensor.shape[:-1]), -1)
             values = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(tensor.code))
         return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)
@@ -63,7 +76,9 @@ def open_gguf(path: Path) -> GgufFile:
         with path.open("rb") as file:
             size = path.stat().st_size
             if size < 24:
-                raise CheckpointError(f"{path.name} is only {size} bytes long, too short for GGUF; fetch it again")
+                raise CheckpointError(
+                    f"{path.name} is only {size} bytes long, too short for GGUF; fetch it again"
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 return _parse(path, _Cursor(path, view, size))
     except OSError as error:
@@ -71,19 +86,21 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 class _Cursor:
-    """A position in the file that refuses to step past its end, so no count in the file is believed unchecked."""
+    """A position in the file that refuses to step past its end: no count in the file is believed."""
 
     def __init__(self, path: Path, view: mmap.mmap, size: int) -> None:
         self.path, self.view, self.size, self.at = path, view, size, 0
 
     def damaged(self, what: str) -> CheckpointError:
-        return CheckpointError(f"{self.path.name}: {what} (near byte {self.at}); the file is damaged or cut short")
+        return CheckpointError(
+            f"{self.path.name}: {what} (near byte {self.at}); the file is damaged or cut short"
+        )
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.at:
             raise self.damaged(f"{count} more bytes are announced than the file has")
         self.at += count
-        return self.view[self.at - count:self.at]
+        return self.view[self.at - count : self.at]
 
     def number(self, form: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
@@ -110,7 +127,7 @@ class _Cursor:
         if kind not in _SCALARS:
             raise self.damaged(f"an array of metadata type {kind} is not known")
         dtype = np.dtype(_SCALARS[kind])
-        return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
+        return list(np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist())
 
 
 def _parse(path: Path, cursor: _Cursor) -> GgufFile:
@@ -157,8 +174,9 @@ def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     return name, shape, cursor.number("<I"), cursor.number("<Q")
 
 
-def _tensor(path: Path, name: str, shape: tuple[int, ...], code: int, data: int, offset: int,
-            alignment: int) -> GgufTensor:
+def _tensor(
+    path: Path, name: str, shape: tuple[int, ...], code: int, data: int, offset: int, alignment: int
+) -> GgufTensor:
     import gguf
 
     try:
@@ -167,9 +185,13 @@ def _tensor(path: Path, name: str, shape: tuple[int, ...], code: int, data: int,
         raise CheckpointError(f"{path.name}: {name[:60]} has the unknown tensor type {code}") from error
     block, size = gguf.GGML_QUANT_SIZES[kind]
     if min(shape) < 1 or shape[-1] % block:
-        raise CheckpointError(f"{path.name}: {name[:60]} of shape {list(shape)} cannot be {kind.name}; file damaged")
+        raise CheckpointError(
+            f"{path.name}: {name[:60]} of shape {list(shape)} cannot be {kind.name}; file damaged"
+        )
     if offset % alignment:
-        raise CheckpointError(f"{path.name}: {name[:60]} is not aligned to {alignment} bytes; the file is damaged")
+        raise CheckpointError(
+            f"{path.name}: {name[:60]} is not aligned to {alignment} bytes; the file is damaged"
+        )
     return GgufTensor(kind.name, code, shape, data + offset, math.prod(shape) // block * size)
 
 
@@ -179,7 +201,9 @@ def _check_ranges(path: Path, tensors: dict[str, GgufTensor], size: int) -> None
         end = tensor.begin + tensor.size
         if end > size:
             raise CheckpointError(
-                f"{path.name} is cut short: {name[:60]} ends at byte {end}, the file at {size}; fetch it again")
+                f"{path.name} is cut short: {name[:60]} ends at byte {end}, the file at {size}; fetch it "
+                f"again"
+            )
         if tensor.begin < reached:
             raise CheckpointError(f"{path.name}: {name[:60]} overlaps {before[:60]}; the file is damaged")
         reached, before = end, name
@@ -195,4 +219,3 @@ def can_dequantise(code: int) -> bool:
     except NotImplementedError:
         return False
     return True
-

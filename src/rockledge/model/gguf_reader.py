@@ -1,4 +1,4 @@
-"""Reader of GGUF files: configuration from the metadata, tensors dequantised, tokenizer made into ordinary files."""
+"""Reader of GGUF files: configuration from metadata, tensors dequantised, tokenizer as ordinary files."""
 
 import json
 import math
@@ -63,7 +63,7 @@ class GgufCheckpoint:
 
 
 def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Rows of each head from neighbouring rotary pairs (0, 0', 1, 1', ...) to halves (0, 1, ..., 0', 1', ...)."""
+    """Rows of each head from neighbouring rotary pairs (0, 0', 1, 1', ...) to halves (0, 1, .., 0', 1', ..)."""
     rest = values.shape[1:]
     return np.ascontiguousarray(values.reshape(heads, -1, 2, *rest).swapaxes(1, 2)).reshape(values.shape)
 
@@ -76,33 +76,58 @@ def _config(file: GgufFile) -> ModelConfig:
         known = ", ".join(f.gguf for f in FAMILIES.values() if f.gguf)
         raise CheckpointError(f"the GGUF architecture {found!r} is not supported; supported are {known}")
     if meta.get("split.count", 1) not in (0, 1):
-        raise CheckpointError(f"{file.path.name} is one part of a split GGUF; merge the parts into one file first")
+        raise CheckpointError(
+            f"{file.path.name} is one part of a split GGUF; merge the parts into one file first"
+        )
     keys = _Keys(file.path.name, str(family.gguf), meta)
     hidden, heads = keys.count("embedding_length"), keys.count("attention.head_count")
     head_dim = keys.count("attention.key_length", hidden // heads)
-    if keys.count("attention.value_length", head_dim) != head_dim or keys.count(
-            "rope.dimension_count", head_dim) != head_dim:
-        raise CheckpointError(f"{file.path.name}: keys, values and rotary parts of different sizes are not supported")
+    if (
+        keys.count("attention.value_length", head_dim) != head_dim
+        or keys.count("rope.dimension_count", head_dim) != head_dim
+    ):
+        raise CheckpointError(
+            f"{file.path.name}: keys, values and rotary parts of different sizes are not supported"
+        )
     if keys.count("expert_count", 0, least=0):
         raise CheckpointError(f"{file.path.name} is a mixture of experts, which is not supported")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
-        raise CheckpointError(f"{file.path.name}: the tensor token_embd.weight is missing; fetch the file again")
+        raise CheckpointError(
+            f"{file.path.name}: the tensor token_embd.weight is missing; fetch the file again"
+        )
     layers = keys.count("block_count")
     if layers > len(file.tensors):
-        raise CheckpointError(f"{file.path.name} holds {len(file.tensors)} tensors, too few for {layers} layers")
+        raise CheckpointError(
+            f"{file.path.name} holds {len(file.tensors)} tensors, too few for {layers} layers"
+        )
     if not 1 <= head_dim // 2 <= 512:
-        raise CheckpointError(f"{file.path.name}: head_dim is {head_dim}, expected 2 to 1024; the file is damaged")
+        raise CheckpointError(
+            f"{file.path.name}: head_dim is {head_dim}, expected 2 to 1024; the file is damaged"
+        )
     context = keys.count("context_length")
     bos, eos = special_ids(meta)
-    return check_config(ModelConfig(
-        family=family.name, hidden=hidden, layers=layers, heads=heads,
-        kv_heads=keys.count("attention.head_count_kv", heads), head_dim=head_dim,
-        ffn=keys.count("feed_forward_length"), vocab=embedding.shape[0],
-        norm_eps=keys.real("attention.layer_norm_rms_epsilon"), rope_theta=keys.real("rope.freq_base", 10000.0),
-        rope_divisors=_divisors(file, keys, head_dim), tied="output.weight" not in file.tensors,
-        context=min(context, keys.count("attention.sliding_window", context)), qkv_bias=family.qkv_bias,
-        qk_norm=family.qk_norm, bos=bos, eos=eos))
+    return check_config(
+        ModelConfig(
+            family=family.name,
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            kv_heads=keys.count("attention.head_count_kv", heads),
+            head_dim=head_dim,
+            ffn=keys.count("feed_forward_length"),
+            vocab=embedding.shape[0],
+            norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
+            rope_theta=keys.real("rope.freq_base", 10000.0),
+            rope_divisors=_divisors(file, keys, head_dim),
+            tied="output.weight" not in file.tensors,
+            context=min(context, keys.count("attention.sliding_window", context)),
+            qkv_bias=family.qkv_bias,
+            qk_norm=family.qk_norm,
+            bos=bos,
+            eos=eos,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -123,13 +148,17 @@ class _Keys:
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise CheckpointError(
-                f"{self.file}: {self.architecture}.{key} is {str(value)[:60]}, expected one whole number for all layers")
+                f"{self.file}: {self.architecture}.{key} is {str(value)[:60]}, expected one whole number "
+                f"for all layers"
+            )
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CheckpointError(f"{self.file}: {self.architecture}.{key} is {str(value)[:60]}, expected a number")
+            raise CheckpointError(
+                f"{self.file}: {self.architecture}.{key} is {str(value)[:60]}, expected a number"
+            )
         return float(value)
 
 
@@ -137,13 +166,16 @@ def _divisors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
     scaling = keys.get("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise CheckpointError(
-            f'{file.path.name}: RoPE scaling of type "{scaling}" is not supported; supported are none, linear and '
-            "the llama3 frequencies that GGUF stores as a tensor")
+            f'{file.path.name}: RoPE scaling of type "{scaling}" is not supported; supported are none, '
+            "linear and the llama3 frequencies that GGUF stores as a tensor"
+        )
     factor = keys.real("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
     if _ROPE_FREQUENCIES not in file.tensors:
         return (factor,) * (head_dim // 2)
     if file.tensors[_ROPE_FREQUENCIES].shape != (head_dim // 2,):
-        raise CheckpointError(f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; file damaged")
+        raise CheckpointError(
+            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; file damaged"
+        )
     values = require_finite(_ROPE_FREQUENCIES, file.read(_ROPE_FREQUENCIES))
     return tuple(float(v) * factor for v in values)
 
@@ -151,13 +183,21 @@ def _divisors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
 def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor]) -> None:
     for tensor in tensors.values():
         if tensor.gguf not in file.tensors:
-            raise CheckpointError(f"{file.path.name}: the tensor {tensor.gguf} is missing; fetch the file again")
+            raise CheckpointError(
+                f"{file.path.name}: the tensor {tensor.gguf} is missing; fetch the file again"
+            )
         shape = file.tensors[tensor.gguf].shape
         if shape != tensor.shape:
             raise CheckpointError(
-                f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, the metadata make it {list(tensor.shape)}")
+                f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, "
+                f"the metadata make it {list(tensor.shape)}"
+            )
     for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - {_ROPE_FREQUENCIES}):
-        raise CheckpointError(f"{file.path.name}: the tensor {name[:60]} does not belong to this architecture")
+        raise CheckpointError(
+            f"{file.path.name}: the tensor {name[:60]} does not belong to this architecture"
+        )
     for kind, code in sorted({(t.kind, t.code) for t in file.tensors.values()}):
         if not can_dequantise(code):
-            raise CheckpointError(f"{file.path.name}: tensors of type {kind} cannot be dequantised; use another file")
+            raise CheckpointError(
+                f"{file.path.name}: tensors of type {kind} cannot be dequantised; use another file"
+            )

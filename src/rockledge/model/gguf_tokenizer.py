@@ -1,15 +1,18 @@
 """The tokenizer inside a GGUF file, rewritten as the ordinary files: tokenizer.json and its companions.
 
-GGUF stores pieces, types and merges or scores, and names the splitting rules by a word; tokenizer.json spells them out.
+GGUF stores pieces, types and merges or scores, and names the splitting rules by a word; tokenizer.json spells
+them out.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from rockledge.errors import CheckpointError
 from rockledge.model.config import ModelConfig
+
+_Item = TypeVar("_Item")
 
 # Token types of GGUF.
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
@@ -20,19 +23,25 @@ _ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endo
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LLAMA3, _QWEN2 = (
-    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + digits
-    + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+" for digits in ("{1,3}", ""))
+    _CONTRACTIONS
+    + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    + digits
+    + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    for digits in ("{1,3}", "")
+)
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+|[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @dataclass(frozen=True)
 class _Splitting:
     """How text is cut before byte-pair merging: expressions applied one inside the other's pieces.
 
-    `whole_words`: a piece that is in the vocabulary is taken whole, without merging. `compose`: Unicode NFC first.
+    `whole_words`: a piece that is in the vocabulary is taken whole, without merging. `compose`: Unicode NFC
+    first.
     """
 
     patterns: tuple[str, ...]
@@ -43,8 +52,12 @@ class _Splitting:
 # By `tokenizer.ggml.pre`; the rules are those that llama.cpp's vocabulary code attaches to each word.
 _SPLITTINGS: Mapping[str, _Splitting] = {
     **dict.fromkeys(("gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "dbrx-gpt2"), _Splitting((_GPT2,))),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), _Splitting((r"\p{N}", _GPT2))),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _Splitting((_LLAMA3,), whole_words=True)),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell"), _Splitting((r"\p{N}", _GPT2))
+    ),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _Splitting((_LLAMA3,), whole_words=True)
+    ),
     **dict.fromkeys(("smaug-bpe", "dbrx"), _Splitting((_LLAMA3,))),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _Splitting((_QWEN2,), compose=True)),
     "stablelm2": _Splitting((_QWEN2,)),
@@ -59,14 +72,20 @@ def special_ids(metadata: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...
     ends = [_id(metadata, key) for key in ("eos", "eot", "eom")]
     types, tokens = metadata.get("tokenizer.ggml.token_type"), metadata.get("tokenizer.ggml.tokens")
     if isinstance(types, list) and isinstance(tokens, list):
-        ends += [i for i, (kind, token) in enumerate(zip(types, tokens)) if kind == _CONTROL and token in _ENDINGS]
+        ends += [
+            i
+            for i, (kind, token) in enumerate(zip(types, tokens, strict=False))
+            if kind == _CONTROL and token in _ENDINGS
+        ]
     return bos, tuple(dict.fromkeys(i for i in ends if i is not None))
 
 
 def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig) -> dict[str, bytes]:
-    """tokenizer.json, tokenizer_config.json, generation_config.json and, if there is one, chat_template.jinja.
+    """tokenizer.json, tokenizer_config.json, generation_config.json and, if there is one,
+    chat_template.jinja.
 
-    `file` is the name for messages. CheckpointError when the tokenizer is missing, damaged or of an unknown kind.
+    `file` is the name for messages. CheckpointError when the tokenizer is missing, damaged or of an unknown
+    kind.
     """
     vocabulary = _vocabulary(file, metadata, config.vocab)
     model = metadata.get("tokenizer.ggml.model")
@@ -75,27 +94,50 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
     elif model == "llama":
         parts = _sentencepiece(file, metadata, vocabulary)
     else:
-        raise CheckpointError(f"{file}: the tokenizer {model!r} is not supported; supported are gpt2 and llama")
-    # SentencePiece models begin with BOS unless the file says otherwise; byte-level ones do where it says so, and
-    # Llama 3 files from before that key existed.
-    default = model == "llama" or _SPLITTINGS["llama-bpe"] is _SPLITTINGS.get(str(metadata.get("tokenizer.ggml.pre")))
+        raise CheckpointError(
+            f"{file}: the tokenizer {model!r} is not supported; supported are gpt2 and llama"
+        )
+    # SentencePiece models begin with BOS unless the file says otherwise; byte-level ones do where it says so,
+    # and Llama 3 files from before that key existed.
+    default = model == "llama" or _SPLITTINGS["llama-bpe"] is _SPLITTINGS.get(
+        str(metadata.get("tokenizer.ggml.pre"))
+    )
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default)) and config.bos is not None
     tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": vocabulary.added(), **parts,
-        "post_processor": _begin(vocabulary.tokens[config.bos], config.bos) if add_bos and config.bos is not None
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": vocabulary.added(),
+        **parts,
+        "post_processor": _begin(vocabulary.tokens[config.bos], config.bos)
+        if add_bos and config.bos is not None
         else parts["post_processor"],
     }
-    names = {f"{key}_token": vocabulary.tokens[i] for key, i in (
-        ("bos", config.bos), ("eos", config.eos[0] if config.eos else None),
-        ("unk", _id(metadata, "unknown")), ("pad", _id(metadata, "padding")))
-        if i is not None and i < len(vocabulary.tokens)}
+    names = {
+        f"{key}_token": vocabulary.tokens[i]
+        for key, i in (
+            ("bos", config.bos),
+            ("eos", config.eos[0] if config.eos else None),
+            ("unk", _id(metadata, "unknown")),
+            ("pad", _id(metadata, "padding")),
+        )
+        if i is not None and i < len(vocabulary.tokens)
+    }
     generation = {"bos_token_id": config.bos, "eos_token_id": list(config.eos)}
     files = {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False).encode(),
-        "tokenizer_config.json": json.dumps({
-            "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": add_bos, "add_eos_token": False,
-            "clean_up_tokenization_spaces": False, "model_max_length": config.context, **names,
-        }, ensure_ascii=False, indent=2).encode(),
+        "tokenizer_config.json": json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "add_bos_token": add_bos,
+                "add_eos_token": False,
+                "clean_up_tokenization_spaces": False,
+                "model_max_length": config.context,
+                **names,
+            },
+            ensure_ascii=False,
+            indent=2,
+        ).encode(),
         "generation_config.json": json.dumps(generation, indent=2).encode(),
     }
     template = metadata.get("tokenizer.chat_template")
@@ -110,10 +152,19 @@ class _Vocabulary:
     types: list[int]
 
     def added(self) -> list[dict[str, Any]]:
-        return [{"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-                 "normalized": False, "special": kind != _USER_DEFINED}
-                for i, (token, kind) in enumerate(zip(self.tokens, self.types))
-                if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and token]
+        return [
+            {
+                "id": i,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": kind != _USER_DEFINED,
+            }
+            for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
+            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and token
+        ]
 
     def ids(self) -> dict[str, int]:
         """Piece to id; of pieces that occur twice, the first (the second can never be produced)."""
@@ -127,7 +178,9 @@ def _vocabulary(file: str, metadata: Mapping[str, Any], size: int) -> _Vocabular
     types = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
     if not _list_of(types, int) or len(types) != len(tokens) or len(tokens) > size:
         raise CheckpointError(
-            f"{file}: {len(tokens)} tokens do not fit their types or the embedding of {size} rows; the file is damaged")
+            f"{file}: {len(tokens)} tokens do not fit their types or the embedding of {size} rows; the "
+            f"file is damaged"
+        )
     return _Vocabulary(tokens, types)
 
 
@@ -135,34 +188,50 @@ def _byte_level(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabulary)
     merges, pre = metadata.get("tokenizer.ggml.merges"), metadata.get("tokenizer.ggml.pre", "default")
     if pre not in _SPLITTINGS:
         raise CheckpointError(
-            f"{file}: the pre-tokenizer {pre!r} is not known; known are {', '.join(sorted(_SPLITTINGS))}")
+            f"{file}: the pre-tokenizer {pre!r} is not known; known are {', '.join(sorted(_SPLITTINGS))}"
+        )
     if not _list_of(merges, str):
         raise CheckpointError(f"{file} holds no merges for its byte-pair tokenizer; use a complete file")
     ids = vocabulary.ids()
     pairs = [_pair(file, merge) for merge in merges]
     for left, right in pairs:
         if left not in ids or right not in ids or left + right not in ids:
-            raise CheckpointError(f"{file}: the merge of {left[:20]!r} and {right[:20]!r} is not in the vocabulary")
+            raise CheckpointError(
+                f"{file}: the merge of {left[:20]!r} and {right[:20]!r} is not in the vocabulary"
+            )
     rule = _SPLITTINGS[pre]
-    splits = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in rule.patterns]
+    splits = [
+        {"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False}
+        for p in rule.patterns
+    ]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
         "normalizer": {"type": "NFC"} if rule.compose else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, level]},
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                  "ignore_merges": rule.whole_words, "vocab": ids, "merges": pairs},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": rule.whole_words,
+            "vocab": ids,
+            "merges": pairs,
+        },
     }
 
 
 def _pair(file: str, merge: str) -> list[str]:
-    # The separating space is the one after the first character: pieces contain no plain space, but may be one.
+    # The separating space is the one after the first character: pieces contain no plain space, but may be
+    # one.
     cut = merge.find(" ", 1)
     if cut < 0:
         raise CheckpointError(f"{file}: the merge {merge[:40]!r} is not two pieces; the file is damaged")
-    return [merge[:cut], merge[cut + 1:]]
+    return [merge[:cut], merge[cut + 1 :]]
 
 
 def _sentencepiece(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> dict[str, Any]:
@@ -174,16 +243,30 @@ def _sentencepiece(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabula
     normalizers = [{"type": "Prepend", "prepend": "\u2581"}, spaces] if prefix else [spaces]
     decoders: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
-        {"type": "ByteFallback"}, {"type": "Fuse"},
-        *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else [])]
-    unknown = next((t for t, kind in zip(vocabulary.tokens, vocabulary.types) if kind == _UNKNOWN), None)
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []),
+    ]
+    unknown = next(
+        (t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind == _UNKNOWN), None
+    )
     return {
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "pre_tokenizer": None, "post_processor": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
-                  "vocab": vocabulary.ids(), "merges": _merges_of_scores(vocabulary, scores)},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unknown,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocabulary.ids(),
+            "merges": _merges_of_scores(vocabulary, scores),
+        },
     }
 
 
@@ -204,7 +287,8 @@ def _merges_of_scores(vocabulary: _Vocabulary, scores: list[float]) -> list[list
     return [[left, right] for _, _, _, left, right in sorted(found)]
 
 
-# Cutting every prefix is quadratic in a piece's length; no vocabulary has longer ones than this, a damaged file may.
+# Cutting every prefix is quadratic in a piece's length; no vocabulary has longer ones than this, a damaged
+# file may.
 _LONGEST_PIECE = 1024
 
 
@@ -212,7 +296,8 @@ def _begin(token: str, i: int) -> dict[str, Any]:
     """A post-processor that puts the beginning-of-sequence token in front."""
     special, sequence = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     return {
-        "type": "TemplateProcessing", "single": [special, sequence],
+        "type": "TemplateProcessing",
+        "single": [special, sequence],
         "pair": [special, sequence, {"Sequence": {"id": "B", "type_id": 0}}],
         "special_tokens": {token: {"id": token, "ids": [i], "tokens": [token]}},
     }
@@ -223,5 +308,5 @@ def _id(metadata: Mapping[str, Any], key: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _list_of(value: Any, kind: type) -> bool:
+def _list_of(value: Any, kind: type[_Item]) -> TypeGuard[list[_Item]]:
     return isinstance(value, list) and bool(value) and all(isinstance(v, kind) for v in value)

@@ -1,4 +1,4 @@
-"""Reader of Hugging Face directories: config.json, one or several safetensors files, tokenizer files beside them."""
+"""Reader of Hugging Face directories: config.json, safetensors in one or several files, tokenizer files."""
 
 import json
 from dataclasses import dataclass
@@ -14,14 +14,27 @@ from rockledge.model.config import ModelConfig, config_from_hf
 from rockledge.model.family import StoredTensor, stored_tensors
 from rockledge.model.safetensors_file import SafetensorsFile, open_safetensors
 
-_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-          "generation_config.json", "chat_template.jinja")
+_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 
 # What other quantisers leave behind even where config.json says nothing: a file, or a tensor-name ending.
 _TRACES = {
-    "quantize_config.json": "GPTQ", "quant_config.json": "AWQ", ".qweight": "GPTQ or AWQ", ".qzeros": "GPTQ or AWQ",
-    ".weight_packed": "compressed-tensors", ".SCB": "bitsandbytes", ".absmax": "bitsandbytes",
-    ".quant_map": "bitsandbytes", ".weight_scale": "compressed-tensors or FP8", ".weight_scale_inv": "FP8",
+    "quantize_config.json": "GPTQ",
+    "quant_config.json": "AWQ",
+    ".qweight": "GPTQ or AWQ",
+    ".qzeros": "GPTQ or AWQ",
+    ".weight_packed": "compressed-tensors",
+    ".SCB": "bitsandbytes",
+    ".absmax": "bitsandbytes",
+    ".quant_map": "bitsandbytes",
+    ".weight_scale": "compressed-tensors or FP8",
+    ".weight_scale_inv": "FP8",
 }
 
 
@@ -42,7 +55,9 @@ class HuggingFaceCheckpoint:
             if (path / trace).is_file():
                 raise _already_quantised(path, scheme)
         generation = path / "generation_config.json"
-        config = config_from_hf(_json(path / "config.json"), _json(generation) if generation.is_file() else None)
+        config = config_from_hf(
+            _json(path / "config.json"), _json(generation) if generation.is_file() else None
+        )
         held = {name: file for file in _open_files(path) for name in file.entries}
         for name in held:
             for trace, scheme in _TRACES.items():
@@ -54,8 +69,13 @@ class HuggingFaceCheckpoint:
         tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
         _check_tensors(path, config, tensors, held)
         types = {held[t.hf].entries[t.hf].float_name or "" for t in tensors.values()}
-        return cls(path, config, "safetensors, " + " and ".join(sorted(types)), tensors,
-                   {t.name: held[t.hf] for t in tensors.values()})
+        return cls(
+            path,
+            config,
+            "safetensors, " + " and ".join(sorted(types)),
+            tensors,
+            {t.name: held[t.hf] for t in tensors.values()},
+        )
 
     def names(self) -> list[str]:
         """Canonical names, in the order of the forward pass."""
@@ -72,15 +92,21 @@ class HuggingFaceCheckpoint:
     def files(self) -> dict[str, bytes]:
         """The configuration, tokenizer and chat files of the directory that exist."""
         if not (self.path / "tokenizer.json").is_file():
-            hint = ("; it has only a SentencePiece tokenizer.model: load it with transformers' AutoTokenizer and save it"
-                    if (self.path / "tokenizer.model").is_file() else "; copy it from the original model")
+            hint = (
+                "; it has only a SentencePiece tokenizer.model: load it with transformers' AutoTokenizer "
+                "and save it"
+                if (self.path / "tokenizer.model").is_file()
+                else "; copy it from the original model"
+            )
             raise CheckpointError(f"{self.path} has no tokenizer.json{hint}")
         return {name: (self.path / name).read_bytes() for name in _FILES if (self.path / name).is_file()}
 
 
 def _already_quantised(path: Path, scheme: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is already quantised ({scheme}); Rockledge needs the original bfloat16, float16 or float32 weights")
+        f"{path} is already quantised ({scheme}); Rockledge needs the original bfloat16, float16 or "
+        f"float32 weights"
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -97,8 +123,11 @@ def _open_files(path: Path) -> list[SafetensorsFile]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         weights = _json(index).get("weight_map")
-        if not isinstance(weights, dict) or not weights or not all(
-                isinstance(n, str) and n == Path(n).name for n in weights.values()):
+        if (
+            not isinstance(weights, dict)
+            or not weights
+            or not all(isinstance(n, str) and n == Path(n).name for n in weights.values())
+        ):
             raise CheckpointError(f"{index} has no weight_map of plain file names; fetch it again")
         names = sorted(set(weights.values()))
     else:
@@ -106,15 +135,18 @@ def _open_files(path: Path) -> list[SafetensorsFile]:
     for name in names:
         if not (path / name).is_file():
             raise CheckpointError(
-                f"{path} has no {name}; expected safetensors (pickled .bin checkpoints are not read: convert them)")
+                f"{path} has no {name}; expected safetensors (pickled .bin checkpoints are not read: "
+                f"convert them)"
+            )
     files = [open_safetensors(path / name) for name in names]
     if any("rockledge" in file.metadata for file in files):
         raise CheckpointError(f"{path} is a Rockledge artifact; give the checkpoint it was made from")
     return files
 
 
-def _check_tensors(path: Path, config: ModelConfig, tensors: dict[str, StoredTensor],
-                   held: dict[str, SafetensorsFile]) -> None:
+def _check_tensors(
+    path: Path, config: ModelConfig, tensors: dict[str, StoredTensor], held: dict[str, SafetensorsFile]
+) -> None:
     expected = {tensor.hf for tensor in tensors.values()}
     for tensor in tensors.values():
         if tensor.hf not in held:
@@ -122,13 +154,18 @@ def _check_tensors(path: Path, config: ModelConfig, tensors: dict[str, StoredTen
         entry = held[tensor.hf].entries[tensor.hf]
         if entry.shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: {tensor.hf} has shape {list(entry.shape)}, config.json makes it {list(tensor.shape)}")
+                f"{path}: {tensor.hf} has shape {list(entry.shape)}, config.json makes it "
+                f"{list(tensor.shape)}"
+            )
         if entry.float_name is None:
             raise CheckpointError(
                 f"{path}: {tensor.hf} holds {entry.dtype}, expected BF16, F16 or F32: use the original, "
-                "unquantised checkpoint")
-    # Old files carry the rotary frequencies, and tied ones may repeat the embedding as lm_head; anything else is a
-    # part of the model that would silently be left out.
+                "unquantised checkpoint"
+            )
+    # Old files carry the rotary frequencies, and tied ones may repeat the embedding as lm_head; anything else
+    # is a part of the model that would silently be left out.
     for name in sorted(set(held) - expected):
         if not name.endswith("rotary_emb.inv_freq") and not (config.tied and name == "lm_head.weight"):
-            raise CheckpointError(f"{path}: the tensor {name} does not belong to the family {config.family!r}")
+            raise CheckpointError(
+                f"{path}: the tensor {name} does not belong to the family {config.family!r}"
+            )

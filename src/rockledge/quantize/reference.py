@@ -1,7 +1,8 @@
-"""The float forward of every family, one decoder block at a time: what all errors and prices are measured against.
+"""The float forward of every family, one decoder block at a time: what all errors and prices are measured
+against.
 
-Nothing here holds more than one block's weights, everything is differentiable, and every linear's input passes through
-`taps`, so that statistics, fake quantisation and online rotations need no second forward.
+Nothing here holds more than one block's weights, everything is differentiable, and every linear's input
+passes through `taps`, so that statistics, fake quantisation and online rotations need no second forward.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from rockledge.model.rope import inverse_frequencies
 
 Taps = Callable[[str, Tensor], Tensor]
 """Called with a place ("attn.in", "attn.o", "ffn.in", "ffn.down", "head") and the input of the linears there,
-[batch, tokens, inputs]; returns what they shall see instead. "attn.in" feeds Q, K and V, "ffn.in" gate and up."""
+[batch, tokens, inputs]; returns what they shall see instead. "attn.in" feeds Q, K and V, "ffn.in" gate and
+up."""
 
 
 def embed_tokens(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -28,30 +30,41 @@ def embed_tokens(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | 
 def block_weights(checkpoint: Checkpoint, i: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The float32 tensors of decoder block `i`, keyed without "layers.{i}."."""
     prefix = f"layers.{i}."
-    return {name.removeprefix(prefix): torch.from_numpy(checkpoint.tensor(name)).to(device)
-            for name in checkpoint.names() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): torch.from_numpy(checkpoint.tensor(name)).to(device)
+        for name in checkpoint.names()
+        if name.startswith(prefix)
+    }
 
 
 def head_weights(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """"final_norm" [hidden] and "head" [vocab, hidden] (the embedding where it is tied), float32."""
+    """The tensors "final_norm" [hidden] and "head" [vocab, hidden] (the embedding where it is tied), float32."""
     matrix = checkpoint.tensor("embed" if checkpoint.config.tied else "head")
-    return {"final_norm": torch.from_numpy(checkpoint.tensor("final_norm")).to(device),
-            "head": torch.from_numpy(matrix).to(device)}
+    return {
+        "final_norm": torch.from_numpy(checkpoint.tensor("final_norm")).to(device),
+        "head": torch.from_numpy(matrix).to(device),
+    }
 
 
-def block_forward(weights: dict[str, Tensor], x: Tensor, config: ModelConfig, taps: Taps | None = None) -> Tensor:
+def block_forward(
+    weights: dict[str, Tensor], x: Tensor, config: ModelConfig, taps: Taps | None = None
+) -> Tensor:
     """One decoder block over whole sequences [batch, tokens, hidden] from position 0, causal; same shape out.
 
     A norm without an entry in `weights` has a gain of one (folded into the linears behind it).
     """
     tap = taps or _untouched
-    x = x + _attention(weights, tap("attn.in", rms_norm(x, weights.get("attn.norm"), config.norm_eps)), config, tap)
+    x = x + _attention(
+        weights, tap("attn.in", rms_norm(x, weights.get("attn.norm"), config.norm_eps)), config, tap
+    )
     inner = tap("ffn.in", rms_norm(x, weights.get("ffn.norm"), config.norm_eps))
     inner = F.silu(F.linear(inner, weights["ffn.gate"])) * F.linear(inner, weights["ffn.up"])
     return x + F.linear(tap("ffn.down", inner), weights["ffn.down"])
 
 
-def head_forward(weights: dict[str, Tensor], x: Tensor, config: ModelConfig, taps: Taps | None = None) -> Tensor:
+def head_forward(
+    weights: dict[str, Tensor], x: Tensor, config: ModelConfig, taps: Taps | None = None
+) -> Tensor:
     """Logits [..., vocab] of the last block's output [..., hidden]; `weights` as from `head_weights`."""
     x = rms_norm(x, weights.get("final_norm"), config.norm_eps)
     return F.linear((taps or _untouched)("head", x), weights["head"])
@@ -77,15 +90,17 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 
 
 def rotate_pairs(x: Tensor, config: ModelConfig) -> Tensor:
-    """Rotary embedding of [batch, heads, tokens, head_dim] from position 0; pairs are (i, i + head_dim / 2)."""
+    """Rotary embedding of [batch, heads, tokens, head_dim] from position 0; pairs (i, i + head_dim / 2)."""
     cos, sin = _angles(config, x.shape[-2], x.device)
     first, second = x.chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
 
 def _attention(weights: dict[str, Tensor], x: Tensor, config: ModelConfig, tap: Taps) -> Tensor:
-    q, k, v = (_heads(F.linear(x, weights[f"attn.{role}"], weights.get(f"attn.{role}.bias")), config)
-               for role in "qkv")
+    q, k, v = (
+        _heads(F.linear(x, weights[f"attn.{role}"], weights.get(f"attn.{role}.bias")), config)
+        for role in "qkv"
+    )
     if config.qk_norm:
         q = rms_norm(q, weights["attn.q_norm"], config.norm_eps)
         k = rms_norm(k, weights["attn.k_norm"], config.norm_eps)
@@ -96,7 +111,7 @@ def _attention(weights: dict[str, Tensor], x: Tensor, config: ModelConfig, tap: 
 
 
 def _heads(x: Tensor, config: ModelConfig) -> Tensor:
-    return x.unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
+    return x.view(*x.shape[:-1], -1, config.head_dim).transpose(1, 2)
 
 
 def _angles(config: ModelConfig, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
