@@ -1,0 +1,137 @@
+"""A directory that appears under its name whole or not at all.
+
+It is filled under a hidden name beside its place, flushed to the disk, and renamed. A failure or Ctrl-C
+removes the hidden one; what a killed process left is removed by the next writer of the same name.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rockledge.errors import ArtifactError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_ABANDONED_SECONDS = 60.0  # younger ones may belong to a writer that has not taken its lock yet
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an OSError of its body into an ArtifactError: a full disk, or what else went wrong."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ArtifactError(
+                f"No space left to write {path}: nothing was put there; free some or choose another disk."
+            ) from error
+        reason = error.strerror or str(error)
+        raise ArtifactError(
+            f"Could not write {path}: {reason.lower()}; nothing was put there, choose a writable place."
+        ) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file and flushes it to the disk."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names in one step (Linux renameat2); False where the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    done = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE))
+    return bool(done == 0)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(partial, path)
+    elif not _exchange(partial, path):
+        # Without an exchange there is a moment with nothing under the name, but never a half directory.
+        aside = partial.with_name(partial.name + ".old")
+        os.rename(path, aside)
+        try:
+            os.rename(partial, path)
+        except BaseException:
+            os.rename(aside, path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync_directory(path.parent)
+
+
+def _lock(directory: Path) -> int | None:
+    """Descriptor that holds the directory's lock as long as this process lives, or None: somebody has it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(path: Path) -> None:
+    for left in path.parent.glob(f".{path.name}.partial-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime < _ABANDONED_SECONDS:
+                continue
+            held = _lock(left)
+            if held is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+
+
+@contextmanager
+def publish_directory(path: Path, may_replace: Callable[[Path], None]) -> Iterator[Path]:
+    """Yields a hidden directory to fill; when the body ends without an error, `path` becomes that directory.
+
+    `may_replace` is called with an existing `path` and raises if it must not be replaced; an empty directory
+    always may. Raises ArtifactError when the place cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+
+    def check_place() -> None:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            may_replace(path)
+
+    check_place()
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        partial.mkdir()
+    held: int | None = None
+    try:
+        with writing(path):
+            held = _lock(partial)
+        yield partial
+        check_place()
+        with writing(path):
+            _sync_directory(partial)
+            _put_in_place(partial, path)
+    finally:
+        # After an exchange the hidden name holds the old directory.
+        shutil.rmtree(partial, ignore_errors=True)
+        if held is not None:
+            os.close(held)

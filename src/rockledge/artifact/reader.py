@@ -1,0 +1,279 @@
+"""Opening an artifact: checks that cost no reading, a mapping, views; and the slow check of every byte."""
+
+import hashlib
+import mmap
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.artifact.layout import (
+    CHUNK,
+    CONFIG,
+    HEADER_SUM,
+    META,
+    NO_SUM,
+    NUMPY,
+    RECIPE,
+    REPORT,
+    TENSORS,
+    VERSION,
+    LinearSpec,
+    contradiction,
+    header_sum,
+    stored_tensors_of,
+)
+from rockledge.errors import ArtifactError, CheckpointError, RockledgeError
+from rockledge.formats import tensor_file
+from rockledge.formats.bands import ALIGN, TABLES, Band, check_bands, table_widths
+from rockledge.formats.hadamard import Rotation
+from rockledge.formats.packing import PackedLinear
+from rockledge.formats.tensor_file import Header, whole
+from rockledge.model.config import ModelConfig, config_from_hf
+
+
+class Artifact:
+    """An open artifact: its tensors are read-only views of the mapped file. Made by `open_artifact`."""
+
+    def __init__(self, path: Path) -> None:
+        """Checks version, header checksum and every range; raises ArtifactError."""
+        if not path.is_dir():
+            raise ArtifactError(
+                f"There is no artifact at {path}; give the directory that `rockledge quantize` wrote."
+            )
+        self.path = path
+        header = tensor_file.read_header(path / TENSORS)
+        described = _described(header, path)
+        self._header = header
+        self._sums: dict[str, str] = _table(described, "tensors", path)
+        self._files: dict[str, dict[str, Any]] = _table(described, "files", path)
+        self.config = self._read_config()
+        try:
+            self.linears: Mapping[str, LinearSpec] = {
+                name: _linear_spec(value) for name, value in _table(described, "linears", path).items()
+            }
+            self.arrays: Mapping[str, tuple[int, ...]] = {
+                name: tuple(_whole(size) for size in shape) for name, shape in described["arrays"].items()
+            }
+            rotation = described["rotation"]
+            turned = None if rotation is None else (_whole(rotation["block"]), _whole(rotation["odd"]))
+            self.ffn_block = _whole(described["ffn_block"])
+            self.parameters = _whole(described["parameters"])
+            stored = stored_tensors_of(self.linears, self.arrays, turned)
+        except (KeyError, TypeError, ValueError, AttributeError, RockledgeError) as error:
+            raise ArtifactError(
+                f"The description in {path / TENSORS} is damaged ({error}); get it again."
+            ) from error
+        wrong = contradiction(self.config, self.linears, self.arrays, turned, self.ffn_block)
+        if wrong is not None:
+            raise ArtifactError(f"The artifact {path} contradicts itself: {wrong}; get it again.")
+        self._stored = {tensor.name: tensor for tensor in stored}
+        self._check_tensors()
+        self._map = self._mapped()
+        self.rotation: Rotation | None = None
+        if turned is not None:
+            self.rotation = Rotation(*turned, self._view("rotation.signs"), self._view("rotation.mix"))
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return self._header.data_bytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """8 x all tensor bytes / parameters of the checkpoint (a tied matrix once)."""
+        return 8.0 * self.tensor_bytes / self.parameters
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the model's small files, config.json among them."""
+        return tuple(self._files)
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The model's small files: tokenizer.json and the like."""
+        return {name: self._read(name) for name in self._files}
+
+    @property
+    def recipe(self) -> str | None:
+        """Text of recipe.yaml, None where there is none."""
+        return self._read(RECIPE).decode(errors="replace") if (self.path / RECIPE).is_file() else None
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """Contents of report.json, None where there is none."""
+        if not (self.path / REPORT).is_file():
+            return None
+        return tensor_file.parse_json(self._read(REPORT), str(self.path / REPORT))
+
+    def linear(self, name: str) -> PackedLinear:
+        """One linear; its arrays are views of the file, nothing is copied."""
+        spec = self.linears.get(name)
+        if spec is None:
+            raise ArtifactError(f"The artifact {self.path} has no linear {name!r}.")
+        tabled = bool(table_widths(spec.bands))
+        return PackedLinear(
+            rows=spec.rows,
+            cols=spec.cols,
+            bands=spec.bands,
+            codes=self._view(f"{name}.codes"),
+            index=self._view(f"{name}.index") if tabled else np.zeros(0, np.uint8),
+            tables=self._view(f"{name}.tables") if tabled else np.zeros((0, TABLES, 16), np.int8),
+            scale=self._view(f"{name}.scale"),
+            bias=self._view(f"{name}.bias") if spec.bias else None,
+        )
+
+    def array(self, name: str) -> npt.NDArray[np.float32]:
+        """One of the other fp32 tensors (`arrays` names them), as a view of the file."""
+        if name not in self.arrays:
+            raise ArtifactError(f"The artifact {self.path} has no array {name!r}.")
+        return self._view(name)
+
+    def planes(self, name: str) -> int:
+        """How many int8 planes the input of linear `name` takes: 1 or 2."""
+        return self.linears[name].planes
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Reads every byte and compares checksums; ArtifactError names what is damaged.
+
+        `progress` is called with the number of bytes read since its last call.
+        """
+        bad = [
+            name for name in self._files if hashlib.sha256(self._read(name)).hexdigest() != self._sum_of(name)
+        ]
+        for name, entry in self._header.entries.items():
+            digest = hashlib.sha256()
+            start, end = self._header.data_start + entry.begin, self._header.data_start + entry.end
+            for first in range(start, end, CHUNK):
+                part = memoryview(self._map)[first : min(first + CHUNK, end)]
+                digest.update(part)
+                if progress is not None:
+                    progress(len(part))
+            if digest.hexdigest() != self._sums[name]:
+                bad.append(name)
+        if bad:
+            shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+            raise ArtifactError(
+                f"The artifact {self.path} is damaged: the checksum of {shown} is wrong; get it again."
+            )
+
+    def _sum_of(self, name: str) -> str:
+        return str(self._files[name]["sha256"])
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ArtifactError(
+                f"Cannot read {self.path / name}: {reason}; get the artifact again."
+            ) from error
+
+    def _read_config(self) -> ModelConfig:
+        for name, about in self._files.items():
+            if Path(name).name != name or not isinstance(about, dict) or not whole(about.get("bytes")):
+                raise ArtifactError(f"The description in {self.path / TENSORS} is damaged (file {name!r}).")
+            found = self._size(name)
+            if found != about["bytes"]:
+                raise ArtifactError(
+                    f"{self.path / name} has {found} bytes where {about['bytes']} were written; get it again."
+                )
+        text = self._read(CONFIG)
+        if CONFIG not in self._files or hashlib.sha256(text).hexdigest() != self._files[CONFIG].get("sha256"):
+            raise ArtifactError(f"{self.path / CONFIG} is not as it was written; get the artifact again.")
+        try:
+            return config_from_hf(tensor_file.parse_json(text, str(self.path / CONFIG)))
+        except CheckpointError as error:
+            raise ArtifactError(
+                f"{self.path / CONFIG} describes no model this program runs: {error}"
+            ) from error
+
+    def _size(self, name: str) -> int:
+        try:
+            return (self.path / name).stat().st_size
+        except OSError as error:
+            raise ArtifactError(f"{self.path / name} is missing; get the artifact again.") from error
+
+    def _check_tensors(self) -> None:
+        entries = self._header.entries
+        if odd := set(entries) ^ set(self._stored) | set(entries) ^ set(self._sums):
+            raise ArtifactError(
+                f"Tensor {min(odd)!r} of {self.path} is missing or was never described; get it again."
+            )
+        for name, tensor in self._stored.items():
+            entry = entries[name]
+            if (entry.dtype, entry.shape) != (tensor.dtype, (tensor.flat,)) or entry.begin % ALIGN:
+                raise ArtifactError(
+                    f"Tensor {name!r} of {self.path} is not as its linear describes it; get it again."
+                )
+        if self._header.data_start % tensor_file.PAGE:
+            raise ArtifactError(
+                f"The data of {self.path / TENSORS} do not start on a page; write the artifact again."
+            )
+
+    def _mapped(self) -> mmap.mmap:
+        with open(self.path / TENSORS, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _view(self, name: str) -> npt.NDArray[Any]:
+        tensor, entry = self._stored[name], self._header.entries[name]
+        count = prod(tensor.shape)
+        flat = np.frombuffer(self._map, NUMPY[tensor.dtype], count, self._header.data_start + entry.begin)
+        return flat.reshape(tensor.shape)
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """Opens an artifact directory: fast checks, then a mapping. Raises ArtifactError with what is wrong."""
+    return Artifact(Path(path))
+
+
+def _described(header: Header, path: Path) -> dict[str, Any]:
+    """Our metadata, after their version and checksum."""
+    text, stated = header.metadata.get(META), header.metadata.get(HEADER_SUM, "")
+    if text is None:
+        raise ArtifactError(
+            f"{path} holds a checkpoint, not an artifact; run `rockledge quantize {path} -o DIR` first."
+        )
+    described = tensor_file.parse_json(text.encode(), f"The description in {path / TENSORS}")
+    version = described.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ArtifactError(
+            f"The artifact {path} has version {version}, this program reads up to {VERSION}; update it."
+        )
+    if version != VERSION:
+        raise ArtifactError(
+            f"The artifact {path} states no version this program knows; write the artifact again."
+        )
+    if len(stated) != len(NO_SUM) or not stated.isalnum() or header_sum(header.raw, stated) != stated:
+        raise ArtifactError(
+            f"The header of {path / TENSORS} is damaged: its checksum is wrong; get it again."
+        )
+    return described
+
+
+def _table(described: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = described.get(key)
+    if not isinstance(value, dict):
+        raise ArtifactError(
+            f"The description in {path / TENSORS} is damaged ({key} is missing); get it again."
+        )
+    return value
+
+
+def _whole(value: object) -> int:
+    if not whole(value):
+        raise ValueError(f"{value!r} should be a whole number")
+    return int(str(value))
+
+
+def _linear_spec(value: Mapping[str, Any]) -> LinearSpec:
+    bands = tuple(Band(*(_whole(number) for number in band)) for band in value["bands"])
+    spec = LinearSpec(
+        _whole(value["rows"]), _whole(value["cols"]), bands, _whole(value["planes"]), value["bias"] is True
+    )
+    check_bands(bands, spec.rows)
+    return spec

@@ -1,0 +1,213 @@
+"""Writing an artifact: tensor by tensor into a hidden directory, which then takes its name."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.artifact.layout import (
+    CHUNK,
+    CONFIG,
+    HEADER_SUM,
+    META,
+    NO_SUM,
+    NUMPY,
+    RECIPE,
+    REPORT,
+    REPORT_TEXT,
+    TENSORS,
+    UNCHECKED,
+    VERSION,
+    ArtifactPlan,
+    LinearSpec,
+    contradiction,
+    stored_tensors_of,
+)
+from rockledge.artifact.publish import publish_directory, write_file, writing
+from rockledge.artifact.reader import open_artifact
+from rockledge.errors import ArtifactError
+from rockledge.formats import tensor_file
+from rockledge.formats.bands import ALIGN, table_widths
+from rockledge.formats.packing import PackedLinear
+from rockledge.model.config import config_to_hf
+
+
+def _may_replace(path: Path) -> None:
+    """Only an artifact with nothing foreign in it is replaced."""
+    refusal = f"{path} exists and is not an artifact alone; choose another place or remove it yourself."
+    try:
+        old = open_artifact(path)
+    except ArtifactError as error:
+        raise ArtifactError(refusal) from error
+    if {entry.name for entry in path.iterdir()} - {TENSORS, CONFIG, *old.file_names, *UNCHECKED}:
+        raise ArtifactError(refusal)
+
+
+class ArtifactWriter:
+    """Writes an artifact tensor by tensor, in any order, so that a large one is never in memory.
+
+    Use as a context manager: at its end the directory appears under `path`, complete; after an exception
+    (Ctrl-C too) nothing does, and an artifact that was there stays. Raises ArtifactError.
+    """
+
+    def __init__(self, path: str | Path, plan: ArtifactPlan) -> None:
+        self._path = Path(path)
+        self._plan = plan
+        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.turned, plan.ffn_block)
+        if wrong is not None:
+            raise ArtifactError(f"The artifact that was planned contradicts its model: {wrong}.")
+        stored = stored_tensors_of(plan.linears, plan.arrays, plan.turned)
+        self._entries = {
+            entry.name: entry
+            for entry in tensor_file.place((tensor.name, tensor.dtype, (tensor.flat,)) for tensor in stored)
+        }
+        self._sums = dict.fromkeys(self._entries, NO_SUM)
+        self._files = {
+            **plan.files,
+            CONFIG: (json.dumps(config_to_hf(plan.config), indent=2) + "\n").encode(),
+        }
+        for name in self._files:
+            if name in UNCHECKED or name == TENSORS or Path(name).name != name or name.startswith("."):
+                raise ArtifactError(
+                    f"{name!r} cannot be the name of a model's file in an artifact; rename it."
+                )
+        self._data_start = len(self._header())
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "ArtifactWriter":
+        self._partial = self._stack.enter_context(publish_directory(self._path, _may_replace))
+        try:
+            with writing(self._path):
+                self._descriptor = os.open(self._partial / TENSORS, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                self._stack.callback(os.close, self._descriptor)
+                _reserve(self._descriptor, self._data_start + self._data_bytes())
+            if self._plan.rotation is not None:
+                self._put("rotation.signs", self._plan.rotation.signs)
+                self._put("rotation.mix", self._plan.rotation.mix)
+        except BaseException as error:
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._stack.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        self._stack.__exit__(kind, error, trace)
+
+    def linear(self, name: str, packed: PackedLinear) -> None:
+        """Writes one linear; it must have the rows, inputs, bands and bias that the plan gave it."""
+        spec = self._plan.linears.get(name)
+        planes, bias = (spec.planes if spec else 1), packed.bias is not None
+        if spec != LinearSpec(packed.rows, packed.cols, packed.bands, planes, bias):
+            raise ArtifactError(f"Linear {name!r} is not packed as it was planned; plan it as it is packed.")
+        self._put(f"{name}.codes", packed.codes)
+        if table_widths(packed.bands):
+            self._put(f"{name}.index", packed.index)
+            self._put(f"{name}.tables", packed.tables)
+        self._put(f"{name}.scale", packed.scale)
+        if packed.bias is not None:
+            self._put(f"{name}.bias", packed.bias)
+
+    def array(self, name: str, values: npt.NDArray[np.float32]) -> None:
+        """Writes one of the plan's fp32 arrays."""
+        if self._plan.arrays.get(name) != values.shape:
+            raise ArtifactError(f"Array {name!r} of shape {values.shape} was not planned so; plan it first.")
+        self._put(name, values)
+
+    def report(self, report: Mapping[str, Any], text: str | None = None) -> None:
+        """Writes report.json and, if `text` is given, report.md."""
+        with writing(self._path):
+            write_file(self._partial / REPORT, (json.dumps(report, indent=2) + "\n").encode())
+            if text is not None:
+                write_file(self._partial / REPORT_TEXT, text.encode())
+
+    def _data_bytes(self) -> int:
+        return max((entry.end for entry in self._entries.values()), default=0)
+
+    def _header(self) -> bytes:
+        plan, rotation = self._plan, self._plan.rotation
+        linears = {
+            name: {
+                "rows": spec.rows,
+                "cols": spec.cols,
+                "bands": [[band.start, band.rows, band.bits] for band in spec.bands],
+                "planes": spec.planes,
+                "bias": spec.bias,
+            }
+            for name, spec in plan.linears.items()
+        }
+        described = {
+            "version": VERSION,
+            "parameters": plan.parameters,
+            "linears": linears,
+            "arrays": {name: list(shape) for name, shape in plan.arrays.items()},
+            "rotation": None if rotation is None else {"block": rotation.block, "odd": rotation.odd},
+            "ffn_block": plan.ffn_block,
+            "files": {
+                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                for name, data in self._files.items()
+            },
+            "tensors": self._sums,
+        }
+        metadata = {"format": "pt", META: json.dumps(described, separators=(",", ":")), HEADER_SUM: NO_SUM}
+        return tensor_file.header_bytes(self._entries.values(), metadata)
+
+    def _put(self, name: str, values: npt.NDArray[Any]) -> None:
+        entry = self._entries[name]
+        room = entry.end - entry.begin
+        if values.dtype != NUMPY[entry.dtype] or not room - ALIGN < values.nbytes <= room:
+            raise ArtifactError(
+                f"Tensor {name!r} has {values.nbytes} bytes of {values.dtype} for {room} of {entry.dtype}."
+            )
+        data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        padding = bytes(room - len(data))
+        digest = hashlib.sha256()
+        with writing(self._path):
+            position = self._data_start + entry.begin
+            for part in (data, memoryview(padding)):
+                digest.update(part)
+                while len(part):
+                    done = os.pwrite(self._descriptor, part[:CHUNK], position)
+                    part, position = part[done:], position + done
+        self._sums[name] = digest.hexdigest()
+
+    def _finish(self) -> None:
+        missing = [name for name, digest in self._sums.items() if digest == NO_SUM]
+        if missing:
+            raise ArtifactError(f"{len(missing)} planned tensors were never written, such as {missing[0]!r}.")
+        header = self._header()
+        # The header's checksum is taken over the header with zeros in the checksum's place.
+        place = header.rindex(NO_SUM.encode())
+        digest = hashlib.sha256(header[8:]).hexdigest().encode()
+        header = header[:place] + digest + header[place + len(digest) :]
+        with writing(self._path):
+            os.pwrite(self._descriptor, header, 0)
+            os.fsync(self._descriptor)
+            for name, data in self._files.items():
+                write_file(self._partial / name, data)
+            if self._plan.recipe is not None:
+                write_file(self._partial / RECIPE, self._plan.recipe.encode())
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Takes the file's whole space at once, so that a full disk shows before the work and not after it."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems without reservation
+            raise
+        os.ftruncate(descriptor, size)
