@@ -5,7 +5,7 @@ Nothing here holds more than one block's weights, everything is differentiable, 
 passes through `taps`, so that statistics, fake quantisation and online rotations need no second forward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ Taps = Callable[[str, Tensor], Tensor]
 """Called with a place ("attn.in", "attn.o", "ffn.in", "ffn.down", "head") and the input of the linears there,
 [batch, tokens, inputs]; returns what they shall see instead. "attn.in" feeds Q, K and V, "ffn.in" gate and
 up."""
+OutputTaps = Callable[[str, Tensor], Tensor]
+"""The same for outputs: called with a linear's role ("attn.q", ...) and its output [batch, tokens, outputs]."""
 
 
 def embed_tokens(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -38,7 +40,7 @@ def block_weights(checkpoint: Checkpoint, i: int, device: torch.device | str = "
 
 
 def head_weights(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors "final_norm" [hidden] and "head" [vocab, hidden] (the embedding where it is tied), float32."""
+    """The tensors "final_norm" [hidden] and "head" [vocab, hidden] (tied: the embedding), float32."""
     matrix = checkpoint.tensor("embed" if checkpoint.config.tied else "head")
     return {
         "final_norm": torch.from_numpy(checkpoint.tensor("final_norm")).to(device),
@@ -47,19 +49,22 @@ def head_weights(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> 
 
 
 def block_forward(
-    weights: dict[str, Tensor], x: Tensor, config: ModelConfig, taps: Taps | None = None
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    config: ModelConfig,
+    taps: Taps | None = None,
+    outputs: OutputTaps | None = None,
 ) -> Tensor:
     """One decoder block over whole sequences [batch, tokens, hidden] from position 0, causal; same shape out.
 
     A norm without an entry in `weights` has a gain of one (folded into the linears behind it).
     """
-    tap = taps or _untouched
-    x = x + _attention(
-        weights, tap("attn.in", rms_norm(x, weights.get("attn.norm"), config.norm_eps)), config, tap
-    )
+    tap, out = taps or _untouched, outputs or _untouched
+    inner = tap("attn.in", rms_norm(x, weights.get("attn.norm"), config.norm_eps))
+    x = x + _attention(weights, inner, config, tap, out)
     inner = tap("ffn.in", rms_norm(x, weights.get("ffn.norm"), config.norm_eps))
-    inner = F.silu(F.linear(inner, weights["ffn.gate"])) * F.linear(inner, weights["ffn.up"])
-    return x + F.linear(tap("ffn.down", inner), weights["ffn.down"])
+    gate, up = (out(role, F.linear(inner, weights[role])) for role in ("ffn.gate", "ffn.up"))
+    return x + out("ffn.down", F.linear(tap("ffn.down", F.silu(gate) * up), weights["ffn.down"]))
 
 
 def head_forward(
@@ -96,10 +101,12 @@ def rotate_pairs(x: Tensor, config: ModelConfig) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
 
-def _attention(weights: dict[str, Tensor], x: Tensor, config: ModelConfig, tap: Taps) -> Tensor:
+def _attention(
+    weights: Mapping[str, Tensor], x: Tensor, config: ModelConfig, tap: Taps, out: OutputTaps
+) -> Tensor:
     q, k, v = (
-        _heads(F.linear(x, weights[f"attn.{role}"], weights.get(f"attn.{role}.bias")), config)
-        for role in "qkv"
+        _heads(out(role, F.linear(x, weights[role], weights.get(role + ".bias"))), config)
+        for role in ("attn.q", "attn.k", "attn.v")
     )
     if config.qk_norm:
         q = rms_norm(q, weights["attn.q_norm"], config.norm_eps)
@@ -107,7 +114,7 @@ def _attention(weights: dict[str, Tensor], x: Tensor, config: ModelConfig, tap: 
     shared = config.heads // config.kv_heads
     k, v = (t.repeat_interleave(shared, 1) for t in (rotate_pairs(k, config), v))
     mixed = F.scaled_dot_product_attention(rotate_pairs(q, config), k, v, is_causal=True)
-    return F.linear(tap("attn.o", mixed.transpose(1, 2).flatten(2)), weights["attn.o"])
+    return out("attn.o", F.linear(tap("attn.o", mixed.transpose(1, 2).flatten(2)), weights["attn.o"]))
 
 
 def _heads(x: Tensor, config: ModelConfig) -> Tensor:
