@@ -175,13 +175,12 @@ class _Builder:
         ]
 
     def _normed_linears(self, x: int, linears: Sequence[tuple[str, int]], out: int) -> None:
-        """norm + quantise once for each number of planes asked for, then the linears that want it."""
+        """norm + quantise once for all linears that read it (an artifact gives them equal planes)."""
         c = self.config
-        for planes in sorted({self.artifact.planes(name) for name, _ in linears}):
-            quantised = self._quantised("normed", c.hidden, planes)
-            # The gains of the norms inside the layers are folded into these very matrices.
-            self.ops.append(Op(OpCode.NORM_QUANT, (x,), quantised, real=(c.norm_eps,), weight=(None,)))
-            self._linear(quantised, [n for n in linears if self.artifact.planes(n[0]) == planes], out)
+        quantised = self._quantised("normed", c.hidden, self.artifact.planes(linears[0][0]))
+        # The gains of the norms inside the layers are folded into these very matrices.
+        self.ops.append(Op(OpCode.NORM_QUANT, (x,), quantised, real=(c.norm_eps,), weight=(None,)))
+        self._linear(quantised, linears, out)
 
     def _linear(self, inputs: tuple[int, ...], linears: Sequence[tuple[str, int]], out: int) -> None:
         first, count = self._bands(linears)
