@@ -63,7 +63,7 @@ class GgufCheckpoint:
 
 
 def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Rows of each head from neighbouring rotary pairs (0, 0', 1, 1', ...) to halves (0, 1, .., 0', 1', ..)."""
+    """Rows of each head from neighbouring rotary pairs (0, 0', 1, 1', ...) to halves (0, 1, ..)."""
     rest = values.shape[1:]
     return np.ascontiguousarray(values.reshape(heads, -1, 2, *rest).swapaxes(1, 2)).reshape(values.shape)
 
