@@ -38,8 +38,8 @@ class ChatTemplate:
         else:
             source = config.get("chat_template")
         if isinstance(source, list):  # several, each with a name
-"
-                                                                                                         "            source = next((t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"), None)
+            named = [entry for entry in source if isinstance(entry, dict)]
+            source = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
         if not isinstance(source, str):
             return None
         tokens = {

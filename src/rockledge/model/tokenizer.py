@@ -95,8 +95,8 @@ class Tokenizer:
     def encode(self, text: str, bos: bool) -> list[int]:
         """Token ids. Special tokens named in the text are recognised.
 
-        `bos` puts the beginning-of-sequence token in front if the model wants one: true for plain text, false for
-        a rendered chat template, which writes its own.
+        `bos` puts the beginning-of-sequence token in front if the model wants one: true for plain text, false
+        for a rendered chat template, which writes its own.
         """
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
