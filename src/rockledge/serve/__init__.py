@@ -1,0 +1,1 @@
+"""HTTP APIs over one engine: OpenAI's chat completions, completions and models, and a health check."""

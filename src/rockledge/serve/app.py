@@ -1,0 +1,149 @@
+"""The web application: routes, error shapes, health."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from rockledge.errors import RockledgeError
+from rockledge.runtime.engine import Engine
+from rockledge.serve.chat import ChatReply, chat_parts, chat_prompt, read_chat_request
+from rockledge.serve.completions import (
+    CompletionReply,
+    completion_parts,
+    completion_prompts,
+    read_completion_request,
+)
+from rockledge.serve.delivery import as_api_error, deliver, read_json
+from rockledge.serve.errors import ApiError
+from rockledge.serve.line import Line
+
+
+class Integrity:
+    """Whether the artifact's checksums hold, found out in the background while the server already answers."""
+
+    def __init__(self, verify: Callable[[], None] | None) -> None:
+        self._verify = verify
+        self.failure: str | None = None
+        self.state = "unchecked" if verify is None else "checking"
+
+    def start(self) -> None:
+        """Begins checking in a thread of its own."""
+        if self._verify is not None:
+            threading.Thread(target=self._check, args=(self._verify,), daemon=True).start()
+
+    def _check(self, verify: Callable[[], None]) -> None:
+        try:
+            verify()
+            self.state = "verified"
+        except RockledgeError as error:
+            self.failure = str(error)
+            self.state = "damaged"
+
+    def require(self) -> None:
+        """Refuses to answer from damaged weights."""
+        if self.failure is not None:
+            raise ApiError(self.failure, status=503, code="artifact_damaged")
+
+
+def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], None] | None = None) -> FastAPI:
+    """An application that answers from `engine`, one request at a time.
+
+    `queue_limit` requests may be in the server at once (waiting ones included), more get 503. `verify` checks
+    the artifact in the background; when it raises a RockledgeError, health and all answers turn to 503.
+    """
+    line = Line(queue_limit)
+    integrity = Integrity(verify)
+    started = int(time.time())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        integrity.start()
+        yield
+        line.close()
+
+    app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        messages = {404: "This server has no such address.", 405: "This address does not take that method."}
+        return _failure(ApiError(messages.get(error.status_code, error.detail), status=error.status_code))
+
+    @app.get("/health")
+    async def health() -> Response:
+        body = {
+            "status": "ok" if integrity.failure is None else "failed",
+            "model": engine.name,
+            "requests": len(line),
+            "integrity": integrity.state,
+            "message": integrity.failure,
+        }
+        return JSONResponse(body, status_code=200 if integrity.failure is None else 503)
+
+    def model_object() -> dict[str, Any]:
+        return {"id": engine.name, "object": "model", "created": started, "owned_by": "rockledge"}
+
+    def require_model(name: str | None) -> None:
+        if name is not None and name != engine.name:
+            raise ApiError(
+                f"The model '{name}' is not served here; this server has '{engine.name}'.",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return JSONResponse({"object": "list", "data": [model_object()]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        try:
+            require_model(name)
+        except ApiError as error:
+            return _failure(error)
+        return JSONResponse(model_object())
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        try:
+            asked = read_chat_request(await read_json(request))
+            require_model(asked.options.model)
+            integrity.require()
+            prompt = chat_prompt(engine, asked)
+            ticket = line.submit(lambda cancelled: chat_parts(engine, asked, prompt, cancelled))
+            stream = asked.options.stream
+            reply = ChatReply(engine.name, engine.tokenizer, asked.logprobs is not None, stream)
+            return await deliver(request, ticket, reply, len(prompt), stream, asked.options.include_usage)
+        except Exception as error:
+            return _failure(as_api_error(error))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        try:
+            asked = read_completion_request(await read_json(request))
+            require_model(asked.options.model)
+            integrity.require()
+            prompts = completion_prompts(engine, asked)
+            ticket = line.submit(lambda cancelled: completion_parts(engine, asked, prompts, cancelled))
+            reply = CompletionReply(engine.name, engine.tokenizer, asked)
+            total = sum(len(prompt) for prompt in prompts)
+            return await deliver(
+                request, ticket, reply, total, asked.options.stream, asked.options.include_usage
+            )
+        except Exception as error:
+            return _failure(as_api_error(error))
+
+    return app
+
+
+def _failure(error: ApiError) -> Response:
+    headers = {"Retry-After": "1"} if error.code == "server_busy" else None
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
