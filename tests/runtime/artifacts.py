@@ -34,6 +34,7 @@ class Variant:
     ffn_block: int = 16
     planes: Mapping[str, int] | None = None
     seed: int = 1
+    eos: tuple[int, ...] = (EOS, EOT)
 
 
 VARIANTS = {
@@ -55,11 +56,11 @@ def config_of(variant: Variant) -> ModelConfig:
         family=family.name, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=32, ffn=144, vocab=VOCAB,
         norm_eps=1e-5, rope_theta=10000.0, rope_divisors=tuple(1.0 + i / 8 for i in range(16)),
         tied=variant.tied, context=1024, qkv_bias=family.qkv_bias, qk_norm=family.qk_norm,
-        bos=BOS, eos=(EOS, EOT),
+        bos=BOS, eos=variant.eos,
     )  # fmt: skip
 
 
-def write_artifact(path: Path, variant: Variant) -> Path:
+def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE) -> Path:
     """A random artifact of `variant` under `path`."""
     config = config_of(variant)
     rng = np.random.default_rng(variant.seed)
@@ -78,7 +79,7 @@ def write_artifact(path: Path, variant: Variant) -> Path:
     plan = ArtifactPlan(
         config, linears, sum(int(np.prod(shape)) for shape in shapes.values()), gains,
         random_rotation(config.hidden, variant.seed) if variant.rotated else None,
-        variant.ffn_block, tokenizer_files(),
+        variant.ffn_block, tokenizer_files(template),
     )  # fmt: skip
     with ArtifactWriter(path, plan) as writer:
         for name, spec in linears.items():
@@ -118,7 +119,7 @@ def _random_linear(rng: np.random.Generator, spec: LinearSpec):  # type: ignore[
     return pack(codes, index, tables, scale.astype(np.float32), spec.bands, bias)
 
 
-def tokenizer_files() -> dict[str, bytes]:
+def tokenizer_files(template: str | None) -> dict[str, bytes]:
     """A tokenizer with one token a byte and a few special ones, a chat template, and two end-of-text ids."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
@@ -127,10 +128,10 @@ def tokenizer_files() -> dict[str, bytes]:
     special = ["<s>", "</s>", "<|end|>", *(f"<extra{i}>" for i in range(VOCAB - 259))]
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
     generation = {"bos_token_id": BOS, "eos_token_id": [EOS, EOT]}
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE, "add_bos_token": True}
-    return {
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+    files = {
         "tokenizer.json": tokenizer.to_str().encode(),
         "tokenizer_config.json": json.dumps(settings).encode(),
         "generation_config.json": json.dumps(generation).encode(),
-        "chat_template.jinja": TEMPLATE.encode(),
     }
+    return files if template is None else {**files, "chat_template.jinja": template.encode()}

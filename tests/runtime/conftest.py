@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.runtime.artifacts import VARIANTS, write_artifact
 
 from rockledge.runtime.engine import Engine
-from tests.runtime.artifacts import VARIANTS, write_artifact
 
 
 @pytest.fixture(scope="session")

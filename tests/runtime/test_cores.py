@@ -1,10 +1,12 @@
 """Which cores are chosen, on trees that look like sysfs of known machines."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from rockledge.runtime.cores import default_threads, performance_cores
+from rockledge.runtime.cores import default_cores, performance_cores, started_on
 
 
 def machine(tree: Path, speeds: list[int | None], siblings: list[str] | None = None) -> Path:
@@ -43,4 +45,16 @@ def test_without_sysfs_every_allowed_core_counts(tmp_path: Path) -> None:
 
 def test_default_follows_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {1, 4, 5})
-    assert default_threads(machine(tmp_path, RK3588)) == 2
+    assert default_cores(machine(tmp_path, RK3588)) == (4, 5)
+
+
+def test_started_threads_stay_on_their_cores() -> None:
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    found: list[set[int]] = []
+    with started_on([core]):
+        thread = threading.Thread(target=lambda: found.append(os.sched_getaffinity(0)))
+        thread.start()
+        thread.join()
+    assert found == [{core}]
+    assert os.sched_getaffinity(0) == before

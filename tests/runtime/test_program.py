@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.runtime.artifacts import VARIANTS
 
 from rockledge.artifact import open_artifact
 from rockledge.formats.packing import unpack, unpack_codes
 from rockledge.runtime.native import BufferKind, OpCode
 from rockledge.runtime.program import band_views, build_program
-from tests.runtime.artifacts import VARIANTS
 
 Path_ = Callable[[str], Path]
 
@@ -53,7 +53,8 @@ def test_bands_are_views_of_the_file(artifact_path: Path_) -> None:
     views = band_views(linear, 7)
     assert sum(view.rows for view in views) == linear.rows
     for view in views:
-        assert np.shares_memory(view.codes, linear.codes) and np.shares_memory(view.scale, linear.scale)
+        assert np.shares_memory(view.codes, linear.codes)
+        assert np.shares_memory(view.scale, linear.scale)
         assert view.codes.ctypes.data % 64 == 0
         if view.bits == 8:
             first = view.out_column - 7

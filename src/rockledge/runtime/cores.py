@@ -1,7 +1,8 @@
-"""How many threads to use: one for each physical core of the fastest kind that this process may run on."""
+"""Which cores to use: one thread for each physical core of the fastest kind that this process may run on."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CPU_TREE = Path("/sys/devices/system/cpu")
@@ -27,9 +28,20 @@ def performance_cores(allowed: Iterable[int], tree: Path = CPU_TREE) -> tuple[in
     return tuple(chosen)
 
 
-def default_threads(tree: Path = CPU_TREE) -> int:
-    """Threads for this process when the user names none; at least 1."""
-    return max(1, len(performance_cores(os.sched_getaffinity(0), tree)))
+def default_cores(tree: Path = CPU_TREE) -> tuple[int, ...]:
+    """The cores for this process when the user names no number of threads; at least one."""
+    return performance_cores(os.sched_getaffinity(0), tree)
+
+
+@contextmanager
+def started_on(cores: Iterable[int]) -> Iterator[None]:
+    """Threads started inside may run on `cores` only; the caller keeps its own set afterwards."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _max_frequency(tree: Path, cpu: int) -> int:

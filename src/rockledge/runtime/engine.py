@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
-from rockledge.runtime.cores import default_threads
+from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.footprint import Demand, choose_footprint
+from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
 from rockledge.runtime.kv_cache import CachedSequence, PagePool
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.program import ProgramPlan, build_program
@@ -42,14 +43,16 @@ def _never() -> bool:
 
 
 class Engine:
-    """A loaded artifact. `context` is the most tokens a sequence may have, prompt and answer together."""
+    """A loaded artifact. `context` is the most tokens a sequence may have, prompt and answer together;
+    `footprint` says what was chosen for the memory, `stats` what the last request took."""
 
     def __init__(
-        self, artifact: Artifact, name: str, executor: Executor, pool: PagePool, context: int
+        self, artifact: Artifact, name: str, executor: Executor, pool: PagePool, footprint: Footprint
     ) -> None:
         self.artifact = artifact
         self.name = name
-        self.context = context
+        self.footprint = footprint
+        self.context = footprint.context
         self.config: ModelConfig = artifact.config
         self.tokenizer = Tokenizer.from_files(artifact.files)
         self.chat: ChatTemplate | None = ChatTemplate.from_files(artifact.files)
@@ -83,23 +86,26 @@ class Engine:
         plan = build_program(artifact)
         demand = _demand(plan, artifact)
         footprint = choose_footprint(demand, ctx, memory)
-        chosen = default_threads() if threads is None else threads
+        cores = default_cores()
+        chosen = len(cores) if threads is None else threads
         pages = demand.pages(footprint.context)
-        executor = Executor(
-            plan,
-            max_rows=footprint.step_tokens,
-            pages=pages,
-            page_tokens=PAGE_TOKENS,
-            threads=chosen,
-            kernel=kernel,
-        )
+        # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
+        with started_on(cores) if threads is None else nullcontext():
+            executor = Executor(
+                plan,
+                max_rows=footprint.step_tokens,
+                pages=pages,
+                page_tokens=PAGE_TOKENS,
+                threads=chosen,
+                kernel=kernel,
+            )
         log.info(
             "%s: kernel %s (%s), %d threads (%s)",
             path.name,
             executor.kernel,
             "best this processor supports" if kernel == "auto" else "asked for",
             chosen,
-            "one for each fast core" if threads is None else "asked for",
+            f"one for each fast core: {cores}" if threads is None else "asked for",
         )
         log.info(
             "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s",
@@ -111,7 +117,7 @@ class Engine:
             "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
         )
         pool = PagePool(pages, PAGE_TOKENS, executor.copy_page)
-        return cls(artifact, path.resolve().name, executor, pool, footprint.context)
+        return cls(artifact, path.resolve().name, executor, pool, footprint)
 
     def close(self) -> None:
         """Frees the native program. Closing twice is allowed; nothing else may be called afterwards."""
@@ -133,6 +139,11 @@ class Engine:
     def threads(self) -> int:
         """Threads that work on a step."""
         return self._executor.threads
+
+    @property
+    def native_bytes(self) -> int:
+        """Bytes of arena and cache that the native core has taken."""
+        return self._executor.bytes
 
     @property
     def free_pages(self) -> int:
@@ -297,8 +308,8 @@ class Engine:
             raise UsageError("the prompt has no tokens; give at least one")
         if len(ids) > self.context:
             raise ContextError(
-                f"the prompt has {len(ids)} tokens and the context {self.context}; shorten the prompt or load "
-                f"with a larger context (this model takes up to {self.config.context})"
+                f"the prompt has {len(ids)} tokens and the context {self.context}; shorten the prompt or "
+                f"load with a larger context (this model takes up to {self.config.context})"
             )
         tokens = np.asarray(ids, dtype=np.int64)
         wrong = tokens[(tokens < 0) | (tokens >= self.config.vocab)]

@@ -101,7 +101,7 @@ class Model:
         """Continues a text, or answers a conversation (a list of messages), by at most `max_tokens` tokens.
 
         Greedy unless `temperature` is above 0. Ends at an end-of-text token or before a string of `stop`.
-        With `stream` the text comes in pieces as it is written. Raises ContextError when the prompt is too long.
+        With `stream` the text comes in pieces as it is written. Raises ContextError for too long a prompt.
         """
         pieces = self.engine.generate(
             self.tokens(prompt),

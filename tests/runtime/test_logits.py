@@ -1,0 +1,64 @@
+"""Logits of whole models: against plain NumPy within rounding, and bit for bit however they are computed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.runtime.artifacts import VARIANTS, VOCAB
+from tests.runtime.reference_numpy import reference_logits
+
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.native import supported_kernels
+
+ArtifactPath = Callable[[str], Path]
+
+
+def some_tokens(count: int) -> list[int]:
+    return np.random.default_rng(count).integers(0, VOCAB, count).tolist()
+
+
+def agree(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal up to fp32 rounding, except where that moved an activation to the next int8 step."""
+    difference = np.abs(found - expected)
+    assert np.median(difference) < 2e-5
+    assert difference.max() < 0.05
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_the_reference(artifact_path: ArtifactPath, variant: str) -> None:
+    tokens = some_tokens(50)
+    with Engine.load(artifact_path(variant), threads=2, ctx=64) as engine:
+        agree(engine.logits(tokens), reference_logits(engine.artifact, tokens))
+
+
+def test_a_long_text_crosses_chunks_pages_and_attention_splits(artifact_path: ArtifactPath) -> None:
+    tokens = some_tokens(1000)
+    with Engine.load(artifact_path("rotated-tied"), threads=2, ctx=1024) as engine:
+        agree(engine.logits(tokens), reference_logits(engine.artifact, tokens))
+
+
+@pytest.mark.parametrize("variant", ["rotated-tied", "bias", "qk-norm", "two-planes"])
+def test_chunks_threads_and_kernels_change_no_bit(artifact_path: ArtifactPath, variant: str) -> None:
+    tokens = some_tokens(150)
+    expected = None
+    for kernel in supported_kernels():
+        for threads in (1, 2, 3):
+            with Engine.load(
+                artifact_path(variant), threads=threads, ctx=160, kernel=kernel
+            ) as engine:
+                assert engine.kernel == kernel
+                for chunk in (None, 1, 7, 32, 100) if threads == 2 else (None,):
+                    found = engine.logits(tokens, chunk=chunk)
+                    expected = found if expected is None else expected
+                    assert found.tobytes() == expected.tobytes(), (kernel, threads, chunk)
+
+
+def test_small_steps_for_small_memory_change_no_bit(artifact_path: ArtifactPath) -> None:
+    tokens = some_tokens(300)
+    path = artifact_path("rotated-tied")
+    with Engine.load(path, threads=1, ctx=320) as roomy:
+        expected, most = roomy.logits(tokens), roomy.footprint.bytes
+    with Engine.load(path, threads=1, ctx=320, memory=most - 1) as tight:
+        assert tight.footprint.step_tokens < roomy.footprint.step_tokens
+        assert tight.logits(tokens).tobytes() == expected.tobytes()
