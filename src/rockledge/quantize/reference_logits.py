@@ -1,0 +1,73 @@
+"""The float model as eval wants it: a callable from tokens to logits that still streams one block at a time.
+
+All windows go through a block together, so the weights are read once per evaluation and not once per window;
+what stays in memory is the last hidden state of every window (4 bytes x hidden a token) and the head.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rockledge.model.checkpoint import Checkpoint
+from rockledge.quantize.reference import (
+    block_forward,
+    block_weights,
+    embed_tokens,
+    head_forward,
+    head_weights,
+)
+
+# Windows of one forward call: enough to use the processor well, few enough to keep activations small.
+_BATCH = 8
+
+
+class ReferenceLogits:
+    """Float logits of `windows` (equally long token lists) that were announced when it was made.
+
+    Calling it with one of the windows returns fp32 [tokens, vocab]; any other tokens are run on the spot,
+    which reads the whole checkpoint again. `progress` is called with (blocks done, blocks in all).
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        windows: Sequence[Sequence[int]] = (),
+        *,
+        device: torch.device | str = "cpu",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._device = device
+        self._head = head_weights(checkpoint, device)
+        self._hidden = dict(zip(map(tuple, windows), self._run(windows, progress), strict=True))
+
+    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits fp32 [len(tokens), vocab] of one sequence that starts at position 0."""
+        hidden = self._hidden.get(tuple(tokens))
+        if hidden is None:
+            (hidden,) = self._run([tokens], None)
+        with torch.no_grad():
+            logits = head_forward(self._head, hidden.to(self._device), self._checkpoint.config)
+        result: NDArray[np.float32] = logits.cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def _run(
+        self, windows: Sequence[Sequence[int]], progress: Callable[[int, int], None] | None
+    ) -> list[torch.Tensor]:
+        """Hidden states [tokens, hidden] behind the last block, one of each window, in main memory."""
+        if not windows:
+            return []
+        embedded = embed_tokens(self._checkpoint, torch.tensor([list(w) for w in windows]))
+        states = [embedded[i : i + _BATCH] for i in range(0, len(embedded), _BATCH)]
+        layers = self._checkpoint.config.layers
+        for layer in range(layers):
+            weights = block_weights(self._checkpoint, layer, self._device)
+            for i, state in enumerate(states):
+                output = block_forward(weights, state.to(self._device), self._checkpoint.config)
+                states[i] = output.cpu()
+            if progress is not None:
+                progress(layer + 1, layers)
+        return list(torch.cat(states))
