@@ -29,7 +29,7 @@ class CompletionLogprobs:
     """Makes the `logprobs` objects of one completion choice, part after part.
 
     A token that is not whole UTF-8 characters is written as `bytes:\\xe2\\x80`, so that different tokens keep
-    different names. `text_offset` is where a token's text begins in the choice's text, which with `echo` begins
+    different names. `text_offset` is where a token's text begins in the choice's text, which `echo` begins
     with the prompt.
     """
 
