@@ -26,7 +26,7 @@ from rockledge.runtime.executor import Executor
 from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
 from rockledge.runtime.kv_cache import CachedSequence, PagePool
 from rockledge.runtime.piece import Piece, RequestStats, Score
-from rockledge.runtime.program import ProgramPlan, build_program
+from rockledge.runtime.program import build_program
 from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
 
 PAGE_TOKENS = 32
@@ -84,10 +84,16 @@ class Engine:
             raise UsageError(f"{threads} threads were asked for; give at least 1")
         artifact = open_artifact(path)
         plan = build_program(artifact)
-        demand = _demand(plan, artifact)
-        footprint = choose_footprint(demand, ctx, memory)
         cores = default_cores()
         chosen = len(cores) if threads is None else threads
+        demand = Demand(
+            weights=artifact.tensor_bytes,
+            arena=lambda rows: plan.arena_bytes(rows, chosen),
+            page=PAGE_TOKENS * plan.cache_bytes_per_token(),
+            page_tokens=PAGE_TOKENS,
+            longest=artifact.config.context,
+        )
+        footprint = choose_footprint(demand, ctx, memory)
         pages = demand.pages(footprint.context)
         # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
         with started_on(cores) if threads is None else nullcontext():
@@ -318,13 +324,3 @@ class Engine:
                 f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
             )
         return tokens.astype(np.int32)
-
-
-def _demand(plan: ProgramPlan, artifact: Artifact) -> Demand:
-    return Demand(
-        weights=artifact.tensor_bytes,
-        arena=plan.arena.bytes,
-        page=PAGE_TOKENS * plan.cache_bytes_per_token(),
-        page_tokens=PAGE_TOKENS,
-        longest=artifact.config.context,
-    )

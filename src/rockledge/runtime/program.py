@@ -11,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact
+from rockledge.formats.bands import TILE
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.packing import PackedLinear
 from rockledge.model.config import ModelConfig
 from rockledge.model.rope import inverse_frequencies
 from rockledge.runtime.arena import ArenaPlan, plan_arena
 from rockledge.runtime.native import STEP_LOGITS, Band, Buffer, BufferKind, Op, OpCode
+
+THREAD_BYTES = 256 << 10
+"""What one thread of the native core keeps for itself: unpacked strips, table pairs, one row."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -32,9 +36,14 @@ class ProgramPlan:
     config: ModelConfig
 
     def cache_bytes_per_token(self) -> int:
-        """Bytes of keys and values of one token: int8 plus one fp32 scale a head, K and V, all layers."""
+        """Bytes of keys and values of one token: int8 (heads padded to a tile's 32 inputs) plus one fp32
+        scale a head, K and V, all layers."""
         c = self.config
-        return 2 * c.layers * c.kv_heads * (c.head_dim + 4)
+        return 2 * c.layers * c.kv_heads * (_padded(c.head_dim) + 4)
+
+    def arena_bytes(self, max_rows: int, threads: int) -> int:
+        """Bytes a step needs besides weights and cache: buffers, rotary angles, each thread's scratch."""
+        return self.arena.bytes(max_rows) + 4 * max_rows * self.config.head_dim + threads * THREAD_BYTES
 
 
 def band_views(linear: PackedLinear, column: int) -> list[Band]:
@@ -75,10 +84,13 @@ def build_program(artifact: Artifact) -> ProgramPlan:
 
 
 def _row_bytes(buffer: Buffer) -> int:
-    # int8 rows are padded to the 32 inputs of a tile.
     if buffer.kind is BufferKind.INT8:
-        return buffer.planes * (-(-buffer.width // 32) * 32)
+        return buffer.planes * _padded(buffer.width)
     return 4 * buffer.width
+
+
+def _padded(width: int) -> int:
+    return -(-width // TILE) * TILE
 
 
 @dataclass(frozen=True)
