@@ -126,7 +126,9 @@ def config_from_hf(config: Mapping[str, Any], generation: Mapping[str, Any] | No
     divisors = config.get("rope_divisors")
     if divisors is None:
         divisors = rope_divisors(rope, head_dim, theta)
-    elif not isinstance(divisors, list) or not all(isinstance(d, (int, float)) for d in divisors):
+    elif not isinstance(divisors, list) or not all(
+        isinstance(d, (int, float)) and abs(d) < 1e300 for d in divisors
+    ):
         raise CheckpointError("rope_divisors in config.json is not a list of numbers")
     context = _count(merged, "max_position_embeddings")
     if merged["sliding_window"] is not None and merged["use_sliding_window"]:
@@ -226,7 +228,7 @@ def _count(source: Mapping[str, Any], key: str) -> int:
 
 def _real(source: Mapping[str, Any], key: str) -> float:
     value = source.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         raise CheckpointError(f"{key} in config.json is {value!r}, expected a number")
     return float(value)
 

@@ -132,7 +132,9 @@ class _Cursor:
 
 def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     if cursor.take(4) != b"GGUF":
-        raise CheckpointError(f"{path.name} does not begin with GGUF; it is no GGUF file")
+        raise CheckpointError(
+            f"{path.name} is no GGUF file; give one, or the directory that holds the safetensors"
+        )
     version = cursor.number("<I")
     if version & 0xFFFF == 0:
         raise CheckpointError(f"{path.name} is a big-endian GGUF file; convert it to little-endian")

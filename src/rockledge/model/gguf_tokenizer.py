@@ -41,27 +41,29 @@ class _Splitting:
     """How text is cut before byte-pair merging: expressions applied one inside the other's pieces.
 
     `whole_words`: a piece that is in the vocabulary is taken whole, without merging. `compose`: Unicode NFC
-    first.
+    first. `begins`: texts begin with BOS where the file does not say.
     """
 
     patterns: tuple[str, ...]
     whole_words: bool = False
     compose: bool = False
+    begins: bool = False
 
 
 # By `tokenizer.ggml.pre`; the rules are those that llama.cpp's vocabulary code attaches to each word.
 _SPLITTINGS: Mapping[str, _Splitting] = {
-    **dict.fromkeys(("gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "dbrx-gpt2"), _Splitting((_GPT2,))),
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais"), _Splitting((_GPT2,))),
     **dict.fromkeys(
         ("smollm", "starcoder", "refact", "command-r", "codeshell"), _Splitting((r"\p{N}", _GPT2))
     ),
     **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _Splitting((_LLAMA3,), whole_words=True)
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
+        _Splitting((_LLAMA3,), whole_words=True, begins=True),
     ),
     **dict.fromkeys(("smaug-bpe", "dbrx"), _Splitting((_LLAMA3,))),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _Splitting((_QWEN2,), compose=True)),
     "stablelm2": _Splitting((_QWEN2,)),
-    "tekken": _Splitting((_TEKKEN,), whole_words=True),
+    "tekken": _Splitting((_TEKKEN,), whole_words=True, begins=True),
     "default": _Splitting((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
 }
 
@@ -97,11 +99,8 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
         raise CheckpointError(
             f"{file}: the tokenizer {model!r} is not supported; supported are gpt2 and llama"
         )
-    # SentencePiece models begin with BOS unless the file says otherwise; byte-level ones do where it says so,
-    # and Llama 3 files from before that key existed.
-    default = model == "llama" or _SPLITTINGS["llama-bpe"] is _SPLITTINGS.get(
-        str(metadata.get("tokenizer.ggml.pre"))
-    )
+    # Where the file does not say: SentencePiece models begin with BOS, byte-level ones by their kind.
+    default = model == "llama" or _SPLITTINGS[_pre(metadata)].begins
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default)) and config.bos is not None
     tokenizer = {
         "version": "1.0",
@@ -185,7 +184,7 @@ def _vocabulary(file: str, metadata: Mapping[str, Any], size: int) -> _Vocabular
 
 
 def _byte_level(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> dict[str, Any]:
-    merges, pre = metadata.get("tokenizer.ggml.merges"), metadata.get("tokenizer.ggml.pre", "default")
+    merges, pre = metadata.get("tokenizer.ggml.merges"), _pre(metadata)
     if pre not in _SPLITTINGS:
         raise CheckpointError(
             f"{file}: the pre-tokenizer {pre!r} is not known; known are {', '.join(sorted(_SPLITTINGS))}"
@@ -301,6 +300,10 @@ def _begin(token: str, i: int) -> dict[str, Any]:
         "pair": [special, sequence, {"Sequence": {"id": "B", "type_id": 0}}],
         "special_tokens": {token: {"id": token, "ids": [i], "tokens": [token]}},
     }
+
+
+def _pre(metadata: Mapping[str, Any]) -> str:
+    return str(metadata.get("tokenizer.ggml.pre", "default"))
 
 
 def _id(metadata: Mapping[str, Any], key: str) -> int | None:

@@ -50,7 +50,7 @@ def rope_divisors(scaling: Mapping[str, Any], head_dim: int, theta: float) -> tu
             turns = [original * theta ** (-2.0 * i / head_dim) / (2 * math.pi) for i in range(pairs)]
             keep = [min(1.0, max(0.0, (t - low) / (high - low))) for t in turns]
             return tuple(1.0 / (k + (1.0 - k) / factor) for k in keep)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
             f'the rope_scaling of type "{kind}" is incomplete or malformed ({error})'
         ) from error
