@@ -17,77 +17,20 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2, "pad_token_id": None,
 }  # fmt: skip
 LLAMA3 = {
-"
-"
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         " "
-                                                                                                         "                                 "    "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
+    "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
 }  # fmt: skip
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
 # One entry for every way in which the families differ from each other.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama2": ("Llama", {"num_key_value_heads": 4, "tie_word_embeddings": False}),
     "llama3": ("Llama", {"tie_word_embeddings": False, "rope_parameters": {"rope_theta": 500000.0}}),
     "llama3.1-scaled": ("Llama", {"tie_word_embeddings": False, "rope_parameters": LLAMA3}),
     "llama3.2-tied-scaled": ("Llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3}),
-    "llama-linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
+    "llama-linear": ("Llama", {"rope_parameters": LINEAR}),
     "smollm": ("Llama", {"tie_word_embeddings": True, "hidden_size": 48, "num_attention_heads": 3,
-                         "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_theta": 1e5}}),
+                         "num_key_value_heads": 1, "rms_norm_eps": 1e-5,
+                         "rope_parameters": {"rope_theta": 1e5}}),
     "mistral": ("Mistral", {"sliding_window": None, "head_dim": 32}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": False, "num_key_value_heads": 4}),
     "qwen2.5-tied": ("Qwen2", {"tie_word_embeddings": True, "rope_parameters": {"rope_theta": 1e6}}),
@@ -146,7 +89,8 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
             _, _, layer, part = stem.split(".", 3)
             name = f"blk.{layer}.{GGUF_NAMES[part]}"
         array = values.numpy()
-        heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(name.split(".")[-1])
+        sharing = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+        heads = sharing.get(name.split(".")[-1])
         if heads and config.model_type == "llama":
             array = interleave(array, heads)
         found[f"{name}.{kind}"] = array
@@ -188,18 +132,21 @@ def write_gguf(
         writer.add_eos_token_id(2)
         writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     for key, value in (metadata or {}).items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool,
-               list: writer.add_array}[type(value)]  # fmt: skip
+        add = {
+            int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
+            bool: writer.add_bool, list: writer.add_array,
+        }[type(value)]  # fmt: skip
         add(key, value)
     for name, array in {**gguf_tensors(model), **(extra or {})}.items():
         short = name.split(".", 2)[-1] if name.startswith("blk.") else name
         kind = (kinds or {}).get(short)
+        array = np.ascontiguousarray(array, np.float32)
         if kind is None:
-            writer.add_tensor(name, np.ascontiguousarray(array, np.float32))
+            writer.add_tensor(name, array)
         elif kind == gguf.GGMLQuantizationType.Q4_K:
             writer.add_tensor(name, random_q4_k(array.shape), raw_dtype=kind)
         else:
-            writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(array, np.float32), kind), raw_dtype=kind)
+            writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -208,7 +155,7 @@ def write_gguf(
 
 
 def byte_vocabulary(size: int) -> tuple[list[str], list[int], list[str]]:
-    """`size` tokens: three control tokens, printable ASCII as far as there is room, and one merge at the end."""
+    """`size` tokens: three control tokens, printable ASCII as room allows, one merge at the end."""
     controls = ["<unk>", "<|im_start|>", "<|im_end|>"]
     letters = [chr(c) for c in range(0x61, 0x7B)] + [chr(c) for c in range(0x21, 0x61)]
     tokens = [*controls, *letters[: size - 4], "th"]
@@ -216,7 +163,7 @@ def byte_vocabulary(size: int) -> tuple[list[str], list[int], list[str]]:
 
 
 def random_q4_k(shape: tuple[int, ...]) -> np.ndarray:
-    """Random Q4_K blocks (256 weights in 144 bytes: two float16 scales, 12 bytes of scales, 128 bytes of codes)."""
+    """Random Q4_K blocks of 256 weights in 144 bytes: two float16 scales, 12 scale bytes, 128 of codes."""
     random = np.random.default_rng(3)
     blocks = int(np.prod(shape)) // 256
     block = struct.pack("<ee", 0.01, 0.02)

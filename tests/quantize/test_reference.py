@@ -1,4 +1,4 @@
-"""The float forward against transformers, and what the quantizer relies on: causal, differentiable, tapped."""
+"""The float forward against transformers, and what the quantizer needs: causal, differentiable, tapped."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def test_gguf_files_hold_the_same_model(name: str, tmp_path: Path) -> None:
 
 
 def test_gguf_frequencies_are_the_scaling(tmp_path: Path) -> None:
-    # llama.cpp stores Llama 3.1's scaling as divisors of the frequencies; transformers holds the scaled frequencies.
+    # llama.cpp stores Llama 3.1's scaling as divisors of the frequencies; transformers holds the scaled
+    # frequencies.
     model = random_model("llama3.1-scaled")
     plain = 500000.0 ** (-torch.arange(0, 16, 2) / 16)
     divisors = (plain / model.model.rotary_emb.inv_freq).numpy()
