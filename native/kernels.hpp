@@ -24,9 +24,9 @@ struct Scratch {
   const std::int8_t *pairs_of;  // whose tables `pairs` holds
   std::int8_t *pairs;           // [256][32]
   std::int8_t *weights;         // [strips of a block][8][cols]
-  std::int32_t *sums;           // [strips of a block][8 rows of x][8]
   float *row;                   // widest row a row operation needs
-  float *attention;             // see attention.hpp
+  float *attention;             // attention_floats
+  float *partial;               // two partials of one KV head
 };
 
 struct LinearTask {
@@ -79,16 +79,38 @@ struct Kernels {
                      std::int8_t *q, float *scale, Scratch &);
   // One split of one KV head's query heads: partial maxima, sums and values [heads][head_stride + 8].
   void (*attend_split)(const AttentionTask &, int kv_head, int split, float *partial, Scratch &);
-  // Merges `splits` partials, `step` floats apart, in order, into y [heads of the group][head_dim].
-  void (*attend_merge)(const AttentionTask &, int splits, const float *partial, std::int64_t step, float *y);
+  // Folds the partial of the next split into that of the splits before it.
+  void (*attend_fold)(const AttentionTask &, float *before, const float *next);
+  // The finished values y [heads of the group][head_dim] of a partial that has seen every split.
+  void (*attend_finish)(const AttentionTask &, const float *partial, float *y);
 };
 
 const Kernels *kernels(int id);        // null when this build or processor lacks it
 int best_kernel();
 const char *kernel_name(int id);
 
-inline std::int64_t kv_page_bytes(int page_tokens, int kv_heads, int head_stride) {
+// Static, so that no copy compiled for one instruction set can stand in for another's.
+static inline std::int64_t kv_page_bytes(int page_tokens, int kv_heads, int head_stride) {
   return std::int64_t{2} * kv_heads * page_tokens * (head_stride + 4);
+}
+
+static inline int tiles_of(int cols) { return (cols + kTile - 1) / kTile; }
+
+// Strips that one block of a many-row linear unpacks.
+static inline int block_strips(int cols) {
+  const int fit = kBlockBytes / (kStrip * kTile * tiles_of(cols));
+  return fit < 1 ? 1 : fit < kBlockStrips ? fit : kBlockStrips;
+}
+
+// Floats of one KV head's partial result: for each query head the values, then maximum and sum of exponentials.
+constexpr int kPartialExtra = 8;
+static inline std::int64_t partial_floats(int group, int head_stride) {
+  return std::int64_t{group} * (head_stride + kPartialExtra);
+}
+
+// Floats of Scratch::attention: scores and padded queries of the heads that share a walk.
+static inline std::int64_t attention_floats(int head_stride) {
+  return std::int64_t{kGroupHeads} * kSplit + kGroupHeads * head_stride / 4;
 }
 
 }  // namespace rl

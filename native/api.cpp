@@ -1,0 +1,74 @@
+// The C interface of rockledge.h: null checks, then the core.
+#include "error.hpp"
+#include "kernels.hpp"
+#include "program.hpp"
+#include "rockledge.h"
+#include "sample.hpp"
+
+struct rl_program {
+  rl::Owned<rl::Program> core;
+};
+
+extern "C" {
+
+int32_t rl_abi(void) { return RL_ABI; }
+
+const char *rl_error(void) { return rl::last_error(); }
+
+int32_t rl_kernel_supported(int32_t kernel) { return rl::kernels(kernel) != nullptr; }
+
+const char *rl_kernel_name(int32_t kernel) { return rl::kernel_name(kernel); }
+
+rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
+                              const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
+                              int32_t kernel) {
+  if (n_ops < 0 || n_bands < 0 || n_buffers < 0 || shape == nullptr || (n_ops > 0 && ops == nullptr) ||
+      (n_bands > 0 && bands == nullptr) || (n_buffers > 0 && buffers == nullptr)) {
+    rl::fail("a program needs a shape, and lists of operations, bands and buffers with their lengths");
+    return nullptr;
+  }
+  rl::Owned<rl::Program> core =
+      rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads, kernel);
+  if (core == nullptr) return nullptr;
+  rl::Owned<rl_program> program = rl::make_owned<rl_program>(rl_program{std::move(core)});
+  if (program == nullptr) rl::fail("there is no memory for a program; free some memory");
+  return program.release();
+}
+
+void rl_program_destroy(rl_program *program) { rl::Owned<rl_program>{program}.reset(); }
+
+int32_t rl_program_kernel(const rl_program *program) {
+  return program == nullptr ? rl::fail("no program was given") : program->core->kernel();
+}
+
+int64_t rl_program_bytes(const rl_program *program) {
+  return program == nullptr ? rl::fail("no program was given") : program->core->bytes();
+}
+
+int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last) {
+  if (program == nullptr || step == nullptr) return rl::fail("a run needs a program and a step");
+  return program->core->run(*step, first, last);
+}
+
+void *rl_program_buffer(rl_program *program, int32_t buffer) {
+  if (program == nullptr) {
+    rl::fail("no program was given");
+    return nullptr;
+  }
+  return program->core->buffer(buffer);
+}
+
+int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to) {
+  return program == nullptr ? rl::fail("no program was given") : program->core->copy_page(from, to);
+}
+
+int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw) {
+  if (logits == nullptr || n < 1 || sampling == nullptr)
+    return rl::fail("sampling needs at least one logit, and settings");
+  const bool sane = sampling->temperature == sampling->temperature && sampling->top_p > 0.0f &&
+                    sampling->min_p >= 0.0f && sampling->min_p <= 1.0f && sampling->top_k >= 0;
+  if (!sane) return rl::fail("the sampling settings are out of range: top-p in (0, 1], min-p in [0, 1], top-k from 0");
+  return rl::sample(logits, n, *sampling, draw);
+}
+
+}  // extern "C"

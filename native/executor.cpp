@@ -1,0 +1,293 @@
+// Runs a step: which operations the threads share and in what units, and which one thread does alone.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "error.hpp"
+#include "program.hpp"
+
+namespace rl {
+namespace {
+
+// Below these, handing work to other threads costs more than the work.
+constexpr std::int64_t kRowFloatsAlone = 4096;       // rows x width of a row operation
+constexpr std::int64_t kAttentionAlone = 1 << 15;    // rows x positions x heads x head_dim
+constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one row's linear
+
+}  // namespace
+
+int Program::run(const rl_step &step, int first, int last) {
+  const int count = static_cast<int>(ops_.size());
+  if (last == -1) last = count;
+  if (first < 0 || last < first || last > count)
+    return fail("operations %d to %d were asked for; the program has %d", first, last, count);
+  if (check_step(step, first, last) < 0) return -1;
+  step_ = step;
+  current_ = first - 1;
+  end_ = last;
+  threads_.run(*this);
+  return 0;
+}
+
+int Program::rows_of(const rl_op &op) const {
+  return op.on_logits != 0 || op.code == RL_GATHER ? step_.logit_count : step_.rows;
+}
+
+// What a thread does alone costs no hand-over: small operations run here, one after another.
+Phase Program::next(int thread) {
+  Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
+  if (current_ >= 0 && splits_ > 0) merge_parts(ops_[static_cast<std::size_t>(current_)]);
+  splits_ = 0;
+  for (++current_; current_ < end_; ++current_) {
+    const rl_op &op = ops_[static_cast<std::size_t>(current_)];
+    if (op.code == RL_ROPE_KV && !turned_) turn_angles();
+    const Phase phase = phase_of(op);
+    if (phase.units > 0) return phase;
+    for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
+  }
+  turned_ = false;
+  return Phase{0, 1};
+}
+
+// How the threads share an operation; no units when one thread should do all its rows.
+Phase Program::phase_of(const rl_op &op) {
+  const int rows = rows_of(op);
+  if (rows == 0) return Phase{0, 1};
+  if (op.code == RL_LINEAR || op.code == RL_LINEAR_I32) {
+    const auto first = static_cast<std::size_t>(op.first_band);
+    const rl_band &band = bands_[first];
+    const std::int64_t strip_bytes = std::int64_t{kStrip} * band.cols * band.bits / 8;
+    const std::int64_t grain = rows > 1 ? kBlockStrips : kLinearGrain / strip_bytes;
+    return Phase{static_cast<std::uint32_t>(strips_before_[first + static_cast<std::size_t>(op.bands)] -
+                                            strips_before_[first]),
+                 static_cast<std::uint32_t>(std::max<std::int64_t>(1, grain))};
+  }
+  if (op.code == RL_ATTENTION) {
+    const std::int64_t pairs = std::int64_t{rows} * shape_.kv_heads;
+    std::int64_t positions = 0;
+    int most = 0;
+    for (int r = 0; r < rows; ++r) {
+      positions += step_.positions[r] + 1;
+      most = std::max(most, step_.positions[r]);
+    }
+    if (threads_.threads() == 1 || positions * shape_.heads * shape_.head_dim < kAttentionAlone) return Phase{0, 1};
+    const int splits = most / kSplit + 1;
+    if (splits > 1 && pairs < kPartsPerThread * threads_.threads()) {
+      splits_ = splits;
+      return Phase{static_cast<std::uint32_t>(pairs * splits), 1};
+    }
+    return Phase{static_cast<std::uint32_t>(pairs), 1};
+  }
+  const int width = op.code == RL_EMBED ? bands_[static_cast<std::size_t>(op.first_band)].cols
+                                        : buffers_[static_cast<std::size_t>(op.in[0])].width;
+  if (threads_.threads() == 1 || rows == 1 || std::int64_t{rows} * width < kRowFloatsAlone) return Phase{0, 1};
+  return Phase{static_cast<std::uint32_t>(rows), 1};
+}
+
+void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
+  Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
+  const rl_op &op = ops_[static_cast<std::size_t>(current_)];
+  switch (op.code) {
+    case RL_LINEAR:
+    case RL_LINEAR_I32: linear(op, first, count, scratch); break;
+    case RL_ATTENTION:
+      for (std::uint32_t u = first; u < first + count; ++u) {
+        if (splits_ > 0)
+          attend_part(op, u, scratch);
+        else
+          attend_row(op, u, scratch);
+      }
+      break;
+    default:
+      for (std::uint32_t r = first; r < first + count; ++r) row(op, static_cast<int>(r), scratch);
+  }
+}
+
+QuantOut Program::quant_out(const rl_op &op, int row) const {
+  const rl_buffer &q = buffers_[static_cast<std::size_t>(op.out[0])];
+  return QuantOut{at<std::int8_t>(op.out[0], row), at<float>(op.out[1], row),
+                  static_cast<std::int32_t>(round_up(q.width, kTile)), q.planes};
+}
+
+void Program::row(const rl_op &op, int r, Scratch &scratch) {
+  const auto x = [&](int row) { return at<float>(op.in[0], row); };
+  const auto width = [&] { return buffers_[static_cast<std::size_t>(op.in[0])].width; };
+  switch (op.code) {
+    case RL_EMBED: embed(op, r, scratch); break;
+    case RL_NORM_QUANT:
+      kernels_->norm_quant(x(r), width(), op.weight[0], op.real[0], quant_out(op, r), scratch);
+      break;
+    case RL_NORM: kernels_->norm(x(r), width(), op.weight[0], op.real[0], at<float>(op.out[0], r)); break;
+    case RL_QUANT: kernels_->quant(x(r), width(), quant_out(op, r)); break;
+    case RL_SILU_QUANT:
+      kernels_->silu_quant(x(r), x(r) + width() / 2, width() / 2, op.dim[0], quant_out(op, r), scratch);
+      break;
+    case RL_ROTATE:
+      kernels_->rotate(x(r), op.dim[0], op.dim[1], op.dim[2] != 0, op.weight[0], op.weight[1], op.weight[2],
+                       at<float>(op.out[0], r), scratch);
+      break;
+    case RL_GATHER:
+      std::memcpy(at<float>(op.out[0], r), x(step_.logit_rows[r]), sizeof(float) * static_cast<std::size_t>(width()));
+      break;
+    case RL_ROPE_KV: rope_kv(op, r, scratch); break;
+    case RL_ATTENTION:
+      for (int h = 0; h < shape_.kv_heads; ++h)
+        attend_row(op, static_cast<std::uint32_t>(r * shape_.kv_heads + h), scratch);
+      break;
+    default: break;
+  }
+}
+
+void Program::embed(const rl_op &op, int r, Scratch &scratch) {
+  const int token = step_.tokens[r];
+  const rl_band *band = &bands_[static_cast<std::size_t>(op.first_band)];
+  while (token >= band->out_column + band->rows) ++band;
+  kernels_->embed(*band, token - band->out_column, at<float>(op.out[0], r), scratch);
+}
+
+void Program::linear(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch) {
+  const rl_buffer &in = buffers_[static_cast<std::size_t>(op.in[0])];
+  const bool raw = op.code == RL_LINEAR_I32;
+  const int rows = rows_of(op);
+  std::int64_t stride = vocab_;
+  if (op.out[0] != kStepLogits) stride = buffers_[static_cast<std::size_t>(op.out[0])].width;
+  int strip = strips_before_[static_cast<std::size_t>(op.first_band)] + static_cast<int>(first);
+  const int end = strip + static_cast<int>(count);
+  const auto *bounds = strips_before_.data();
+  // The band of a strip: the last one that starts at or before it.
+  auto b = std::upper_bound(bounds + op.first_band, bounds + op.first_band + op.bands, strip) - bounds - 1;
+  for (; strip < end; ++b) {
+    const rl_band &band = bands_[static_cast<std::size_t>(b)];
+    const int stop = std::min(end, bounds[b + 1]);
+    LinearTask task{};
+    task.band = &band;
+    task.x = at<std::int8_t>(op.in[0], 0);
+    task.x_stride = static_cast<std::int32_t>(round_up(in.width, kTile));
+    task.rows = rows;
+    task.planes = in.planes;
+    task.y_stride = stride;
+    if (raw) {
+      task.sums = at<std::int32_t>(op.out[0], 0) + band.out_column;
+    } else {
+      task.sx = at<float>(op.in[1], 0);
+      task.y = (op.out[0] == kStepLogits ? step_.logits : at<float>(op.out[0], 0)) + band.out_column;
+      if (op.in[2] >= 0) {
+        task.residual = at<float>(op.in[2], 0) + band.out_column;
+        task.residual_stride = buffers_[static_cast<std::size_t>(op.in[2])].width;
+      }
+    }
+    kernels_->linear(task, strip - bounds[b], stop - bounds[b], scratch);
+    strip = stop;
+  }
+}
+
+// Cosines and sines of this step's positions, the angle rounded to fp32 as the float models do.
+void Program::turn_angles() {
+  const int half = shape_.head_dim / 2;
+  float *out = reinterpret_cast<float *>(arena_.data() + angles_offset_);
+  for (std::size_t f = 0; f < frequencies_count_; ++f) {
+    float *table = out + static_cast<std::int64_t>(f) * shape_.max_rows * shape_.head_dim;
+    for (int r = 0; r < step_.rows; ++r)
+      for (int i = 0; i < half; ++i) {
+        const double angle = static_cast<float>(step_.positions[r]) * frequencies_[f][i];
+        table[r * shape_.head_dim + i] = static_cast<float>(std::cos(angle));
+        table[r * shape_.head_dim + half + i] = static_cast<float>(std::sin(angle));
+      }
+  }
+  turned_ = true;
+}
+
+const float *Program::angles_of(const float *frequencies) const {
+  const auto f = std::find(frequencies_.begin(), frequencies_.begin() + frequencies_count_, frequencies) -
+                 frequencies_.begin();
+  return reinterpret_cast<const float *>(arena_.data() + angles_offset_) + f * shape_.max_rows * shape_.head_dim;
+}
+
+KvLayer Program::layer(int number) const {
+  return KvLayer{kv_pool_.data() + number * page_bytes_ * shape_.pages,
+                 page_bytes_,
+                 shape_.page_tokens,
+                 shape_.kv_heads,
+                 shape_.head_dim,
+                 head_stride_};
+}
+
+void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
+  const int hd = shape_.head_dim;
+  const KvLayer kv = layer(op.dim[0]);
+  const float *x = at<float>(op.in[0], r);
+  const float *angle = angles_of(op.weight[0]) + static_cast<std::int64_t>(r) * hd;
+  std::int8_t *q = at<std::int8_t>(op.out[0], r);
+  float *sq = at<float>(op.out[1], r);
+  for (int h = 0; h < shape_.heads; ++h, x += hd)
+    kernels_->head_quant(x, hd, hd, op.weight[1], op.real[0], angle, q + h * hd, sq + h, scratch);
+  const std::int64_t width = std::int64_t{shape_.heads} * hd;
+  std::memset(q + width, 0, static_cast<std::size_t>(round_up(width, kTile) - width));
+
+  const int position = step_.positions[r], slot = position % kv.page_tokens;
+  const std::int64_t table = static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width;
+  std::uint8_t *page = kv.base + step_.block_tables[table + position / kv.page_tokens] * kv.page_bytes;
+  const std::int64_t tokens = std::int64_t{kv.kv_heads} * kv.page_tokens;
+  std::int8_t *keys = reinterpret_cast<std::int8_t *>(page), *values = keys + tokens * kv.head_stride;
+  float *key_scales = reinterpret_cast<float *>(values + tokens * kv.head_stride), *value_scales = key_scales + tokens;
+  for (int h = 0; h < shape_.kv_heads; ++h, x += hd) {
+    const std::int64_t entry = h * kv.page_tokens + slot;
+    kernels_->head_quant(x, hd, kv.head_stride, op.weight[2], op.real[0], angle, keys + entry * kv.head_stride,
+                         key_scales + entry, scratch);
+  }
+  for (int h = 0; h < shape_.kv_heads; ++h, x += hd) {
+    const std::int64_t entry = h * kv.page_tokens + slot;
+    kernels_->head_quant(x, hd, kv.head_stride, nullptr, 0.0f, nullptr, values + entry * kv.head_stride,
+                         value_scales + entry, scratch);
+  }
+}
+
+AttentionTask Program::attention_task(const rl_op &op, int r) const {
+  return AttentionTask{layer(op.dim[0]),
+                       at<std::int8_t>(op.in[0], r),
+                       at<float>(op.in[1], r),
+                       step_.block_tables + static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width,
+                       step_.positions[r],
+                       shape_.heads,
+                       shape_.head_dim};
+}
+
+// All splits of one row and KV head.
+void Program::attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
+  const int r = static_cast<int>(unit) / shape_.kv_heads, head = static_cast<int>(unit) % shape_.kv_heads;
+  const AttentionTask task = attention_task(op, r);
+  const int group = shape_.heads / shape_.kv_heads;
+  float *next = scratch.partial + partial_floats(group, head_stride_);
+  kernels_->attend_split(task, head, 0, scratch.partial, scratch);
+  for (int s = 1; s <= task.position / kSplit; ++s) {
+    kernels_->attend_split(task, head, s, next, scratch);
+    kernels_->attend_fold(task, scratch.partial, next);
+  }
+  kernels_->attend_finish(task, scratch.partial, at<float>(op.out[0], r) + head * group * shape_.head_dim);
+}
+
+// One split of one row and KV head; merge_parts folds them in the order that attend_row has.
+void Program::attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
+  const int pair = static_cast<int>(unit) / splits_, split = static_cast<int>(unit) % splits_;
+  const AttentionTask task = attention_task(op, pair / shape_.kv_heads);
+  if (split > task.position / kSplit) return;
+  float *parts = reinterpret_cast<float *>(arena_.data() + parts_offset_);
+  kernels_->attend_split(task, pair % shape_.kv_heads, split,
+                         parts + unit * partial_floats(shape_.heads / shape_.kv_heads, head_stride_), scratch);
+}
+
+void Program::merge_parts(const rl_op &op) {
+  const int group = shape_.heads / shape_.kv_heads;
+  const std::int64_t floats = partial_floats(group, head_stride_);
+  float *parts = reinterpret_cast<float *>(arena_.data() + parts_offset_);
+  for (int pair = 0; pair < rows_of(op) * shape_.kv_heads; ++pair) {
+    const int r = pair / shape_.kv_heads;
+    const AttentionTask task = attention_task(op, r);
+    float *first = parts + std::int64_t{pair} * splits_ * floats;
+    for (int s = 1; s <= task.position / kSplit; ++s) kernels_->attend_fold(task, first, first + s * floats);
+    kernels_->attend_finish(task, first,
+                            at<float>(op.out[0], r) + pair % shape_.kv_heads * group * shape_.head_dim);
+  }
+}
+
+}  // namespace rl

@@ -1,0 +1,59 @@
+// Which kernels this build has and this processor can run.
+#include "kernels.hpp"
+
+#include <initializer_list>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+namespace rl {
+
+extern const Kernels portable_kernels;
+
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels;
+namespace {
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+}  // namespace
+#elif defined(__aarch64__)
+extern const Kernels neon_kernels;
+namespace {
+constexpr unsigned long kHalfFloats = 1UL << 10, kDotProduct = 1UL << 20;  // HWCAP_ASIMDHP, HWCAP_ASIMDDP
+bool has_neon_dot() {
+  const unsigned long wanted = kHalfFloats | kDotProduct;
+  return (getauxval(AT_HWCAP) & wanted) == wanted;
+}
+}  // namespace
+#endif
+
+const Kernels *kernels(int id) {
+  switch (id) {
+    case RL_KERNEL_PORTABLE: return &portable_kernels;
+#if defined(__x86_64__)
+    case RL_KERNEL_AVX2: return has_avx2() ? &avx2_kernels : nullptr;
+#elif defined(__aarch64__)
+    case RL_KERNEL_NEON: return has_neon_dot() ? &neon_kernels : nullptr;
+#endif
+    default: return nullptr;
+  }
+}
+
+int best_kernel() {
+  for (int id : {RL_KERNEL_NEON, RL_KERNEL_AVX2})
+    if (kernels(id) != nullptr) return id;
+  return RL_KERNEL_PORTABLE;
+}
+
+const char *kernel_name(int id) {
+  switch (id) {
+    case RL_KERNEL_PORTABLE: return "portable";
+    case RL_KERNEL_AVX2: return "avx2";
+    case RL_KERNEL_NEON: return "neon";
+    default: return "unknown";
+  }
+}
+
+}  // namespace rl

@@ -1,0 +1,107 @@
+// One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
+//
+// The including file has defined, in this namespace: prepare_tables, strip_dot, unpack_strip, dot8 and dot2x4.
+// One row of x streams the codes once; more rows unpack a block of strips into the scratch and multiply from there.
+#pragma once
+
+#include "kernels.hpp"
+#include "lanes.hpp"
+#include "tiles.hpp"
+
+namespace rl::RL_ISA {
+
+// y[0..7] of one strip and row: float(sum) * (scale * sx), + bias, + residual.
+RL_INLINE void epilogue(const LinearTask &task, int strip, int row, const std::int32_t *high,
+                        const std::int32_t *low) {
+  const rl_band &band = *task.band;
+  const int first = strip * kStrip;
+  const int count = band.rows - first < kStrip ? band.rows - first : kStrip;
+  const V8i sums = load<V8i>(high);
+  if (task.sums != nullptr) {
+    std::memcpy(task.sums + row * task.y_stride + first, high, sizeof(std::int32_t) * static_cast<unsigned>(count));
+    return;
+  }
+  V8f value;
+  if (low == nullptr) {
+    value = to_float(sums);
+  } else {
+    // 256 * hi + lo is exact in double, so this rounds once, as the int64 of the specification does.
+    const V8d whole = __builtin_convertvector(sums, V8d) * 256.0 + __builtin_convertvector(load<V8i>(low), V8d);
+    value = __builtin_convertvector(whole, V8f);
+  }
+  value = value * (load_part(band.scale + first, count) * splat(task.sx[row]));
+  if (band.bias != nullptr) value = value + load_part(band.bias + first, count);
+  if (task.residual != nullptr) value = value + load_part(task.residual + row * task.residual_stride + first, count);
+  store_part(task.y + row * task.y_stride + first, value, count);
+}
+
+// Rows row .. of x whose sums stand in `sums` [vectors][8].
+RL_INLINE void finish_rows(const LinearTask &task, int strip, int first_vector, int vectors,
+                           const std::int32_t *sums) {
+  for (int v = 0; v < vectors; v += task.planes)
+    epilogue(task, strip, (first_vector + v) / task.planes, sums + v * kStrip,
+             task.planes == 2 ? sums + (v + 1) * kStrip : nullptr);
+}
+
+RL_INLINE void linear_one(const LinearTask &task, int first, int last, const std::int8_t *tables) {
+  const rl_band &band = *task.band;
+  const int tiles = tiles_of(band.cols);
+  alignas(32) std::int32_t sums[kStrip];
+  for (int s = first; s < last; ++s) {
+    strip_dot(band.bits, strip_codes(band, s), strip_index(band, s), tables, task.x, tiles, sums);
+    epilogue(task, s, 0, sums, nullptr);
+  }
+}
+
+RL_INLINE void linear_many(const LinearTask &task, int first, int last, const std::int8_t *tables,
+                           std::int8_t *weights) {
+  const rl_band &band = *task.band;
+  const int tiles = tiles_of(band.cols), cols = tiles * kTile;
+  const int block = block_strips(band.cols), vectors = task.rows * task.planes;
+  alignas(32) std::int32_t sums[4 * kStrip];
+  for (int s = first; s < last; s += block) {
+    const int strips = last - s < block ? last - s : block;
+    for (int b = 0; b < strips; ++b)
+      unpack_strip(band.bits, strip_codes(band, s + b), strip_index(band, s + b), tables, tiles,
+                   weights + b * kStrip * cols);
+    int v = 0;
+    for (; v + 4 <= vectors; v += 4) {
+      const std::int8_t *x = task.x + static_cast<std::int64_t>(v) * task.x_stride;
+      for (int b = 0; b < strips; ++b) {
+        const std::int8_t *w = weights + b * kStrip * cols;
+        for (int pair = 0; pair < kStrip; pair += 2)
+          dot2x4(w + pair * cols, cols, x, task.x_stride, tiles, sums + pair);
+        finish_rows(task, s + b, v, 4, sums);
+      }
+    }
+    for (; v < vectors; v += task.planes)
+      for (int b = 0; b < strips; ++b) {
+        for (int p = 0; p < task.planes; ++p)
+          dot8(weights + b * kStrip * cols, cols, task.x + static_cast<std::int64_t>(v + p) * task.x_stride, tiles,
+               sums + p * kStrip);
+        finish_rows(task, s + b, v, task.planes, sums);
+      }
+  }
+}
+
+static void linear(const LinearTask &task, int first, int last, Scratch &scratch) {
+  const std::int8_t *tables = prepare_tables(*task.band, scratch);
+  if (task.rows * task.planes == 1)
+    linear_one(task, first, last, tables);
+  else
+    linear_many(task, first, last, tables, scratch.weights);
+}
+
+static void embed(const rl_band &band, int row, float *out, Scratch &) {
+  const int strip = row / kStrip, r = row % kStrip;
+  const std::uint8_t *codes = strip_codes(band, strip), *index = strip_index(band, strip);
+  const float scale = band.scale[row];
+  for (int k = 0; k < band.cols; ++k) {
+    const int tile = k / kTile;
+    const int w = decode(band.bits, codes + tile * tile_bytes(band.bits),
+                         index == nullptr ? nullptr : index + tile * kStrip, band.tables, r, k % kTile);
+    out[k] = scale * static_cast<float>(w);
+  }
+}
+
+}  // namespace rl::RL_ISA

@@ -1,0 +1,158 @@
+// aarch64 with the dot-product instructions (Cortex-A76): tables by tbl, products by sdot.
+#define RL_ISA neon
+#include <arm_neon.h>
+
+#include "kernels.hpp"
+#include "lanes.hpp"
+#include "tiles.hpp"
+
+namespace rl::neon {
+
+RL_INLINE const std::int8_t *prepare_tables(const rl_band &band, Scratch &) { return band.tables; }
+
+// The weights of row R and group L of a tile.
+template <int Bits, int R, int L>
+RL_INLINE int8x16_t weights_of(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables) {
+  if constexpr (Bits == 8) {
+    return vreinterpretq_s8_u8(vld1q_u8(codes + R * kTile + L * 16));
+  } else {
+    uint8x16_t code;
+    if constexpr (Bits == 4) {
+      const uint8x16_t both = vld1q_u8(codes + R / 2 * kTile + L * 16);
+      if constexpr (R % 2 == 0)
+        code = vandq_u8(both, vdupq_n_u8(15));
+      else
+        code = vshrq_n_u8(both, 4);
+    } else {
+      const uint8x16_t four = vld1q_u8(codes + R / 4 * kTile + L * 16);
+      code = vandq_u8(vshlq_u8(four, vdupq_n_s8(-(R % 4 * 2))), vdupq_n_u8(3));
+      if constexpr (Bits == 3) {
+        const uint8x16_t eight = vld1q_u8(codes + 2 * kTile + L * 16);
+        code = vorrq_u8(code, vandq_u8(vshlq_u8(eight, vdupq_n_s8(2 - R)), vdupq_n_u8(4)));
+      }
+    }
+    const int table = L == 0 ? index[R] & 15 : index[R] >> 4;
+    return vqtbl1q_s8(vld1q_s8(tables + table * 16), code);
+  }
+}
+
+RL_INLINE void store_sums(const int32x4_t (&acc)[kStrip], std::int32_t *sums) {
+  const int32x4_t a = vpaddq_s32(vpaddq_s32(acc[0], acc[1]), vpaddq_s32(acc[2], acc[3]));
+  const int32x4_t b = vpaddq_s32(vpaddq_s32(acc[4], acc[5]), vpaddq_s32(acc[6], acc[7]));
+  vst1q_s32(sums, a);
+  vst1q_s32(sums + 4, b);
+}
+
+template <int Bits, int L>
+RL_INLINE void add_group(int32x4_t (&acc)[kStrip], const std::uint8_t *codes, const std::uint8_t *index,
+                         const std::int8_t *tables, int8x16_t x) {
+  acc[0] = vdotq_s32(acc[0], weights_of<Bits, 0, L>(codes, index, tables), x);
+  acc[1] = vdotq_s32(acc[1], weights_of<Bits, 1, L>(codes, index, tables), x);
+  acc[2] = vdotq_s32(acc[2], weights_of<Bits, 2, L>(codes, index, tables), x);
+  acc[3] = vdotq_s32(acc[3], weights_of<Bits, 3, L>(codes, index, tables), x);
+  acc[4] = vdotq_s32(acc[4], weights_of<Bits, 4, L>(codes, index, tables), x);
+  acc[5] = vdotq_s32(acc[5], weights_of<Bits, 5, L>(codes, index, tables), x);
+  acc[6] = vdotq_s32(acc[6], weights_of<Bits, 6, L>(codes, index, tables), x);
+  acc[7] = vdotq_s32(acc[7], weights_of<Bits, 7, L>(codes, index, tables), x);
+}
+
+constexpr int kAhead = 1024;  // bytes of codes fetched ahead of their use
+
+template <int Bits>
+RL_INLINE void strip_dot_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                              const std::int8_t *x, int tiles, std::int32_t *sums) {
+  int32x4_t acc[kStrip];
+  for (auto &a : acc) a = vdupq_n_s32(0);
+  for (int t = 0; t < tiles; ++t) {
+    for (int line = 0; line < tile_bytes(Bits); line += 64) __builtin_prefetch(codes + kAhead + line);
+    add_group<Bits, 0>(acc, codes, index, tables, vld1q_s8(x + t * kTile));
+    add_group<Bits, 1>(acc, codes, index, tables, vld1q_s8(x + t * kTile + 16));
+    codes += tile_bytes(Bits);
+    if (Bits < 8) index += kStrip;
+  }
+  store_sums(acc, sums);
+}
+
+static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                      const std::int8_t *x, int tiles, std::int32_t *sums) {
+  switch (bits) {
+    case 2: strip_dot_bits<2>(codes, index, tables, x, tiles, sums); break;
+    case 3: strip_dot_bits<3>(codes, index, tables, x, tiles, sums); break;
+    case 4: strip_dot_bits<4>(codes, index, tables, x, tiles, sums); break;
+    default: strip_dot_bits<8>(codes, index, tables, x, tiles, sums); break;
+  }
+}
+
+template <int Bits, int R>
+RL_INLINE void unpack_row(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                          std::int8_t *out) {
+  vst1q_s8(out, weights_of<Bits, R, 0>(codes, index, tables));
+  vst1q_s8(out + 16, weights_of<Bits, R, 1>(codes, index, tables));
+}
+
+template <int Bits>
+RL_INLINE void unpack_strip_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                                 int tiles, std::int8_t *out) {
+  const std::int64_t cols = static_cast<std::int64_t>(tiles) * kTile;
+  for (int t = 0; t < tiles; ++t, out += kTile) {
+    unpack_row<Bits, 0>(codes, index, tables, out);
+    unpack_row<Bits, 1>(codes, index, tables, out + cols);
+    unpack_row<Bits, 2>(codes, index, tables, out + 2 * cols);
+    unpack_row<Bits, 3>(codes, index, tables, out + 3 * cols);
+    unpack_row<Bits, 4>(codes, index, tables, out + 4 * cols);
+    unpack_row<Bits, 5>(codes, index, tables, out + 5 * cols);
+    unpack_row<Bits, 6>(codes, index, tables, out + 6 * cols);
+    unpack_row<Bits, 7>(codes, index, tables, out + 7 * cols);
+    codes += tile_bytes(Bits);
+    if (Bits < 8) index += kStrip;
+  }
+}
+
+static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                         int tiles, std::int8_t *out) {
+  switch (bits) {
+    case 2: unpack_strip_bits<2>(codes, index, tables, tiles, out); break;
+    case 3: unpack_strip_bits<3>(codes, index, tables, tiles, out); break;
+    case 4: unpack_strip_bits<4>(codes, index, tables, tiles, out); break;
+    default: unpack_strip_bits<8>(codes, index, tables, tiles, out); break;
+  }
+}
+
+static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, int tiles, std::int32_t *sums) {
+  int32x4_t acc[kStrip];
+  for (auto &a : acc) a = vdupq_n_s32(0);
+  for (int t = 0; t < tiles; ++t, w += kTile) {
+    const int8x16_t x0 = vld1q_s8(x + t * kTile), x1 = vld1q_s8(x + t * kTile + 16);
+    for (int r = 0; r < kStrip; ++r) {
+      acc[r] = vdotq_s32(acc[r], vld1q_s8(w + r * w_stride), x0);
+      acc[r] = vdotq_s32(acc[r], vld1q_s8(w + r * w_stride + 16), x1);
+    }
+  }
+  store_sums(acc, sums);
+}
+
+static void dot2x4(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
+                   int tiles, std::int32_t *sums) {
+  int32x4_t acc[kStrip];  // [4 rows of x][2 rows of w]
+  for (auto &a : acc) a = vdupq_n_s32(0);
+  for (int t = 0; t < 2 * tiles; ++t, w += 16, x += 16) {
+    const int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + w_stride);
+    for (int v = 0; v < 4; ++v) {
+      const int8x16_t xv = vld1q_s8(x + v * x_stride);
+      acc[2 * v] = vdotq_s32(acc[2 * v], w0, xv);
+      acc[2 * v + 1] = vdotq_s32(acc[2 * v + 1], w1, xv);
+    }
+  }
+  std::int32_t found[kStrip];
+  store_sums(acc, found);
+  for (int v = 0; v < 4; ++v) std::memcpy(sums + v * kStrip, found + 2 * v, 2 * sizeof(std::int32_t));
+}
+
+}  // namespace rl::neon
+
+#include "table_of_kernels.hpp"
+
+namespace rl {
+extern const Kernels neon_kernels;
+const Kernels neon_kernels = neon::table_of(RL_KERNEL_NEON);
+}  // namespace rl

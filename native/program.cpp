@@ -1,0 +1,167 @@
+#include "program.hpp"
+
+#include <algorithm>
+
+#include "error.hpp"
+
+namespace rl {
+namespace {
+
+constexpr int kMaxThreads = 64;
+
+bool uses_cache(const rl_op &op) { return op.code == RL_ROPE_KV || op.code == RL_ATTENTION; }
+
+template <typename T>
+bool copy_array(Array<T> &to, const T *from, int count) {
+  if (!to.allocate(static_cast<std::size_t>(count))) return false;
+  std::copy(from, from + count, to.data());
+  return true;
+}
+
+}  // namespace
+
+bool Program::copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands, const rl_buffer *buffers,
+                   int n_buffers) {
+  return copy_array(ops_, ops, n_ops) && copy_array(bands_, bands, n_bands) &&
+         copy_array(buffers_, buffers, n_buffers);
+}
+
+Owned<Program> Program::create(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
+                               const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads,
+                               int kernel) {
+  if (threads < 1 || threads > kMaxThreads) {
+    fail("the program asks for %d threads; use 1 to %d", threads, kMaxThreads);
+    return nullptr;
+  }
+  const Kernels *chosen = kernels(kernel == RL_KERNEL_AUTO ? best_kernel() : kernel);
+  if (chosen == nullptr) {
+    fail("kernel %d (%s) cannot run on this processor; use the automatic choice", kernel, kernel_name(kernel));
+    return nullptr;
+  }
+  Owned<Program> program = make_owned<Program>();
+  if (program == nullptr || !program->copy(ops, n_ops, bands, n_bands, buffers, n_buffers)) {
+    fail("there is no memory for a program of %d operations; free some memory", n_ops);
+    return nullptr;
+  }
+  program->shape_ = shape;
+  program->kernels_ = chosen;
+  if (program->check_shape(std::any_of(ops, ops + n_ops, uses_cache)) < 0 || program->check_buffers() < 0 ||
+      program->check_bands() < 0)
+    return nullptr;
+  for (int i = 0; i < n_ops; ++i)
+    if (program->check_op(i) < 0) return nullptr;
+  if (program->plan(threads) < 0) return nullptr;
+  if (!program->threads_.start(threads)) {
+    fail("the system refused to start %d threads; use fewer", threads);
+    return nullptr;
+  }
+  return program;
+}
+
+std::int64_t Program::row_bytes(const rl_buffer &buffer) const {
+  return buffer.kind == RL_INT8 ? round_up(buffer.width, kTile) * buffer.planes : std::int64_t{4} * buffer.width;
+}
+
+int Program::logits_width(const rl_op &op) const {
+  int width = 0;
+  for (int b = op.first_band; b < op.first_band + op.bands; ++b) {
+    const rl_band &band = bands_[static_cast<std::size_t>(b)];
+    width = std::max(width, band.out_column + band.rows);
+  }
+  return width;
+}
+
+// Lays out arena and KV pool: buffers by slot, then rotary angles, attention parts, and each thread's scratch.
+int Program::plan(int threads) {
+  const std::size_t n_buffers = buffers_.size(), n_bands = bands_.size();
+  Array<std::int64_t> slot_bytes;
+  if (!slot_bytes.allocate(n_buffers) || !offsets_.allocate(n_buffers) || !strides_.allocate(n_buffers) ||
+      !strips_before_.allocate(n_bands + 1) || !frequencies_.allocate(ops_.size()) ||
+      !last_position_.allocate(static_cast<std::size_t>(shape_.max_rows)) ||
+      !scratch_.allocate(static_cast<std::size_t>(threads)))
+    return fail("there is no memory for the tables of a program; free some memory");
+
+  for (std::size_t b = 0; b < n_buffers; ++b) {
+    strides_[b] = row_bytes(buffers_[b]);
+    auto &bytes = slot_bytes[static_cast<std::size_t>(buffers_[b].slot)];
+    bytes = std::max(bytes, round_up(strides_[b] * shape_.max_rows, 64));
+  }
+  std::int64_t used = 0;
+  for (auto &bytes : slot_bytes) {
+    const std::int64_t start = used;
+    used += bytes;
+    bytes = start;
+  }
+  for (std::size_t b = 0; b < n_buffers; ++b) offsets_[b] = slot_bytes[static_cast<std::size_t>(buffers_[b].slot)];
+
+  std::int64_t row_floats = 1, weight_bytes = 0;
+  for (const rl_buffer &buffer : buffers_) row_floats = std::max<std::int64_t>(row_floats, buffer.width);
+  for (std::size_t b = 0; b < n_bands; ++b) {
+    const rl_band &band = bands_[b];
+    strips_before_[b + 1] = strips_before_[b] + (band.rows + kStrip - 1) / kStrip;
+    weight_bytes = std::max(weight_bytes, std::int64_t{block_strips(band.cols)} * kStrip * kTile * tiles_of(band.cols));
+  }
+
+  for (const rl_op &op : ops_)
+    if (op.code == RL_ROPE_KV &&
+        std::find(frequencies_.begin(), frequencies_.begin() + frequencies_count_, op.weight[0]) ==
+            frequencies_.begin() + frequencies_count_)
+      frequencies_[frequencies_count_++] = op.weight[0];
+  angles_offset_ = used;
+  used += round_up(static_cast<std::int64_t>(frequencies_count_) * shape_.max_rows * shape_.head_dim * 4, 64);
+
+  std::int64_t attention = 0, partial = 0;
+  parts_offset_ = used;
+  if (std::any_of(ops_.begin(), ops_.end(), uses_cache)) {
+    head_stride_ = static_cast<int>(round_up(shape_.head_dim, kTile));
+    page_bytes_ = kv_page_bytes(shape_.page_tokens, shape_.kv_heads, head_stride_);
+    max_splits_ = static_cast<int>((std::int64_t{shape_.pages} * shape_.page_tokens + kSplit - 1) / kSplit);
+    attention = attention_floats(head_stride_);
+    partial = partial_floats(shape_.heads / shape_.kv_heads, head_stride_);
+    used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
+  }
+
+  const std::int64_t pairs_at = 0, weights_at = kPairBytes, row_at = weights_at + round_up(weight_bytes, 64),
+                     attention_at = row_at + round_up(4 * row_floats, 64) + 64,
+                     partial_at = attention_at + round_up(4 * attention, 64),
+                     scratch_bytes = round_up(partial_at + 8 * partial, 4096);
+  const std::int64_t scratch_offset = round_up(used, 4096);
+  if (!arena_.allocate(static_cast<std::size_t>(scratch_offset + threads * scratch_bytes)))
+    return fail("there is no memory for an arena of %lld bytes; use fewer rows a step",
+                static_cast<long long>(scratch_offset + threads * scratch_bytes));
+  if (page_bytes_ != 0 &&
+      !kv_pool_.allocate(static_cast<std::size_t>(page_bytes_ * shape_.pages * shape_.layers)))
+    return fail("there is no memory for a KV pool of %lld bytes; use fewer pages",
+                static_cast<long long>(page_bytes_ * shape_.pages * shape_.layers));
+  for (int t = 0; t < threads; ++t) {
+    std::uint8_t *base = arena_.data() + scratch_offset + t * scratch_bytes;
+    scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,
+                                                    reinterpret_cast<std::int8_t *>(base + pairs_at),
+                                                    reinterpret_cast<std::int8_t *>(base + weights_at),
+                                                    reinterpret_cast<float *>(base + row_at),
+                                                    reinterpret_cast<float *>(base + attention_at),
+                                                    reinterpret_cast<float *>(base + partial_at)};
+  }
+  return 0;
+}
+
+void *Program::buffer(int number) {
+  if (number < 0 || static_cast<std::size_t>(number) >= buffers_.size()) {
+    fail("there is no buffer %d; the program has %zu", number, buffers_.size());
+    return nullptr;
+  }
+  return at<void>(number, 0);
+}
+
+int Program::copy_page(int from, int to) {
+  if (page_bytes_ == 0) return fail("this program has no KV cache to copy pages in");
+  if (from < 0 || to < 0 || from >= shape_.pages || to >= shape_.pages)
+    return fail("page %d cannot be copied to page %d; pages are 0 to %d", from, to, shape_.pages - 1);
+  for (int i = 0; i < shape_.layers; ++i) {
+    const KvLayer kv = layer(i);
+    std::copy_n(kv.base + from * page_bytes_, from == to ? 0 : page_bytes_, kv.base + to * page_bytes_);
+  }
+  return 0;
+}
+
+}  // namespace rl

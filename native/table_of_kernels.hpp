@@ -1,0 +1,15 @@
+// The last lines of every kernel's source file: its table.
+#pragma once
+
+#include "attention.hpp"
+#include "linear.hpp"
+#include "rows.hpp"
+
+namespace rl::RL_ISA {
+
+constexpr Kernels table_of(int id) {
+  return Kernels{id,     linear,     embed,        norm,        quant,        norm_quant, silu_quant,
+                 rotate, head_quant, attend_split, attend_fold, attend_finish};
+}
+
+}  // namespace rl::RL_ISA

@@ -1,0 +1,295 @@
+// Everything that is checked before it is believed: programs when they are created, steps when they are run.
+#include <algorithm>
+
+#include "error.hpp"
+#include "program.hpp"
+
+namespace rl {
+namespace {
+
+constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24;
+constexpr int kMaxCols = 1 << 17;  // keeps every int32 sum of products below 2^31
+
+bool power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
+
+bool aligned(const void *p) { return reinterpret_cast<std::uintptr_t>(p) % 64 == 0; }
+
+}  // namespace
+
+int Program::check_shape(bool uses_cache) const {
+  const rl_shape &s = shape_;
+  if (s.max_rows < 1 || s.max_rows > kMaxRows)
+    return fail("a program for %d rows a step was asked for; use 1 to %d", s.max_rows, kMaxRows);
+  if (!uses_cache) return 0;
+  if (s.kv_heads < 1 || s.heads < s.kv_heads || s.heads % s.kv_heads != 0 || s.heads > 4096)
+    return fail("%d query heads cannot share %d key/value heads; the first must be a multiple of the second",
+                s.heads, s.kv_heads);
+  if (s.head_dim < 8 || s.head_dim > 512 || s.head_dim % 8 != 0)
+    return fail("a head has %d dimensions; expected a multiple of 8 from 8 to 512", s.head_dim);
+  if (!power_of_two(s.page_tokens) || s.page_tokens < 8 || s.page_tokens > kSplit)
+    return fail("a KV page has %d tokens; expected a power of two from 8 to %d", s.page_tokens, kSplit);
+  if (s.layers < 1 || s.pages < 1 || s.layers > 4096 || s.pages > 1 << 24)
+    return fail("the KV cache has %d layers and %d pages; both must be at least 1", s.layers, s.pages);
+  return 0;
+}
+
+int Program::check_buffers() const {
+  for (std::size_t i = 0; i < buffers_.size(); ++i) {
+    const rl_buffer &b = buffers_[i];
+    const bool kind_known = b.kind == RL_FLOAT || b.kind == RL_INT8 || b.kind == RL_INT32;
+    if (!kind_known || b.width < 1 || b.width > kMaxWidth || b.planes < 1 || b.planes > 2 ||
+        (b.planes == 2 && b.kind != RL_INT8))
+      return fail("buffer %zu has kind %d, width %d and %d planes, which is no buffer", i, b.kind, b.width, b.planes);
+    if (b.slot < 0 || static_cast<std::size_t>(b.slot) >= buffers_.size())
+      return fail("buffer %zu lies in slot %d; slots are numbered below the number of buffers, %zu", i, b.slot,
+                  buffers_.size());
+  }
+  return 0;
+}
+
+int Program::check_bands() const {
+  for (std::size_t i = 0; i < bands_.size(); ++i) {
+    const rl_band &b = bands_[i];
+    if (b.bits != 2 && b.bits != 3 && b.bits != 4 && b.bits != 8)
+      return fail("band %zu has %d bits; expected 2, 3, 4 or 8", i, b.bits);
+    if (b.rows < 1 || b.rows > kMaxWidth || b.cols < 1 || b.cols > kMaxCols || b.out_column < 0 ||
+        b.out_column > kMaxWidth)
+      return fail("band %zu has %d rows, %d inputs and output column %d, which is out of range", i, b.rows, b.cols,
+                  b.out_column);
+    if (b.codes == nullptr || b.scale == nullptr || (b.bits < 8 && (b.index == nullptr || b.tables == nullptr)))
+      return fail("band %zu lacks codes, scales, or the index and tables that %d bits need", i, b.bits);
+    if (!aligned(b.codes) || (b.bits < 8 && !aligned(b.index)))
+      return fail("the codes or index of band %zu do not start on 64 bytes; align them", i);
+  }
+  return 0;
+}
+
+namespace {
+
+// The checks that operations share; every method leaves a sentence and returns false.
+struct OpCheck {
+  const rl_op &op;
+  int number;
+  const Array<rl_buffer> &buffers;
+  const Array<rl_band> &bands;
+
+  const rl_buffer *find(const char *what, int buffer) const {
+    if (buffer >= 0 && static_cast<std::size_t>(buffer) < buffers.size())
+      return &buffers[static_cast<std::size_t>(buffer)];
+    fail("operation %d: %s is buffer %d, and the program has %zu", number, what, buffer, buffers.size());
+    return nullptr;
+  }
+  bool is(const char *what, int buffer, int kind, int width, bool exact = false) const {
+    const rl_buffer *b = find(what, buffer);
+    if (b == nullptr) return false;
+    if (b->kind == kind && (exact ? b->width == width : b->width >= width)) return true;
+    fail("operation %d: %s has kind %d and width %d; expected kind %d and width %s%d", number, what, b->kind, b->width,
+         kind, exact ? "" : "at least ", width);
+    return false;
+  }
+  bool quantised(int width) const {
+    return is("the quantised output", op.out[0], RL_INT8, width, true) && is("the scale", op.out[1], RL_FLOAT, 1, true);
+  }
+  bool has_bands(bool same_cols) const {
+    if (op.bands < 1 || op.first_band < 0 || op.first_band > static_cast<int>(bands.size()) - op.bands) {
+      fail("operation %d uses bands %d .. %d, and the program has %zu", number, op.first_band,
+           op.first_band + op.bands - 1, bands.size());
+      return false;
+    }
+    for (int b = 0; same_cols && b < op.bands; ++b)
+      if (band(b).cols != band(0).cols) {
+        fail("operation %d has bands of %d and %d inputs; they must agree", number, band(0).cols, band(b).cols);
+        return false;
+      }
+    return true;
+  }
+  const rl_band &band(int b) const { return bands[static_cast<std::size_t>(op.first_band + b)]; }
+  bool on_all_rows() const {
+    if (op.on_logits == 0) return true;
+    fail("operation %d of kind %d cannot work on the logit rows", number, op.code);
+    return false;
+  }
+};
+
+bool check_linear(const OpCheck &c, int width, int step_width) {
+  const rl_op &op = c.op;
+  if (!c.has_bands(true) || !c.is("the input", op.in[0], RL_INT8, c.band(0).cols, true)) return false;
+  if (op.code == RL_LINEAR_I32) {
+    if (c.find("the input", op.in[0])->planes != 1) {
+      fail("operation %d: raw sums need an input of one plane", c.number);
+      return false;
+    }
+    return c.is("the output", op.out[0], RL_INT32, width);
+  }
+  if (!c.is("the scale", op.in[1], RL_FLOAT, 1, true)) return false;
+  if (op.in[2] != -1 && !c.is("the residual", op.in[2], RL_FLOAT, width)) return false;
+  if (op.out[0] != kStepLogits) return c.is("the output", op.out[0], RL_FLOAT, width);
+  if (op.on_logits == 0 || width != step_width) {
+    fail("operation %d writes %d logits of all rows; step logits are %d of the logit rows", c.number, width,
+         step_width);
+    return false;
+  }
+  return true;
+}
+
+bool check_embed(const OpCheck &c) {
+  if (!c.on_all_rows() || !c.has_bands(true) || !c.is("the output", c.op.out[0], RL_FLOAT, c.band(0).cols, true))
+    return false;
+  int next = 0;
+  for (int b = 0; b < c.op.bands; next += c.band(b).rows, ++b)
+    if (c.band(b).out_column != next) {
+      fail("operation %d: band %d of the embedding starts at token %d; expected %d", c.number, b,
+           c.band(b).out_column, next);
+      return false;
+    }
+  return true;
+}
+
+bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &shape) {
+  return c.on_all_rows() && c.is("the queries", q, RL_INT8, shape.heads * shape.head_dim, true) &&
+         c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
+}
+
+bool check_layer(const OpCheck &c, const rl_shape &shape) {
+  if (c.op.dim[0] >= 0 && c.op.dim[0] < shape.layers) return true;
+  fail("operation %d belongs to layer %d of %d", c.number, c.op.dim[0], shape.layers);
+  return false;
+}
+
+bool check_weight(const OpCheck &c, const float *weight, const char *what) {
+  if (weight != nullptr) return true;
+  fail("operation %d lacks its %s", c.number, what);
+  return false;
+}
+
+}  // namespace
+
+int Program::check_op(int number) {
+  const rl_op &op = ops_[static_cast<std::size_t>(number)];
+  const OpCheck c{op, number, buffers_, bands_};
+  bool good = op.on_logits == 0 || op.on_logits == 1;
+  if (!good) return fail("operation %d has on_logits %d; expected 0 or 1", number, op.on_logits);
+  const auto input_width = [&] {
+    const rl_buffer *b = c.find("the input", op.in[0]);
+    return b == nullptr ? 0 : b->width;
+  };
+  switch (op.code) {
+    case RL_EMBED: good = check_embed(c); break;
+    case RL_NORM_QUANT:
+    case RL_QUANT: {
+      const int width = input_width();
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width);
+      break;
+    }
+    case RL_NORM:
+    case RL_GATHER: {
+      const int width = input_width();
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) &&
+             c.is("the output", op.out[0], RL_FLOAT, width, true);
+      break;
+    }
+    case RL_LINEAR:
+    case RL_LINEAR_I32: {
+      good = c.has_bands(true);
+      if (!good) break;
+      const int width = logits_width(op);
+      if (op.out[0] == kStepLogits && vocab_ == 0) vocab_ = width;
+      good = check_linear(c, width, vocab_);
+      break;
+    }
+    case RL_ROPE_KV: {
+      const int width = (shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim;
+      good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, shape_) &&
+             check_attention_buffers(c, op.out[0], op.out[1], shape_) &&
+             c.find("the queries", op.out[0])->planes == 1 &&
+             check_weight(c, op.weight[0], "rotary frequencies");
+      break;
+    }
+    case RL_ATTENTION:
+      good = check_layer(c, shape_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
+             c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true);
+      break;
+    case RL_SILU_QUANT: {
+      const int width = input_width(), block = op.dim[0];
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width / 2);
+      if (good && (width % 2 != 0 || (block != 0 && (!power_of_two(block) || width / 2 % block != 0))))
+        return fail("operation %d: a Hadamard block of %d does not divide %d channels", number, block, width / 2);
+      break;
+    }
+    case RL_ROTATE: {
+      const int width = input_width(), block = op.dim[0], odd = op.dim[1];
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) &&
+             c.is("the output", op.out[0], RL_FLOAT, width, true) && check_weight(c, op.weight[0], "signs") &&
+             check_weight(c, op.weight[1], "mix");
+      if (good && (!power_of_two(block) || odd < 1 || width % block != 0 || width / block != odd ||
+                   op.in[0] == op.out[0]))
+        return fail("operation %d: a rotation of %d blocks of %d cannot turn %d channels (or works in place)", number,
+                    odd, block, width);
+      break;
+    }
+    default: return fail("operation %d has code %d, which this version does not know", number, op.code);
+  }
+  if (!good) return -1;
+  return 0;
+}
+
+int Program::check_step(const rl_step &step, int first, int last) {
+  bool tokens = false, cache = false;
+  for (int i = first; i < last; ++i) {
+    const int code = ops_[static_cast<std::size_t>(i)].code;
+    tokens |= code == RL_EMBED;
+    cache |= code == RL_ROPE_KV || code == RL_ATTENTION;
+    if ((code == RL_LINEAR && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits) && step.logit_count > 0 &&
+        step.logits == nullptr)
+      return fail("the step wants logits of %d rows but gives no array for them", step.logit_count);
+  }
+  if (step.rows < 1 || step.rows > shape_.max_rows)
+    return fail("the step has %d rows; this program takes 1 to %d", step.rows, shape_.max_rows);
+  if (step.logit_count < 0 || step.logit_count > shape_.max_rows || (step.logit_count > 0 && step.logit_rows == nullptr))
+    return fail("the step wants logits of %d rows; at most %d, with their numbers, can be had", step.logit_count,
+                shape_.max_rows);
+  for (int i = 0; i < step.logit_count; ++i)
+    if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.rows)
+      return fail("logit row %d is row %d of a step of %d rows", i, step.logit_rows[i], step.rows);
+  if (tokens) {
+    if (step.tokens == nullptr) return fail("the step has no tokens");
+    for (int i = first; i < last; ++i) {
+      const rl_op &op = ops_[static_cast<std::size_t>(i)];
+      if (op.code != RL_EMBED) continue;
+      const int vocab = logits_width(op);
+      for (int r = 0; r < step.rows; ++r)
+        if (step.tokens[r] < 0 || step.tokens[r] >= vocab)
+          return fail("row %d is token %d; the model has tokens 0 to %d", r, step.tokens[r], vocab - 1);
+    }
+  }
+  if (!cache) return 0;
+  if (step.positions == nullptr || step.sequences == nullptr || step.block_tables == nullptr)
+    return fail("the step lacks positions, sequences or block tables");
+  if (step.sequences_count < 1 || step.sequences_count > shape_.max_rows || step.table_width < 1)
+    return fail("the step has %d sequences with %d pages each; expected 1 to %d sequences of at least one page",
+                step.sequences_count, step.table_width, shape_.max_rows);
+  std::fill_n(last_position_.data(), step.sequences_count, -1);
+  for (int r = 0; r < step.rows; ++r) {
+    const int s = step.sequences[r], p = step.positions[r];
+    if (s < 0 || s >= step.sequences_count)
+      return fail("row %d belongs to sequence %d of %d", r, s, step.sequences_count);
+    if (p < 0 || p / shape_.page_tokens >= step.table_width)
+      return fail("row %d is at position %d; the block table reaches to %lld", r, p,
+                  static_cast<long long>(step.table_width) * shape_.page_tokens - 1);
+    auto &before = last_position_[static_cast<std::size_t>(s)];
+    if (p <= before) return fail("row %d is at position %d after %d; positions of a sequence must rise", r, p, before);
+    before = p;
+  }
+  for (int s = 0; s < step.sequences_count; ++s) {
+    const int p = last_position_[static_cast<std::size_t>(s)];
+    if (p < 0) continue;
+    const std::int64_t start = static_cast<std::int64_t>(s) * step.table_width;
+    for (int i = 0; i <= p / shape_.page_tokens; ++i)
+      if (step.block_tables[start + i] < 0 || step.block_tables[start + i] >= shape_.pages)
+        return fail("page %d of sequence %d is %d; the pool has pages 0 to %d", i, s, step.block_tables[start + i],
+                    shape_.pages - 1);
+  }
+  return 0;
+}
+
+}  // namespace rl
