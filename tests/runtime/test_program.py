@@ -62,6 +62,11 @@ def test_bands_are_views_of_the_file(artifact_path: Path_) -> None:
             np.testing.assert_array_equal(codes, whole[first : first + view.rows])
 
 
+def test_layers_share_their_rotary_frequencies(artifact_path: Path_) -> None:
+    plan = build_program(open_artifact(artifact_path("plain")))
+    assert len({id(op.weight[0]) for op in plan.ops if op.code is OpCode.ROPE_KV}) == 1
+
+
 def test_layers_share_their_buffers(artifact_path: Path_) -> None:
     """The arena does not grow with depth, and holds less than all buffers side by side."""
     plan = build_program(open_artifact(artifact_path("rotated-tied")))

@@ -114,7 +114,12 @@ class _Builder:
     ops: list[Op] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
+    frequencies: Float32 = field(init=False)
     _numbers: dict[tuple[str, int, int], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # One array for all layers: the core computes the angles of a step once for each.
+        self.frequencies = inverse_frequencies(self.config)
 
     @property
     def config(self) -> ModelConfig:
@@ -135,7 +140,7 @@ class _Builder:
         self._normed_linears(x, columns, qkv)
         q8, sq = self._int8("q8", query, 1), self._floats("q8.scale", c.heads)
         gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
-        weight = (inverse_frequencies(c), *gains)
+        weight = (self.frequencies, *gains)
         self.ops.append(
             Op(OpCode.ROPE_KV, (qkv,), (q8, sq), dim=(layer,), real=(c.norm_eps,), weight=weight)
         )
