@@ -296,9 +296,9 @@ class Program:
         kernel: str = "auto",
     ) -> None:
         """Raises NativeError with the core's sentence when anything does not fit together."""
+        self._handle: int | None = None
         if kernel not in KERNELS:
             raise NativeError(f"there is no kernel {kernel!r}; choose one of {', '.join(KERNELS)}")
-        self._handle: int | None = None
         self._lib = library()
         self._kept = (tuple(ops), tuple(bands))  # the core reads these arrays in place
         self.buffers = tuple(buffers)
