@@ -1,0 +1,103 @@
+"""Builds one wheel per processor into dist/ and refuses any whose core needs a glibc newer than 2.28.
+
+Usage: python tools/wheel.py [--out DIR] PROCESSOR... (x86_64 or aarch64); run from the root of the repository.
+"""
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+LIBRARY = "rockledge/librockledge.so"
+GLIBC = (2, 28)
+# What the manylinux_2_28 policy promises on every machine, of the libraries a C++ core could want.
+PROMISED = {
+    "libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1",
+    "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1",
+}  # fmt: skip
+PREFIX = {"x86_64": "x86_64-linux-gnu-", "aarch64": "aarch64-linux-gnu-"}
+
+
+def tool(name: str, processor: str) -> str:
+    """The compiler or binutils program `name` for `processor`: the plain one at home, else the cross one."""
+    found = shutil.which(name if platform.machine() == processor else PREFIX[processor] + name)
+    if found is None:
+        raise SystemExit(
+            f"{PREFIX[processor]}{name} is missing: install g++-{processor.replace('_', '-')}-linux-gnu to build "
+            f"the {processor} wheel"
+        )
+    return found
+
+
+def build(processor: str, out: Path) -> Path:
+    """Builds the wheel of one processor and returns its path; the tag is checked by `check`, not here."""
+    tag = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{processor}"
+    environment = dict(os.environ)
+    if platform.machine() != processor:
+        environment["CMAKE_ARGS"] = " ".join(
+            [
+                "-DCMAKE_SYSTEM_NAME=Linux",
+                f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
+                f"-DCMAKE_CXX_COMPILER={tool('g++', processor)}",
+            ]
+        )
+    # scikit-build-core looks for CMake and Ninja on the path; the environment's own come first.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [
+        sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps",
+        "--no-build-isolation", "-C", f"wheel.tags={tag}", "-C", f"build-dir=build/wheel/{processor}",
+        "-w", str(out), ".",
+    ]  # fmt: skip
+    subprocess.run(command, env=environment, check=True)
+    (wheel,) = out.glob(f"rockledge-*-{tag}.whl")
+    return wheel
+
+
+def check(wheel: Path, processor: str) -> list[str]:
+    """What keeps the wheel's core from loading wherever its tag promises; empty when nothing does."""
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".so")]
+            if names != [LIBRARY]:
+                return [f"the wheel holds {names or 'no library'}, expected {LIBRARY}"]
+            library = archive.extract(LIBRARY, folder)
+        dump = [tool("objdump", processor), "-p", "-T", library]
+        text = subprocess.run(dump, check=True, capture_output=True, text=True).stdout
+    wrong = [
+        f"it needs {name}"
+        for name in re.findall(r"^\s+NEEDED\s+(\S+)", text, re.MULTILINE)
+        if name not in PROMISED
+    ]
+    for version, symbol in re.findall(r"\*UND\*\s.*\(?GLIBC_([\d.]+)\)?\s+(\S+)$", text, re.MULTILINE):
+        if tuple(int(part) for part in version.split(".")[:2]) > GLIBC:
+            wrong.append(f"it needs {symbol} of glibc {version}")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("processors", nargs="+", choices=sorted(PREFIX), metavar="PROCESSOR")
+    parser.add_argument("--out", type=Path, default=Path("dist"))
+    arguments = parser.parse_args()
+    for processor in arguments.processors:
+        print(f"building the {processor} wheel", flush=True)
+        for old in arguments.out.glob(f"rockledge-*_{processor}.whl"):
+            old.unlink()
+        wheel = build(processor, arguments.out)
+        wrong = check(wheel, processor)
+        if wrong:
+            wheel.unlink()
+            print(f"{wheel.name} would not load on glibc {GLIBC[0]}.{GLIBC[1]}: {'; '.join(wrong)}", file=sys.stderr)
+            return 1
+        print(f"{wheel} ({wheel.stat().st_size / 1e6:.2f} MB)", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
