@@ -144,9 +144,7 @@ class Serving:
         assert not self._thread.is_alive()
 
 
-@pytest.fixture
-def serving() -> Iterator[Callable[..., str]]:
-    """Starts servers: `serving(engine, queue_limit=2)` gives the base URL; all end with the test."""
+def _servers() -> Iterator[Callable[..., str]]:
     servers: list[Serving] = []
 
     def start(engine: Any, **options: Any) -> str:
@@ -156,6 +154,18 @@ def serving() -> Iterator[Callable[..., str]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., str]]:
+    """Starts servers: `serving(engine, queue_limit=2)` gives the base URL; all end with the test."""
+    yield from _servers()
+
+
+@pytest.fixture(scope="module")
+def start_server() -> Iterator[Callable[..., str]]:
+    """As `serving`, for a whole file of tests."""
+    yield from _servers()
 
 
 @pytest.fixture(scope="session")

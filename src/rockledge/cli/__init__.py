@@ -1,0 +1,1 @@
+"""The `rockledge` command: one file a command, it wires the other parts and holds no logic."""

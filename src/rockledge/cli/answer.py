@@ -1,0 +1,82 @@
+"""One streamed answer on the terminal, and how fast it came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rockledge.runtime.engine import Engine
+    from rockledge.runtime.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer: text, why it ended ("stop" or "length"), token counts and speeds."""
+
+    text: str
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
+    prefill_tok_s: float
+    decode_tok_s: float
+
+    def body(self) -> dict[str, Any]:
+        """The keys of `--json`."""
+        return {
+            "text": self.text,
+            "finish_reason": self.finish,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "prefill_tok_s": round(self.prefill_tok_s, 2),
+            "decode_tok_s": round(self.decode_tok_s, 2),
+        }
+
+    def speed(self) -> str:
+        """One line for people."""
+        return (
+            f"[{self.prompt_tokens} tokens read at {self.prefill_tok_s:.0f} tok/s, "
+            f"{self.completion_tokens} written at {self.decode_tok_s:.1f} tok/s]"
+        )
+
+
+def stream_answer(
+    engine: Engine,
+    prompt: Sequence[int],
+    terminal: Terminal,
+    *,
+    max_tokens: int,
+    sampling: Sampling,
+    stop: Sequence[str] = (),
+) -> Answer:
+    """Generates from `prompt` (token ids) and shows the text as it comes.
+
+    Raises:
+        ContextError: the prompt does not fit.
+    """
+    text, finish, tokens = "", "length", 0
+    room = max(engine.context - len(prompt), 1)
+    for piece in engine.generate(prompt, max_tokens=min(max_tokens, room), sampling=sampling, stop=stop):
+        terminal.say(piece.text, end="")
+        text += piece.text
+        tokens += len(piece.ids)
+        finish = piece.finish or finish
+    terminal.say()
+    stats = engine.stats
+    return Answer(
+        text=text,
+        finish=finish,
+        prompt_tokens=len(prompt),
+        completion_tokens=tokens,
+        prefill_tok_s=stats.prefill_tok_s,
+        decode_tok_s=stats.decode_tok_s,
+    )
+
+
+def chat_ids(engine: Engine, messages: Sequence[dict[str, str]]) -> list[int]:
+    """The token ids of a conversation that the model answers next; `engine.chat` must be there."""
+    assert engine.chat is not None
+    return engine.tokenizer.encode(engine.chat.render(list(messages)), bos=False)

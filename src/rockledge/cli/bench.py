@@ -1,0 +1,85 @@
+"""`rockledge bench`: how fast an artifact reads and writes on this machine, and in how much memory."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.sizes import megabytes
+from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
+
+if TYPE_CHECKING:
+    from rockledge.runtime.engine import Engine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `bench`."""
+    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize or synth")
+    parser.add_argument("--prompt", type=whole(1), default=128, metavar="N", help="tokens to read (128)")
+    parser.add_argument("--generate", type=whole(2), default=64, metavar="N", help="tokens to write (64)")
+    parser.add_argument("--repeat", type=whole(1), default=3, metavar="N", help="runs; the median counts (3)")
+    add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Reads random prompts and writes as long as asked, whatever comes out."""
+    start = time.perf_counter()
+    with load_engine(args) as engine:
+        load_s = time.perf_counter() - start
+        if args.prompt + args.generate > engine.context:
+            raise UsageError(
+                f"{args.prompt} + {args.generate} tokens do not fit in the context of {engine.context}; "
+                "ask for fewer or for a larger --ctx"
+            )
+        prefill, decode = [], []
+        with terminal.progress() as advance:
+            _once(engine, args.prompt, 8, seed=0)  # maps the weights in, and is not counted
+            for run_number in range(1, args.repeat + 1):
+                speeds = _once(engine, args.prompt, args.generate, seed=run_number)
+                prefill.append(speeds[0])
+                decode.append(speeds[1])
+                advance("measuring", run_number, args.repeat)
+        result = {
+            "model": engine.name,
+            "kernel": engine.kernel,
+            "threads": engine.threads,
+            "context_tokens": engine.context,
+            "load_s": round(load_s, 3),
+            "prompt_tokens": args.prompt,
+            "prefill_tok_s": round(statistics.median(prefill), 2),
+            "prefill_tok_s_runs": [round(speed, 2) for speed in prefill],
+            "generated_tokens": args.generate,
+            "decode_tok_s": round(statistics.median(decode), 2),
+            "decode_tok_s_runs": [round(speed, 2) for speed in decode],
+            "weights_mb": megabytes(engine.artifact.tensor_bytes),
+            "bits_per_weight": round(engine.artifact.bits_per_weight, 4),
+            "peak_rss_mb": megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+        }
+    terminal.say(f"prefill  {result['prefill_tok_s']:8.1f} tok/s  ({args.prompt} tokens)")
+    terminal.say(f"decode   {result['decode_tok_s']:8.1f} tok/s  ({args.generate} tokens)")
+    terminal.say(
+        f"memory   {result['peak_rss_mb']:8.1f} MB at most, {result['weights_mb']:.1f} MB of it weights"
+    )
+    terminal.say(f"loading  {result['load_s']:8.2f} s")
+    return result
+
+
+def _once(engine: Engine, prompt_tokens: int, generated: int, seed: int) -> tuple[float, float]:
+    """Prefill and decode speed of one run over its own random prompt, so that no cache can help."""
+    from rockledge.runtime.sampling import Sampling
+
+    numbers = random.Random(seed)
+    prompt = [numbers.randrange(engine.config.vocab) for _ in range(prompt_tokens)]
+    for _ in engine.generate(prompt, max_tokens=generated, sampling=Sampling(), ignore_eos=True):
+        pass
+    return engine.stats.prefill_tok_s, engine.stats.decode_tok_s
+
+
+COMMAND = Command("bench", "measure speed and memory", add_arguments, run)

@@ -1,0 +1,80 @@
+"""`rockledge chat`: a conversation in the terminal, or a script of user messages on stdin."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.answer import chat_ids, stream_answer
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import (
+    add_engine_arguments,
+    add_sampling_arguments,
+    load_engine,
+    sampling,
+)
+from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
+
+if TYPE_CHECKING:
+    from rockledge.runtime.engine import Engine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `chat`."""
+    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    add_engine_arguments(parser)
+    add_sampling_arguments(parser, max_tokens=1024)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Answers line by line with the whole conversation before it, until /exit or the end of the input."""
+    messages = [{"role": "system", "content": args.system}] if args.system else []
+    turns = []
+    with load_engine(args) as engine:
+        if engine.chat is None:
+            raise UsageError(
+                f"{args.artifact} has no chat template; use: rockledge run {args.artifact} PROMPT --raw"
+            )
+        if sys.stdin.isatty():
+            terminal.note("Type a message; /exit or Ctrl-D ends the conversation.")
+        for line in _lines():
+            messages.append({"role": "user", "content": line})
+            prompt = _fitting_prompt(engine, messages, terminal)
+            answer = stream_answer(
+                engine, prompt, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
+            )
+            messages.append({"role": "assistant", "content": answer.text})
+            turns.append(answer.body())
+            terminal.note(answer.speed())
+    return {"messages": messages, "turns": turns}
+
+
+def _lines() -> Iterator[str]:
+    """User messages: non-empty lines up to /exit."""
+    while True:
+        try:
+            line = input("> ") if sys.stdin.isatty() else input()
+        except EOFError:
+            return
+        if line.strip() == "/exit":
+            return
+        if line.strip():
+            yield line
+
+
+def _fitting_prompt(engine: Engine, messages: list[dict[str, str]], terminal: Terminal) -> list[int]:
+    """The prompt of the conversation; forgets the oldest exchanges until it fits."""
+    first = 1 if messages[0]["role"] == "system" else 0
+    prompt = chat_ids(engine, messages)
+    while len(prompt) >= engine.context and len(messages) - first > 2:
+        terminal.note("[the conversation is longer than the context: its oldest exchange is forgotten]")
+        del messages[first : first + 2]
+        prompt = chat_ids(engine, messages)
+    return prompt
+
+
+COMMAND = Command("chat", "talk with a model", add_arguments, run)

@@ -1,0 +1,83 @@
+"""The flags that commands with an engine share, and the engine they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rockledge.cli.sizes import parse_size
+from rockledge.errors import UsageError
+
+if TYPE_CHECKING:
+    from rockledge.runtime.engine import Engine
+    from rockledge.runtime.sampling import Sampling
+
+KERNELS = ("auto", "portable", "avx2", "neon")
+
+
+def size(text: str) -> int:
+    """An argument that is a size in bytes."""
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """An argument that is a whole number of at least `low`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {low}")
+        return value
+
+    return parse
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the engine runs."""
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
+    parser.add_argument("--ctx", type=whole(1), metavar="TOKENS", help="context to make room for")
+    parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory to use, such as 6G")
+    parser.add_argument("--kernel", choices=KERNELS, default="auto", help="kernels to use (default: auto)")
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    """How tokens are drawn; without any of these the most probable token is taken."""
+    parser.add_argument("--max-tokens", type=whole(1), default=max_tokens, metavar="N", help="longest answer")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
+    parser.add_argument("--top-k", type=whole(0), default=0, help="keep the K most probable tokens (0: all)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="keep the best tokens up to this mass")
+    parser.add_argument("--min-p", type=float, default=0.0, help="drop tokens below this share of the best")
+    parser.add_argument("--seed", type=int, help="makes sampling repeatable")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """The sampling that the flags ask for."""
+    from rockledge.runtime.sampling import Sampling
+
+    return Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.seed)
+
+
+@contextmanager
+def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
+    """The engine of `args.artifact` with the flags of `add_engine_arguments`; closed at the end.
+
+    Its log (on stderr) says which kernel was chosen and why, and what the memory is used for.
+    """
+    from rockledge.runtime.engine import Engine
+
+    engine = Engine.load(
+        args.artifact, threads=args.threads, ctx=args.ctx, memory=args.memory, kernel=args.kernel
+    )
+    try:
+        yield engine
+    finally:
+        engine.close()

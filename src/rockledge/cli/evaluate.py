@@ -1,0 +1,97 @@
+"""`rockledge eval`: what compression cost, against the float model on the same text."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
+
+if TYPE_CHECKING:
+    from rockledge.eval.divergence import DivergenceReport
+    from rockledge.model.checkpoint import Checkpoint
+    from rockledge.runtime.engine import Engine
+
+WINDOW = 512  # tokens; as llama.cpp's perplexity tool has it, so that numbers compare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `eval`."""
+    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    parser.add_argument("--reference", required=True, metavar="MODEL", help="checkpoint it was made from")
+    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text that was not calibrated on")
+    parser.add_argument("--window", type=whole(4), default=WINDOW, metavar="N", help="tokens a window (512)")
+    parser.add_argument(
+        "--windows", type=whole(1), metavar="N", help="at most so many (default: the whole text)"
+    )
+    add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Scores the second half of every window of the text with both models."""
+    from rockledge.model.checkpoint import open_checkpoint
+
+    try:
+        text = Path(args.text).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{args.text} is not UTF-8 text; convert it or choose another text") from None
+    checkpoint = open_checkpoint(args.reference)
+    with load_engine(args) as engine:
+        report = compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows)
+    for line in lines(report):
+        terminal.say(line)
+    return {
+        "artifact": args.artifact,
+        "reference": args.reference,
+        "reference_stored": checkpoint.stored,
+        "text": args.text,
+        **asdict(report),
+    }
+
+
+def compare(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    text: str,
+    terminal: Terminal,
+    *,
+    window: int = WINDOW,
+    windows: int | None = None,
+) -> DivergenceReport:
+    """Divergence of the engine from the float model on the first windows of `text`."""
+    from rockledge.eval.divergence import divergence
+    from rockledge.eval.windows import cut_windows
+    from rockledge.quantize.reference_logits import ReferenceLogits
+
+    tokens = engine.tokenizer.encode(text, bos=False)
+    with terminal.progress() as advance:
+        reference = ReferenceLogits(
+            checkpoint,
+            cut_windows(tokens, window, windows),
+            progress=lambda done, total: advance("float model, blocks", done, total),
+        )
+        return divergence(
+            reference,
+            engine.logits,
+            tokens,
+            window=window,
+            limit=windows,
+            progress=lambda done, total: advance("compressed model, windows", done, total),
+        )
+
+
+def lines(report: DivergenceReport) -> list[str]:
+    """The report for people."""
+    return [
+        f"perplexity      {report.perplexity:.3f} (float model {report.reference_perplexity:.3f})",
+        f"KL divergence   {report.kl_mean_nats:.5f} nats a token (std. error {report.kl_mean_se_nats:.4f})",
+        f"same top token  {100 * report.top1_agreement:.1f}% of {report.scored_tokens} positions",
+    ]
+
+
+COMMAND = Command("eval", "measure what compression cost", add_arguments, run)

@@ -1,0 +1,131 @@
+"""The `rockledge` program: finds the command, runs it, and turns its end into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rockledge.cli import bench, chat, demo, evaluate, inspect, quantize, run, serve, synth
+from rockledge.cli.command import Command
+from rockledge.cli.terminal import Terminal
+from rockledge.errors import RockledgeError, UsageError
+
+COMMANDS: tuple[Command, ...] = (
+    demo.COMMAND,
+    inspect.COMMAND,
+    quantize.COMMAND,
+    evaluate.COMMAND,
+    run.COMMAND,
+    chat.COMMAND,
+    serve.COMMAND,
+    bench.COMMAND,
+    synth.COMMAND,
+)
+
+# Which extra of the package brings a module that only some commands need.
+EXTRAS = {
+    "quantize": ("torch", "scipy", "gguf", "huggingface_hub", "matplotlib"),
+    "serve": ("fastapi", "starlette", "uvicorn"),
+}
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves bad usage to `main`, which answers in the form that was asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="rockledge",
+        description="Compress Llama-family models with a measured loss, and run them on small boards.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.add_arguments(sub)
+        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        sub.set_defaults(chosen=command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns 0 (done), 1 (failed), 2 (bad usage) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    terminal = Terminal(as_json="--json" in arguments)
+    with _log_to_stderr():
+        return _run(arguments, terminal)
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """What the parts log (the kernel chosen, say) is shown while a command runs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("rockledge").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _run(arguments: list[str], terminal: Terminal) -> int:
+    try:
+        args = build_parser().parse_args(arguments)
+        command: Command = args.chosen
+        with terminal.quiet_stdout():
+            result = command.run(args, terminal)
+        if not command.prints_itself:
+            terminal.result(result)
+        return 0
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        terminal.note("\nrockledge: interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left: say nothing more, not even while exiting
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except RockledgeError as error:
+        return _failed(terminal, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        return _failed(terminal, _missing_sentence(error), EXIT_FAILED)
+    except OSError as error:
+        return _failed(terminal, _os_sentence(error), EXIT_FAILED)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return _failed(terminal, f"unexpected failure ({what}); ROCKLEDGE_DEBUG=1 shows where", EXIT_FAILED)
+
+
+def _missing_sentence(error: ModuleNotFoundError) -> str:
+    extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)
+    hint = f"pip install 'rockledge[{extra}]'" if extra else f"pip install {error.name}"
+    return f"this command needs the Python package {error.name}, which is not installed; run: {hint}"
+
+
+def _os_sentence(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space left on the device; free some or choose another place for the output"
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
+
+
+def _failed(terminal: Terminal, sentence: str, code: int) -> int:
+    if os.environ.get("ROCKLEDGE_DEBUG") == "1":
+        traceback.print_exc()
+    terminal.note(f"rockledge: {sentence}")
+    terminal.result({"error": sentence, "exit_code": code})
+    return code

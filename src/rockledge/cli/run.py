@@ -1,0 +1,48 @@
+"""`rockledge run`: one prompt, one answer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from rockledge.cli.answer import chat_ids, stream_answer
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import (
+    add_engine_arguments,
+    add_sampling_arguments,
+    load_engine,
+    sampling,
+)
+from rockledge.cli.terminal import Terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `run`."""
+    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    parser.add_argument("prompt", metavar="PROMPT", help="what to answer; - reads it from stdin")
+    parser.add_argument("--system", metavar="TEXT", help="system message in front of the prompt")
+    parser.add_argument(
+        "--raw", action="store_true", help="continue the text instead of answering it as a chat message"
+    )
+    add_engine_arguments(parser)
+    add_sampling_arguments(parser, max_tokens=256)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Answers a chat message, or continues the text with `--raw` or where the model has no chat template."""
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    with load_engine(args) as engine:
+        if args.raw or engine.chat is None:
+            ids = engine.tokenizer.encode(prompt, bos=True)
+        else:
+            system = [{"role": "system", "content": args.system}] if args.system else []
+            ids = chat_ids(engine, [*system, {"role": "user", "content": prompt}])
+        answer = stream_answer(
+            engine, ids, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
+        )
+    terminal.note(answer.speed())
+    return answer.body()
+
+
+COMMAND = Command("run", "answer one prompt", add_arguments, run)

@@ -1,0 +1,51 @@
+"""`rockledge serve`: the OpenAI-compatible HTTP server."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+from typing import Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.terminal import Terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `serve`."""
+    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: local)")
+    parser.add_argument("--port", type=whole(0), default=8000, help="port (default 8000; 0 takes a free one)")
+    parser.add_argument("--queue", type=whole(1), default=64, metavar="N", help="most requests at once")
+    add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Serves until interrupted; prints the address as soon as requests are taken."""
+    from rockledge.artifact import open_artifact
+    from rockledge.serve.app import create_app
+    from rockledge.serve.server import run_server
+
+    logging.getLogger("uvicorn").setLevel(logging.INFO)
+    with load_engine(args) as engine:
+        app = create_app(engine, queue_limit=args.queue, verify=lambda: open_artifact(args.artifact).verify())
+
+        def ready(url: str) -> None:
+            terminal.say(f"{engine.name} answers at {url}/v1 (Ctrl-C ends it)")
+            if not _loopback(args.host):
+                terminal.note("Anyone who reaches this address can use it: there is no authentication.")
+            terminal.result({"url": url, "model": engine.name, "context": engine.context})
+
+        run_server(app, args.host, args.port, ready)
+    return {}
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+COMMAND = Command("serve", "answer over HTTP as the OpenAI API does", add_arguments, run, prints_itself=True)

@@ -1,0 +1,72 @@
+"""Where words go: answers to stdout, notes and progress to stderr, `--json` one object on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+Advance = Callable[[str, int, int], None]  # stage, steps done, steps in all
+
+
+class Terminal:
+    """One run of a command as its user sees it."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._stdout: TextIO = sys.stdout
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str = "", end: str = "\n") -> None:
+        """Part of the answer, for people: stdout, or nothing with `--json`."""
+        if not self.as_json:
+            print(text, end=end, file=self._stdout, flush=True)
+
+    def note(self, text: str) -> None:
+        """What is going on, for people: stderr, always."""
+        print(text, file=sys.stderr, flush=True)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """The one object of `--json`."""
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False), file=self._stdout, flush=True)
+
+    @contextmanager
+    def quiet_stdout(self) -> Iterator[None]:
+        """With `--json`, sends whatever else is printed (by libraries, say) to stderr."""
+        if self.as_json:
+            with redirect_stdout(sys.stderr):
+                yield
+        else:
+            yield
+
+    @contextmanager
+    def progress(self) -> Iterator[Advance]:
+        """A progress bar a stage on stderr; the callable it gives takes (stage, done, total)."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console) as bars:
+            tasks: dict[str, Any] = {}
+
+            def advance(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=total)
+                bars.update(tasks[stage], completed=done, total=total)
+
+            yield advance
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first to the left and the others to the right, under their names."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    )

@@ -1,0 +1,72 @@
+"""`rockledge chat` with a script on stdin."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rockledge.model.chat import ChatTemplate
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def talk(rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`talk("line\\nline\\n", flags...)`."""
+
+    def run(script: str, *flags: object) -> Any:
+        monkeypatch.setattr("sys.stdin", io.StringIO(script))
+        return rockledge("chat", artifact, "--max-tokens", 6, *flags)
+
+    return run
+
+
+def test_a_conversation_keeps_its_history_and_ends_at_exit(talk: Run) -> None:
+    body = talk("Hello\n\n  \nAnd then?\n/exit\nnever read\n", "--system", "Be brief.", "--json").json
+    assert [message["role"] for message in body["messages"]] == ["system", *["user", "assistant"] * 2]
+    assert [message["content"] for message in body["messages"]][::2] == ["Be brief.", *_answers(body)]
+    assert [message["content"] for message in body["messages"]][1::2] == ["Hello", "And then?"]
+    first, second = body["turns"]
+    assert second["prompt_tokens"] > first["prompt_tokens"] + len("And then?")
+
+
+def _answers(body: Any) -> list[str]:
+    return [turn["text"] for turn in body["turns"]]
+
+
+def test_the_end_of_the_input_ends_the_conversation(talk: Run) -> None:
+    done = talk("Hello\nAgain")
+    assert done.code == 0
+    body = talk("Hello\nAgain", "--json").json
+    assert done.out == "".join(f"{text}\n" for text in _answers(body))
+    assert talk("").code == 0
+
+
+def test_a_long_conversation_forgets_its_beginning_but_not_the_system_message(talk: Run) -> None:
+    lines = "".join(f"message {number} {'x' * 60}\n" for number in range(8))
+    done = talk(lines, "--system", "Be brief.", "--ctx", 300, "--json")
+    assert done.code == 0
+    assert "forgotten" in done.err
+    contents = [message["content"] for message in done.json["messages"]]
+    assert contents[0] == "Be brief."
+    assert not any("message 0" in content for content in contents)
+    assert any("message 7" in content for content in contents)
+    assert len(done.json["turns"]) == 8
+
+
+def test_a_message_longer_than_the_context_is_refused(talk: Run) -> None:
+    done = talk("x" * 700)
+    assert done.code == 1
+    assert "context" in done.err
+
+
+def test_a_model_without_a_template_points_to_run(
+    rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChatTemplate, "from_files", classmethod(lambda cls, files: None))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    done = rockledge("chat", artifact)
+    assert done.code == 2
+    assert "rockledge run" in done.err

@@ -1,0 +1,58 @@
+"""`rockledge eval`: the wiring of engine, float reference and text."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text of some windows of a toy model."""
+    path = tmp_path / "text.txt"
+    path.write_text("The quick brown fox jumps over the lazy dog. " * 8)
+    return path
+
+
+def test_two_unrelated_models_diverge(rockledge: Run, artifact: Path, checkpoint: Path, text: Path) -> None:
+    done = rockledge(
+        *(
+            "eval",
+            artifact,
+            "--reference",
+            checkpoint,
+            "--text",
+            text,
+            "--window",
+            64,
+            "--windows",
+            3,
+            "--json",
+        )
+    )
+    assert done.code == 0
+    body = done.json
+    assert (body["windows"], body["window_tokens"], body["scored_tokens"]) == (3, 64, 3 * 31)
+    assert body["kl_mean_nats"] > 0.5
+    assert body["reference_perplexity"] == pytest.approx(300, rel=0.5)  # random weights know nothing
+    assert body["reference_stored"] == "safetensors, bfloat16"
+    people = rockledge("eval", artifact, "--reference", checkpoint, "--text", text, "--window", 64)
+    assert "KL divergence" in people.out
+
+
+def test_mistakes_are_one_sentence(rockledge: Run, artifact: Path, checkpoint: Path, text: Path) -> None:
+    binary = text.with_name("binary")
+    binary.write_bytes(b"\xff\xfe\x00")
+    for file, code in ((text.with_name("missing"), 1), (binary, 2)):
+        done = rockledge("eval", artifact, "--reference", checkpoint, "--text", file)
+        assert done.code == code
+        assert file.name in done.err
+    short = rockledge("eval", artifact, "--reference", checkpoint, "--text", text)
+    assert short.code == 2
+    assert "longer text" in short.err
+    swapped = rockledge("eval", artifact, "--reference", artifact, "--text", text, "--window", 64)
+    assert swapped.code == 1
+    assert len(swapped.err.splitlines()[-1]) > 20

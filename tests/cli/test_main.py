@@ -1,0 +1,138 @@
+"""Exit codes, errors and output discipline, whatever the command."""
+
+import argparse
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rockledge.cli import main as main_module
+from rockledge.cli.command import Command
+from rockledge.cli.terminal import Terminal
+from rockledge.errors import ArtifactError, UsageError
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], dict[str, Any]]], None]:
+    """Replaces all commands by one named `try` that does what the test wants."""
+
+    def install(action: Callable[[], dict[str, Any]]) -> None:
+        def add_arguments(parser: argparse.ArgumentParser) -> None:
+            parser.add_argument("--count", type=int)
+
+        def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+            terminal.say("said to people")
+            print("printed by a library")
+            return action()
+
+        monkeypatch.setattr(main_module, "COMMANDS", (Command("try", "a test", add_arguments, run),))
+
+    return install
+
+
+def failing(error: BaseException) -> Callable[[], dict[str, Any]]:
+    def action() -> dict[str, Any]:
+        raise error
+
+    return action
+
+
+def test_success_is_zero_and_json_is_alone_on_stdout(command: Run, rockledge: Run) -> None:
+    command(lambda: {"speed_tok_s": 1.5})
+    done = rockledge("try", "--json")
+    assert done.code == 0
+    assert done.json == {"speed_tok_s": 1.5}
+    assert "printed by a library" in done.err
+    assert "said to people" in rockledge("try").out
+
+
+@pytest.mark.parametrize(
+    "error, code, sentence",
+    [
+        (ArtifactError("tensor x is damaged; get it again"), 1, "tensor x is damaged; get it again"),
+        (UsageError("no such shape"), 2, "no such shape"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.txt"), 1, "a.txt: No such file"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "rockledge[quantize]"),
+        (ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn"), 1, "rockledge[serve]"),
+        (ModuleNotFoundError("No module named 'odd'", name="odd"), 1, "pip install odd"),
+        (ZeroDivisionError("division by zero"), 1, "ROCKLEDGE_DEBUG=1"),
+    ],
+)
+def test_a_failure_is_one_sentence_in_both_forms(
+    command: Run, rockledge: Run, error: Exception, code: int, sentence: str
+) -> None:
+    command(failing(error))
+    for_people, for_programs = rockledge("try"), rockledge("try", "--json")
+    assert for_people.code == for_programs.code == code
+    assert sentence in for_people.err
+    assert "Traceback" not in for_people.err
+    assert len(for_people.err.splitlines()) == 1
+    assert for_programs.json["exit_code"] == code
+    assert sentence in for_programs.json["error"]
+
+
+def test_debug_shows_the_traceback(command: Run, rockledge: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROCKLEDGE_DEBUG", "1")
+    command(failing(ArtifactError("broken")))
+    assert "Traceback" in rockledge("try").err
+
+
+def test_ctrl_c_is_130(command: Run, rockledge: Run) -> None:
+    command(failing(KeyboardInterrupt()))
+    done = rockledge("try")
+    assert done.code == 130
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("try", "--nonsense"), ("try", "--count", "many"), ("try", "extra")]
+)
+def test_bad_usage_is_2_and_points_to_help(command: Run, rockledge: Run, arguments: tuple[str, ...]) -> None:
+    command(dict)
+    done = rockledge(*arguments)
+    assert done.code == 2
+    assert "--help" in done.err
+    assert rockledge(*arguments, "--json").json["exit_code"] == 2
+
+
+def test_help_names_every_command(rockledge: Run) -> None:
+    done = rockledge("--help")
+    assert done.code == 0
+    for name in ("demo", "inspect", "quantize", "eval", "run", "chat", "serve", "bench", "synth"):
+        assert name in done.out
+        assert rockledge(name, "--help").code == 0
+
+
+def test_the_program_runs_as_a_module_and_survives_a_closed_pipe() -> None:
+    program = [sys.executable, "-m", "rockledge"]
+    done = subprocess.run(
+        [*program, "inspect", "nowhere", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["exit_code"] == 1
+    closed = subprocess.run(
+        f"{' '.join(program)} inspect nowhere --json 2>/dev/null | true; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert closed.stdout.strip() == "1"
+    assert closed.stderr == ""
+
+
+def test_help_needs_no_heavy_package() -> None:
+    code = (
+        "import sys; from rockledge.cli.main import main; main(['--help']); "
+        "print([m for m in ('torch', 'scipy', 'fastapi', 'numpy', 'tokenizers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

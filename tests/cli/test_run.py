@@ -1,0 +1,99 @@
+"""`rockledge run` on a toy model."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.sampling import Sampling
+
+Run = Callable[..., Any]
+
+
+def test_the_answer_is_the_engines(rockledge: Run, artifact: Path) -> None:
+    done = rockledge("run", artifact, "Hello", "--max-tokens", 9, "--system", "Be brief.", "--json")
+    assert done.code == 0
+    with Engine.load(artifact) as engine:
+        assert engine.chat is not None
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+        prompt = engine.tokenizer.encode(engine.chat.render(messages), bos=False)
+        pieces = list(engine.generate(prompt, max_tokens=9, sampling=Sampling()))
+    assert done.json["text"] == "".join(piece.text for piece in pieces)
+    assert done.json["finish_reason"] == pieces[-1].finish
+    assert done.json["prompt_tokens"] == len(prompt)
+    assert done.json["decode_tok_s"] > 0
+
+
+def test_people_see_text_on_stdout_and_the_rest_on_stderr(rockledge: Run, artifact: Path) -> None:
+    text = rockledge("run", artifact, "Hello", "--max-tokens", 9, "--json").json["text"]
+    done = rockledge("run", artifact, "Hello", "--max-tokens", 9)
+    assert done.out == text + "\n"
+    assert "kernel" in done.err
+    assert "tok/s" in done.err
+
+
+def test_raw_continues_the_text(rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = rockledge("run", artifact, "Hello", "--raw", "--max-tokens", 4, "--json").json
+    assert raw["prompt_tokens"] == len("Hello")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
+    assert rockledge("run", artifact, "-", "--raw", "--max-tokens", 4, "--json").json["text"] == raw["text"]
+
+
+def test_flags_reach_the_engine(rockledge: Run, artifact: Path) -> None:
+    flags = (
+        "--temperature",
+        1.3,
+        "--top-k",
+        50,
+        "--top-p",
+        0.99,
+        "--min-p",
+        0.0001,
+        "--max-tokens",
+        20,
+        "--raw",
+    )
+    texts = [
+        rockledge("run", artifact, "Hi", *flags, "--seed", seed, "--json").json["text"] for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    stop = texts[0][10]
+    stopped = rockledge("run", artifact, "Hi", *flags, "--seed", 1, "--stop", stop, "--json").json
+    assert stopped["text"] == texts[0][: texts[0].index(stop)]
+    small = rockledge(
+        "run", artifact, "Hi", "--threads", 1, "--ctx", 64, "--memory", "64M", "--kernel", "portable"
+    )
+    assert small.code == 0
+    assert "portable" in small.err
+    assert "1 threads" in small.err
+
+
+@pytest.mark.parametrize(
+    "flags, code, hint",
+    [
+        (("x" * 700,), 1, "context"),
+        (("Hi", "--memory", "10K"), 1, ""),
+        (("Hi", "--memory", "lots"), 2, "6G"),
+        (("Hi", "--threads", "0"), 2, "at least 1"),
+        (("Hi", "--max-tokens", "none"), 2, "at least 1"),
+        (("Hi", "--top-p", "2"), 2, "top_p"),
+        (("Hi", "--kernel", "mmx"), 2, "portable"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    rockledge: Run, artifact: Path, flags: tuple[str, ...], code: int, hint: str
+) -> None:
+    done = rockledge("run", artifact, *flags, "--json")
+    assert done.code == code
+    assert hint in done.json["error"]
+    assert "Traceback" not in done.err
+
+
+def test_a_checkpoint_is_no_artifact(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
+    done = rockledge("run", checkpoint, "Hi")
+    assert done.code == 1
+    assert "rockledge quantize" in done.err
+    assert rockledge("run", tmp_path / "nowhere", "Hi").code == 1

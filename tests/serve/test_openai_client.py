@@ -1,0 +1,198 @@
+"""The official `openai` client against a real server over a real engine with a random toy model."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from rockledge.runtime.engine import Engine
+from rockledge.synth import synth_artifact
+
+HELLO: Any = [{"role": "user", "content": "Tell me something."}]
+IDS = [1, 40, 99, 17, 203, 64, 64, 5, 280, 33]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The engine behind the server."""
+    path = synth_artifact("toy", tmp_path_factory.mktemp("models") / "toy", seed=11)
+    with Engine.load(path, threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def client(toy: Engine, start_server: Callable[..., str]) -> Iterator[openai.OpenAI]:
+    """A client that does not try again by itself."""
+    with openai.OpenAI(
+        base_url=f"{start_server(toy)}/v1", api_key="none", max_retries=0, timeout=30
+    ) as client:
+        yield client
+
+
+def chat(client: openai.OpenAI, **settings: Any) -> Any:
+    settings = {"temperature": 0, "max_tokens": 24, **settings}
+    return client.chat.completions.create(model="toy", messages=HELLO, **settings)
+
+
+def log_probabilities(engine: Engine, ids: list[int]) -> Any:
+    logits = engine.logits(ids).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_the_model_is_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["toy"]
+    assert client.models.retrieve("toy").owned_by == "rockledge"
+
+
+def test_a_greedy_chat_takes_the_most_probable_tokens(client: openai.OpenAI, toy: Engine) -> None:
+    assert toy.chat is not None
+    answer = chat(client, logprobs=True, max_tokens=6)
+    prompt = toy.tokenizer.encode(toy.chat.render(HELLO), bos=False)
+    ids = list(prompt)
+    for _ in range(answer.usage.completion_tokens):
+        ids.append(int(toy.logits(ids)[-1].argmax()))
+    assert answer.choices[0].message.content == "".join(map(toy.tokenizer.stream().push, ids[len(prompt) :]))
+    assert answer.usage.prompt_tokens == len(prompt)
+    rows = log_probabilities(toy, ids[:-1])[len(prompt) - 1 :]
+    expected = [row[token] for row, token in zip(rows, ids[len(prompt) :], strict=True)]
+    assert [entry.logprob for entry in answer.choices[0].logprobs.content] == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI) -> None:
+    settings: Any = {"temperature": 1.0, "seed": 5}
+    whole = chat(client, **settings)
+    chunks = list(chat(client, stream=True, stream_options={"include_usage": True}, **settings))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert len(chunks) > 5
+
+
+def test_a_seed_fixes_the_answer(client: openai.OpenAI) -> None:
+    texts = [chat(client, temperature=1.5, seed=seed).choices[0].message.content for seed in (1, 1, 2)]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+
+
+def test_an_answer_ends_before_its_stop_string(client: openai.OpenAI) -> None:
+    settings: Any = {"temperature": 1.2, "seed": 9, "max_tokens": 40}
+    whole = chat(client, **settings).choices[0].message.content
+    middle = whole[len(whole) // 2 :][:3]
+    for stop in (middle, ["never to be seen", middle]):
+        [choice] = chat(client, stop=stop, **settings).choices
+        assert choice.message.content == whole[: whole.index(middle)]
+        assert choice.finish_reason == "stop"
+
+
+def test_a_prompt_of_token_ids_can_be_scored(client: openai.OpenAI, toy: Engine) -> None:
+    done = client.completions.create(model="toy", prompt=IDS, max_tokens=0, echo=True, logprobs=3)
+    scores: Any = done.choices[0].logprobs
+    expected = log_probabilities(toy, IDS)
+    assert scores.token_logprobs[0] is None
+    assert scores.token_logprobs[1:] == pytest.approx(
+        [expected[i][token] for i, token in enumerate(IDS[1:])], abs=1e-6
+    )
+    for row, top in zip(expected, scores.top_logprobs[1:], strict=False):
+        assert max(top.values()) == pytest.approx(row.max(), abs=1e-6)
+        assert len(top) in (3, 4)
+    assert done.choices[0].text == toy.tokenizer.decode(IDS)
+    assert done.usage is not None
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (10, 0)
+
+
+def test_scores_do_not_depend_on_how_they_are_asked(client: openai.OpenAI) -> None:
+    """What evaluation tools do: one more token, and only the scores of the prompt are used."""
+    alone = client.completions.create(model="toy", prompt=IDS, max_tokens=0, echo=True, logprobs=1)
+    batch = client.completions.create(
+        model="toy", prompt=[IDS[:4], IDS], max_tokens=1, echo=True, logprobs=1, temperature=0
+    )
+    expected: Any = alone.choices[0].logprobs
+    for choice, length in zip(batch.choices, (4, 10), strict=True):
+        scores: Any = choice.logprobs
+        assert len(scores.token_logprobs) == length + 1
+        assert scores.token_logprobs[:length] == expected.token_logprobs[:length]
+
+
+def test_a_completion_continues_a_text(client: openai.OpenAI) -> None:
+    settings: Any = {"model": "toy", "prompt": "Once", "max_tokens": 8, "temperature": 0}
+    plain = client.completions.create(**settings)
+    echoed = client.completions.create(echo=True, **settings)
+    assert echoed.choices[0].text == "Once" + plain.choices[0].text
+    streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(stream=True, **settings))
+    assert streamed == plain.choices[0].text
+
+
+def test_many_clients_get_what_each_would_get_alone(client: openai.OpenAI, toy: Engine) -> None:
+    alone = [chat(client, temperature=1.0, seed=seed).choices[0].message.content for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = pool.map(lambda seed: chat(client, temperature=1.0, seed=seed), range(8))
+        assert [answer.choices[0].message.content for answer in together] == alone
+    assert toy.free_pages == toy.pages
+
+
+def test_the_asynchronous_client_streams(client: openai.OpenAI) -> None:
+    async def ask(asynchronous: openai.AsyncOpenAI, seed: int) -> str:
+        settings: Any = {"messages": HELLO, "seed": seed, "max_tokens": 12, "stream": True}
+        stream: Any = await asynchronous.chat.completions.create(model="toy", **settings)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def scenario() -> list[str]:
+        async with openai.AsyncOpenAI(
+            base_url=client.base_url, api_key="none", max_retries=0
+        ) as asynchronous:
+            return await asyncio.gather(*(ask(asynchronous, seed) for seed in (3, 3, 4)))
+
+    first, second, third = asyncio.run(scenario())
+    assert first == second != third
+
+
+def test_leaving_a_stream_gives_its_memory_back(client: openai.OpenAI, toy: Engine) -> None:
+    stream = chat(client, stream=True, max_tokens=450, temperature=1.0, extra_body={"ignore_eos": True})
+    next(iter(stream))
+    stream.close()
+    end = time.monotonic() + 10
+    while toy.free_pages != toy.pages:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_context_is_filled_and_not_more(client: openai.OpenAI, toy: Engine) -> None:
+    answer = chat(client, max_tokens=100_000, temperature=1.0, extra_body={"ignore_eos": True})
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.total_tokens == toy.context
+
+
+@pytest.mark.parametrize(
+    "settings, error, code",
+    [
+        (
+            {"messages": [{"role": "user", "content": "x" * 600}]},
+            openai.BadRequestError,
+            "context_length_exceeded",
+        ),
+        ({"model": "other"}, openai.NotFoundError, "model_not_found"),
+        ({"n": 3}, openai.BadRequestError, "unsupported_parameter"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            openai.BadRequestError,
+            "unsupported_parameter",
+        ),
+        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_parameter"),
+        ({"extra_body": {"mirostat": 1}}, openai.BadRequestError, "unknown_parameter"),
+    ],
+)
+def test_mistakes_are_the_clients_exceptions(
+    client: openai.OpenAI, settings: Any, error: type[openai.APIStatusError], code: str
+) -> None:
+    with pytest.raises(error) as caught:
+        client.chat.completions.create(**{"model": "toy", "messages": HELLO, **settings})
+    assert caught.value.code == code
