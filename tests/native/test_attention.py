@@ -1,0 +1,201 @@
+"""Rotary turn, int8 KV cache and attention against a float64 reference, whatever the pages, chunks and threads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from rockledge.formats.activations import quantize_activations
+from rockledge.runtime import native
+from rockledge.runtime.native import OpCode, supported_kernels
+
+from tests.native.one_op import float_buffer, int8_buffer
+
+KERNELS = supported_kernels()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    heads: int
+    kv_heads: int
+    head_dim: int
+    page_tokens: int
+    norm: bool = False
+
+    @property
+    def width(self) -> int:
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+
+SIZES = [
+    Sizes(1, 1, 8, 8),
+    Sizes(6, 2, 32, 16),
+    Sizes(9, 3, 64, 32, norm=True),
+    Sizes(5, 1, 40, 512),
+    Sizes(8, 8, 16, 64),
+    Sizes(7, 1, 128, 128),
+]
+LAYERS = 2
+
+
+def frequencies(sizes: Sizes) -> np.ndarray:
+    return (10000.0 ** (-np.arange(0, sizes.head_dim, 2) / sizes.head_dim)).astype(np.float32)
+
+
+def gains(sizes: Sizes) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if not sizes.norm:
+        return None, None
+    rng = np.random.default_rng(7)
+    q, k = rng.normal(1, 0.2, (2, sizes.head_dim)).astype(np.float32)
+    return q, k
+
+
+def attention_program(
+    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layer: int = 1
+) -> native.Program:
+    inner = sizes.heads * sizes.head_dim
+    buffers = [
+        float_buffer(sizes.width, 0),
+        int8_buffer(inner, 1),
+        float_buffer(sizes.heads, 2),
+        float_buffer(inner, 3),
+    ]
+    ops = [
+        native.Op(
+            OpCode.ROPE_KV, (0,), (1, 2), dim=(layer,), real=(1e-5,), weight=(frequencies(sizes), *gains(sizes))
+        ),
+        native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(layer,)),
+    ]
+    shape = native.Shape(
+        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, LAYERS, sizes.page_tokens, pages
+    )
+    return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
+
+
+def attend(
+    sizes: Sizes,
+    sequences: list[np.ndarray],
+    chunks: list[int],
+    *,
+    kernel: str,
+    threads: int,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Feeds sequences of qkv rows in chunks of the given sizes (repeated), all sequences in every step."""
+    count = len(sequences)
+    per_sequence = max(-(-len(s) // sizes.page_tokens) for s in sequences)
+    order = np.random.default_rng(seed).permutation(count * per_sequence).astype(np.int32)
+    tables = np.ascontiguousarray(order.reshape(count, per_sequence))
+    program = attention_program(
+        sizes, max(chunks) * count, count * per_sequence, kernel=kernel, threads=threads
+    )
+    results = [np.zeros((len(s), sizes.heads * sizes.head_dim), np.float32) for s in sequences]
+    start, turn = 0, 0
+    while start < max(map(len, sequences)):
+        size = chunks[turn % len(chunks)]
+        rows = [(s, p) for s in range(count) for p in range(start, min(start + size, len(sequences[s])))]
+        numbers, positions = (np.array(column, np.int32) for column in zip(*rows, strict=True))
+        program.buffer(0)[: len(rows)] = [sequences[s][p] for s, p in rows]
+        program.run(native.Step(np.zeros(len(rows), np.int32), positions, numbers, tables))
+        for row, (s, p) in enumerate(rows):
+            results[s][p] = program.buffer(3)[row]
+        start, turn = start + size, turn + 1
+    program.close()
+    return results
+
+
+def rotated(x: np.ndarray, sizes: Sizes, gain: np.ndarray | None) -> np.ndarray:
+    x = x.astype(np.float64)
+    if gain is not None:
+        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5) * gain
+    angle = (np.arange(len(x), dtype=np.float32)[:, None] * frequencies(sizes)).astype(np.float64)
+    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """x [T, heads, head_dim] as the cache holds it: int8 with a scale per token and head."""
+    flat = x.reshape(-1, x.shape[-1]).astype(np.float32)
+    q, scale = quantize_activations(flat, 1)
+    return (q[:, 0] * scale[:, None].astype(np.float64)).reshape(x.shape)
+
+
+def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
+    hd, h, kv = sizes.head_dim, sizes.heads, sizes.kv_heads
+    q, k, v = np.split(qkv, [h * hd, (h + kv) * hd], axis=1)
+    gain_q, gain_k = gains(sizes)
+    q = rounded(rotated(q.reshape(-1, h, hd), sizes, gain_q))
+    k = rounded(rotated(k.reshape(-1, kv, hd), sizes, gain_k))
+    v = rounded(v.reshape(-1, kv, hd))
+    k, v = np.repeat(k, h // kv, axis=1), np.repeat(v, h // kv, axis=1)
+    scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(hd)
+    scores = np.where(np.tri(len(qkv), dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("hqk,khd->qhd", weights, v).reshape(len(qkv), h * hd)
+
+
+def random_rows(sizes: Sizes, rows: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 1.5, (rows, sizes.width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_attention_agrees_with_float64(kernel: str, sizes: Sizes) -> None:
+    qkv = random_rows(sizes, 70)
+    (found,) = attend(sizes, [qkv], [70], kernel=kernel, threads=2)
+    expected = reference(qkv, sizes)
+    # A value on a rounding border of the cache may fall on either side: compare the typical error tightly.
+    error = np.abs(found - expected)
+    assert np.quantile(error, 0.99) < 2e-5
+    assert error.max() < 0.05
+
+
+def test_contexts_of_several_splits_agree_with_float64() -> None:
+    sizes = SIZES[1]
+    qkv = random_rows(sizes, 1300)
+    (found,) = attend(sizes, [qkv], [512], kernel=KERNELS[-1], threads=2)
+    error = np.abs(found - reference(qkv, sizes))
+    assert np.quantile(error, 0.99) < 2e-5
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_results_do_not_depend_on_kernel_chunks_threads_batch_or_pages(sizes: Sizes) -> None:
+    sequences = [random_rows(sizes, n, seed=n) for n in (90, 61)]
+    expected = attend(sizes, sequences, [90], kernel="portable", threads=1)
+    for kernel in KERNELS:
+        for chunks, threads, seed in [([1], 2, 1), ([7, 32], 3, 2), ([90], 4, 3)]:
+            found = attend(sizes, sequences, chunks, kernel=kernel, threads=threads, seed=seed)
+            for a, b in zip(expected, found, strict=True):
+                assert np.array_equal(a, b)
+        alone = attend(sizes, sequences[1:], [13], kernel=kernel, threads=2)
+        assert np.array_equal(alone[0], expected[1])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_splits_shared_by_threads_change_nothing(kernel: str) -> None:
+    sizes = SIZES[1]
+    qkv = random_rows(sizes, 1100)
+    expected = attend(sizes, [qkv], [1100], kernel=kernel, threads=1)[0]
+    for threads in (2, 4):
+        found = attend(sizes, [qkv], [1023, 1], kernel=kernel, threads=threads)[0]
+        assert np.array_equal(found, expected)
+
+
+def test_a_copied_page_answers_like_the_original() -> None:
+    sizes = SIZES[2]
+    qkv = random_rows(sizes, sizes.page_tokens + 1)
+    program = attention_program(sizes, len(qkv), 3, kernel="auto", threads=1)
+    rows = len(qkv)
+    program.buffer(0)[:] = qkv
+    table = np.array([[0, 1]], np.int32)
+    program.run(native.Step(np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32), table))
+    expected = program.buffer(3)[rows - 1].copy()
+    program.copy_page(0, 2)
+    program.buffer(0)[0] = qkv[-1]
+    one = np.zeros(1, np.int32)
+    last = np.array([rows - 1], np.int32)
+    program.run(native.Step(one, last, one, np.array([[2, 1]], np.int32)))
+    assert np.array_equal(program.buffer(3)[0], expected)
+    program.close()
