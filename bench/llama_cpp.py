@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bench.models import UnavailableError, cache
 from numpy.typing import NDArray
+
+from bench.models import UnavailableError, cache
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from bench import llama_cpp
-from bench.models import TEXTS, UnavailableError, cache, smollm2
 
 import rockledge
+from bench import llama_cpp
+from bench.models import TEXTS, UnavailableError, cache, smollm2
 from rockledge.errors import RockledgeError
 from rockledge.eval.divergence import DivergenceReport, divergence
 from rockledge.eval.text import read_text

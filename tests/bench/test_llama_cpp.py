@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.models import UnavailableError
 
 from bench import llama_cpp
+from bench.models import UnavailableError
 
 REPORT = """
 ====== Perplexity statistics ======

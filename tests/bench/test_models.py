@@ -40,7 +40,8 @@ def test_another_version_is_refused() -> None:
 def test_handbook_pages_become_plain_text(tmp_path: Path) -> None:
     page = """<html><head><title>Book</title></head><body><p id="title">Bar</p>
     <ul class="docnav"><li class="previous"><a href="no.html">Prev</a></li>
-    <li class="next"><a href="{next}">N</a></li></ul><div><div class="titlepage"><h1>{title}</h1></div><div class="para">One <em>two</em>
+    <li class="next"><a href="{next}">N</a></li></ul>
+    <div><div class="titlepage"><h1>{title}</h1></div><div class="para">One <em>two</em>
        three.</div><pre>a
   b</pre><ul><li>item</li></ul></div><ul class="docnav"><li class="next"><a href="{next}">Next</a></li></ul>
     </body></html>"""
