@@ -1,7 +1,10 @@
 """Commands run in this process, and toy models for them to work on."""
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,3 +55,34 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random toy checkpoint (Hugging Face directory)."""
     return synth_checkpoint("toy", tmp_path_factory.mktemp("models") / "toy-checkpoint", seed=3)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `rockledge serve --json`: its process, the object it printed, the file of its stderr."""
+
+    process: "subprocess.Popen[str]"
+    ready: Any
+    log: Path
+
+
+@pytest.fixture
+def serving(artifact: Path, tmp_path: Path) -> Callable[[], Any]:
+    """`with serving() as served:` is a server over the toy artifact."""
+
+    @contextmanager
+    def start() -> Iterator[Served]:
+        log = tmp_path / "log"
+        program = [sys.executable, "-m", "rockledge", "serve", str(artifact)]
+        flags = ["--port", "0", "--threads", "1", "--json"]
+        with (
+            open(log, "wb") as err,
+            subprocess.Popen([*program, *flags], stdout=subprocess.PIPE, stderr=err, text=True) as process,
+        ):
+            assert process.stdout is not None
+            try:
+                yield Served(process, json.loads(process.stdout.readline()), log)
+            finally:
+                process.kill()
+
+    return start

@@ -162,6 +162,12 @@ def serving() -> Iterator[Callable[..., str]]:
     yield from _servers()
 
 
+@pytest.fixture
+def new_server() -> type[Serving]:
+    """The class of such servers, for tests that end one themselves."""
+    return Serving
+
+
 @pytest.fixture(scope="module")
 def start_server() -> Iterator[Callable[..., str]]:
     """As `serving`, for a whole file of tests."""

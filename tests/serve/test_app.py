@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from rockledge.errors import ArtifactError, UsageError
+from rockledge.serve import server
 from rockledge.serve.server import listen
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -158,3 +159,19 @@ def test_a_taken_port_is_one_sentence() -> None:
         pytest.raises(UsageError, match="cannot listen"),
     ):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_stopping_does_not_wait_for_a_long_answer(
+    new_server: Callable[..., Any], engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1)
+    engine.script, engine.context, engine.pace = "x" * 600, 1000, 0.05
+    running = new_server(engine)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.post, f"{running.url}/v1/chat/completions", json=HELLO, timeout=30)
+        assert engine.started.wait(10)
+        start = time.monotonic()
+        running.close()
+        assert time.monotonic() - start < 10
+    assert engine.finished.is_set()
+    assert engine.produced < 600

@@ -74,9 +74,3 @@ def stream_answer(
         prefill_tok_s=stats.prefill_tok_s,
         decode_tok_s=stats.decode_tok_s,
     )
-
-
-def chat_ids(engine: Engine, messages: Sequence[dict[str, str]]) -> list[int]:
-    """The token ids of a conversation that the model answers next; `engine.chat` must be there."""
-    assert engine.chat is not None
-    return engine.tokenizer.encode(engine.chat.render(list(messages)), bos=False)

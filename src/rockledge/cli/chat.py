@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rockledge.cli.answer import chat_ids, stream_answer
+from rockledge.cli.answer import stream_answer
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
@@ -68,12 +68,15 @@ def _lines() -> Iterator[str]:
 
 def _fitting_prompt(engine: Engine, messages: list[dict[str, str]], terminal: Terminal) -> list[int]:
     """The prompt of the conversation; forgets the oldest exchanges until it fits."""
+    from rockledge.runtime.model import Model
+
+    model = Model(engine)
     first = 1 if messages[0]["role"] == "system" else 0
-    prompt = chat_ids(engine, messages)
+    prompt = model.tokens(messages)
     while len(prompt) >= engine.context and len(messages) - first > 2:
         terminal.note("[the conversation is longer than the context: its oldest exchange is forgotten]")
         del messages[first : first + 2]
-        prompt = chat_ids(engine, messages)
+        prompt = model.tokens(messages)
     return prompt
 
 

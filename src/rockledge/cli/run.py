@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from rockledge.cli.answer import chat_ids, stream_answer
+from rockledge.cli.answer import stream_answer
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
@@ -31,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Answers a chat message, or continues the text with `--raw` or where the model has no chat template."""
+    from rockledge.runtime.model import Model
+
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    system = [{"role": "system", "content": args.system}] if args.system else []
     with load_engine(args) as engine:
-        if args.raw or engine.chat is None:
-            ids = engine.tokenizer.encode(prompt, bos=True)
-        else:
-            system = [{"role": "system", "content": args.system}] if args.system else []
-            ids = chat_ids(engine, [*system, {"role": "user", "content": prompt}])
+        raw = args.raw or engine.chat is None
+        ids = Model(engine).tokens(prompt if raw else [*system, {"role": "user", "content": prompt}])
         answer = stream_answer(
             engine, ids, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
         )

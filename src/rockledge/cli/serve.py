@@ -23,13 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are taken."""
-    from rockledge.artifact import open_artifact
     from rockledge.serve.app import create_app
     from rockledge.serve.server import run_server
 
     logging.getLogger("uvicorn").setLevel(logging.INFO)
     with load_engine(args) as engine:
-        app = create_app(engine, queue_limit=args.queue, verify=lambda: open_artifact(args.artifact).verify())
+        app = create_app(engine, queue_limit=args.queue, verify=engine.artifact.verify)
 
         def ready(url: str) -> None:
             terminal.say(f"{engine.name} answers at {url}/v1 (Ctrl-C ends it)")
