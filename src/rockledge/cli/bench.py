@@ -38,14 +38,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                 f"{args.prompt} + {args.generate} tokens do not fit in the context of {engine.context}; "
                 "ask for fewer or for a larger --ctx"
             )
-        prefill, decode = [], []
-        with terminal.progress() as advance:
-            _once(engine, args.prompt, 8, seed=0)  # maps the weights in, and is not counted
-            for run_number in range(1, args.repeat + 1):
-                speeds = _once(engine, args.prompt, args.generate, seed=run_number)
-                prefill.append(speeds[0])
-                decode.append(speeds[1])
-                advance("measuring", run_number, args.repeat)
+        prefill, decode = measure(engine, args.prompt, args.generate, args.repeat, terminal)
         result = {
             "model": engine.name,
             "kernel": engine.kernel,
@@ -60,7 +53,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             "decode_tok_s_runs": [round(speed, 2) for speed in decode],
             "weights_mb": megabytes(engine.artifact.tensor_bytes),
             "bits_per_weight": round(engine.artifact.bits_per_weight, 4),
-            "peak_rss_mb": megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+            "peak_rss_mb": peak_rss_mb(),
         }
     terminal.say(f"prefill  {result['prefill_tok_s']:8.1f} tok/s  ({args.prompt} tokens)")
     terminal.say(f"decode   {result['decode_tok_s']:8.1f} tok/s  ({args.generate} tokens)")
@@ -71,15 +64,31 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     return result
 
 
-def _once(engine: Engine, prompt_tokens: int, generated: int, seed: int) -> tuple[float, float]:
-    """Prefill and decode speed of one run over its own random prompt, so that no cache can help."""
+def measure(
+    engine: Engine, prompt_tokens: int, generated: int, repeat: int, terminal: Terminal
+) -> tuple[list[float], list[float]]:
+    """Prefill and decode speeds in tok/s, one of each a run; every run has a random prompt of its own."""
     from rockledge.runtime.sampling import Sampling
 
-    numbers = random.Random(seed)
-    prompt = [numbers.randrange(engine.config.vocab) for _ in range(prompt_tokens)]
-    for _ in engine.generate(prompt, max_tokens=generated, sampling=Sampling(), ignore_eos=True):
-        pass
-    return engine.stats.prefill_tok_s, engine.stats.decode_tok_s
+    prefill, decode = [], []
+    with terminal.progress() as advance:
+        for run_number in range(repeat + 1):
+            numbers = random.Random(run_number)
+            prompt = [numbers.randrange(engine.config.vocab) for _ in range(prompt_tokens)]
+            # Run 0 maps the weights in and is not counted.
+            length = generated if run_number else 2
+            for _ in engine.generate(prompt, max_tokens=length, sampling=Sampling(), ignore_eos=True):
+                pass
+            if run_number:
+                prefill.append(engine.stats.prefill_tok_s)
+                decode.append(engine.stats.decode_tok_s)
+            advance("measuring", run_number, repeat)
+    return prefill, decode
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has had resident, mapped weights included."""
+    return megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 COMMAND = Command("bench", "measure speed and memory", add_arguments, run)
