@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rockledge.board.boards import BOARDS
-from rockledge.board.cycles import cycles_per_weight
+from rockledge.board.cycles import TileCost, cycles_per_weight, tile_cycles
 from rockledge.board.time import band_ms, band_time, predict_decode, stored_bytes
 
 BOARD = BOARDS["rk3588-8gb"]
@@ -30,13 +30,26 @@ def test_one_band_by_hand() -> None:
     assert time.ms == time.memory_ms > time.compute_ms
 
 
-def test_kernel_counts_by_hand() -> None:
-    # 4 bits: 16 sdot + 16 tbl + 8 and + 8 ushr on two pipes = 24 cycles for 256 weights.
-    assert cycles_per_weight(4, BOARD) == pytest.approx(24 / 256)
-    # 8 bits: (16 weight + 2 activation loads + 16 sdot + 3 of loop) through a decoder of 4.
-    assert cycles_per_weight(8, BOARD) == pytest.approx(37 / 4 / 256)
-    # 16-bit activations double the sdots.
-    assert cycles_per_weight(4, BOARD, planes=2) == pytest.approx(32 / 256)
+@pytest.mark.parametrize(
+    "cost, cycles",
+    [
+        (TileCost(moves=40, vector=10, shifts=0, instructions=60), 20),  # two load and store pipes
+        (TileCost(moves=8, vector=60, shifts=10, instructions=90), 30),  # two vector pipes
+        (TileCost(moves=8, vector=40, shifts=35, instructions=60), 35),  # one of them shifts
+        (TileCost(moves=8, vector=16, shifts=0, instructions=100), 25),  # four instructions decoded a cycle
+    ],
+)
+def test_a_tile_takes_as_long_as_its_busiest_resource(cost: TileCost, cycles: float) -> None:
+    assert tile_cycles(cost, BOARD) == cycles
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_cycles_are_above_the_bound_of_the_products(bits: int) -> None:
+    """16 sdot (and 16 tbl below 8 bits) on two pipes for 256 weights; a second plane adds 16 sdot."""
+    bound = (16 if bits == 8 else 32) / 2 / 256
+    one, two = (cycles_per_weight(bits, BOARD, planes) for planes in (1, 2))
+    assert bound <= one < 4 * bound
+    assert two >= one + 16 / 2 / 256
 
 
 def test_8_bit_8b_against_published_speeds() -> None:

@@ -1,18 +1,10 @@
-"""Cycles per weight of the decode kernel on a Cortex-A76, derived from its instruction counts.
+"""Cycles per weight of the decode kernel on a Cortex-A76, derived from the instructions of its loops.
 
-One tile is 8 rows x 32 inputs = 16 row-groups of 16 weights (docs/formats.md). A row-group costs one load of
-its table, one `ubfx` to find it, one `tbl` and one `sdot`; on top come the loads of the packed codes and the
-vector operations that bring a code down to its own byte:
-
-    b=4  8 code loads; per load one `and` (low nibbles) and one `ushr` (high nibbles)
-    b=3  6 code loads; per row-group `ushr` the low bits (none for 1 row in 4), shift the high bit to bit 2
-         (none for 1 row in 8), `bit` it in, `and` with 7
-    b=2  4 code loads; per row-group `ushr` (3 rows in 4) and `and` (3 rows in 4)
-    b=8  16 weight loads, nothing but `sdot`
-
-plus per tile the activations (2 loads a plane), one load of 8 indices and about 3 instructions of loop. A
-second activation plane adds one `sdot` a row-group. A tile takes at least as long as its busiest resource;
-latency is hidden by 8 independent accumulators. Derived figures: llvm-mca on the real kernel replaces them.
+One tile is 8 rows x 32 inputs = 16 row-groups of 16 weights (docs/formats.md). With one row of int8
+activations a strip's tiles are multiplied as they are decoded; with two planes they are unpacked first and
+multiplied twice from the cache. The counts below are those of native/neon.cpp as GCC 12 compiles it, taken by
+bench/kernel_cycles.py; a tile takes at least as long as its busiest resource. That is a lower bound (eight
+accumulators hide latency, but caches and branches are not in it); a measured figure replaces it.
 """
 
 from dataclasses import dataclass
@@ -20,42 +12,53 @@ from dataclasses import dataclass
 from rockledge.board.boards import Board
 
 TILE_WEIGHTS = 8 * 32
-_LOOP_INSTRUCTIONS = 3
 
 
 @dataclass(frozen=True)
 class TileCost:
-    """Instructions of one 8 x 32 tile with one activation plane, by the resource they occupy.
+    """Instructions of one tile by the resource they occupy: loads, stores and prefetches; operations of the
+    vector pipes; those of them that only one pipe takes (shifts); and all that must be decoded."""
 
-    `shifts` are vector operations that only one of the vector pipes takes; `vector` counts all of them.
-    """
-
-    loads: int
+    moves: int
     vector: int
     shifts: int
-    scalar: int
+    instructions: int
 
 
-TILE_COSTS: dict[int, TileCost] = {
-    2: TileCost(loads=4 + 16 + 2 + 1, vector=32 + 12 + 12, shifts=12, scalar=16),
-    3: TileCost(loads=6 + 16 + 2 + 1, vector=32 + 12 + 14 + 16 + 16, shifts=12 + 14, scalar=16),
-    4: TileCost(loads=8 + 16 + 2 + 1, vector=32 + 8 + 8, shifts=8, scalar=16),
-    8: TileCost(loads=16 + 2, vector=16, shifts=0, scalar=0),
+STRIP_LOOPS: dict[int, TileCost] = {
+    2: TileCost(moves=34, vector=60, shifts=12, instructions=114),
+    3: TileCost(moves=47, vector=108, shifts=26, instructions=172),
+    4: TileCost(moves=45, vector=51, shifts=8, instructions=113),
+    8: TileCost(moves=23, vector=16, shifts=0, instructions=43),
 }
+"""Decode and multiply, by width."""
+
+UNPACK_LOOPS: dict[int, TileCost] = {
+    2: TileCost(moves=68, vector=44, shifts=12, instructions=134),
+    3: TileCost(moves=84, vector=90, shifts=26, instructions=196),
+    4: TileCost(moves=68, vector=32, shifts=8, instructions=122),
+    8: TileCost(moves=36, vector=0, shifts=0, instructions=41),
+}
+"""Decode into a buffer, by width."""
+
+DOT_LOOP = TileCost(moves=18, vector=16, shifts=0, instructions=39)
+"""Multiply a tile of int8 weights from the buffer."""
+
+
+def tile_cycles(cost: TileCost, board: Board) -> float:
+    """Modelled cycles of one tile on one core: the busiest of memory, vector and shift pipes and decoder."""
+    return max(
+        cost.moves / board.value("cpu_load_pipes"),
+        cost.vector / board.value("cpu_vector_pipes"),
+        cost.shifts / board.value("cpu_shift_pipes"),
+        cost.instructions / board.value("cpu_decode_width"),
+    )
 
 
 def cycles_per_weight(bits: int, board: Board, planes: int = 1) -> float:
-    """Modelled cycles one core spends on one weight of width `bits` (2, 3, 4 or 8) with `planes` (1 or 2)
-    activation planes: the busiest of the vector pipes, the shift pipe, the load pipes and the decoder.
-    """
-    cost = TILE_COSTS[bits]
-    loads = cost.loads + 2 * (planes - 1)
-    vector = cost.vector + 16 * (planes - 1)
-    instructions = loads + vector + cost.scalar + _LOOP_INSTRUCTIONS
-    cycles = max(
-        vector / board.value("cpu_vector_pipes"),
-        cost.shifts / board.value("cpu_shift_pipes"),
-        loads / board.value("cpu_load_pipes"),
-        instructions / board.value("cpu_decode_width"),
-    )
+    """Modelled cycles one core spends on one weight of width `bits` (2, 3, 4 or 8) for one token whose
+    activations have `planes` (1 or 2) int8 planes."""
+    if planes == 1:
+        return tile_cycles(STRIP_LOOPS[bits], board) / TILE_WEIGHTS
+    cycles = tile_cycles(UNPACK_LOOPS[bits], board) + planes * tile_cycles(DOT_LOOP, board)
     return cycles / TILE_WEIGHTS
