@@ -63,8 +63,10 @@ test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
 test-all: $(VENV)/.dev $(CORE) sanitize  ## the slow tests too, and the native tests under the sanitizers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
 
-test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on aarch64, under qemu-user
+test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-A76
 	@tools/arm-sysroot.sh
+	@$(BIN)/cmake -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_TOOLCHAIN_FILE=tools/aarch64.cmake -DCMAKE_BUILD_TYPE=Release -DROCKLEDGE_SELFCHECK=ON --log-level=WARNING
+	@$(BIN)/cmake --build build/arm -j $(JOBS)
 	$(BIN)/python -m pytest -s -m arm tests/packaging
 
 wheel: $(VENV)/.dev  ## wheels for x86-64 and aarch64, into dist/

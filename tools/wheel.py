@@ -1,6 +1,6 @@
 """Builds one wheel per processor into dist/ and refuses any whose core needs a glibc newer than 2.28.
 
-Usage: python tools/wheel.py [--out DIR] PROCESSOR... (x86_64 or aarch64); run from the root of the repository.
+Usage, from the root of the repository: python tools/wheel.py [--out DIR] PROCESSOR... (x86_64 or aarch64).
 """
 
 import argparse
@@ -28,10 +28,8 @@ def tool(name: str, processor: str) -> str:
     """The compiler or binutils program `name` for `processor`: the plain one at home, else the cross one."""
     found = shutil.which(name if platform.machine() == processor else PREFIX[processor] + name)
     if found is None:
-        raise SystemExit(
-            f"{PREFIX[processor]}{name} is missing: install g++-{processor.replace('_', '-')}-linux-gnu to build "
-            f"the {processor} wheel"
-        )
+        package = f"g++-{processor.replace('_', '-')}-linux-gnu"
+        raise SystemExit(f"no {name} for {processor} here: install {package} to build that wheel")
     return found
 
 
@@ -40,13 +38,8 @@ def build(processor: str, out: Path) -> Path:
     tag = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{processor}"
     environment = dict(os.environ)
     if platform.machine() != processor:
-        environment["CMAKE_ARGS"] = " ".join(
-            [
-                "-DCMAKE_SYSTEM_NAME=Linux",
-                f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
-                f"-DCMAKE_CXX_COMPILER={tool('g++', processor)}",
-            ]
-        )
+        tool("g++", processor)
+        environment["CMAKE_TOOLCHAIN_FILE"] = str(Path(__file__).with_name(f"{processor}.cmake"))
     # scikit-build-core looks for CMake and Ninja on the path; the environment's own come first.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [
@@ -93,7 +86,7 @@ def main() -> int:
         wrong = check(wheel, processor)
         if wrong:
             wheel.unlink()
-            print(f"{wheel.name} would not load on glibc {GLIBC[0]}.{GLIBC[1]}: {'; '.join(wrong)}", file=sys.stderr)
+            print(f"{wheel.name} breaks its tag's promise: {'; '.join(wrong)}", file=sys.stderr)
             return 1
         print(f"{wheel} ({wheel.stat().st_size / 1e6:.2f} MB)", flush=True)
     return 0

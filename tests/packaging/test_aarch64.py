@@ -1,0 +1,63 @@
+"""The core and the wheel on an emulated Cortex-A76; `make test-arm` builds what these need and runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.packaging.conftest import ROOT
+
+from rockledge import Model
+
+pytestmark = pytest.mark.arm
+
+CACHE = Path(os.environ.get("ROCKLEDGE_CACHE", Path.home() / ".cache" / "rockledge"))
+PYTHON = CACHE / "arm" / "python"
+BUILD = ROOT / "build" / "arm"
+PROMPT = "the quick brown fox"
+
+
+def arm_environment(path: str, **more: str) -> dict[str, str]:
+    """The environment of an emulated run whose import path begins with `path`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
+    return {**kept, "ARM_PYTHONPATH": path, **more}
+
+
+def test_kernels_agree_in_the_self_check() -> None:
+    emulator = ["qemu-aarch64", "-cpu", "cortex-a76", "-L", "/usr/aarch64-linux-gnu"]
+    subprocess.run([*emulator, BUILD / "rockledge_selfcheck"], check=True)
+
+
+@pytest.mark.timeout(900)
+def test_native_tests_pass() -> None:
+    """The tests of tests/native, which hold every kernel against the NumPy specification bit for bit."""
+    library = {"ROCKLEDGE_LIBRARY": str(BUILD / "librockledge.so")}
+    environment = arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **library)
+    tests = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", "tests/native"]
+    subprocess.run(tests, cwd=ROOT, check=True, env=environment)
+
+
+def test_the_wheel_generates(build_wheel: Callable[[str], Path], toy: Path, tmp_path: Path) -> None:
+    wheel, site = build_wheel("aarch64"), tmp_path / "site"
+    # pip checks the wheel's tag against the platform it is told.
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary", ":all:"]
+    platform = ["--platform", "manylinux_2_28_aarch64", "--python-version", "3.11", "--implementation", "cp"]
+    subprocess.run([*pip, *platform, "--target", site, wheel], check=True)
+
+    run = [PYTHON, ROOT / "tests/packaging/generate.py", toy, PROMPT, "6", tmp_path / "logits.npy"]
+    environment = arm_environment(str(site))
+    environment.pop("ROCKLEDGE_LIBRARY", None)
+    done = subprocess.run(run, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    answer = json.loads(done.stdout)
+    assert (answer["machine"], answer["kernel"], answer["torch"]) == ("aarch64", "neon", False)
+    assert Path(answer["package"]).is_relative_to(site)
+    # Integer sums are the same on both processors; floats in between may differ in their last bits.
+    with Model.load(toy, threads=1) as model:
+        here = model.engine.logits(model.tokens(PROMPT))
+        assert answer["text"] == model.generate(PROMPT, max_tokens=6)
+    there = np.load(tmp_path / "logits.npy")
+    assert np.abs(there - here).max() < 1e-3 * np.abs(here).max()

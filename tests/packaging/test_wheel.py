@@ -1,0 +1,83 @@
+"""The wheel of this machine's processor, installed where nothing else is."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.packaging.conftest import ROOT
+from tools.wheel import LIBRARY, check
+
+from rockledge import Model
+
+PROMPT = "the quick brown fox"
+PROCESSOR = platform.machine()
+
+
+def bare_environment() -> dict[str, str]:
+    """This process's environment without what would lead the new interpreter back to the source tree."""
+    led_back = ("PYTHONPATH", "ROCKLEDGE_LIBRARY", "VIRTUAL_ENV", "PYTHONHOME")
+    return {name: value for name, value in os.environ.items() if name not in led_back}
+
+
+def bare_output(command: list[str | Path], folder: Path) -> str:
+    """What `command` prints when it runs in `folder`, far from the source tree."""
+    environment = bare_environment()
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
+    return done.stdout
+
+
+def test_a_bare_wheel_generates_what_the_source_tree_does(
+    build_wheel: Callable[[str], Path], toy: Path, tmp_path: Path
+) -> None:
+    wheel = build_wheel(PROCESSOR)
+    assert "-py3-none-manylinux_2_28_" in wheel.name
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    binaries = tmp_path / "venv" / "bin"
+    install = [binaries / "python", "-m", "pip", "install", "-q", "-c", ROOT / "requirements.txt", wheel]
+    subprocess.run(install, check=True, cwd=tmp_path, env=bare_environment())
+
+    script = [ROOT / "tests/packaging/generate.py", toy, PROMPT, "6", tmp_path / "logits.npy"]
+    answer = json.loads(bare_output([binaries / "python", *script], tmp_path))
+    assert not answer["torch"]
+    assert Path(answer["package"]).is_relative_to(tmp_path)
+    with Model.load(toy, threads=1) as model:
+        assert answer["text"] == model.generate(PROMPT, max_tokens=6)
+        assert np.array_equal(np.load(tmp_path / "logits.npy"), model.engine.logits(model.tokens(PROMPT)))
+
+    command = [binaries / "rockledge", "run", toy, PROMPT, "--raw", "--max-tokens", "4", "--json"]
+    assert json.loads(bare_output(command, tmp_path))["completion_tokens"] == 4
+
+
+# A function whose newest version is glibc 2.29's, a library that not every machine has, and neither.
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("#include <cmath>\ndouble f(double x) { return std::exp(x); }", "exp of glibc 2.29"),
+        ("int *f() { return new int; }", "libstdc++.so.6"),
+        ("int f() { return 1; }", None),
+    ],
+)
+def test_what_would_not_load_on_an_old_glibc_is_named(
+    source: str, complaint: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "f.cpp").write_text(source)
+    library = tmp_path / "f.so"
+    shared = ["g++", "-O2", "-fPIC", "-shared", "-Wl,--as-needed", "-o", library, tmp_path / "f.cpp"]
+    subprocess.run(shared, check=True)
+    with zipfile.ZipFile(tmp_path / "f.whl", "w") as wheel:
+        wheel.write(library, LIBRARY)
+    found = check(tmp_path / "f.whl", PROCESSOR)
+    assert (complaint in "; ".join(found)) if complaint else found == []
+
+
+def test_a_wheel_without_the_core_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "empty.whl", "w") as wheel:
+        wheel.writestr("rockledge/__init__.py", "")
+    assert "no library" in check(tmp_path / "empty.whl", PROCESSOR)[0]
