@@ -21,12 +21,16 @@ int Program::run(const rl_step &step, int first, int last) {
   if (last == -1) last = count;
   if (first < 0 || last < first || last > count)
     return fail("operations %d to %d were asked for; the program has %d", first, last, count);
-  if (check_step(step, first, last) < 0) return -1;
-  step_ = step;
-  current_ = first - 1;
-  end_ = last;
-  threads_.run(*this);
-  return 0;
+  if (busy_.exchange(true)) return fail("this program is already running a step; wait for it, or use another program");
+  const bool good = check_step(step, first, last) == 0;
+  if (good) {
+    step_ = step;
+    current_ = first - 1;
+    end_ = last;
+    threads_.run(*this);
+  }
+  busy_.store(false);
+  return good ? 0 : -1;
 }
 
 int Program::rows_of(const rl_op &op) const {

@@ -83,6 +83,7 @@ class Program final : public Job {
   int vocab_ = 0;  // width of a row of step logits
 
   // The step that is running.
+  std::atomic<bool> busy_{false};
   rl_step step_{};
   int current_ = 0, end_ = 0;
   bool turned_ = false;   // the rotary angles of this step are ready

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from tests.native.one_op import random_linear, run_linear
 
 from rockledge.formats.packing import unpack
 from rockledge.formats.spec import integer_sums, linear
 from rockledge.runtime.native import supported_kernels
-
-from tests.native.one_op import random_linear, run_linear
 
 KERNELS = supported_kernels()
 ROWS = [1, 2, 3, 4, 5, 7, 8, 15, 33, 70]

@@ -1,0 +1,124 @@
+"""How fast the native linears run: GB/s of packed weights at one row (decode), GMAC/s at many (prefill).
+
+    python -m bench.kernels [--threads 1 2] [--bits 2 3 4 8] [--rows 1 4 64 512] [--shape 1536x576 ...]
+
+One-operation programs over random weights; enough different layers that one row reads them from memory, not
+from a cache. The best of several runs counts: CPU seconds of the process divided by the threads, so that other
+jobs on the machine disturb little. Prints a table; --json prints one object instead.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rockledge.formats.bands import TABLES, Band, packed_bytes, stream_bytes
+from rockledge.runtime import native
+
+COLD_BYTES = 96 << 20  # more than a last-level cache holds
+SECONDS = 0.4
+
+
+def _aligned(size: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    raw = generator.integers(0, 256, size + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+def _layers(rows: int, cols: int, bits: int, count: int) -> list[native.Band]:
+    generator = np.random.default_rng(0)
+    codes_bytes, index_bytes = stream_bytes([Band(0, rows, bits)], cols)
+    tables = generator.integers(-127, 128, (TABLES, 16)).astype(np.int8)
+    scale = np.full(rows, 0.01, np.float32)
+    return [
+        native.Band(
+            codes=_aligned(codes_bytes, generator),
+            index=_aligned(index_bytes, generator) if bits < 8 else None,
+            tables=tables if bits < 8 else None,
+            scale=scale,
+            bias=None,
+            rows=rows,
+            cols=cols,
+            bits=bits,
+            out_column=0,
+        )
+        for _ in range(count)
+    ]
+
+
+def measure(out: int, cols: int, bits: int, rows: int, threads: int, kernel: str) -> dict[str, float]:
+    """Seconds of one linear of `out` x `cols` weights at `rows` rows, and the rates that follow from it."""
+    weight_bytes = packed_bytes(out, cols, [Band(0, out, bits)])
+    count = max(1, COLD_BYTES // weight_bytes) if rows == 1 else 1
+    bands = _layers(out, cols, bits, count)
+    ops = [native.Op(native.OpCode.LINEAR, (0, 1), (2,), first_band=i, bands=1) for i in range(count)]
+    buffers = [
+        native.Buffer(native.BufferKind.INT8, cols, 0),
+        native.Buffer(native.BufferKind.FLOAT, 1, 1),
+        native.Buffer(native.BufferKind.FLOAT, out, 2),
+    ]
+    shape = native.Shape(rows, heads=1, kv_heads=1, head_dim=8, layers=0, page_tokens=16, pages=0)
+    program = native.Program(ops, bands, buffers, shape, threads=threads, kernel=kernel)
+    program.buffer(0)[:] = np.random.default_rng(1).integers(-127, 128, program.buffer(0).shape)
+    program.buffer(1)[:] = 0.01
+    zeros = np.zeros(rows, np.int32)
+    run = program.prepare(native.Step(zeros, np.arange(rows, dtype=np.int32), zeros, np.zeros((1, 1), np.int32)))
+    best_cpu = best_wall = float("inf")
+    until = time.perf_counter() + SECONDS
+    while time.perf_counter() < until or best_wall == float("inf"):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        best_cpu = min(best_cpu, (time.process_time() - cpu) / threads)
+        best_wall = min(best_wall, time.perf_counter() - wall)
+    program.close()
+    return {
+        "wall_us": best_wall / count * 1e6,
+        "cpu_us": best_cpu / count * 1e6,
+        "weight_gb_s": weight_bytes * count / best_cpu / 1e9,
+        "gmac_s": out * cols * rows * count / best_cpu / 1e9,
+    }
+
+
+def _shape(text: str) -> tuple[int, int]:
+    out, cols = text.lower().split("x")
+    return int(out), int(cols)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures every combination asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description="speed of the native linears")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4, 8])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 64, 512])
+    parser.add_argument("--shape", type=_shape, nargs="+", default=[(3072, 576), (576, 1536), (2048, 2048)])
+    parser.add_argument("--kernel", nargs="+", default=["auto"])
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    results = []
+    for kernel in chosen.kernel:
+        for out, cols in chosen.shape:
+            for bits in chosen.bits:
+                for rows in chosen.rows:
+                    for threads in chosen.threads:
+                        found = measure(out, cols, bits, rows, threads, kernel)
+                        keys = {"kernel": kernel, "out": out, "cols": cols, "bits": bits, "rows": rows}
+                        results.append({**keys, "threads": threads, **found})
+                        if not chosen.json:
+                            print(
+                                f"{kernel:8} {out:5} x {cols:<5} b={bits} rows={rows:<4} threads={threads}  "
+                                f"{found['cpu_us']:9.1f} us  {found['weight_gb_s']:6.2f} GB/s of weights  "
+                                f"{found['gmac_s']:7.1f} GMAC/s",
+                                flush=True,
+                            )
+    if chosen.json:
+        json.dump(results, sys.stdout)
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

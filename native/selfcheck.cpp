@@ -1,0 +1,215 @@
+// Compares every kernel this processor can run with the portable one, bit for bit, on random data: for machines without
+// Python, for emulators and for sanitizers. Exits 0 and prints one line a kernel when all agree.
+#include <cstdio>
+#include <cstring>
+
+#include "kernels.hpp"
+#include "memory.hpp"
+#include "rockledge.h"
+
+namespace {
+
+using rl::kStrip;
+using rl::kTile;
+using rl::round_up;
+
+struct Random {
+  std::uint64_t state = 1;
+  std::uint32_t next() {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<std::uint32_t>(state >> 33);
+  }
+  int below(int n) { return static_cast<int>(next() % static_cast<std::uint32_t>(n)); }
+  float real() { return static_cast<float>(next() % 20001) / 5000.0f - 2.0f; }
+};
+
+template <typename T>
+rl::Array<T> array(std::int64_t count) {
+  rl::Array<T> a;
+  if (!a.allocate(static_cast<std::size_t>(count))) std::abort();
+  return a;
+}
+
+rl::Array<float> reals(Random &random, std::int64_t count) {
+  rl::Array<float> a = array<float>(count);
+  for (float &x : a) x = random.real();
+  return a;
+}
+
+rl::Array<std::int8_t> bytes(Random &random, std::int64_t count) {
+  rl::Array<std::int8_t> a = array<std::int8_t>(count);
+  for (std::int8_t &x : a) x = static_cast<std::int8_t>(random.below(255) - 127);
+  return a;
+}
+
+constexpr int kMostCols = 1600;
+
+// Scratch for anything this file does, with vectors' alignment.
+class Memory {
+ public:
+  explicit Memory(int head_stride) {
+    const std::int64_t floats = 16384 + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
+    const std::int64_t weights = 2 * rl::kBlockStrips * kStrip * std::int64_t{kMostCols};
+    if (!pages_.allocate(static_cast<std::size_t>(rl::kPairBytes + weights + 4 * floats))) std::abort();
+    std::uint8_t *p = pages_.data();
+    scratch_.pairs = reinterpret_cast<std::int8_t *>(p);
+    scratch_.weights = reinterpret_cast<std::int8_t *>(p + rl::kPairBytes);
+    scratch_.row = reinterpret_cast<float *>(p + rl::kPairBytes + weights);
+    scratch_.attention = scratch_.row + 16384;
+    scratch_.partial = scratch_.attention + rl::attention_floats(head_stride);
+  }
+  rl::Scratch &scratch() { return scratch_; }
+
+ private:
+  rl::Pages pages_;
+  rl::Scratch scratch_{};
+};
+
+int failures = 0;
+
+template <typename T>
+void same(const char *what, const rl::Array<T> &a, const rl::Array<T> &b) {
+  if (std::memcmp(a.data(), b.data(), sizeof(T) * a.size()) == 0) return;
+  ++failures;
+  std::printf("  %s differs\n", what);
+}
+
+void check_linear(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
+  const int widths[] = {2, 3, 4, 8};
+  rl_band band{};
+  band.bits = widths[random.below(4)];
+  band.rows = 1 + random.below(70);
+  band.cols = 1 + random.below(kMostCols);
+  const int strips = (band.rows + kStrip - 1) / kStrip, tiles = rl::tiles_of(band.cols), cols = tiles * kTile;
+  const auto codes = bytes(random, std::int64_t{strips} * tiles * kTile * band.bits);
+  const auto index = bytes(random, std::int64_t{strips} * tiles * kStrip), tables = bytes(random, 256);
+  const auto scale = reals(random, band.rows), bias = reals(random, band.rows);
+  band.codes = reinterpret_cast<const std::uint8_t *>(codes.data());
+  band.index = reinterpret_cast<const std::uint8_t *>(index.data());
+  band.tables = tables.data();
+  band.scale = scale.data();
+  band.bias = random.below(2) == 0 ? bias.data() : nullptr;
+
+  rl::LinearTask task{};
+  task.band = &band;
+  task.rows = 1 + random.below(random.below(2) == 0 ? 3 : 40);
+  task.planes = 1 + random.below(2);
+  task.x_stride = cols;
+  const auto x = bytes(random, std::int64_t{task.rows} * task.planes * cols);
+  const auto sx = reals(random, task.rows), residual = reals(random, std::int64_t{task.rows} * band.rows);
+  task.x = x.data();
+  task.sx = sx.data();
+  task.residual = random.below(2) == 0 ? residual.data() : nullptr;
+  task.y_stride = task.residual_stride = band.rows;
+  auto y1 = array<float>(std::int64_t{task.rows} * band.rows), y2 = array<float>(std::int64_t{task.rows} * band.rows);
+  Memory memory(32);
+  task.y = y1.data();
+  one.linear(task, 0, strips, memory.scratch());
+  memory.scratch().pairs_of = nullptr;
+  task.y = y2.data();
+  const int middle = random.below(strips + 1);
+  two.linear(task, 0, middle, memory.scratch());
+  two.linear(task, middle, strips, memory.scratch());
+  same("linear", y1, y2);
+
+  auto e1 = array<float>(band.cols), e2 = array<float>(band.cols);
+  const int row = random.below(band.rows);
+  one.embed(band, row, e1.data(), memory.scratch());
+  two.embed(band, row, e2.data(), memory.scratch());
+  same("embedding", e1, e2);
+}
+
+void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
+  const int block = 1 << random.below(10), odd = 1 + random.below(9), width = block * odd;
+  const int stride = static_cast<int>(round_up(width, kTile)), planes = 1 + random.below(2);
+  const auto x = reals(random, 2 * width), gain = reals(random, width), mix = reals(random, odd * odd);
+  const float *gain_or_none = random.below(2) == 0 ? gain.data() : nullptr;
+  Memory memory(32);
+  const rl::Kernels *both[] = {&one, &two};
+  rl::Array<std::int8_t> q[2];
+  rl::Array<float> y[2], scales[2];
+  for (int i = 0; i < 2; ++i) {
+    const rl::Kernels &k = *both[i];
+    q[i] = array<std::int8_t>(std::int64_t{4} * planes * stride);
+    scales[i] = array<float>(4);
+    y[i] = array<float>(3 * width);
+    const auto out = [&](int n) {
+      return rl::QuantOut{q[i].data() + n * planes * stride, scales[i].data() + n, stride, planes};
+    };
+    k.quant(x.data(), width, out(0));
+    k.norm_quant(x.data(), width, gain_or_none, 1e-5f, out(1), memory.scratch());
+    k.silu_quant(x.data(), x.data() + width, width, block, out(2), memory.scratch());
+    k.norm(x.data(), width, gain_or_none, 1e-5f, y[i].data());
+    k.rotate(x.data(), block, odd, false, gain.data(), mix.data(), gain_or_none, y[i].data() + width, memory.scratch());
+    k.rotate(x.data(), block, odd, true, gain.data(), mix.data(), nullptr, y[i].data() + 2 * width, memory.scratch());
+  }
+  same("quantised row", q[0], q[1]);
+  same("scale", scales[0], scales[1]);
+  same("norm or rotation", y[0], y[1]);
+}
+
+void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
+  const int head_dim = 8 * (1 + random.below(16)), stride = static_cast<int>(round_up(head_dim, kTile));
+  const int kv_heads = 1 + random.below(3), group = 1 + random.below(8), heads = kv_heads * group;
+  const int page_tokens = 8 << random.below(7), position = random.below(700);
+  const int pages = position / page_tokens + 1, splits = position / rl::kSplit + 1;
+  const std::int64_t page_bytes = rl::kv_page_bytes(page_tokens, kv_heads, stride);
+  auto pool = bytes(random, page_bytes * pages);
+  auto table = array<std::int32_t>(pages);
+  for (int p = 0; p < pages; ++p) {
+    table[static_cast<std::size_t>(p)] = p;
+    const std::int64_t scales = 2 * std::int64_t{kv_heads} * page_tokens;
+    const auto values = reals(random, scales);
+    std::memcpy(pool.data() + (p + 1) * page_bytes - 4 * scales, values.data(), static_cast<std::size_t>(4 * scales));
+  }
+  const auto row = reals(random, std::int64_t{heads} * head_dim), angle = reals(random, head_dim);
+  Memory memory(stride);
+  const rl::Kernels *both[] = {&one, &two};
+  rl::Array<std::int8_t> q[2];
+  rl::Array<float> sq[2], y[2];
+  for (int i = 0; i < 2; ++i) {
+    const rl::Kernels &k = *both[i];
+    q[i] = array<std::int8_t>(std::int64_t{heads} * head_dim);
+    sq[i] = array<float>(heads);
+    y[i] = array<float>(std::int64_t{heads} * head_dim);
+    for (int h = 0; h < heads; ++h)
+      k.head_quant(row.data() + h * head_dim, head_dim, head_dim, nullptr, 1e-5f, angle.data(),
+                   q[i].data() + h * head_dim, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
+    const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
+                         stride};
+    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim};
+    float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
+    for (int h = 0; h < kv_heads; ++h) {
+      k.attend_split(task, h, 0, state, memory.scratch());
+      for (int s = 1; s < splits; ++s) {
+        k.attend_split(task, h, s, next, memory.scratch());
+        k.attend_fold(task, state, next);
+      }
+      k.attend_finish(task, state, y[i].data() + h * group * head_dim);
+    }
+  }
+  same("head", q[0], q[1]);
+  same("head scale", sq[0], sq[1]);
+  same("attention", y[0], y[1]);
+}
+
+}  // namespace
+
+int main() {
+  const rl::Kernels &portable = *rl::kernels(RL_KERNEL_PORTABLE);
+  int compared = 0;
+  for (int id = RL_KERNEL_PORTABLE; id <= RL_KERNEL_NEON; ++id) {
+    const rl::Kernels *other = rl::kernels(id);
+    if (other == nullptr) continue;
+    Random random;
+    const int before = failures;
+    for (int round = 0; round < 150; ++round) {
+      check_linear(portable, *other, random);
+      check_rows(portable, *other, random);
+      if (round % 3 == 0) check_attention(portable, *other, random);
+    }
+    std::printf("%s: %s\n", rl::kernel_name(id), failures == before ? "equal to portable" : "DIFFERENT from portable");
+    ++compared;
+  }
+  return failures == 0 && compared > 0 ? 0 : 1;
+}

@@ -1,0 +1,226 @@
+"""What the native core refuses: programs that do not fit together, and steps that point outside of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rockledge.errors import NativeError
+from rockledge.runtime import native
+from rockledge.runtime.native import OpCode
+
+from tests.native.one_op import NO_CACHE, float_buffer, int8_buffer, native_bands, random_linear, step_of
+
+CACHE = native.Shape(4, heads=4, kv_heads=2, head_dim=16, layers=2, page_tokens=16, pages=3)
+
+
+def linear_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
+    bands = native_bands(random_linear(np.random.default_rng(0), 40, [(8, 4), (8, 8)]))
+    buffers = [int8_buffer(40, 0), float_buffer(1, 1), float_buffer(16, 2), float_buffer(16, 3)]
+    return [native.Op(OpCode.LINEAR, (0, 1, 2), (3,), bands=2)], bands, buffers, native.Shape(4, **NO_CACHE)
+
+
+def create(ops: Any, bands: Any, buffers: Any, shape: Any, **options: Any) -> native.Program:
+    return native.Program(ops, bands, buffers, shape, **options)
+
+
+def attention_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
+    buffers = [float_buffer(8 * 16, 0), int8_buffer(64, 1), float_buffer(4, 2), float_buffer(64, 3)]
+    ops = [
+        native.Op(OpCode.ROPE_KV, (0,), (1, 2), dim=(1,), real=(1e-5,), weight=(np.ones(8, np.float32),)),
+        native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(1,)),
+    ]
+    return ops, [], buffers, CACHE
+
+
+def test_what_fits_is_accepted() -> None:
+    create(*linear_parts()).close()
+    create(*attention_parts()).close()
+
+
+@pytest.mark.parametrize("change", [{"bits": 5}, {"rows": 0}, {"cols": 1 << 20}, {"out_column": -1}])
+def test_impossible_bands(change: dict[str, int]) -> None:
+    ops, bands, buffers, shape = linear_parts()
+    enough = np.zeros(1 << 24, np.uint8)
+    with pytest.raises(NativeError, match="band 0"):
+        create(ops, [replace(bands[0], **change, codes=enough, index=enough), bands[1]], buffers, shape)
+
+
+def test_bands_without_tables_or_alignment() -> None:
+    ops, bands, buffers, shape = linear_parts()
+    with pytest.raises(NativeError, match="lacks codes"):
+        create(ops, [replace(bands[0], tables=None), bands[1]], buffers, shape)
+    shifted = np.zeros(bands[0].codes.size + 1, np.uint8)
+    shifted = shifted[1:] if shifted.ctypes.data % 64 == 0 else shifted
+    with pytest.raises(NativeError, match="64 bytes"):
+        create(ops, [replace(bands[0], codes=shifted), bands[1]], buffers, shape)
+
+
+def test_arrays_shorter_than_their_band_never_reach_the_core() -> None:
+    ops, bands, buffers, shape = linear_parts()
+    for name in ("codes", "index", "tables", "scale"):
+        short = getattr(bands[0], name).reshape(-1)[:-1]
+        with pytest.raises(NativeError, match=name):
+            create(ops, [replace(bands[0], **{name: short}), bands[1]], buffers, shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": (9, 1, 2)},
+        {"inputs": (2, 1, 2)},
+        {"inputs": (0, 2, 2)},
+        {"inputs": (0, 1, 1)},
+        {"outputs": (1,)},
+        {"outputs": (-2,)},
+        {"outputs": (-1,)},
+        {"bands": 3},
+        {"bands": 0},
+        {"first_band": -1},
+        {"first_band": 2},
+        {"code": OpCode.LINEAR_I32},
+        {"code": OpCode.NORM_QUANT},
+        {"code": OpCode.ROTATE},
+    ],
+)
+def test_linear_operations_that_do_not_fit(change: dict[str, Any]) -> None:
+    ops, bands, buffers, shape = linear_parts()
+    with pytest.raises(NativeError, match="operation 0"):
+        create([replace(ops[0], **change)], bands, buffers, shape)
+
+
+def test_unknown_operation_codes() -> None:
+    _, bands, buffers, shape = linear_parts()
+    op = native.Op(OpCode.QUANT, (2,), (0, 1))
+    object.__setattr__(op, "code", type("Code", (int,), {"name": "UNKNOWN"})(99))
+    with pytest.raises(NativeError, match="code 99"):
+        create([op], bands, buffers, shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": 7},
+        {"width": 0},
+        {"width": -5},
+        {"planes": 3},
+        {"slot": 4},
+        {"slot": -1},
+    ],
+)
+def test_impossible_buffers(change: dict[str, int]) -> None:
+    ops, bands, buffers, shape = linear_parts()
+    with pytest.raises(NativeError, match="buffer 0"):
+        create(ops, bands, [replace(buffers[0], **change), *buffers[1:]], shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_rows": 0},
+        {"kv_heads": 3},
+        {"kv_heads": 0},
+        {"head_dim": 12},
+        {"head_dim": 1024},
+        {"page_tokens": 24},
+        {"page_tokens": 4},
+        {"page_tokens": 1024},
+        {"pages": 0},
+        {"layers": 1},
+    ],
+)
+def test_impossible_shapes(change: dict[str, int]) -> None:
+    ops, bands, buffers, shape = attention_parts()
+    with pytest.raises(NativeError):
+        create(ops, bands, buffers, replace(shape, **change))
+
+
+def test_a_pool_larger_than_memory_is_a_sentence() -> None:
+    ops, bands, buffers, shape = attention_parts()
+    with pytest.raises(NativeError, match="KV pool"):
+        create(ops, bands, buffers, replace(shape, pages=1 << 24, layers=4096, head_dim=16, page_tokens=512))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1000])
+def test_impossible_thread_counts(threads: int) -> None:
+    with pytest.raises(NativeError, match="threads"):
+        create(*linear_parts(), threads=threads)
+
+
+def test_kernels_this_processor_lacks() -> None:
+    for name in set(native.KERNELS) - {"auto"} - set(native.supported_kernels()):
+        with pytest.raises(NativeError, match=name):
+            create(*linear_parts(), kernel=name)
+    with pytest.raises(NativeError, match="no kernel 'fast'"):
+        create(*linear_parts(), kernel="fast")
+
+
+@pytest.mark.parametrize(
+    "fields, sentence",
+    [
+        ({"positions": [0, 0]}, "must rise"),
+        ({"positions": [1, 0]}, "must rise"),
+        ({"positions": [0, 32]}, "reaches to 31"),
+        ({"positions": [-1, 0]}, "position -1"),
+        ({"sequences": [0, 1]}, "sequence 1 of 1"),
+        ({"sequences": [-1, 0]}, "sequence -1"),
+        ({"block_tables": [[3, 0]]}, "pages 0 to 2"),
+        ({"block_tables": [[-1, 0]]}, "pages 0 to 2"),
+        ({"logit_rows": [2]}, "logit row 0"),
+        ({"logit_rows": [0, 1, 0, 1, 0]}, "at most 4"),
+        ({"tokens": [0] * 5, "positions": range(5), "sequences": [0] * 5}, "5 rows"),
+    ],
+)
+def test_steps_outside_the_program(fields: dict[str, Any], sentence: str) -> None:
+    program = create(*attention_parts())
+    values = {"tokens": [0, 0], "positions": [0, 1], "sequences": [0, 0], "block_tables": [[2, 1]], **fields}
+    step = native.Step(**{name: np.array(value, np.int32) for name, value in values.items()})
+    with pytest.raises(NativeError, match=sentence):
+        program.run(step)
+    program.close()
+
+
+def test_only_pages_in_reach_are_checked() -> None:
+    program = create(*attention_parts())
+    program.run(step_of(2, block_tables=np.array([[1, 77]], np.int32)))
+    program.close()
+
+
+def test_tokens_outside_the_vocabulary() -> None:
+    bands = native_bands(random_linear(np.random.default_rng(0), 40, [(8, 4), (5, 8)]))
+    program = create(
+        [native.Op(OpCode.EMBED, outputs=(0,), bands=2)], bands, [float_buffer(40, 0)], native.Shape(4, **NO_CACHE)
+    )
+    program.run(step_of(1, tokens=np.array([12], np.int32)))
+    for token in (13, -1):
+        with pytest.raises(NativeError, match="tokens 0 to 12"):
+            program.run(step_of(1, tokens=np.array([token], np.int32)))
+    program.close()
+
+
+def test_operation_ranges_and_pages_and_buffers_outside() -> None:
+    program = create(*attention_parts())
+    for first, last in [(-1, 1), (0, 3), (2, 1)]:
+        with pytest.raises(NativeError, match="the program has 2"):
+            program.run(step_of(1), first=first, last=last)
+    with pytest.raises(NativeError, match="pages are 0 to 2"):
+        program.copy_page(0, 3)
+    with pytest.raises(NativeError, match="no buffer 4"):
+        program.buffer(4)
+    program.close()
+    with pytest.raises(NativeError, match="closed"):
+        program.run(step_of(1))
+
+
+def test_a_missing_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("ROCKLEDGE_LIBRARY", str(tmp_path / "nothing.so"))
+    native.library.cache_clear()
+    try:
+        with pytest.raises(NativeError, match="make native"):
+            native.library()
+        (tmp_path / "nothing.so").write_text("no library")
+        with pytest.raises(NativeError, match="make native"):
+            native.library()
+    finally:
+        native.library.cache_clear()
