@@ -111,6 +111,18 @@ def test_reference_runs_once_per_window() -> None:
     assert calls == [16] * 4
 
 
+def test_both_models_see_the_beginning_token() -> None:
+    seen: list[int] = []
+
+    def model(tokens: Sequence[int]) -> NDArray[np.float32]:
+        seen.append(tokens[0])
+        return unigram(0.2, 0.2, 0.6)(tokens)
+
+    divergence(model, model, [2, 1] * 8, window=8, bos=0)
+    perplexity(model, [2, 1] * 8, window=8, bos=0)
+    assert seen == [0] * 6
+
+
 def test_divergence_is_put_at_the_position_where_it_happens() -> None:
     def late(tokens: Sequence[int]) -> NDArray[np.float32]:
         logits = np.zeros((len(tokens), 2), np.float32)

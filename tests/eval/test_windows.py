@@ -23,6 +23,10 @@ def test_windows_are_disjoint_and_whole(window: int, length: int, limit: int | N
     assert [t for piece in pieces for t in piece] == tokens[: len(pieces) * window]
 
 
+def test_every_window_begins_with_the_beginning_token() -> None:
+    assert cut_windows([1, 10, 11, 12, 13, 14, 15, 16, 17], 4, bos=1) == [[1, 10, 11, 12], [1, 14, 15, 16]]
+
+
 def test_scored_positions_of_a_512_window() -> None:
     """llama-perplexity -c 512 reports 255 tokens a chunk (6120 of 24 chunks): logits 256 .. 510."""
 

@@ -76,15 +76,17 @@ def divergences(
     window: int = DEFAULT_WINDOW,
     score_from: int | None = None,
     limit: int | None = None,
+    bos: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, DivergenceReport]:
-    """Compares every model of `models` with `reference` on the first `limit` windows of `tokens`.
+    """Compares every model of `models` with `reference` on the first `limit` windows of `tokens` (see
+    `windows.cut_windows`, also for `bos`).
 
     The reference runs once per window, however many models there are; memory is one window of logits per
     model in turn. `score_from` (default window // 2) is the first scored position: 0 together with a longer
     window shows how divergence depends on context. RockledgeError when vocabularies differ.
     """
-    windows = cut_windows(tokens, window, limit)
+    windows = cut_windows(tokens, window, limit, bos)
     first = window // 2 if score_from is None else score_from
     if not 0 <= first < window - 1:
         raise UsageError(f"scoring from position {first} of a window of {window} scores nothing")
@@ -120,6 +122,7 @@ def divergence(
     window: int = DEFAULT_WINDOW,
     score_from: int | None = None,
     limit: int | None = None,
+    bos: int | None = None,
     progress: Progress | None = None,
 ) -> DivergenceReport:
     """`divergences` of one model."""
@@ -130,6 +133,7 @@ def divergence(
         window=window,
         score_from=score_from,
         limit=limit,
+        bos=bos,
         progress=progress,
     )
     return reports["model"]

@@ -36,10 +36,11 @@ def perplexity(
     *,
     window: int = DEFAULT_WINDOW,
     limit: int | None = None,
+    bos: int | None = None,
     progress: Progress | None = None,
 ) -> PerplexityReport:
     """Scores the second half of the first `limit` windows of `tokens` (see `windows`). Memory: one window."""
-    windows = cut_windows(tokens, window, limit)
+    windows = cut_windows(tokens, window, limit, bos)
     first = window // 2
     losses = []
     for done, piece in enumerate(windows, 1):

@@ -1,8 +1,9 @@
 """How a text becomes scored positions: disjoint windows of which the second half is scored.
 
 This is what llama.cpp's perplexity tool does with `-c WINDOW`, so that numbers can be put side by side:
-windows do not overlap, a remainder shorter than a window is left out, nothing is put in front, and the logits
-at positions window/2 .. window-2 are scored against the token that follows (255 of 512).
+windows do not overlap, a remainder shorter than a window is left out, a beginning token takes the place of
+every window's first token, and the logits at positions window/2 .. window-2 are scored against the token that
+follows (255 of 512).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +23,10 @@ DEFAULT_WINDOW = 512
 
 
 def cut_windows(
-    tokens: Sequence[int], window: int = DEFAULT_WINDOW, limit: int | None = None
+    tokens: Sequence[int], window: int = DEFAULT_WINDOW, limit: int | None = None, bos: int | None = None
 ) -> list[list[int]]:
-    """The first `limit` (None: all) disjoint windows of `window` tokens. UsageError if not even one."""
+    """The first `limit` (None: all) disjoint windows of `window` tokens, each beginning with `bos` if there is
+    one (then `tokens` should begin with it too). UsageError if there is not even one window."""
     if window < 4:
         raise UsageError(f"a window of {window} tokens scores nothing; take at least 4")
     count = len(tokens) // window
@@ -34,7 +36,11 @@ def cut_windows(
         raise UsageError(
             f"the text has {len(tokens)} tokens, less than one window of {window}; take a longer text"
         )
-    return [list(tokens[i * window : (i + 1) * window]) for i in range(count)]
+    windows = [list(tokens[i * window : (i + 1) * window]) for i in range(count)]
+    if bos is not None:
+        for piece in windows:
+            piece[0] = bos
+    return windows
 
 
 def scored_logits(model: Logits, tokens: Sequence[int], first: int) -> NDArray[np.float32]:
