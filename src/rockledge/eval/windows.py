@@ -25,8 +25,8 @@ DEFAULT_WINDOW = 512
 def cut_windows(
     tokens: Sequence[int], window: int = DEFAULT_WINDOW, limit: int | None = None, bos: int | None = None
 ) -> list[list[int]]:
-    """The first `limit` (None: all) disjoint windows of `window` tokens, each beginning with `bos` if there is
-    one (then `tokens` should begin with it too). UsageError if there is not even one window."""
+    """The first `limit` (None: all) disjoint windows of `window` tokens, each beginning with `bos` if there
+    is one (then `tokens` should begin with it too). UsageError if there is not even one window."""
     if window < 4:
         raise UsageError(f"a window of {window} tokens scores nothing; take at least 4")
     count = len(tokens) // window
