@@ -17,6 +17,14 @@ def test_importing_and_running_never_needs_pytorch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_quantize_is_a_function_and_a_package() -> None:
+    code = (
+        "import rockledge; before = rockledge.quantize; import rockledge.quantize.rotate;"
+        "from rockledge import quantize; assert before is quantize and callable(quantize)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_public_names() -> None:
     assert rockledge.__version__
     assert rockledge.Model.__module__ == "rockledge.runtime.model"

@@ -6,10 +6,8 @@ of a step is the native core's. Requests may run from several threads: steps tak
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
 from rockledge.runtime.kv_cache import CachedSequence, PagePool
-from rockledge.runtime.piece import Piece, RequestStats, Score
+from rockledge.runtime.piece import Meter, Piece, RequestStats, Score
 from rockledge.runtime.program import build_program
 from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
 
@@ -34,6 +32,9 @@ SCORE_BYTES = 32 << 20
 """Logits held at a time while scoring: with a large vocabulary fewer rows a step, never the whole text."""
 
 GREEDY = Sampling()
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class Engine:
         self._executor = executor
         self._pool = pool
         self._eos = frozenset(self.config.eos)
-        self._lock = threading.Lock()
+        # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
+        self._lock = threading.RLock()
 
     @classmethod
     def load(
@@ -190,7 +192,7 @@ class Engine:
 
     def _pieces(
         self,
-        prompt: npt.NDArray[np.int32],
+        prompt: Int32,
         room: int,
         sampling: Sampling,
         stop: Sequence[str],
@@ -199,71 +201,64 @@ class Engine:
         cancelled: Callable[[], bool],
     ) -> Iterator[Piece]:
         answer = Answer(self.tokenizer, stop, logprobs)
+        meter = Meter()
+        self.stats = meter.stats()
         if room == 0:
             yield answer.last("length")
             return
-        self.stats = RequestStats()
-        sequence = self._pool.open()
-        try:
-            sequence.reserve(len(prompt))
+        with self._cached(len(prompt)) as sequence:
             step = self._executor.single_step(sampling)
-            if not self._prefill(sequence, prompt, step.logits, cancelled):
-                return
+            for rows in self._chunks(prompt, self._executor.max_rows):
+                if cancelled():
+                    return
+                final = sequence.length + len(rows) == len(prompt)
+                self._run(rows, sequence, step.logits[None] if final else None)
+                self.stats = meter.prefilled(len(rows))
             step.write_table(sequence)
-            seconds = 0.0
             for drawn in range(1, room + 1):
                 token = step.draw(drawn)
-                if token in self._eos and not ignore_eos:
-                    yield answer.last("stop")
-                    return
-                piece = answer.push(token, step.logits)
+                ended = token in self._eos and not ignore_eos
+                piece = answer.last("stop") if ended else answer.push(token, step.logits)
                 if piece is not None:
+                    self.stats = meter.pause()
                     yield piece
                     if piece.finish is not None:
                         return
+                    meter.resume()
                 if cancelled():
+                    self.stats = meter.pause()
                     return
-                if drawn == room:
-                    yield answer.last("length")
-                    return
-                start = time.perf_counter()
-                if sequence.reserve(1):
-                    step.write_table(sequence)
-                with self._lock:
-                    step.run(token, sequence.length)
-                sequence.advance(1)
-                seconds += time.perf_counter() - start
-                self.stats = replace(self.stats, decode_tokens=drawn, decode_seconds=seconds)
+                if drawn < room:
+                    with self._lock:
+                        if sequence.reserve(1):
+                            step.write_table(sequence)
+                        step.run(token, sequence.length)
+                        sequence.advance(1)
+                    meter.decoded()
+            self.stats = meter.pause()
+            yield answer.last("length")
+
+    @contextmanager
+    def _cached(self, tokens: int) -> Iterator[CachedSequence]:
+        """A new sequence with room for `tokens`; its pages come back at the end, however that comes."""
+        sequence = self._pool.open()
+        try:
+            with self._lock:
+                sequence.reserve(tokens)
+            yield sequence
         finally:
-            sequence.close()
+            with self._lock:
+                sequence.close()
 
-    def _prefill(
-        self,
-        sequence: CachedSequence,
-        tokens: npt.NDArray[np.int32],
-        logits: npt.NDArray[np.float32],
-        cancelled: Callable[[], bool],
-    ) -> bool:
-        """Runs `tokens` in chunks and leaves the logits behind the last in `logits`; false when cancelled."""
-        start = time.perf_counter()
-        for first in range(0, len(tokens), self._executor.max_rows):
-            if cancelled():
-                return False
-            part = tokens[first : first + self._executor.max_rows]
-            final = first + len(part) == len(tokens)
-            self._run(part, sequence, logits[None] if final else None)
-            self.stats = RequestStats(first + len(part), time.perf_counter() - start)
-        return True
-
-    def _run(
-        self,
-        tokens: npt.NDArray[np.int32],
-        sequence: CachedSequence,
-        logits: npt.NDArray[np.float32] | None,
-    ) -> None:
+    def _run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
         with self._lock:
             self._executor.run(tokens, sequence, logits)
-        sequence.advance(len(tokens))
+            sequence.advance(len(tokens))
+
+    @staticmethod
+    def _chunks(tokens: Int32, rows: int) -> Iterator[Int32]:
+        for first in range(0, len(tokens), rows):
+            yield tokens[first : first + rows]
 
     def score(self, ids: Sequence[int], top: int = 0) -> list[Score]:
         """Log probability of every token of `ids` after the first, and the `top` most probable tokens there.
@@ -274,20 +269,16 @@ class Engine:
         rows = max(1, min(self._executor.max_rows, SCORE_BYTES // (4 * self.config.vocab)))
         logits = np.empty((rows, self.config.vocab), np.float32)
         scores: list[Score] = []
-        sequence = self._pool.open()
-        try:
-            sequence.reserve(len(tokens) - 1)
-            for first in range(0, len(tokens) - 1, rows):
-                part = tokens[first : min(first + rows, len(tokens) - 1)]
+        with self._cached(len(tokens) - 1) as sequence:
+            for part in self._chunks(tokens[:-1], rows):
+                following = tokens[sequence.length + 1 :]
                 self._run(part, sequence, logits[: len(part)])
-                for row, given in zip(logits, tokens[first + 1 : first + 1 + len(part)], strict=False):
+                for row, given in zip(logits[: len(part)], following, strict=False):
                     scored = log_probabilities(row)
                     scores.append(Score(int(given), float(scored[given]), most_probable(scored, top)))
-        finally:
-            sequence.close()
         return scores
 
-    def logits(self, ids: Sequence[int], *, chunk: int | None = None) -> npt.NDArray[np.float32]:
+    def logits(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
         """Logits fp32 [len(ids), vocab] after every token. `chunk`: rows a step, which changes no result.
 
         The answer takes 4 * len(ids) * vocab bytes and nothing else grows with the text. Raises ContextError
@@ -298,17 +289,12 @@ class Engine:
             raise UsageError(f"a chunk of {chunk} rows was asked for; give at least 1")
         rows = min(chunk or self._executor.max_rows, self._executor.max_rows)
         logits = np.empty((len(tokens), self.config.vocab), np.float32)
-        sequence = self._pool.open()
-        try:
-            sequence.reserve(len(tokens))
-            for first in range(0, len(tokens), rows):
-                part = slice(first, first + rows)
-                self._run(tokens[part], sequence, logits[part])
-        finally:
-            sequence.close()
+        with self._cached(len(tokens)) as sequence:
+            for part in self._chunks(tokens, rows):
+                self._run(part, sequence, logits[sequence.length :][: len(part)])
         return logits
 
-    def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+    def _checked(self, ids: Sequence[int]) -> Int32:
         """`ids` as an array, once they are known to be tokens of this model that fit into the context."""
         if len(ids) == 0:
             raise UsageError("the prompt has no tokens; give at least one")

@@ -1,5 +1,6 @@
 """What a request gives back: pieces of text with their tokens, scores of given tokens, and timings."""
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,10 @@ class Score:
 
 @dataclass(frozen=True)
 class RequestStats:
-    """Work of the last request. Decode counts the steps after the prompt; its first token costs none."""
+    """Work of the last request, without the time its pieces waited to be taken.
+
+    Decode counts the steps after the prompt: the first token of an answer comes with the prompt's last step.
+    """
 
     prefill_tokens: int = 0
     prefill_seconds: float = 0.0
@@ -49,3 +53,39 @@ class RequestStats:
     def decode_tok_s(self) -> float:
         """Decoded tokens per second, 0 when nothing ran."""
         return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+
+class Meter:
+    """Counts the work of one request while it runs."""
+
+    def __init__(self) -> None:
+        self._tokens = self._steps = 0
+        self._prefill = self._decode = 0.0
+        self._mark = time.perf_counter()
+
+    def stats(self) -> RequestStats:
+        """What has been counted so far."""
+        return RequestStats(self._tokens, self._prefill, self._steps, self._decode)
+
+    def prefilled(self, tokens: int) -> RequestStats:
+        """`tokens` more of the prompt are done."""
+        self._tokens += tokens
+        self._prefill += self._lap()
+        return self.stats()
+
+    def decoded(self) -> None:
+        """One more step behind the prompt is done."""
+        self._steps += 1
+
+    def pause(self) -> RequestStats:
+        """Decode time runs no longer, until `resume`."""
+        self._decode += self._lap()
+        return self.stats()
+
+    def resume(self) -> None:
+        """Decode time runs again."""
+        self._mark = time.perf_counter()
+
+    def _lap(self) -> float:
+        before, self._mark = self._mark, time.perf_counter()
+        return self._mark - before
