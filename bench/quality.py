@@ -22,6 +22,7 @@ import numpy as np
 import rockledge
 from bench import llama_cpp
 from bench.models import TEXTS, UnavailableError, cache, smollm2
+from rockledge.artifact import open_artifact
 from rockledge.errors import RockledgeError
 from rockledge.eval.divergence import DivergenceReport, divergence
 from rockledge.eval.text import read_text
@@ -120,15 +121,7 @@ def _row_of(
         )
     finally:
         engine.close()
-    return _row(path.name, _artifact_bytes(path), parameters, report)
-
-
-def _artifact_bytes(path: Path) -> int:
-    """Bytes of all tensors in an artifact: its safetensors file without the header."""
-    file = path / "model.safetensors"
-    with file.open("rb") as opened:
-        header = int.from_bytes(opened.read(8), "little")
-    return file.stat().st_size - 8 - header
+    return _row(path.name, open_artifact(path).tensor_bytes, parameters, report)
 
 
 def _llamas(
