@@ -69,11 +69,11 @@ def byte_level_metadata(made: tokenizers.Tokenizer, pre: str) -> dict[str, Any]:
 
 def sentencepiece_metadata() -> dict[str, Any]:
     """A SentencePiece-like vocabulary: <unk> <s> </s>, 256 bytes, then pieces with falling scores."""
-    words = [
-        "the", "quick", "brown", "\u2581the", "\u2581qu", "ick", "th", "he", "qu", "br", "own", "\u2581b", "ow",
-        "in", "\u2581in", "ing", "\u2581\u2581", "\u2581\u2581\u2581\u2581", "aa", "aaa", "aaaa", "wn", "ck", "ic",
-        "\u2581t", "\u2581q",
-    ]  # fmt: skip
+    words = (
+        ("the quick brown _the _qu ick th he qu br own _b ow in _in ing __ ____ aa aaa aaaa wn ck ic _t _q")
+        .replace("_", "\u2581")
+        .split()
+    )
     letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyzABCäé,."]
     pieces = [*words, *letters]
     return {
