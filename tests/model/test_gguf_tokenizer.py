@@ -129,6 +129,17 @@ def test_every_ending_of_an_answer_is_found() -> None:
     assert generation == {"bos_token_id": 1, "eos_token_id": [2, 0]}
 
 
+@pytest.mark.parametrize("absent", [0xFFFFFFFF, 600, -1, True, "1"])
+def test_ids_past_the_last_token_mean_none(absent: object) -> None:
+    metadata = byte_level_metadata(ORIGINALS["llama-bpe"], "llama-bpe")
+    files = files_of(
+        {**metadata, "tokenizer.ggml.bos_token_id": absent, "tokenizer.ggml.padding_token_id": absent}
+    )
+    assert json.loads(files["generation_config.json"])["bos_token_id"] is None
+    assert "pad_token" not in json.loads(files["tokenizer_config.json"])
+    assert Tokenizer.from_files(files).bos is None
+
+
 def test_the_chat_template_becomes_a_file_that_knows_the_tokens() -> None:
     metadata = byte_level_metadata(ORIGINALS["smollm"], "smollm")
     template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"

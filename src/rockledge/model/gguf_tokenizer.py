@@ -90,6 +90,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
     kind.
     """
     vocabulary = _vocabulary(file, metadata, config.vocab)
+    bos, eos = special_ids(metadata)
     model = metadata.get("tokenizer.ggml.model")
     if model == "gpt2":
         parts = _byte_level(file, metadata, vocabulary)
@@ -101,28 +102,26 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
         )
     # Where the file does not say: SentencePiece models begin with BOS, byte-level ones by their kind.
     default = model == "llama" or _SPLITTINGS[_pre(metadata)].begins
-    add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default)) and config.bos is not None
+    add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default)) and bos is not None
     tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": vocabulary.added(),
         **parts,
-        "post_processor": _begin(vocabulary.tokens[config.bos], config.bos)
-        if add_bos and config.bos is not None
-        else parts["post_processor"],
+        "post_processor": _begin(vocabulary.tokens[bos], bos) if bos is not None and add_bos else None,
     }
     names = {
         f"{key}_token": vocabulary.tokens[i]
         for key, i in (
-            ("bos", config.bos),
-            ("eos", config.eos[0] if config.eos else None),
+            ("bos", bos),
+            ("eos", eos[0] if eos else None),
             ("unk", _id(metadata, "unknown")),
             ("pad", _id(metadata, "padding")),
         )
-        if i is not None and i < len(vocabulary.tokens)
+        if i is not None
     }
-    generation = {"bos_token_id": config.bos, "eos_token_id": list(config.eos)}
+    generation = {"bos_token_id": bos, "eos_token_id": list(eos)}
     files = {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False).encode(),
         "tokenizer_config.json": json.dumps(
@@ -207,7 +206,6 @@ def _byte_level(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabulary)
     return {
         "normalizer": {"type": "NFC"} if rule.compose else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, level]},
-        "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE",
@@ -252,7 +250,6 @@ def _sentencepiece(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabula
     return {
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": None,
-        "post_processor": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",
@@ -307,8 +304,11 @@ def _pre(metadata: Mapping[str, Any]) -> str:
 
 
 def _id(metadata: Mapping[str, Any], key: str) -> int | None:
-    value = metadata.get(f"tokenizer.ggml.{key}_token_id")
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A special token's id; None where there is none, which some files write as a number past the end."""
+    value, tokens = metadata.get(f"tokenizer.ggml.{key}_token_id"), metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(value, int) or isinstance(value, bool) or not isinstance(tokens, list):
+        return None
+    return value if 0 <= value < len(tokens) else None
 
 
 def _list_of(value: Any, kind: type[_Item]) -> TypeGuard[list[_Item]]:
