@@ -240,11 +240,11 @@ def _described(header: Header, path: Path) -> dict[str, Any]:
         )
     described = tensor_file.parse_json(text.encode(), f"The description in {path / TENSORS}")
     version = described.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if whole(version) and int(version or 0) > VERSION:
         raise ArtifactError(
             f"The artifact {path} has version {version}, this program reads up to {VERSION}; update it."
         )
-    if version != VERSION:
+    if not whole(version) or version != VERSION:
         raise ArtifactError(
             f"The artifact {path} states no version this program knows; write the artifact again."
         )

@@ -103,9 +103,8 @@ def start_tables(bits: int) -> Tensor:
 
 
 def start_scale(w: Tensor) -> Tensor:
-    """The row scales fp32 [N] that the start tables expect: 1/32 of each row's rms, 1 for rows of zeros."""
-    rms = w.float().square().mean(dim=1).sqrt()
-    return torch.where(rms > 0, rms / UNITS_PER_RMS, torch.ones_like(rms))
+    """The row scales fp32 [N] that the start tables expect: 1/32 of each row's rms, above 0 even for zeros."""
+    return w.float().square().mean(dim=1).sqrt().clamp_min(1e-30) / UNITS_PER_RMS
 
 
 def _grouped(values: Tensor) -> Tensor:
