@@ -60,7 +60,7 @@ demo: $(VENV)/.demo $(CORE)  ## compress a small real model, show what it cost, 
 test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"
 
-test-all: $(VENV)/.dev $(CORE) sanitize  ## the slow tests too, and the native tests under the sanitizers
+test-all: $(VENV)/.dev $(CORE) sanitize  ## the slow tests too, and `make sanitize`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
 
 test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-A76
@@ -68,6 +68,17 @@ test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-
 	@$(BIN)/cmake -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_TOOLCHAIN_FILE=tools/aarch64.cmake -DCMAKE_BUILD_TYPE=Release -DROCKLEDGE_SELFCHECK=ON --log-level=WARNING
 	@$(BIN)/cmake --build build/arm -j $(JOBS)
 	$(BIN)/python -m pytest -s -m arm tests/packaging
+
+# AddressSanitizer has to be in the process before Python is, hence the preload; leaks would be Python's own.
+sanitize: $(VENV)/.dev  ## the native tests under the address, undefined-behaviour and thread sanitizers
+	@for kind in address undefined thread; do \
+	  echo "building the core with the $$kind sanitizer"; \
+	  $(BIN)/cmake -S . -B build/$$kind -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DROCKLEDGE_SANITIZE=$$kind -DROCKLEDGE_SELFCHECK=ON --log-level=WARNING > /dev/null || exit 1; \
+	  $(BIN)/cmake --build build/$$kind -j $(JOBS) || exit 1; \
+	  build/$$kind/rockledge_selfcheck || exit 1; \
+	done
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ROCKLEDGE_LIBRARY=$(abspath build/address/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native
+	UBSAN_OPTIONS=print_stacktrace=1 ROCKLEDGE_LIBRARY=$(abspath build/undefined/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native
 
 wheel: $(VENV)/.dev  ## wheels for x86-64 and aarch64, into dist/
 	@$(BIN)/python tools/wheel.py x86_64 aarch64
