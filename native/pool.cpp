@@ -109,8 +109,9 @@ void Pool::serve(int thread) {
     const std::uint32_t wanted = share > grain ? share : grain;
     const std::uint32_t taken = wanted < left ? wanted : left;
     if (!open_.compare_exchange_weak(open, open - taken, std::memory_order_acq_rel)) continue;
-    job_->work(total_ - left, taken, thread);
-    if (done_.fetch_add(taken, std::memory_order_acq_rel) + taken == total_) {
+    const std::uint32_t total = total_;  // the phase cannot end, nor this change, before these units are done
+    job_->work(total - left, taken, thread);
+    if (done_.fetch_add(taken, std::memory_order_acq_rel) + taken == total) {
       done_.store(0, std::memory_order_relaxed);
       publish(job_->next(thread));
     }
