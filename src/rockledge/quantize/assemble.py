@@ -1,0 +1,60 @@
+"""Putting an artifact together: rows of every band copied from the candidate of its width."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rockledge.artifact import ArtifactPlan, ArtifactWriter
+from rockledge.formats.bands import groups
+from rockledge.formats.packing import PackedLinear, pack
+from rockledge.formats.table import Int8
+from rockledge.quantize.rotate import RotatedModel
+from rockledge.quantize.store import WorkDirectory
+
+
+class Assembly:
+    """The linears of one allocation, packed when asked for."""
+
+    def __init__(self, plan: ArtifactPlan, work: WorkDirectory) -> None:
+        self._plan = plan
+        self._work = work
+
+    def linear(self, name: str) -> PackedLinear:
+        """One linear as the artifact will hold it."""
+        spec = self._plan.linears[name]
+        codes = np.zeros((spec.rows, spec.cols), np.uint8)
+        index = np.zeros((spec.rows, groups(spec.cols)), np.uint8)
+        scale = np.zeros(spec.rows, np.float32)
+        tables: dict[int, Int8] = {}
+        for bits in sorted({band.bits for band in spec.bands}):
+            candidate = self._work.candidate(name, bits)
+            for band in spec.bands:
+                if band.bits == bits:
+                    rows = slice(band.start, band.start + band.rows)
+                    codes[rows], scale[rows] = candidate.codes[rows], candidate.scale[rows]
+                    if candidate.index is not None:
+                        index[rows] = candidate.index[rows]
+            if candidate.tables is not None:
+                tables[bits] = candidate.tables
+        return pack(codes, index, tables, scale, spec.bands, self._work.bias(name))
+
+
+def write_artifact(
+    path: Path,
+    plan: ArtifactPlan,
+    model: RotatedModel,
+    assembly: Assembly,
+    report: dict[str, Any],
+    report_text: str,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Writes the whole artifact; nothing appears at `path` unless everything succeeds."""
+    with ArtifactWriter(path, plan) as writer:
+        for done, name in enumerate(plan.linears, start=1):
+            writer.linear(name, assembly.linear(name))
+            progress(done, len(plan.linears))
+        for name in plan.arrays:
+            writer.array(name, model.checkpoint.tensor(name))
+        writer.report(report, report_text)

@@ -1,0 +1,172 @@
+"""From "4.25 bits" or "it must fit this board" to an allocation: what each band's widths cost in bytes and milliseconds.
+
+`bits_per_weight` is 8 x all tensor bytes / parameters, so what is not a band (norm gains, rotation, biases, padding) is
+taken off the budget first.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+
+from rockledge.artifact import ArtifactPlan, LinearSpec, packed_size
+from rockledge.board.boards import Board
+from rockledge.board.time import band_ms
+from rockledge.errors import BudgetError
+from rockledge.formats.bands import Band as StoredBand
+from rockledge.formats.bands import TABLES, aligned, stream_bytes
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import FAMILIES, stored_tensors
+from rockledge.quantize.allocate import Allocation, Band, Budget, Option, allocate
+from rockledge.quantize.rotate import RotatedModel
+from rockledge.quantize.store import Prices
+
+Widths = dict[str, tuple[StoredBand, ...]]
+"""The bands of every linear, as they are stored."""
+
+# Each linear may need the tables of this many widths below 8 (store.Prices offers 3 and 4).
+_TABLE_WIDTHS = 2
+# Nats a token that rounding one input to int8 may cost before it gets sixteen bits.
+_PLANE_PRICE = 2e-3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the artifact may cost: bytes of all its tensors, and milliseconds a decoded token on `board`."""
+
+    board: Board
+    bytes: int | None = None
+    milliseconds: float | None = None
+
+
+def parameters(config: ModelConfig) -> int:
+    """Numbers in the checkpoint, a tied matrix once."""
+    return sum(prod(tensor.shape) for tensor in stored_tensors(config))
+
+
+def bands_of(prices: Prices, board: Board, config: ModelConfig) -> list[Band]:
+    """The measured bands as the allocator wants them. An untied embedding is only gathered and takes no time."""
+    bands = []
+    for measured in prices.bands:
+        gathered = measured.linear == "embed" and not config.tied
+        options = []
+        for bits, price in sorted(measured.prices.items()):
+            codes, index = stream_bytes((StoredBand(0, measured.rows, bits),), measured.cols)
+            ms = 0.0 if gathered else band_ms(bits, measured.rows, measured.cols, board=board)
+            options.append(Option(bits, price, codes + index, ms))
+        bands.append(Band(measured.linear, measured.start, measured.rows, tuple(options)))
+    return bands
+
+
+def fit_widths(prices: Prices, model: RotatedModel, limits: Limits) -> Widths:
+    """The bands of least predicted divergence within `limits`.
+
+    BudgetError names the nearest possible budget, in bits a weight where bytes are the limit.
+    """
+    bands = bands_of(prices, limits.board, model.config)
+    room = None
+    if limits.bytes is not None:
+        fixed, least = _fixed_bytes(model), _least_bytes(bands, model)
+        room = limits.bytes - fixed
+        if least > limits.bytes:
+            count = parameters(model.config)
+            raise BudgetError(
+                f"A budget of {limits.bytes} bytes ({8 * limits.bytes / count:.3f} bits a weight) is too small for "
+                f"this model: the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
+            )
+    return _merged(bands, allocate(bands, Budget(room, limits.milliseconds)))
+
+
+def least_bits(prices: Prices, model: RotatedModel, board: Board) -> float:
+    """Bits a weight of the smallest artifact there can be."""
+    least = _least_bytes(bands_of(prices, board, model.config), model)
+    return 8 * least / parameters(model.config)
+
+
+def planes_of(prices: Prices) -> dict[str, int]:
+    """Two int8 planes for the inputs whose rounding to one would cost more than a share of a good artifact's divergence.
+
+    Linears with one input share the decision; 1 plane where nothing is said.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in prices.activations:
+        groups.setdefault(_input_of(name), []).append(name)
+    return {
+        name: 2
+        for members in groups.values()
+        if sum(prices.activations[name] for name in members) > _PLANE_PRICE
+        for name in members
+    }
+
+
+def predicted(prices: Prices, widths: Widths, planes: dict[str, int]) -> float:
+    """The sum of the prices of these bands and of rounding the inputs, nats a token. Unknown widths cost nothing."""
+    total = sum(price for name, price in prices.activations.items() if planes.get(name, 1) == 1)
+    for measured in prices.bands:
+        for band in widths[measured.linear]:
+            if band.start <= measured.start < band.start + band.rows:
+                total += measured.prices.get(band.bits, 0.0)
+    return total
+
+
+def _input_of(name: str) -> str:
+    for shared in (("attn.q", "attn.k", "attn.v"), ("ffn.gate", "ffn.up")):
+        for role in shared:
+            if name.endswith(role):
+                return name.removesuffix(role) + shared[0]
+    return name
+
+
+def _least_bytes(bands: list[Band], model: RotatedModel) -> int:
+    return sum(min(option.bytes for option in band.options) for band in bands) + _fixed_bytes(model)
+
+
+def _merged(bands: list[Band], allocation: Allocation) -> Widths:
+    """Neighbouring bands of one width become one."""
+    chosen = zip(bands, allocation.options, strict=True)
+    widths: Widths = {}
+    for (linear, bits), run in groupby(chosen, key=lambda pair: (pair[0].linear, pair[1].bits)):
+        members = [band for band, _ in run]
+        band = StoredBand(members[0].start, sum(member.rows for member in members), bits)
+        widths[linear] = (*widths.get(linear, ()), band)
+    return widths
+
+
+def plan_artifact(
+    model: RotatedModel, widths: Widths, planes: dict[str, int], files: dict[str, bytes], recipe: str | None
+) -> ArtifactPlan:
+    """The artifact that these bands make. `planes` by linear, 1 where none is given."""
+    config = model.config
+    shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config)}
+    linears = {
+        name: LinearSpec(shape[0], shape[1], widths[name], planes.get(name, 1), f"{name}.bias" in shapes)
+        for name, shape in shapes.items()
+        if len(shape) == 2
+    }
+    kept = {norm.role for norm in FAMILIES[config.family].norms if norm.size == "head_dim"}
+    if config.tied:
+        kept.add("final_norm")
+    arrays = {name: shape for name, shape in shapes.items() if len(shape) == 1 and _role(name) in kept}
+    return ArtifactPlan(
+        config=config,
+        linears=linears,
+        parameters=parameters(config),
+        arrays=arrays,
+        rotation=model.rotation,
+        ffn_block=model.ffn_block,
+        files=files,
+        recipe=recipe,
+    )
+
+
+def _role(name: str) -> str:
+    return name.split(".", 2)[2] if name.startswith("layers.") else name
+
+
+def _fixed_bytes(model: RotatedModel) -> int:
+    """Bytes that no choice of widths changes, counting every linear's tables at both small widths."""
+    shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
+    widths = {name: (StoredBand(0, shape[0], 8),) for name, shape in shapes.items()}
+    plan = plan_artifact(model, widths, {}, {}, None)
+    streams = sum(stream_bytes(widths[name], shape[1])[0] for name, shape in shapes.items())
+    tables = len(shapes) * aligned(_TABLE_WIDTHS * TABLES * 16)
+    return packed_size(plan) - streams + tables

@@ -1,0 +1,203 @@
+"""One streamed forward and one streamed backward pass: what every linear sees, and how much its outputs matter.
+
+The forward pass leaves the inputs of every block on disk. The backward pass takes the blocks in reverse, computes each one
+again from its stored input, and turns the gradient at its output into the gradient at its input; in between it sees every
+linear's input and the gradient at every linear's output. One block is in memory at a time.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rockledge.formats.activations import LARGEST
+from rockledge.quantize.reference import block_forward
+from rockledge.quantize.rotate import RotatedModel
+from rockledge.quantize.transform import hadamard
+
+Progress = Callable[[int, int], None]
+"""Called with (units done, units in all)."""
+
+# Tokens of one forward or backward step: bounds activations and attention scores in memory.
+_STEP_TOKENS = 2048
+# Tokens whose logits exist at a time.
+_LOGIT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """Of one place where linears read: second moments E[x x^T] fp32 [K, K], and E[step^2] of int8 rounding."""
+
+    moments: torch.Tensor
+    squared_step: float
+
+
+@dataclass(frozen=True)
+class BlockStatistics:
+    """Of one block: `inputs` by place ("attn.in", "attn.o", "ffn.in", "ffn.down"), the mean squared gradient of every
+    output channel by role, fp32 [N]. The moments of "ffn.down" are those before its online Hadamard.
+    """
+
+    inputs: Mapping[str, InputStatistics]
+    sensitivity: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class HeadStatistics:
+    """Of the head: its input, E[p (1 - p)] of every token's logit fp32 [vocab], and E[p] fp32 [vocab]."""
+
+    inputs: InputStatistics
+    sensitivity: torch.Tensor
+    frequency: torch.Tensor
+
+
+class _Moments:
+    """Running sums of x x^T and of the squared int8 step over tokens."""
+
+    def __init__(self, hadamard_block: int = 0) -> None:
+        self._block = hadamard_block
+        self._sum: torch.Tensor | None = None
+        self._steps = 0.0
+        self._count = 0
+
+    def add(self, x: torch.Tensor) -> None:
+        rows = x.detach().reshape(-1, x.shape[-1])
+        if self._sum is None:
+            self._sum = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
+        self._sum.addmm_(rows.T, rows)
+        seen = hadamard(rows, self._block) if self._block else rows
+        self._steps += float((seen.abs().amax(dim=1) / LARGEST[1]).square().sum())
+        self._count += rows.shape[0]
+
+    def mean(self) -> InputStatistics:
+        if self._sum is None:
+            raise ValueError("no input was seen")
+        return InputStatistics(self._sum / self._count, self._steps / self._count)
+
+
+def record_inputs(
+    model: RotatedModel, tokens: npt.NDArray[np.int64], path: Path, progress: Progress
+) -> npt.NDArray[np.float32]:
+    """Runs `tokens` [S, T] through the float model; returns a memory map fp32 [layers + 1, S, T, hidden] at `path`.
+
+    Entry i is the input of block i, the last one the output of the last block.
+    """
+    config = model.config
+    shape = (config.layers + 1, *tokens.shape, config.hidden)
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    stored[0] = model.embedding()[torch.from_numpy(tokens)].cpu().numpy()
+    batch = max(1, _STEP_TOKENS // tokens.shape[1])
+    with torch.no_grad():
+        for layer in range(config.layers):
+            weights = model.block_weights(layer, online=False)
+            for first in range(0, len(tokens), batch):
+                x = torch.from_numpy(stored[layer, first : first + batch]).to(model.device)
+                stored[layer + 1, first : first + batch] = block_forward(weights, x, config).cpu().numpy()
+            progress(layer + 1, config.layers)
+    stored.flush()
+    return stored
+
+
+def head_statistics(
+    model: RotatedModel, outputs: npt.NDArray[np.float32], gradients: npt.NDArray[np.float32], seed: int
+) -> HeadStatistics:
+    """Statistics of the head over `outputs` fp32 [S, T, hidden] of the last block.
+
+    For the first len(gradients) sequences labels are drawn from the model's own predictions, and the gradient of their
+    negative log-likelihood at the block's output is written to `gradients` fp32 [S', T, hidden].
+    """
+    head = model.head()
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    moments = _Moments()
+    variance = torch.zeros(head.shape[0], device=model.device)
+    frequency = torch.zeros_like(variance)
+    count = 0
+    for s in range(len(outputs)):
+        for first in range(0, outputs.shape[1], _LOGIT_TOKENS):
+            part = slice(first, first + _LOGIT_TOKENS)
+            wanted = s < len(gradients)
+            x = torch.from_numpy(outputs[s, part]).to(model.device).requires_grad_(wanted)
+            z = model.head_input(x)
+            moments.add(z)
+            if not wanted:
+                continue
+            with torch.no_grad():
+                p = torch.softmax(z @ head.T, dim=1)
+                frequency += p.sum(dim=0)
+                variance += (p - p * p).sum(dim=0)
+                count += len(p)
+                labels = torch.multinomial(p, 1, generator=generator)
+                p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
+                gradient = p @ head
+            z.backward(gradient)
+            gradients[s, part] = _gradient(x).cpu().numpy()
+    return HeadStatistics(moments.mean(), variance / count, frequency / count)
+
+
+def block_statistics(
+    model: RotatedModel,
+    weights: Mapping[str, torch.Tensor],
+    inputs: npt.NDArray[np.float32],
+    gradients: npt.NDArray[np.float32],
+) -> BlockStatistics:
+    """Statistics of one block whose plain weights (`block_weights(layer, online=False)`) are `weights`.
+
+    `inputs` fp32 [S, T, hidden]; `gradients` fp32 [S', T, hidden], S' <= S, holds the gradients at the block's output
+    for the first S' sequences and is overwritten with those at its input.
+    """
+    taps = _Taps(model)
+    batch = max(1, _STEP_TOKENS // inputs.shape[1])
+    for first in range(0, len(gradients), batch):
+        part = slice(first, min(first + batch, len(gradients)))
+        x = torch.from_numpy(inputs[part]).to(model.device).requires_grad_(True)
+        y = block_forward(weights, x, model.config, taps.see, taps.keep)
+        y.backward(torch.from_numpy(gradients[part]).to(model.device))
+        taps.add_gradients()
+        gradients[part] = _gradient(x).cpu().numpy()
+    with torch.no_grad():
+        for first in range(len(gradients), len(inputs), batch):
+            x = torch.from_numpy(inputs[first : first + batch]).to(model.device)
+            block_forward(weights, x, model.config, taps.see)
+    return taps.statistics()
+
+
+class _Taps:
+    """Gathers inputs and output gradients of one block's linears."""
+
+    def __init__(self, model: RotatedModel) -> None:
+        self._block = model.ffn_block
+        self._moments: dict[str, _Moments] = {}
+        self._outputs: dict[str, torch.Tensor] = {}
+        self._squares: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def see(self, place: str, x: torch.Tensor) -> torch.Tensor:
+        if place not in self._moments:
+            self._moments[place] = _Moments(self._block if place == "ffn.down" else 0)
+        self._moments[place].add(x)
+        return x
+
+    def keep(self, role: str, y: torch.Tensor) -> torch.Tensor:
+        y.retain_grad()
+        self._outputs[role] = y
+        return y
+
+    def add_gradients(self) -> None:
+        for role, y in self._outputs.items():
+            squares = _gradient(y).square().reshape(-1, y.shape[-1])
+            self._squares[role] = self._squares.get(role, torch.zeros(1, device=y.device)) + squares.sum(dim=0)
+        self._count += next(iter(self._outputs.values())).shape[:-1].numel()
+        self._outputs.clear()
+
+    def statistics(self) -> BlockStatistics:
+        inputs = {place: moments.mean() for place, moments in self._moments.items()}
+        return BlockStatistics(inputs, {role: total / self._count for role, total in self._squares.items()})
+
+
+def _gradient(x: torch.Tensor) -> torch.Tensor:
+    if x.grad is None:
+        raise ValueError("the backward pass did not reach a tensor whose gradient is needed")
+    return x.grad

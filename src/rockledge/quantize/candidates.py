@@ -1,0 +1,111 @@
+"""One linear at one width: tables, row scales, rounded codes, and what the result costs, row by row.
+
+A candidate is complete: whichever widths the allocation picks for a linear's bands, their rows are copied from the
+candidates as they are. So a new budget needs no new rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rockledge.formats.table import Float32, Int8, UInt8
+from rockledge.quantize.clip import refit_scale, search_scale
+from rockledge.quantize.codebook import learn_tables, start_scale
+from rockledge.quantize.gptq import feedback_factor, round_to_integers, round_to_tables
+from rockledge.quantize.price import row_errors
+
+WIDTHS = (3, 4, 8)
+# Rows rounded together: bounds the memory an embedding takes. Rows the tables are learned from, evenly spread.
+_CHUNK = 8192
+_TABLE_ROWS = 512
+# What is tried for the row scale, as a share of the one that puts the row's largest weight at the end of the range.
+_INTEGER_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One reason why a linear's errors matter: it is read by inputs with second moments `moments` fp32 [K, K], and an
+    error in output n costs `sensitivity[n]` fp32 [N]. A tied embedding has two, any other linear one.
+    """
+
+    moments: torch.Tensor
+    sensitivity: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A linear [N, K] rounded to one width. `codes` uint8 [N, K] (at 8 bits w8 viewed as uint8), `index` uint8
+    [N, ceil(K/16)] and `tables` int8 [16, 2^bits] (at 8 bits both None), `scale` fp32 [N], `prices` fp32 [N]: the
+    divergence that the rounding of each row costs, in nats a token.
+    """
+
+    bits: int
+    codes: UInt8
+    index: UInt8 | None
+    tables: Int8 | None
+    scale: Float32
+    prices: Float32
+
+
+class Rounding:
+    """Rounds one linear at several widths; what does not depend on the width is computed once."""
+
+    def __init__(self, weights: torch.Tensor, terms: Sequence[Term], factor: torch.Tensor | None = None) -> None:
+        """`weights` fp32 [N, K]. `factor` is `joint_factor(terms)` where the caller already has it."""
+        self._weights = weights
+        self._terms = terms
+        self._moments = joint_moments(terms)
+        self._factor = feedback_factor(self._moments) if factor is None else factor
+        self._importance = self._factor.diagonal().square().reciprocal()
+
+    def at(self, bits: int) -> Candidate:
+        """The candidate of one width, 2, 3, 4 or 8."""
+        return self._integers() if bits == 8 else self._tables(bits)
+
+    def _tables(self, bits: int) -> Candidate:
+        rows = self._weights.shape[0]
+        sample = self._weights[:: -(-rows // _TABLE_ROWS)]
+        tables = learn_tables(sample, bits, self._importance).tables
+        scale = start_scale(self._weights)
+        parts = []
+        for first in range(0, rows, _CHUNK):
+            part = slice(first, first + _CHUNK)
+            rounded = round_to_tables(self._weights[part], scale[part], tables, self._factor)
+            fitted = refit_scale(self._weights[part], rounded.w8, self._moments, scale[part])
+            parts.append((rounded.codes, rounded.index, fitted, self._prices(part, rounded.w8, fitted)))
+        codes, index, fitted, prices = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+        return Candidate(bits, codes, index, tables.cpu().numpy(), fitted, prices)
+
+    def _integers(self) -> Candidate:
+        base = self._weights.abs().amax(dim=1).clamp_min(1e-30) / 127
+        scale = search_scale(
+            self._weights, base, _INTEGER_SHRINKS, self._importance, lambda u: u.round().clamp_(-127, 127)
+        )
+        parts = []
+        for first in range(0, self._weights.shape[0], _CHUNK):
+            part = slice(first, first + _CHUNK)
+            w8 = round_to_integers(self._weights[part], scale[part])
+            parts.append((w8.to(torch.int8), self._prices(part, w8, scale[part])))
+        codes, prices = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+        return Candidate(8, codes.view(np.uint8), None, None, scale.cpu().numpy(), prices)
+
+    def _prices(self, part: slice, w8: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        delta = w8 * scale[:, None] - self._weights[part]
+        total = torch.zeros_like(scale)
+        for term in self._terms:
+            total += 0.5 * term.sensitivity[part] * row_errors(delta, term.moments)
+        return total
+
+
+def joint_moments(terms: Sequence[Term]) -> torch.Tensor:
+    """One second-moment matrix for all rows: the terms' moments, each weighted by its mean sensitivity."""
+    if len(terms) == 1:
+        return terms[0].moments
+    weights = [float(term.sensitivity.mean()) for term in terms]
+    total = max(sum(weights), 1e-30)
+    return sum(
+        (term.moments * (weight / total) for term, weight in zip(terms, weights, strict=True)),
+        start=torch.zeros_like(terms[0].moments),
+    )

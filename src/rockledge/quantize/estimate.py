@@ -1,0 +1,77 @@
+"""What a run of `quantize` will take, before it starts: time, memory, disk, and the size of the result.
+
+Work is counted, the machine's speed is measured on one small product; expect to be right within a factor of two.
+"""
+
+import time
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import stored_tensors
+from rockledge.quantize.candidates import WIDTHS
+
+_PROBE = 768  # rows and columns of the product whose speed is measured
+_PROBE_SECONDS = 0.2
+# Reading, rotating and rounding at three widths, and packing: seconds a weight, the part that no product explains.
+_SECONDS_PER_WEIGHT = 4e-7
+# Bytes a weight in the work directory: a code at every width, an index nibble as a byte for every 16 weights twice.
+_CANDIDATE_BYTES = len(WIDTHS) + 0.25
+_PROGRAM_BYTES = 450e6  # the interpreter with PyTorch loaded
+_LOGIT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost of one run; `tensor_bytes` and `bits_per_weight` are the budget it aims at."""
+
+    seconds: float
+    peak_memory_bytes: int
+    disk_bytes: int
+    tensor_bytes: int
+    bits_per_weight: float
+
+
+def estimate_run(
+    config: ModelConfig, tensor_bytes: int, *, tokens: int, gradient_tokens: int, device: str = "cpu"
+) -> Estimate:
+    """The cost of compressing a model to `tensor_bytes` with that many calibration tokens."""
+    matrices = [t.shape for t in stored_tensors(config) if len(t.shape) == 2]
+    weights = sum(map(prod, matrices))
+    ends = config.vocab * config.hidden
+    blocks = weights - ends * (1 if config.tied else 2)
+    inputs = (config.hidden, config.hidden, config.heads * config.head_dim, config.ffn)
+    products = (
+        2 * blocks * (2 * tokens + gradient_tokens)  # forward, forward again, and back
+        + 2 * tokens * config.layers * sum(k * k for k in inputs)  # second moments
+        + 4 * ends * gradient_tokens  # logits and their gradient
+        + sum(rows * cols * cols for rows, cols in matrices) * 4 * len(WIDTHS)  # feedback and prices
+    )
+    widest = config.layers and max(inputs)
+    memory = (
+        _PROGRAM_BYTES
+        + 3 * 4 * max(blocks / config.layers, ends)
+        + 6 * 8 * widest * widest
+        + 4 * 4 * _LOGIT_TOKENS * config.vocab
+    )
+    disk = 4 * (config.layers + 1) * tokens * config.hidden + _CANDIDATE_BYTES * weights + tensor_bytes
+    return Estimate(
+        seconds=products / _speed(device) + weights * _SECONDS_PER_WEIGHT,
+        peak_memory_bytes=int(memory),
+        disk_bytes=int(disk),
+        tensor_bytes=tensor_bytes,
+        bits_per_weight=8 * tensor_bytes / sum(prod(t.shape) for t in stored_tensors(config)),
+    )
+
+
+def _speed(device: str) -> float:
+    """Operations a second of fp32 matrix products on this machine, now."""
+    a = torch.randn(_PROBE, _PROBE, device=device)
+    a @ a
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < _PROBE_SECONDS:
+        (a @ a)[0, 0].item()
+        done += 1
+    return 2 * done * float(_PROBE) ** 3 / (time.perf_counter() - start)

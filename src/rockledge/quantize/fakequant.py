@@ -1,0 +1,121 @@
+"""The quantised model in floats: dequantised weights and rounded inputs in the float reference.
+
+It computes what the integer core computes, up to the order of float sums, and needs no native code: the reference that
+the artifact's divergence is first measured with. Keys and values are not rounded here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rockledge.formats.packing import PackedLinear, dequantize
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import FAMILIES
+from rockledge.quantize.reference import block_forward
+from rockledge.quantize.transform import hadamard
+
+# Windows of one forward call.
+_BATCH = 8
+_LARGEST = {1: 127.0, 2: 32512.0}
+
+
+class Linears(Protocol):
+    """Where packed linears come from: an open artifact, or one that is being put together."""
+
+    def linear(self, name: str) -> PackedLinear: ...
+
+
+def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
+    """Activations fp32 [..., K] rounded as `formats.activations` rounds them, back in floats."""
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    inverse = _LARGEST[planes] / largest
+    usable = torch.isfinite(inverse)
+    step = torch.where(usable, largest / _LARGEST[planes], torch.zeros_like(largest))
+    return torch.round(x * torch.where(usable, inverse, torch.zeros_like(inverse))) * step
+
+
+class QuantisedLogits:
+    """Logits of `windows` (equally long token lists) under quantised linears; called with one of them.
+
+    `planes` says how many int8 planes the input of each linear takes, `head_input` turns the last block's output into the
+    head's input, `gains` are the norm gains inside heads, by full name.
+    """
+
+    def __init__(
+        self,
+        linears: Linears,
+        config: ModelConfig,
+        ffn_block: int,
+        windows: Sequence[Sequence[int]],
+        *,
+        planes: Callable[[str], int],
+        head_input: Callable[[torch.Tensor], torch.Tensor],
+        gains: Callable[[str], NDArray[np.float32]],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._linears = linears
+        self._config = config
+        self._block = ffn_block
+        self._planes = planes
+        self._gains = gains
+        self._roles = [linear.role for linear in FAMILIES[config.family].linears if "{i}" in linear.hf]
+        self._norms = [norm.role for norm in FAMILIES[config.family].norms if norm.size == "head_dim"]
+        name = "embed" if config.tied else "head"
+        embedding = self._weights("embed")
+        self._head = embedding if config.tied else self._weights(name)
+        states = self._run(embedding, windows, progress)
+        with torch.no_grad():
+            self._states = {
+                tuple(window): rounded_inputs(head_input(state), planes(name))
+                for window, state in zip(windows, states, strict=True)
+            }
+
+    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits fp32 [tokens, vocab] of one announced window."""
+        logits: NDArray[np.float32] = (self._states[tuple(tokens)] @ self._head.T).numpy()
+        return logits
+
+    def block_weights(self, layer: int) -> dict[str, torch.Tensor]:
+        """Dequantised weights, biases and inner gains of one block, by role."""
+        weights = {}
+        for role in self._roles:
+            packed = self._linears.linear(f"layers.{layer}.{role}")
+            weights[role] = torch.from_numpy(dequantize(packed))
+            if packed.bias is not None:
+                weights[role + ".bias"] = torch.from_numpy(np.array(packed.bias))
+        for role in self._norms:
+            weights[role] = torch.from_numpy(np.array(self._gains(f"layers.{layer}.{role}")))
+        return weights
+
+    def _weights(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(dequantize(self._linears.linear(name)))
+
+    @torch.no_grad()
+    def _run(
+        self,
+        embedding: torch.Tensor,
+        windows: Sequence[Sequence[int]],
+        progress: Callable[[int, int], None] | None,
+    ) -> list[torch.Tensor]:
+        x = embedding[torch.tensor([list(window) for window in windows])]
+        states = list(x.split(_BATCH))
+        for layer in range(self._config.layers):
+            weights = self.block_weights(layer)
+            tap = self._tap(layer)
+            states = [block_forward(weights, state, self._config, tap) for state in states]
+            if progress is not None:
+                progress(layer + 1, self._config.layers)
+        return list(torch.cat(states))
+
+    def _tap(self, layer: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
+        first = {"attn.in": "attn.q", "ffn.in": "ffn.gate"}
+
+        def tap(place: str, x: torch.Tensor) -> torch.Tensor:
+            if place == "ffn.down" and self._block:
+                x = hadamard(x, self._block)
+            return rounded_inputs(x, self._planes(f"layers.{layer}.{first.get(place, place)}"))
+
+        return tap

@@ -1,0 +1,228 @@
+"""The whole way from a checkpoint to an artifact: `quantize`, and `estimate` of what it will take."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.errors import BudgetError
+from rockledge.eval.divergence import DivergenceReport
+from rockledge.model.checkpoint import Checkpoint, open_checkpoint
+from rockledge.quantize.assemble import Assembly, write_artifact
+from rockledge.quantize.budget import (
+    Limits,
+    Widths,
+    fit_widths,
+    least_bits,
+    parameters,
+    plan_artifact,
+    planes_of,
+    predicted,
+)
+from rockledge.quantize.calibrate import record_inputs
+from rockledge.quantize.estimate import Estimate, estimate_run
+from rockledge.quantize.held_out import held_out_divergence
+from rockledge.quantize.measure import measure
+from rockledge.quantize.recipe import BUILT_IN, Recipe
+from rockledge.quantize.report import (
+    BudgetRow,
+    Report,
+    decode_speed,
+    notes_on,
+    report_text,
+    size_numbers,
+    wide_heads,
+)
+from rockledge.quantize.request import Request, request
+from rockledge.quantize.rotate import RotatedModel, rotated
+from rockledge.quantize.sequences import Calibration, calibration_for
+from rockledge.quantize.store import Prices, WorkDirectory
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, units done, units in all)."""
+
+# Budgets of the table in the report, bits a weight.
+BUDGETS = (3.25, 3.5, 4.0, 4.25, 4.5, 5.0, 8.0)
+
+
+def estimate(
+    model: str | Path | Checkpoint,
+    *,
+    bits: float | None = None,
+    fit: str | None = None,
+    recipe: str | Path | None = None,
+    device: str = "cpu",
+    tokens: int | None = None,
+) -> Estimate:
+    """What `quantize` with the same arguments will take; reads the model's header only."""
+    checkpoint = _opened(model)
+    asked = request(checkpoint.config, bits=bits, fit=fit, recipe=recipe, tokens=tokens)
+    most = 2 * parameters(checkpoint.config)
+    return estimate_run(
+        checkpoint.config,
+        min(asked.tensor_bytes, most),
+        tokens=asked.tokens,
+        gradient_tokens=asked.gradient_sequences * asked.length,
+        device=device,
+    )
+
+
+def quantize(
+    model: str | Path | Checkpoint,
+    out: str | Path,
+    *,
+    bits: float | None = None,
+    fit: str | None = None,
+    recipe: str | Path | None = None,
+    device: str = "cpu",
+    calibration: str | Path | None = None,
+    tokens: int | None = None,
+    seed: int = 0,
+    work: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Compresses a checkpoint into an artifact directory `out`, and says what that cost.
+
+    `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by `bits` a
+    weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room for, or by both; or a
+    `recipe` fixes every width. `calibration` is a text or JSON-lines file (default: the built-in mix) of which about
+    `tokens` tokens are used. `work` keeps intermediate files, about 3.5 bytes a weight; by default they lie beside `out` and
+    are removed at the end. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
+    """
+    started = time.monotonic()
+    checkpoint = _opened(model)
+    asked = request(
+        checkpoint.config, bits=bits, fit=fit, recipe=recipe, calibration=calibration, tokens=tokens, seed=seed
+    )
+    say = progress or _silent
+    text = calibration_for(
+        checkpoint.files(), asked.calibration, tokens=asked.tokens, length=asked.length, seed=asked.seed
+    )
+    turned = rotated(checkpoint, asked.seed, device)
+    with _work_directory(work, Path(out)) as directory:
+        prices, outputs = _measured(turned, text, asked, directory, say)
+        widths, planes = _chosen(prices, turned, asked)
+        made = _recipe(checkpoint, asked, text, widths, planes)
+        plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
+        assembly = Assembly(plan, directory)
+        cost = held_out_divergence(
+            turned, plan, assembly, text.held_out, outputs, lambda done, total: say("check", done, total)
+        )
+        numbers = _numbers(checkpoint, asked, prices, turned, plan, cost)
+        numbers["seconds"] = round(time.monotonic() - started, 1)
+        report = Report(numbers, report_text(numbers, checkpoint.config))
+        write_artifact(
+            Path(out), plan, turned, assembly, report.numbers, report.text,
+            lambda done, total: say("write", done, total),
+        )
+    return report
+
+
+def _opened(model: str | Path | Checkpoint) -> Checkpoint:
+    return open_checkpoint(model) if isinstance(model, (str, Path)) else model
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+@contextmanager
+def _work_directory(named: str | Path | None, out: Path) -> Iterator[WorkDirectory]:
+    if named is not None:
+        yield WorkDirectory(Path(named))
+        return
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.work-", dir=parent) as path:
+        yield WorkDirectory(Path(path))
+
+
+def _measured(
+    model: RotatedModel, text: Calibration, asked: Request, work: WorkDirectory, say: Progress
+) -> tuple[Prices, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Prices, and the float model's last block outputs for the held-out sequences."""
+    both = np.concatenate([text.sequences, text.held_out])
+    inputs = record_inputs(model, both, work.path / "inputs.npy", lambda i, n: say("forward", i, n))
+    count = len(text.sequences)
+    outputs = np.array(inputs[-1, count:])
+    prices = measure(model, text.sequences, inputs[:, :count], asked.gradient_sequences, work, asked.seed, say)
+    del inputs
+    (work.path / "inputs.npy").unlink()
+    return prices, outputs
+
+
+def _chosen(prices: Prices, model: RotatedModel, asked: Request) -> tuple[Widths, dict[str, int]]:
+    if asked.recipe is not None:
+        return dict(asked.recipe.widths), dict(asked.recipe.planes)
+    return fit_widths(prices, model, Limits(asked.board, asked.tensor_bytes)), planes_of(prices)
+
+
+def _recipe(
+    checkpoint: Checkpoint, asked: Request, text: Calibration, widths: Widths, planes: dict[str, int]
+) -> Recipe:
+    return Recipe(
+        model=checkpoint.path.name,
+        seed=asked.seed,
+        calibration=BUILT_IN if asked.calibration is None else str(asked.calibration),
+        calibration_sha256=text.sha256,
+        tokens=asked.tokens,
+        bits_per_weight=asked.bits_per_weight,
+        board=asked.board.name if asked.fitted else None,
+        widths=widths,
+        planes=planes,
+    )
+
+
+def _numbers(
+    checkpoint: Checkpoint,
+    asked: Request,
+    prices: Prices,
+    model: RotatedModel,
+    plan: ArtifactPlan,
+    cost: DivergenceReport,
+) -> dict[str, Any]:
+    widths = {name: spec.bands for name, spec in plan.linears.items()}
+    planes = {name: spec.planes for name, spec in plan.linears.items()}
+    price = predicted(prices, widths, planes)
+    # Second order and independent errors: the prices rank choices well, and one measurement sets their level.
+    level = cost.kl_mean_nats / price if price > 0 else 1.0
+    divergence = {k: v for k, v in asdict(cost).items() if k != "by_position"}
+    return {
+        "model": checkpoint.path.name,
+        "stored": checkpoint.stored,
+        "notes": notes_on(checkpoint.stored),
+        **size_numbers(plan),
+        "divergence": divergence,
+        "kl_priced_nats": price,
+        "kl_measured_over_priced": level,
+        "heads_at_8_bits": wide_heads(plan),
+        "two_plane_inputs": sorted(name for name, count in planes.items() if count == 2),
+        "board": asked.board.name,
+        "decode_tok_s_predicted": decode_speed(plan, asked.board),
+        "budgets": [asdict(row) for row in _budgets(prices, model, asked, level)],
+    }
+
+
+def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) -> list[BudgetRow]:
+    """What other budgets would give, from the same prices."""
+    rows = []
+    count = parameters(model.config)
+    planes = planes_of(prices)
+    for bits in BUDGETS:
+        limits = Limits(asked.board, int(bits * count / 8))
+        try:
+            widths = fit_widths(prices, model, limits)
+        except BudgetError:
+            rows.append(BudgetRow(bits, None, None, None, None, least_bits(prices, model, asked.board)))
+            continue
+        plan = plan_artifact(model, widths, planes, {}, None)
+        size = packed_size(plan)
+        kl = level * predicted(prices, widths, planes)
+        rows.append(BudgetRow(bits, 8 * size / count, size, kl, decode_speed(plan, asked.board)))
+    return rows

@@ -1,0 +1,37 @@
+"""What a choice costs in divergence: nats a token of KL to the float model, to second order.
+
+Replacing w_n by w_n + d_n in one linear moves output n by d_n x. With H the second moment of the inputs x and f_n the mean
+square of the gradient of the log-likelihood at output n (labels drawn from the model itself, so that this is the
+Fisher information, the Hessian of the KL), the expected divergence is 1/2 sum_n f_n d_n H d_n^T.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+# Rounding to a step s, evenly spread, has variance s^2 / 12.
+_UNIFORM_VARIANCE = 1.0 / 12.0
+# Rows whose errors are multiplied at a time: bounds the temporaries of an embedding.
+_CHUNK = 16384
+
+
+def row_errors(delta: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """d_n H d_n^T for every row of `delta` fp32 [N, K], with `moments` fp32 [K, K]: fp32 [N]."""
+    parts = [((part @ moments) * part).sum(dim=1) for part in delta.split(_CHUNK)]
+    return torch.cat(parts).clamp_min(0.0)
+
+
+def band_prices(
+    row_prices: torch.Tensor, bands: Sequence[tuple[int, int]]
+) -> list[float]:
+    """Sums of per-row prices [N] over bands of (start, rows)."""
+    return [float(row_prices[start : start + rows].double().sum()) for start, rows in bands]
+
+
+def activation_price(weights: torch.Tensor, sensitivity: torch.Tensor, squared_step: float) -> float:
+    """Divergence caused by rounding the inputs of a linear: `weights` [N, K], `sensitivity` f [N].
+
+    `squared_step` is the mean over tokens of the squared rounding step of that token's input.
+    """
+    gain = (weights.square().sum(dim=1) * sensitivity).double().sum()
+    return float(0.5 * gain * squared_step * _UNIFORM_VARIANCE)

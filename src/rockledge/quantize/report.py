@@ -1,0 +1,157 @@
+"""What compressing did: the numbers of report.json, and the same for people as report.md."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.board.boards import Board
+from rockledge.board.time import predict_decode
+from rockledge.formats.bands import packed_bytes
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import FAMILIES
+
+# Matrix types of GGUF files that hold fewer bits than a float.
+_NARROW = re.compile(r"\b(I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*)\b")
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One line of the table of budgets. The last three are None where the budget cannot be met; then `nearest`
+    is the least number of bits that can."""
+
+    bits_asked: float
+    bits_per_weight: float | None
+    tensor_bytes: int | None
+    kl_predicted_nats: float | None
+    decode_tok_s_predicted: float | None
+    nearest: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """`numbers` is what report.json holds, `text` what report.md holds."""
+
+    numbers: dict[str, Any]
+    text: str
+
+
+def decode_speed(plan: ArtifactPlan, board: Board) -> float:
+    """Predicted tok/s of one sequence on a board: every matrix a token multiplies with, read once."""
+    gathered = () if plan.config.tied else ("embed",)
+    bands = [
+        (band.bits, band.rows, spec.cols)
+        for name, spec in plan.linears.items()
+        if name not in gathered
+        for band in spec.bands
+    ]
+    return predict_decode(bands, board=board).decode_tok_s
+
+
+def size_numbers(plan: ArtifactPlan) -> dict[str, Any]:
+    """Size as a whole and by part (all layers' linears of one role together)."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for name in plan.linears:
+        parts[name.split(".", 2)[-1]].append(name)
+    total = packed_size(plan)
+    return {
+        "parameters": plan.parameters,
+        "tensor_bytes": total,
+        "bits_per_weight": 8 * total / plan.parameters,
+        "parts": [_part(plan, role, names) for role, names in parts.items()],
+    }
+
+
+def _part(plan: ArtifactPlan, role: str, names: Sequence[str]) -> dict[str, Any]:
+    specs = [plan.linears[name] for name in names]
+    weights = sum(spec.rows * spec.cols for spec in specs)
+    size = sum(packed_bytes(spec.rows, spec.cols, spec.bands, bias=spec.bias) for spec in specs)
+    by_bits: dict[str, int] = defaultdict(int)
+    for spec in specs:
+        for band in spec.bands:
+            by_bits[str(band.bits)] += band.rows * spec.cols
+    shares = {bits: count / weights for bits, count in sorted(by_bits.items())}
+    return {"part": role, "weights": weights, "bits_per_weight": 8 * size / weights, "share_by_width": shares}
+
+
+def wide_heads(plan: ArtifactPlan) -> dict[str, list[list[int]]]:
+    """Attention heads stored at 8 bits: by role, [layer, head] pairs."""
+    found: dict[str, list[list[int]]] = {}
+    head = plan.config.head_dim
+    for linear in FAMILIES[plan.config.family].linears:
+        if linear.banding != "head":
+            continue
+        heads = []
+        for layer in range(plan.config.layers):
+            for band in plan.linears[f"layers.{layer}.{linear.role}"].bands:
+                if band.bits == 8:
+                    heads += [[layer, row // head] for row in range(band.start, band.start + band.rows, head)]
+        found[linear.role] = heads
+    return found
+
+
+def notes_on(stored: str) -> list[str]:
+    """What a reader must know about the float model that everything is compared with."""
+    if not _NARROW.search(stored):
+        return []
+    return [
+        f"The packaged checkpoint was already quantised ({stored}): \"float model\" means its dequantised weights, "
+        "and their own loss against the original model is not in these numbers."
+    ]
+
+
+def report_text(numbers: Mapping[str, Any], config: ModelConfig) -> str:
+    """report.md."""
+    lines = [
+        f"# {numbers['model']}",
+        "",
+        f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
+        f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once).",
+        "",
+    ]
+    lines += [f"Note: {note}" for note in numbers["notes"]]
+    divergence = numbers["divergence"]
+    lines += [
+        "",
+        "## What it cost",
+        "",
+        f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats a token, "
+        f"same top token {100 * divergence['top1_agreement']:.1f} %, perplexity {divergence['perplexity']:.2f} "
+        f"(float {divergence['reference_perplexity']:.2f}); {divergence['scored_tokens']} held-out tokens of the "
+        "calibration mix, weights and inputs rounded, sums in floats.",
+        "",
+        "## Bits by part",
+        "",
+        "| part | weights | bits a weight | 3 bits | 4 bits | 8 bits |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for part in numbers["parts"]:
+        shares = " | ".join(f"{100 * part['share_by_width'].get(bits, 0):.0f} %" for bits in ("3", "4", "8"))
+        size = f"{part['weights'] / 1e6:.1f} M | {part['bits_per_weight']:.2f}"
+        lines.append(f"| {part['part']} | {size} | {shares} |")
+    lines += ["", "Attention heads at 8 bits:", ""]
+    for role, heads in numbers["heads_at_8_bits"].items():
+        every = config.layers * (config.heads if role == "attn.q" else config.kv_heads)
+        named = ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
+        lines.append(f"- {role}: {len(heads)} of {every} (layer.head: {named})")
+    lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"])]
+    return "\n".join(lines) + "\n"
+
+
+def budget_table(rows: Sequence[Mapping[str, Any]], board: str) -> list[str]:
+    """The table of budgets in Markdown, line by line."""
+    lines = [
+        f"| asked | bits a weight | MB | predicted KL | predicted tok/s on {board} |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row["bits_per_weight"] is None:
+            lines.append(f"| {row['bits_asked']:.2f} | impossible; {row['nearest']:.3f} is the least | | | |")
+            continue
+        lines.append(
+            f"| {row['bits_asked']:.2f} | {row['bits_per_weight']:.3f} | {row['tensor_bytes'] / 1e6:.1f} "
+            f"| {row['kl_predicted_nats']:.4f} | {row['decode_tok_s_predicted']:.1f} |"
+        )
+    return lines

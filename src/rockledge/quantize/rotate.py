@@ -1,0 +1,99 @@
+"""The checkpoint in the basis that is quantised: the same function, with every weight turned so that outliers spread.
+
+Following QuaRot (arXiv 2404.00456): norm gains are folded into the linears behind them, then one random orthogonal Q
+turns the residual stream, a Hadamard transform each head's values, and a block Hadamard the input of down, which the
+runtime applies online. What is turned how is read from the family's declaration. With a tied embedding the final gain cannot
+be folded, so the head's input is turned back, multiplied by the gain and turned again.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, Rotation, power_of_two_block, random_rotation
+from rockledge.model.checkpoint import Checkpoint
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import FAMILIES, Linear
+from rockledge.quantize.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
+
+_UNTURNED_NORMS = ("attn.q_norm", "attn.k_norm")  # these norm inside a head, behind the turned linears
+
+
+@dataclass(frozen=True)
+class RotatedModel:
+    """A view of `checkpoint` that computes rotated weights when asked; nothing is kept in memory."""
+
+    checkpoint: Checkpoint
+    rotation: Rotation
+    device: torch.device
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    @property
+    def ffn_block(self) -> int:
+        """Block of the online Hadamard in front of down."""
+        return power_of_two_block(self.config.ffn, FFN_BLOCK_LIMIT)
+
+    def block_weights(self, layer: int, *, online: bool = True) -> dict[str, torch.Tensor]:
+        """Weights of one decoder block by role, fp32 on the device; the folded norms are ones.
+
+        With `online` false the columns of down are left plain, so that channels can still be reordered.
+        """
+        weights = {}
+        family = FAMILIES[self.config.family]
+        for linear in family.linears:
+            if "{i}" not in linear.hf:
+                continue
+            name = f"layers.{layer}.{linear.role}"
+            gain = self._tensor(f"layers.{layer}.{linear.norm}") if linear.norm else None
+            weights[linear.role] = self._turned(linear, self._tensor(name), gain, online)
+            if linear.bias and self.config.qkv_bias:
+                bias = self._tensor(name + ".bias")
+                turned = linear.hadamard == "head_rows"
+                weights[linear.role + ".bias"] = per_head_hadamard(bias, self.config.head_dim) if turned else bias
+        for norm in family.norms:
+            if "{i}" not in norm.hf:
+                continue
+            kept = norm.role in _UNTURNED_NORMS
+            gain = self._tensor(f"layers.{layer}.{norm.role}")
+            weights[norm.role] = gain if kept else torch.ones_like(gain)
+        return weights
+
+    def embedding(self) -> torch.Tensor:
+        """The stored embedding E Q, fp32 [vocab, hidden]; with tied weights also the head."""
+        return rotate(self._tensor("embed"), self.rotation)
+
+    def head(self) -> torch.Tensor:
+        """The stored head, fp32 [vocab, hidden]: the embedding when tied, else with the final gain folded in."""
+        if self.config.tied:
+            return self.embedding()
+        return rotate(self._tensor("head") * self._tensor("final_norm"), self.rotation)
+
+    def head_input(self, x: torch.Tensor) -> torch.Tensor:
+        """What the head multiplies, from the last block's output `x` fp32 [..., hidden]; differentiable."""
+        h = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.config.norm_eps)
+        if not self.config.tied:
+            return h
+        return rotate(self._tensor("final_norm") * rotate_inverse(h, self.rotation), self.rotation)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self.checkpoint.tensor(name)).to(self.device)
+
+    def _turned(self, linear: Linear, w: torch.Tensor, gain: torch.Tensor | None, online: bool) -> torch.Tensor:
+        if gain is not None:
+            w = w * gain
+        w = rotate(w, self.rotation) if linear.residual == "cols" else rotate(w.T, self.rotation).T
+        if linear.hadamard == "head_rows":
+            w = per_head_hadamard(w.T.contiguous(), self.config.head_dim).T
+        elif linear.hadamard == "head_cols":
+            w = per_head_hadamard(w.contiguous(), self.config.head_dim)
+        elif linear.hadamard == "online" and online:
+            w = hadamard(w.contiguous(), self.ffn_block)
+        return w.contiguous()
+
+
+def rotated(checkpoint: Checkpoint, seed: int = 0, device: str | torch.device = "cpu") -> RotatedModel:
+    """The rotated view of a checkpoint; `seed` fixes the random signs and the mix."""
+    return RotatedModel(checkpoint, random_rotation(checkpoint.config.hidden, seed), torch.device(device))
