@@ -9,6 +9,9 @@
 
 namespace rl::RL_ISA {
 
+// The score of a position the query must not see: its exponential vanishes beside that of the maximum, which is 1.
+constexpr float kMasked = -3.0e38f;
+
 struct PageView {
   const std::int8_t *k, *v;      // [page_tokens][head_stride]
   const float *k_scale, *v_scale;  // [page_tokens]
@@ -26,12 +29,11 @@ RL_INLINE PageView page_view(const KvLayer &kv, int page, int kv_head) {
 // Scores of one head over positions of one page, then their running maximum.
 RL_INLINE V8f page_scores(const PageView &page, const std::int8_t *q, int head_stride, float q_scale, int count,
                           float *scores, V8f most) {
-  const V8i lane = {0, 1, 2, 3, 4, 5, 6, 7};
   alignas(32) std::int32_t sums[kLanes];
   for (int i = 0; i < count; i += kLanes) {
     dot8(page.k + static_cast<std::int64_t>(i) * head_stride, head_stride, q, head_stride / kTile, sums);
-    const V8f raw = to_float(load<V8i>(sums)) * (splat(q_scale) * load<V8f>(page.k_scale + i));
-    const V8f score = lane < splat(count - i) ? raw : splat(-__builtin_inff());
+    V8f score = to_float(load<V8i>(sums)) * (splat(q_scale) * load<V8f>(page.k_scale + i));
+    for (int lane = count - i; lane < kLanes; ++lane) score[lane] = kMasked;
     store(scores + i, score);
     most = larger(score, most);
   }
@@ -44,8 +46,8 @@ RL_INLINE void add_values(const PageView &page, int head_stride, int column, int
                           V8f (&acc)[Heads][2]) {
   const std::int8_t *v = page.v + column;
   for (int i = 0; i < count; ++i, v += head_stride) {
-    const V8f a = to_float(__builtin_convertvector(load<V8b>(v), V8i));
-    const V8f b = to_float(__builtin_convertvector(load<V8b>(v + kLanes), V8i));
+    const V8f a = to_float(widen(v));
+    const V8f b = to_float(widen(v + kLanes));
     for (int h = 0; h < Heads; ++h) {
       const V8f w = splat(weights[h * kSplit + i]);
       acc[h][0] += w * a;
@@ -69,7 +71,7 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
     std::memcpy(queries + h * stride, q, static_cast<unsigned>(task.head_dim));
   }
   V8f most[Heads];
-  for (int h = 0; h < Heads; ++h) most[h] = splat(-__builtin_inff());
+  for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
   for (int p = begin; p < end; p += kv.page_tokens) {
     const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
     const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;

@@ -1,12 +1,20 @@
 // Eight fp32 lanes and what is made of them: the only float arithmetic of the core.
 //
 // GCC vector types compile to AVX2, to NEON or to pairs of SSE registers with the same IEEE operations in the same
-// order: no fused multiply-add, no reciprocal estimates, reductions in one fixed order. Included by each kernel's
-// source file, inside its own namespace, so that no inline function is shared between instruction sets.
+// order: no fused multiply-add, no reciprocal estimates, reductions in one fixed order. What GCC would take apart lane
+// by lane (comparisons of vectors wider than a register, changes of width) is spelled out; its results are exact.
+// Included by each kernel's source file, inside its own namespace, so that no inline function is shared between
+// instruction sets.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
 
 #ifndef RL_ISA
 #error "define RL_ISA (the kernel's namespace) before including this file"
@@ -52,9 +60,68 @@ RL_INLINE void store_part(float *p, V8f v, int n) {
 
 RL_INLINE V8f as_float(V8i v) { return (V8f)v; }
 RL_INLINE V8i as_bits(V8f v) { return (V8i)v; }
-RL_INLINE V8f to_float(V8i v) { return __builtin_convertvector(v, V8f); }
 RL_INLINE V8f absolute(V8f v) { return as_float(as_bits(v) & splat(0x7fffffff)); }
+
+// a > b ? a : b and a < b ? a : b, lane by lane (b where either is no number), and int32 as fp32.
+#if defined(__AVX2__)
 RL_INLINE V8f larger(V8f a, V8f b) { return a > b ? a : b; }
+RL_INLINE V8f smaller(V8f a, V8f b) { return a < b ? a : b; }
+RL_INLINE V8f to_float(V8i v) { return __builtin_convertvector(v, V8f); }
+#else
+typedef float V4f __attribute__((vector_size(16)));
+typedef std::int32_t V4i __attribute__((vector_size(16)));
+template <typename V4>
+struct Halves {
+  V4 low, high;
+};
+template <typename V4, typename V8>
+RL_INLINE Halves<V4> halves(V8 v) {
+  Halves<V4> h;
+  std::memcpy(&h, &v, sizeof v);
+  return h;
+}
+RL_INLINE V8f larger(V8f a, V8f b) {
+  const auto x = halves<V4f>(a), y = halves<V4f>(b);
+  const Halves<V4f> most = {x.low > y.low ? x.low : y.low, x.high > y.high ? x.high : y.high};
+  return load<V8f>(&most);
+}
+RL_INLINE V8f smaller(V8f a, V8f b) {
+  const auto x = halves<V4f>(a), y = halves<V4f>(b);
+  const Halves<V4f> least = {x.low < y.low ? x.low : y.low, x.high < y.high ? x.high : y.high};
+  return load<V8f>(&least);
+}
+RL_INLINE V8f to_float(V8i v) {
+  const auto x = halves<V4i>(v);
+  const Halves<V4f> floats = {__builtin_convertvector(x.low, V4f), __builtin_convertvector(x.high, V4f)};
+  return load<V8f>(&floats);
+}
+#endif
+
+// Eight int8 as int32, and eight int32 as int8, saturated.
+#if defined(__AVX2__)
+RL_INLINE V8i widen(const std::int8_t *p) {
+  return (V8i)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
+}
+RL_INLINE void narrow(std::int8_t *p, V8i v) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(words, words));
+}
+#elif defined(__ARM_NEON)
+RL_INLINE V8i widen(const std::int8_t *p) {
+  const int16x8_t words = vmovl_s8(vld1_s8(p));
+  const int32x4_t parts[] = {vmovl_s16(vget_low_s16(words)), vmovl_s16(vget_high_s16(words))};
+  return load<V8i>(parts);
+}
+RL_INLINE void narrow(std::int8_t *p, V8i v) {
+  const auto x = halves<int32x4_t>(v);
+  vst1_s8(p, vqmovn_s16(vcombine_s16(vqmovn_s32(x.low), vqmovn_s32(x.high))));
+}
+#else
+RL_INLINE V8i widen(const std::int8_t *p) { return __builtin_convertvector(load<V8b>(p), V8i); }
+RL_INLINE void narrow(std::int8_t *p, V8i v) {
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<std::int8_t>(v[i] > 127 ? 127 : v[i] < -128 ? -128 : v[i]);
+}
+#endif
 
 RL_INLINE float sum(V8f v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 RL_INLINE float maximum(V8f v) {
@@ -66,11 +133,11 @@ RL_INLINE float maximum(V8f v) {
 // Nearest integer, half to even, for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
 RL_INLINE V8i nearest(V8f x) { return as_bits(x + splat(12582912.0f)) - splat(0x4B400000); }
 
-// exp(x), relative error below 2e-7; 0 below -87 and its value at 88 above that. x = n ln 2 + r, |r| <= ln 2 / 2,
-// ln 2 in two parts so that r is exact; exp(r) by a polynomial of degree 7 (the minimax one of the Cephes library).
+// exp(x) with a relative error below 2e-7 for -87 <= x <= 88, its value at the nearer border beyond. x = n ln 2 + r,
+// |r| <= ln 2 / 2, ln 2 in two parts so that r is exact; exp(r) by a polynomial of degree 7 (the minimax one of the
+// Cephes library).
 RL_INLINE V8f exponential(V8f x) {
-  const V8f low = splat(-87.0f), high = splat(88.0f);
-  const V8f clamped = x > low ? (x < high ? x : high) : low;
+  const V8f clamped = larger(smaller(x, splat(88.0f)), splat(-87.0f));
   const V8f shifted = clamped * splat(1.44269504f) + splat(12582912.0f);
   const V8f n = shifted - splat(12582912.0f);
   const V8f r = (clamped - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
@@ -82,8 +149,7 @@ RL_INLINE V8f exponential(V8f x) {
   p = p * r + splat(5.0000001201e-1f);
   p = (p * (r * r) + r) + splat(1.0f);
   const V8i power = (as_bits(shifted) - splat(0x4B400000) + splat(127)) << 23;
-  const V8f result = p * as_float(power);
-  return x < low ? splat(0.0f) : result;
+  return p * as_float(power);
 }
 RL_INLINE float exponential(float x) { return exponential(splat(x))[0]; }
 

@@ -31,8 +31,6 @@ RL_INLINE float largest(const float *x, int width) {
   return maximum(most);
 }
 
-RL_INLINE void store_bytes(std::int8_t *p, V8i v) { store(p, __builtin_convertvector(v, V8b)); }
-
 // Symmetric int8, exactly as formats/activations.py says; zeros up to the padded stride.
 static void quant(const float *x, int width, const QuantOut &out) {
   const float top = out.planes == 1 ? 127.0f : 32512.0f;
@@ -46,11 +44,11 @@ static void quant(const float *x, int width, const QuantOut &out) {
   for (int i = 0; i < out.stride; i += kLanes) {
     const V8i q = i < width ? nearest(load_part(x + i, width - i) * splat(inverse)) : splat(0);
     if (out.planes == 1) {
-      store_bytes(high + i, q);
+      narrow(high + i, q);
     } else {
       const V8i upper = (q + splat(128)) >> 8;
-      store_bytes(high + i, upper);
-      store_bytes(low + i, q - (upper << 8));
+      narrow(high + i, upper);
+      narrow(low + i, q - (upper << 8));
     }
   }
 }
