@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,15 +43,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         raise UsageError(f"{args.text} is not UTF-8 text; convert it or choose another text") from None
     checkpoint = open_checkpoint(args.reference)
     with load_engine(args) as engine:
-        report = compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows)
-    for line in lines(report):
+        report = asdict(compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows))
+    for line in evaluation_lines(report):
         terminal.say(line)
     return {
         "artifact": args.artifact,
         "reference": args.reference,
         "reference_stored": checkpoint.stored,
         "text": args.text,
-        **asdict(report),
+        **report,
     }
 
 
@@ -85,12 +86,14 @@ def compare(
         )
 
 
-def lines(report: DivergenceReport) -> list[str]:
-    """The report for people."""
+def evaluation_lines(report: Mapping[str, Any]) -> list[str]:
+    """The numbers of a divergence report, for people."""
+    float_perplexity = report["reference_perplexity"]
+    kl, error = report["kl_mean_nats"], report["kl_mean_se_nats"]
     return [
-        f"perplexity      {report.perplexity:.3f} (float model {report.reference_perplexity:.3f})",
-        f"KL divergence   {report.kl_mean_nats:.5f} nats a token (std. error {report.kl_mean_se_nats:.4f})",
-        f"same top token  {100 * report.top1_agreement:.1f}% of {report.scored_tokens} positions",
+        f"perplexity      {report['perplexity']:.3f} (float model {float_perplexity:.3f})",
+        f"KL divergence   {kl:.5f} nats a token (standard error {error:.5f})",
+        f"same top token  {100 * report['top1_agreement']:.1f}% of {report['scored_tokens']} positions",
     ]
 
 

@@ -94,6 +94,20 @@ def parts_table(found: list[Part]) -> str:
     return table(("part", "size", "bits", *(f"{bits}-bit" for bits in widths)), rows)
 
 
+def parts_body(found: list[Part]) -> list[dict[str, Any]]:
+    """Size and widths of every part, as `--json` has them."""
+    return [
+        {
+            "part": part.role,
+            "weights": part.weights,
+            "size_mb": megabytes(part.size_bytes),
+            "bits_per_weight": round(part.bits_per_weight, 4),
+            "weights_by_bits": {str(bits): count for bits, count in part.weights_by_bits.items()},
+        }
+        for part in found
+    ]
+
+
 def _inspect_artifact(artifact: Artifact, verify: bool, terminal: Terminal) -> dict[str, Any]:
     if verify:
         done = 0
@@ -117,16 +131,7 @@ def _inspect_artifact(artifact: Artifact, verify: bool, terminal: Terminal) -> d
         **_config_body(artifact.config, artifact.parameters),
         "size_mb": megabytes(artifact.tensor_bytes),
         "bits_per_weight": round(artifact.bits_per_weight, 4),
-        "parts": [
-            {
-                "part": part.role,
-                "weights": part.weights,
-                "size_mb": megabytes(part.size_bytes),
-                "bits_per_weight": round(part.bits_per_weight, 4),
-                "weights_by_bits": {str(bits): count for bits, count in part.weights_by_bits.items()},
-            }
-            for part in found
-        ],
+        "parts": parts_body(found),
         "rotated": artifact.rotation is not None,
         "ffn_hadamard_block": artifact.ffn_block,
         "files": list(artifact.file_names),

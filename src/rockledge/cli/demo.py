@@ -1,0 +1,144 @@
+"""`rockledge demo`: the whole main job on a small real model: fetch, compress, measure the loss, answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.answer import stream_answer
+from rockledge.cli.bench import measure, peak_rss_mb
+from rockledge.cli.command import Command
+from rockledge.cli.demo_model import NAME, demo_model
+from rockledge.cli.engine_options import whole
+from rockledge.cli.evaluate import compare, evaluation_lines
+from rockledge.cli.inspect import parts, parts_body, parts_table
+from rockledge.cli.quantize import compress
+from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.terminal import Terminal
+from rockledge.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from rockledge.artifact import Artifact
+    from rockledge.runtime.engine import Engine
+
+BITS = 4.5
+TEXT = (
+    "demo_text.txt"  # L. Carroll, Alice's Adventures in Wonderland (1865), chapters I and II; public domain
+)
+WINDOWS = 8
+EVALUATION = "evaluation"  # key of report.json: the second run reads what the first one measured
+PROMPTS = (
+    "What is the capital of France, and what is it known for?",
+    "Explain to a child why the sky is blue.",
+    "Write a short poem about a lighthouse in winter.",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `demo`."""
+    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact (demo-model)")
+    parser.add_argument("--max-tokens", type=whole(1), default=80, metavar="N", help="longest answer (80)")
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Compresses unless a finished artifact of this model is there already, then shows what it is worth."""
+    from rockledge.runtime.engine import Engine
+
+    model = demo_model(terminal)
+    artifact = finished(Path(args.output), model.name)
+    if artifact is None:
+        compress(str(model), args.output, {"bits": BITS}, terminal)
+    else:
+        terminal.note(f"{args.output} is there already; remove it to compress again.")
+    with Engine.load(args.output, threads=args.threads) as engine:
+        report = evaluated(engine, model, terminal)
+        _show(engine.artifact, report, terminal)
+        answers = _answers(engine, args.max_tokens, terminal)
+        prefill, decode = measure(engine, 128, 64, 3, terminal)
+        result = {
+            "artifact": args.output,
+            "model": NAME,
+            "size_mb": megabytes(engine.artifact.tensor_bytes),
+            "bits_per_weight": round(engine.artifact.bits_per_weight, 4),
+            "parts": parts_body(parts(engine.artifact)),
+            "notes": report["notes"],
+            "evaluation": report[EVALUATION],
+            "answers": answers,
+            "prefill_tok_s": round(statistics.median(prefill), 2),
+            "decode_tok_s": round(statistics.median(decode), 2),
+            "peak_rss_mb": peak_rss_mb(),
+            "kernel": engine.kernel,
+            "threads": engine.threads,
+        }
+    terminal.say(
+        f"\nprefill {result['prefill_tok_s']:.0f} tok/s, decode {result['decode_tok_s']:.1f} tok/s "
+        f"({result['kernel']} kernel, {result['threads']} threads)"
+    )
+    terminal.say(f"\nGo on with: rockledge chat {args.output}")
+    return result
+
+
+def finished(path: Path, model: str) -> Artifact | None:
+    """The artifact at `path` if it was made from that model's file within the demo's budget."""
+    from rockledge.artifact import open_artifact
+
+    try:
+        artifact = open_artifact(path)
+        report = artifact.report
+    except ArtifactError:
+        return None
+    mine = report is not None and report.get("model") == model
+    return artifact if mine and artifact.bits_per_weight <= BITS else None
+
+
+def evaluated(engine: Engine, model: Path, terminal: Terminal) -> dict[str, Any]:
+    """The artifact's report with the divergence on the demo's text, which is measured once and kept there."""
+    from rockledge.artifact.publish import write_file
+    from rockledge.model.checkpoint import open_checkpoint
+
+    report = engine.artifact.report or {}
+    if EVALUATION not in report:
+        text = files("rockledge.cli").joinpath(TEXT).read_text(encoding="utf-8")
+        found = asdict(compare(engine, open_checkpoint(model), text, terminal, windows=WINDOWS))
+        report = {**report, EVALUATION: {"text": "Alice's Adventures in Wonderland, I-II", **found}}
+        path = engine.artifact.path / "report.json"
+        partial = path.with_suffix(".partial")
+        write_file(partial, json.dumps(report, indent=2).encode())
+        partial.replace(path)
+    return report
+
+
+def _show(artifact: Artifact, report: dict[str, Any], terminal: Terminal) -> None:
+    terminal.say(
+        f"\n{NAME}: {show_size(artifact.tensor_bytes)}, {artifact.bits_per_weight:.3f} bits a weight"
+    )
+    for note in report["notes"]:
+        terminal.say(note)
+    terminal.say(f"\n{parts_table(parts(artifact))}\n")
+    terminal.say(f"On {report[EVALUATION]['text']}, which the compression never saw:")
+    for line in evaluation_lines(report[EVALUATION]):
+        terminal.say(line)
+
+
+def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[str, Any]]:
+    from rockledge.runtime.model import Model
+    from rockledge.runtime.sampling import Sampling
+
+    answers = []
+    for prompt in PROMPTS:
+        terminal.say(f"\n> {prompt}")
+        ids = Model(engine).tokens([{"role": "user", "content": prompt}])
+        answer = stream_answer(engine, ids, terminal, max_tokens=max_tokens, sampling=Sampling())
+        answers.append({"prompt": prompt, **answer.body()})
+    return answers
+
+
+COMMAND = Command(
+    "demo", "compress a small real model, measure the loss, and let it answer", add_arguments, run
+)

@@ -1,0 +1,128 @@
+"""`rockledge quantize`: a checkpoint becomes an artifact within a budget; its cost is said before and after."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import whole
+from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.terminal import Terminal, table
+
+if TYPE_CHECKING:
+    from rockledge.quantize.estimate import Estimate
+    from rockledge.quantize.report import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `quantize`."""
+    parser.add_argument("model", metavar="MODEL", help="GGUF file, Hugging Face directory or Hub id")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="artifact to write")
+    parser.add_argument(
+        "--bits", type=_bits, metavar="B", help="most bits a weight, everything counted (4.25)"
+    )
+    parser.add_argument("--fit", metavar="BOARD", help="what this board has room for, such as rk3588-8gb")
+    parser.add_argument("--recipe", metavar="FILE", help="recipe.yaml of an artifact, to make it again")
+    parser.add_argument("--device", default="cpu", help="PyTorch device to compute on (cpu, cuda)")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="text or JSON lines instead of the built-in mix"
+    )
+    parser.add_argument("--tokens", type=whole(1), metavar="N", help="calibration tokens")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of rotation and sampling (default 0)")
+    parser.add_argument("--work", metavar="DIR", help="directory for intermediate files, which are kept")
+
+
+def _bits(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of bits; write one such as 4.25")
+    return value
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Estimates, compresses, reports."""
+    settings = {"bits": args.bits, "fit": args.fit, "recipe": args.recipe, "device": args.device}
+    settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed, "work": args.work}
+    estimate, report = compress(args.model, args.output, settings, terminal)
+    numbers = report.numbers
+    for note in numbers["notes"]:
+        terminal.say(f"Note: {note}")
+    for line in summary(numbers):
+        terminal.say(line)
+    terminal.say(f"\n{budget_table(numbers['budgets'], numbers['board'])}")
+    terminal.say(f"\n{args.output} is complete; its report.md says more.")
+    return {"artifact": args.output, "estimate": estimate_body(estimate), **numbers}
+
+
+def compress(
+    model: str, output: str, settings: Mapping[str, Any], terminal: Terminal
+) -> tuple[Estimate, Report]:
+    """Runs `rockledge.quantize` with `settings`, its estimate in front and progress bars on the way."""
+    from rockledge.model.checkpoint import open_checkpoint
+    from rockledge.quantize.pipeline import estimate, quantize
+
+    checkpoint = open_checkpoint(model)
+    asked = ("bits", "fit", "recipe", "device", "tokens")
+    expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
+    terminal.note(
+        f"Estimate: {_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "
+        f"{show_size(expected.disk_bytes)} of disk while it works; the result has at most "
+        f"{show_size(expected.tensor_bytes)} ({expected.bits_per_weight:.2f} bits a weight)."
+    )
+    with terminal.progress() as advance:
+        report = quantize(checkpoint, output, progress=advance, **settings)
+    return expected, report
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def estimate_body(estimate: Estimate) -> dict[str, Any]:
+    """The estimate as `--json` has it."""
+    return {
+        "seconds": round(estimate.seconds, 1),
+        "peak_memory_mb": megabytes(estimate.peak_memory_bytes),
+        "disk_mb": megabytes(estimate.disk_bytes),
+        "size_mb": megabytes(estimate.tensor_bytes),
+        "bits_per_weight": round(estimate.bits_per_weight, 4),
+    }
+
+
+def summary(numbers: Mapping[str, Any]) -> list[str]:
+    """Size and loss in two lines, from the numbers of a report."""
+    cost = numbers["divergence"]
+    loss = f"KL {cost['kl_mean_nats']:.4f} nats a token, same top token {100 * cost['top1_agreement']:.1f}%"
+    return [
+        f"{show_size(numbers['tensor_bytes'])}, {numbers['bits_per_weight']:.3f} bits a weight",
+        f"{loss}, on {cost['scored_tokens']} held-out calibration tokens",
+    ]
+
+
+def budget_table(budgets: Sequence[Mapping[str, Any]], board: str) -> str:
+    """What other budgets would give, for people."""
+    rows = []
+    for row in budgets:
+        asked = f"{row['bits_asked']:.2f}"
+        if row["bits_per_weight"] is None:
+            rows.append((asked, "-", "-", "-", f"impossible: at least {row['nearest']:.2f}"))
+            continue
+        rows.append(
+            (
+                asked,
+                show_size(row["tensor_bytes"]),
+                f"{row['bits_per_weight']:.2f}",
+                f"{row['kl_predicted_nats']:.4f}",
+                f"{row['decode_tok_s_predicted']:.0f}",
+            )
+        )
+    return table(("budget", "size", "bits", "KL (predicted)", f"tok/s on {board} (predicted)"), rows)
+
+
+COMMAND = Command("quantize", "compress a checkpoint into an artifact", add_arguments, run)
