@@ -100,13 +100,19 @@ static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *i
   }
 }
 
+// Sixteen bits a weight: madd on words needs no sign trick, so a many-row linear does two multiplications where bytes
+// take three instructions on the same ports.
+using Unpacked = std::int16_t;
+
 template <int Bits>
 RL_INLINE void unpack_strip_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
-                                 int tiles, std::int8_t *out) {
+                                 int tiles, Unpacked *out) {
   const std::int64_t cols = static_cast<std::int64_t>(tiles) * kTile;
   for (int t = 0; t < tiles; ++t, out += kTile) {
     const auto put = [&](int row, __m256i w) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i *>(out + row * cols), w);
+      __m256i *to = reinterpret_cast<__m256i *>(out + row * cols);
+      _mm256_storeu_si256(to, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(w)));
+      _mm256_storeu_si256(to + 1, _mm256_cvtepi8_epi16(_mm256_extracti128_si256(w, 1)));
     };
     put(0, weights_of<Bits, 0>(codes, index, pairs));
     put(1, weights_of<Bits, 1>(codes, index, pairs));
@@ -122,7 +128,7 @@ RL_INLINE void unpack_strip_bits(const std::uint8_t *codes, const std::uint8_t *
 }
 
 static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
-                         int tiles, std::int8_t *out) {
+                         int tiles, Unpacked *out) {
   switch (bits) {
     case 2: unpack_strip_bits<2>(codes, index, pairs, tiles, out); break;
     case 3: unpack_strip_bits<3>(codes, index, pairs, tiles, out); break;
@@ -141,21 +147,44 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(sums), reduce8(acc));
 }
 
-static void dot2x4(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                   int tiles, std::int32_t *sums) {
-  __m256i acc[kStrip];  // [4 rows of x][2 rows of w]
+RL_INLINE __m256i load_words(const std::int8_t *p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+
+static void multiply1(const Unpacked *w, const std::int8_t *x, int tiles, std::int32_t *sums) {
+  const std::int64_t cols = std::int64_t{tiles} * kTile;
+  __m256i acc[kStrip];
   for (auto &a : acc) a = _mm256_setzero_si256();
-  for (int t = 0; t < tiles; ++t, w += kTile, x += kTile) {
-    const __m256i w0 = load_bytes(w), w1 = load_bytes(w + w_stride);
-    for (int v = 0; v < 4; ++v) {
-      const __m256i xv = load_bytes(x + v * x_stride), xa = _mm256_abs_epi8(xv);
-      acc[2 * v] = accumulate(acc[2 * v], w0, xv, xa);
-      acc[2 * v + 1] = accumulate(acc[2 * v + 1], w1, xv, xa);
+  for (std::int64_t k = 0; k < cols; k += 16) {
+    const __m256i input = load_words(x + k);
+    for (int r = 0; r < kStrip; ++r)
+      acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(input, load_bytes(w + r * cols + k)));
+  }
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(sums), reduce8(acc));
+}
+
+// All eight rows of a strip times four of x: 4 rows x 2 at a time keep eight sums in registers.
+static void multiply4(const Unpacked *w, const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  const std::int64_t cols = std::int64_t{tiles} * kTile;
+  for (int v = 0; v < 4; v += 2) {
+    const std::int8_t *first = x + v * x_stride, *second = first + x_stride;
+    for (int row = 0; row < kStrip; row += 4) {
+      const Unpacked *rows = w + row * cols;
+      __m256i acc[kStrip];  // [2 rows of x][4 rows of w]
+      for (auto &a : acc) a = _mm256_setzero_si256();
+      for (std::int64_t k = 0; k < cols; k += 16) {
+        const __m256i a = load_words(first + k), b = load_words(second + k);
+        for (int r = 0; r < 4; ++r) {
+          const __m256i weights = load_bytes(rows + r * cols + k);
+          acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(a, weights));
+          acc[4 + r] = _mm256_add_epi32(acc[4 + r], _mm256_madd_epi16(b, weights));
+        }
+      }
+      const __m256i found = reduce8(acc);
+      _mm_storeu_si128(reinterpret_cast<__m128i *>(sums + v * kStrip + row), _mm256_castsi256_si128(found));
+      _mm_storeu_si128(reinterpret_cast<__m128i *>(sums + (v + 1) * kStrip + row), _mm256_extracti128_si256(found, 1));
     }
   }
-  alignas(32) std::int32_t found[kStrip];
-  _mm256_store_si256(reinterpret_cast<__m256i *>(found), reduce8(acc));
-  for (int v = 0; v < 4; ++v) std::memcpy(sums + v * kStrip, found + 2 * v, 2 * sizeof(std::int32_t));
 }
 
 }  // namespace rl::avx2

@@ -17,13 +17,13 @@ constexpr int kSplit = 512;        // positions of an attention split
 constexpr int kPairBytes = 8192;   // 256 pairs of tables, 32 bytes each
 constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
 constexpr int kBlockStrips = 4;    // strips that a many-row linear unpacks at a time, where they fit
-constexpr int kBlockBytes = 192 * 1024;
+constexpr int kBlockBytes = 256 * 1024;
 
 // One thread's own memory, 64-byte aligned, sized when the program is created.
 struct Scratch {
   const std::int8_t *pairs_of;  // whose tables `pairs` holds
   std::int8_t *pairs;           // [256][32]
-  std::int8_t *weights;         // [strips of a block][8][cols]
+  void *weights;                // [strips of a block][8][cols], int8 or int16 as the kernel likes
   float *row;                   // widest row a row operation needs
   float *attention;             // attention_floats
   float *partial;               // two partials of one KV head
@@ -96,10 +96,13 @@ static inline std::int64_t kv_page_bytes(int page_tokens, int kv_heads, int head
 
 static inline int tiles_of(int cols) { return (cols + kTile - 1) / kTile; }
 
-// Strips that one block of a many-row linear unpacks.
+// Strips that one block of a many-row linear unpacks, and the bytes they take at most.
 static inline int block_strips(int cols) {
-  const int fit = kBlockBytes / (kStrip * kTile * tiles_of(cols));
+  const int fit = kBlockBytes / (2 * kStrip * kTile * tiles_of(cols));
   return fit < 1 ? 1 : fit < kBlockStrips ? fit : kBlockStrips;
+}
+static inline std::int64_t block_bytes(int cols) {
+  return std::int64_t{2} * kStrip * kTile * tiles_of(cols) * block_strips(cols);
 }
 
 // Floats of one KV head's partial result: for each query head the values, then maximum and sum of exponentials.

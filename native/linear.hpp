@@ -1,6 +1,7 @@
 // One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
 //
-// The including file has defined, in this namespace: prepare_tables, strip_dot, unpack_strip, dot8 and dot2x4.
+// The including file has defined, in this namespace: prepare_tables, strip_dot, Unpacked, unpack_strip, multiply1 and
+// multiply4.
 // One row of x streams the codes once; more rows unpack a block of strips into the scratch and multiply from there.
 #pragma once
 
@@ -54,7 +55,7 @@ RL_INLINE void linear_one(const LinearTask &task, int first, int last, const std
 }
 
 RL_INLINE void linear_many(const LinearTask &task, int first, int last, const std::int8_t *tables,
-                           std::int8_t *weights) {
+                           Unpacked *weights) {
   const rl_band &band = *task.band;
   const int tiles = tiles_of(band.cols), cols = tiles * kTile;
   const int block = block_strips(band.cols), vectors = task.rows * task.planes;
@@ -68,17 +69,15 @@ RL_INLINE void linear_many(const LinearTask &task, int first, int last, const st
     for (; v + 4 <= vectors; v += 4) {
       const std::int8_t *x = task.x + static_cast<std::int64_t>(v) * task.x_stride;
       for (int b = 0; b < strips; ++b) {
-        const std::int8_t *w = weights + b * kStrip * cols;
-        for (int pair = 0; pair < kStrip; pair += 2)
-          dot2x4(w + pair * cols, cols, x, task.x_stride, tiles, sums + pair);
+        multiply4(weights + b * kStrip * cols, x, task.x_stride, tiles, sums);
         finish_rows(task, s + b, v, 4, sums);
       }
     }
     for (; v < vectors; v += task.planes)
       for (int b = 0; b < strips; ++b) {
         for (int p = 0; p < task.planes; ++p)
-          dot8(weights + b * kStrip * cols, cols, task.x + static_cast<std::int64_t>(v + p) * task.x_stride, tiles,
-               sums + p * kStrip);
+          multiply1(weights + b * kStrip * cols, task.x + static_cast<std::int64_t>(v + p) * task.x_stride, tiles,
+                    sums + p * kStrip);
         finish_rows(task, s + b, v, task.planes, sums);
       }
   }
@@ -89,7 +88,7 @@ static void linear(const LinearTask &task, int first, int last, Scratch &scratch
   if (task.rows * task.planes == 1)
     linear_one(task, first, last, tables);
   else
-    linear_many(task, first, last, tables, scratch.weights);
+    linear_many(task, first, last, tables, static_cast<Unpacked *>(scratch.weights));
 }
 
 static void embed(const rl_band &band, int row, float *out, Scratch &) {

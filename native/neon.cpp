@@ -83,6 +83,8 @@ static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *i
   }
 }
 
+using Unpacked = std::int8_t;
+
 template <int Bits, int R>
 RL_INLINE void unpack_row(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
                           std::int8_t *out) {
@@ -131,21 +133,30 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   store_sums(acc, sums);
 }
 
-static void dot2x4(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                   int tiles, std::int32_t *sums) {
-  int32x4_t acc[kStrip];  // [4 rows of x][2 rows of w]
-  for (auto &a : acc) a = vdupq_n_s32(0);
-  for (int t = 0; t < 2 * tiles; ++t, w += 16, x += 16) {
-    const int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + w_stride);
-    for (int v = 0; v < 4; ++v) {
-      const int8x16_t xv = vld1q_s8(x + v * x_stride);
-      acc[2 * v] = vdotq_s32(acc[2 * v], w0, xv);
-      acc[2 * v + 1] = vdotq_s32(acc[2 * v + 1], w1, xv);
+static void multiply1(const Unpacked *w, const std::int8_t *x, int tiles, std::int32_t *sums) {
+  dot8(w, std::int64_t{tiles} * kTile, x, tiles, sums);
+}
+
+// All eight rows of a strip times four of x: 4 rows x 4 at a time keep sixteen sums in registers.
+static void multiply4(const Unpacked *w, const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  const std::int64_t cols = std::int64_t{tiles} * kTile;
+  for (int row = 0; row < kStrip; row += 4) {
+    int32x4_t acc[4][4];
+    for (auto &vector : acc)
+      for (auto &a : vector) a = vdupq_n_s32(0);
+    const std::int8_t *rows = w + row * cols;
+    for (std::int64_t k = 0; k < cols; k += 16) {
+      int8x16_t weights[4];
+      for (int r = 0; r < 4; ++r) weights[r] = vld1q_s8(rows + r * cols + k);
+      for (int v = 0; v < 4; ++v) {
+        const int8x16_t input = vld1q_s8(x + v * x_stride + k);
+        for (int r = 0; r < 4; ++r) acc[v][r] = vdotq_s32(acc[v][r], weights[r], input);
+      }
     }
+    for (int v = 0; v < 4; ++v)
+      vst1q_s32(sums + v * kStrip + row,
+                vpaddq_s32(vpaddq_s32(acc[v][0], acc[v][1]), vpaddq_s32(acc[v][2], acc[v][3])));
   }
-  std::int32_t found[kStrip];
-  store_sums(acc, found);
-  for (int v = 0; v < 4; ++v) std::memcpy(sums + v * kStrip, found + 2 * v, 2 * sizeof(std::int32_t));
 }
 
 }  // namespace rl::neon

@@ -19,11 +19,14 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   for (int r = 0; r < kStrip; ++r) sums[r] = dot(w + r * w_stride, x, tiles * kTile);
 }
 
-// Two rows of w times four of x: sums[v * 8 + r].
-static void dot2x4(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                   int tiles, std::int32_t *sums) {
-  for (int v = 0; v < 4; ++v)
-    for (int r = 0; r < 2; ++r) sums[v * kStrip + r] = dot(w + r * w_stride, x + v * x_stride, tiles * kTile);
+using Unpacked = std::int8_t;
+
+// An unpacked strip times one x (sums[0..7]), and times four (sums[v * 8 + r]).
+static void multiply1(const Unpacked *w, const std::int8_t *x, int tiles, std::int32_t *sums) {
+  dot8(w, tiles * kTile, x, tiles, sums);
+}
+static void multiply4(const Unpacked *w, const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  for (int v = 0; v < 4; ++v) dot8(w, tiles * kTile, x + v * x_stride, tiles, sums + v * kStrip);
 }
 
 template <int Bits>

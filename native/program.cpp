@@ -99,7 +99,7 @@ int Program::plan(int threads) {
   for (std::size_t b = 0; b < n_bands; ++b) {
     const rl_band &band = bands_[b];
     strips_before_[b + 1] = strips_before_[b] + (band.rows + kStrip - 1) / kStrip;
-    weight_bytes = std::max(weight_bytes, std::int64_t{block_strips(band.cols)} * kStrip * kTile * tiles_of(band.cols));
+    weight_bytes = std::max(weight_bytes, block_bytes(band.cols));
   }
 
   for (const rl_op &op : ops_)
@@ -137,7 +137,7 @@ int Program::plan(int threads) {
     std::uint8_t *base = arena_.data() + scratch_offset + t * scratch_bytes;
     scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,
                                                     reinterpret_cast<std::int8_t *>(base + pairs_at),
-                                                    reinterpret_cast<std::int8_t *>(base + weights_at),
+                                                    base + weights_at,
                                                     reinterpret_cast<float *>(base + row_at),
                                                     reinterpret_cast<float *>(base + attention_at),
                                                     reinterpret_cast<float *>(base + partial_at)};

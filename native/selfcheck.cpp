@@ -49,11 +49,11 @@ class Memory {
  public:
   explicit Memory(int head_stride) {
     const std::int64_t floats = 16384 + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
-    const std::int64_t weights = 2 * rl::kBlockStrips * kStrip * std::int64_t{kMostCols};
+    const std::int64_t weights = round_up(rl::block_bytes(kMostCols), 64);
     if (!pages_.allocate(static_cast<std::size_t>(rl::kPairBytes + weights + 4 * floats))) std::abort();
     std::uint8_t *p = pages_.data();
     scratch_.pairs = reinterpret_cast<std::int8_t *>(p);
-    scratch_.weights = reinterpret_cast<std::int8_t *>(p + rl::kPairBytes);
+    scratch_.weights = p + rl::kPairBytes;
     scratch_.row = reinterpret_cast<float *>(p + rl::kPairBytes + weights);
     scratch_.attention = scratch_.row + 16384;
     scratch_.partial = scratch_.attention + rl::attention_floats(head_stride);
