@@ -59,6 +59,29 @@ def test_direction_is_reference_first() -> None:
     assert report.kl_mean_nats == pytest.approx(math.log(2) - entropy, rel=1e-5)
 
 
+def test_flips_know_who_was_right() -> None:
+    """Token 0 follows everywhere but in the last place, where token 1 does; 2 never does."""
+    report = divergence(unigram(0.6, 0.3, 0.1), unigram(0.3, 0.6, 0.1), [0, 0, 0, 0, 0, 0, 0, 1], window=8)
+    assert (report.flips, report.flips_lost, report.flips_won, report.scored_tokens) == (3, 2, 1, 3)
+    wrong = divergence(unigram(0.1, 0.3, 0.6), unigram(0.1, 0.6, 0.3), [0] * 8, window=8)
+    assert (wrong.flips, wrong.flips_lost, wrong.flips_won) == (3, 0, 0)
+
+
+def test_every_mean_lies_in_its_interval() -> None:
+    tokens = np.random.default_rng(0).integers(0, 13, 512).tolist()
+    report = divergence(noisy(0, 0), noisy(5, 0.8), tokens, window=32)
+    for value, (low, high) in (
+        (report.kl_mean_nats, report.kl_mean_ci95_nats),
+        (report.top1_agreement, report.top1_agreement_ci95),
+        (report.perplexity, report.perplexity_ci95),
+        (report.reference_perplexity, report.reference_perplexity_ci95),
+        (report.ln_perplexity_ratio, report.ln_perplexity_ratio_ci95),
+        *((p.kl_mean_nats, p.kl_mean_ci95_nats) for p in report.by_position),
+        *((p.top1_agreement, p.top1_agreement_ci95) for p in report.by_position),
+    ):
+        assert low < value < high
+
+
 def test_a_model_against_itself_is_zero() -> None:
     tokens = list(range(13)) * 10
     report = divergence(noisy(1, 0.3), noisy(1, 0.3), tokens, window=32)
@@ -77,7 +100,8 @@ def test_laws(seed: int, scale: float, window: int) -> None:
     report = divergence(reference, noisy(seed, scale), tokens, window=window)
     assert 0 <= report.kl_mean_nats <= report.kl_max_nats
     assert report.kl_p50_nats <= report.kl_p99_nats <= report.kl_max_nats
-    assert 0 <= report.top1_agreement <= 1
+    assert report.top1_agreement == pytest.approx(1 - report.flips / report.scored_tokens)
+    assert report.flips_lost + report.flips_won <= report.flips
     ours, theirs = (perplexity(m, tokens, window=window) for m in (noisy(seed, scale), reference))
     assert report.perplexity == pytest.approx(ours.perplexity)
     assert report.reference_perplexity == pytest.approx(theirs.perplexity)

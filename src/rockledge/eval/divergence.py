@@ -2,7 +2,8 @@
 
 KL(float || ours) in nats, the share of positions with the same most likely token, and both perplexities with
 the standard error of the logarithm of their ratio. Differences between perplexities alone drown in the spread
-of the text; KL does not, because both models see the same positions.
+of the text; KL does not, because both models see the same positions. Every mean has two errors: `..._se`
+takes scored tokens as independent, as llama.cpp's tool does; `..._ci95` resamples windows (see `intervals`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import RockledgeError, UsageError
+from rockledge.eval.intervals import Interval, mean_interval
 from rockledge.eval.perplexity import negative_log_likelihood, standard_error, summarise_losses
 from rockledge.eval.windows import (
     DEFAULT_WINDOW,
@@ -33,26 +35,40 @@ class PositionDivergence:
     position_first: int
     position_last: int
     kl_mean_nats: float
+    kl_mean_ci95_nats: Interval
     top1_agreement: float
+    top1_agreement_ci95: Interval
     scored_tokens: int
 
 
 @dataclass(frozen=True)
 class DivergenceReport:
-    """One model against its reference. `ln_perplexity_ratio` = ln(ours / reference), paired by token."""
+    """One model against its reference. `ln_perplexity_ratio` = ln(ours / reference), paired by token.
+
+    A flip is a position where the most likely token is another one; `flips_lost` are those where only the
+    reference's was the token that follows, `flips_won` those where only ours was.
+    """
 
     kl_mean_nats: float
     kl_mean_se_nats: float
+    kl_mean_ci95_nats: Interval
     kl_p50_nats: float
     kl_p99_nats: float
     kl_max_nats: float
     top1_agreement: float
+    top1_agreement_ci95: Interval
+    flips: int
+    flips_lost: int
+    flips_won: int
     perplexity: float
     perplexity_se: float
+    perplexity_ci95: Interval
     reference_perplexity: float
     reference_perplexity_se: float
+    reference_perplexity_ci95: Interval
     ln_perplexity_ratio: float
     ln_perplexity_ratio_se: float
+    ln_perplexity_ratio_ci95: Interval
     scored_tokens: int
     windows: int
     window_tokens: int
@@ -61,10 +77,12 @@ class DivergenceReport:
 
 @dataclass
 class _Series:
-    """What is kept of every scored position of one model: three numbers, whatever the vocabulary."""
+    """What is kept of every scored position of one model: a few numbers, whatever the vocabulary."""
 
     kl: list[NDArray[np.float64]] = field(default_factory=list)
     same: list[NDArray[np.bool_]] = field(default_factory=list)
+    lost: int = 0
+    won: int = 0
     loss: list[NDArray[np.float64]] = field(default_factory=list)
 
 
@@ -143,7 +161,10 @@ def _compare(
     series: _Series, p: NDArray[np.float64], q: NDArray[np.float64], targets: NDArray[np.int64]
 ) -> None:
     series.kl.append((np.exp(p) * (p - q)).sum(axis=1))
-    series.same.append(p.argmax(axis=1) == q.argmax(axis=1))
+    expected, found = p.argmax(axis=1), q.argmax(axis=1)
+    series.same.append(expected == found)
+    series.lost += int(((expected != found) & (expected == targets)).sum())
+    series.won += int(((expected != found) & (found == targets)).sum())
     series.loss.append(negative_log_likelihood(q, targets))
 
 
@@ -155,19 +176,28 @@ def _summarise(
     loss = np.concatenate(series.loss)
     ours = summarise_losses(loss, windows, window)
     theirs = summarise_losses(reference_loss, windows, window)
+    ratio = loss - reference_loss
     return DivergenceReport(
         kl_mean_nats=float(kl.mean()),
         kl_mean_se_nats=standard_error(kl),
+        kl_mean_ci95_nats=mean_interval(kl.reshape(windows, -1)),
         kl_p50_nats=float(np.percentile(kl, 50)),
         kl_p99_nats=float(np.percentile(kl, 99)),
         kl_max_nats=float(kl.max()),
         top1_agreement=float(same.mean()),
+        top1_agreement_ci95=mean_interval(same.reshape(windows, -1).astype(np.float64)),
+        flips=int((~same).sum()),
+        flips_lost=series.lost,
+        flips_won=series.won,
         perplexity=ours.perplexity,
         perplexity_se=ours.perplexity_se,
+        perplexity_ci95=ours.perplexity_ci95,
         reference_perplexity=theirs.perplexity,
         reference_perplexity_se=theirs.perplexity_se,
-        ln_perplexity_ratio=float((loss - reference_loss).mean()),
-        ln_perplexity_ratio_se=standard_error(loss - reference_loss),
+        reference_perplexity_ci95=theirs.perplexity_ci95,
+        ln_perplexity_ratio=float(ratio.mean()),
+        ln_perplexity_ratio_se=standard_error(ratio),
+        ln_perplexity_ratio_ci95=mean_interval(ratio.reshape(windows, -1)),
         scored_tokens=kl.size,
         windows=windows,
         window_tokens=window,
@@ -183,12 +213,15 @@ def _by_position(
     result = []
     for start in range(0, kl_table.shape[1], POSITION_BUCKET):
         piece = kl_table[:, start : start + POSITION_BUCKET]
+        same_piece = same_table[:, start : start + POSITION_BUCKET].astype(np.float64)
         result.append(
             PositionDivergence(
                 position_first=first + start,
                 position_last=first + start + piece.shape[1] - 1,
                 kl_mean_nats=float(piece.mean()),
-                top1_agreement=float(same_table[:, start : start + POSITION_BUCKET].mean()),
+                kl_mean_ci95_nats=mean_interval(piece),
+                top1_agreement=float(same_piece.mean()),
+                top1_agreement_ci95=mean_interval(same_piece),
                 scored_tokens=piece.size,
             )
         )

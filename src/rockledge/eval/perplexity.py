@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rockledge.eval.intervals import Interval, mean_interval
 from rockledge.eval.windows import (
     DEFAULT_WINDOW,
     Logits,
@@ -20,10 +21,12 @@ from rockledge.eval.windows import (
 
 @dataclass(frozen=True)
 class PerplexityReport:
-    """`perplexity_se` is the standard error of `perplexity`, taking scored tokens as independent."""
+    """`perplexity_se` is the standard error of `perplexity`, taking scored tokens as independent;
+    `perplexity_ci95` resamples windows (see `intervals`)."""
 
     perplexity: float
     perplexity_se: float
+    perplexity_ci95: Interval
     nll_mean_nats: float
     scored_tokens: int
     windows: int
@@ -67,11 +70,13 @@ def standard_error(values: NDArray[np.float64]) -> float:
 
 
 def summarise_losses(losses: NDArray[np.float64], windows: int, window: int) -> PerplexityReport:
-    """The report of per-token losses [scored tokens], in nats."""
+    """The report of per-token losses [scored tokens], in nats; windows of equal length one after another."""
     mean = float(losses.mean())
+    low, high = mean_interval(losses.reshape(windows, -1))
     return PerplexityReport(
         perplexity=math.exp(mean),
         perplexity_se=math.exp(mean) * standard_error(losses),
+        perplexity_ci95=(math.exp(low), math.exp(high)),
         nll_mean_nats=mean,
         scored_tokens=losses.size,
         windows=windows,
