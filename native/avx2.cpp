@@ -65,7 +65,9 @@ RL_INLINE __m256i weights_of(const std::uint8_t *codes, const std::uint8_t *inde
   }
 }
 
-constexpr int kAhead = 2048;  // bytes of codes fetched ahead of their use
+// Bytes of codes fetched ahead of their use. Only below 8 bits: those streams are too slow for the hardware to notice
+// in time, while at 8 bits it does better alone.
+constexpr int kAhead = 2048;
 
 template <int Bits>
 RL_INLINE void strip_dot_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
@@ -74,7 +76,7 @@ RL_INLINE void strip_dot_bits(const std::uint8_t *codes, const std::uint8_t *ind
   for (auto &a : acc) a = _mm256_setzero_si256();
   for (int t = 0; t < tiles; ++t) {
     const __m256i xv = load_bytes(x + t * kTile), xa = _mm256_abs_epi8(xv);
-    for (int line = 0; line < tile_bytes(Bits); line += 64)
+    for (int line = 0; Bits < 8 && line < tile_bytes(Bits); line += 64)
       _mm_prefetch(reinterpret_cast<const char *>(codes) + kAhead + line, _MM_HINT_T0);
     acc[0] = accumulate(acc[0], weights_of<Bits, 0>(codes, index, pairs), xv, xa);
     acc[1] = accumulate(acc[1], weights_of<Bits, 1>(codes, index, pairs), xv, xa);
