@@ -43,6 +43,23 @@ def test_two_unrelated_models_diverge(rockledge: Run, artifact: Path, checkpoint
     assert "KL divergence" in people.out
 
 
+def test_probes_are_answered_by_both_models(
+    rockledge: Run, artifact: Path, checkpoint: Path, text: Path
+) -> None:
+    words = ["eval", artifact, "--reference", checkpoint, "--text", text, "--window", 64, "--windows", 1]
+    body = rockledge(*words, "--probes", 2, "--probe-seed", 5, "--json").json["probes"]
+    assert body["seed"] == 5
+    assert [family["family"] for family in body["families"]][-1] == "all"
+    assert [family["probes"] for family in body["families"]] == [2] * 7 + [14]
+    everything = body["families"][-1]
+    assert (
+        0 <= everything["accuracy_ci95"][0] <= everything["accuracy"] <= everything["accuracy_ci95"][1] <= 1
+    )
+    people = rockledge(*words, "--probes", 1)
+    assert "negation" in people.out
+    assert "probes" not in rockledge(*words, "--json").json
+
+
 def test_mistakes_are_one_sentence(rockledge: Run, artifact: Path, checkpoint: Path, text: Path) -> None:
     binary = text.with_name("binary")
     binary.write_bytes(b"\xff\xfe\x00")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.probe_report import probe, probe_body, probe_lines
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rockledge.model.checkpoint import Checkpoint
     from rockledge.runtime.engine import Engine
 
+PROBES = 40  # a family, where no number is given
 WINDOW = 512  # tokens; as llama.cpp's perplexity tool has it, so that numbers compare
 
 
@@ -30,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--windows", type=whole(1), metavar="N", help="at most so many (default: the whole text)"
     )
+    parser.add_argument(
+        "--probes",
+        type=whole(1),
+        nargs="?",
+        const=PROBES,
+        metavar="N",
+        help=f"logic probes too, N of every family ({PROBES})",
+    )
+    parser.add_argument("--probe-seed", type=whole(0), default=0, metavar="N", help="other probes (0)")
     add_engine_arguments(parser)
 
 
@@ -44,7 +55,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     checkpoint = open_checkpoint(args.reference)
     with load_engine(args) as engine:
         report = asdict(compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows))
-    for line in evaluation_lines(report):
+        probes = None
+        if args.probes is not None:
+            probes = probe(engine, checkpoint, terminal, each=args.probes, seed=args.probe_seed)
+    for line in [*evaluation_lines(report), *(probe_lines(probes) if probes else ())]:
         terminal.say(line)
     return {
         "artifact": args.artifact,
@@ -52,6 +66,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         "reference_stored": checkpoint.stored,
         "text": args.text,
         **report,
+        **({"probes": probe_body(probes, args.probe_seed)} if probes else {}),
     }
 
 
@@ -69,11 +84,12 @@ def compare(
     from rockledge.eval.windows import cut_windows
     from rockledge.quantize.reference_logits import ReferenceLogits
 
-    tokens = engine.tokenizer.encode(text, bos=False)
+    bos = engine.tokenizer.bos
+    tokens = engine.tokenizer.encode(text, bos=True)
     with terminal.progress() as advance:
         reference = ReferenceLogits(
             checkpoint,
-            cut_windows(tokens, window, windows),
+            cut_windows(tokens, window, windows, bos),
             progress=lambda done, total: advance("float model, blocks", done, total),
         )
         return divergence(
@@ -82,6 +98,7 @@ def compare(
             tokens,
             window=window,
             limit=windows,
+            bos=bos,
             progress=lambda done, total: advance("compressed model, windows", done, total),
         )
 
