@@ -1,0 +1,52 @@
+"""The probes of `rockledge eval`: runs them through engine and float model, shows accuracy and flips."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rockledge.eval.probes.score import FamilyReport
+    from rockledge.model.checkpoint import Checkpoint
+    from rockledge.runtime.engine import Engine
+
+
+def probe(
+    engine: Engine, checkpoint: Checkpoint, terminal: Terminal, *, each: int, seed: int
+) -> list[FamilyReport]:
+    """The reports of every family and of all, with `each` probes a family."""
+    from rockledge.eval.probes.families import all_probes
+    from rockledge.eval.probes.score import answer_probes, report_probes, tokenize_probes
+    from rockledge.quantize.reference_logits import ReferenceLogits
+
+    probes = all_probes(each, seed)
+    tokens = tokenize_probes(probes, lambda text: engine.tokenizer.encode(text, bos=True))
+    with terminal.progress() as advance:
+        reference = ReferenceLogits(
+            checkpoint,
+            tokens.sequences,
+            progress=lambda done, total: advance("float model on probes, blocks", done, total),
+        )
+        expected = answer_probes(reference, tokens)
+        answers = answer_probes(
+            engine.logits, tokens, lambda done, total: advance("compressed model, probes", done, total)
+        )
+    return report_probes(probes, answers, expected)
+
+
+def probe_lines(reports: list[FamilyReport]) -> list[str]:
+    """The table for people."""
+    lines = [f"{'probes':<16}{'right':>7}{'float':>7}{'chance':>8}{'flips':>7}{'lost':>6}{'won':>5}{'of':>6}"]
+    for one in reports:
+        lines.append(
+            f"{one.family:<16}{one.accuracy:>7.0%}{one.reference_accuracy:>7.0%}{one.chance:>8.0%}"
+            f"{one.flips:>7}{one.flips_lost:>6}{one.flips_won:>5}{one.probes:>6}"
+        )
+    return lines
+
+
+def probe_body(reports: list[FamilyReport], seed: int) -> dict[str, Any]:
+    """The value of `probes` in the JSON object."""
+    return {"seed": seed, "families": [asdict(one) for one in reports]}
