@@ -2,9 +2,9 @@
 
     python -m bench.kernels [--threads 1 2] [--bits 2 3 4 8] [--rows 1 4 64 512] [--shape 1536x576 ...]
 
-One-operation programs over random weights; enough different layers that one row reads them from memory, not
-from a cache. The best of several runs counts: CPU seconds of the process divided by the threads, so that other
-jobs on the machine disturb little. Prints a table; --json prints one object instead.
+Linears over random weights; at one row enough of them that they come from memory, not from a cache. The
+best of several runs counts, in CPU seconds of the process divided by the threads, so that other jobs on the
+machine disturb little. Prints a table; --json prints one object instead.
 """
 
 import argparse
@@ -66,7 +66,9 @@ def measure(out: int, cols: int, bits: int, rows: int, threads: int, kernel: str
     program.buffer(0)[:] = np.random.default_rng(1).integers(-127, 128, program.buffer(0).shape)
     program.buffer(1)[:] = 0.01
     zeros = np.zeros(rows, np.int32)
-    run = program.prepare(native.Step(zeros, np.arange(rows, dtype=np.int32), zeros, np.zeros((1, 1), np.int32)))
+    run = program.prepare(
+        native.Step(zeros, np.arange(rows, dtype=np.int32), zeros, np.zeros((1, 1), np.int32))
+    )
     best_cpu = best_wall = float("inf")
     until = time.perf_counter() + SECONDS
     while time.perf_counter() < until or best_wall == float("inf"):
@@ -90,7 +92,9 @@ def _shape(text: str) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures every combination asked for."""
-    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description="speed of the native linears")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.kernels", description="speed of the native linears"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--bits", type=int, nargs="+", default=[2, 3, 4, 8])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 64, 512])

@@ -32,7 +32,9 @@ def random_linear(
     for count, bits in bands:
         placed.append(Band(start, count, bits))
         if bits == 8:
-            codes[start : start + count] = rng.integers(-127, 128, (count, cols)).astype(np.int8).view(np.uint8)
+            codes[start : start + count] = (
+                rng.integers(-127, 128, (count, cols)).astype(np.int8).view(np.uint8)
+            )
         else:
             codes[start : start + count] = rng.integers(0, 1 << bits, (count, cols))
         start += count

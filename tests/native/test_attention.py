@@ -1,4 +1,4 @@
-"""Rotary turn, int8 KV cache and attention against a float64 reference, whatever the pages, chunks and threads."""
+"""Rotary turn, int8 KV cache and attention: against float64, and whatever the pages, chunks and threads."""
 
 from dataclasses import dataclass
 
@@ -61,13 +61,16 @@ def attention_program(
     ]
     ops = [
         native.Op(
-            OpCode.ROPE_KV, (0,), (1, 2), dim=(layer,), real=(1e-5,), weight=(frequencies(sizes), *gains(sizes))
+            OpCode.ROPE_KV,
+            (0,),
+            (1, 2),
+            dim=(layer,),
+            real=(1e-5,),
+            weight=(frequencies(sizes), *gains(sizes)),
         ),
         native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(layer,)),
     ]
-    shape = native.Shape(
-        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, LAYERS, sizes.page_tokens, pages
-    )
+    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, LAYERS, sizes.page_tokens, pages)
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 
@@ -189,7 +192,11 @@ def test_a_copied_page_answers_like_the_original() -> None:
     rows = len(qkv)
     program.buffer(0)[:] = qkv
     table = np.array([[0, 1]], np.int32)
-    program.run(native.Step(np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32), table))
+    program.run(
+        native.Step(
+            np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32), table
+        )
+    )
     expected = program.buffer(3)[rows - 1].copy()
     program.copy_page(0, 2)
     program.buffer(0)[0] = qkv[-1]

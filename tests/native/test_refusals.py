@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.native.one_op import NO_CACHE, float_buffer, int8_buffer, native_bands, random_linear, step_of
 
 from rockledge.errors import NativeError
 from rockledge.runtime import native
 from rockledge.runtime.native import OpCode
-
-from tests.native.one_op import NO_CACHE, float_buffer, int8_buffer, native_bands, random_linear, step_of
 
 CACHE = native.Shape(4, heads=4, kv_heads=2, head_dim=16, layers=2, page_tokens=16, pages=3)
 
@@ -190,7 +189,10 @@ def test_only_pages_in_reach_are_checked() -> None:
 def test_tokens_outside_the_vocabulary() -> None:
     bands = native_bands(random_linear(np.random.default_rng(0), 40, [(8, 4), (5, 8)]))
     program = create(
-        [native.Op(OpCode.EMBED, outputs=(0,), bands=2)], bands, [float_buffer(40, 0)], native.Shape(4, **NO_CACHE)
+        [native.Op(OpCode.EMBED, outputs=(0,), bands=2)],
+        bands,
+        [float_buffer(40, 0)],
+        native.Shape(4, **NO_CACHE),
     )
     program.run(step_of(1, tokens=np.array([12], np.int32)))
     for token in (13, -1):

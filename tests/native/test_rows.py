@@ -66,7 +66,9 @@ def test_norm_quant_is_norm_then_quant(kernel: str) -> None:
     x, gain = rows_of(100), rows_of(100)[0]
     outputs = [int8_buffer(100, 1, 2), float_buffer(1, 2)]
     fused = run_row_op(OpCode.NORM_QUANT, x, outputs, kernel=kernel, real=(1e-6,), weight=(gain,))
-    normed = run_row_op(OpCode.NORM, x, [float_buffer(100, 1)], kernel=kernel, real=(1e-6,), weight=(gain,))[0]
+    normed = run_row_op(OpCode.NORM, x, [float_buffer(100, 1)], kernel=kernel, real=(1e-6,), weight=(gain,))[
+        0
+    ]
     q, scale = quantize_activations(normed, 2)
     assert np.array_equal(fused[0][:, :, :100], q)
     assert np.array_equal(fused[1][:, 0], scale)

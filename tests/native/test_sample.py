@@ -31,7 +31,9 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     p = np.exp((logits - logits.max()).astype(np.float64) / temperature)
     p /= p.sum()
     draws = 20000
-    found = np.bincount([sample(logits, temperature=temperature, seed=3, draw=i) for i in range(draws)], minlength=6)
+    found = np.bincount(
+        [sample(logits, temperature=temperature, seed=3, draw=i) for i in range(draws)], minlength=6
+    )
     assert (np.abs(found - draws * p) < 5 * np.sqrt(draws * p * (1 - p)) + 5).all()
 
 
@@ -105,7 +107,9 @@ def test_vocabulary_of_one() -> None:
     assert sample(np.zeros(1, np.float32), temperature=1.0, top_p=0.5, top_k=3, min_p=0.1) == 0
 
 
-@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"min_p": 1.5}, {"top_k": -1}, {"temperature": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"top_p": 0.0}, {"min_p": 1.5}, {"top_k": -1}, {"temperature": float("nan")}]
+)
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(NativeError, match="settings are out of range"):
         sample(np.zeros(4, np.float32), **{"temperature": 1.0, **wrong})

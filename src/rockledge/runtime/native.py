@@ -1,4 +1,4 @@
-"""The native core seen from Python: the structs of native/rockledge.h, the library's loader, `Program` and `sample`.
+"""The native core seen from Python: the structs of native/rockledge.h, the loader, `Program` and `sample`.
 
 ctypes releases the GIL during every call, so a whole step runs without it.
 """
@@ -189,19 +189,22 @@ def library_path() -> Path:
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
-    """The loaded library. Raises NativeError when it is missing, unloadable or of another interface version."""
+    """The loaded library. Raises NativeError when it is missing, unloadable or of another version."""
     path = library_path()
     if not path.exists():
         raise NativeError(f"the native core {path} does not exist; build it with `make native`")
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        raise NativeError(f"the native core {path} cannot be loaded ({error}); rebuild it with `make native`") from None
+        raise NativeError(
+            f"the native core {path} cannot be loaded ({error}); rebuild it with `make native`"
+        ) from None
     lib.rl_abi.restype = ctypes.c_int32
     found = lib.rl_abi()
     if found != ABI:
         raise NativeError(
-            f"the native core {path} has interface {found}, this package needs {ABI}; rebuild it with `make native`"
+            f"the native core {path} has interface {found}, this package needs {ABI}; "
+            "rebuild it with `make native`"
         )
     pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, list[Any]]] = {
@@ -224,7 +227,9 @@ def library() -> ctypes.CDLL:
 
 
 def _failure() -> NativeError:
-    return NativeError(bytes(library().rl_error() or b"").decode() or "the native core failed without a reason")
+    return NativeError(
+        bytes(library().rl_error() or b"").decode() or "the native core failed without a reason"
+    )
 
 
 def supported_kernels() -> tuple[str, ...]:
@@ -239,8 +244,8 @@ def _checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) 
         return None
     if array.dtype != dtype or not array.flags.c_contiguous or array.size < elements:
         raise NativeError(
-            f"{name} is {array.dtype} {array.shape}, needed are {elements} contiguous elements of {np.dtype(dtype)}; "
-            "convert it before handing it to the native core"
+            f"{name} is {array.dtype} {array.shape}, needed are {elements} contiguous elements of "
+            f"{np.dtype(dtype)}; convert it before handing it to the native core"
         )
     return int(array.ctypes.data)
 
@@ -263,7 +268,9 @@ def _band(number: int, band: Band) -> _Band:
 
 def _filled(values: Sequence[Any], count: int, filler: Any) -> tuple[Any, ...]:
     if len(values) > count:
-        raise NativeError(f"an operation has {len(values)} entries where the native core takes {count}; shorten it")
+        raise NativeError(
+            f"an operation has {len(values)} entries where the native core takes {count}; shorten it"
+        )
     return tuple(values) + (filler,) * (count - len(values))
 
 
@@ -305,7 +312,9 @@ class Program:
         self.shape = shape
         c_ops = (_Op * len(ops))(*map(_op, ops))
         c_bands = (_Band * len(bands))(*(_band(i, b) for i, b in enumerate(bands)))
-        c_buffers = (_Buffer * len(buffers))(*(_Buffer(int(b.kind), b.width, b.planes, b.slot) for b in buffers))
+        c_buffers = (_Buffer * len(buffers))(
+            *(_Buffer(int(b.kind), b.width, b.planes, b.slot) for b in buffers)
+        )
         c_shape = _Shape(
             shape.max_rows,
             shape.heads,
@@ -345,8 +354,10 @@ class Program:
         """Bytes of arena and KV pool (address space; pages are committed when first touched)."""
         return int(self._lib.rl_program_bytes(self.handle))
 
-    def run(self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1) -> None:
-        """Runs operations first .. last-1 (-1: to the end); `logits` f32 [len(logit_rows), vocab] is written.
+    def run(
+        self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1
+    ) -> None:
+        """Runs operations first .. last-1 (-1: to the end); writes `logits` f32 [len(logit_rows), vocab].
 
         Raises NativeError when an argument is out of range; nothing was computed then.
         """
@@ -355,8 +366,8 @@ class Program:
     def prepare(
         self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1
     ) -> Callable[[], None]:
-        """A call that runs `step` as its arrays are then: they are read in place, so a decode loop only changes
-        the numbers in them and pays for no checks or allocations. Raises as `run` does."""
+        """A call that runs `step` as its arrays are then: they are read in place, so a decode loop only
+        changes the numbers in them and pays for no checks or allocations. Raises as `run` does."""
         rows = step.tokens.size
         sequences, width = step.block_tables.shape
         if logits is not None and not logits.flags.writeable:
@@ -397,19 +408,17 @@ class Program:
         )
 
     def buffer(self, number: int) -> NDArray[Any]:
-        """A view of a whole buffer: [max_rows, width] fp32 or int32, or int8 [max_rows, planes, padded width]."""
+        """A view of a whole buffer: fp32 or int32 [max_rows, width], int8 [max_rows, planes, padded]."""
         address = self._lib.rl_program_buffer(self.handle, number)
         if not address:
             raise _failure()
         spec = self.buffers[number]
+        shape: tuple[int, ...] = (self.shape.max_rows, spec.width)
+        dtype: np.dtype[Any] = np.dtype(np.int32 if spec.kind == BufferKind.INT32 else np.float32)
         if spec.kind == BufferKind.INT8:
             shape, dtype = (self.shape.max_rows, spec.planes, -(-spec.width // 32) * 32), np.dtype(np.int8)
-        else:
-            shape = (self.shape.max_rows, spec.width)
-            dtype = np.dtype(np.float32 if spec.kind == BufferKind.FLOAT else np.int32)
-        size = int(np.prod(shape)) * dtype.itemsize
-        raw = (ctypes.c_uint8 * size).from_address(address)
-        return np.frombuffer(raw, dtype=dtype).reshape(shape)
+        raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
+        return np.ndarray(shape, dtype, buffer=memoryview(raw))
 
     def copy_page(self, source: int, target: int) -> None:
         """Copies one KV page of all layers (copy on write)."""
@@ -437,8 +446,8 @@ def sampler(
 ) -> Callable[[int], int]:
     """A call that draws a token from `logits` f32 [vocab] as they are then; its argument numbers the draw.
 
-    Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0 takes
-    the largest logit. The call raises NativeError for settings out of range or when no logit is a number.
+    Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0
+    takes the largest logit. The call raises NativeError for settings out of range, or if no logit is a number.
     """
     settings = _Sampling(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
     address, reference = _checked("logits", logits, np.float32, 1), ctypes.byref(settings)
