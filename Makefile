@@ -40,6 +40,11 @@ $(VENV)/.dev: pyproject.toml requirements.txt | $(BIN)/python
 	@$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.lm-eval: $(VENV)/.dev
+	@echo "installing lm-eval into $(VENV)"
+	@$(PIP) --no-build-isolation -e '.[lm-eval]'
+	@touch $@
+
 $(VENV)/.build: requirements.txt | $(BIN)/python
 	@if [ ! -x $(BIN)/cmake ] || [ ! -x $(BIN)/ninja ]; then echo "installing CMake and Ninja into $(VENV)"; $(PIP) $(BUILD_TOOLS); fi
 	@touch $@
@@ -60,7 +65,7 @@ demo: $(VENV)/.demo $(CORE)  ## compress a small real model, show what it cost, 
 test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"
 
-test-all: $(VENV)/.dev $(CORE) sanitize  ## the slow tests too, and `make sanitize`
+test-all: $(VENV)/.dev $(VENV)/.lm-eval $(CORE) sanitize  ## the slow tests too, and `make sanitize`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
 
 test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-A76
