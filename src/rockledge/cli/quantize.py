@@ -1,4 +1,4 @@
-"""`rockledge quantize`: a checkpoint becomes an artifact within a budget; its cost is said before and after."""
+"""`rockledge quantize`: a checkpoint becomes an artifact within a budget, with an estimate and a report."""
 
 from __future__ import annotations
 

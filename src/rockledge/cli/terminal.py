@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 Advance = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
@@ -47,10 +48,13 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Advance]:
-        """A progress bar a stage on stderr; the callable it gives takes (stage, done, total)."""
+        """A progress bar a stage on stderr (a line a stage where that is no terminal), driven by the callable."""
+        if not self._console.is_terminal:
+            yield self._log_stages()
+            return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._console) as bars:
-            tasks: dict[str, Any] = {}
+            tasks: dict[str, TaskID] = {}
 
             def advance(stage: str, done: int, total: int) -> None:
                 if stage not in tasks:
@@ -58,6 +62,17 @@ class Terminal:
                 bars.update(tasks[stage], completed=done, total=total)
 
             yield advance
+
+    def _log_stages(self) -> Advance:
+        ended = time.monotonic()
+
+        def advance(stage: str, done: int, total: int) -> None:
+            nonlocal ended
+            if done >= total:
+                self.note(f"{stage}: {total} of {total}, {time.monotonic() - ended:.1f} s")
+                ended = time.monotonic()
+
+        return advance
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
