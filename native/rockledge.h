@@ -88,14 +88,15 @@ typedef struct rl_op {
 
 typedef struct rl_shape {
   int32_t max_rows;      /* rows of the largest step */
-  int32_t heads, kv_heads, head_dim, layers;
-  int32_t page_tokens;   /* tokens of a KV page */
+  int32_t heads, kv_heads, head_dim, layers;  /* head_dim: a multiple of 8, 8 to 512 */
+  int32_t page_tokens;   /* tokens of a KV page: a power of two, 8 to 512 */
   int32_t pages;         /* pages in the pool */
 } rl_shape;
 
 /* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
  * in rising order of position, and it sees positions 0 .. positions[r]. block_tables[s][i] is the page of tokens
- * i*page_tokens .. of sequence s. logit_rows name the rows whose logits are wanted, in order. */
+ * i*page_tokens .. of sequence s; entries past a sequence's last position are not read. At most max_rows sequences.
+ * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. */
 typedef struct rl_step {
   int32_t rows;
   int32_t sequences_count;
@@ -124,7 +125,8 @@ RL_API const char *rl_error(void);  /* of this thread's last failure */
 RL_API int32_t rl_kernel_supported(int32_t kernel);
 RL_API const char *rl_kernel_name(int32_t kernel);
 
-/* Copies ops, bands, buffers; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. */
+/* Copies ops, bands, buffers; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
+ * takes memory only if an operation uses it; then a row of K or V is head_dim rounded up to 32 bytes, plus its scale. */
 RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                                      const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape,
                                      int32_t threads, int32_t kernel);
@@ -132,12 +134,14 @@ RL_API void rl_program_destroy(rl_program *program);
 RL_API int32_t rl_program_kernel(const rl_program *program);
 RL_API int64_t rl_program_bytes(const rl_program *program);  /* arena + KV pool */
 
-/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. */
+/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. A program
+ * runs one step at a time: a second call meanwhile is refused. */
 RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last);
 RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
 RL_API int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to);  /* copy on write, all layers */
 
-/* Draws a token from logits [n]; `draw` numbers the draws of a request, so that (seed, draw) fixes the choice. */
+/* Draws a token from logits [n]: temperature, then top-k, then min-p, then top-p. `draw` numbers the draws of a request,
+ * so that (seed, draw) fixes the choice. */
 RL_API int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw);
 
 #ifdef __cplusplus

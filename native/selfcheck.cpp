@@ -1,10 +1,11 @@
-// Compares every kernel this processor can run with the portable one, bit for bit, on random data: for machines without
-// Python, for emulators and for sanitizers. Exits 0 and prints one line a kernel when all agree.
+// Compares every kernel this processor can run with the portable one, bit for bit, on random data, and counts what the
+// threads do: for machines without Python, for emulators and for sanitizers. Exits 0 when all is well.
 #include <cstdio>
 #include <cstring>
 
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "pool.hpp"
 #include "rockledge.h"
 
 namespace {
@@ -193,6 +194,44 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   same("attention", y[0], y[1]);
 }
 
+// Phases of random sizes; every unit must be done exactly once, and none before the phase before it is complete.
+class Counting final : public rl::Job {
+ public:
+  explicit Counting(int phases) : phases_(phases), seen_(array<std::int32_t>(kMostUnits)) {}
+
+  rl::Phase next(int) override {
+    for (std::uint32_t u = 0; u < units_; ++u) wrong_ += seen_[u] != phase_;
+    if (++phase_ > phases_) return rl::Phase{0, 1};
+    units_ = 1 + static_cast<std::uint32_t>(random_.below(kMostUnits));
+    return rl::Phase{units_, 1 + static_cast<std::uint32_t>(random_.below(3))};
+  }
+  void work(std::uint32_t first, std::uint32_t count, int) override {
+    for (std::uint32_t u = first; u < first + count; ++u) seen_[u] = seen_[u] < phase_ ? phase_ : -1;
+  }
+  int wrong() const { return wrong_ + (phase_ != phases_ + 1); }
+
+ private:
+  static constexpr int kMostUnits = 40;
+  int phases_, phase_ = 0, wrong_ = 0;
+  std::uint32_t units_ = 0;
+  rl::Array<std::int32_t> seen_;
+  Random random_;
+};
+
+void check_pool() {
+  for (int threads = 1; threads <= 4; ++threads) {
+    rl::Pool pool;
+    if (!pool.start(threads)) std::abort();
+    for (int job = 0; job < 20; ++job) {
+      Counting counting(10 * job);
+      pool.run(counting);
+      if (counting.wrong() == 0) continue;
+      ++failures;
+      std::printf("  %d threads left or repeated units\n", threads);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -211,5 +250,7 @@ int main() {
     std::printf("%s: %s\n", rl::kernel_name(id), failures == before ? "equal to portable" : "DIFFERENT from portable");
     ++compared;
   }
+  check_pool();
+  std::printf("threads: %s\n", failures == 0 ? "every unit done once" : "see above");
   return failures == 0 && compared > 0 ? 0 : 1;
 }

@@ -447,7 +447,7 @@ def sampler(
     """A call that draws a token from `logits` f32 [vocab] as they are then; its argument numbers the draw.
 
     Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0
-    takes the largest logit. The call raises NativeError for settings out of range, or if no logit is a number.
+    takes the largest logit. The call raises NativeError for settings out of range or without any number.
     """
     settings = _Sampling(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
     address, reference = _checked("logits", logits, np.float32, 1), ctypes.byref(settings)
