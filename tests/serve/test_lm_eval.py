@@ -62,7 +62,9 @@ def test_a_local_task(start_server: Callable[..., str], tmp_path: Path) -> None:
     questions = (ROOT / "examples/lm_eval/opposites.jsonl").read_text().splitlines()
     assert len(samples) == len(questions)
     (results,) = (tmp_path / "results").rglob("results_*.json")
-    assert json.loads(results.read_text())["results"][TASK]["acc,none"] == pytest.approx(right / len(questions))
+    assert json.loads(results.read_text())["results"][TASK]["acc,none"] == pytest.approx(
+        right / len(questions)
+    )
 
 
 def likelihood(engine: Engine, context: str, continuation: str) -> float:
