@@ -89,7 +89,7 @@ wheel: $(VENV)/.dev  ## wheels for x86-64 and aarch64, into dist/
 	@$(BIN)/python tools/wheel.py x86_64 aarch64
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import contracts
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
