@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import whole
+from rockledge.cli.inspect import is_artifact
 from rockledge.cli.sizes import megabytes, show_size
 from rockledge.cli.terminal import Terminal, table
+from rockledge.errors import ArtifactError
 
 if TYPE_CHECKING:
     from rockledge.quantize.estimate import Estimate
@@ -68,6 +71,7 @@ def compress(
     from rockledge.quantize.pipeline import estimate, quantize
 
     checkpoint = open_checkpoint(model)
+    _check_place(Path(output))
     asked = ("bits", "fit", "recipe", "device", "tokens")
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
     terminal.note(
@@ -78,6 +82,14 @@ def compress(
     with terminal.progress() as advance:
         report = quantize(checkpoint, output, progress=advance, **settings)
     return expected, report
+
+
+def _check_place(path: Path) -> None:
+    """Says at once what the writer would say at the end."""
+    if path.exists() and not (path.is_dir() and (is_artifact(path) or not any(path.iterdir()))):
+        raise ArtifactError(
+            f"{path} exists and is not an artifact; choose another place or remove it yourself"
+        )
 
 
 def _duration(seconds: float) -> str:

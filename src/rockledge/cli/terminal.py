@@ -48,7 +48,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Advance]:
-        """A progress bar a stage on stderr (a line a stage where that is no terminal), driven by the callable."""
+        """A progress bar a stage on stderr, or a line a stage where that is no terminal."""
         if not self._console.is_terminal:
             yield self._log_stages()
             return

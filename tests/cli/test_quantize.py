@@ -1,0 +1,101 @@
+"""`rockledge quantize`: estimate, artifact, table of budgets; impossible wishes; Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Run = Callable[..., Any]
+SMALL = ("--tokens", 512)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small products gain nothing from threads, and lose much where tests run beside each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_checkpoint_becomes_an_artifact_within_its_budget(
+    rockledge: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "made"
+    done = rockledge("quantize", checkpoint, "-o", out, "--bits", 5, *SMALL, "--json")
+    assert done.code == 0
+    body = done.json
+    assert done.err.startswith("Estimate: ")
+    assert body["estimate"]["size_mb"] == pytest.approx(5 * body["parameters"] / 8e6, rel=0.01)
+    assert body["bits_per_weight"] <= 5
+    assert [row["bits_asked"] for row in body["budgets"]] == [3.25, 3.5, 4.0, 4.25, 4.5, 5.0, 8.0]
+    met = [row for row in body["budgets"] if row["bits_per_weight"] is not None]
+    losses = [row["kl_predicted_nats"] for row in met]
+    assert losses == sorted(losses, reverse=True)
+    assert all(row["bits_per_weight"] <= row["bits_asked"] for row in met)
+    inspected = rockledge("inspect", out, "--verify", "--json").json
+    assert inspected["bits_per_weight"] == pytest.approx(body["bits_per_weight"], abs=1e-3)
+    assert rockledge("run", out, "Hello", "--max-tokens", 3).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+    again = tmp_path / "again"
+    people = rockledge("quantize", checkpoint, "-o", again, "--recipe", out / "recipe.yaml")
+    assert people.code == 0
+    assert "tok/s on rk3588-8gb" in people.out
+    assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "flags, code, hint",
+    [
+        (("--bits", "0.5"), 1, "nearest"),
+        (("--bits", "few"), 2, "4.25"),
+        (("--bits", "nan"), 2, "4.25"),
+        (("--fit", "toaster"), 2, "rk3588-8gb"),
+        (("--recipe", "nowhere.yaml"), 2, "nowhere.yaml"),
+    ],
+)
+def test_impossible_wishes_are_one_sentence_and_leave_nothing(
+    rockledge: Run, checkpoint: Path, tmp_path: Path, flags: tuple[str, ...], code: int, hint: str
+) -> None:
+    done = rockledge("quantize", checkpoint, "-o", tmp_path / "made", *flags, *SMALL, "--json")
+    assert done.code == code
+    assert hint in done.json["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_something_else_is_not_replaced(
+    rockledge: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = rockledge("quantize", checkpoint, "-o", tmp_path, *SMALL)
+    assert done.code == 1
+    assert "is not an artifact" in done.err
+    assert "forward" not in done.err  # said before the work, not after it
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_ctrl_c_leaves_no_half_artifact(checkpoint: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "rockledge", "quantize", str(checkpoint), "-o", str(tmp_path / "made")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*program, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("forward"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+        assert process.stdout.read() == ""
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
