@@ -2,7 +2,7 @@
 
     python -m bench.kernels [--threads 1 2] [--bits 2 3 4 8] [--rows 1 4 64 512] [--shape 1536x576 ...]
 
-Linears over random weights; at one row enough of them that they come from memory, not from a cache. The
+Linears over random weights; up to four rows enough of them that they come from memory, not from a cache. The
 best of several runs counts, in CPU seconds of the process divided by the threads, so that other jobs on the
 machine disturb little. Prints a table; --json prints one object instead.
 """
@@ -53,7 +53,7 @@ def _layers(rows: int, cols: int, bits: int, count: int) -> list[native.Band]:
 def measure(out: int, cols: int, bits: int, rows: int, threads: int, kernel: str) -> dict[str, float]:
     """Seconds of one linear of `out` x `cols` weights at `rows` rows, and the rates that follow from it."""
     weight_bytes = packed_bytes(out, cols, [Band(0, out, bits)])
-    count = max(1, COLD_BYTES // weight_bytes) if rows == 1 else 1
+    count = max(1, COLD_BYTES // weight_bytes) if rows <= 4 else 1
     bands = _layers(out, cols, bits, count)
     ops = [native.Op(native.OpCode.LINEAR, (0, 1), (2,), first_band=i, bands=1) for i in range(count)]
     buffers = [

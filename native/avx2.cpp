@@ -102,6 +102,50 @@ static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *i
   }
 }
 
+// Four rows of a strip times two of x: as many sums as registers can hold.
+template <int Bits, int First>
+RL_INLINE void half_strip_dot2(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                               const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  __m256i acc[kStrip];  // [2 rows of x][4 rows of w]
+  for (auto &a : acc) a = _mm256_setzero_si256();
+  for (int t = 0; t < tiles; ++t, x += kTile) {
+    const __m256i a = load_bytes(x), b = load_bytes(x + x_stride);
+    const __m256i a_abs = _mm256_abs_epi8(a), b_abs = _mm256_abs_epi8(b);
+    for (int line = 0; First == 0 && Bits < 8 && line < tile_bytes(Bits); line += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(codes) + kAhead + line, _MM_HINT_T0);
+    const auto add = [&](int row, __m256i w) {
+      acc[row] = accumulate(acc[row], w, a, a_abs);
+      acc[4 + row] = accumulate(acc[4 + row], w, b, b_abs);
+    };
+    add(0, weights_of<Bits, First>(codes, index, pairs));
+    add(1, weights_of<Bits, First + 1>(codes, index, pairs));
+    add(2, weights_of<Bits, First + 2>(codes, index, pairs));
+    add(3, weights_of<Bits, First + 3>(codes, index, pairs));
+    codes += tile_bytes(Bits);
+    if (Bits < 8) index += kStrip;
+  }
+  const __m256i found = reduce8(acc);
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(sums + First), _mm256_castsi256_si128(found));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(sums + kStrip + First), _mm256_extracti128_si256(found, 1));
+}
+
+template <int Bits>
+RL_INLINE void strip_dot2_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                               const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  half_strip_dot2<Bits, 0>(codes, index, pairs, x, x_stride, tiles, sums);
+  half_strip_dot2<Bits, 4>(codes, index, pairs, x, x_stride, tiles, sums);
+}
+
+static void strip_dot2(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                       const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  switch (bits) {
+    case 2: strip_dot2_bits<2>(codes, index, pairs, x, x_stride, tiles, sums); break;
+    case 3: strip_dot2_bits<3>(codes, index, pairs, x, x_stride, tiles, sums); break;
+    case 4: strip_dot2_bits<4>(codes, index, pairs, x, x_stride, tiles, sums); break;
+    default: strip_dot2_bits<8>(codes, index, pairs, x, x_stride, tiles, sums); break;
+  }
+}
+
 // Sixteen bits a weight: madd on words needs no sign trick, so a many-row linear does two multiplications where bytes
 // take three instructions on the same ports.
 using Unpacked = std::int16_t;

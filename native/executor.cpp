@@ -12,7 +12,7 @@ namespace {
 // Below these, handing work to other threads costs more than the work.
 constexpr std::int64_t kRowFloatsAlone = 4096;       // rows x width of a row operation
 constexpr std::int64_t kAttentionAlone = 1 << 15;    // rows x positions x heads x head_dim
-constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one row's linear
+constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one or two rows
 
 }  // namespace
 
@@ -61,7 +61,7 @@ Phase Program::phase_of(const rl_op &op) {
     const auto first = static_cast<std::size_t>(op.first_band);
     const rl_band &band = bands_[first];
     const std::int64_t strip_bytes = std::int64_t{kStrip} * band.cols * band.bits / 8;
-    const std::int64_t grain = rows > 1 ? kBlockStrips : kLinearGrain / strip_bytes;
+    const std::int64_t grain = rows > 2 ? kBlockStrips : kLinearGrain / strip_bytes;
     return Phase{static_cast<std::uint32_t>(strips_before_[first + static_cast<std::size_t>(op.bands)] -
                                             strips_before_[first]),
                  static_cast<std::uint32_t>(std::max<std::int64_t>(1, grain))};

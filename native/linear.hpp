@@ -1,8 +1,9 @@
 // One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
 //
-// The including file has defined, in this namespace: prepare_tables, strip_dot, Unpacked, unpack_strip, multiply1 and
-// multiply4.
-// One row of x streams the codes once; more rows unpack a block of strips into the scratch and multiply from there.
+// The including file has defined, in this namespace: prepare_tables, strip_dot, strip_dot2, Unpacked, unpack_strip,
+// multiply1 and multiply4.
+// One or two rows of x (two planes are two rows) multiply while they stream the codes; more rows unpack a block of strips
+// into the scratch and multiply from there.
 #pragma once
 
 #include "kernels.hpp"
@@ -44,13 +45,16 @@ RL_INLINE void finish_rows(const LinearTask &task, int strip, int first_vector, 
              task.planes == 2 ? sums + (v + 1) * kStrip : nullptr);
 }
 
-RL_INLINE void linear_one(const LinearTask &task, int first, int last, const std::int8_t *tables) {
+RL_INLINE void linear_few(const LinearTask &task, int vectors, int first, int last, const std::int8_t *tables) {
   const rl_band &band = *task.band;
   const int tiles = tiles_of(band.cols);
-  alignas(32) std::int32_t sums[kStrip];
+  alignas(32) std::int32_t sums[2 * kStrip];
   for (int s = first; s < last; ++s) {
-    strip_dot(band.bits, strip_codes(band, s), strip_index(band, s), tables, task.x, tiles, sums);
-    epilogue(task, s, 0, sums, nullptr);
+    if (vectors == 1)
+      strip_dot(band.bits, strip_codes(band, s), strip_index(band, s), tables, task.x, tiles, sums);
+    else
+      strip_dot2(band.bits, strip_codes(band, s), strip_index(band, s), tables, task.x, task.x_stride, tiles, sums);
+    finish_rows(task, s, 0, vectors, sums);
   }
 }
 
@@ -85,8 +89,9 @@ RL_INLINE void linear_many(const LinearTask &task, int first, int last, const st
 
 static void linear(const LinearTask &task, int first, int last, Scratch &scratch) {
   const std::int8_t *tables = prepare_tables(*task.band, scratch);
-  if (task.rows * task.planes == 1)
-    linear_one(task, first, last, tables);
+  const int vectors = task.rows * task.planes;
+  if (vectors <= 2)
+    linear_few(task, vectors, first, last, tables);
   else
     linear_many(task, first, last, tables, static_cast<Unpacked *>(scratch.weights));
 }

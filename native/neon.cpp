@@ -43,44 +43,65 @@ RL_INLINE void store_sums(const int32x4_t (&acc)[kStrip], std::int32_t *sums) {
   vst1q_s32(sums + 4, b);
 }
 
-template <int Bits, int L>
-RL_INLINE void add_group(int32x4_t (&acc)[kStrip], const std::uint8_t *codes, const std::uint8_t *index,
-                         const std::int8_t *tables, int8x16_t x) {
-  acc[0] = vdotq_s32(acc[0], weights_of<Bits, 0, L>(codes, index, tables), x);
-  acc[1] = vdotq_s32(acc[1], weights_of<Bits, 1, L>(codes, index, tables), x);
-  acc[2] = vdotq_s32(acc[2], weights_of<Bits, 2, L>(codes, index, tables), x);
-  acc[3] = vdotq_s32(acc[3], weights_of<Bits, 3, L>(codes, index, tables), x);
-  acc[4] = vdotq_s32(acc[4], weights_of<Bits, 4, L>(codes, index, tables), x);
-  acc[5] = vdotq_s32(acc[5], weights_of<Bits, 5, L>(codes, index, tables), x);
-  acc[6] = vdotq_s32(acc[6], weights_of<Bits, 6, L>(codes, index, tables), x);
-  acc[7] = vdotq_s32(acc[7], weights_of<Bits, 7, L>(codes, index, tables), x);
+// acc of `Count` rows of x += their products with group L of a tile.
+template <int Bits, int L, int R, int Count>
+RL_INLINE void add_row(int32x4_t (&acc)[Count][kStrip], const std::uint8_t *codes, const std::uint8_t *index,
+                       const std::int8_t *tables, const int8x16_t (&x)[Count]) {
+  const int8x16_t w = weights_of<Bits, R, L>(codes, index, tables);
+  for (int v = 0; v < Count; ++v) acc[v][R] = vdotq_s32(acc[v][R], w, x[v]);
+}
+template <int Bits, int L, int Count>
+RL_INLINE void add_group(int32x4_t (&acc)[Count][kStrip], const std::uint8_t *codes, const std::uint8_t *index,
+                         const std::int8_t *tables, const std::int8_t *inputs, std::int64_t x_stride) {
+  int8x16_t x[Count];
+  for (int v = 0; v < Count; ++v) x[v] = vld1q_s8(inputs + v * x_stride + L * 16);
+  add_row<Bits, L, 0>(acc, codes, index, tables, x);
+  add_row<Bits, L, 1>(acc, codes, index, tables, x);
+  add_row<Bits, L, 2>(acc, codes, index, tables, x);
+  add_row<Bits, L, 3>(acc, codes, index, tables, x);
+  add_row<Bits, L, 4>(acc, codes, index, tables, x);
+  add_row<Bits, L, 5>(acc, codes, index, tables, x);
+  add_row<Bits, L, 6>(acc, codes, index, tables, x);
+  add_row<Bits, L, 7>(acc, codes, index, tables, x);
 }
 
 constexpr int kAhead = 1024;  // bytes of codes fetched ahead of their use
 
-template <int Bits>
+template <int Bits, int Count>
 RL_INLINE void strip_dot_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
-                              const std::int8_t *x, int tiles, std::int32_t *sums) {
-  int32x4_t acc[kStrip];
-  for (auto &a : acc) a = vdupq_n_s32(0);
-  for (int t = 0; t < tiles; ++t) {
+                              const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  int32x4_t acc[Count][kStrip];
+  for (auto &row : acc)
+    for (auto &a : row) a = vdupq_n_s32(0);
+  for (int t = 0; t < tiles; ++t, x += kTile) {
     for (int line = 0; line < tile_bytes(Bits); line += 64) __builtin_prefetch(codes + kAhead + line);
-    add_group<Bits, 0>(acc, codes, index, tables, vld1q_s8(x + t * kTile));
-    add_group<Bits, 1>(acc, codes, index, tables, vld1q_s8(x + t * kTile + 16));
+    add_group<Bits, 0>(acc, codes, index, tables, x, x_stride);
+    add_group<Bits, 1>(acc, codes, index, tables, x, x_stride);
     codes += tile_bytes(Bits);
     if (Bits < 8) index += kStrip;
   }
-  store_sums(acc, sums);
+  for (int v = 0; v < Count; ++v) store_sums(acc[v], sums + v * kStrip);
+}
+
+template <int Count>
+RL_INLINE void strip_dots(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                          const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  switch (bits) {
+    case 2: strip_dot_bits<2, Count>(codes, index, tables, x, x_stride, tiles, sums); break;
+    case 3: strip_dot_bits<3, Count>(codes, index, tables, x, x_stride, tiles, sums); break;
+    case 4: strip_dot_bits<4, Count>(codes, index, tables, x, x_stride, tiles, sums); break;
+    default: strip_dot_bits<8, Count>(codes, index, tables, x, x_stride, tiles, sums); break;
+  }
 }
 
 static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
                       const std::int8_t *x, int tiles, std::int32_t *sums) {
-  switch (bits) {
-    case 2: strip_dot_bits<2>(codes, index, tables, x, tiles, sums); break;
-    case 3: strip_dot_bits<3>(codes, index, tables, x, tiles, sums); break;
-    case 4: strip_dot_bits<4>(codes, index, tables, x, tiles, sums); break;
-    default: strip_dot_bits<8>(codes, index, tables, x, tiles, sums); break;
-  }
+  strip_dots<1>(bits, codes, index, tables, x, 0, tiles, sums);
+}
+
+static void strip_dot2(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                       const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  strip_dots<2>(bits, codes, index, tables, x, x_stride, tiles, sums);
 }
 
 using Unpacked = std::int8_t;

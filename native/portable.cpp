@@ -52,6 +52,7 @@ static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
+// A packed strip times one x: sums[0..7].
 static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
                       const std::int8_t *x, int tiles, std::int32_t *sums) {
   std::int8_t tile[kStrip * kTile];
@@ -62,6 +63,13 @@ static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *i
     codes += tile_bytes(bits);
     if (bits < 8) index += kStrip;
   }
+}
+
+// The same for two rows of x: sums[0..7] and sums[8..15].
+static void strip_dot2(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                       const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  strip_dot(bits, codes, index, tables, x, tiles, sums);
+  strip_dot(bits, codes, index, tables, x + x_stride, tiles, sums + kStrip);
 }
 
 }  // namespace rl::portable
