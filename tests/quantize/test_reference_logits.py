@@ -97,6 +97,17 @@ def test_other_tokens_are_run_on_the_spot(windows: list[list[int]]) -> None:
     np.testing.assert_allclose(reference(windows[5][:7]), expected, atol=1e-5)
 
 
+def test_kept_states_are_not_computed_again(windows: list[list[int]], tmp_path: Path) -> None:
+    kept = tmp_path / "states.npy"
+    first = ReferenceLogits(MemoryCheckpoint(), windows, kept=kept)
+    checkpoint = MemoryCheckpoint()
+    second = ReferenceLogits(checkpoint, windows, kept=kept)
+    assert not any(name.startswith("layers.") for name in checkpoint.reads)
+    for window in windows:
+        assert (first(window) == second(window)).all()
+    assert list(tmp_path.iterdir()) == [kept]
+
+
 def test_it_is_what_eval_asks_for(windows: list[list[int]]) -> None:
     text = [token for window in windows for token in window]
     reference = ReferenceLogits(MemoryCheckpoint(), windows)

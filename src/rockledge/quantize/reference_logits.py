@@ -5,6 +5,7 @@ what stays in memory is the last hidden state of every window (4 bytes x hidden 
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ class ReferenceLogits:
     """Float logits of `windows` (equally long token lists) that were announced when it was made.
 
     Calling it with one of the windows returns fp32 [tokens, vocab]; any other tokens are run on the spot,
-    which reads the whole checkpoint again. `progress` is called with (blocks done, blocks in all).
+    which reads the whole checkpoint again. `progress` is called with (blocks done, blocks in all). `kept` is
+    a file of the hidden states: read if it is there, written if not; whoever names it sees to it that it
+    belongs to this model and these windows.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class ReferenceLogits:
         *,
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], None] | None = None,
+        kept: Path | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device = device
         self._head = head_weights(checkpoint, device)
-        self._hidden = dict(zip(map(tuple, windows), self._run(windows, progress), strict=True))
+        states = self._run(windows, progress) if kept is None else self._kept(kept, windows, progress)
+        self._hidden = dict(zip(map(tuple, windows), states, strict=True))
 
     def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits fp32 [len(tokens), vocab] of one sequence that starts at position 0."""
@@ -52,6 +57,17 @@ class ReferenceLogits:
             logits = head_forward(self._head, hidden.to(self._device), self._checkpoint.config)
         result: NDArray[np.float32] = logits.cpu().numpy()
         return result
+
+    def _kept(
+        self, path: Path, windows: Sequence[Sequence[int]], progress: Callable[[int, int], None] | None
+    ) -> list[torch.Tensor]:
+        """The states in `path`, which are computed first where they are missing. Mapped, not read."""
+        if not path.exists():
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, torch.stack(self._run(windows, progress)).numpy())
+            partial.replace(path)
+        # Copy-on-write, because PyTorch wants memory that could be written.
+        return list(torch.from_numpy(np.load(path, mmap_mode="c")))
 
     @torch.no_grad()
     def _run(
