@@ -81,7 +81,10 @@ def test_a_directory_of_something_else_is_not_replaced(
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_ctrl_c_leaves_no_half_artifact(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_end_in_the_middle_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     program = [sys.executable, "-m", "rockledge", "quantize", str(checkpoint), "-o", str(tmp_path / "made")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -91,11 +94,10 @@ def test_ctrl_c_leaves_no_half_artifact(checkpoint: Path, tmp_path: Path) -> Non
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("forward"):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         rest = process.stderr.read()
-        assert process.wait(60) == 130
+        assert process.wait(60) == code
         assert process.stdout.read() == ""
-    assert "interrupted" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []

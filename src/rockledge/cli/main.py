@@ -6,7 +6,9 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ EXTRAS = {
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 (done), 1 (failed), 2 (bad usage) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal(as_json="--json" in arguments)
-    with _log_to_stderr():
+    with _log_to_stderr(), _clean_end_on_sigterm():
         return _run(arguments, terminal)
 
 
@@ -82,6 +85,19 @@ def _log_to_stderr() -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
 
 
+@contextmanager
+def _clean_end_on_sigterm() -> Iterator[None]:
+    """Lets `kill` unwind like Ctrl-C does, so that unfinished files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _run(arguments: list[str], terminal: Terminal) -> int:
     try:
         args = build_parser().parse_args(arguments)
@@ -91,7 +107,7 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
         if not command.prints_itself:
             terminal.result(result)
         return 0
-    except SystemExit as end:  # --help
+    except SystemExit as end:  # --help, SIGTERM
         return int(end.code or 0)
     except KeyboardInterrupt:
         terminal.note("\nrockledge: interrupted")
