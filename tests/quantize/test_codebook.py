@@ -8,7 +8,7 @@ from rockledge.errors import UsageError
 from rockledge.formats import table
 from rockledge.quantize.codebook import decode, encode, learn_tables, start_tables
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def loss(w, coded, weight=None):
