@@ -150,11 +150,16 @@ static void strip_dot2(int bits, const std::uint8_t *codes, const std::uint8_t *
 // take three instructions on the same ports.
 using Unpacked = std::int16_t;
 
+// Bytes of codes fetched ahead while a block is unpacked: they arrive while it is multiplied.
+constexpr int kBlockAhead = 8192;
+
 template <int Bits>
 RL_INLINE void unpack_strip_bits(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
                                  int tiles, Unpacked *out) {
   const std::int64_t cols = static_cast<std::int64_t>(tiles) * kTile;
   for (int t = 0; t < tiles; ++t, out += kTile) {
+    for (int line = 0; line < tile_bytes(Bits); line += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(codes) + kBlockAhead + line, _MM_HINT_T1);
     const auto put = [&](int row, __m256i w) {
       __m256i *to = reinterpret_cast<__m256i *>(out + row * cols);
       _mm256_storeu_si256(to, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(w)));
