@@ -1,7 +1,8 @@
 """Which width every band gets: a multiple-choice knapsack under bytes and milliseconds, solved exactly.
 
-Each band takes one of its options; the sum of prices is minimal while the sums of bytes and of milliseconds stay
-within the budget. The prices come from `price.py`, so a new budget is solved in seconds without a new calibration.
+Each band takes one of its options; the sum of prices is minimal while the sums of bytes and of milliseconds
+stay within the budget. The prices come from `price.py`, so a new budget is solved in seconds without a new
+calibration.
 """
 
 from collections.abc import Sequence
@@ -14,14 +15,15 @@ from scipy.sparse import csr_matrix, vstack
 
 from rockledge.errors import BudgetError
 
-# The solver's relative gap and patience: at thousands of bands the last millionth is not worth a minute.
-_GAP = 1e-6
-_SECONDS = 20.0
+# The solver's relative gap and patience: at thousands of bands the last ten-thousandth is not worth a minute.
+_GAP = 1e-4
+_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Option:
-    """One width of a band: predicted divergence in nats a token, bytes stored, milliseconds a decoded token."""
+    """One width of a band: predicted divergence in nats a token, bytes stored, milliseconds a decoded
+    token."""
 
     bits: int
     price: float
@@ -94,8 +96,8 @@ def _check_possible(bands: Sequence[Band], budget: Budget) -> None:
     least_time = sum(min(option.milliseconds for option in band.options) for band in bands)
     if budget.milliseconds is not None and least_time > budget.milliseconds:
         raise BudgetError(
-            f"A token was to take {budget.milliseconds:.3f} ms, but the fastest choice takes {least_time:.3f} ms; "
-            f"ask for at least {least_time:.3f} ms."
+            f"A token was to take {budget.milliseconds:.3f} ms, but the fastest choice takes "
+            f"{least_time:.3f} ms; ask for at least {least_time:.3f} ms."
         )
 
 
@@ -103,8 +105,8 @@ def _both_limits(bands: Sequence[Band], budget: Budget) -> str:
     fastest = _solve(bands, "milliseconds", Budget(budget.bytes))
     nearest = fastest.milliseconds if fastest is not None else float("nan")
     return (
-        f"{budget.bytes} bytes and {budget.milliseconds:.3f} ms can be met alone but not together; within those "
-        f"bytes the fastest choice takes {nearest:.3f} ms, so ask for that or for more bytes."
+        f"{budget.bytes} bytes and {budget.milliseconds:.3f} ms can be met alone but not together; within "
+        f"those bytes the fastest choice takes {nearest:.3f} ms, so ask for that or for more bytes."
     )
 
 
@@ -125,7 +127,7 @@ def _solve(bands: Sequence[Band], goal: str, budget: Budget) -> Allocation | Non
     scale = max(float(np.max(np.abs(cost))), 1e-30)
     result = milp(
         cost / scale,
-        integrality=np.ones(len(options)),
+        integrality=np.ones(len(options), np.int64),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(vstack(rows), np.concatenate(low), np.concatenate(high)),
         options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},

@@ -1,7 +1,8 @@
-"""From "4.25 bits" or "it must fit this board" to an allocation: what each band's widths cost in bytes and milliseconds.
+"""From "4.25 bits" or "it must fit this board" to an allocation: what each band's widths cost in bytes and
+milliseconds.
 
-`bits_per_weight` is 8 x all tensor bytes / parameters, so what is not a band (norm gains, rotation, biases, padding) is
-taken off the budget first.
+`bits_per_weight` is 8 x all tensor bytes / parameters, so what is not a band (norm gains, rotation, biases,
+padding) is taken off the budget first.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from rockledge.artifact import ArtifactPlan, LinearSpec, packed_size
 from rockledge.board.boards import Board
 from rockledge.board.time import band_ms
 from rockledge.errors import BudgetError
-from rockledge.formats.bands import Band as StoredBand
 from rockledge.formats.bands import TABLES, aligned, stream_bytes
+from rockledge.formats.bands import Band as StoredBand
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, stored_tensors
 from rockledge.quantize.allocate import Allocation, Band, Budget, Option, allocate
@@ -44,7 +45,8 @@ def parameters(config: ModelConfig) -> int:
 
 
 def bands_of(prices: Prices, board: Board, config: ModelConfig) -> list[Band]:
-    """The measured bands as the allocator wants them. An untied embedding is only gathered and takes no time."""
+    """The measured bands as the allocator wants them. An untied embedding is only gathered and takes no
+    time."""
     bands = []
     for measured in prices.bands:
         gathered = measured.linear == "embed" and not config.tied
@@ -63,27 +65,38 @@ def fit_widths(prices: Prices, model: RotatedModel, limits: Limits) -> Widths:
     BudgetError names the nearest possible budget, in bits a weight where bytes are the limit.
     """
     bands = bands_of(prices, limits.board, model.config)
-    room = None
-    if limits.bytes is not None:
-        fixed, least = _fixed_bytes(model), _least_bytes(bands, model)
-        room = limits.bytes - fixed
-        if least > limits.bytes:
-            count = parameters(model.config)
-            raise BudgetError(
-                f"A budget of {limits.bytes} bytes ({8 * limits.bytes / count:.3f} bits a weight) is too small for "
-                f"this model: the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
-            )
-    return _merged(bands, allocate(bands, Budget(room, limits.milliseconds)))
+    if limits.bytes is None:
+        return _merged(bands, allocate(bands, Budget(None, limits.milliseconds)))
+    narrowest = _narrowest(bands)
+    widths = _merged(bands, narrowest)
+    least, count = _size(model, widths), parameters(model.config)
+    if least > limits.bytes:
+        raise BudgetError(
+            f"A budget of {limits.bytes} bytes ({8 * limits.bytes / count:.3f} bits a weight) is too small "
+            f"for this model; the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
+        )
+    # Every linear is first charged for the tables of all widths; what its choice does not need is then given
+    # back, once.
+    room = limits.bytes - _fixed_bytes(model)
+    for _ in range(2):
+        budget = Budget(max(room, narrowest.bytes), limits.milliseconds)
+        found = _merged(bands, allocate(bands, budget))
+        spare = limits.bytes - _size(model, found)
+        if spare < 0:
+            break
+        widths, room = found, room + spare
+    return widths
 
 
 def least_bits(prices: Prices, model: RotatedModel, board: Board) -> float:
     """Bits a weight of the smallest artifact there can be."""
-    least = _least_bytes(bands_of(prices, board, model.config), model)
-    return 8 * least / parameters(model.config)
+    bands = bands_of(prices, board, model.config)
+    return 8 * _size(model, _merged(bands, _narrowest(bands))) / parameters(model.config)
 
 
 def planes_of(prices: Prices) -> dict[str, int]:
-    """Two int8 planes for the inputs whose rounding to one would cost more than a share of a good artifact's divergence.
+    """Two int8 planes for the inputs whose rounding to one would cost more than a share of a good
+    artifact's divergence.
 
     Linears with one input share the decision; 1 plane where nothing is said.
     """
@@ -99,7 +112,8 @@ def planes_of(prices: Prices) -> dict[str, int]:
 
 
 def predicted(prices: Prices, widths: Widths, planes: dict[str, int]) -> float:
-    """The sum of the prices of these bands and of rounding the inputs, nats a token. Unknown widths cost nothing."""
+    """The sum of the prices of these bands and of rounding the inputs, nats a token. Unknown widths cost
+    nothing."""
     total = sum(price for name, price in prices.activations.items() if planes.get(name, 1) == 1)
     for measured in prices.bands:
         for band in widths[measured.linear]:
@@ -116,8 +130,12 @@ def _input_of(name: str) -> str:
     return name
 
 
-def _least_bytes(bands: list[Band], model: RotatedModel) -> int:
-    return sum(min(option.bytes for option in band.options) for band in bands) + _fixed_bytes(model)
+def _narrowest(bands: list[Band]) -> Allocation:
+    return Allocation(tuple(min(band.options, key=lambda option: option.bytes) for band in bands))
+
+
+def _size(model: RotatedModel, widths: Widths) -> int:
+    return packed_size(plan_artifact(model, widths, {}, {}, None))
 
 
 def _merged(bands: list[Band], allocation: Allocation) -> Widths:
@@ -165,7 +183,7 @@ def _role(name: str) -> str:
 def _fixed_bytes(model: RotatedModel) -> int:
     """Bytes that no choice of widths changes, counting every linear's tables at both small widths."""
     shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
-    widths = {name: (StoredBand(0, shape[0], 8),) for name, shape in shapes.items()}
+    widths: Widths = {name: (StoredBand(0, shape[0], 8),) for name, shape in shapes.items()}
     plan = plan_artifact(model, widths, {}, {}, None)
     streams = sum(stream_bytes(widths[name], shape[1])[0] for name, shape in shapes.items())
     tables = len(shapes) * aligned(_TABLE_WIDTHS * TABLES * 16)

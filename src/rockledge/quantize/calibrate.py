@@ -1,8 +1,10 @@
-"""One streamed forward and one streamed backward pass: what every linear sees, and how much its outputs matter.
+"""One streamed forward and one streamed backward pass: what every linear sees, and how much its outputs
+matter.
 
-The forward pass leaves the inputs of every block on disk. The backward pass takes the blocks in reverse, computes each one
-again from its stored input, and turns the gradient at its output into the gradient at its input; in between it sees every
-linear's input and the gradient at every linear's output. One block is in memory at a time.
+The forward pass leaves the inputs of every block on disk. The backward pass takes the blocks in reverse,
+computes each one again from its stored input, and turns the gradient at its output into the gradient at its
+input; in between it sees every linear's input and the gradient at every linear's output. One block is in
+memory at a time.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +31,8 @@ _LOGIT_TOKENS = 512
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Of one place where linears read: second moments E[x x^T] fp32 [K, K], and E[step^2] of int8 rounding."""
+    """Of one place where linears read: second moments E[x x^T] fp32 [K, K], and E[step^2] of int8
+    rounding."""
 
     moments: torch.Tensor
     squared_step: float
@@ -37,8 +40,9 @@ class InputStatistics:
 
 @dataclass(frozen=True)
 class BlockStatistics:
-    """Of one block: `inputs` by place ("attn.in", "attn.o", "ffn.in", "ffn.down"), the mean squared gradient of every
-    output channel by role, fp32 [N]. The moments of "ffn.down" are those before its online Hadamard.
+    """Of one block: `inputs` by place ("attn.in", "attn.o", "ffn.in", "ffn.down"), the mean squared
+    gradient of every output channel by role, fp32 [N]. The moments of "ffn.down" are those before its
+    online Hadamard.
     """
 
     inputs: Mapping[str, InputStatistics]
@@ -81,7 +85,8 @@ class _Moments:
 def record_inputs(
     model: RotatedModel, tokens: npt.NDArray[np.int64], path: Path, progress: Progress
 ) -> npt.NDArray[np.float32]:
-    """Runs `tokens` [S, T] through the float model; returns a memory map fp32 [layers + 1, S, T, hidden] at `path`.
+    """Runs `tokens` [S, T] through the float model; returns a memory map fp32 [layers + 1, S, T, hidden] at
+    `path`.
 
     Entry i is the input of block i, the last one the output of the last block.
     """
@@ -106,8 +111,9 @@ def head_statistics(
 ) -> HeadStatistics:
     """Statistics of the head over `outputs` fp32 [S, T, hidden] of the last block.
 
-    For the first len(gradients) sequences labels are drawn from the model's own predictions, and the gradient of their
-    negative log-likelihood at the block's output is written to `gradients` fp32 [S', T, hidden].
+    For the first len(gradients) sequences labels are drawn from the model's own predictions, and the
+    gradient of their negative log-likelihood at the block's output is written to `gradients` fp32 [S', T,
+    hidden].
     """
     head = model.head()
     generator = torch.Generator(device=model.device).manual_seed(seed)
@@ -145,8 +151,8 @@ def block_statistics(
 ) -> BlockStatistics:
     """Statistics of one block whose plain weights (`block_weights(layer, online=False)`) are `weights`.
 
-    `inputs` fp32 [S, T, hidden]; `gradients` fp32 [S', T, hidden], S' <= S, holds the gradients at the block's output
-    for the first S' sequences and is overwritten with those at its input.
+    `inputs` fp32 [S, T, hidden]; `gradients` fp32 [S', T, hidden], S' <= S, holds the gradients at the
+    block's output for the first S' sequences and is overwritten with those at its input.
     """
     taps = _Taps(model)
     batch = max(1, _STEP_TOKENS // inputs.shape[1])
@@ -188,7 +194,9 @@ class _Taps:
     def add_gradients(self) -> None:
         for role, y in self._outputs.items():
             squares = _gradient(y).square().reshape(-1, y.shape[-1])
-            self._squares[role] = self._squares.get(role, torch.zeros(1, device=y.device)) + squares.sum(dim=0)
+            self._squares[role] = self._squares.get(role, torch.zeros(1, device=y.device)) + squares.sum(
+                dim=0
+            )
         self._count += next(iter(self._outputs.values())).shape[:-1].numel()
         self._outputs.clear()
 

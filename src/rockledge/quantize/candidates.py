@@ -1,33 +1,36 @@
 """One linear at one width: tables, row scales, rounded codes, and what the result costs, row by row.
 
-A candidate is complete: whichever widths the allocation picks for a linear's bands, their rows are copied from the
-candidates as they are. So a new budget needs no new rounding.
+A candidate is complete: whichever widths the allocation picks for a linear's bands, their rows are copied
+from the candidates as they are. So a new budget needs no new rounding.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from rockledge.formats.table import Float32, Int8, UInt8
 from rockledge.quantize.clip import refit_scale, search_scale
 from rockledge.quantize.codebook import learn_tables, start_scale
-from rockledge.quantize.gptq import feedback_factor, round_to_integers, round_to_tables
+from rockledge.quantize.gptq import Rounded, feedback_factor, round_to_integers, round_to_tables
 from rockledge.quantize.price import row_errors
 
 WIDTHS = (3, 4, 8)
-# Rows rounded together: bounds the memory an embedding takes. Rows the tables are learned from, evenly spread.
+# Rows rounded together: bounds the memory an embedding takes. Rows the tables are learned from, evenly
+# spread.
 _CHUNK = 8192
 _TABLE_ROWS = 512
-# What is tried for the row scale, as a share of the one that puts the row's largest weight at the end of the range.
+# What is tried for the row scale, as a share of the one that puts the row's largest weight at the end of
+# the range.
 _INTEGER_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One reason why a linear's errors matter: it is read by inputs with second moments `moments` fp32 [K, K], and an
-    error in output n costs `sensitivity[n]` fp32 [N]. A tied embedding has two, any other linear one.
+    """One reason why a linear's errors matter: it is read by inputs with second moments `moments` fp32 [K,
+    K], and an error in output n costs `sensitivity[n]` fp32 [N]. A tied embedding has two, any other linear
+    one.
     """
 
     moments: torch.Tensor
@@ -36,9 +39,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A linear [N, K] rounded to one width. `codes` uint8 [N, K] (at 8 bits w8 viewed as uint8), `index` uint8
-    [N, ceil(K/16)] and `tables` int8 [16, 2^bits] (at 8 bits both None), `scale` fp32 [N], `prices` fp32 [N]: the
-    divergence that the rounding of each row costs, in nats a token.
+    """A linear [N, K] rounded to one width. `codes` uint8 [N, K] (at 8 bits w8 viewed as uint8), `index`
+    uint8 [N, ceil(K/16)] and `tables` int8 [16, 2^bits] (at 8 bits both None), `scale` fp32 [N], `prices`
+    fp32 [N]: the divergence that the rounding of each row costs, in nats a token.
     """
 
     bits: int
@@ -52,7 +55,9 @@ class Candidate:
 class Rounding:
     """Rounds one linear at several widths; what does not depend on the width is computed once."""
 
-    def __init__(self, weights: torch.Tensor, terms: Sequence[Term], factor: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, weights: torch.Tensor, terms: Sequence[Term], factor: torch.Tensor | None = None
+    ) -> None:
         """`weights` fp32 [N, K]. `factor` is `joint_factor(terms)` where the caller already has it."""
         self._weights = weights
         self._terms = terms
@@ -65,31 +70,47 @@ class Rounding:
         return self._integers() if bits == 8 else self._tables(bits)
 
     def _tables(self, bits: int) -> Candidate:
-        rows = self._weights.shape[0]
-        sample = self._weights[:: -(-rows // _TABLE_ROWS)]
+        sample = self._weights[:: -(-self._weights.shape[0] // _TABLE_ROWS)]
         tables = learn_tables(sample, bits, self._importance).tables
-        scale = start_scale(self._weights)
-        parts = []
-        for first in range(0, rows, _CHUNK):
-            part = slice(first, first + _CHUNK)
-            rounded = round_to_tables(self._weights[part], scale[part], tables, self._factor)
-            fitted = refit_scale(self._weights[part], rounded.w8, self._moments, scale[part])
-            parts.append((rounded.codes, rounded.index, fitted, self._prices(part, rounded.w8, fitted)))
-        codes, index, fitted, prices = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-        return Candidate(bits, codes, index, tables.cpu().numpy(), fitted, prices)
+        return self._rounded(
+            bits, start_scale(self._weights), lambda w, s: round_to_tables(w, s, tables, self._factor), tables
+        )
 
     def _integers(self) -> Candidate:
         base = self._weights.abs().amax(dim=1).clamp_min(1e-30) / 127
         scale = search_scale(
             self._weights, base, _INTEGER_SHRINKS, self._importance, lambda u: u.round().clamp_(-127, 127)
         )
-        parts = []
+        return self._rounded(8, scale, lambda w, s: round_to_integers(w, s, self._factor), None)
+
+    def _rounded(
+        self,
+        bits: int,
+        scale: torch.Tensor,
+        rounding: Callable[[torch.Tensor, torch.Tensor], Rounded],
+        tables: torch.Tensor | None,
+    ) -> Candidate:
+        columns: dict[str, list[torch.Tensor]] = defaultdict(list)
         for first in range(0, self._weights.shape[0], _CHUNK):
             part = slice(first, first + _CHUNK)
-            w8 = round_to_integers(self._weights[part], scale[part])
-            parts.append((w8.to(torch.int8), self._prices(part, w8, scale[part])))
-        codes, prices = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-        return Candidate(8, codes.view(np.uint8), None, None, scale.cpu().numpy(), prices)
+            rounded = rounding(self._weights[part], scale[part])
+            fitted = refit_scale(self._weights[part], rounded.w8, self._moments, scale[part])
+            columns["scale"].append(fitted)
+            columns["prices"].append(self._prices(part, rounded.w8, fitted))
+            if rounded.codes is None or rounded.index is None:
+                columns["codes"].append(rounded.w8.to(torch.int8).view(torch.uint8))
+            else:
+                columns["codes"].append(rounded.codes)
+                columns["index"].append(rounded.index)
+        whole = {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
+        return Candidate(
+            bits=bits,
+            codes=whole["codes"],
+            index=whole.get("index"),
+            tables=None if tables is None else tables.cpu().numpy(),
+            scale=whole["scale"],
+            prices=whole["prices"],
+        )
 
     def _prices(self, part: slice, w8: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         delta = w8 * scale[:, None] - self._weights[part]

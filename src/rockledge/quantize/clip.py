@@ -1,8 +1,9 @@
 """Row scales: how much of a row's largest weights to clip so that the rest is rounded more finely.
 
-Symmetric, one scale a row. Before rounding the scale is searched: candidates are tried by the error that remains after later
-columns have made up for what they can, which weighs input k by 1 / U[k, k]^2 (U from `gptq.feedback_factor`; the
-conditional variance of that input given those behind it). After rounding it has a closed form under the full moments.
+Symmetric, one scale a row. Before rounding the scale is searched: candidates are tried by the error that
+remains after later columns have made up for what they can, which weighs input k by 1 / U[k, k]^2 (U from
+`gptq.feedback_factor`; the conditional variance of that input given those behind it). After rounding it has
+a closed form under the full moments.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,8 @@ def search_scale(
 ) -> torch.Tensor:
     """The best of `base * shrink` for every row of `weights` fp32 [N, K]: fp32 [N].
 
-    `decoded` maps weights in units of their scale, fp32 [n, K], to their rounded values; `importance` fp32 [K] weighs
-    squared errors.
+    `decoded` maps weights in units of their scale, fp32 [n, K], to their rounded values; `importance` fp32
+    [K] weighs squared errors.
     """
     best = torch.empty_like(base)
     for first in range(0, len(weights), _CHUNK):
@@ -39,8 +40,11 @@ def search_scale(
     return best
 
 
-def refit_scale(weights: torch.Tensor, w8: torch.Tensor, moments: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The row scales fp32 [N] that minimise (w - s q) H (w - s q)^T for the rounded rows q = `w8` fp32 [N, K].
+def refit_scale(
+    weights: torch.Tensor, w8: torch.Tensor, moments: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """The row scales fp32 [N] that minimise (w - s q) H (w - s q)^T for the rounded rows q = `w8` fp32 [N,
+    K].
 
     `moments` is H fp32 [K, K]. Where the minimum is not positive (a row of zeros) the old `scale` stays.
     """

@@ -1,6 +1,7 @@
 """What a run of `quantize` will take, before it starts: time, memory, disk, and the size of the result.
 
-Work is counted, the machine's speed is measured on one small product; expect to be right within a factor of two.
+Work is counted, the machine's speed is measured on one small product; expect to be right within a factor of
+two.
 """
 
 import time
@@ -15,9 +16,11 @@ from rockledge.quantize.candidates import WIDTHS
 
 _PROBE = 768  # rows and columns of the product whose speed is measured
 _PROBE_SECONDS = 0.2
-# Reading, rotating and rounding at three widths, and packing: seconds a weight, the part that no product explains.
+# Reading, rotating and rounding at three widths, and packing: seconds a weight, the part that no product
+# explains.
 _SECONDS_PER_WEIGHT = 4e-7
-# Bytes a weight in the work directory: a code at every width, an index nibble as a byte for every 16 weights twice.
+# Bytes a weight in the work directory: a code at every width, an index nibble as a byte for every 16
+# weights twice.
 _CANDIDATE_BYTES = len(WIDTHS) + 0.25
 _PROGRAM_BYTES = 450e6  # the interpreter with PyTorch loaded
 _LOGIT_TOKENS = 512
@@ -55,6 +58,7 @@ def estimate_run(
         + 3 * 4 * max(blocks / config.layers, ends)
         + 6 * 8 * widest * widest
         + 4 * 4 * _LOGIT_TOKENS * config.vocab
+        + 4 * (config.layers + 1) * tokens * config.hidden  # the blocks' inputs, a mapped file
     )
     disk = 4 * (config.layers + 1) * tokens * config.hidden + _CANDIDATE_BYTES * weights + tensor_bytes
     return Estimate(

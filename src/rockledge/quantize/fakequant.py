@@ -1,7 +1,7 @@
 """The quantised model in floats: dequantised weights and rounded inputs in the float reference.
 
-It computes what the integer core computes, up to the order of float sums, and needs no native code: the reference that
-the artifact's divergence is first measured with. Keys and values are not rounded here.
+It computes what the integer core computes, up to the order of float sums, and needs no native code: the
+reference that the artifact's divergence is first measured with. Keys and values are not rounded here.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,8 +40,8 @@ def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
 class QuantisedLogits:
     """Logits of `windows` (equally long token lists) under quantised linears; called with one of them.
 
-    `planes` says how many int8 planes the input of each linear takes, `head_input` turns the last block's output into the
-    head's input, `gains` are the norm gains inside heads, by full name.
+    `planes` says how many int8 planes the input of each linear takes, `head_input` turns the last block's
+    output into the head's input, `gains` are the norm gains inside heads, by full name.
     """
 
     def __init__(

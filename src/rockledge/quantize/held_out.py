@@ -20,7 +20,8 @@ def held_out_divergence(
     float_outputs: npt.NDArray[np.float32],
     progress: Callable[[int, int], None],
 ) -> DivergenceReport:
-    """Divergence on `windows` int64 [S, T], given the float model's last block outputs fp32 [S, T, hidden]."""
+    """Divergence on `windows` int64 [S, T], given the float model's last block outputs fp32 [S, T,
+    hidden]."""
     tokens = [tuple(window.tolist()) for window in windows]
     with torch.no_grad():
         head = model.head().cpu()
@@ -43,4 +44,6 @@ def held_out_divergence(
         logits: npt.NDArray[np.float32] = (states[tuple(window)] @ head.T).numpy()
         return logits
 
-    return divergence(float_logits, quantised, [t for window in tokens for t in window], window=windows.shape[1])
+    return divergence(
+        float_logits, quantised, [t for window in tokens for t in window], window=windows.shape[1]
+    )

@@ -1,7 +1,7 @@
 """From a checkpoint to candidates and prices: streams the blocks backwards and rounds each one as it passes.
 
-Statistics of a block are used at once and forgotten, so that memory and disk hold one block's moments, however many
-blocks there are.
+Statistics of a block are used at once and forgotten, so that memory and disk hold one block's moments,
+however many blocks there are.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,8 +50,8 @@ def measure(
 ) -> Prices:
     """Fills `work` with candidates of every linear and returns the prices, which are stored too.
 
-    `tokens` int64 [S, T], `inputs` as `record_inputs` left them for these; the first `gradient_sequences` sequences also
-    give gradients.
+    `tokens` int64 [S, T], `inputs` as `record_inputs` left them for these; the first `gradient_sequences`
+    sequences also give gradients.
     """
     sequences = min(gradient_sequences, len(tokens))
     gradients = np.empty((sequences, *inputs.shape[2:]), np.float32)
@@ -75,8 +75,8 @@ def _embedding_terms(
 ) -> Term:
     """An embedding's error enters the residual stream as often as its token occurs.
 
-    Half of a token's frequency is counted, half is what the model itself predicts: most tokens never occur in a
-    calibration text.
+    Half of a token's frequency is counted, half is what the model itself predicts: most tokens never occur
+    in a calibration text.
     """
     device = head.frequency.device
     flat = torch.from_numpy(gradients.reshape(-1, gradients.shape[-1])).to(device)
@@ -106,8 +106,12 @@ class _Pricing:
             place = place_of(linear)
             seen, sensitivity = statistics.inputs[place], statistics.sensitivity[role]
             self._round(
-                linear, f"layers.{layer}.{role}", weights[role], [Term(seen.moments, sensitivity)],
-                factors[place], weights.get(role + ".bias"),
+                linear,
+                f"layers.{layer}.{role}",
+                weights[role],
+                [Term(seen.moments, sensitivity)],
+                factors[place],
+                weights.get(role + ".bias"),
             )
             self._activations[f"layers.{layer}.{role}"] = activation_price(
                 weights[role], sensitivity, seen.squared_step
@@ -133,9 +137,12 @@ class _Pricing:
         block = self._model.ffn_block
         seen, sensitivity = dict(statistics.inputs), dict(statistics.sensitivity)
         costs = sum(
-            sensitivity[role] * row_errors(weights[role], seen["ffn.in"].moments) for role in ("ffn.gate", "ffn.up")
+            sensitivity[role] * row_errors(weights[role], seen["ffn.in"].moments)
+            for role in ("ffn.gate", "ffn.up")
         )
-        order = channel_order(torch.as_tensor(costs), cut(self._linears["ffn.gate"], self._model.config), block)
+        order = channel_order(
+            torch.as_tensor(costs), cut(self._linears["ffn.gate"], self._model.config), block
+        )
         ordered = dict(weights)
         for role in ("ffn.gate", "ffn.up"):
             ordered[role] = weights[role][order].contiguous()

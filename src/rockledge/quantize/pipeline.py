@@ -89,16 +89,23 @@ def quantize(
 ) -> Report:
     """Compresses a checkpoint into an artifact directory `out`, and says what that cost.
 
-    `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by `bits` a
-    weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room for, or by both; or a
-    `recipe` fixes every width. `calibration` is a text or JSON-lines file (default: the built-in mix) of which about
-    `tokens` tokens are used. `work` keeps intermediate files, about 3.5 bytes a weight; by default they lie beside `out` and
-    are removed at the end. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
+    `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by
+    `bits` a weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room
+    for, or by both; or a `recipe` fixes every width. `calibration` is a text or JSON-lines file (default:
+    the built-in mix) of which about `tokens` tokens are used. `work` keeps intermediate files, about 3.5
+    bytes a weight; by default they lie beside `out` and are removed at the end. Nothing appears under `out`
+    before it is complete. Raises RockledgeError's family.
     """
     started = time.monotonic()
     checkpoint = _opened(model)
     asked = request(
-        checkpoint.config, bits=bits, fit=fit, recipe=recipe, calibration=calibration, tokens=tokens, seed=seed
+        checkpoint.config,
+        bits=bits,
+        fit=fit,
+        recipe=recipe,
+        calibration=calibration,
+        tokens=tokens,
+        seed=seed,
     )
     say = progress or _silent
     text = calibration_for(
@@ -118,7 +125,12 @@ def quantize(
         numbers["seconds"] = round(time.monotonic() - started, 1)
         report = Report(numbers, report_text(numbers, checkpoint.config))
         write_artifact(
-            Path(out), plan, turned, assembly, report.numbers, report.text,
+            Path(out),
+            plan,
+            turned,
+            assembly,
+            report.numbers,
+            report.text,
             lambda done, total: say("write", done, total),
         )
     return report
@@ -151,7 +163,9 @@ def _measured(
     inputs = record_inputs(model, both, work.path / "inputs.npy", lambda i, n: say("forward", i, n))
     count = len(text.sequences)
     outputs = np.array(inputs[-1, count:])
-    prices = measure(model, text.sequences, inputs[:, :count], asked.gradient_sequences, work, asked.seed, say)
+    prices = measure(
+        model, text.sequences, inputs[:, :count], asked.gradient_sequences, work, asked.seed, say
+    )
     del inputs
     (work.path / "inputs.npy").unlink()
     return prices, outputs

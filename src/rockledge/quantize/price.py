@@ -1,8 +1,9 @@
 """What a choice costs in divergence: nats a token of KL to the float model, to second order.
 
-Replacing w_n by w_n + d_n in one linear moves output n by d_n x. With H the second moment of the inputs x and f_n the mean
-square of the gradient of the log-likelihood at output n (labels drawn from the model itself, so that this is the
-Fisher information, the Hessian of the KL), the expected divergence is 1/2 sum_n f_n d_n H d_n^T.
+Replacing w_n by w_n + d_n in one linear moves output n by d_n x. With H the second moment of the inputs x
+and f_n the mean square of the gradient of the log-likelihood at output n (labels drawn from the model
+itself, so that this is the Fisher information, the Hessian of the KL), the expected divergence is 1/2 sum_n
+f_n d_n H d_n^T.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,7 @@ def row_errors(delta: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts).clamp_min(0.0)
 
 
-def band_prices(
-    row_prices: torch.Tensor, bands: Sequence[tuple[int, int]]
-) -> list[float]:
+def band_prices(row_prices: torch.Tensor, bands: Sequence[tuple[int, int]]) -> list[float]:
     """Sums of per-row prices [N] over bands of (start, rows)."""
     return [float(row_prices[start : start + rows].double().sum()) for start, rows in bands]
 

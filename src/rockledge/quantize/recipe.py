@@ -9,8 +9,8 @@
       embed: 49152x4
       layers.0.attn.q: 64x8 512x4
 
-`widths` lists the bands of a linear as rows x bits, first row first. `planes` names the linears whose inputs take two int8
-planes.
+`widths` lists the bands of a linear as rows x bits, first row first. `planes` names the linears whose
+inputs take two int8 planes.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ Widths = Mapping[str, tuple[Band, ...]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was asked for and what was chosen. `calibration` is a path or "built-in", `tokens` of it were used;
-    `bits_per_weight` and `board` are the budget (None: not limited so).
+    """What was asked for and what was chosen. `calibration` is a path or "built-in", `tokens` of it were
+    used; `bits_per_weight` and `board` are the budget (None: not limited so).
     """
 
     model: str
@@ -61,7 +61,8 @@ class Recipe:
             "budget": {"bits_per_weight": self.bits_per_weight, "board": self.board},
             "planes": {name: count for name, count in self.planes.items() if count != 1},
             "widths": {
-                name: " ".join(f"{band.rows}x{band.bits}" for band in bands) for name, bands in self.widths.items()
+                name: " ".join(f"{band.rows}x{band.bits}" for band in bands)
+                for name, bands in self.widths.items()
             },
         }
         return str(yaml.safe_dump(head, sort_keys=False, width=1000))
@@ -96,7 +97,7 @@ def check_recipe(recipe: Recipe, config: ModelConfig) -> None:
     """Raises UsageError unless the recipe's bands cover exactly the linears of this model."""
     shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config) if len(tensor.shape) == 2}
     if odd := set(shapes) ^ set(recipe.widths):
-        raise UsageError(f"The recipe and the model do not have the same linears; {min(odd)!r} is in one only.")
+        raise UsageError(f"Recipe and model do not have the same linears; {min(odd)!r} is in one only.")
     for name, bands in recipe.widths.items():
         try:
             check_bands(bands, shapes[name][0])

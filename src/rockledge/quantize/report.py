@@ -19,8 +19,8 @@ _NARROW = re.compile(r"\b(I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*)\b")
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One line of the table of budgets. The last three are None where the budget cannot be met; then `nearest`
-    is the least number of bits that can."""
+    """One line of the table of budgets. The last three are None where the budget cannot be met; then
+    `nearest` is the least number of bits that can."""
 
     bits_asked: float
     bits_per_weight: float | None
@@ -96,31 +96,34 @@ def notes_on(stored: str) -> list[str]:
     """What a reader must know about the float model that everything is compared with."""
     if not _NARROW.search(stored):
         return []
-    return [
-        f"The packaged checkpoint was already quantised ({stored}): \"float model\" means its dequantised weights, "
-        "and their own loss against the original model is not in these numbers."
-    ]
+    note = (
+        f'The packaged checkpoint was already quantised ({stored}): "float model" means its dequantised '
+        "weights, and their own loss against the original model is not in these numbers."
+    )
+    return [note]
 
 
 def report_text(numbers: Mapping[str, Any], config: ModelConfig) -> str:
     """report.md."""
-    lines = [
-        f"# {numbers['model']}",
-        "",
+    size = (
         f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
-        f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once).",
-        "",
-    ]
-    lines += [f"Note: {note}" for note in numbers["notes"]]
+        f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once)."
+    )
     divergence = numbers["divergence"]
+    cost = (
+        f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats "
+        f"a token, same top token {100 * divergence['top1_agreement']:.1f} %, perplexity "
+        f"{divergence['perplexity']:.2f} (float {divergence['reference_perplexity']:.2f}); "
+        f"{divergence['scored_tokens']} held-out tokens of the calibration mix, weights and inputs rounded, "
+        "sums in floats."
+    )
+    lines = [f"# {numbers['model']}", "", size, ""]
+    lines += [f"Note: {note}" for note in numbers["notes"]]
     lines += [
         "",
         "## What it cost",
         "",
-        f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats a token, "
-        f"same top token {100 * divergence['top1_agreement']:.1f} %, perplexity {divergence['perplexity']:.2f} "
-        f"(float {divergence['reference_perplexity']:.2f}); {divergence['scored_tokens']} held-out tokens of the "
-        "calibration mix, weights and inputs rounded, sums in floats.",
+        cost,
         "",
         "## Bits by part",
         "",
@@ -129,8 +132,8 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig) -> str:
     ]
     for part in numbers["parts"]:
         shares = " | ".join(f"{100 * part['share_by_width'].get(bits, 0):.0f} %" for bits in ("3", "4", "8"))
-        size = f"{part['weights'] / 1e6:.1f} M | {part['bits_per_weight']:.2f}"
-        lines.append(f"| {part['part']} | {size} | {shares} |")
+        width = f"{part['weights'] / 1e6:.1f} M | {part['bits_per_weight']:.2f}"
+        lines.append(f"| {part['part']} | {width} | {shares} |")
     lines += ["", "Attention heads at 8 bits:", ""]
     for role, heads in numbers["heads_at_8_bits"].items():
         every = config.layers * (config.heads if role == "attn.q" else config.kv_heads)

@@ -12,7 +12,7 @@ from rockledge.quantize.budget import parameters
 from rockledge.quantize.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
 
 DEFAULT_BITS = 4.25
-DEFAULT_TOKENS = 12288
+DEFAULT_TOKENS = 8192
 # Context, in tokens, whose KV cache must fit beside the weights when a board is named.
 _FIT_CONTEXT = 8192
 # Sequences of this many tokens; a third of them also give gradients.
@@ -54,9 +54,9 @@ def request(
 ) -> Request:
     """Completes the arguments of `quantize` for a model.
 
-    Without `bits` and `fit` the budget is 4.25 bits a weight; with `fit` alone, what the board's memory leaves for
-    weights; with both, both hold. A recipe brings its own budget, text and seed. UsageError for values that make no
-    sense, BudgetError where a board has no room at all.
+    Without `bits` and `fit` the budget is 4.25 bits a weight; with `fit` alone, what the board's memory
+    leaves for weights; with both, both hold. A recipe brings its own budget, text and seed. UsageError for
+    values that make no sense, BudgetError where a board has no room at all.
     """
     made = None
     if recipe is not None:

@@ -1,9 +1,11 @@
-"""The checkpoint in the basis that is quantised: the same function, with every weight turned so that outliers spread.
+"""The checkpoint in the basis that is quantised: the same function, with every weight turned so that
+outliers spread.
 
-Following QuaRot (arXiv 2404.00456): norm gains are folded into the linears behind them, then one random orthogonal Q
-turns the residual stream, a Hadamard transform each head's values, and a block Hadamard the input of down, which the
-runtime applies online. What is turned how is read from the family's declaration. With a tied embedding the final gain cannot
-be folded, so the head's input is turned back, multiplied by the gain and turned again.
+Following QuaRot (arXiv 2404.00456): norm gains are folded into the linears behind them, then one random
+orthogonal Q turns the residual stream, a Hadamard transform each head's values, and a block Hadamard the
+input of down, which the runtime applies online. What is turned how is read from the family's declaration.
+With a tied embedding the final gain cannot be folded, so the head's input is turned back, multiplied by the
+gain and turned again.
 """
 
 from dataclasses import dataclass
@@ -52,7 +54,9 @@ class RotatedModel:
             if linear.bias and self.config.qkv_bias:
                 bias = self._tensor(name + ".bias")
                 turned = linear.hadamard == "head_rows"
-                weights[linear.role + ".bias"] = per_head_hadamard(bias, self.config.head_dim) if turned else bias
+                weights[linear.role + ".bias"] = (
+                    per_head_hadamard(bias, self.config.head_dim) if turned else bias
+                )
         for norm in family.norms:
             if "{i}" not in norm.hf:
                 continue
@@ -66,7 +70,8 @@ class RotatedModel:
         return rotate(self._tensor("embed"), self.rotation)
 
     def head(self) -> torch.Tensor:
-        """The stored head, fp32 [vocab, hidden]: the embedding when tied, else with the final gain folded in."""
+        """The stored head, fp32 [vocab, hidden]: the embedding when tied, else with the final gain folded
+        in."""
         if self.config.tied:
             return self.embedding()
         return rotate(self._tensor("head") * self._tensor("final_norm"), self.rotation)
@@ -81,7 +86,9 @@ class RotatedModel:
     def _tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.checkpoint.tensor(name)).to(self.device)
 
-    def _turned(self, linear: Linear, w: torch.Tensor, gain: torch.Tensor | None, online: bool) -> torch.Tensor:
+    def _turned(
+        self, linear: Linear, w: torch.Tensor, gain: torch.Tensor | None, online: bool
+    ) -> torch.Tensor:
         if gain is not None:
             w = w * gain
         w = rotate(w, self.rotation) if linear.residual == "cols" else rotate(w.T, self.rotation).T

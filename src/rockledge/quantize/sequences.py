@@ -23,7 +23,8 @@ _HELD_OUT = 4
 
 @dataclass(frozen=True)
 class Calibration:
-    """`sequences` and `held_out` are token ids int64 [S, T] that share nothing; `sha256` is of the documents."""
+    """`sequences` and `held_out` are token ids int64 [S, T] that share nothing; `sha256` is of the
+    documents."""
 
     sequences: npt.NDArray[np.int64]
     held_out: npt.NDArray[np.int64]
@@ -33,8 +34,9 @@ class Calibration:
 def calibration_for(
     files: dict[str, bytes], path: Path | None, *, tokens: int, length: int, seed: int
 ) -> Calibration:
-    """Calibration text for the model with these small `files`: about `tokens` tokens in sequences of `length`, from a
-    file or (None) the built-in mix. UsageError when the text is shorter than two sequences.
+    """Calibration text for the model with these small `files`: about `tokens` tokens in sequences of
+    `length`, from a file or (None) the built-in mix. UsageError when the text is shorter than two
+    sequences.
     """
     tokenizer, chat = Tokenizer.from_files(files), ChatTemplate.from_files(files)
     if path is None:
@@ -55,16 +57,16 @@ def calibration_for(
     kept = min(_HELD_OUT, len(found) // 2)
     if kept < 1:
         raise UsageError(
-            f"The calibration text makes only one sequence of {length} tokens, but one to calibrate on and one to "
-            "measure on are needed; give a longer text."
+            f"The calibration text makes only one sequence of {length} tokens, but one to calibrate on and "
+            "one to measure on are needed; give a longer text."
         )
     digest = hashlib.sha256("\0".join(documents).encode()).hexdigest()
     return Calibration(found[kept:], found[:kept], digest)
 
 
 def read_calibration(path: Path, chat: ChatTemplate | None) -> list[str]:
-    """The documents of a calibration file: a text file is one; a .jsonl file has one object a line with `text`, or
-    with `messages`, which the chat template renders. UsageError names the line that has neither.
+    """The documents of a calibration file: a text file is one; a .jsonl file has one object a line with
+    `text`, or with `messages`, which the chat template renders. UsageError names the line that has neither.
     """
     try:
         content = path.read_text(encoding="utf-8")
@@ -83,13 +85,16 @@ def _document(path: Path, number: int, line: str, chat: ChatTemplate | None) -> 
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UsageError(f"Line {number} of {path} is not JSON ({error}); write one object a line.") from error
+        raise UsageError(
+            f"Line {number} of {path} is not JSON ({error}); write one object a line."
+        ) from error
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
         return str(entry["text"])
     if isinstance(entry, dict) and isinstance(entry.get("messages"), list) and chat is not None:
         return chat.render(entry["messages"], add_generation_prompt=False)
     raise UsageError(
-        f'Line {number} of {path} has neither "text" nor (for a model with a chat template) "messages"; add one.'
+        f'Line {number} of {path} has neither "text" nor (for a model with a chat template) "messages"; '
+        "add one."
     )
 
 
@@ -98,8 +103,9 @@ def calibration_sequences(
 ) -> npt.NDArray[np.int64]:
     """Token ids int64 [sequences, length] drawn evenly from `documents`, about `tokens` in all.
 
-    Every sequence starts with `bos` when there is one. Documents shorter than a sequence are joined. Where the
-    documents hold less than asked for, all of it is used; UsageError when that is less than one sequence.
+    Every sequence starts with `bos` when there is one. Documents shorter than a sequence are joined. Where
+    the documents hold less than asked for, all of it is used; UsageError when that is less than one
+    sequence.
     """
     generator = np.random.default_rng(seed)
     body = length - (bos is not None)

@@ -18,7 +18,8 @@ _PRICES = "prices.json"
 
 @dataclass(frozen=True)
 class BandPrices:
-    """Rows `start .. start + rows - 1` of a linear with `cols` inputs: its price in nats a token, by width."""
+    """Rows `start .. start + rows - 1` of a linear with `cols` inputs: its price in nats a token, by
+    width."""
 
     linear: str
     start: int
@@ -60,12 +61,11 @@ class WorkDirectory:
     def candidate(self, linear: str, bits: int) -> Candidate:
         """A stored candidate."""
         with np.load(self._file(linear)) as arrays:
-            index, tables = f"{bits}.index", f"{bits}.tables"
             return Candidate(
                 bits=bits,
                 codes=arrays[f"{bits}.codes"],
-                index=arrays[index] if index in arrays else None,
-                tables=arrays[tables] if tables in arrays else None,
+                index=arrays.get(f"{bits}.index"),
+                tables=arrays.get(f"{bits}.tables"),
                 scale=arrays[f"{bits}.scale"],
                 prices=arrays[f"{bits}.prices"],
             )
@@ -110,6 +110,6 @@ class _Explained:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise RockledgeError(
-                f"Could not write to the work directory {self._path} ({error.strerror}); free some space there or "
-                "name another work directory."
+                f"Could not write to the work directory {self._path} ({error.strerror}); free some space "
+                "there or name another work directory."
             ) from error

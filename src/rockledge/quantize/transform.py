@@ -1,4 +1,5 @@
-"""Torch twins of `formats.hadamard`: the orthogonal maps that are folded into weights, differentiable and on any device."""
+"""Torch twins of `formats.hadamard`: the orthogonal maps that are folded into weights, differentiable and
+on any device."""
 
 import torch
 
@@ -8,7 +9,8 @@ __all__ = ["hadamard", "per_head_hadamard", "rotate", "rotate_inverse"]
 
 
 def hadamard(x: torch.Tensor, block: int) -> torch.Tensor:
-    """Normalised Walsh-Hadamard transform of every `block` neighbours of the last axis of `x` (float, any shape).
+    """Normalised Walsh-Hadamard transform of every `block` neighbours of the last axis of `x` (float, any
+    shape).
 
     The matrix is symmetric and its own inverse. `block` is a power of two that divides the last axis.
     """
@@ -19,7 +21,7 @@ def hadamard(x: torch.Tensor, block: int) -> torch.Tensor:
         left, right = pairs[:, :, 0], pairs[:, :, 1]
         y = torch.stack((left + right, left - right), dim=2).view(-1, block)
         half *= 2
-    return (y * block**-0.5).reshape(shape)
+    return y.mul(block**-0.5).reshape(shape)
 
 
 def per_head_hadamard(x: torch.Tensor, head_dim: int) -> torch.Tensor:

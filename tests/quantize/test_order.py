@@ -1,0 +1,31 @@
+"""Channel order: always a permutation, sorted bands, loud bands spread over the Hadamard blocks."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rockledge.quantize.order import channel_order
+
+
+def bands(total: int, rows: int) -> list[tuple[int, int]]:
+    return [(start, min(rows, total - start)) for start in range(0, total, rows)]
+
+
+@given(st.sampled_from([(1536, 128, 512), (208, 128, 16), (1024, 128, 512), (700, 200, 4), (512, 512, 512)]))
+def test_it_is_a_permutation(shape: tuple[int, int, int]) -> None:
+    total, rows, block = shape
+    order = channel_order(torch.rand(total), bands(total, rows), block)
+    assert torch.equal(order.sort().values, torch.arange(total))
+
+
+def test_bands_hold_neighbours_in_cost_and_blocks_share_the_dear_ones() -> None:
+    costs = torch.rand(1536, generator=torch.Generator().manual_seed(2))
+    ordered = costs[channel_order(costs, bands(1536, 128), 512)].view(12, 128)
+    ranked = costs.sort(descending=True).values.view(12, 128)
+    dealt = [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
+    assert torch.equal(ordered, ranked[dealt])
+
+
+def test_without_whole_bands_in_a_block_it_is_plainly_sorted() -> None:
+    costs = torch.tensor([1.0, 3.0, 2.0, 3.0])
+    assert channel_order(costs, [(0, 4)], 2).tolist() == [1, 3, 2, 0]
