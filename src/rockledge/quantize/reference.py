@@ -20,7 +20,8 @@ Taps = Callable[[str, Tensor], Tensor]
 [batch, tokens, inputs]; returns what they shall see instead. "attn.in" feeds Q, K and V, "ffn.in" gate and
 up."""
 OutputTaps = Callable[[str, Tensor], Tensor]
-"""The same for outputs: called with a linear's role ("attn.q", ...) and its output [batch, tokens, outputs]."""
+"""The same for outputs: called with a linear's role ("attn.q", ...) and its output, [batch, tokens, outputs]
+too."""
 
 
 def embed_tokens(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
