@@ -103,7 +103,7 @@ def start_tables(bits: int) -> Tensor:
 
 
 def start_scale(w: Tensor) -> Tensor:
-    """The row scales fp32 [N] that the start tables expect: 1/32 of each row's rms, above 0 even for zeros."""
+    """The row scales fp32 [N] that the start tables expect: 1/32 of each row's rms, above 0 for zeros too."""
     return w.float().square().mean(dim=1).sqrt().clamp_min(1e-30) / UNITS_PER_RMS
 
 
