@@ -1,7 +1,4 @@
-"""llama.cpp as the yardstick: finds the tools of `make llama-cpp`, makes its files, reads its reports.
-
-Its "float model" is the F16 file made from the same packaged weights: equal to ours up to fp16 rounding.
-"""
+"""llama.cpp as the yardstick: finds the tools of `make llama-cpp`, runs them, reads their reports."""
 
 import os
 import re
@@ -17,7 +14,7 @@ from bench.models import UnavailableError, cache
 
 @dataclass(frozen=True)
 class LlamaDivergence:
-    """What llama-perplexity prints for one file against the F16 run; names as in rockledge.eval."""
+    """What llama-perplexity prints for one file against the float run; names as in rockledge.eval."""
 
     kl_mean_nats: float
     kl_mean_se_nats: float
@@ -46,7 +43,7 @@ def converted(model: Path, kind: str, threads: int) -> Path:
     if not target.exists():
         source = model if kind == "F16" else converted(model, "F16", threads)
         partial = target.with_suffix(".partial")
-        _run([tool("llama-quantize"), "--allow-requantize", source, partial, kind, threads])
+        run([tool("llama-quantize"), "--allow-requantize", source, partial, kind, threads])
         partial.replace(target)
     return target
 
@@ -59,7 +56,7 @@ def tensor_bytes(model: Path) -> int:
 
 
 def reference_run(model: Path, text: Path, base: Path, *, window: int, limit: int, threads: int) -> None:
-    """Runs the F16 file over `text` and leaves its log-probabilities in `base` (50 MB a window at most)."""
+    """Runs the float file over `text` and leaves its log-probabilities in `base` (50 MB a window at most)."""
     _perplexity(model, text, base, window, limit, threads, ())
 
 
@@ -108,10 +105,11 @@ def _perplexity(
     model: Path, text: Path, base: Path, window: int, limit: int, threads: int, extra: tuple[str, ...]
 ) -> str:
     options = ["-m", model, "-f", text, "-c", window, "--chunks", limit, "-t", threads]
-    return _run([tool("llama-perplexity"), *options, "--kl-divergence-base", base, *extra])
+    return run([tool("llama-perplexity"), *options, "--kl-divergence-base", base, *extra])
 
 
-def _run(command: list[object]) -> str:
+def run(command: list[object]) -> str:
+    """Output and errors of a program; UnavailableError with their end where it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:

@@ -12,7 +12,6 @@ llama.cpp with the source's own tokenizer metadata.
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +37,7 @@ Float64 = npt.NDArray[np.float64]
 class OffGrid:
     """A checkpoint seen through the random rescaling; tensors are computed afresh at every call.
 
-    `tied` joins the two roundings of one matrix that a packaged file of a tied model may hold: the head's,
+    `retie` joins the two roundings of one matrix that a packaged file of a tied model may hold: the head's,
     which is the finer one, is taken for both.
     """
 
@@ -193,14 +192,11 @@ def _copy_metadata(reader: GGUFReader, writer: GGUFWriter) -> None:
     writer.add_file_type(0)
 
 
-def off_grid_files(
-    name: str, source: Path, open_source: Callable[[Path], Checkpoint], folder: Path, *, retie: bool
-) -> tuple[Path, Path]:
-    """The directory and the GGUF of a model moved off the grid, made in `folder` where they are missing."""
-    directory, gguf = folder / f"{name}-offgrid{SEED}", folder / f"{name}-offgrid{SEED}.gguf"
-    checkpoint = OffGrid(open_source(source), retie=retie)
+def float_files(name: str, checkpoint: Checkpoint, folder: Path) -> tuple[Path, Path]:
+    """The directory and the GGUF of a checkpoint that comes from a GGUF, made in `folder` where missing."""
+    directory, gguf = folder / name, folder / f"{name}.gguf"
     if not directory.exists():
         write_huggingface(checkpoint, directory)
     if not gguf.exists():
-        write_gguf(checkpoint, source, gguf)
+        write_gguf(checkpoint, checkpoint.path, gguf)
     return directory, gguf

@@ -9,7 +9,7 @@ from tests.model.checkpoints import random_model, save
 from tests.model.checkpoints import write_gguf as write_source
 
 from bench.models import UnavailableError
-from bench.offgrid import HIGHEST, LOWEST, OffGrid, off_grid_files, write_gguf
+from bench.offgrid import HIGHEST, LOWEST, OffGrid, float_files, write_gguf
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
 from rockledge.quantize.reference import forward
 
@@ -57,9 +57,9 @@ def test_factors_are_log_uniform_and_depend_on_the_seed(tmp_path: Path) -> None:
 def test_both_files_hold_the_same_numbers(name: str, tmp_path: Path) -> None:
     model = random_model(name)
     source = write_source(tmp_path / "source.gguf", model)
-    directory, gguf = off_grid_files("small", source, open_checkpoint, tmp_path, retie=False)
-    ours, theirs = open_checkpoint(directory), open_checkpoint(gguf)
     wanted = OffGrid(open_checkpoint(source))
+    directory, gguf = float_files("small", wanted, tmp_path)
+    ours, theirs = open_checkpoint(directory), open_checkpoint(gguf)
     assert ours.names() == theirs.names() == wanted.names()
     for tensor in wanted.names():
         assert (ours.tensor(tensor) == wanted.tensor(tensor)).all(), tensor

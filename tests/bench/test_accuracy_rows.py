@@ -1,0 +1,51 @@
+"""Rows are measured once for the same settings, and the digest follows the code."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import accuracy_rows
+from bench.accuracy_rows import Measured, Row, code_digest, remembered
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROCKLEDGE_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_row_is_measured_once_for_its_settings() -> None:
+    calls = []
+
+    def measure() -> Measured:
+        calls.append(1)
+        return Measured(Row("m", "e", "4.5", 10, 4.5, 0.1 + len(calls), 0.5, 0.9, 20.0), 0.01, 19.0)
+
+    first = remembered({"a": 1, "b": 2}, measure)
+    assert remembered({"b": 2, "a": 1}, measure) == first
+    assert len(calls) == 1
+    assert remembered({"a": 1, "b": 3}, measure) != first
+    assert len(calls) == 2
+
+
+def test_a_failed_measurement_is_not_remembered() -> None:
+    def fail() -> Measured:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        remembered({"a": 1}, fail)
+    row = Measured(Row("m", "e", "4.5", 10, 4.5, 0.1, 0.5, 0.9, 20.0), 0.01, 19.0)
+    assert remembered({"a": 1}, lambda: row) == row
+
+
+def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "native").mkdir()
+    source = tmp_path / "src/rockledge/quantize/a.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("one")
+    monkeypatch.setattr(accuracy_rows, "__file__", str(tmp_path / "bench/accuracy_rows.py"))
+    first = code_digest()
+    assert code_digest() == first
+    source.write_text("two")
+    second = code_digest()
+    (tmp_path / "native/a.cpp").write_text("x")
+    assert len({first, second, code_digest()}) == 3

@@ -1,0 +1,58 @@
+"""Uniform recipes: the same bytes as the mixed one, every matrix alike."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.uniform import stream_bytes, uniform
+from rockledge.formats.bands import Band, check_bands
+from rockledge.quantize.recipe import Recipe
+
+SHAPES = {
+    "embed": (512, 96),
+    "layers.0.attn.q": (64, 96),
+    "layers.0.ffn.up": (256, 96),
+    "layers.0.ffn.down": (96, 256),
+}
+COLUMNS = {name: shape[1] for name, shape in SHAPES.items()}
+
+
+def recipe(bits: list[tuple[int, int]]) -> Recipe:
+    """The upper part of every matrix at one width, the rest at another."""
+    widths = {}
+    for (name, (rows, _)), (first, second) in zip(SHAPES.items(), bits, strict=True):
+        cut = rows // 16 * 8
+        widths[name] = (Band(0, cut, first), Band(cut, rows - cut, second))
+    return Recipe("m", 0, "built-in", "", 1024, 4.0, None, widths, {"layers.0.ffn.down": 2})
+
+
+choices = st.lists(st.tuples(*[st.sampled_from((3, 4, 8))] * 2), min_size=4, max_size=4)
+
+
+@given(choices)
+def test_same_bytes_same_treatment(bits: list[tuple[int, int]]) -> None:
+    mixed = recipe(bits)
+    plain = uniform(mixed, COLUMNS)
+    budget, used = stream_bytes(mixed.widths, COLUMNS), stream_bytes(plain.widths, COLUMNS)
+    assert 0.97 * budget <= used <= budget
+    shares = []
+    for name, bands in plain.widths.items():
+        check_bands(bands, SHAPES[name][0])
+        shares.append(bands[0].rows / SHAPES[name][0] if len(bands) == 2 else None)
+    wide = [share for share in shares if share is not None]
+    assert not wide or max(wide) - min(wide) <= 8 / 64
+    assert plain.planes == mixed.planes
+
+
+def test_a_uniform_recipe_stays_as_it_is() -> None:
+    mixed = recipe([(4, 4)] * 4)
+    assert {band.bits for bands in uniform(mixed, COLUMNS).widths.values() for band in bands} == {4}
+
+
+def test_bytes_by_hand() -> None:
+    """64 rows x 96 inputs are 8 strips of 3 tiles: 128 + 8 bytes each at 4 bits, 256 at 8."""
+    assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 4),)}, COLUMNS) == 24 * 136
+    assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 8),)}, COLUMNS) == 24 * 256
+    assert stream_bytes({"layers.0.attn.q": (Band(0, 8, 3), Band(8, 56, 4))}, COLUMNS) == 3 * 104 + 21 * 136
+    with pytest.raises(KeyError):
+        stream_bytes({"other": (Band(0, 8, 4),)}, COLUMNS)
