@@ -1,5 +1,6 @@
 """The programs in examples/ run as they are."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,15 @@ Run = Callable[..., Any]
 def example(name: str, *arguments: object) -> str:
     """What an example prints."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_quantize(checkpoint: Path, tmp_path: Path) -> None:
+    bits, size = example("quantize.py", checkpoint, tmp_path / "made", 5).split(" bits a weight, ")
+    assert float(bits) <= 5
+    assert size.endswith("MB\n")
+    assert (tmp_path / "made" / "model.safetensors").is_file()
 
 
 def test_generate(artifact: Path) -> None:

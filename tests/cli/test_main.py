@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,3 +137,15 @@ def test_help_needs_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_answer_survives_a_poor_encoding() -> None:
+    code = (
+        "from rockledge.cli.terminal import Terminal; "
+        "Terminal(False).say('caf\u00e9 \u4f60'); Terminal(True).result({'text': '\u4f60'})"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+    plain, as_json = done.stdout.splitlines()
+    assert plain == b"caf? ?"
+    assert json.loads(as_json) == {"text": "\u4f60"}

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -20,6 +21,8 @@ class Terminal:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        if isinstance(sys.stdout, TextIOWrapper):  # a model may write what the locale's encoding has not
+            sys.stdout.reconfigure(errors="replace")
         self._stdout: TextIO = sys.stdout
         self._console = Console(stderr=True, highlight=False)
 
@@ -35,7 +38,7 @@ class Terminal:
     def result(self, value: dict[str, Any]) -> None:
         """The one object of `--json`."""
         if self.as_json:
-            print(json.dumps(value, ensure_ascii=False), file=self._stdout, flush=True)
+            print(json.dumps(value), file=self._stdout, flush=True)
 
     @contextmanager
     def quiet_stdout(self) -> Iterator[None]:
