@@ -75,7 +75,7 @@ class Family:
 _ATTENTION, _FFN = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp."
 
 _LINEARS = (
-    Linear("embed", "model.embed_tokens", "token_embd", "vocab", "hidden", "whole"),
+    Linear("embed", "model.embed_tokens", "token_embd", "vocab", "hidden", "block"),
     Linear(
         "attn.q", _ATTENTION + "q_proj", "blk.{i}.attn_q", "query", "hidden", "head", "attn.norm", bias=True
     ),
@@ -113,7 +113,7 @@ _LINEARS = (
         residual="rows",
         hadamard="online",
     ),
-    Linear("head", "lm_head", "output", "vocab", "hidden", "whole", "final_norm"),
+    Linear("head", "lm_head", "output", "vocab", "hidden", "block", "final_norm"),
 )
 _NORMS = (
     Norm("attn.norm", "model.layers.{i}.input_layernorm", "blk.{i}.attn_norm", "hidden"),

@@ -4,9 +4,10 @@ from rockledge.formats.bands import STRIP
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import Linear, size
 
-# Blocks of feed-forward channels: narrow enough to follow the prices, wide enough for a kernel call to pay.
+# Blocks of feed-forward channels, or of tokens (the frequent ones have low numbers): narrow enough to
+# follow the prices, wide enough for a kernel call to pay.
 _LEAST_BLOCK = 128
-_MOST_BLOCKS = 12
+_MOST_BLOCKS = 16
 
 
 def cut(linear: Linear, config: ModelConfig) -> tuple[tuple[int, int], ...]:

@@ -12,7 +12,10 @@ from rockledge.quantize.budget import parameters
 from rockledge.quantize.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
 
 DEFAULT_BITS = 4.25
-DEFAULT_TOKENS = 8192
+# Calibration tokens for every input of the widest linear: fewer leave its second moments poorly known. The
+# limits keep a small model's mix diverse and a large model's time bearable.
+_TOKENS_PER_INPUT = 4
+_LEAST_TOKENS, _MOST_TOKENS = 6144, 32768
 # Context, in tokens, whose KV cache must fit beside the weights when a board is named.
 _FIT_CONTEXT = 8192
 # Sequences of this many tokens; a third of them also give gradients.
@@ -40,6 +43,11 @@ class Request:
     def gradient_sequences(self) -> int:
         """Calibration sequences that also give gradients."""
         return max(1, self.tokens // (_GRADIENT_SHARE * self.length))
+
+
+def default_tokens(config: ModelConfig) -> int:
+    """Calibration tokens used where none are asked for."""
+    return min(max(_LEAST_TOKENS, _TOKENS_PER_INPUT * config.ffn), _MOST_TOKENS)
 
 
 def request(
@@ -72,7 +80,7 @@ def request(
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"A budget of {bits} bits a weight makes no sense; ask for 3.25 to 8.5.")
     if tokens is not None and tokens < 1:
-        raise UsageError(f"Calibration on {tokens} tokens makes no sense; the default is {DEFAULT_TOKENS}.")
+        raise UsageError(f"Calibration on {tokens} tokens makes no sense; leave it out for the default.")
     board = DEFAULT_BOARD if fit is None else find_board(fit)
     limits = []
     if bits is not None:
@@ -90,7 +98,7 @@ def request(
         fitted=fit is not None,
         tensor_bytes=min(limits),
         calibration=None if calibration is None else Path(calibration),
-        tokens=tokens or DEFAULT_TOKENS,
+        tokens=tokens or default_tokens(config),
         length=min(_LENGTH, config.context),
         seed=seed,
         recipe=made,
