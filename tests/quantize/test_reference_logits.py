@@ -97,6 +97,17 @@ def test_other_tokens_are_run_on_the_spot(windows: list[list[int]]) -> None:
     np.testing.assert_allclose(reference(windows[5][:7]), expected, atol=1e-5)
 
 
+def test_windows_may_differ_in_length(windows: list[list[int]]) -> None:
+    cut = [window[: 3 + i % 5] for i, window in enumerate(windows)]
+    checkpoint = MemoryCheckpoint()
+    reference = ReferenceLogits(checkpoint, cut)
+    assert max(checkpoint.reads.values()) <= 2
+    for window in cut:
+        with torch.no_grad():
+            expected = forward(MemoryCheckpoint(), torch.tensor([window])).numpy()[0]
+        np.testing.assert_allclose(reference(window), expected, atol=1e-5)
+
+
 def test_kept_states_are_not_computed_again(windows: list[list[int]], tmp_path: Path) -> None:
     kept = tmp_path / "states.npy"
     first = ReferenceLogits(MemoryCheckpoint(), windows, kept=kept)

@@ -15,7 +15,6 @@ from rockledge.model.checkpoint import Checkpoint
 from rockledge.quantize.reference import (
     block_forward,
     block_weights,
-    embed_tokens,
     head_forward,
     head_weights,
 )
@@ -25,12 +24,12 @@ _BATCH = 8
 
 
 class ReferenceLogits:
-    """Float logits of `windows` (equally long token lists) that were announced when it was made.
+    """Float logits of `windows` (token lists) that were announced when it was made.
 
     Calling it with one of the windows returns fp32 [tokens, vocab]; any other tokens are run on the spot,
     which reads the whole checkpoint again. `progress` is called with (blocks done, blocks in all). `kept` is
-    a file of the hidden states: read if it is there, written if not; whoever names it sees to it that it
-    belongs to this model and these windows.
+    a file of the hidden states of equally long windows: read if it is there, written if not; whoever names
+    it sees to it that it belongs to this model and these windows.
     """
 
     def __init__(
@@ -76,8 +75,10 @@ class ReferenceLogits:
         """Hidden states [tokens, hidden] behind the last block, one of each window, in main memory."""
         if not windows:
             return []
-        embedded = embed_tokens(self._checkpoint, torch.tensor([list(w) for w in windows]))
-        states = [embedded[i : i + _BATCH] for i in range(0, len(embedded), _BATCH)]
+        batches = _batches([len(window) for window in windows])
+        embedding = torch.from_numpy(self._checkpoint.tensor("embed"))
+        states = [embedding[torch.tensor([list(windows[i]) for i in batch])] for batch in batches]
+        del embedding
         layers = self._checkpoint.config.layers
         for layer in range(layers):
             weights = block_weights(self._checkpoint, layer, self._device)
@@ -86,4 +87,19 @@ class ReferenceLogits:
                 states[i] = output.cpu()
             if progress is not None:
                 progress(layer + 1, layers)
-        return list(torch.cat(states))
+        found = {
+            i: state
+            for batch, group in zip(batches, states, strict=True)
+            for i, state in zip(batch, group, strict=True)
+        }
+        return [found[i] for i in range(len(windows))]
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Windows (by index) that can run together: at most `_BATCH`, all of one length."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not batches or len(batches[-1]) == _BATCH or lengths[batches[-1][0]] != lengths[i]:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

@@ -62,8 +62,8 @@ def test_the_choice_of_the_larger_product_of_probabilities_wins() -> None:
     probes = [Probe("x", "?", ("aa", "b"), 0), Probe("x", "?", ("cc", "a", "b"), 1)]
     tokens = tokenize_probes(probes, spell)
     assert answer_probes(lambda t: np.tile(row, (len(t), 1)), tokens) == [1, 1]
-    # One-token choices need the prompt alone; all sequences have one length.
-    assert {len(sequence) for sequence in tokens.sequences} == {2}
+    # One-token choices need the prompt alone; lengths are padded.
+    assert {len(sequence) for sequence in tokens.sequences} == {16}
     assert len(tokens.sequences) == 3
 
 

@@ -15,16 +15,18 @@ from rockledge.eval.intervals import Interval, mean_interval
 from rockledge.eval.probes.probe import Probe
 from rockledge.eval.windows import Logits, Progress, log_softmax
 
+_PADDED = 16  # tokens
+
 Encode = Callable[[str], list[int]]
 """text -> token ids, beginning token included where the model wants one."""
 
 
 @dataclass(frozen=True)
 class ProbeTokens:
-    """Probes as a model reads them. `sequences` are all inputs, without repeats, padded at the end to one
-    length (attention is causal, so padding changes nothing before it) and ready to be announced to a
-    reference. `plans[i][c]` says where choice c of probe i is read: (sequence, first position, its tokens);
-    the logits at that position predict the first of these tokens.
+    """Probes as a model reads them. `sequences` are all inputs, without repeats, padded at the end to a
+    multiple of 16 tokens: attention is causal, so that changes nothing before, and a reference can run many
+    sequences of one length together. `plans[i][c]` says where choice c of probe i is read: (sequence, first
+    position, its tokens); the logits at that position predict the first of these tokens.
     """
 
     probes: tuple[Probe, ...]
@@ -70,8 +72,7 @@ def tokenize_probes(probes: Sequence[Probe], encode: Encode) -> ProbeTokens:
                 for whole in wholes
             )
         )
-    longest = max(map(len, inputs))
-    padded = tuple(sequence + (0,) * (longest - len(sequence)) for sequence in inputs)
+    padded = tuple(sequence + (0,) * (-len(sequence) % _PADDED) for sequence in inputs)
     return ProbeTokens(tuple(probes), padded, tuple(plans))
 
 
