@@ -1,5 +1,7 @@
 """The whole way on tiny models: sizes, the artifact against the fake-quantised model, recipes, failures."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 import rockledge
 from rockledge.artifact import open_artifact
-from rockledge.errors import BudgetError, UsageError
+from rockledge.errors import BudgetError, RockledgeError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.quantize.pipeline import estimate, quantize
@@ -148,7 +150,19 @@ def test_an_interruption_leaves_nothing(stage: str, tmp_path: Path) -> None:
 def test_a_named_work_directory_is_kept(tmp_path: Path) -> None:
     made(tmp_path, bits=5.0, work=tmp_path / "work")
     assert (tmp_path / "work" / "prices.json").is_file()
-    assert not (tmp_path / "work" / "inputs.npy").exists()
+    assert not list((tmp_path / "work").glob("*.scratch"))
+
+
+def test_a_full_disk_is_told_before_anything_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(RockledgeError, match=r"No space left on device.*free some space"):
+        made(tmp_path, bits=5.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_progress_is_told_of_every_stage_to_its_end(tmp_path: Path) -> None:

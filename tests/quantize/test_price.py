@@ -59,7 +59,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("price")
     model = rotated(open_checkpoint(save(random_model("llama3"), folder)))
     tokens = np.random.default_rng(0).integers(0, 80, (48, 48))
-    inputs = record_inputs(model, tokens, folder / "inputs.npy", lambda done, total: None)
+    inputs = np.empty((model.config.layers + 1, *tokens.shape, model.config.hidden), np.float32)
+    record_inputs(model, tokens, inputs, lambda done, total: None)
     gradients = np.empty(inputs.shape[1:], np.float32)
     head = head_statistics(model, inputs[-1], gradients, seed=0)
     for layer in reversed(range(model.config.layers)):

@@ -5,7 +5,10 @@ stay within the budget. The prices come from `price.py`, so a new budget is solv
 calibration.
 """
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +18,8 @@ from scipy.sparse import csr_matrix, vstack
 
 from rockledge.errors import BudgetError
 
-# The solver's relative gap and patience: at thousands of bands the last ten-thousandth is not worth a minute.
-_GAP = 1e-4
+# The solver's relative gap and patience: at thousands of bands the last thousandth is not worth a minute.
+_GAP = 1e-3
 _SECONDS = 10.0
 
 
@@ -125,16 +128,31 @@ def _solve(bands: Sequence[Band], goal: str, budget: Budget) -> Allocation | Non
             low.append(np.array([-np.inf]))
             high.append(np.array([limit / unit]))
     scale = max(float(np.max(np.abs(cost))), 1e-30)
-    result = milp(
-        cost / scale,
-        integrality=np.ones(len(options), np.int64),
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(vstack(rows), np.concatenate(low), np.concatenate(high)),
-        options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},
-    )
+    with _printing_to_stderr():
+        result = milp(
+            cost / scale,
+            integrality=np.ones(len(options), np.int64),
+            bounds=Bounds(0, 1),
+            constraints=LinearConstraint(vstack(rows), np.concatenate(low), np.concatenate(high)),
+            options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},
+        )
     if result.x is None:
         return None
     return Allocation(_picked(bands, result.x))
+
+
+@contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """The solver sometimes prints to the process's stdout, where a command may have promised one JSON
+    object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _picked(bands: Sequence[Band], x: NDArray[np.float64]) -> tuple[Option, ...]:

@@ -9,7 +9,6 @@ memory at a time.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -83,16 +82,16 @@ class _Moments:
 
 
 def record_inputs(
-    model: RotatedModel, tokens: npt.NDArray[np.int64], path: Path, progress: Progress
-) -> npt.NDArray[np.float32]:
-    """Runs `tokens` [S, T] through the float model; returns a memory map fp32 [layers + 1, S, T, hidden] at
-    `path`.
+    model: RotatedModel,
+    tokens: npt.NDArray[np.int64],
+    stored: npt.NDArray[np.float32],
+    progress: Progress,
+) -> None:
+    """Runs `tokens` [S, T] through the float model and fills `stored` fp32 [layers + 1, S, T, hidden].
 
     Entry i is the input of block i, the last one the output of the last block.
     """
     config = model.config
-    shape = (config.layers + 1, *tokens.shape, config.hidden)
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     stored[0] = model.embedding()[torch.from_numpy(tokens)].cpu().numpy()
     batch = max(1, _STEP_TOKENS // tokens.shape[1])
     with torch.no_grad():
@@ -102,8 +101,6 @@ def record_inputs(
                 x = torch.from_numpy(stored[layer, first : first + batch]).to(model.device)
                 stored[layer + 1, first : first + batch] = block_forward(weights, x, config).cpu().numpy()
             progress(layer + 1, config.layers)
-    stored.flush()
-    return stored
 
 
 def head_statistics(

@@ -159,15 +159,16 @@ def _measured(
     model: RotatedModel, text: Calibration, asked: Request, work: WorkDirectory, say: Progress
 ) -> tuple[Prices, np.ndarray[Any, np.dtype[np.float32]]]:
     """Prices, and the float model's last block outputs for the held-out sequences."""
+    config = model.config
     both = np.concatenate([text.sequences, text.held_out])
-    inputs = record_inputs(model, both, work.path / "inputs.npy", lambda i, n: say("forward", i, n))
+    inputs = work.scratch("inputs", (config.layers + 1, *both.shape, config.hidden))
+    record_inputs(model, both, inputs, lambda i, n: say("forward", i, n))
     count = len(text.sequences)
     outputs = np.array(inputs[-1, count:])
     prices = measure(
         model, text.sequences, inputs[:, :count], asked.gradient_sequences, work, asked.seed, say
     )
-    del inputs
-    (work.path / "inputs.npy").unlink()
+    work.drop_scratch("inputs")
     return prices, outputs
 
 

@@ -4,10 +4,12 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rockledge.errors import RockledgeError
 from rockledge.formats.table import Float32
@@ -42,6 +44,19 @@ class WorkDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+
+    def scratch(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A mapped fp32 array that lives until `drop_scratch`. Its space is taken at once: writing to a
+        mapped file on a full disk would end the process without a word.
+        """
+        size = 4 * prod(shape)
+        with self._explained(), (self.path / f"{name}.scratch").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(self.path / f"{name}.scratch", np.float32, "r+", shape=shape)
+
+    def drop_scratch(self, name: str) -> None:
+        """Removes a scratch array's file."""
+        (self.path / f"{name}.scratch").unlink()
 
     def put_candidates(self, linear: str, candidates: Iterable[Candidate], bias: Float32 | None) -> None:
         """Stores a linear at all its widths, with its (rotated) bias if it has one."""
