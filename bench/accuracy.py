@@ -245,7 +245,8 @@ def write(task: Task, rows: Sequence[Row], name: str) -> None:
         "parameters": task.parameters,
         "windows": len(task.windows),
         "scored_tokens": scored,
-        "texts": "Alice's Adventures in Wonderland, The Debian Administrator's Handbook (as many characters of each)",
+        "texts": "Alice's Adventures in Wonderland, The Debian Administrator's Handbook "
+        "(as many characters of each)",
         "calibration": "the built-in mix, for both engines",
     }
     models = {**body["models"], task.model.name: about}
