@@ -45,10 +45,11 @@ def feedback_factor(moments: torch.Tensor, damping: float = 0.01) -> torch.Tenso
     floor = damping * diagonal.mean().clamp_min(1e-30)
     h = h + torch.diag(torch.where(dead, torch.ones_like(diagonal), floor.expand_as(diagonal)))
     # Factor of the inverse without inverting twice: chol(H) of the reversed order, inverted, is U reversed.
-    lower = torch.linalg.cholesky(h.flip(0, 1))
-    eye = torch.eye(h.shape[0], dtype=h.dtype, device=h.device)
+    # Only the factorisation needs doubles.
+    lower = torch.linalg.cholesky(h.flip(0, 1)).float()
+    eye = torch.eye(h.shape[0], device=h.device)
     inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
-    upper: torch.Tensor = inverse.flip(0, 1).contiguous().float()
+    upper: torch.Tensor = inverse.flip(0, 1).contiguous()
     return upper
 
 
