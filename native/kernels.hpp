@@ -14,19 +14,19 @@ namespace rl {
 constexpr int kStrip = 8;          // rows of a strip
 constexpr int kTile = 32;          // inputs of a tile
 constexpr int kSplit = 512;        // positions of an attention split
-constexpr int kPairBytes = 8192;   // 256 pairs of tables, 32 bytes each
+constexpr int kTableBytes = 8192;  // a band's tables as the loops use them: at most 256 pairs of 32 bytes
 constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
 constexpr int kBlockStrips = 4;    // strips that a many-row linear unpacks at a time, where they fit
 constexpr int kBlockBytes = 256 * 1024;
 
 // One thread's own memory, 64-byte aligned, sized when the program is created.
 struct Scratch {
-  const std::int8_t *pairs_of;  // whose tables `pairs` holds
-  std::int8_t *pairs;           // [256][32]
-  void *weights;                // [strips of a block][8][cols], int8 or int16 as the kernel likes
-  float *row;                   // widest row a row operation needs
-  float *attention;             // attention_floats
-  float *partial;               // two partials of one KV head
+  const std::int8_t *tables_of;  // whose tables `tables` holds
+  std::int8_t *tables;           // kTableBytes
+  void *weights;                 // the strips of a block, unpacked in the order that the kernel likes
+  float *row;                    // widest row a row operation needs
+  float *attention;              // attention_floats
+  float *partial;                // two partials of one KV head
 };
 
 struct LinearTask {

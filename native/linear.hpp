@@ -1,9 +1,9 @@
 // One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
 //
-// The including file has defined, in this namespace: prepare_tables, strip_dot, strip_dot2, Unpacked, unpack_strip,
-// multiply1 and multiply4.
-// One or two rows of x (two planes are two rows) multiply while they stream the codes; more rows unpack a block of strips
-// into the scratch and multiply from there.
+// The including file has defined, in this namespace: prepare_tables, kStreamed and strip_dots, Unpacked and unpack_strip,
+// kMultiplied and multiply.
+// Up to kStreamed rows of x (two planes are two rows) multiply while the codes stream in; more rows unpack a block of
+// strips into the scratch and multiply from there, kMultiplied at a time.
 #pragma once
 
 #include "kernels.hpp"
@@ -47,13 +47,10 @@ RL_INLINE void finish_rows(const LinearTask &task, int strip, int first_vector, 
 
 RL_INLINE void linear_few(const LinearTask &task, int vectors, int first, int last, const std::int8_t *tables) {
   const rl_band &band = *task.band;
-  const int tiles = tiles_of(band.cols);
-  alignas(32) std::int32_t sums[2 * kStrip];
+  alignas(32) std::int32_t sums[kStreamed * kStrip];
   for (int s = first; s < last; ++s) {
-    if (vectors == 1)
-      strip_dot(band.bits, strip_codes(band, s), strip_index(band, s), tables, task.x, tiles, sums);
-    else
-      strip_dot2(band.bits, strip_codes(band, s), strip_index(band, s), tables, task.x, task.x_stride, tiles, sums);
+    strip_dots(band.bits, vectors, strip_codes(band, s), strip_index(band, s), tables, task.x, task.x_stride,
+               tiles_of(band.cols), sums);
     finish_rows(task, s, 0, vectors, sums);
   }
 }
@@ -63,34 +60,26 @@ RL_INLINE void linear_many(const LinearTask &task, int first, int last, const st
   const rl_band &band = *task.band;
   const int tiles = tiles_of(band.cols), cols = tiles * kTile;
   const int block = block_strips(band.cols), vectors = task.rows * task.planes;
-  alignas(32) std::int32_t sums[4 * kStrip];
+  static_assert(kMultiplied % 2 == 0, "the planes of a row are multiplied together");
+  alignas(32) std::int32_t sums[kBlockStrips * kMultiplied * kStrip];
   for (int s = first; s < last; s += block) {
     const int strips = last - s < block ? last - s : block;
     for (int b = 0; b < strips; ++b)
       unpack_strip(band.bits, strip_codes(band, s + b), strip_index(band, s + b), tables, tiles,
                    weights + b * kStrip * cols);
-    int v = 0;
-    for (; v + 4 <= vectors; v += 4) {
+    for (int v = 0; v < vectors; v += kMultiplied) {
+      const int count = vectors - v < kMultiplied ? vectors - v : kMultiplied;
       const std::int8_t *x = task.x + static_cast<std::int64_t>(v) * task.x_stride;
-      for (int b = 0; b < strips; ++b) {
-        multiply4(weights + b * kStrip * cols, x, task.x_stride, tiles, sums);
-        finish_rows(task, s + b, v, 4, sums);
-      }
+      multiply(weights, strips, count, x, task.x_stride, tiles, sums);
+      for (int b = 0; b < strips; ++b) finish_rows(task, s + b, v, count, sums + b * count * kStrip);
     }
-    for (; v < vectors; v += task.planes)
-      for (int b = 0; b < strips; ++b) {
-        for (int p = 0; p < task.planes; ++p)
-          multiply1(weights + b * kStrip * cols, task.x + static_cast<std::int64_t>(v + p) * task.x_stride, tiles,
-                    sums + p * kStrip);
-        finish_rows(task, s + b, v, task.planes, sums);
-      }
   }
 }
 
 static void linear(const LinearTask &task, int first, int last, Scratch &scratch) {
   const std::int8_t *tables = prepare_tables(*task.band, scratch);
   const int vectors = task.rows * task.planes;
-  if (vectors <= 2)
+  if (vectors <= kStreamed)
     linear_few(task, vectors, first, last, tables);
   else
     linear_many(task, first, last, tables, static_cast<Unpacked *>(scratch.weights));

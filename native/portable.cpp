@@ -21,12 +21,13 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
 
 using Unpacked = std::int8_t;
 
-// An unpacked strip times one x (sums[0..7]), and times four (sums[v * 8 + r]).
-static void multiply1(const Unpacked *w, const std::int8_t *x, int tiles, std::int32_t *sums) {
-  dot8(w, tiles * kTile, x, tiles, sums);
-}
-static void multiply4(const Unpacked *w, const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
-  for (int v = 0; v < 4; ++v) dot8(w, tiles * kTile, x + v * x_stride, tiles, sums + v * kStrip);
+constexpr int kStreamed = 2, kMultiplied = 4;  // rows of x at a time: while codes stream, and from unpacked strips
+
+// Unpacked strips times 1 to kMultiplied rows of x: sums[strip][vectors][8].
+static void multiply(const Unpacked *w, int strips, int vectors, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                     std::int32_t *sums) {
+  for (int i = 0; i < strips * vectors; ++i)
+    dot8(w + i / vectors * kStrip * tiles * kTile, tiles * kTile, x + i % vectors * x_stride, tiles, sums + i * kStrip);
 }
 
 template <int Bits>
@@ -52,24 +53,19 @@ static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
-// A packed strip times one x: sums[0..7].
-static void strip_dot(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
-                      const std::int8_t *x, int tiles, std::int32_t *sums) {
+// A packed strip times 1 to kStreamed rows of x: sums[vectors][8].
+static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
+                       const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                       std::int32_t *sums) {
   std::int8_t tile[kStrip * kTile];
-  for (int r = 0; r < kStrip; ++r) sums[r] = 0;
-  for (int t = 0; t < tiles; ++t) {
+  for (int i = 0; i < vectors * kStrip; ++i) sums[i] = 0;
+  for (int t = 0; t < tiles; ++t, x += kTile) {
     unpack_strip(bits, codes, index, tables, 1, tile);
-    for (int r = 0; r < kStrip; ++r) sums[r] += dot(tile + r * kTile, x + t * kTile, kTile);
+    for (int v = 0; v < vectors; ++v)
+      for (int r = 0; r < kStrip; ++r) sums[v * kStrip + r] += dot(tile + r * kTile, x + v * x_stride, kTile);
     codes += tile_bytes(bits);
     if (bits < 8) index += kStrip;
   }
-}
-
-// The same for two rows of x: sums[0..7] and sums[8..15].
-static void strip_dot2(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
-                       const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
-  strip_dot(bits, codes, index, tables, x, tiles, sums);
-  strip_dot(bits, codes, index, tables, x + x_stride, tiles, sums + kStrip);
 }
 
 }  // namespace rl::portable

@@ -51,11 +51,11 @@ class Memory {
   explicit Memory(int head_stride) {
     const std::int64_t floats = 16384 + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
     const std::int64_t weights = round_up(rl::block_bytes(kMostCols), 64);
-    if (!pages_.allocate(static_cast<std::size_t>(rl::kPairBytes + weights + 4 * floats))) std::abort();
+    if (!pages_.allocate(static_cast<std::size_t>(rl::kTableBytes + weights + 4 * floats))) std::abort();
     std::uint8_t *p = pages_.data();
-    scratch_.pairs = reinterpret_cast<std::int8_t *>(p);
-    scratch_.weights = p + rl::kPairBytes;
-    scratch_.row = reinterpret_cast<float *>(p + rl::kPairBytes + weights);
+    scratch_.tables = reinterpret_cast<std::int8_t *>(p);
+    scratch_.weights = p + rl::kTableBytes;
+    scratch_.row = reinterpret_cast<float *>(p + rl::kTableBytes + weights);
     scratch_.attention = scratch_.row + 16384;
     scratch_.partial = scratch_.attention + rl::attention_floats(head_stride);
   }
@@ -106,7 +106,7 @@ void check_linear(const rl::Kernels &one, const rl::Kernels &two, Random &random
   Memory memory(32);
   task.y = y1.data();
   one.linear(task, 0, strips, memory.scratch());
-  memory.scratch().pairs_of = nullptr;
+  memory.scratch().tables_of = nullptr;
   task.y = y2.data();
   const int middle = random.below(strips + 1);
   two.linear(task, 0, middle, memory.scratch());

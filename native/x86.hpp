@@ -1,0 +1,193 @@
+// What the x86-64 kernels share: tables by byte shuffle, and the loops that multiply while the codes stream in.
+//
+// The including file has defined, in this namespace: kBias (added to every weight, so that it may count as unsigned: 0 or
+// 128), kSums (sums that registers can hold), Input (32 inputs of x in registers) with input_of, accumulate (acc + products,
+// summed by fours) and excess (acc + what the bias adds to every row).
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels.hpp"
+#include "lanes.hpp"
+#include "tiles.hpp"
+
+namespace rl::RL_ISA {
+
+RL_INLINE __m256i load_bytes(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+
+RL_INLINE __m256i biased(__m256i w) { return kBias == 0 ? w : _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
+
+// All 256 pairs of tables, so that one index byte names one 32-byte load: the table of the first group in the lower
+// lane, of the second group in the upper one.
+static const std::int8_t *prepare_tables(const rl_band &band, Scratch &scratch) {
+  if (band.bits == 8 || scratch.tables_of == band.tables) return scratch.tables;
+  for (int second = 0; second < 16; ++second) {
+    const __m128i upper = _mm_loadu_si128(reinterpret_cast<const __m128i *>(band.tables + second * 16));
+    for (int first = 0; first < 16; ++first) {
+      const __m128i lower = _mm_loadu_si128(reinterpret_cast<const __m128i *>(band.tables + first * 16));
+      _mm256_store_si256(reinterpret_cast<__m256i *>(scratch.tables + (second * 16 + first) * 32),
+                         biased(_mm256_set_m128i(upper, lower)));
+    }
+  }
+  scratch.tables_of = band.tables;
+  return scratch.tables;
+}
+
+// The weights of row R of a tile, biased.
+template <int Bits, int R>
+RL_INLINE __m256i weights_of(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs) {
+  if constexpr (Bits == 8) {
+    return biased(load_bytes(codes + R * kTile));
+  } else {
+    __m256i code;
+    if constexpr (Bits == 4) {
+      const __m256i both = load_bytes(codes + R / 2 * kTile);
+      code = _mm256_and_si256(R % 2 == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
+    } else {
+      const __m256i four = load_bytes(codes + R / 4 * kTile);
+      code = _mm256_and_si256(_mm256_srli_epi16(four, R % 4 * 2), _mm256_set1_epi8(3));
+      if constexpr (Bits == 3) {
+        const __m256i eight = load_bytes(codes + 2 * kTile);
+        const __m256i bit = R < 2 ? _mm256_slli_epi16(eight, 2 - R) : _mm256_srli_epi16(eight, R - 2);
+        code = _mm256_or_si256(code, _mm256_and_si256(bit, _mm256_set1_epi8(4)));
+      }
+    }
+    return _mm256_shuffle_epi8(load_bytes(pairs + index[R] * 32), code);
+  }
+}
+
+// use(row, weights) for `Rows` rows of a tile from First on.
+template <int Bits, int First, int Rows, typename Use>
+RL_INLINE void each_row(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs, Use use) {
+  use(First, weights_of<Bits, First>(codes, index, pairs));
+  if constexpr (Rows > 1) each_row<Bits, First + 1, Rows - 1>(codes, index, pairs, use);
+}
+
+// The sums of the lanes of each of eight accumulators.
+RL_INLINE __m256i reduce8(const __m256i *a) {
+  const __m256i s0 = _mm256_hadd_epi32(a[0], a[1]), s1 = _mm256_hadd_epi32(a[2], a[3]);
+  const __m256i s2 = _mm256_hadd_epi32(a[4], a[5]), s3 = _mm256_hadd_epi32(a[6], a[7]);
+  const __m256i t0 = _mm256_hadd_epi32(s0, s1), t1 = _mm256_hadd_epi32(s2, s3);
+  return _mm256_add_epi32(_mm256_permute2x128_si256(t0, t1, 0x20), _mm256_permute2x128_si256(t0, t1, 0x31));
+}
+RL_INLINE void store_half(std::int32_t *to, __m128i half) { _mm_storeu_si128(reinterpret_cast<__m128i *>(to), half); }
+
+// Bytes of codes fetched ahead of their use. Only below 8 bits: those streams are too slow for the hardware to notice
+// in time, while at 8 bits it does better alone.
+constexpr int kAhead = 2048;
+
+// Rows First .. First + Rows - 1 (four or eight) of a strip times `Vectors` rows of x.
+template <int Bits, int Vectors, int First, int Rows>
+RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                           const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  constexpr int kAcc = (Vectors * Rows + kStrip - 1) / kStrip * kStrip;  // whole eights, for reduce8
+  __m256i acc[kAcc], over[Vectors];
+  for (auto &a : acc) a = _mm256_setzero_si256();
+  for (auto &a : over) a = _mm256_setzero_si256();
+  for (int t = 0; t < tiles; ++t, x += kTile) {
+    for (int line = 0; First == 0 && Bits < 8 && line < tile_bytes(Bits); line += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(codes) + kAhead + line, _MM_HINT_T0);
+    Input inputs[Vectors];
+    for (int v = 0; v < Vectors; ++v) {
+      inputs[v] = input_of(x + v * x_stride);
+      over[v] = excess(over[v], inputs[v]);
+    }
+    each_row<Bits, First, Rows>(codes, index, pairs, [&](int row, __m256i w) {
+      for (int v = 0; v < Vectors; ++v)
+        acc[v * Rows + row - First] = accumulate(acc[v * Rows + row - First], w, inputs[v]);
+    });
+    codes += tile_bytes(Bits);
+    if (Bits < 8) index += kStrip;
+  }
+  if constexpr (kBias != 0)
+    for (int i = 0; i < Vectors * Rows; ++i) acc[i] = _mm256_sub_epi32(acc[i], over[i / Rows]);
+  for (int i = 0; i < Vectors * Rows; i += kStrip) {
+    const __m256i found = reduce8(acc + i);
+    std::int32_t *to = sums + i / Rows * kStrip + First;
+    store_half(to, _mm256_castsi256_si128(found));
+    if (Rows == kStrip)
+      store_half(to + 4, _mm256_extracti128_si256(found, 1));
+    else if (i + 4 < Vectors * Rows)
+      store_half(to + kStrip, _mm256_extracti128_si256(found, 1));
+  }
+}
+
+template <int Bits, int Vectors>
+RL_INLINE void stream_strip(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                            const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  if constexpr (Vectors * kStrip <= kSums) {
+    stream_rows<Bits, Vectors, 0, kStrip>(codes, index, pairs, x, x_stride, tiles, sums);
+  } else {
+    stream_rows<Bits, Vectors, 0, kStrip / 2>(codes, index, pairs, x, x_stride, tiles, sums);
+    stream_rows<Bits, Vectors, kStrip / 2, kStrip / 2>(codes, index, pairs, x, x_stride, tiles, sums);
+  }
+}
+
+constexpr int kStreamed = kSums / 4;  // rows of x that multiply while the codes stream in: four rows of the strip each
+
+template <int Vectors>
+static void strip_dots_of(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                          const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+  switch (bits) {
+    case 2: stream_strip<2, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
+    case 3: stream_strip<3, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
+    case 4: stream_strip<4, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
+    default: stream_strip<8, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
+  }
+}
+
+// A packed strip times 1 to kStreamed rows of x: sums[vectors][8].
+static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
+                       const std::int8_t *pairs, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                       std::int32_t *sums) {
+  if (vectors == 1) return strip_dots_of<1>(bits, codes, index, pairs, x, x_stride, tiles, sums);
+  if (kStreamed == 2 || vectors == 2) return strip_dots_of<2>(bits, codes, index, pairs, x, x_stride, tiles, sums);
+  if constexpr (kStreamed > 2) {
+    if (vectors == 3) return strip_dots_of<3>(bits, codes, index, pairs, x, x_stride, tiles, sums);
+    strip_dots_of<4>(bits, codes, index, pairs, x, x_stride, tiles, sums);
+  }
+}
+
+// Eight rows of w times one x.
+static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, int tiles, std::int32_t *sums) {
+  __m256i acc[kStrip], over = _mm256_setzero_si256();
+  for (auto &a : acc) a = _mm256_setzero_si256();
+  for (int t = 0; t < tiles; ++t, w += kTile) {
+    const Input input = input_of(x + t * kTile);
+    over = excess(over, input);
+    for (int r = 0; r < kStrip; ++r) acc[r] = accumulate(acc[r], biased(load_bytes(w + r * w_stride)), input);
+  }
+  if constexpr (kBias != 0)
+    for (auto &a : acc) a = _mm256_sub_epi32(a, over);
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(sums), reduce8(acc));
+}
+
+// Bytes of codes fetched ahead while a block is unpacked: they arrive while it is multiplied.
+constexpr int kBlockAhead = 8192;
+
+// put(tile, row, weights) for every row of every tile of a strip.
+template <int Bits, typename Put>
+RL_INLINE void each_tile(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs, int tiles,
+                         Put put) {
+  for (int t = 0; t < tiles; ++t) {
+    for (int line = 0; line < tile_bytes(Bits); line += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(codes) + kBlockAhead + line, _MM_HINT_T1);
+    __m256i w[kStrip];
+    each_row<Bits, 0, kStrip>(codes, index, pairs, [&](int row, __m256i weights) { w[row] = weights; });
+    put(t, w);
+    codes += tile_bytes(Bits);
+    if (Bits < 8) index += kStrip;
+  }
+}
+template <typename Put>
+RL_INLINE void each_tile(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                         int tiles, Put put) {
+  switch (bits) {
+    case 2: each_tile<2>(codes, index, pairs, tiles, put); break;
+    case 3: each_tile<3>(codes, index, pairs, tiles, put); break;
+    case 4: each_tile<4>(codes, index, pairs, tiles, put); break;
+    default: each_tile<8>(codes, index, pairs, tiles, put); break;
+  }
+}
+
+}  // namespace rl::RL_ISA
