@@ -1,90 +1,186 @@
-"""Counts the instructions of the A76 decode loops as compiled, for the table in rockledge/board/cycles.py.
+"""Cycles of the inner loops on a Cortex-A76, as compiled: the source of rockledge/board/cycles.py.
 
-    python -m bench.kernel_cycles
+    python -m bench.kernel_cycles [--json]
 
-Cross-compiles native/neon.cpp with the flags of the build, takes the innermost loops that decode one 8 x 32
-tile and sorts their instructions by the resource they occupy on the core. Needs aarch64-linux-gnu-g++ and its
-objdump. Exits 1 when the table no longer describes the kernel.
+Cross-compiles native/neon.cpp with the flags of the build, takes the inner loops out of its object code by
+the names of their functions, and simulates them with llvm-mca on the Neoverse N1, the server twin of the A76
+(LLVM's own entry for the A76 is the model of another core). The A76 decodes four instructions a cycle, which
+that model does not know, so a loop never counts for less than a quarter of its instructions. Needs
+aarch64-linux-gnu-g++ and llvm-mca-19; exits 1 without them, and when the table no longer describes the
+kernel.
 """
 
+import argparse
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rockledge.board.boards import find_board
-from rockledge.board.cycles import DOT_LOOP, STRIP_LOOPS, TILE_WEIGHTS, UNPACK_LOOPS, TileCost, tile_cycles
+from rockledge.board.cycles import PREFILL_MACS_PER_CYCLE, TILE_CYCLES, TILE_WEIGHTS
 
-FLAGS = ("-std=c++20", "-O3", "-ffp-contract=off", "-march=armv8.2-a+dotprod+fp16")
-SOURCE = Path(__file__).parent.parent / "native" / "neon.cpp"
-Instruction = tuple[int, str, str]
+TREE = Path(__file__).parent.parent
+COMPILER, DISASSEMBLER, SIMULATOR = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump", "llvm-mca-19"
+FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti")
+SDOT_MACS = 16
+ITERATIONS = 1000
+TOLERANCE = 0.02
+STREAMED, UNPACKED, PRODUCT = "decode", "unpack", "multiply"
 
 
-def main() -> int:
-    """Prints every loop's counts beside the table's; 1 when they differ."""
-    found = set(map(count, tile_loops(disassembly())))
-    table = {f"strip {bits}": cost for bits, cost in STRIP_LOOPS.items()}
-    table |= {f"unpack {bits}": cost for bits, cost in UNPACK_LOOPS.items()}
-    table["dot"] = DOT_LOOP
+@dataclass(frozen=True)
+class Loop:
+    """One inner loop, for one tile of 8 x 32 weights: its instructions, cycles as simulated and as counted.
+
+    `rows` of activations; `macs_per_cycle` 0 where nothing is multiplied; `code_gb_s` what four cores would
+    consume, 0 where weights come unpacked from the cache."""
+
+    work: str
+    bits: int
+    rows: int
+    instructions: float
+    simulated_cycles: float
+    cycles: float
+    macs_per_cycle: float
+    code_gb_s: float
+
+
+def missing_tools() -> list[str]:
+    """The programs this bench needs and the machine lacks."""
+    return [tool for tool in (COMPILER, DISASSEMBLER, SIMULATOR) if shutil.which(tool) is None]
+
+
+def measure() -> list[Loop]:
+    """Every loop of native/neon.cpp that weights go through."""
+    bodies = inner_loops(disassembly())
+    found = []
+    for bits in (2, 3, 4, 8):
+        found += [
+            _loop(bodies, STREAMED, bits, rows, [f"stream_rows<{bits}, {rows}, 0, 8>"]) for rows in (1, 2)
+        ]
+        halves = [f"stream_rows<{bits}, 4, {first}, 4>" for first in (0, 4)]
+        found.append(_loop(bodies, STREAMED, bits, 4, halves))
+        found.append(_loop(bodies, UNPACKED, bits, 0, [f"unpack_tiles<{bits}>"]))
+    return found + [_loop(bodies, PRODUCT, 8, rows, [f"multiply_rows<{rows}>"]) for rows in (4, 8)]
+
+
+def _loop(bodies: dict[str, list[str]], work: str, bits: int, rows: int, functions: list[str]) -> Loop:
+    instructions = simulated = cycles = 0.0
+    macs = 0
+    for function in functions:
+        body = bodies[function]
+        products = SDOT_MACS * sum(line.startswith("sdot") for line in body)
+        macs += products
+        tiles = products * len(functions) / (TILE_WEIGHTS * rows) if rows else 1.0
+        spent = simulate(body)
+        instructions += len(body) / tiles
+        simulated += spent / tiles
+        cycles += max(spent, len(body) / 4) / tiles
     board = find_board("rk3588-8gb")
-    for name, cost in table.items():
-        cycles = tile_cycles(cost, board)
-        mark = "" if cost in found else "   not in the compiled kernel"
-        print(f"{name:<10}{cycles:6.1f} cycles, {cycles / TILE_WEIGHTS:.4f} a weight  {cost}{mark}")
-    for cost in found - set(table.values()):
-        print(f"not in the table: {cost}")
-    return int(found != set(table.values()))
+    tile_bytes = 0 if work == PRODUCT else TILE_WEIGHTS * bits / 8
+    return Loop(
+        work,
+        bits,
+        rows,
+        instructions=instructions,
+        simulated_cycles=round(simulated, 2),
+        cycles=round(cycles, 2),
+        macs_per_cycle=round(TILE_WEIGHTS * rows / cycles, 2),
+        code_gb_s=round(tile_bytes / cycles * board.value("cpu_cores") * board.value("cpu_hz") / 1e9, 1),
+    )
 
 
 def disassembly() -> str:
-    """objdump of the compiled kernel file."""
+    """objdump of the compiled kernel file, names demangled."""
+    build = (TREE / "CMakeLists.txt").read_text(encoding="utf-8")
+    options = re.search(r'native/neon\.cpp PROPERTIES COMPILE_OPTIONS "([^"]+)"', build)
+    assert options is not None, "CMakeLists.txt no longer sets options for native/neon.cpp"
     with tempfile.TemporaryDirectory() as folder:
         target = f"{folder}/neon.o"
-        subprocess.run(["aarch64-linux-gnu-g++", *FLAGS, "-c", str(SOURCE), "-o", target], check=True)
-        objdump = ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", target]
+        source = str(TREE / "native" / "neon.cpp")
+        subprocess.run([COMPILER, *FLAGS, *options[1].split(";"), "-c", source, "-o", target], check=True)
+        objdump = [DISASSEMBLER, "-d", "-C", "--no-show-raw-insn", target]
         return subprocess.run(objdump, check=True, capture_output=True, text=True).stdout
 
 
-def tile_loops(text: str) -> Iterator[list[Instruction]]:
-    """Innermost loops of `linear` that handle 16 row-groups: 16 table lookups, 16 dot products or both."""
-    body: list[Instruction] = []
-    inside = False
+def inner_loops(text: str) -> dict[str, list[str]]:
+    """The longest loop without branches of every template function: instructions by name and arguments."""
+    found: dict[str, list[str]] = {}
+    name: str | None = None
+    body: list[tuple[int, str]] = []
     for line in text.splitlines():
         if line.endswith(">:"):
-            body, inside = [], bool(re.search(r"neonL(6linear|4dot8)E", line))
-        found = re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*(.*)", line)
-        if found is None or not inside:
+            function = re.search(r"rl::neon::(\w+<[^>]+>)\(", line)
+            name, body = function[1] if function else None, []
+        instruction = re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*([^/]*)", line)
+        if instruction is None or name is None:
             continue
-        address = int(found[1], 16)
-        body.append((address, found[2], found[3]))
-        target = re.search(r"\b([0-9a-f]+) <", found[3])
-        if not (found[2].startswith(("b.", "cb")) and target and int(target[1], 16) < address):
+        body.append((int(instruction[1], 16), f"{instruction[2]} {instruction[3].strip()}"))
+        back = re.match(r"(b\.\w+|cbn?z \w+,) *([0-9a-f]+) <", body[-1][1])
+        if back is None or int(back[2], 16) >= body[-1][0]:
             continue
-        loop = [i for i in body if i[0] >= int(target[1], 16)]
-        names = [name for _, name, _ in loop]
-        straight = not any(name.startswith(("b", "cb", "ret")) and name != "bit" for name in names[:-1])
-        copied = sum(_vectors(name, operands) for _, name, operands in loop if name.startswith("st"))
-        if straight and 16 in (names.count("tbl"), names.count("sdot"), copied):
-            yield loop
+        loop = [words for at, words in body[:-1] if at >= int(back[2], 16)]
+        branches = any(re.match(r"(b|bl|blr|br|ret|b\.\w+|cbn?z|tbn?z) ", f"{words} ") for words in loop)
+        if not branches and len(loop) >= len(found.get(name, ())):
+            found[name] = [*loop, f"{back[1]} .Lloop"]
+    return found
 
 
-def _vectors(name: str, operands: str) -> int:
-    """How many 128-bit registers a load or store moves."""
-    return (2 if name in ("ldp", "stp") else 1) if operands.startswith("q") else 0
+def simulate(body: Sequence[str]) -> float:
+    """Cycles of one round of the loop in the steady state."""
+    assembly = "\n".join([".Lloop:", *body, ""])
+    command = [SIMULATOR, "-mtriple=aarch64-linux-gnu", "-mcpu=neoverse-n1", f"-iterations={ITERATIONS}"]
+    done = subprocess.run(command, input=assembly, check=True, capture_output=True, text=True)
+    total = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    assert total is not None, "llvm-mca printed no cycles"
+    return int(total[1]) / ITERATIONS
 
 
-def count(loop: Sequence[Instruction]) -> TileCost:
-    """The loop's instructions by resource; a pair load or store takes its pipe twice."""
-    moves = vector = shifts = 0
-    for _, name, operands in loop:
-        if name.startswith(("ld", "st", "prfm")):
-            moves += 2 if name in ("ldp", "stp") else 1
-        elif re.search(r"\bv\d+\.", operands):
-            vector += 1
-            shifts += name in ("ushr", "shl", "ushl")
-    return TileCost(moves=moves, vector=vector, shifts=shifts, instructions=len(loop))
+def drift(loops: Sequence[Loop]) -> list[str]:
+    """What the table in rockledge/board/cycles.py says otherwise."""
+    said = {(STREAMED, bits, rows): cycles for (bits, rows), cycles in TILE_CYCLES.items()}
+    said[PRODUCT, 8, 8] = TILE_WEIGHTS * 8 / PREFILL_MACS_PER_CYCLE
+    found = {(loop.work, loop.bits, loop.rows): loop.cycles for loop in loops}
+    return [
+        f"{work} at {bits} bits, {rows} rows: the table says {cycles:.2f} cycles, the kernel {found[key]:.2f}"
+        for key, cycles in said.items()
+        for work, bits, rows in [key]
+        if abs(found[key] / cycles - 1) > TOLERANCE
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints every loop; 1 when a tool is missing or the table has drifted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.kernel_cycles", description="cycles of the A76 loops"
+    )
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    if missing := missing_tools():
+        names = ", ".join(missing)
+        print(f"{names} not found: install Debian's g++-aarch64-linux-gnu and llvm-19", file=sys.stderr)
+        return 1
+    loops = measure()
+    if chosen.json:
+        json.dump([asdict(loop) for loop in loops], sys.stdout)
+        print()
+    else:
+        print("work      bits  rows  instructions  cycles a tile  a weight  MAC/cycle  GB/s, 4 cores")
+        for loop in loops:
+            print(
+                f"{loop.work:<9}{loop.bits:5}{loop.rows or '-':>6}{loop.instructions:14.1f}"
+                f"{loop.cycles:15.2f}{loop.cycles / TILE_WEIGHTS:10.4f}"
+                f"{loop.macs_per_cycle or '-':>11}{loop.code_gb_s or '-':>12}"
+            )
+    drifted = drift(loops)
+    for sentence in drifted:
+        print(sentence, file=sys.stderr)
+    return int(bool(drifted))
 
 
 if __name__ == "__main__":

@@ -1,64 +1,41 @@
-"""Cycles per weight of the decode kernel on a Cortex-A76, derived from the instructions of its loops.
+"""Cycles of the inner loops on a Cortex-A76, simulated: the computing side of the time formula.
 
-One tile is 8 rows x 32 inputs = 16 row-groups of 16 weights (docs/formats.md). With one row of int8
-activations a strip's tiles are multiplied as they are decoded; with two planes they are unpacked first and
-multiplied twice from the cache. The counts below are those of native/neon.cpp as GCC 12 compiles it, taken by
-bench/kernel_cycles.py; a tile takes at least as long as its busiest resource. That is a lower bound (eight
-accumulators hide latency, but caches and branches are not in it); a measured figure replaces it.
+`python -m bench.kernel_cycles` compiles native/neon.cpp with GCC 12 and runs llvm-mca (LLVM 19, its model of
+the Neoverse N1, the A76's server twin) on the loop over tiles of 8 rows x 32 inputs (docs/formats.md). A loop
+never counts for fewer cycles than a quarter of its instructions, because the A76 decodes four a cycle. Caches
+are not in it. A figure measured on a board replaces these (`Board.measured`).
+
+What binds: every weight below 8 bits takes a tbl and a sdot, 32 a tile on two vector pipes, so 16 cycles;
+getting codes out of their bytes adds 4 cycles at 2 bits, 14 at 3 and 8 at 4. At 8 bits the loads bind.
 """
 
-from dataclasses import dataclass
-
-from rockledge.board.boards import Board
+from rockledge.board.facts import Fact
 
 TILE_WEIGHTS = 8 * 32
-
-
-@dataclass(frozen=True)
-class TileCost:
-    """Instructions of one tile by the resource they occupy: loads, stores and prefetches; operations of the
-    vector pipes; those of them that only one pipe takes (shifts); and all that must be decoded."""
-
-    moves: int
-    vector: int
-    shifts: int
-    instructions: int
-
-
-STRIP_LOOPS: dict[int, TileCost] = {
-    2: TileCost(moves=34, vector=60, shifts=12, instructions=114),
-    3: TileCost(moves=47, vector=108, shifts=26, instructions=172),
-    4: TileCost(moves=45, vector=51, shifts=8, instructions=113),
-    8: TileCost(moves=23, vector=16, shifts=0, instructions=43),
+TILE_CYCLES: dict[tuple[int, int], float] = {
+    (2, 1): 21.0,
+    (3, 1): 30.5,
+    (4, 1): 24.25,
+    (8, 1): 11.0,
+    (2, 2): 28.0,
+    (3, 2): 40.0,
+    (4, 2): 32.0,
+    (8, 2): 16.0,
 }
-"""Decode and multiply, by width."""
+"""Cycles of one tile by (bits, rows of int8 activations; two planes are two rows)."""
+PREFILL_MACS_PER_CYCLE = 31.99
+"""Products a cycle when an unpacked strip meets eight rows of activations; the two pipes can do 32."""
 
-UNPACK_LOOPS: dict[int, TileCost] = {
-    2: TileCost(moves=68, vector=44, shifts=12, instructions=134),
-    3: TileCost(moves=84, vector=90, shifts=26, instructions=196),
-    4: TileCost(moves=68, vector=32, shifts=8, instructions=122),
-    8: TileCost(moves=36, vector=0, shifts=0, instructions=41),
-}
-"""Decode into a buffer, by width."""
-
-DOT_LOOP = TileCost(moves=18, vector=16, shifts=0, instructions=39)
-"""Multiply a tile of int8 weights from the buffer."""
+_SOURCE = "llvm-mca 19, neoverse-n1, on native/neon.cpp: bench/kernel_cycles.py"
 
 
-def tile_cycles(cost: TileCost, board: Board) -> float:
-    """Modelled cycles of one tile on one core: the busiest of memory, vector and shift pipes and decoder."""
-    return max(
-        cost.moves / board.value("cpu_load_pipes"),
-        cost.vector / board.value("cpu_vector_pipes"),
-        cost.shifts / board.value("cpu_shift_pipes"),
-        cost.instructions / board.value("cpu_decode_width"),
-    )
+def cycles_fact(bits: int, planes: int) -> str:
+    """The name of the fact: cycles one core spends on one weight of width `bits` (2, 3, 4 or 8) for one token
+    whose activations have `planes` (1 or 2) int8 planes."""
+    return f"cpu_cycles_per_weight_{bits}_bits_{planes}_planes"
 
 
-def cycles_per_weight(bits: int, board: Board, planes: int = 1) -> float:
-    """Modelled cycles one core spends on one weight of width `bits` (2, 3, 4 or 8) for one token whose
-    activations have `planes` (1 or 2) int8 planes."""
-    if planes == 1:
-        return tile_cycles(STRIP_LOOPS[bits], board) / TILE_WEIGHTS
-    cycles = tile_cycles(UNPACK_LOOPS[bits], board) + planes * tile_cycles(DOT_LOOP, board)
-    return cycles / TILE_WEIGHTS
+CYCLE_FACTS: dict[str, Fact] = {
+    cycles_fact(bits, planes): Fact(cycles / TILE_WEIGHTS, "cycles/weight", _SOURCE, "derived")
+    for (bits, planes), cycles in TILE_CYCLES.items()
+} | {"cpu_prefill_macs_per_cycle": Fact(PREFILL_MACS_PER_CYCLE, "MAC/cycle/core", _SOURCE, "derived")}

@@ -3,6 +3,7 @@
 Bandwidths are bytes of weights streamed per second, so GB means 1e9 bytes; memory sizes are plain bytes.
 """
 
+from rockledge.board.cycles import CYCLE_FACTS
 from rockledge.board.facts import Fact
 
 _GIB = float(1 << 30)
@@ -27,8 +28,7 @@ FACTS: dict[str, Fact] = {
     ),
     "cpu_decode_width": Fact(4, "instructions/cycle", _A76, "specified"),
     "cpu_vector_pipes": Fact(2, "128-bit operations/cycle", f"{_A76}: sdot, tbl, logic", "specified"),
-    "cpu_shift_pipes": Fact(1, "128-bit operations/cycle", f"{_A76}: shifts on V1 only", "specified"),
-    "cpu_load_pipes": Fact(2, "128-bit loads/cycle", _A76, "specified"),
+    **CYCLE_FACTS,
     # Memory.
     "dram_theoretical_lpddr4x": Fact(33.8e9, "B/s", "4224 MT/s x 64 bit", "specified"),
     "dram_theoretical_lpddr5": Fact(44.0e9, "B/s", "5500 MT/s x 64 bit", "specified"),

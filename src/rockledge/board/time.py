@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rockledge.board.boards import BOARDS, Board
-from rockledge.board.cycles import cycles_per_weight
+from rockledge.board.cycles import cycles_fact
 
 DEFAULT_BOARD = BOARDS["rk3588-8gb"]
 # Bytes of one 8 x 32 tile by width: codes, and below 8 bits the 8 bytes of table indices (docs/formats.md).
@@ -49,7 +49,7 @@ def stored_bytes(bits: int, rows: int, cols: int) -> int:
 def band_time(bits: int, rows: int, cols: int, *, board: Board = DEFAULT_BOARD, planes: int = 1) -> BandTime:
     """Modelled time of one token through one band on all big cores. `planes`: activation planes (1 or 2)."""
     size = stored_bytes(bits, rows, cols)
-    cycles = rows * cols * cycles_per_weight(bits, board, planes)
+    cycles = rows * cols * board.value(cycles_fact(bits, planes))
     return BandTime(
         stored_bytes=size,
         memory_ms=1e3 * size / board.value("cpu_read_bandwidth"),
