@@ -30,7 +30,8 @@ from bench.accuracy_plot import plot
 from bench.accuracy_rows import Measured, Row, code_digest, measured, remembered
 from bench.accuracy_texts import WINDOW, calibration, evaluation, shared_span
 from bench.goals import OURS, THEIRS, UNIFORM, Goal, goals
-from bench.llama_files import STANDARD, VARIANTS, LlamaFile, content_digest, importance_matrix, make
+from bench.llama_files import STANDARD, VARIANTS, LlamaFile, content_digest, importance_matrix
+from bench.llama_files import make as make_file
 from bench.models import UnavailableError, cache
 from bench.uniform import uniform
 from rockledge.artifact import open_artifact
@@ -154,27 +155,31 @@ def ours(
         return measured(task.model.name, OURS, name, size, task.parameters, report)
 
     code = code_digest()
+    work = task.kept(f"-work-{code[:8]}")
     rows = []
     for budget in bits:
         for suffix in ("", UNIFORM) if budget in uniform_bits else ("",):
             name = f"{budget:g}{suffix}"
             settings = {**task.settings, "engine": OURS, "name": name, "code": code}
-            rows.append(remembered(settings, partial(_quantised, task, budget, name, score)))
+            rows.append(remembered(settings, partial(_quantised, task, budget, name, work, score)))
+    shutil.rmtree(work, ignore_errors=True)
     rows += [score(path, path.name) for path in artifacts]
     return rows
 
 
-def _quantised(task: Task, bits: float, name: str, score: Callable[[Path, str], Measured]) -> Measured:
+def _quantised(
+    task: Task, bits: float, name: str, work: Path, score: Callable[[Path, str], Measured]
+) -> Measured:
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         path = Path(folder) / "artifact"
-        print(f"{OURS} {name}: quantizing", file=sys.stderr)
-        rockledge.quantize(task.directory, path, bits=bits, work=task.kept(f"-work-{code_digest()[:8]}"))
+        make = partial(rockledge.quantize, task.directory, path, work=work, progress=_stages(name))
+        make(bits=bits)
         if name.endswith(UNIFORM):
             columns = {n: task.checkpoint.shape(n)[-1] for n in task.checkpoint.names()}
             recipe = Path(folder) / "uniform.yaml"
             recipe.write_text(uniform(read_recipe(path / "recipe.yaml"), columns).text())
             shutil.rmtree(path)
-            rockledge.quantize(task.directory, path, recipe=recipe)
+            make(recipe=recipe)
         return score(path, name)
 
 
@@ -206,7 +211,7 @@ def _llama(task: Task, file: LlamaFile, folder: Path, base: Path) -> Measured:
     )
     target = folder / "model.gguf"
     print(f"{THEIRS} {file.name}", file=sys.stderr, flush=True)
-    make(file, task.gguf, matrix, target, task.checkpoint.config.hidden, task.threads)
+    make_file(file, task.gguf, matrix, target, task.checkpoint.config.hidden, task.threads)
 
     def score() -> Measured:
         if not base.exists():
@@ -283,6 +288,10 @@ def goal_lines(judged: Sequence[Goal]) -> str:
         numbers = " ".join("-" if n is None else f"{n:.5f}" for n in (goal.value, goal.limit))
         lines.append(f"{words[goal.met]:<11}{goal.model:<22}{goal.goal:<62}{numbers}")
     return "\n".join(lines)
+
+
+def _stages(name: str) -> Callable[[str, int, int], None]:
+    return lambda stage, done, total: _note(f"{OURS} {name}: {stage}")(done, total)
 
 
 def _note(what: str) -> Callable[[int, int], None]:

@@ -34,7 +34,7 @@ def test_same_bytes_same_treatment(bits: list[tuple[int, int]]) -> None:
     mixed = recipe(bits)
     plain = uniform(mixed, COLUMNS)
     budget, used = stream_bytes(mixed.widths, COLUMNS), stream_bytes(plain.widths, COLUMNS)
-    assert 0.97 * budget <= used <= budget
+    assert 0.96 * budget <= used <= budget
     shares = []
     for name, bands in plain.widths.items():
         check_bands(bands, SHAPES[name][0])
@@ -44,15 +44,20 @@ def test_same_bytes_same_treatment(bits: list[tuple[int, int]]) -> None:
     assert plain.planes == mixed.planes
 
 
-def test_a_uniform_recipe_stays_as_it_is() -> None:
-    mixed = recipe([(4, 4)] * 4)
-    assert {band.bits for bands in uniform(mixed, COLUMNS).widths.values() for band in bands} == {4}
+def test_the_bytes_of_one_width_are_used_up() -> None:
+    for bits in (3, 4, 8):
+        mixed = recipe([(bits, bits)] * 4)
+        used = stream_bytes(uniform(mixed, COLUMNS).widths, COLUMNS)
+        assert used == stream_bytes(mixed.widths, COLUMNS)
 
 
 def test_bytes_by_hand() -> None:
-    """64 rows x 96 inputs are 8 strips of 3 tiles: 128 + 8 bytes each at 4 bits, 256 at 8."""
-    assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 4),)}, COLUMNS) == 24 * 136
+    """64 rows x 96 inputs are 8 strips of 3 tiles: 128 + 8 bytes each at 4 bits, 256 at 8; 256 for tables."""
+    assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 4),)}, COLUMNS) == 24 * 136 + 256
     assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 8),)}, COLUMNS) == 24 * 256
-    assert stream_bytes({"layers.0.attn.q": (Band(0, 8, 3), Band(8, 56, 4))}, COLUMNS) == 3 * 104 + 21 * 136
+    assert (
+        stream_bytes({"layers.0.attn.q": (Band(0, 8, 3), Band(8, 56, 4))}, COLUMNS)
+        == 3 * 104 + 21 * 136 + 512
+    )
     with pytest.raises(KeyError):
         stream_bytes({"other": (Band(0, 8, 4),)}, COLUMNS)
