@@ -106,9 +106,9 @@ def run(args: argparse.Namespace, model: TableModel) -> None:
     task = prepare(model, args.windows, args.threads)
     rows = []
     if OURS in args.engine:
-        rows += ours(task, args.bits, () if args.quick else UNIFORM_BUDGETS, args.artifact)
+        rows += ours(task, args.bits, UNIFORM_BUDGETS, args.artifact)
     if THEIRS in args.engine:
-        rows += theirs(task, STANDARD if args.quick else STANDARD + VARIANTS)
+        rows += theirs(task, STANDARD + VARIANTS)
     print(table(rows))
     write(task, [one.row for one in rows], "accuracy-quick" if args.quick else "accuracy")
 
