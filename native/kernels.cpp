@@ -12,10 +12,14 @@ namespace rl {
 extern const Kernels portable_kernels;
 
 #if defined(__x86_64__)
-extern const Kernels avx2_kernels;
+extern const Kernels avx2_kernels, vnni_kernels;
 namespace {
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 }  // namespace
 #elif defined(__aarch64__)
@@ -34,6 +38,7 @@ const Kernels *kernels(int id) {
     case RL_KERNEL_PORTABLE: return &portable_kernels;
 #if defined(__x86_64__)
     case RL_KERNEL_AVX2: return has_avx2() ? &avx2_kernels : nullptr;
+    case RL_KERNEL_VNNI: return has_vnni() ? &vnni_kernels : nullptr;
 #elif defined(__aarch64__)
     case RL_KERNEL_NEON: return has_neon_dot() ? &neon_kernels : nullptr;
 #endif
@@ -42,7 +47,7 @@ const Kernels *kernels(int id) {
 }
 
 int best_kernel() {
-  for (int id : {RL_KERNEL_NEON, RL_KERNEL_AVX2})
+  for (int id : {RL_KERNEL_NEON, RL_KERNEL_VNNI, RL_KERNEL_AVX2})
     if (kernels(id) != nullptr) return id;
   return RL_KERNEL_PORTABLE;
 }
@@ -52,6 +57,7 @@ const char *kernel_name(int id) {
     case RL_KERNEL_PORTABLE: return "portable";
     case RL_KERNEL_AVX2: return "avx2";
     case RL_KERNEL_NEON: return "neon";
+    case RL_KERNEL_VNNI: return "vnni";
     default: return "unknown";
   }
 }

@@ -1,7 +1,7 @@
 // One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
 //
-// The including file has defined, in this namespace: prepare_tables, kStreamed and strip_dots, Unpacked and unpack_strip,
-// kMultiplied and multiply.
+// The including file has defined, in this namespace: prepare_tables, kStreamed and strip_dots, Unpacked and
+// unpack_strip, kMultiplied and multiply.
 // Up to kStreamed rows of x (two planes are two rows) multiply while the codes stream in; more rows unpack a block of
 // strips into the scratch and multiply from there, kMultiplied at a time.
 #pragma once

@@ -2,8 +2,8 @@
 //
 // The core issues two vector operations a cycle and every weight needs a tbl and a sdot, so what is left to save is the
 // work of getting codes out of their bytes. A tbl register has 16 entries and a pair of them 32: below 4 bits the index
-// may carry bits of other rows along, and prepare_tables repeats entries so that they do not matter. bench/kernel_cycles.py
-// finds the inner loops by the names of the functions marked RL_LOOP.
+// may carry bits of other rows along, and prepare_tables repeats entries so that they do not matter.
+// bench/kernel_cycles.py finds the inner loops by the names of the functions marked RL_LOOP.
 #define RL_ISA neon
 #include <arm_neon.h>
 
@@ -67,12 +67,14 @@ RL_INLINE const T *again(const T *p) {
 struct Tables {
   const std::int8_t *first, *upper_pairs, *outer_highs, *inner_lows, *inner_highs;
 };
+template <int Bits>
 RL_INLINE Tables tables_at(const std::int8_t *p) {
+  if (Bits >= 4) return Tables{p, p, p, p, p};
   return Tables{p, again(p + kUpperPairs), again(p + kOuterHighs), again(p + kInnerLows), again(p + kInnerHighs)};
 }
 
-// Where the table of row R and group L stands among tables of `Entries` bytes: the tile's eight index bytes name it in a
-// nibble. One instruction, which the compiler does not find.
+// Where the table of row R and group L stands among tables of `Entries` bytes: the tile's eight index bytes name it in
+// a nibble. One instruction, which the compiler does not find.
 template <int R, int L, int Entries>
 RL_INLINE std::int64_t offset_of(std::uint64_t index) {
   constexpr int kShift = 8 * R + 4 * L - (Entries == 16 ? 4 : 5);
@@ -93,13 +95,17 @@ RL_INLINE int8x16_t look_up_two(const std::int8_t *tables, std::uint64_t index, 
   typedef std::int8_t Two[32];
   const Two &two = *reinterpret_cast<const Two *>(tables + offset_of<R, L, 32>(index));
   int8x16_t weights;  // by hand, because the compiler moves the pair around
-  asm("ldp q30, q31, %1\n\ttbl %0.16b, {v30.16b, v31.16b}, %2.16b" : "=w"(weights) : "Q"(two), "w"(code) : "v30", "v31");
+  asm("ldp q30, q31, %1\n\ttbl %0.16b, {v30.16b, v31.16b}, %2.16b"
+      : "=w"(weights)
+      : "Q"(two), "w"(code)
+      : "v30", "v31");
   return weights;
 }
 
 // use(row, weights) for rows First .. First + 3 of group L of a tile; `twin` is `codes`, again.
 template <int Bits, int L, int First, typename Use>
-RL_INLINE void four_rows(const std::uint8_t *codes, const std::uint8_t *twin, std::uint64_t index, const Tables &tables, Use use) {
+RL_INLINE void four_rows(const std::uint8_t *codes, const std::uint8_t *twin, std::uint64_t index,
+                         const Tables &tables, Use use) {
   codes += L * 16, twin += L * 16;
   const uint8x16_t nibble = vdupq_n_u8(15);
   if constexpr (Bits == 8) {
@@ -118,12 +124,13 @@ RL_INLINE void four_rows(const std::uint8_t *codes, const std::uint8_t *twin, st
     use(First + 2, look_up<First + 2, L>(tables.first, index, high));
     use(First + 3, look_up<First + 3, L>(tables.upper_pairs, index, high));
   } else {
-    // `thirds` holds the third bits of rows 0 to 3 (or 4 to 7) twice: 3210 3210. Put in the place of other rows' bits they
-    // meet all four rows:
+    // `thirds` holds the third bits of rows 0 to 3 (or 4 to 7) twice: 3210 3210. Put in the place of other rows' bits
+    // they meet all four rows:
     //   outer, bits 76.10 kept:  row 3 in bits 7 .. 3 (its third bit at 3), row 0 in bits 4 .. 0 (at 4);
     //   inner, bits ..5432.. kept:  row 2 in bits 7 .. 4 (at 6), row 1 in bits 3 .. 0 (at 1).
     const uint8x16_t eight = vld1q_u8(codes + 2 * kTile);
-    const uint8x16_t thirds = First == 0 ? vsliq_n_u8(vld1q_u8(twin + 2 * kTile), eight, 4) : vsriq_n_u8(eight, eight, 4);
+    const uint8x16_t thirds =
+        First == 0 ? vsliq_n_u8(vld1q_u8(twin + 2 * kTile), eight, 4) : vsriq_n_u8(eight, eight, 4);
     const uint8x16_t outer = vbslq_u8(vdupq_n_u8(0x18), thirds, vld1q_u8(codes + First / 4 * kTile));
     const uint8x16_t inner = vbslq_u8(vdupq_n_u8(0x3c), vld1q_u8(twin + First / 4 * kTile), thirds);
     use(First, look_up_two<First, L>(tables.first, index, vandq_u8(outer, vdupq_n_u8(31))));
@@ -154,7 +161,7 @@ constexpr int kAhead = 1024;  // bytes of codes fetched ahead of their use
 template <int Bits, int Vectors, int First, int Rows>
 RL_LOOP void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
                          const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
-  const Tables at = tables_at(tables);
+  const Tables at = tables_at<Bits>(tables);
   const std::uint8_t *twin = again(codes);
   int32x4_t acc[Vectors][Rows];
   for (auto &row : acc)
@@ -214,7 +221,6 @@ static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const s
 // An unpacked tile: eight times four inputs, [8 rows][4 inputs] each, so that one vector of four rows meets any four
 // inputs of x by an indexed sdot and nothing is left to add up across a register.
 using Unpacked = std::int8_t;
-constexpr int kQuads = kTile / 4;
 
 // Four rows of sixteen inputs as four times [4 rows][4 inputs].
 RL_INLINE void store_quads(const int8x16_t (&w)[4], Unpacked *out) {
@@ -239,7 +245,7 @@ RL_INLINE void unpack_rows(const std::uint8_t *codes, const std::uint8_t *twin, 
 template <int Bits>
 RL_LOOP void unpack_tiles(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables, int tiles,
                           Unpacked *out) {
-  const Tables at = tables_at(tables);
+  const Tables at = tables_at<Bits>(tables);
   const std::uint8_t *twin = again(codes);
   do {
     for (int line = 0; line < tile_bytes(Bits); line += 64) __builtin_prefetch(codes + kAhead + line);

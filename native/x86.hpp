@@ -1,8 +1,8 @@
 // What the x86-64 kernels share: tables by byte shuffle, and the loops that multiply while the codes stream in.
 //
-// The including file has defined, in this namespace: kBias (added to every weight, so that it may count as unsigned: 0 or
-// 128), kSums (sums that registers can hold), Input (32 inputs of x in registers) with input_of, accumulate (acc + products,
-// summed by fours) and excess (acc + what the bias adds to every row).
+// The including file has defined, in this namespace: kBias (added to every weight, so that it may count as unsigned: 0
+// or 128), kSums (sums that registers can hold), Input (32 inputs of x in registers) with input_of, accumulate (acc +
+// products, summed by fours) and excess (acc + what the bias adds to every row).
 #pragma once
 
 #include <immintrin.h>
@@ -80,8 +80,8 @@ constexpr int kAhead = 2048;
 template <int Bits, int Vectors, int First, int Rows>
 RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
                            const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
-  constexpr int kAcc = (Vectors * Rows + kStrip - 1) / kStrip * kStrip;  // whole eights, for reduce8
-  __m256i acc[kAcc], over[Vectors];
+  static_assert(Vectors * Rows % kStrip == 0, "reduce8 takes eight");
+  __m256i acc[Vectors * Rows], over[Vectors];
   for (auto &a : acc) a = _mm256_setzero_si256();
   for (auto &a : over) a = _mm256_setzero_si256();
   for (int t = 0; t < tiles; ++t, x += kTile) {
@@ -105,10 +105,7 @@ RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index,
     const __m256i found = reduce8(acc + i);
     std::int32_t *to = sums + i / Rows * kStrip + First;
     store_half(to, _mm256_castsi256_si128(found));
-    if (Rows == kStrip)
-      store_half(to + 4, _mm256_extracti128_si256(found, 1));
-    else if (i + 4 < Vectors * Rows)
-      store_half(to + kStrip, _mm256_extracti128_si256(found, 1));
+    store_half(Rows == kStrip ? to + 4 : to + kStrip, _mm256_extracti128_si256(found, 1));
   }
 }
 
@@ -123,7 +120,7 @@ RL_INLINE void stream_strip(const std::uint8_t *codes, const std::uint8_t *index
   }
 }
 
-constexpr int kStreamed = kSums / 4;  // rows of x that multiply while the codes stream in: four rows of the strip each
+constexpr int kStreamed = 2;  // rows of x that multiply while the codes stream in; unpacking is faster from three on
 
 template <int Vectors>
 static void strip_dots_of(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
@@ -140,12 +137,10 @@ static void strip_dots_of(int bits, const std::uint8_t *codes, const std::uint8_
 static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
                        const std::int8_t *pairs, const std::int8_t *x, std::int64_t x_stride, int tiles,
                        std::int32_t *sums) {
-  if (vectors == 1) return strip_dots_of<1>(bits, codes, index, pairs, x, x_stride, tiles, sums);
-  if (kStreamed == 2 || vectors == 2) return strip_dots_of<2>(bits, codes, index, pairs, x, x_stride, tiles, sums);
-  if constexpr (kStreamed > 2) {
-    if (vectors == 3) return strip_dots_of<3>(bits, codes, index, pairs, x, x_stride, tiles, sums);
-    strip_dots_of<4>(bits, codes, index, pairs, x, x_stride, tiles, sums);
-  }
+  if (vectors == 1)
+    strip_dots_of<1>(bits, codes, index, pairs, x, x_stride, tiles, sums);
+  else
+    strip_dots_of<2>(bits, codes, index, pairs, x, x_stride, tiles, sums);
 }
 
 // Eight rows of w times one x.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.sampling import Sampling
 
-KERNELS = ("auto", "portable", "avx2", "neon")
+KERNELS = ("auto", "portable", "avx2", "vnni", "neon")
 
 
 def size(text: str) -> int:

@@ -78,7 +78,7 @@ class Engine:
 
         `threads`: None for one per fast core. `ctx`: tokens of context, None for min(the model's, 4096, what
         `memory` allows). `memory`: bytes that weights, arena and cache may take together. `kernel`: "auto",
-        "portable", "avx2" or "neon".
+        "portable", "avx2", "vnni" or "neon".
         Raises ArtifactError, UsageError, BudgetError (naming what fits) and NativeError.
         """
         path = Path(path)
