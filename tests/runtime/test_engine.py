@@ -197,6 +197,8 @@ def test_requests_in_turns_and_in_threads_do_not_disturb_each_other(engine: Engi
         for ids, pieces in zip(found, running, strict=True):
             ids.extend(token for piece in islice(pieces, 1) for token in piece.ids)
     assert found == alone
+    # Read to the end: a generator at rest holds its pages, and the threads below need them.
+    assert [collect(pieces)[1] for pieces in running] == [[], [], []]
     results: dict[int, list[int]] = {}
     threads = [
         threading.Thread(target=lambda i=i: results.update({i: collect(start(prompts[i]))[1]}))
@@ -207,7 +209,6 @@ def test_requests_in_turns_and_in_threads_do_not_disturb_each_other(engine: Engi
     for thread in threads:
         thread.join()
     assert [results[i] for i in range(3)] == alone
-    del running
 
 
 def test_stats_count_the_work(engine: Engine) -> None:
