@@ -23,6 +23,67 @@ bool before(const Candidate &a, const Candidate &b) {
 
 bool is_number(float x) { return x == x && x > -__builtin_inff(); }
 
+constexpr int kBlock = 256;  // logits looked at together
+
+// The largest number of up to kBlock logits, -inf if there is none.
+float largest_of(const float *logits, int count) {
+  using namespace drawing;
+  V8f most[4];
+  for (V8f &m : most) m = splat(-__builtin_inff());
+  int i = 0;
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) most[j] = larger(load<V8f>(logits + i + j * kLanes), most[j]);
+  float found = maximum(larger(larger(most[0], most[1]), larger(most[2], most[3])));
+  for (; i < count; ++i) found = logits[i] > found ? logits[i] : found;
+  return found;
+}
+
+// The first of the largest logits, -1 if none is a number.
+int first_largest(const float *logits, int n) {
+  float most = -__builtin_inff();
+  int block = -1;
+  for (int i = 0; i < n; i += kBlock) {
+    const float found = largest_of(logits + i, std::min(kBlock, n - i));
+    if (!(found > most)) continue;
+    most = found;
+    block = i;
+  }
+  while (block >= 0 && logits[block] != most) ++block;
+  return block;
+}
+
+// What is left of all tokens after temperature, top-k and min-p, in no order that matters; returns how many.
+int weigh(const float *logits, int n, float largest, const rl_sampling &sampling, Candidate *candidates) {
+  using namespace drawing;
+  const int keep = sampling.top_k > 0 ? std::min(sampling.top_k, n) : n;
+  const int full = keep < n / 2 ? 2 * keep + kBlock : n + 1;  // candidates that are worth cutting back to `keep`
+  float least = -__builtin_inff();  // `keep` candidates before this token have logits of at least as much
+  int count = 0;
+  const auto cut = [&] {
+    std::nth_element(candidates, candidates + keep - 1, candidates + count, before);
+    count = keep;
+  };
+  for (int start = 0; start < n; start += kBlock) {
+    const int end = std::min(n, start + kBlock);
+    if (largest_of(logits + start, end - start) < least) continue;
+    for (int i = start; i < end; i += kLanes) {
+      const V8f weights = exponential((load_part(logits + i, end - i) - splat(largest)) / splat(sampling.temperature));
+      for (int j = i; j < std::min(end, i + kLanes); ++j) {
+        if (!is_number(logits[j]) || logits[j] < least) continue;
+        // Equal logits need no difference: that of two infinities is no number.
+        const float weight = logits[j] == largest ? 1.0f : weights[j - i];
+        // The likeliest candidate has weight 1, so min_p is a bound on the weights themselves.
+        if (weight >= sampling.min_p) candidates[count++] = Candidate{weight, j};
+      }
+    }
+    if (count < full) continue;
+    cut();
+    least = logits[candidates[keep - 1].token];
+  }
+  if (count > keep) cut();
+  return count;
+}
+
 // A uniform number in [0, 1) of the pair: two rounds of the splitmix64 mixer.
 double uniform(std::uint64_t seed, std::uint64_t draw) {
   std::uint64_t z = seed;
@@ -60,30 +121,14 @@ int nucleus(Candidate *candidates, int count, double share) {
 }  // namespace
 
 int sample(const float *logits, int n, const rl_sampling &sampling, std::uint64_t draw) {
-  int best = -1;
-  for (int i = 0; i < n; ++i)
-    if (is_number(logits[i]) && (best < 0 || logits[i] > logits[best])) best = i;
+  const int best = first_largest(logits, n);
   if (best < 0) return fail("none of the %d logits is a number; the model's output is broken", n);
   if (!(sampling.temperature > 0.0f)) return best;
 
   Array<Candidate> candidates;
   if (!candidates.allocate(static_cast<std::size_t>(n))) return fail("there is no memory to sample %d tokens", n);
-  int count = 0;
-  const float largest = logits[best];
-  for (int i = 0; i < n; ++i) {
-    if (!is_number(logits[i])) continue;
-    // Equal logits need no division: the difference of two infinities is no number.
-    const float distance = logits[i] == largest ? 0.0f : (logits[i] - largest) / sampling.temperature;
-    candidates[static_cast<std::size_t>(count++)] = Candidate{drawing::exponential(distance), i};
-  }
   Candidate *c = candidates.data();
-  if (sampling.top_k > 0 && sampling.top_k < count) {
-    std::nth_element(c, c + sampling.top_k - 1, c + count, before);
-    count = sampling.top_k;
-  }
-  // The likeliest candidate has weight 1, so min_p is a bound on the weights themselves.
-  if (sampling.min_p > 0.0f)
-    count = static_cast<int>(std::partition(c, c + count, [&](const Candidate &x) { return x.weight >= sampling.min_p; }) - c);
+  int count = weigh(logits, n, logits[best], sampling, c);
   if (sampling.top_p < 1.0f) count = nucleus(c, count, sampling.top_p);
 
   double left = uniform(sampling.seed, draw) * total_of(c, c + count);
