@@ -28,7 +28,7 @@ def test_greedy_takes_the_first_largest(values: list[float]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 2000), st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 1.0]))
 def test_greedy_takes_the_first_largest_of_many(n: int, seed: int, missing: float) -> None:
-    """Few distinct values, so that the largest comes often; some or all but one of the logits are no numbers."""
+    """Few distinct values, so that the largest comes often; some logits, or all but one, are no numbers."""
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, 5, n).astype(np.float32)
     numbers = rng.random(n) >= missing
@@ -40,7 +40,7 @@ def test_greedy_takes_the_first_largest_of_many(n: int, seed: int, missing: floa
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1, 3, 40, 300]), st.sampled_from([700, 5000]))
 def test_top_k_of_many_keeps_the_k_largest(seed: int, k: int, n: int) -> None:
-    """A wide distribution in rising, falling or random order, so that candidates come late or early; ties too."""
+    """Rising, falling or in random order, so that the largest come late or early; with ties."""
     logits = (np.random.default_rng(seed).normal(0, 8, n) * 4).round().astype(np.float32) / 4
     logits = [logits, np.sort(logits), -np.sort(-logits)][seed % 3]
     allowed = set(np.argsort(-logits, kind="stable")[:k].tolist())
