@@ -1,10 +1,18 @@
-"""Channel order: always a permutation, sorted bands, loud bands spread over the Hadamard blocks."""
+"""Channel order: always a permutation, sorted bands, loud bands spread over the Hadamard blocks, and the
+block still computes the same."""
+
+from pathlib import Path
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.quantize.order import channel_order
+from rockledge.model.checkpoint import open_checkpoint
+from rockledge.quantize.order import arranged, channel_order, store_order, stored_order
+from rockledge.quantize.reference import block_forward
+from rockledge.quantize.rotate import rotated
+from rockledge.quantize.transform import hadamard
+from rockledge.synth import synth_checkpoint
 
 
 def bands(total: int, rows: int) -> list[tuple[int, int]]:
@@ -29,3 +37,23 @@ def test_bands_hold_neighbours_in_cost_and_blocks_share_the_dear_ones() -> None:
 def test_without_whole_bands_in_a_block_it_is_plainly_sorted() -> None:
     costs = torch.tensor([1.0, 3.0, 2.0, 3.0])
     assert channel_order(costs, [(0, 4)], 2).tolist() == [1, 3, 2, 0]
+
+
+def test_an_arranged_block_computes_what_it_did(tmp_path: Path) -> None:
+    model = rotated(open_checkpoint(synth_checkpoint("toy", tmp_path)))
+    config, block = model.config, model.ffn_block
+    weights = model.block_weights(0, online=False)
+    x = torch.randn(2, 9, config.hidden, generator=torch.Generator().manual_seed(3))
+    order = torch.randperm(config.ffn, generator=torch.Generator().manual_seed(4))
+
+    def tap(place: str, inner: torch.Tensor) -> torch.Tensor:
+        return hadamard(inner, block) if place == "ffn.down" else inner
+
+    found = block_forward(arranged(weights, order, block), x, config, tap)
+    torch.testing.assert_close(found, block_forward(weights, x, config), rtol=1e-5, atol=1e-6)
+
+
+def test_a_stored_order_comes_back(tmp_path: Path) -> None:
+    order = torch.randperm(50)
+    store_order(tmp_path, 3, order)
+    assert torch.equal(stored_order(tmp_path, 3), order)

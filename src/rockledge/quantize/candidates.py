@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from rockledge.formats.table import Float32, Int8, UInt8
+from rockledge.formats.table import Float32, Int8, UInt8, decode
 from rockledge.quantize.clip import refit_scale, search_scale
 from rockledge.quantize.codebook import learn_tables, start_scale, start_tables
 from rockledge.quantize.gptq import Rounded, feedback_factor, round_to_integers, round_to_tables
@@ -51,6 +52,17 @@ class Candidate:
     tables: Int8 | None
     scale: Float32
     prices: Float32
+
+
+def dequantized_rows(candidate: Candidate, rows: slice) -> Float32:
+    """Some rows of a candidate as real weights, fp32 [rows, K]."""
+    codes = candidate.codes[rows]
+    if candidate.index is None or candidate.tables is None:
+        w8 = codes.view(np.int8)
+    else:
+        w8 = decode(candidate.index[rows], codes, candidate.tables)
+    values: Float32 = w8.astype(np.float32) * candidate.scale[rows, None]
+    return values
 
 
 class Rounding:

@@ -21,7 +21,7 @@ from rockledge.quantize.calibrate import (
 from rockledge.quantize.candidates import WIDTHS, Candidate, Rounding, Term
 from rockledge.quantize.cut import cut
 from rockledge.quantize.gptq import feedback_factor
-from rockledge.quantize.order import channel_order
+from rockledge.quantize.order import arranged, channel_order, store_order
 from rockledge.quantize.price import activation_price, band_prices, row_errors
 from rockledge.quantize.rotate import RotatedModel
 from rockledge.quantize.store import BandPrices, Prices, WorkDirectory
@@ -98,7 +98,7 @@ class _Pricing:
         return Prices(tuple(self._bands), self._activations)
 
     def block(self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics) -> None:
-        weights, statistics = self._ordered(weights, statistics)
+        weights, statistics = self._ordered(layer, weights, statistics)
         factors = {place: feedback_factor(seen.moments) for place, seen in statistics.inputs.items()}
         for role, linear in self._linears.items():
             if "{i}" not in linear.hf:
@@ -131,7 +131,7 @@ class _Pricing:
         )
 
     def _ordered(
-        self, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics
+        self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics
     ) -> tuple[dict[str, torch.Tensor], BlockStatistics]:
         """Feed-forward channels in the order of their cost, and down's input as the runtime transforms it."""
         block = self._model.ffn_block
@@ -143,15 +143,13 @@ class _Pricing:
         order = channel_order(
             torch.as_tensor(costs), cut(self._linears["ffn.gate"], self._model.config), block
         )
-        ordered = dict(weights)
+        store_order(self._work.path, layer, order)
         for role in ("ffn.gate", "ffn.up"):
-            ordered[role] = weights[role][order].contiguous()
             sensitivity[role] = sensitivity[role][order].contiguous()
-        ordered["ffn.down"] = hadamard(weights["ffn.down"][:, order].contiguous(), block)
         moments = seen["ffn.down"].moments[order][:, order].contiguous()
         turned = hadamard(hadamard(moments, block).T.contiguous(), block)
         seen["ffn.down"] = InputStatistics(turned, seen["ffn.down"].squared_step)
-        return ordered, BlockStatistics(seen, sensitivity)
+        return arranged(weights, order, block), BlockStatistics(seen, sensitivity)
 
     def _round(
         self,

@@ -6,9 +6,14 @@ happens before down's Hadamard transform. Bands of the sorted channels are then 
 in turn, because a block that held all the loud channels would set every token's rounding step alone.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+
+from rockledge.quantize.transform import hadamard
 
 
 def channel_order(costs: torch.Tensor, bands: Sequence[tuple[int, int]], block: int) -> torch.Tensor:
@@ -26,3 +31,30 @@ def channel_order(costs: torch.Tensor, bands: Sequence[tuple[int, int]], block: 
     ranked = dearest.view(-1, rows)  # [bands, rows]
     dealt = ranked.view(block // rows, blocks, rows).transpose(0, 1)
     return dealt.reshape(-1)
+
+
+def arranged(weights: Mapping[str, torch.Tensor], order: torch.Tensor, block: int) -> dict[str, torch.Tensor]:
+    """A block's weights by role with the feed-forward channels in `order`, and down's columns as its online
+    Hadamard over `block` wants them. With that Hadamard before down the block computes what it did."""
+    ordered = dict(weights)
+    for role in ("ffn.gate", "ffn.up"):
+        ordered[role] = weights[role][order].contiguous()
+    ordered["ffn.down"] = hadamard(weights["ffn.down"][:, order].contiguous(), block)
+    return ordered
+
+
+def store_order(folder: Path, layer: int, order: torch.Tensor) -> None:
+    """Keeps a layer's order beside its candidates, whose rows lie in it."""
+    partial = folder / f".layers.{layer}.order.partial"
+    with partial.open("wb") as file:
+        np.save(file, order.cpu().numpy())
+    os.replace(partial, _file(folder, layer))
+
+
+def stored_order(folder: Path, layer: int) -> torch.Tensor:
+    """The order that `store_order` kept, int64 [ffn]."""
+    return torch.from_numpy(np.load(_file(folder, layer)))
+
+
+def _file(folder: Path, layer: int) -> Path:
+    return folder / f"layers.{layer}.order.npy"
