@@ -49,7 +49,15 @@ def test_missing_tools_are_named(tmp_path: Path) -> None:
     assert "aarch64-linux-gnu-g++" in done.stderr
 
 
-@pytest.mark.skipif(bool(kernel_cycles.missing_tools()), reason="needs llvm-mca-19 and a cross compiler")
+def compiler_of_the_facts() -> bool:
+    """Other versions give out registers differently, and the loops take a few cycles more or less."""
+    if kernel_cycles.missing_tools():
+        return False
+    version = subprocess.run([kernel_cycles.COMPILER, "-dumpversion"], capture_output=True, text=True)
+    return version.stdout.startswith("12")
+
+
+@pytest.mark.skipif(not compiler_of_the_facts(), reason="needs llvm-mca-19 and GCC 12 for aarch64")
 def test_the_facts_are_those_of_the_kernel() -> None:
     """Also the goals: four cores consume 40 GB/s of 4 and 8-bit codes, prefill 85 % of the pipes."""
     loops = kernel_cycles.measure()
