@@ -198,3 +198,30 @@ def test_the_package_is_the_public_function(tmp_path: Path) -> None:
     source = synth_checkpoint("toy", tmp_path / "model")
     report = rockledge.quantize(source, tmp_path / "out", bits=5.0, tokens=TOKENS)
     assert report.numbers["bits_per_weight"] <= 5.0
+
+
+def rounded_widths(work: Path) -> set[str]:
+    with np.load(work / "embed.npz") as arrays:
+        return {name.split(".")[0] for name in arrays.files if name.endswith(".codes")}
+
+
+def test_two_bits_are_made_where_the_budget_is_low_only(tmp_path: Path) -> None:
+    made(tmp_path, name="usual", bits=6.0, work=tmp_path / "usual.work")
+    assert rounded_widths(tmp_path / "usual.work") == {"3", "4", "8"}
+    report = open_artifact(tmp_path / "usual").report
+    assert report is not None
+    least = next(row["nearest"] for row in report["budgets"] if row["nearest"] is not None)
+    low = open_artifact(made(tmp_path, name="low", bits=least - 0.2, work=tmp_path / "low.work"))
+    assert rounded_widths(tmp_path / "low.work") == {"2", "3", "4", "8"}
+    low.verify()
+    assert low.bits_per_weight <= least - 0.2
+    assert 2 in {band.bits for spec in low.linears.values() for band in spec.bands}
+
+
+def test_a_recipe_may_ask_for_two_bits(tmp_path: Path) -> None:
+    text = (made(tmp_path, bits=6.0) / "recipe.yaml").read_text()
+    lines = [line.split(": ")[0] + ": 96x2" if "attn.q:" in line else line for line in text.splitlines()]
+    narrow = tmp_path / "narrow.yaml"
+    narrow.write_text("\n".join(lines))
+    artifact = open_artifact(made(tmp_path, name="narrow", recipe=narrow))
+    assert [band.bits for band in artifact.linears["layers.0.attn.q"].bands] == [2]

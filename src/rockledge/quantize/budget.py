@@ -5,6 +5,7 @@ milliseconds.
 padding) is taken off the budget first.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -18,14 +19,16 @@ from rockledge.formats.bands import Band as StoredBand
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, stored_tensors
 from rockledge.quantize.allocate import Allocation, Band, Budget, Option, allocate
+from rockledge.quantize.candidates import NARROW_WIDTHS, WIDTHS
 from rockledge.quantize.rotate import RotatedModel
 from rockledge.quantize.store import Prices
 
 Widths = dict[str, tuple[StoredBand, ...]]
 """The bands of every linear, as they are stored."""
 
-# Each linear may need the tables of this many widths below 8 (store.Prices offers 3 and 4).
-_TABLE_WIDTHS = 2
+# Budgets up to this many times what three bits everywhere take are offered two bits too. Above, two bits are
+# not chosen.
+_NARROW_SHARE = 1.1
 # Nats a token that rounding one input to int8 may cost before it gets sixteen bits.
 _PLANE_PRICE = 2e-3
 
@@ -42,6 +45,16 @@ class Limits:
 def parameters(config: ModelConfig) -> int:
     """Numbers in the checkpoint, a tied matrix once."""
     return sum(prod(tensor.shape) for tensor in stored_tensors(config))
+
+
+def menu(model: RotatedModel, tensor_bytes: int, used: Collection[int] = ()) -> tuple[int, ...]:
+    """The widths to round every linear at, for a budget of `tensor_bytes` or for the widths `used` by a
+    recipe. A width costs its rounding in every linear, so two bits come only where they are needed."""
+    least = min(WIDTHS)
+    shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
+    widths: Widths = {name: (StoredBand(0, shape[0], least),) for name, shape in shapes.items()}
+    needed = min(used) < least if used else tensor_bytes < _NARROW_SHARE * _size(model, widths)
+    return NARROW_WIDTHS if needed else WIDTHS
 
 
 def bands_of(prices: Prices, board: Board, config: ModelConfig) -> list[Band]:
@@ -77,7 +90,8 @@ def fit_widths(prices: Prices, model: RotatedModel, limits: Limits) -> Widths:
         )
     # Every linear is first charged for the tables of all widths; what its choice does not need is then given
     # back, once.
-    room = limits.bytes - _fixed_bytes(model)
+    small = {bits for band in prices.bands for bits in band.prices if bits < 8}
+    room = limits.bytes - _fixed_bytes(model, len(small))
     for _ in range(2):
         budget = Budget(max(room, narrowest.bytes), limits.milliseconds)
         found = _merged(bands, allocate(bands, budget))
@@ -180,11 +194,12 @@ def _role(name: str) -> str:
     return name.split(".", 2)[2] if name.startswith("layers.") else name
 
 
-def _fixed_bytes(model: RotatedModel) -> int:
-    """Bytes that no choice of widths changes, counting every linear's tables at both small widths."""
+def _fixed_bytes(model: RotatedModel, small: int) -> int:
+    """Bytes that no choice of widths changes, counting every linear's tables at all `small` widths below
+    8."""
     shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
     widths: Widths = {name: (StoredBand(0, shape[0], 8),) for name, shape in shapes.items()}
     plan = plan_artifact(model, widths, {}, {}, None)
     streams = sum(stream_bytes(widths[name], shape[1])[0] for name, shape in shapes.items())
-    tables = len(shapes) * aligned(_TABLE_WIDTHS * TABLES * 16)
+    tables = len(shapes) * aligned(small * TABLES * 16)
     return packed_size(plan) - streams + tables

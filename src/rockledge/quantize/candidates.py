@@ -17,7 +17,9 @@ from rockledge.quantize.codebook import learn_tables, start_scale, start_tables
 from rockledge.quantize.gptq import Rounded, feedback_factor, round_to_integers, round_to_tables
 from rockledge.quantize.price import row_errors
 
+# Every model is rounded to the first; where the budget is low, to two bits as well.
 WIDTHS = (3, 4, 8)
+NARROW_WIDTHS = (2, *WIDTHS)
 # Rows rounded together: bounds the memory an embedding takes. Rows the tables are learned from, evenly
 # spread.
 _CHUNK = 8192

@@ -5,6 +5,7 @@ two.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,16 +13,14 @@ import torch
 
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
-from rockledge.quantize.candidates import WIDTHS
 
 _PROBE = 768  # rows and columns of the product whose speed is measured
 _PROBE_SECONDS = 0.2
-# Reading, rotating and rounding at three widths, and packing: seconds a weight, the part that no product
+# Reading, rotating and rounding at all widths, and packing: seconds a weight, the part that no product
 # explains.
 _SECONDS_PER_WEIGHT = 4e-7
-# Bytes a weight in the work directory: a code at every width, an index nibble as a byte for every 16
-# weights twice.
-_CANDIDATE_BYTES = len(WIDTHS) + 0.25
+# Bytes a weight of an index: a nibble as a byte for every 16 weights, in three widths at most.
+_INDEX_BYTES = 0.25
 _PROGRAM_BYTES = 450e6  # the interpreter with PyTorch loaded
 _LOGIT_TOKENS = 512
 
@@ -38,9 +37,16 @@ class Estimate:
 
 
 def estimate_run(
-    config: ModelConfig, tensor_bytes: int, *, tokens: int, gradient_tokens: int, device: str = "cpu"
+    config: ModelConfig,
+    tensor_bytes: int,
+    *,
+    tokens: int,
+    gradient_tokens: int,
+    widths: Sequence[int],
+    device: str = "cpu",
 ) -> Estimate:
-    """The cost of compressing a model to `tensor_bytes` with that many calibration tokens."""
+    """The cost of compressing a model to `tensor_bytes` with that many calibration tokens, every linear
+    rounded at `widths`."""
     matrices = [t.shape for t in stored_tensors(config) if len(t.shape) == 2]
     weights = sum(map(prod, matrices))
     ends = config.vocab * config.hidden
@@ -50,7 +56,7 @@ def estimate_run(
         2 * blocks * (2 * tokens + gradient_tokens)  # forward, forward again, and back
         + 2 * tokens * config.layers * sum(k * k for k in inputs)  # second moments
         + 4 * ends * gradient_tokens  # logits and their gradient
-        + sum(rows * cols * cols for rows, cols in matrices) * 4 * len(WIDTHS)  # feedback and prices
+        + sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)  # feedback and prices
     )
     widest = config.layers and max(inputs)
     memory = (
@@ -60,7 +66,8 @@ def estimate_run(
         + 4 * 4 * _LOGIT_TOKENS * config.vocab
         + 4 * (config.layers + 1) * tokens * config.hidden  # the blocks' inputs, a mapped file
     )
-    disk = 4 * (config.layers + 1) * tokens * config.hidden + _CANDIDATE_BYTES * weights + tensor_bytes
+    candidates = (len(widths) + _INDEX_BYTES) * weights
+    disk = 4 * (config.layers + 1) * tokens * config.hidden + candidates + tensor_bytes
     return Estimate(
         seconds=products / _speed(device) + weights * _SECONDS_PER_WEIGHT,
         peak_memory_bytes=int(memory),

@@ -4,7 +4,7 @@ Statistics of a block are used at once and forgotten, so that memory and disk ho
 however many blocks there are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,15 +47,16 @@ def measure(
     work: WorkDirectory,
     seed: int,
     progress: Progress,
+    widths: Sequence[int] = WIDTHS,
 ) -> Prices:
-    """Fills `work` with candidates of every linear and returns the prices, which are stored too.
+    """Fills `work` with candidates of every linear at `widths` and returns the prices, which are stored too.
 
     `tokens` int64 [S, T], `inputs` as `record_inputs` left them for these; the first `gradient_sequences`
     sequences also give gradients.
     """
     sequences = min(gradient_sequences, len(tokens))
     gradients = np.empty((sequences, *inputs.shape[2:]), np.float32)
-    pricing = _Pricing(model, work)
+    pricing = _Pricing(model, work, widths)
     head = head_statistics(model, inputs[-1], gradients, seed)
     layers = model.config.layers
     for done, layer in enumerate(reversed(range(layers)), start=1):
@@ -87,9 +88,10 @@ def _embedding_terms(
 class _Pricing:
     """Rounds linears as their statistics come in and collects the prices of their bands."""
 
-    def __init__(self, model: RotatedModel, work: WorkDirectory) -> None:
+    def __init__(self, model: RotatedModel, work: WorkDirectory, widths: Sequence[int]) -> None:
         self._model = model
         self._work = work
+        self._widths = widths
         self._linears = {linear.role: linear for linear in FAMILIES[model.config.family].linears}
         self._bands: list[BandPrices] = []
         self._activations: dict[str, float] = {}
@@ -161,7 +163,7 @@ class _Pricing:
         bias: torch.Tensor | None = None,
     ) -> None:
         rounding = Rounding(weights, terms, factor)
-        candidates: list[Candidate] = [rounding.at(bits) for bits in WIDTHS]
+        candidates: list[Candidate] = [rounding.at(bits) for bits in self._widths]
         self._work.put_candidates(name, candidates, None if bias is None else bias.cpu().numpy())
         spans = cut(linear, self._model.config)
         by_width = {c.bits: band_prices(torch.from_numpy(c.prices), spans) for c in candidates}

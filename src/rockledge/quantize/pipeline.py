@@ -20,6 +20,7 @@ from rockledge.quantize.budget import (
     Widths,
     fit_widths,
     least_bits,
+    menu,
     parameters,
     plan_artifact,
     planes_of,
@@ -69,6 +70,7 @@ def estimate(
         min(asked.tensor_bytes, most),
         tokens=asked.tokens,
         gradient_tokens=asked.gradient_sequences * asked.length,
+        widths=_menu(rotated(checkpoint, asked.seed), asked),
         device=device,
     )
 
@@ -166,10 +168,22 @@ def _measured(
     count = len(text.sequences)
     outputs = np.array(inputs[-1, count:])
     prices = measure(
-        model, text.sequences, inputs[:, :count], asked.gradient_sequences, work, asked.seed, say
+        model,
+        text.sequences,
+        inputs[:, :count],
+        asked.gradient_sequences,
+        work,
+        asked.seed,
+        say,
+        _menu(model, asked),
     )
     work.drop_scratch("inputs")
     return prices, outputs
+
+
+def _menu(model: RotatedModel, asked: Request) -> tuple[int, ...]:
+    fixed = () if asked.recipe is None else asked.recipe.widths.values()
+    return menu(model, asked.tensor_bytes, {band.bits for bands in fixed for band in bands})
 
 
 def _chosen(prices: Prices, model: RotatedModel, asked: Request) -> tuple[Widths, dict[str, int]]:

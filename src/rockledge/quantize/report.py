@@ -127,11 +127,13 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig) -> str:
         "",
         "## Bits by part",
         "",
-        "| part | weights | bits a weight | 3 bits | 4 bits | 8 bits |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| part | weights | bits a weight | 2 bits | 3 bits | 4 bits | 8 bits |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for part in numbers["parts"]:
-        shares = " | ".join(f"{100 * part['share_by_width'].get(bits, 0):.0f} %" for bits in ("3", "4", "8"))
+        shares = " | ".join(
+            f"{100 * part['share_by_width'].get(bits, 0):.0f} %" for bits in ("2", "3", "4", "8")
+        )
         width = f"{part['weights'] / 1e6:.1f} M | {part['bits_per_weight']:.2f}"
         lines.append(f"| {part['part']} | {width} | {shares} |")
     lines += ["", "Attention heads at 8 bits:", ""]
