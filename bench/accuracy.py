@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description="accuracy side by side")
     parser.add_argument("--model", choices=sorted(MODELS), nargs="*", default=["smollm2-135m"])
     parser.add_argument("--bits", type=float, nargs="*", default=list(BUDGETS), help="our budgets")
-    parser.add_argument("--engine", choices=(OURS, THEIRS), nargs="*", default=[OURS, THEIRS])
+    parser.add_argument("--engine", choices=(OURS, THEIRS), nargs="*", default=[THEIRS, OURS])
     parser.add_argument("--artifact", type=Path, action="append", default=[], help="ready artifacts to add")
     parser.add_argument("--windows", type=int, default=WINDOWS, help=f"windows of {WINDOW} tokens")
     parser.add_argument(
@@ -104,13 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, model: TableModel) -> None:
     """One model's part of the table; what other models have in the results file stays there."""
     task = prepare(model, args.windows, args.threads)
-    rows = []
-    if OURS in args.engine:
-        rows += ours(task, args.bits, UNIFORM_BUDGETS, args.artifact)
-    if THEIRS in args.engine:
-        rows += theirs(task, STANDARD + VARIANTS)
+    target = RESULTS / ("accuracy-quick.json" if args.quick else "accuracy.json")
+    measurements = {
+        THEIRS: lambda: theirs(task, STANDARD + VARIANTS),
+        OURS: lambda: ours(task, args.bits, UNIFORM_BUDGETS, args.artifact),
+    }
+    rows: list[Measured] = []
+    judged: list[Goal] = []
+    for engine in args.engine:
+        for one in measurements[engine]():
+            rows.append(one)
+            judged = write(task, [done.row for done in rows], target)
     print(table(rows))
-    write(task, [one.row for one in rows], "accuracy-quick" if args.quick else "accuracy")
+    print(goal_lines(judged))
+    print(f"written to {target} and {target.with_suffix('.png').name}", file=sys.stderr)
 
 
 def prepare(model: TableModel, windows: int, threads: int) -> Task:
@@ -131,7 +138,7 @@ def prepare(model: TableModel, windows: int, threads: int) -> Task:
 
 def ours(
     task: Task, bits: Sequence[float], uniform_bits: Sequence[float], artifacts: Sequence[Path]
-) -> list[Measured]:
+) -> Iterator[Measured]:
     """Our rows: every budget with the default recipe, uniform ones for comparison, then ready artifacts."""
     reference: list[ReferenceLogits] = []
 
@@ -156,15 +163,14 @@ def ours(
 
     code = code_digest()
     work = task.kept(f"-work-{code[:8]}")
-    rows = []
     for budget in bits:
         for suffix in ("", UNIFORM) if budget in uniform_bits else ("",):
             name = f"{budget:g}{suffix}"
             settings = {**task.settings, "engine": OURS, "name": name, "code": code}
-            rows.append(remembered(settings, partial(_quantised, task, budget, name, work, score)))
+            yield remembered(settings, partial(_quantised, task, budget, name, work, score))
     shutil.rmtree(work, ignore_errors=True)
-    rows += [score(path, path.name) for path in artifacts]
-    return rows
+    for path in artifacts:
+        yield score(path, path.name)
 
 
 def _quantised(
@@ -183,11 +189,10 @@ def _quantised(
         return score(path, name)
 
 
-def theirs(task: Task, files: Sequence[LlamaFile]) -> list[Measured]:
+def theirs(task: Task, files: Sequence[LlamaFile]) -> Iterator[Measured]:
     """llama.cpp's rows, by its own tools; files of equal content are measured once."""
     llama_cpp.tool("llama-perplexity")
     base = task.kept("-base.bin")
-    rows = []
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         for file in files:
             settings = {
@@ -196,9 +201,8 @@ def theirs(task: Task, files: Sequence[LlamaFile]) -> list[Measured]:
                 "file": asdict(file),
                 "imatrix": task.calibration.name,
             }
-            rows.append(remembered(settings, partial(_llama, task, file, Path(folder), base)))
+            yield remembered(settings, partial(_llama, task, file, Path(folder), base))
     base.unlink(missing_ok=True)
-    return rows
 
 
 def _llama(task: Task, file: LlamaFile, folder: Path, base: Path) -> Measured:
@@ -231,10 +235,9 @@ def _llama(task: Task, file: LlamaFile, folder: Path, base: Path) -> Measured:
     return Measured(named, found.kl_mean_se_nats, found.reference_perplexity)
 
 
-def write(task: Task, rows: Sequence[Row], name: str) -> None:
+def write(task: Task, rows: Sequence[Row], target: Path) -> list[Goal]:
     """Merges the rows into the results, judges and plots everything that is there."""
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
     body: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"rows": [], "models": {}}
     new = {(row.model, row.engine, row.name) for row in rows}
     found = [Row(**row) for row in body["rows"]]
@@ -243,7 +246,6 @@ def write(task: Task, rows: Sequence[Row], name: str) -> None:
         key=lambda row: (list(MODELS).index(row.model), row.engine != OURS, row.bits_per_weight, row.name)
     )
     judged = goals(found)
-    print(goal_lines(judged))
     scored = len(task.windows) * (WINDOW - 1 - WINDOW // 2)
     about = {
         "about": task.model.about,
@@ -263,7 +265,7 @@ def write(task: Task, rows: Sequence[Row], name: str) -> None:
     }
     target.write_text(json.dumps(content, indent=1) + "\n")
     plot(found, target.with_suffix(".png"))
-    print(f"written to {target} and {target.with_suffix('.png').name}", file=sys.stderr)
+    return judged
 
 
 def table(rows: Sequence[Measured]) -> str:
