@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rockledge.errors import CheckpointError
 from rockledge.formats import table
 from rockledge.quantize.codebook import start_scale, start_tables
 from rockledge.quantize.gptq import feedback_factor, round_to_integers, round_to_tables
@@ -77,3 +78,28 @@ def test_integers_stay_in_range_and_follow_feedback() -> None:
     clipped = round_to_integers(w, scale / 4, torch.eye(48)).w8
     assert float(clipped.max()) == 127
     assert float(clipped.min()) == -127
+
+
+def test_damping_rises_until_the_factor_exists() -> None:
+    h = correlated_moments(32)
+    low = float(torch.linalg.eigvalsh(h.double())[0])
+    mean = float(h.diagonal().mean())
+    # The smallest eigenvalue at -0.05 means: 0.01 is too little, 0.1 is enough.
+    h = h - (low + 0.05 * mean) * torch.eye(32)
+    mean = float(h.diagonal().mean())
+    raised: list[float] = []
+    factor = feedback_factor(h, raised=raised.append)
+    assert raised == [pytest.approx(0.1)]
+    damped = h.double() + 0.1 * mean * torch.eye(32)
+    torch.testing.assert_close(
+        factor.double().T @ factor.double() @ damped, torch.eye(32).double(), atol=1e-3, rtol=0
+    )
+    feedback_factor(correlated_moments(32), raised=raised.append)
+    assert len(raised) == 1
+
+
+def test_moments_that_are_not_finite_are_refused() -> None:
+    h = correlated_moments(16)
+    h[3, 3] = torch.nan
+    with pytest.raises(CheckpointError, match="NaN"):
+        feedback_factor(h)

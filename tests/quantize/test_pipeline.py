@@ -150,7 +150,7 @@ def test_an_interruption_leaves_nothing(stage: str, tmp_path: Path) -> None:
 def test_a_named_work_directory_is_kept(tmp_path: Path) -> None:
     made(tmp_path, bits=5.0, work=tmp_path / "work")
     assert (tmp_path / "work" / "prices.json").is_file()
-    assert not list((tmp_path / "work").glob("*.scratch"))
+    assert not list((tmp_path / "work").glob("*.state"))
 
 
 def test_a_full_disk_is_told_before_anything_is_mapped(

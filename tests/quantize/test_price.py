@@ -11,11 +11,19 @@ import torch.nn.functional as F
 from tests.model.checkpoints import random_model, save
 
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.quantize.calibrate import BlockStatistics, block_statistics, head_statistics, record_inputs
+from rockledge.quantize.calibrate import (
+    BlockStatistics,
+    block_statistics,
+    boundary,
+    head_statistics,
+    record_inputs,
+)
 from rockledge.quantize.fakequant import rounded_inputs
 from rockledge.quantize.price import activation_price, band_prices, row_errors
 from rockledge.quantize.reference import block_forward
 from rockledge.quantize.rotate import RotatedModel, rotated
+from rockledge.quantize.slices import Slices
+from rockledge.quantize.store import WorkDirectory
 
 LAYER = 0
 PLACES = {
@@ -59,12 +67,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("price")
     model = rotated(open_checkpoint(save(random_model("llama3"), folder)))
     tokens = np.random.default_rng(0).integers(0, 80, (48, 48))
-    inputs = np.empty((model.config.layers + 1, *tokens.shape, model.config.hidden), np.float32)
-    record_inputs(model, tokens, inputs, lambda done, total: None)
-    gradients = np.empty(inputs.shape[1:], np.float32)
-    head = head_statistics(model, inputs[-1], gradients, seed=0)
+    work, slices = WorkDirectory(folder / "work"), Slices()
+    record_inputs(model, tokens, work, slices, lambda done, total: None)
+    shape = (*tokens.shape, model.config.hidden)
+    inputs = [work.array(boundary(layer), shape) for layer in range(model.config.layers + 1)]
+    gradients = np.empty(shape, np.float32)
+    head = head_statistics(model, inputs[-1], gradients, 0, slices)
     for layer in reversed(range(model.config.layers)):
-        block = block_statistics(model, model.block_weights(layer, online=False), inputs[layer], gradients)
+        weights = model.block_weights(layer, online=False)
+        block, gradients = block_statistics(model, weights, inputs[layer], gradients, slices)
     with torch.no_grad():
         logits = model.head_input(torch.from_numpy(inputs[-1])) @ model.head().T
     expected = F.log_softmax(logits.double(), dim=-1)

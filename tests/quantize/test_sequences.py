@@ -88,3 +88,35 @@ def test_mistakes_are_named(content: bytes, named: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UsageError, match=named):
         read_calibration(path, None)
+
+
+def test_too_short_a_text_says_how_much_is_needed_and_goes_on_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("".join(f"{i:07d} " for i in range(80)))  # 640 bytes: ten sequences
+    with pytest.raises(UsageError, match=r"makes 640 tokens, but 1280 are needed \(1024 .*256 .*--force"):
+        calibration_for(FILES, path, tokens=1024, length=64, seed=0)
+    found = calibration_for(FILES, path, tokens=1024, length=64, seed=0, force=True)
+    assert found.held_out.shape == (4, 64)
+    assert found.sequences.shape == (6, 64)
+    assert "1280 are needed" in found.notes[0]
+    path.write_text("".join(f"{i:07d} " for i in range(160)))
+    assert calibration_for(FILES, path, tokens=1024, length=64, seed=0).notes == ()
+
+
+def test_long_documents_give_more_where_others_are_short() -> None:
+    documents = ["a" * 40, "b" * 40, "c" * 3000]
+    found = calibration_sequences(documents, TOKENIZER, bos=None, tokens=960, length=32, seed=0)
+    assert found.shape == (30, 32)
+
+
+def test_sequences_of_a_conversation_file_begin_with_bos_too(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    entry = {"messages": [{"role": "user", "content": LETTERS * 10}]}
+    path.write_text("\n".join([json.dumps(entry)] * 8))
+    settings = json.loads(FILES["tokenizer_config.json"]) | {"add_bos_token": True}
+    files = {**FILES, "tokenizer_config.json": json.dumps(settings).encode()}
+    found = calibration_for(files, path, tokens=512, length=64, seed=0)
+    bos = Tokenizer.from_files(files).bos
+    assert bos is not None
+    assert (found.sequences[:, 0] == bos).all()
+    assert (found.held_out[:, 0] == bos).all()

@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", type=whole(1), metavar="N", help="calibration tokens")
     parser.add_argument("--seed", type=whole(0), default=0, help="of rotation and sampling (default 0)")
-    parser.add_argument("--work", metavar="DIR", help="directory for intermediate files, which are kept")
+    parser.add_argument(
+        "--work", metavar="DIR", help="keep intermediate files here: a stopped run continues from them"
+    )
+    parser.add_argument("--force", action="store_true", help="go on with too short a calibration text")
 
 
 def _bits(text: str) -> float:
@@ -51,7 +54,8 @@ def _bits(text: str) -> float:
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Estimates, compresses, reports."""
     settings = {"bits": args.bits, "fit": args.fit, "recipe": args.recipe, "device": args.device}
-    settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed, "work": args.work}
+    settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
+    settings |= {"work": args.work, "force": args.force}
     estimate, report = compress(args.model, args.output, settings, terminal)
     numbers = report.numbers
     for note in numbers["notes"]:

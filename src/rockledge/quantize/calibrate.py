@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rockledge.errors import CheckpointError
 from rockledge.formats.activations import LARGEST
 from rockledge.quantize.reference import block_forward
 from rockledge.quantize.rotate import RotatedModel
+from rockledge.quantize.slices import Slices
+from rockledge.quantize.store import WorkDirectory
 from rockledge.quantize.transform import hadamard
 
 Progress = Callable[[int, int], None]
@@ -84,27 +87,60 @@ class _Moments:
 def record_inputs(
     model: RotatedModel,
     tokens: npt.NDArray[np.int64],
-    stored: npt.NDArray[np.float32],
+    work: WorkDirectory,
+    slices: Slices,
     progress: Progress,
 ) -> None:
-    """Runs `tokens` [S, T] through the float model and fills `stored` fp32 [layers + 1, S, T, hidden].
+    """Runs `tokens` [S, T] through the float model and fills the arrays `boundary(i)` fp32 [S, T, hidden] of
+    `work`, those that are not finished yet.
 
-    Entry i is the input of block i, the last one the output of the last block.
+    Array i is the input of block i, the last one the output of the last block. CheckpointError when it is
+    not finite.
     """
     config = model.config
-    stored[0] = model.embedding()[torch.from_numpy(tokens)].cpu().numpy()
-    batch = max(1, _STEP_TOKENS // tokens.shape[1])
-    with torch.no_grad():
-        for layer in range(config.layers):
-            weights = model.block_weights(layer, online=False)
-            for first in range(0, len(tokens), batch):
-                x = torch.from_numpy(stored[layer, first : first + batch]).to(model.device)
-                stored[layer + 1, first : first + batch] = block_forward(weights, x, config).cpu().numpy()
-            progress(layer + 1, config.layers)
+    shape = (*tokens.shape, config.hidden)
+    known = [layer for layer in range(config.layers + 1) if work.has_array(boundary(layer))]
+    if not known:
+        with work.new_array(boundary(0), shape) as first:
+            first[:] = model.embedding()[torch.from_numpy(tokens)].cpu().numpy()
+    for layer in range(max(known, default=0), config.layers):
+        weights, inputs = model.block_weights(layer, online=False), work.array(boundary(layer), shape)
+        with work.new_array(boundary(layer + 1), shape) as outputs:
+            slices.fitting(lambda: run_block(model, weights, inputs, outputs, slices))  # noqa: B023
+            if not np.isfinite(outputs).all():
+                raise CheckpointError(
+                    f"Block {layer} turns calibration text into numbers that are NaN or infinite; "
+                    "the checkpoint is damaged, get it again."
+                )
+        progress(layer + 1, config.layers)
+
+
+def boundary(layer: int) -> str:
+    """The work directory's name for the inputs of block `layer`."""
+    return f"inputs.{layer}"
+
+
+@torch.no_grad()
+def run_block(
+    model: RotatedModel,
+    weights: Mapping[str, torch.Tensor],
+    inputs: npt.NDArray[np.float32],
+    outputs: npt.NDArray[np.float32],
+    slices: Slices,
+) -> None:
+    """Fills `outputs` of one block from its `inputs`, both fp32 [S, T, hidden]."""
+    batch = max(1, slices.of(_STEP_TOKENS) // inputs.shape[1])
+    for first in range(0, len(inputs), batch):
+        x = torch.from_numpy(inputs[first : first + batch]).to(model.device)
+        outputs[first : first + batch] = block_forward(weights, x, model.config).cpu().numpy()
 
 
 def head_statistics(
-    model: RotatedModel, outputs: npt.NDArray[np.float32], gradients: npt.NDArray[np.float32], seed: int
+    model: RotatedModel,
+    outputs: npt.NDArray[np.float32],
+    gradients: npt.NDArray[np.float32],
+    seed: int,
+    slices: Slices,
 ) -> HeadStatistics:
     """Statistics of the head over `outputs` fp32 [S, T, hidden] of the last block.
 
@@ -118,9 +154,10 @@ def head_statistics(
     variance = torch.zeros(head.shape[0], device=model.device)
     frequency = torch.zeros_like(variance)
     count = 0
+    step = slices.of(_LOGIT_TOKENS)
     for s in range(len(outputs)):
-        for first in range(0, outputs.shape[1], _LOGIT_TOKENS):
-            part = slice(first, first + _LOGIT_TOKENS)
+        for first in range(0, outputs.shape[1], step):
+            part = slice(first, first + step)
             wanted = s < len(gradients)
             x = torch.from_numpy(outputs[s, part]).to(model.device).requires_grad_(wanted)
             z = model.head_input(x)
@@ -145,26 +182,35 @@ def block_statistics(
     weights: Mapping[str, torch.Tensor],
     inputs: npt.NDArray[np.float32],
     gradients: npt.NDArray[np.float32],
-) -> BlockStatistics:
+    slices: Slices,
+) -> tuple[BlockStatistics, npt.NDArray[np.float32]]:
     """Statistics of one block whose plain weights (`block_weights(layer, online=False)`) are `weights`.
 
     `inputs` fp32 [S, T, hidden]; `gradients` fp32 [S', T, hidden], S' <= S, holds the gradients at the
-    block's output for the first S' sequences and is overwritten with those at its input.
+    block's output for the first S' sequences; those at its input are returned.
     """
     taps = _Taps(model)
-    batch = max(1, _STEP_TOKENS // inputs.shape[1])
+    before = fresh(gradients.shape)
+    batch = max(1, slices.of(_STEP_TOKENS) // inputs.shape[1])
     for first in range(0, len(gradients), batch):
         part = slice(first, min(first + batch, len(gradients)))
         x = torch.from_numpy(inputs[part]).to(model.device).requires_grad_(True)
         y = block_forward(weights, x, model.config, taps.see, taps.keep)
         y.backward(torch.from_numpy(gradients[part]).to(model.device))
         taps.add_gradients()
-        gradients[part] = _gradient(x).cpu().numpy()
+        before[part] = _gradient(x).cpu().numpy()
     with torch.no_grad():
         for first in range(len(gradients), len(inputs), batch):
             x = torch.from_numpy(inputs[first : first + batch]).to(model.device)
             block_forward(weights, x, model.config, taps.see)
-    return taps.statistics()
+    return taps.statistics(), before
+
+
+def fresh(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """An array for numbers that go into matrix products, always aligned alike: the order in which a product
+    adds up may depend on alignment, and a resumed run must end in the same bytes."""
+    array: npt.NDArray[np.float32] = torch.empty(shape).numpy()
+    return array
 
 
 class _Taps:

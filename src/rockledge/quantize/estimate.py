@@ -64,17 +64,22 @@ def estimate_run(
         + 3 * 4 * max(blocks / config.layers, ends)
         + 6 * 8 * widest * widest
         + 4 * 4 * _LOGIT_TOKENS * config.vocab
-        + 4 * (config.layers + 1) * tokens * config.hidden  # the blocks' inputs, a mapped file
+        + 4 * 2 * tokens * config.hidden  # a block's inputs and outputs, mapped files
     )
-    candidates = (len(widths) + _INDEX_BYTES) * weights
-    disk = 4 * (config.layers + 1) * tokens * config.hidden + candidates + tensor_bytes
     return Estimate(
         seconds=products / _speed(device) + weights * _SECONDS_PER_WEIGHT,
         peak_memory_bytes=int(memory),
-        disk_bytes=int(disk),
+        disk_bytes=work_bytes(config, tokens, widths) + tensor_bytes,
         tensor_bytes=tensor_bytes,
         bits_per_weight=8 * tensor_bytes / sum(prod(t.shape) for t in stored_tensors(config)),
     )
+
+
+def work_bytes(config: ModelConfig, tokens: int, widths: Sequence[int]) -> int:
+    """Most bytes in the work directory at a time: every block's inputs, and candidates of every linear at
+    `widths`."""
+    weights = sum(prod(t.shape) for t in stored_tensors(config) if len(t.shape) == 2)
+    return int(4 * (config.layers + 1) * tokens * config.hidden + (len(widths) + _INDEX_BYTES) * weights)
 
 
 def _speed(device: str) -> float:

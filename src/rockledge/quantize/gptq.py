@@ -6,12 +6,14 @@ at the start of every group of 16 each row picks the table that suits the weight
 keeps it for the group.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.nn.functional import embedding_bag
 
+from rockledge.errors import CheckpointError
 from rockledge.formats.bands import GROUP
 
 # Columns whose errors are gathered before they reach the rest of the matrix in one product; a multiple of
@@ -32,22 +34,39 @@ class Rounded:
     index: torch.Tensor | None = None
 
 
-def feedback_factor(moments: torch.Tensor, damping: float = 0.01) -> torch.Tensor:
+def feedback_factor(
+    moments: torch.Tensor, damping: float = 0.01, raised: Callable[[float], None] | None = None
+) -> torch.Tensor:
     """Upper Cholesky factor U of the inverse of the damped second moments `moments` fp32 [K, K]: fp32 [K, K].
 
     Row k of U, divided by U[k, k], says how an error in column k moves the best values of the columns
     behind it. Inputs that are always zero get moment 1, so that the factor exists; their weights do not
-    matter.
+    matter. Where the damped moments are singular in floats the damping is raised tenfold until they are not,
+    and `raised` is called with the one that was enough. CheckpointError when the moments are not finite.
     """
-    h = moments.double()
-    diagonal = h.diagonal()
-    dead = diagonal <= 0
-    floor = damping * diagonal.mean().clamp_min(1e-30)
-    h = h + torch.diag(torch.where(dead, torch.ones_like(diagonal), floor.expand_as(diagonal)))
+    h = moments.double().flip(0, 1)
+    diagonal = h.diagonal().clone()
+    mean = diagonal.mean()
+    if not bool(torch.isfinite(mean)):
+        raise CheckpointError(
+            "The inputs of a linear are NaN or infinite in the backward pass; the checkpoint is damaged, "
+            "get it again."
+        )
     # Factor of the inverse without inverting twice: chol(H) of the reversed order, inverted, is U reversed.
     # Only the factorisation needs doubles.
-    lower = torch.linalg.cholesky(h.flip(0, 1)).float()
-    eye = torch.eye(h.shape[0], device=h.device)
+    start = damping
+    while True:
+        floor = (damping * mean.clamp_min(1e-30)).expand_as(diagonal)
+        h.diagonal().copy_(diagonal + torch.where(diagonal <= 0, torch.ones_like(diagonal), floor))
+        factored, failed = torch.linalg.cholesky_ex(h)
+        if not failed:
+            break
+        damping *= 10
+    if raised is not None and damping != start:
+        raised(damping)
+    lower = factored.float()
+    del h, factored  # the largest things there are for a wide feed-forward
+    eye = torch.eye(lower.shape[0], device=lower.device)
     inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
     upper: torch.Tensor = inverse.flip(0, 1).contiguous()
     return upper

@@ -1,10 +1,13 @@
 """From a checkpoint to candidates and prices: streams the blocks backwards and rounds each one as it passes.
 
 Statistics of a block are used at once and forgotten, so that memory and disk hold one block's moments,
-however many blocks there are.
+however many blocks there are. After each block the state is stored: the gradients at its input, and the
+prices so far.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +19,24 @@ from rockledge.quantize.calibrate import (
     HeadStatistics,
     InputStatistics,
     block_statistics,
+    boundary,
+    fresh,
     head_statistics,
 )
-from rockledge.quantize.candidates import WIDTHS, Candidate, Rounding, Term
+from rockledge.quantize.candidates import WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
 from rockledge.quantize.gptq import feedback_factor
 from rockledge.quantize.order import arranged, channel_order, store_order
 from rockledge.quantize.price import activation_price, band_prices, row_errors
 from rockledge.quantize.rotate import RotatedModel
-from rockledge.quantize.store import BandPrices, Prices, WorkDirectory
+from rockledge.quantize.slices import Slices
+from rockledge.quantize.store import BandPrices, Prices, WorkDirectory, stored_band
 from rockledge.quantize.transform import hadamard
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""
+
+_HEAD, _BACKWARD = "head", "backward"  # states in the work directory
 
 # Where each linear reads: linears behind one norm share their input, the others have their own.
 _PLACE_BEHIND_NORM = {"attn.norm": "attn.in", "ffn.norm": "ffn.in"}
@@ -42,33 +50,93 @@ def place_of(linear: Linear) -> str:
 def measure(
     model: RotatedModel,
     tokens: npt.NDArray[np.int64],
-    inputs: npt.NDArray[np.float32],
+    sequences: int,
     gradient_sequences: int,
     work: WorkDirectory,
     seed: int,
+    slices: Slices,
     progress: Progress,
     widths: Sequence[int] = WIDTHS,
 ) -> Prices:
     """Fills `work` with candidates of every linear at `widths` and returns the prices, which are stored too.
 
-    `tokens` int64 [S, T], `inputs` as `record_inputs` left them for these; the first `gradient_sequences`
-    sequences also give gradients.
+    `record_inputs` has left in `work` what it makes of `tokens` int64 [S, T]; of these the first `sequences`
+    count, and the first `gradient_sequences` also give gradients. What `work` holds already is not done
+    again.
     """
-    sequences = min(gradient_sequences, len(tokens))
-    gradients = np.empty((sequences, *inputs.shape[2:]), np.float32)
+    config = model.config
+    shape, layers = (*tokens.shape, config.hidden), config.layers
+    count = min(gradient_sequences, sequences)
     pricing = _Pricing(model, work, widths)
-    head = head_statistics(model, inputs[-1], gradients, seed)
-    layers = model.config.layers
-    for done, layer in enumerate(reversed(range(layers)), start=1):
+    head, gradients = _head(model, work.array(boundary(layers), shape)[:sequences], count, work, seed, slices)
+    done = 0
+    if (state := work.state(_BACKWARD)) is not None:
+        numbers, arrays = state
+        done, slices.share = numbers["done"], numbers["share"]
+        pricing.resume(numbers)
+        gradients[:] = arrays["gradients"]
+    for layer in reversed(range(layers - done)):
         weights = model.block_weights(layer, online=False)
-        statistics = block_statistics(model, weights, inputs[layer], gradients)
+        inputs = work.array(boundary(layer), shape)[:sequences]
+        statistics, gradients = slices.fitting(
+            lambda: block_statistics(model, weights, inputs, gradients, slices)  # noqa: B023
+        )
         pricing.block(layer, weights, statistics)
+        done += 1
+        numbers = {"done": done, "share": slices.share, **pricing.numbers()}
+        work.put_state(_BACKWARD, numbers, {"gradients": gradients})
+        work.drop_array(boundary(layer))
         progress("round", done, layers + 1)
-    pricing.ends(head, _embedding_terms(head, gradients, tokens))
-    progress("round", layers + 1, layers + 1)
-    prices = pricing.prices()
+    pricing.ends(head, _embedding_terms(head, gradients, tokens[:sequences]))
+    prices = pricing.prices(slices.notes())
     work.put_prices(prices)
+    forget(work, layers)
+    progress("round", layers + 1, layers + 1)
     return prices
+
+
+def begun(work: WorkDirectory) -> bool:
+    """Whether the forward pass is over and used: its arrays are dropped as blocks are rounded."""
+    return work.has_state(_BACKWARD)
+
+
+def forget(work: WorkDirectory, layers: int) -> None:
+    """Removes what only measuring needs."""
+    for name in (_HEAD, _BACKWARD):
+        work.drop_state(name)
+    for layer in range(layers):
+        work.drop_array(boundary(layer))
+
+
+def _head(
+    model: RotatedModel,
+    outputs: npt.NDArray[np.float32],
+    count: int,
+    work: WorkDirectory,
+    seed: int,
+    slices: Slices,
+) -> tuple[HeadStatistics, npt.NDArray[np.float32]]:
+    """Statistics of the head, and gradients at the last block's output for the first `count` sequences."""
+    gradients = fresh((count, *outputs.shape[1:]))
+    if (state := work.state(_HEAD)) is not None:
+        numbers, arrays = state
+        gradients[:] = arrays.pop("gradients")
+        slices.share = numbers["share"]
+        stored = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
+        seen = InputStatistics(stored["moments"], numbers["squared_step"])
+        return HeadStatistics(seen, stored["sensitivity"], stored["frequency"]), gradients
+    head = slices.fitting(lambda: head_statistics(model, outputs, gradients, seed, slices))
+    tensors = {
+        "moments": head.inputs.moments,
+        "sensitivity": head.sensitivity,
+        "frequency": head.frequency,
+    }
+    work.put_state(
+        _HEAD,
+        {"squared_step": head.inputs.squared_step, "share": slices.share},
+        {"gradients": gradients, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()}},
+    )
+    return head, gradients
 
 
 def _embedding_terms(
@@ -95,13 +163,27 @@ class _Pricing:
         self._linears = {linear.role: linear for linear in FAMILIES[model.config.family].linears}
         self._bands: list[BandPrices] = []
         self._activations: dict[str, float] = {}
+        self._notes: list[str] = []
 
-    def prices(self) -> Prices:
-        return Prices(tuple(self._bands), self._activations)
+    def prices(self, notes: list[str]) -> Prices:
+        return Prices(tuple(self._bands), self._activations, (*self._notes, *notes))
+
+    def numbers(self) -> dict[str, Any]:
+        """All that was found so far, as JSON can hold it."""
+        bands = [asdict(band) for band in self._bands]
+        return {"bands": bands, "activations": self._activations, "notes": self._notes}
+
+    def resume(self, numbers: Mapping[str, Any]) -> None:
+        """Continues from what `numbers` once returned."""
+        self._bands = [stored_band(band) for band in numbers["bands"]]
+        self._activations, self._notes = dict(numbers["activations"]), list(numbers["notes"])
 
     def block(self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics) -> None:
         weights, statistics = self._ordered(layer, weights, statistics)
-        factors = {place: feedback_factor(seen.moments) for place, seen in statistics.inputs.items()}
+        factors = {
+            place: self._factor(f"layers.{layer}.{place}", seen.moments)
+            for place, seen in statistics.inputs.items()
+        }
         for role, linear in self._linears.items():
             if "{i}" not in linear.hf:
                 continue
@@ -124,13 +206,27 @@ class _Pricing:
         reading = Term(head.inputs.moments, head.sensitivity)
         tied = self._model.config.tied
         table = self._model.embedding()
-        self._round(self._linears["embed"], "embed", table, [reading, embedding] if tied else [embedding])
+        terms = [reading, embedding] if tied else [embedding]
+        self._round(
+            self._linears["embed"], "embed", table, terms, self._factor("embed", joint_moments(terms))
+        )
         if not tied:
+            del table  # both at a time would be the largest thing in memory
             table = self._model.head()
-            self._round(self._linears["head"], "head", table, [reading])
+            self._round(
+                self._linears["head"], "head", table, [reading], self._factor("head", reading.moments)
+            )
         self._activations["embed" if tied else "head"] = activation_price(
             table, head.sensitivity, head.inputs.squared_step
         )
+
+    def _factor(self, place: str, moments: torch.Tensor) -> torch.Tensor:
+        def raised(damping: float) -> None:
+            self._notes.append(
+                f"The second moments of {place} are singular; their damping was raised to {damping:g}."
+            )
+
+        return feedback_factor(moments, raised=raised)
 
     def _ordered(
         self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics
@@ -159,7 +255,7 @@ class _Pricing:
         name: str,
         weights: torch.Tensor,
         terms: list[Term],
-        factor: torch.Tensor | None = None,
+        factor: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> None:
         rounding = Rounding(weights, terms, factor)

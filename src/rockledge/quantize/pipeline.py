@@ -2,9 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from rockledge.quantize.budget import (
     planes_of,
     predicted,
 )
-from rockledge.quantize.calibrate import record_inputs
-from rockledge.quantize.estimate import Estimate, estimate_run
+from rockledge.quantize.calibrate import boundary, record_inputs
+from rockledge.quantize.disk import check_room
+from rockledge.quantize.estimate import Estimate, estimate_run, work_bytes
+from rockledge.quantize.fingerprint import fingerprint
 from rockledge.quantize.held_out import held_out_divergence
-from rockledge.quantize.measure import measure
+from rockledge.quantize.measure import begun, forget, measure
 from rockledge.quantize.recipe import BUILT_IN, Recipe
 from rockledge.quantize.report import (
     BudgetRow,
@@ -43,6 +45,7 @@ from rockledge.quantize.report import (
 from rockledge.quantize.request import Request, request
 from rockledge.quantize.rotate import RotatedModel, rotated
 from rockledge.quantize.sequences import Calibration, calibration_for
+from rockledge.quantize.slices import Slices
 from rockledge.quantize.store import Prices, WorkDirectory
 
 Progress = Callable[[str, int, int], None]
@@ -87,6 +90,7 @@ def quantize(
     tokens: int | None = None,
     seed: int = 0,
     work: str | Path | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Compresses a checkpoint into an artifact directory `out`, and says what that cost.
@@ -94,9 +98,10 @@ def quantize(
     `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by
     `bits` a weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room
     for, or by both; or a `recipe` fixes every width. `calibration` is a text or JSON-lines file (default:
-    the built-in mix) of which about `tokens` tokens are used. `work` keeps intermediate files, about 3.5
-    bytes a weight; by default they lie beside `out` and are removed at the end. Nothing appears under `out`
-    before it is complete. Raises RockledgeError's family.
+    the built-in mix) of which about `tokens` tokens are used; less text than that needs `force`. `work` keeps
+    intermediate files, about 3.5 bytes a weight: a run that was stopped continues there with the same result,
+    and another budget starts from the prices there. By default they lie beside `out` and are removed at the
+    end. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
     """
     started = time.monotonic()
     checkpoint = _opened(model)
@@ -111,11 +116,24 @@ def quantize(
     )
     say = progress or _silent
     text = calibration_for(
-        checkpoint.files(), asked.calibration, tokens=asked.tokens, length=asked.length, seed=asked.seed
+        checkpoint.files(),
+        asked.calibration,
+        tokens=asked.tokens,
+        length=asked.length,
+        seed=asked.seed,
+        force=force,
     )
     turned = rotated(checkpoint, asked.seed, device)
-    with _work_directory(work, Path(out)) as directory:
-        prices, outputs = _measured(turned, text, asked, directory, say)
+    offered = _menu(turned, asked)
+    parent = Path(out).absolute().parent
+    with (
+        _work_directory(work, Path(out)) as directory,
+        directory.claimed(fingerprint(checkpoint, text, asked, offered, device)),
+    ):
+        held = text.sequences.size + text.held_out.size
+        most = min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
+        check_room(directory.path, work_bytes(checkpoint.config, held, offered), parent, most)
+        prices, outputs = _measured(turned, text, asked, offered, directory, say)
         widths, planes = _chosen(prices, turned, asked)
         made = _recipe(checkpoint, asked, text, widths, planes)
         plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
@@ -123,8 +141,7 @@ def quantize(
         cost = held_out_divergence(
             turned, plan, assembly, text.held_out, outputs, lambda done, total: say("check", done, total)
         )
-        numbers = _numbers(checkpoint, asked, prices, turned, plan, cost)
-        numbers["seconds"] = round(time.monotonic() - started, 1)
+        numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, cost)
         report = Report(numbers, report_text(numbers, checkpoint.config))
         write_artifact(
             Path(out),
@@ -135,7 +152,8 @@ def quantize(
             report.text,
             lambda done, total: say("write", done, total),
         )
-    return report
+    # The artifact says nothing about the time: the same request makes the same bytes.
+    return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})
 
 
 def _opened(model: str | Path | Checkpoint) -> Checkpoint:
@@ -148,37 +166,36 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def _work_directory(named: str | Path | None, out: Path) -> Iterator[WorkDirectory]:
-    if named is not None:
-        yield WorkDirectory(Path(named))
-        return
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
+    if named is not None:
+        yield WorkDirectory(Path(named), kept=True)
+        return
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.work-", dir=parent) as path:
         yield WorkDirectory(Path(path))
 
 
 def _measured(
-    model: RotatedModel, text: Calibration, asked: Request, work: WorkDirectory, say: Progress
+    model: RotatedModel,
+    text: Calibration,
+    asked: Request,
+    offered: tuple[int, ...],
+    work: WorkDirectory,
+    say: Progress,
 ) -> tuple[Prices, np.ndarray[Any, np.dtype[np.float32]]]:
     """Prices, and the float model's last block outputs for the held-out sequences."""
-    config = model.config
-    both = np.concatenate([text.sequences, text.held_out])
-    inputs = work.scratch("inputs", (config.layers + 1, *both.shape, config.hidden))
-    record_inputs(model, both, inputs, lambda i, n: say("forward", i, n))
+    both, layers = np.concatenate([text.sequences, text.held_out]), model.config.layers
     count = len(text.sequences)
-    outputs = np.array(inputs[-1, count:])
-    prices = measure(
-        model,
-        text.sequences,
-        inputs[:, :count],
-        asked.gradient_sequences,
-        work,
-        asked.seed,
-        say,
-        _menu(model, asked),
-    )
-    work.drop_scratch("inputs")
-    return prices, outputs
+    if work.has_prices():
+        prices = work.prices()
+        forget(work, layers)
+    else:
+        slices = Slices()
+        if not begun(work):
+            record_inputs(model, both, work, slices, lambda i, n: say("forward", i, n))
+        prices = measure(model, both, count, asked.gradient_sequences, work, asked.seed, slices, say, offered)
+    outputs = work.array(boundary(layers), (*both.shape, model.config.hidden))
+    return prices, outputs[count:]
 
 
 def _menu(model: RotatedModel, asked: Request) -> tuple[int, ...]:
@@ -211,6 +228,7 @@ def _recipe(
 def _numbers(
     checkpoint: Checkpoint,
     asked: Request,
+    notes: Sequence[str],
     prices: Prices,
     model: RotatedModel,
     plan: ArtifactPlan,
@@ -225,7 +243,7 @@ def _numbers(
     return {
         "model": checkpoint.path.name,
         "stored": checkpoint.stored,
-        "notes": notes_on(checkpoint.stored),
+        "notes": [*notes_on(checkpoint.stored), *notes, *prices.notes],
         **size_numbers(plan),
         "divergence": divergence,
         "kl_priced_nats": price,

@@ -1,8 +1,13 @@
-"""The work directory: finished stages as files, each written whole under its name or not at all."""
+"""The work directory: finished stages as files, each written whole under its name or not at all.
 
+So a run that was killed continues where its last finished file ends, and ends in the same bytes.
+"""
+
+import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -11,11 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rockledge.errors import RockledgeError
+from rockledge.errors import RockledgeError, UsageError
 from rockledge.formats.table import Float32
 from rockledge.quantize.candidates import Candidate
 
 _PRICES = "prices.json"
+_REQUEST = "request.json"
+_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -32,31 +39,109 @@ class BandPrices:
 
 @dataclass(frozen=True)
 class Prices:
-    """All that was measured about a model: its bands, and what int8 inputs (one plane) cost by linear."""
+    """All that was measured about a model: its bands, what int8 inputs (one plane) cost by linear, and
+    sentences about the measuring for the report."""
 
     bands: tuple[BandPrices, ...]
     activations: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def stored_band(stored: Mapping[str, Any]) -> BandPrices:
+    """One band's prices from JSON, where the widths have become strings."""
+    prices = {int(bits): price for bits, price in stored["prices"].items()}
+    return BandPrices(stored["linear"], stored["start"], stored["rows"], stored["cols"], prices)
 
 
 class WorkDirectory:
-    """Candidates and prices of one model under `path`, which is made when missing."""
+    """What is known about one model so far, under `path`, which is made when missing.
 
-    def __init__(self, path: Path) -> None:
+    With `kept`, files reach the disk before they get their names: a power cut loses no more than a kill.
+    """
+
+    def __init__(self, path: Path, *, kept: bool = False) -> None:
         self.path = path
+        self._kept = kept
         path.mkdir(parents=True, exist_ok=True)
 
-    def scratch(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A mapped fp32 array that lives until `drop_scratch`. Its space is taken at once: writing to a
-        mapped file on a full disk would end the process without a word.
-        """
-        size = 4 * prod(shape)
-        with self._explained(), (self.path / f"{name}.scratch").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(self.path / f"{name}.scratch", np.float32, "r+", shape=shape)
+    @contextmanager
+    def claimed(self, wanted: Mapping[str, Any]) -> Iterator[None]:
+        """Makes the directory this run's own, and sweeps away what a killed run left half written.
 
-    def drop_scratch(self, name: str) -> None:
-        """Removes a scratch array's file."""
-        (self.path / f"{name}.scratch").unlink()
+        `wanted` is the run's `fingerprint`. UsageError when the directory holds another run or other files,
+        or when a run is working in it.
+        """
+        request = self.path / _REQUEST
+        if not request.exists():
+            if any(path.name != f".{_REQUEST}{_PARTIAL}" for path in self.path.iterdir()):
+                raise UsageError(
+                    f"The work directory {self.path} holds files of something else; name an empty one."
+                )
+            with self._whole(request) as partial, partial.open("w") as file:
+                json.dump(dict(wanted), file, indent=1)
+        with request.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(f"Another run is working in {self.path}; let it end first.") from error
+            self._check(json.load(file), wanted)
+            for path in self.path.glob(f".*{_PARTIAL}"):
+                path.unlink()
+            yield
+
+    def _check(self, found: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+        if other := [name for name in wanted if found.get(name) != wanted[name]]:
+            raise UsageError(
+                f"The work directory {self.path} belongs to another run (not the same {', '.join(other)}); "
+                "name another directory, or remove this one."
+            )
+
+    @contextmanager
+    def new_array(self, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
+        """A mapped fp32 array to fill, finished when the block is left. Its space is taken at once: writing
+        to a mapped file on a full disk would end the process without a word.
+        """
+        with self._whole(self._array(name)) as partial:
+            with partial.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 4 * prod(shape))
+            mapped = np.memmap(partial, np.float32, "r+", shape=shape)
+            yield mapped
+            if self._kept:
+                mapped.flush()
+
+    def array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A finished array, mapped for reading."""
+        return np.memmap(self._array(name), np.float32, "c", shape=shape)
+
+    def has_array(self, name: str) -> bool:
+        """Whether an array is finished."""
+        return self._array(name).exists()
+
+    def drop_array(self, name: str) -> None:
+        """Removes an array if it is there."""
+        self._array(name).unlink(missing_ok=True)
+
+    def put_state(self, name: str, numbers: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Replaces a stage's state: `numbers` as JSON can hold them, `arrays` of any type."""
+        stored = {"numbers": np.array(json.dumps(dict(numbers))), **arrays}
+        with self._whole(self._state(name)) as partial, partial.open("wb") as file:
+            np.savez(file, **stored)
+
+    def state(self, name: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The numbers and arrays of a stage's state, None if it has not begun."""
+        if not self._state(name).exists():
+            return None
+        with np.load(self._state(name)) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        return json.loads(str(arrays.pop("numbers"))), arrays
+
+    def has_state(self, name: str) -> bool:
+        """Whether a stage has begun."""
+        return self._state(name).exists()
+
+    def drop_state(self, name: str) -> None:
+        """Removes a stage's state if it is there."""
+        self._state(name).unlink(missing_ok=True)
 
     def put_candidates(self, linear: str, candidates: Iterable[Candidate], bias: Float32 | None) -> None:
         """Stores a linear at all its widths, with its (rotated) bias if it has one."""
@@ -68,10 +153,8 @@ class WorkDirectory:
                     arrays[f"{candidate.bits}.{field}"] = value
         if bias is not None:
             arrays["bias"] = bias
-        partial = self.path / f".{linear}.partial"
-        with self._explained(), partial.open("wb") as file:
+        with self._whole(self._file(linear)) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
-        os.replace(partial, self._file(linear))
 
     def candidate(self, linear: str, bits: int) -> Candidate:
         """A stored candidate."""
@@ -92,19 +175,35 @@ class WorkDirectory:
 
     def put_prices(self, prices: Prices) -> None:
         """Stores the prices: the last thing that measuring does."""
-        partial = self.path / f".{_PRICES}.partial"
-        with self._explained():
-            partial.write_text(json.dumps(asdict(prices)))
-        os.replace(partial, self.path / _PRICES)
+        with self._whole(self.path / _PRICES) as partial, partial.open("w") as file:
+            json.dump(asdict(prices), file)
+
+    def has_prices(self) -> bool:
+        """Whether measuring is finished."""
+        return (self.path / _PRICES).exists()
 
     def prices(self) -> Prices:
         """The stored prices."""
         stored = json.loads((self.path / _PRICES).read_text())
-        bands = tuple(
-            BandPrices(**{**band, "prices": {int(bits): price for bits, price in band["prices"].items()}})
-            for band in stored["bands"]
-        )
-        return Prices(bands, stored["activations"])
+        bands = tuple(stored_band(band) for band in stored["bands"])
+        return Prices(bands, stored["activations"], tuple(stored["notes"]))
+
+    @contextmanager
+    def _whole(self, path: Path) -> Iterator[Path]:
+        """A place to write what becomes `path` when it is complete."""
+        partial = path.with_name(f".{path.name}{_PARTIAL}")
+        with self._explained():
+            yield partial
+            if self._kept:
+                with partial.open("rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(partial, path)
+
+    def _array(self, name: str) -> Path:
+        return self.path / f"{name}.array"
+
+    def _state(self, name: str) -> Path:
+        return self.path / f"{name}.state"
 
     def _file(self, linear: str) -> Path:
         return self.path / f"{linear}.npz"
