@@ -20,6 +20,7 @@ from rockledge.artifact.layout import (
     META,
     NO_SUM,
     NUMPY,
+    PICTURE,
     RECIPE,
     REPORT,
     REPORT_TEXT,
@@ -128,12 +129,16 @@ class ArtifactWriter:
             raise ArtifactError(f"Array {name!r} of shape {values.shape} was not planned so; plan it first.")
         self._put(name, values)
 
-    def report(self, report: Mapping[str, Any], text: str | None = None) -> None:
-        """Writes report.json and, if `text` is given, report.md."""
+    def report(
+        self, report: Mapping[str, Any], text: str | None = None, picture: bytes | None = None
+    ) -> None:
+        """Writes report.json and, where given, `text` as report.md and `picture` (PNG) as widths.png."""
         with writing(self._path):
             write_file(self._partial / REPORT, (json.dumps(report, indent=2) + "\n").encode())
             if text is not None:
                 write_file(self._partial / REPORT_TEXT, text.encode())
+            if picture is not None:
+                write_file(self._partial / PICTURE, picture)
 
     def _data_bytes(self) -> int:
         return max((entry.end for entry in self._entries.values()), default=0)

@@ -48,6 +48,7 @@ def write_artifact(
     assembly: Assembly,
     report: dict[str, Any],
     report_text: str,
+    picture: bytes | None,
     progress: Callable[[int, int], None],
 ) -> None:
     """Writes the whole artifact; nothing appears at `path` unless everything succeeds."""
@@ -57,4 +58,4 @@ def write_artifact(
             progress(done, len(plan.linears))
         for name in plan.arrays:
             writer.array(name, model.checkpoint.tensor(name))
-        writer.report(report, report_text)
+        writer.report(report, report_text, picture)

@@ -32,6 +32,7 @@ from rockledge.quantize.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantize.fingerprint import fingerprint
 from rockledge.quantize.held_out import held_out_divergence
 from rockledge.quantize.measure import begun, forget, measure
+from rockledge.quantize.picture import widths_picture
 from rockledge.quantize.recipe import BUILT_IN, Recipe
 from rockledge.quantize.report import (
     BudgetRow,
@@ -41,6 +42,7 @@ from rockledge.quantize.report import (
     report_text,
     size_numbers,
     wide_heads,
+    wide_reasons,
 )
 from rockledge.quantize.request import Request, request
 from rockledge.quantize.rotate import RotatedModel, rotated
@@ -142,7 +144,9 @@ def quantize(
             turned, plan, assembly, text.held_out, outputs, lambda done, total: say("check", done, total)
         )
         numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, cost)
-        report = Report(numbers, report_text(numbers, checkpoint.config))
+        picture = widths_picture(plan, prices)
+        made_text = report_text(numbers, checkpoint.config, picture=picture is not None)
+        report = Report(numbers, made_text, picture)
         write_artifact(
             Path(out),
             plan,
@@ -150,6 +154,7 @@ def quantize(
             assembly,
             report.numbers,
             report.text,
+            report.picture,
             lambda done, total: say("write", done, total),
         )
     # The artifact says nothing about the time: the same request makes the same bytes.
@@ -249,6 +254,7 @@ def _numbers(
         "kl_priced_nats": price,
         "kl_measured_over_priced": level,
         "heads_at_8_bits": wide_heads(plan),
+        "heads_at_8_bits_why": wide_reasons(plan, prices),
         "two_plane_inputs": sorted(name for name, count in planes.items() if count == 2),
         "board": asked.board.name,
         "decode_tok_s_predicted": decode_speed(plan, asked.board),

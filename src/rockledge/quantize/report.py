@@ -12,6 +12,8 @@ from rockledge.board.time import predict_decode
 from rockledge.formats.bands import packed_bytes
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES
+from rockledge.quantize.picture import PICTURE, band_width
+from rockledge.quantize.store import Prices
 
 # Matrix types of GGUF files that hold fewer bits than a float.
 _NARROW = re.compile(r"\b(I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*)\b")
@@ -32,10 +34,12 @@ class BudgetRow:
 
 @dataclass(frozen=True)
 class Report:
-    """`numbers` is what report.json holds, `text` what report.md holds."""
+    """`numbers` is what report.json holds, `text` what report.md holds, `picture` (PNG) what widths.png
+    holds; None where matplotlib is not installed."""
 
     numbers: dict[str, Any]
     text: str
+    picture: bytes | None = None
 
 
 def decode_speed(plan: ArtifactPlan, board: Board) -> float:
@@ -92,6 +96,18 @@ def wide_heads(plan: ArtifactPlan) -> dict[str, list[list[int]]]:
     return found
 
 
+def wide_reasons(plan: ArtifactPlan, prices: Prices) -> dict[str, float]:
+    """Why the heads at 8 bits have them: their share of all heads' weights, and their share of what all
+    heads would cost at four bits."""
+    heads = {linear.role for linear in FAMILIES[plan.config.family].linears if linear.banding == "head"}
+    bands = [band for band in prices.bands if band.linear.split(".", 2)[-1] in heads]
+    wide = [band for band in bands if band_width(plan, band) == 8]
+    return {
+        "share_of_weights": sum(b.rows * b.cols for b in wide) / sum(b.rows * b.cols for b in bands),
+        "share_of_price": sum(b.prices[4] for b in wide) / (sum(b.prices[4] for b in bands) or 1.0),
+    }
+
+
 def notes_on(stored: str) -> list[str]:
     """What a reader must know about the float model that everything is compared with."""
     if not _NARROW.search(stored):
@@ -103,8 +119,8 @@ def notes_on(stored: str) -> list[str]:
     return [note]
 
 
-def report_text(numbers: Mapping[str, Any], config: ModelConfig) -> str:
-    """report.md."""
+def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: bool) -> str:
+    """report.md; with `picture`, widths.png lies beside it."""
     size = (
         f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
         f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once)."
@@ -141,6 +157,14 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig) -> str:
         every = config.layers * (config.heads if role == "attn.q" else config.kv_heads)
         named = ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
         lines.append(f"- {role}: {len(heads)} of {every} (layer.head: {named})")
+    why = numbers["heads_at_8_bits_why"]
+    reason = (
+        f"These are {100 * why['share_of_weights']:.1f} % of the weights in heads; at 4 bits they would cost "
+        f"{100 * why['share_of_price']:.1f} % of what all heads cost at 4 bits."
+    )
+    lines += ["", reason]
+    if picture:
+        lines += ["", f"![Width by layer and band, and the price of four bits]({PICTURE})"]
     lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"])]
     return "\n".join(lines) + "\n"
 
