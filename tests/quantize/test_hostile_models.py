@@ -2,8 +2,7 @@
 
 import shutil
 from collections import namedtuple
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.quantize.changed_checkpoint import changed
 
 from rockledge.artifact import open_artifact
 from rockledge.errors import CheckpointError, RockledgeError
-from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.model.config import ModelConfig
 from rockledge.quantize import measure
 from rockledge.quantize.calibrate import BlockStatistics, InputStatistics
 from rockledge.quantize.pipeline import quantize
@@ -23,44 +21,6 @@ from rockledge.quantize.store import WorkDirectory
 from rockledge.synth import synth_checkpoint
 
 TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A checkpoint whose tensors pass through `change` on their way."""
-
-    below: Checkpoint
-    change: Callable[[str, npt.NDArray[np.float32]], None]
-
-    @property
-    def path(self) -> Path:
-        return self.below.path
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.below.config
-
-    @property
-    def stored(self) -> str:
-        return self.below.stored
-
-    def names(self) -> list[str]:
-        return self.below.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.below.shape(name)
-
-    def tensor(self, name: str) -> npt.NDArray[np.float32]:
-        values = self.below.tensor(name).copy()
-        self.change(name, values)
-        return values
-
-    def files(self) -> dict[str, bytes]:
-        return self.below.files()
-
-
-def changed(tmp_path: Path, change: Callable[[str, npt.NDArray[np.float32]], None]) -> Changed:
-    return Changed(open_checkpoint(synth_checkpoint("toy", tmp_path / "model")), change)
 
 
 def test_dead_channels_do_no_harm(tmp_path: Path) -> None:

@@ -250,4 +250,6 @@ def unpack(packed: PackedLinear) -> Int8:
 
 def dequantize(packed: PackedLinear) -> Float32:
     """The real weights, fp32 [rows, cols]: row scale times w8."""
-    return unpack(packed).astype(np.float32) * packed.scale[:, None]
+    values: Float32 = unpack(packed).astype(np.float32)
+    values *= packed.scale[:, None]
+    return values

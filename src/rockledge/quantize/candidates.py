@@ -91,7 +91,7 @@ class Rounding:
         )
 
     def _integers(self) -> Candidate:
-        base = self._weights.abs().amax(dim=1).clamp_min(1e-30) / 127
+        base = torch.linalg.vector_norm(self._weights, ord=torch.inf, dim=1).clamp_min(1e-30) / 127
         scale = search_scale(
             self._weights, base, _INTEGER_SHRINKS, self._importance, lambda u: u.round().clamp_(-127, 127)
         )

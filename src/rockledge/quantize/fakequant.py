@@ -64,9 +64,12 @@ class QuantisedLogits:
         self._roles = [linear.role for linear in FAMILIES[config.family].linears if "{i}" in linear.hf]
         self._norms = [norm.role for norm in FAMILIES[config.family].norms if norm.size == "head_dim"]
         name = "embed" if config.tied else "head"
-        embedding = self._weights("embed")
-        self._head = embedding if config.tied else self._weights(name)
-        states = self._run(embedding, windows, progress)
+        self._head = self._weights("embed")
+        x = self._head[torch.tensor([list(window) for window in windows])]
+        if not config.tied:
+            del self._head  # an embedding and a head at a time would be the largest things in memory
+            self._head = self._weights("head")
+        states = self._run(x, progress)
         with torch.no_grad():
             self._states = {
                 tuple(window): rounded_inputs(head_input(state), planes(name))
@@ -96,11 +99,9 @@ class QuantisedLogits:
     @torch.no_grad()
     def _run(
         self,
-        embedding: torch.Tensor,
-        windows: Sequence[Sequence[int]],
+        x: torch.Tensor,
         progress: Callable[[int, int], None] | None,
     ) -> list[torch.Tensor]:
-        x = embedding[torch.tensor([list(window) for window in windows])]
         states = list(x.split(_BATCH))
         for layer in range(self._config.layers):
             weights = self.block_weights(layer)

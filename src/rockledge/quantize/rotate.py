@@ -18,6 +18,7 @@ from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, Linear
 from rockledge.quantize.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
 
+_ROWS = 16384  # rows of an embedding turned together
 _UNTURNED_NORMS = ("attn.q_norm", "attn.k_norm")  # these norm inside a head, behind the turned linears
 
 
@@ -67,14 +68,14 @@ class RotatedModel:
 
     def embedding(self) -> torch.Tensor:
         """The stored embedding E Q, fp32 [vocab, hidden]; with tied weights also the head."""
-        return rotate(self._tensor("embed"), self.rotation)
+        return self._by_rows(self._tensor("embed"), None)
 
     def head(self) -> torch.Tensor:
         """The stored head, fp32 [vocab, hidden]: the embedding when tied, else with the final gain folded
         in."""
         if self.config.tied:
             return self.embedding()
-        return rotate(self._tensor("head") * self._tensor("final_norm"), self.rotation)
+        return self._by_rows(self._tensor("head"), self._tensor("final_norm"))
 
     def head_input(self, x: torch.Tensor) -> torch.Tensor:
         """What the head multiplies, from the last block's output `x` fp32 [..., hidden]; differentiable."""
@@ -82,6 +83,14 @@ class RotatedModel:
         if not self.config.tied:
             return h
         return rotate(self._tensor("final_norm") * rotate_inverse(h, self.rotation), self.rotation)
+
+    def _by_rows(self, table: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
+        """The rotated table; its temporaries, each as large as it, exist for a few rows only."""
+        turned = torch.empty_like(table)
+        for first in range(0, len(table), _ROWS):
+            rows = table[first : first + _ROWS]
+            turned[first : first + _ROWS] = rotate(rows if gain is None else rows * gain, self.rotation)
+        return turned
 
     def _tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.checkpoint.tensor(name)).to(self.device)

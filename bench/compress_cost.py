@@ -1,0 +1,215 @@
+"""What compressing a model of a given shape costs: seconds per block by step, peak memory, the whole.
+
+    python -m bench.compress_cost [--shape 8b] [--blocks 4] [--tokens N] [--vocab N] [--device cpu|cuda]
+
+The whole pipeline runs on random weights that are made when they are read, with fewer blocks than the shape
+has, and where asked with fewer calibration tokens or rows of the vocabulary. Every step is then scaled to the
+full shape: by blocks, by tokens (forward and backward) and by rows (embedding and head). Random weights cost
+what real ones cost, except that their making is counted too; it is a step of its own, left out of the whole.
+Disk is needed for the intermediate files. Writes a JSON file into bench/results/.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from math import prod
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import stored_tensors
+from rockledge.quantize import calibrate, measure, pipeline
+from rockledge.quantize.request import default_tokens
+from rockledge.synth import SHAPES, model_files
+
+RESULTS = Path(__file__).parent / "results"
+SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class RandomCheckpoint:
+    """A checkpoint that is nowhere: every tensor is drawn when it is read, the same each time."""
+
+    config: ModelConfig
+    clock: "Clock"
+    path: Path = Path("random")
+    stored: str = "random numbers"
+
+    def names(self) -> list[str]:
+        return [tensor.name for tensor in stored_tensors(self.config)]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return next(tensor.shape for tensor in stored_tensors(self.config) if tensor.name == name)
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        with self.clock.step("make weights"):
+            shape = self.shape(name)
+            if name.endswith("norm"):
+                return np.ones(shape, np.float32)
+            generator = np.random.default_rng(crc32(name.encode()))
+            values = generator.standard_normal(prod(shape), np.float32).reshape(shape)
+            values *= SPREAD
+            return values
+
+    def files(self) -> dict[str, bytes]:
+        return model_files(self.config)
+
+
+@dataclass
+class Clock:
+    """Seconds by step. A step inside a step counts for the inner one only."""
+
+    device: str
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _running: list[str] = field(default_factory=list)
+    _since: float = 0.0
+
+    def step(self, name: str) -> "Step":
+        return Step(self, name)
+
+    def turn(self) -> None:
+        """Books the time since the last turn to the step that is running."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+    def enter(self, name: str) -> None:
+        self.turn()
+        self._running.append(name)
+
+    def leave(self) -> None:
+        self.turn()
+        self._running.pop()
+
+    def timed(self, module: ModuleType | type, name: str, step: str) -> None:
+        """Counts every call of a function of the pipeline as `step`."""
+        inner: Callable[..., Any] = getattr(module, name)
+
+        @wraps(inner)
+        def outer(*arguments: Any, **named: Any) -> Any:
+            with self.step(step):
+                return inner(*arguments, **named)
+
+        setattr(module, name, outer)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stretch of time that is booked to one name."""
+
+    clock: Clock
+    name: str
+
+    def __enter__(self) -> None:
+        self.clock.enter(self.name)
+
+    def __exit__(self, *problem: object) -> None:
+        self.clock.leave()
+
+
+# Which functions are which step. What grows with what: b blocks, t tokens, v rows of the vocabulary.
+STEPS = (
+    (calibrate, "run_block", "forward", "bt"),
+    (measure, "head_statistics", "head statistics", "tv"),
+    (measure, "block_statistics", "backward", "bt"),
+    (measure._Pricing, "block", "round", "b"),
+    (measure, "feedback_factor", "factor", "b"),
+    (measure._Pricing, "ends", "round embedding and head", "v"),
+    (pipeline, "held_out_divergence", "check", "b"),
+    (pipeline, "write_artifact", "write", "b"),
+)
+
+
+def scaled(seconds: float, grows: str, blocks: float, tokens: float, rows: float) -> float:
+    """Seconds of a step at the full shape; the factors say how many times larger it is."""
+    for letter, times in zip("btv", (blocks, tokens, rows), strict=True):
+        if letter in grows:
+            seconds *= times
+    return seconds
+
+
+def measured(shape: str, blocks: int, tokens: int, vocab: int, device: str, bits: float) -> dict[str, Any]:
+    """One run; see the module."""
+    full = SHAPES[shape]
+    clock = Clock(device)
+    checkpoint = RandomCheckpoint(replace(full, layers=blocks, vocab=vocab), clock)
+    for module, name, step, _ in STEPS:
+        clock.timed(module, name, step)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory(prefix="compress-cost-") as folder, clock.step("other"):
+        pipeline.quantize(checkpoint, Path(folder) / "out", bits=bits, tokens=tokens, device=device)
+    most = default_tokens(full)
+    times = (full.layers / blocks, most / tokens, full.vocab / vocab)
+    whole = {step: scaled(clock.seconds[step], grows, *times) for _, _, step, grows in STEPS}
+    per_block = {step: clock.seconds[step] / blocks for _, _, step, grows in STEPS if "b" in grows}
+    return {
+        "shape": shape,
+        "blocks": blocks,
+        "tokens": tokens,
+        "vocab": vocab,
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
+        "threads": torch.get_num_threads(),
+        "seconds": {step: round(value, 3) for step, value in clock.seconds.items()},
+        "seconds_per_block": {step: round(value, 3) for step, value in per_block.items()},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_device_bytes": torch.cuda.max_memory_allocated() if device.startswith("cuda") else None,
+        "whole": {"tokens": most, "seconds": {step: round(value, 1) for step, value in whole.items()}},
+        "whole_seconds": round(sum(whole.values()) + clock.seconds["other"], 1),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    """Runs, prints, and writes the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="8b")
+    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--tokens", type=int, help="calibration tokens (default: what quantize takes)")
+    parser.add_argument("--vocab", type=int, help="rows of embedding and head (default: all)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--bits", type=float, default=4.5)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    full = SHAPES[args.shape]
+    blocks = min(args.blocks, full.layers)
+    tokens, vocab = args.tokens or default_tokens(full), args.vocab or full.vocab
+    found = measured(args.shape, blocks, tokens, vocab, args.device, args.bits)
+    print(f"{args.shape} on {found['device']}: {blocks} blocks, {tokens} tokens, {vocab} rows of vocabulary")
+    for step, seconds in found["seconds"].items():
+        each = f"{seconds / blocks:10.2f} s a block" if step in found["seconds_per_block"] else ""
+        print(f"{step:26}{seconds:10.2f} s{each}")
+    print(f"peak memory {found['peak_memory_bytes'] / 1e9:.2f} GB", end="")
+    if found["peak_device_bytes"] is not None:
+        print(f", on the device {found['peak_device_bytes'] / 1e9:.2f} GB", end="")
+    print(f"; all {full.layers} blocks, extrapolated: {found['whole_seconds'] / 60:.1f} min")
+    RESULTS.mkdir(exist_ok=True)
+    name = f"compress-cost-{args.shape}-{args.device.partition(':')[0]}.json"
+    (RESULTS / name).write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

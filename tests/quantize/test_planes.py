@@ -1,0 +1,65 @@
+"""Two-plane inputs: given where one plane would be dear, and dear indeed."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tests.quantize.changed_checkpoint import changed
+
+from rockledge.artifact import open_artifact
+from rockledge.quantize.budget import planes_of
+from rockledge.quantize.pipeline import quantize
+from rockledge.quantize.store import Prices, WorkDirectory
+
+LOUD = "layers.1.ffn.down"
+TOKENS = 2048
+
+
+def loud_channel(name: str, values: npt.NDArray[np.float32]) -> None:
+    """A model whose predictions are clear, with one massive activation in the input of a down.
+
+    Its column of down is faint, as in real models: it sets every token's rounding step, and says little.
+    """
+    if name == "embed":
+        values *= 10
+    if name.endswith("ffn.down"):
+        values *= 10
+    if name.endswith(("ffn.gate", "ffn.up")):
+        values *= 5
+    if name in ("layers.1.ffn.gate", "layers.1.ffn.up"):
+        values[7] *= 20
+    if name == LOUD:
+        values[:, 7] *= 1e-3
+
+
+def test_a_massive_activation_gets_two_planes_and_needs_them(tmp_path: Path) -> None:
+    model = changed(tmp_path, loud_channel)
+    report = quantize(model, tmp_path / "out", bits=9.0, tokens=TOKENS, work=tmp_path / "work")
+    assert report.numbers["two_plane_inputs"] == [LOUD]
+    artifact = open_artifact(tmp_path / "out")
+    assert {name for name, spec in artifact.linears.items() if spec.planes == 2} == {LOUD}
+
+    text = (tmp_path / "out" / "recipe.yaml").read_text()
+    narrow = tmp_path / "narrow.yaml"
+    narrow.write_text(text.replace(f"  {LOUD}: 2\n", "").replace("planes:\n", "planes: {}\n"))
+    one_plane = quantize(model, tmp_path / "narrow", recipe=narrow, work=tmp_path / "work")
+    assert one_plane.numbers["two_plane_inputs"] == []
+    kl = [made.numbers["divergence"]["kl_mean_nats"] for made in (report, one_plane)]
+    price = WorkDirectory(tmp_path / "work").prices().activations[LOUD]
+    assert 0.4 < (kl[1] - kl[0]) / price < 2.5
+    assert kl[1] > 5 * kl[0]
+
+
+def test_linears_with_one_input_are_priced_together_and_get_the_same() -> None:
+    costs = {"layers.0.attn.q": 9e-4, "layers.0.attn.k": 8e-4, "layers.0.attn.v": 7e-4}
+    assert planes_of(Prices((), costs)) == dict.fromkeys(costs, 2)
+    assert planes_of(Prices((), {**costs, "layers.0.attn.q": 1e-4})) == {}
+    apart = {"layers.0.ffn.gate": 1.5e-3, "layers.1.ffn.up": 1.5e-3, "layers.0.attn.o": 1.5e-3}
+    assert planes_of(Prices((), apart)) == {}
+
+
+@pytest.mark.parametrize("role", ["attn.o", "ffn.down"])
+def test_a_dear_input_of_its_own_gets_two_planes(role: str) -> None:
+    costs = {f"layers.0.{role}": 5e-3, f"layers.1.{role}": 1e-4}
+    assert planes_of(Prices((), costs)) == {f"layers.0.{role}": 2}
