@@ -101,3 +101,21 @@ def test_an_end_in_the_middle_leaves_nothing(
         assert process.stdout.read() == ""
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_short_a_text_needs_force_and_work_is_kept(
+    rockledge: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{i:07d} " for i in range(200)))  # 1,600 bytes: three sequences
+    command = ("quantize", checkpoint, "-o", tmp_path / "made", "--bits", 5, "--calibration", text)
+    refused = rockledge(*command, *SMALL)
+    assert refused.code == 2
+    assert "tokens, but 2560 are needed" in refused.err
+    assert "--force" in refused.err
+    done = rockledge(*command, *SMALL, "--force", "--work", tmp_path / "work")
+    assert done.code == 0
+    assert "2560 are needed" in done.out
+    other = rockledge(*command, *SMALL, "--force", "--work", tmp_path / "work", "--seed", 1)
+    assert other.code == 2
+    assert "belongs to another run" in other.err

@@ -1,0 +1,60 @@
+"""The cost bench: steps are booked once, the whole is scaled as it says, random weights stay the same."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import compress_cost
+from bench.compress_cost import Clock, RandomCheckpoint, scaled
+from rockledge.model.family import stored_tensors
+from rockledge.synth import SHAPES
+
+
+def test_time_inside_a_step_counts_once() -> None:
+    clock = Clock("cpu")
+    start = time.perf_counter()
+    with clock.step("outer"):
+        time.sleep(0.02)
+        with clock.step("inner"):
+            time.sleep(0.05)
+    whole = time.perf_counter() - start
+    assert clock.seconds["inner"] >= 0.05
+    assert 0.02 <= clock.seconds["outer"] < 0.05 + whole - 0.07
+    assert sum(clock.seconds.values()) <= whole
+
+
+def test_steps_grow_with_what_they_depend_on() -> None:
+    assert scaled(1.0, "bt", 8, 3, 5) == 24
+    assert scaled(1.0, "v", 8, 3, 5) == 5
+    assert scaled(1.0, "tv", 8, 3, 5) == 15
+
+
+def test_random_weights_are_the_same_at_every_reading() -> None:
+    checkpoint = RandomCheckpoint(SHAPES["toy"], Clock("cpu"))
+    assert checkpoint.names() == [tensor.name for tensor in stored_tensors(SHAPES["toy"])]
+    for name in checkpoint.names():
+        values = checkpoint.tensor(name)
+        assert values.shape == checkpoint.shape(name)
+        assert (values == checkpoint.tensor(name)).all()
+    first, second = (checkpoint.tensor(f"layers.{i}.attn.q") for i in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_a_run_writes_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, _, _ in compress_cost.STEPS:
+        monkeypatch.setattr(module, name, getattr(module, name))  # what the run wraps is put back
+    monkeypatch.setattr(compress_cost, "RESULTS", tmp_path)
+    arguments = ["--shape", "toy", "--blocks", "1", "--tokens", "1024", "--threads", "1", "--bits", "6"]
+    monkeypatch.setattr(sys, "argv", ["compress_cost", *arguments])
+    compress_cost.main()
+    found = json.loads((tmp_path / "compress-cost-toy-cpu.json").read_text())
+    assert found["seconds"].keys() >= {step for _, _, step, _ in compress_cost.STEPS}
+    assert all(seconds > 0 for seconds in found["seconds"].values())
+    assert found["peak_memory_bytes"] > 1e8
+    # A second block, and six times the tokens, take at least what was measured.
+    assert found["whole_seconds"] > sum(found["whole"]["seconds"].values()) > 0
+    assert found["whole"]["seconds"]["forward"] == pytest.approx(12 * found["seconds"]["forward"], abs=0.1)
