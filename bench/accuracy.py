@@ -39,8 +39,11 @@ from rockledge.errors import RockledgeError
 from rockledge.eval.divergence import divergence
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
 from rockledge.model.tokenizer import Tokenizer
+from rockledge.quantize.budget import menu
+from rockledge.quantize.candidates import WIDTHS
 from rockledge.quantize.recipe import read_recipe
 from rockledge.quantize.reference_logits import ReferenceLogits
+from rockledge.quantize.rotate import rotated
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = 118  # of 255 scored tokens each: 30,090
@@ -178,14 +181,15 @@ def _quantised(
 ) -> Measured:
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         path = Path(folder) / "artifact"
-        make = partial(rockledge.quantize, task.directory, path, work=work, progress=_stages(name))
-        make(bits=bits)
+        make = partial(rockledge.quantize, task.directory, path, progress=_stages(name))
+        narrow = menu(rotated(task.checkpoint, 0), int(bits * task.parameters / 8)) != WIDTHS
+        make(bits=bits, work=work / ("narrow" if narrow else "usual"))
         if name.endswith(UNIFORM):
             columns = {n: task.checkpoint.shape(n)[-1] for n in task.checkpoint.names()}
             recipe = Path(folder) / "uniform.yaml"
             recipe.write_text(uniform(read_recipe(path / "recipe.yaml"), columns).text())
             shutil.rmtree(path)
-            make(recipe=recipe)
+            make(recipe=recipe, work=work / "usual")
         return score(path, name)
 
 

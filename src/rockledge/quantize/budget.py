@@ -49,12 +49,31 @@ def parameters(config: ModelConfig) -> int:
 
 def menu(model: RotatedModel, tensor_bytes: int, used: Collection[int] = ()) -> tuple[int, ...]:
     """The widths to round every linear at, for a budget of `tensor_bytes` or for the widths `used` by a
-    recipe. A width costs its rounding in every linear, so two bits come only where they are needed."""
-    least = min(WIDTHS)
+    recipe. A width costs its rounding in every linear, so two bits come only where they are needed.
+
+    BudgetError when even the narrowest widths cannot meet the budget: hours before prices would show it.
+    """
+    if used:
+        return NARROW_WIDTHS if min(used) < min(WIDTHS) else WIDTHS
+    if tensor_bytes >= _NARROW_SHARE * _uniform_size(model, min(WIDTHS)):
+        return WIDTHS
+    least = _uniform_size(model, min(NARROW_WIDTHS))
+    if least > tensor_bytes:
+        raise _too_small(model, tensor_bytes, least)
+    return NARROW_WIDTHS
+
+
+def _uniform_size(model: RotatedModel, bits: int) -> int:
     shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
-    widths: Widths = {name: (StoredBand(0, shape[0], least),) for name, shape in shapes.items()}
-    needed = min(used) < least if used else tensor_bytes < _NARROW_SHARE * _size(model, widths)
-    return NARROW_WIDTHS if needed else WIDTHS
+    return _size(model, {name: (StoredBand(0, shape[0], bits),) for name, shape in shapes.items()})
+
+
+def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
+    count = parameters(model.config)
+    return BudgetError(
+        f"A budget of {wanted} bytes ({8 * wanted / count:.3f} bits a weight) is too small for this model; "
+        f"the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
+    )
 
 
 def bands_of(prices: Prices, board: Board, config: ModelConfig) -> list[Band]:
@@ -82,12 +101,9 @@ def fit_widths(prices: Prices, model: RotatedModel, limits: Limits) -> Widths:
         return _merged(bands, allocate(bands, Budget(None, limits.milliseconds)))
     narrowest = _narrowest(bands)
     widths = _merged(bands, narrowest)
-    least, count = _size(model, widths), parameters(model.config)
+    least = _size(model, widths)
     if least > limits.bytes:
-        raise BudgetError(
-            f"A budget of {limits.bytes} bytes ({8 * limits.bytes / count:.3f} bits a weight) is too small "
-            f"for this model; the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
-        )
+        raise _too_small(model, limits.bytes, least)
     # Every linear is first charged for the tables of all widths; what its choice does not need is then given
     # back, once.
     small = {bits for band in prices.bands for bits in band.prices if bits < 8}
