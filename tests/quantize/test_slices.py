@@ -9,7 +9,8 @@ import torch
 
 from rockledge.artifact import open_artifact
 from rockledge.errors import RockledgeError
-from rockledge.quantize import calibrate
+from rockledge.quantize import calibrate, candidates
+from rockledge.quantize.gptq import Rounded
 from rockledge.quantize.pipeline import quantize
 from rockledge.quantize.slices import Slices
 from rockledge.synth import synth_checkpoint
@@ -66,6 +67,27 @@ def test_a_run_on_a_small_device_ends_as_on_a_large_one(
     assert any("ran out of memory" in note for note in small.numbers["notes"])
     assert large.numbers["divergence"]["kl_mean_nats"] == pytest.approx(
         small.numbers["divergence"]["kl_mean_nats"], rel=0.05
+    )
+
+
+def test_rounding_goes_by_fewer_rows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = synth_checkpoint("toy", tmp_path / "model")
+    quantize(source, tmp_path / "large", bits=6.0, tokens=2048)
+    true = candidates.round_to_tables
+
+    def limited(weights: torch.Tensor, *rest: Any) -> Rounded:
+        if len(weights) > 150:
+            raise torch.OutOfMemoryError("no memory left")
+        return true(weights, *rest)
+
+    monkeypatch.setattr(candidates, "round_to_tables", limited)
+    report = quantize(source, tmp_path / "small", bits=6.0, tokens=2048)
+    assert any("ran out of memory" in note for note in report.numbers["notes"])
+    large, small = (open_artifact(tmp_path / name) for name in ("large", "small"))
+    assert small.report is not None
+    assert large.report is not None
+    assert small.report["divergence"]["kl_mean_nats"] == pytest.approx(
+        large.report["divergence"]["kl_mean_nats"], rel=0.05
     )
 
 

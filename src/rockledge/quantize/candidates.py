@@ -22,7 +22,7 @@ WIDTHS = (3, 4, 8)
 NARROW_WIDTHS = (2, *WIDTHS)
 # Rows rounded together: bounds the memory an embedding takes. Rows the tables are learned from, evenly
 # spread.
-_CHUNK = 8192
+CHUNK = 8192
 _TABLE_ROWS = 512
 _NORMAL_KURTOSIS, _KURTOSIS_TOLERANCE = 3.0, 0.05
 # What is tried for the row scale, as a share of the one that puts the row's largest weight at the end of
@@ -71,9 +71,15 @@ class Rounding:
     """Rounds one linear at several widths; what does not depend on the width is computed once."""
 
     def __init__(
-        self, weights: torch.Tensor, terms: Sequence[Term], factor: torch.Tensor | None = None
+        self,
+        weights: torch.Tensor,
+        terms: Sequence[Term],
+        factor: torch.Tensor | None = None,
+        chunk: int = CHUNK,
     ) -> None:
-        """`weights` fp32 [N, K]. `factor` is `joint_factor(terms)` where the caller already has it."""
+        """`weights` fp32 [N, K]. `factor` is that of the joint moments where the caller already has it.
+        `chunk` rows are rounded together."""
+        self._chunk = chunk
         self._weights = weights
         self._terms = terms
         self._moments = joint_moments(terms)
@@ -105,8 +111,8 @@ class Rounding:
         tables: torch.Tensor | None,
     ) -> Candidate:
         columns: dict[str, list[torch.Tensor]] = defaultdict(list)
-        for first in range(0, self._weights.shape[0], _CHUNK):
-            part = slice(first, first + _CHUNK)
+        for first in range(0, self._weights.shape[0], self._chunk):
+            part = slice(first, first + self._chunk)
             rounded = rounding(self._weights[part], scale[part])
             fitted = refit_scale(self._weights[part], rounded.w8, self._moments, scale[part])
             columns["scale"].append(fitted)

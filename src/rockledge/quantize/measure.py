@@ -23,7 +23,7 @@ from rockledge.quantize.calibrate import (
     fresh,
     head_statistics,
 )
-from rockledge.quantize.candidates import WIDTHS, Candidate, Rounding, Term, joint_moments
+from rockledge.quantize.candidates import CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
 from rockledge.quantize.gptq import feedback_factor
 from rockledge.quantize.order import arranged, channel_order, store_order
@@ -67,7 +67,7 @@ def measure(
     config = model.config
     shape, layers = (*tokens.shape, config.hidden), config.layers
     count = min(gradient_sequences, sequences)
-    pricing = _Pricing(model, work, widths)
+    pricing = _Pricing(model, work, widths, slices)
     head, gradients = _head(model, work.array(boundary(layers), shape)[:sequences], count, work, seed, slices)
     done = 0
     if (state := work.state(_BACKWARD)) is not None:
@@ -156,10 +156,13 @@ def _embedding_terms(
 class _Pricing:
     """Rounds linears as their statistics come in and collects the prices of their bands."""
 
-    def __init__(self, model: RotatedModel, work: WorkDirectory, widths: Sequence[int]) -> None:
+    def __init__(
+        self, model: RotatedModel, work: WorkDirectory, widths: Sequence[int], slices: Slices
+    ) -> None:
         self._model = model
         self._work = work
         self._widths = widths
+        self._slices = slices
         self._linears = {linear.role: linear for linear in FAMILIES[model.config.family].linears}
         self._bands: list[BandPrices] = []
         self._activations: dict[str, float] = {}
@@ -258,8 +261,11 @@ class _Pricing:
         factor: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> None:
-        rounding = Rounding(weights, terms, factor)
-        candidates: list[Candidate] = [rounding.at(bits) for bits in self._widths]
+        def rounded() -> list[Candidate]:
+            rounding = Rounding(weights, terms, factor, self._slices.of(CHUNK))
+            return [rounding.at(bits) for bits in self._widths]
+
+        candidates = self._slices.fitting(rounded)
         self._work.put_candidates(name, candidates, None if bias is None else bias.cpu().numpy())
         spans = cut(linear, self._model.config)
         by_width = {c.bits: band_prices(torch.from_numpy(c.prices), spans) for c in candidates}
