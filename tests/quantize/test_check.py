@@ -12,8 +12,8 @@ from rockledge.quantize.candidates import dequantized_rows
 from rockledge.quantize.check import (
     CheckedBand,
     PriceCheck,
-    check_prices,
     corrected,
+    price_check,
     role_of,
     sample_bands,
 )
@@ -73,7 +73,7 @@ def by_whole_forward(model: RotatedModel, work: WorkDirectory, band: CheckedBand
 
 def test_measurements_are_those_of_whole_forward_passes(measured: Measured) -> None:
     model, prices, work = measured
-    check = check_prices(model, prices, work, WINDOWS, 0, quiet)
+    check = price_check(model, prices, work, WINDOWS, 0, quiet)
     assert check.tokens == WINDOWS.size
     roles = {role_of(band.linear) for band in check.bands}
     assert roles == {role_of(band.linear) for band in prices.bands}
@@ -83,7 +83,7 @@ def test_measurements_are_those_of_whole_forward_passes(measured: Measured) -> N
 
 def test_prices_rank_bands_as_measurement_does(measured: Measured) -> None:
     model, prices, work = measured
-    check = check_prices(model, prices, work, WINDOWS, 0, quiet)
+    check = price_check(model, prices, work, WINDOWS, 0, quiet)
     assert check.rank_correlation > 0.8
     assert set(check.corrections) == {role_of(band.linear) for band in check.bands}
 

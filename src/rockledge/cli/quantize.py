@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", metavar="DIR", help="keep intermediate files here: a stopped run continues from them"
     )
+    parser.add_argument(
+        "--check-prices",
+        action="store_true",
+        help="measure what random bands really cost, and correct prices",
+    )
     parser.add_argument("--force", action="store_true", help="go on with too short a calibration text")
 
 
@@ -55,13 +60,18 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Estimates, compresses, reports."""
     settings = {"bits": args.bits, "fit": args.fit, "recipe": args.recipe, "device": args.device}
     settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
-    settings |= {"work": args.work, "force": args.force}
+    settings |= {"work": args.work, "force": args.force, "check_prices": args.check_prices}
     estimate, report = compress(args.model, args.output, settings, terminal)
     numbers = report.numbers
     for note in numbers["notes"]:
         terminal.say(f"Note: {note}")
     for line in summary(numbers):
         terminal.say(line)
+    if (check := numbers["price_check"]) is not None:
+        terminal.say(
+            f"Prices rank {len(check['bands'])} measured bands with a correlation of "
+            f"{check['rank_correlation']:.3f} (goal 0.8)"
+        )
     terminal.say(f"\n{budget_table(numbers['budgets'], numbers['board'])}")
     terminal.say(f"\n{args.output} is complete; its report.md says more.")
     return {"artifact": args.output, "estimate": estimate_body(estimate), **numbers}
@@ -76,7 +86,7 @@ def compress(
 
     checkpoint = open_checkpoint(model)
     _check_place(Path(output))
-    asked = ("bits", "fit", "recipe", "device", "tokens")
+    asked = ("bits", "fit", "recipe", "device", "tokens", "check_prices")
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
     terminal.note(
         f"Estimate: {_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "

@@ -26,9 +26,6 @@ from rockledge.quantize.store import Prices
 Widths = dict[str, tuple[StoredBand, ...]]
 """The bands of every linear, as they are stored."""
 
-# Budgets up to this many times what three bits everywhere take are offered two bits too. Above, two bits are
-# not chosen.
-_NARROW_SHARE = 1.1
 # Nats a token that rounding one input to int8 may cost before it gets sixteen bits.
 _PLANE_PRICE = 2e-3
 
@@ -49,13 +46,17 @@ def parameters(config: ModelConfig) -> int:
 
 def menu(model: RotatedModel, tensor_bytes: int, used: Collection[int] = ()) -> tuple[int, ...]:
     """The widths to round every linear at, for a budget of `tensor_bytes` or for the widths `used` by a
-    recipe. A width costs its rounding in every linear, so two bits come only where they are needed.
+    recipe.
+
+    Two bits come only where three everywhere would be too many. A width costs its rounding in every linear,
+    and errors as large as those of two bits cost more than second-order prices say: SmolLM2 at 3.5 bits is
+    worse with two bits on the menu than without.
 
     BudgetError when even the narrowest widths cannot meet the budget: hours before prices would show it.
     """
     if used:
         return NARROW_WIDTHS if min(used) < min(WIDTHS) else WIDTHS
-    if tensor_bytes >= _NARROW_SHARE * _uniform_size(model, min(WIDTHS)):
+    if tensor_bytes >= _uniform_size(model, min(WIDTHS)):
         return WIDTHS
     least = _uniform_size(model, min(NARROW_WIDTHS))
     if least > tensor_bytes:

@@ -94,7 +94,7 @@ def sample_bands(bands: Sequence[BandPrices], count: int, seed: int) -> list[Ban
 
 
 @torch.no_grad()
-def check_prices(
+def price_check(
     model: RotatedModel,
     prices: Prices,
     work: WorkDirectory,

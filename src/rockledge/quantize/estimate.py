@@ -13,6 +13,7 @@ import torch
 
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
+from rockledge.quantize.check import CHECKED_BANDS, CHECKED_TOKENS
 
 _PROBE = 768  # rows and columns of the product whose speed is measured
 _PROBE_SECONDS = 0.2
@@ -43,10 +44,11 @@ def estimate_run(
     tokens: int,
     gradient_tokens: int,
     widths: Sequence[int],
+    check_prices: bool = False,
     device: str = "cpu",
 ) -> Estimate:
     """The cost of compressing a model to `tensor_bytes` with that many calibration tokens, every linear
-    rounded at `widths`."""
+    rounded at `widths`, and with `check_prices` random bands measured."""
     matrices = [t.shape for t in stored_tensors(config) if len(t.shape) == 2]
     weights = sum(map(prod, matrices))
     ends = config.vocab * config.hidden
@@ -58,6 +60,8 @@ def estimate_run(
         + 4 * ends * gradient_tokens  # logits and their gradient
         + sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)  # feedback and prices
     )
+    # A changed model runs through half of the blocks on average, and through the head.
+    checks = CHECKED_BANDS * CHECKED_TOKENS * (blocks + 2 * ends) if check_prices else 0
     widest = config.layers and max(inputs)
     memory = (
         _PROGRAM_BYTES
@@ -67,7 +71,7 @@ def estimate_run(
         + 4 * 2 * tokens * config.hidden  # a block's inputs and outputs, mapped files
     )
     return Estimate(
-        seconds=products / _speed(device) + weights * _SECONDS_PER_WEIGHT,
+        seconds=(products + checks) / _speed(device) + weights * _SECONDS_PER_WEIGHT,
         peak_memory_bytes=int(memory),
         disk_bytes=work_bytes(config, tokens, widths) + tensor_bytes,
         tensor_bytes=tensor_bytes,

@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rockledge.quantize.budget import (
     predicted,
 )
 from rockledge.quantize.calibrate import boundary, record_inputs
+from rockledge.quantize.check import corrected, price_check
 from rockledge.quantize.disk import check_room
 from rockledge.quantize.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantize.fingerprint import fingerprint
@@ -37,6 +38,7 @@ from rockledge.quantize.recipe import BUILT_IN, Recipe
 from rockledge.quantize.report import (
     BudgetRow,
     Report,
+    check_numbers,
     decode_speed,
     notes_on,
     report_text,
@@ -65,6 +67,7 @@ def estimate(
     recipe: str | Path | None = None,
     device: str = "cpu",
     tokens: int | None = None,
+    check_prices: bool = False,
 ) -> Estimate:
     """What `quantize` with the same arguments will take; reads the model's header only."""
     checkpoint = _opened(model)
@@ -76,6 +79,7 @@ def estimate(
         tokens=asked.tokens,
         gradient_tokens=asked.gradient_sequences * asked.length,
         widths=_menu(rotated(checkpoint, asked.seed), asked),
+        check_prices=check_prices,
         device=device,
     )
 
@@ -93,6 +97,7 @@ def quantize(
     seed: int = 0,
     work: str | Path | None = None,
     force: bool = False,
+    check_prices: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Compresses a checkpoint into an artifact directory `out`, and says what that cost.
@@ -103,7 +108,9 @@ def quantize(
     the built-in mix) of which about `tokens` tokens are used; less text than that needs `force`. `work` keeps
     intermediate files, about 3.5 bytes a weight: a run that was stopped continues there with the same result,
     and another budget starts from the prices there. By default they lie beside `out` and are removed at the
-    end. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
+    end. With `check_prices` the report says how well the prices rank what random bands really cost; if prices
+    corrected by that make a better artifact, it is that one. Nothing appears under `out` before it is
+    complete. Raises RockledgeError's family.
     """
     started = time.monotonic()
     checkpoint = _opened(model)
@@ -136,14 +143,37 @@ def quantize(
         most = min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
         check_room(directory.path, work_bytes(checkpoint.config, held, offered), parent, most)
         prices, outputs = _measured(turned, text, asked, offered, directory, say)
-        widths, planes = _chosen(prices, turned, asked)
-        made = _recipe(checkpoint, asked, text, widths, planes)
-        plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
-        assembly = Assembly(plan, directory)
-        cost = held_out_divergence(
-            turned, plan, assembly, text.held_out, outputs, lambda done, total: say("check", done, total)
-        )
-        numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, cost)
+
+        def choice(prices: Prices, stage: str) -> _Choice:
+            widths, planes = _chosen(prices, turned, asked)
+            made = _recipe(checkpoint, asked, text, widths, planes)
+            plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
+            assembly = Assembly(plan, directory)
+            cost = held_out_divergence(
+                turned, plan, assembly, text.held_out, outputs, lambda done, total: say(stage, done, total)
+            )
+            return _Choice(prices, plan, assembly, cost)
+
+        chosen, checked = choice(prices, "check"), None
+        if check_prices:
+            measured = price_check(
+                turned,
+                prices,
+                directory,
+                text.held_out,
+                asked.seed,
+                lambda done, total: say("prices", done, total),
+            )
+            second = None
+            if asked.recipe is None:
+                second = choice(corrected(prices, measured.corrections), "correct")
+            checked = check_numbers(measured, None if second is None else second.cost.kl_mean_nats)
+            if second is not None and second.cost.kl_mean_nats < chosen.cost.kl_mean_nats:
+                chosen = second
+            checked["correction_kept"] = chosen is second
+        prices, plan, assembly = chosen.prices, chosen.plan, chosen.assembly
+        numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, chosen.cost)
+        numbers["price_check"] = checked
         picture = widths_picture(plan, prices)
         made_text = report_text(numbers, checkpoint.config, picture=picture is not None)
         report = Report(numbers, made_text, picture)
@@ -159,6 +189,16 @@ def quantize(
         )
     # The artifact says nothing about the time: the same request makes the same bytes.
     return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What some prices lead to, and its divergence on held-out tokens."""
+
+    prices: Prices
+    plan: ArtifactPlan
+    assembly: Assembly
+    cost: DivergenceReport
 
 
 def _opened(model: str | Path | Checkpoint) -> Checkpoint:

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rockledge.artifact import ArtifactPlan, packed_size
@@ -12,6 +12,7 @@ from rockledge.board.time import predict_decode
 from rockledge.formats.bands import packed_bytes
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES
+from rockledge.quantize.check import PriceCheck, role_of
 from rockledge.quantize.picture import PICTURE, band_width
 from rockledge.quantize.store import Prices
 
@@ -108,6 +109,17 @@ def wide_reasons(plan: ArtifactPlan, prices: Prices) -> dict[str, float]:
     }
 
 
+def check_numbers(check: PriceCheck, corrected_kl: float | None) -> dict[str, Any]:
+    """The check of the prices, and the divergence of what corrected prices lead to (None: not tried)."""
+    return {
+        "rank_correlation": check.rank_correlation,
+        "tokens": check.tokens,
+        "measured_over_priced": check.corrections,
+        "corrected_kl_mean_nats": corrected_kl,
+        "bands": [asdict(band) for band in check.bands],
+    }
+
+
 def notes_on(stored: str) -> list[str]:
     """What a reader must know about the float model that everything is compared with."""
     if not _NARROW.search(stored):
@@ -165,8 +177,37 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
     lines += ["", reason]
     if picture:
         lines += ["", f"![Width by layer and band, and the price of four bits]({PICTURE})"]
+    if numbers["price_check"] is not None:
+        lines += ["", "## Are the prices true?", "", *_check_lines(numbers["price_check"])]
     lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"])]
     return "\n".join(lines) + "\n"
+
+
+def _check_lines(check: Mapping[str, Any]) -> list[str]:
+    """The check of the prices for people."""
+    outcome = "not tried, because a recipe fixed the widths"
+    if check["corrected_kl_mean_nats"] is not None:
+        kept = "and was kept" if check["correction_kept"] else "and was not kept"
+        outcome = (
+            f"gave a KL of {check['corrected_kl_mean_nats']:.4f} nats a token on held-out tokens, {kept}"
+        )
+    ranked = (
+        f"{len(check['bands'])} random bands, each rounded to {check['bands'][0]['bits']} bits alone in the "
+        f"float model: the rank correlation of price and measured KL is {check['rank_correlation']:.3f} "
+        f"(goal 0.8; {check['tokens']} held-out tokens)."
+    )
+    lines = [
+        ranked,
+        "",
+        f"Allocating once more, with the prices of each part times measured / priced, {outcome}.",
+        "",
+        "| part | bands | measured / priced |",
+        "| --- | ---: | ---: |",
+    ]
+    for role, factor in check["measured_over_priced"].items():
+        count = sum(role_of(band["linear"]) == role for band in check["bands"])
+        lines.append(f"| {role} | {count} | {factor:.2f} |")
+    return lines
 
 
 def budget_table(rows: Sequence[Mapping[str, Any]], board: str) -> list[str]:
