@@ -128,6 +128,7 @@ STEPS = (
     (calibrate, "run_block", "forward", "bt"),
     (measure, "head_statistics", "head statistics", "tv"),
     (measure, "block_statistics", "backward", "bt"),
+    (measure._Pricing, "ordered", "round", "b"),
     (measure._Pricing, "block", "round", "b"),
     (measure, "feedback_factor", "factor", "b"),
     (measure._Pricing, "ends", "round embedding and head", "v"),

@@ -44,7 +44,7 @@ def feedback_factor(
     matter. Where the damped moments are singular in floats the damping is raised tenfold until they are not,
     and `raised` is called with the one that was enough. CheckpointError when the moments are not finite.
     """
-    h = moments.double().flip(0, 1)
+    h = moments.flip(0, 1).double()
     diagonal = h.diagonal().clone()
     mean = diagonal.mean()
     if not bool(torch.isfinite(mean)):
@@ -64,8 +64,9 @@ def feedback_factor(
         damping *= 10
     if raised is not None and damping != start:
         raised(damping)
+    del h  # this and `factored` are the largest things there are for a wide feed-forward
     lower = factored.float()
-    del h, factored  # the largest things there are for a wide feed-forward
+    del factored
     eye = torch.eye(lower.shape[0], device=lower.device)
     inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
     upper: torch.Tensor = inverse.flip(0, 1).contiguous()

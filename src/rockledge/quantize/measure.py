@@ -7,6 +7,7 @@ prices so far.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,11 @@ def measure(
         weights = model.block_weights(layer, online=False)
         inputs = work.array(boundary(layer), shape)[:sequences]
         statistics, gradients = slices.fitting(
-            lambda: block_statistics(model, weights, inputs, gradients, slices)  # noqa: B023
+            partial(block_statistics, model, weights, inputs, gradients, slices)
         )
+        del inputs
+        # From here on the plain weights and moments are free: for a wide feed-forward that is a gigabyte.
+        weights, statistics = pricing.ordered(layer, weights, statistics)
         pricing.block(layer, weights, statistics)
         done += 1
         numbers = {"done": done, "share": slices.share, **pricing.numbers()}
@@ -182,7 +186,7 @@ class _Pricing:
         self._activations, self._notes = dict(numbers["activations"]), list(numbers["notes"])
 
     def block(self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics) -> None:
-        weights, statistics = self._ordered(layer, weights, statistics)
+        """Rounds and prices a block's linears, `ordered` before."""
         factors = {
             place: self._factor(f"layers.{layer}.{place}", seen.moments)
             for place, seen in statistics.inputs.items()
@@ -231,7 +235,7 @@ class _Pricing:
 
         return feedback_factor(moments, raised=raised)
 
-    def _ordered(
+    def ordered(
         self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics
     ) -> tuple[dict[str, torch.Tensor], BlockStatistics]:
         """Feed-forward channels in the order of their cost, and down's input as the runtime transforms it."""
