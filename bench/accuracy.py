@@ -41,10 +41,8 @@ from rockledge.model.checkpoint import Checkpoint, open_checkpoint
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.quantize.budget import menu
 from rockledge.quantize.candidates import WIDTHS
-from rockledge.quantize.budget import menu
 from rockledge.quantize.recipe import read_recipe
 from rockledge.quantize.reference_logits import ReferenceLogits
-from rockledge.quantize.rotate import rotated
 from rockledge.quantize.rotate import rotated
 
 RESULTS = Path(__file__).parent / "results"
@@ -167,19 +165,13 @@ def ours(
         return measured(task.model.name, OURS, name, size, task.parameters, report)
 
     code = code_digest()
-    turned = rotated(task.checkpoint)
-    works: set[Path] = set()
+    work = task.kept(f"-work-{code[:8]}")
     for budget in bits:
-        # One work directory serves all budgets that offer the same widths.
-        offered = menu(turned, int(budget * task.parameters / 8))
-        work = task.kept(f"-work-{code[:8]}-from{min(offered)}")
-        works.add(work)
         for suffix in ("", UNIFORM) if budget in uniform_bits else ("",):
             name = f"{budget:g}{suffix}"
             settings = {**task.settings, "engine": OURS, "name": name, "code": code}
             yield remembered(settings, partial(_quantised, task, budget, name, work, score))
-    for work in works:
-        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     for path in artifacts:
         yield score(path, path.name)
 
