@@ -7,9 +7,10 @@ import torch
 
 from rockledge.formats.bands import Band
 from rockledge.formats.packing import dequantize, pack
-from rockledge.quantize.candidates import Candidate, Rounding, Term, joint_moments, tables_for
+from rockledge.quantize.candidates import Candidate, Rounding, Term, joint_moments, nearly_normal
 from rockledge.quantize.codebook import start_tables
 from rockledge.quantize.price import row_errors
+from rockledge.quantize.steps import Steps
 
 ROWS, COLS = 40, 72
 
@@ -35,14 +36,14 @@ def decoded(candidate: Candidate) -> torch.Tensor:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_prices_are_those_of_the_decoded_weights(bits: int, terms: list[Term]) -> None:
     w = weights()
-    candidate = Rounding(w, terms).at(bits)
+    candidate = Rounding(w, terms, Steps()).at(bits)
     delta = decoded(candidate) - w
     expected = sum(0.5 * one.sensitivity * row_errors(delta, one.moments) for one in terms)
     np.testing.assert_allclose(candidate.prices, torch.as_tensor(expected).numpy(), rtol=1e-3, atol=1e-7)
 
 
 def test_more_bits_cost_less() -> None:
-    rounding = Rounding(weights(), [term(2)])
+    rounding = Rounding(weights(), [term(2)], Steps())
     costs = [float(rounding.at(bits).prices.sum()) for bits in (2, 3, 4, 8)]
     assert costs[1] < 0.5 * costs[0]
     assert costs[2] < 0.5 * costs[1]
@@ -53,7 +54,7 @@ def test_rows_of_zeros_stay_zeros_at_8_bits_and_are_finite_at_all() -> None:
     w = weights()
     w[7] = 0
     for bits in (3, 4, 8):
-        candidate = Rounding(w, [term(2)]).at(bits)
+        candidate = Rounding(w, [term(2)], Steps()).at(bits)
         assert np.isfinite(candidate.scale).all()
         assert np.isfinite(candidate.prices).all()
     assert not decoded(candidate)[7].any()
@@ -68,6 +69,24 @@ def test_two_reasons_are_weighed_by_how_much_they_matter() -> None:
 
 def test_tables_are_learned_where_weights_are_not_normal() -> None:
     normal = torch.randn(512, 256, generator=torch.Generator().manual_seed(4))
+    assert nearly_normal(normal)
+    skewed = normal.sign() * normal.square()
+    assert not nearly_normal(skewed)
     start = start_tables(4).round().to(torch.int8)
-    assert torch.equal(tables_for(normal, 4, torch.ones(256)), start)
-    assert not torch.equal(tables_for(normal.sign() * normal.square(), 4, torch.ones(256)), start)
+    for weights, steps, same in (
+        (normal, Steps(), True),
+        (skewed, Steps(), False),
+        (skewed, Steps(tables="normal"), True),
+    ):
+        found = Rounding(weights, [Term(torch.eye(256), torch.ones(512))], steps).at(4).tables
+        assert (found == start.numpy()).all() == same
+
+
+def test_without_clipping_the_largest_weight_is_on_the_grid() -> None:
+    w = weights()
+    w[:, 7] = 40.0
+    rounding = Rounding(
+        w, [Term(torch.eye(COLS), torch.ones(ROWS))], Steps(clip=False, tables="normal", rounding="nearest")
+    )
+    for bits in (3, 8):
+        torch.testing.assert_close(decoded(rounding.at(bits))[:, 7], w[:, 7], rtol=0.05, atol=0)

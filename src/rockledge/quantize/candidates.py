@@ -16,6 +16,7 @@ from rockledge.quantize.clip import refit_scale, search_scale
 from rockledge.quantize.codebook import learn_tables, start_scale, start_tables
 from rockledge.quantize.gptq import Rounded, feedback_factor, round_to_integers, round_to_tables
 from rockledge.quantize.price import row_errors
+from rockledge.quantize.steps import Steps
 
 # Every model is rounded to the first; where the budget is low, to two bits as well.
 WIDTHS = (3, 4, 8)
@@ -74,11 +75,13 @@ class Rounding:
         self,
         weights: torch.Tensor,
         terms: Sequence[Term],
+        steps: Steps,
         factor: torch.Tensor | None = None,
         chunk: int = CHUNK,
     ) -> None:
         """`weights` fp32 [N, K]. `factor` is that of the joint moments where the caller already has it.
         `chunk` rows are rounded together."""
+        self._steps = steps
         self._chunk = chunk
         self._weights = weights
         self._terms = terms
@@ -91,15 +94,19 @@ class Rounding:
         return self._integers() if bits == 8 else self._tables(bits)
 
     def _tables(self, bits: int) -> Candidate:
-        tables = tables_for(self._weights, bits, self._importance)
-        return self._rounded(
-            bits, start_scale(self._weights), lambda w, s: round_to_tables(w, s, tables, self._factor), tables
-        )
+        tables = start_tables(bits).round().to(torch.int8).to(self._weights.device)
+        if self._steps.tables == "learned" and not nearly_normal(self._weights):
+            tables = learn_tables(_sample(self._weights), bits, self._importance).tables
+        scale = start_scale(self._weights)
+        if not self._steps.clip:
+            scale = _largest(self._weights) / int(tables.abs().max())
+        return self._rounded(bits, scale, lambda w, s: round_to_tables(w, s, tables, self._factor), tables)
 
     def _integers(self) -> Candidate:
-        base = torch.linalg.vector_norm(self._weights, ord=torch.inf, dim=1).clamp_min(1e-30) / 127
+        base = _largest(self._weights) / 127
+        shrinks = _INTEGER_SHRINKS if self._steps.clip else (1.0,)
         scale = search_scale(
-            self._weights, base, _INTEGER_SHRINKS, self._importance, lambda u: u.round().clamp_(-127, 127)
+            self._weights, base, shrinks, self._importance, lambda u: u.round().clamp_(-127, 127)
         )
         return self._rounded(8, scale, lambda w, s: round_to_integers(w, s, self._factor), None)
 
@@ -140,17 +147,25 @@ class Rounding:
         return total
 
 
-def tables_for(weights: torch.Tensor, bits: int, importance: torch.Tensor) -> torch.Tensor:
-    """Tables int8 [16, 2^bits] for a matrix [N, K], learned from some of its rows.
+def nearly_normal(weights: torch.Tensor) -> bool:
+    """Whether the rows of a matrix [N, K] are as normal as rotation makes most of them.
 
-    Where the rows are as normal as rotation makes most of them, that is the tables learned on normal
-    numbers: learning again moves the error by less than a hundredth.
+    Then the tables learned on normal numbers serve: learning again moves the error by less than a hundredth.
     """
-    sample = weights[:: -(-weights.shape[0] // _TABLE_ROWS)]
+    sample = _sample(weights)
     units = sample / sample.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-30)
-    if abs(float(units.pow(4).mean()) - _NORMAL_KURTOSIS) < _KURTOSIS_TOLERANCE:
-        return start_tables(bits).round().to(torch.int8).to(weights.device)
-    return learn_tables(sample, bits, importance).tables
+    return abs(float(units.pow(4).mean()) - _NORMAL_KURTOSIS) < _KURTOSIS_TOLERANCE
+
+
+def _sample(weights: torch.Tensor) -> torch.Tensor:
+    """Some rows, evenly spread."""
+    return weights[:: -(-weights.shape[0] // _TABLE_ROWS)]
+
+
+def _largest(weights: torch.Tensor) -> torch.Tensor:
+    """The largest magnitude of every row, above 0: fp32 [N]."""
+    largest: torch.Tensor = torch.linalg.vector_norm(weights, ord=torch.inf, dim=1)
+    return largest.clamp_min(1e-30)
 
 
 def joint_moments(terms: Sequence[Term]) -> torch.Tensor:

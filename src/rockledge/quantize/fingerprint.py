@@ -31,6 +31,7 @@ def fingerprint(
         "calibration": tokens.hexdigest(),
         "seed": asked.seed,
         "gradients": asked.gradient_sequences,
+        "steps": asked.steps.before_prices(),
         "widths": list(widths),
         "device": device,
     }

@@ -15,6 +15,7 @@ from torch.nn.functional import embedding_bag
 
 from rockledge.errors import CheckpointError
 from rockledge.formats.bands import GROUP
+from rockledge.quantize.cholesky import cholesky_
 
 # Columns whose errors are gathered before they reach the rest of the matrix in one product; a multiple of
 # GROUP.
@@ -44,8 +45,7 @@ def feedback_factor(
     matter. Where the damped moments are singular in floats the damping is raised tenfold until they are not,
     and `raised` is called with the one that was enough. CheckpointError when the moments are not finite.
     """
-    h = moments.flip(0, 1).double()
-    diagonal = h.diagonal().clone()
+    diagonal = moments.diagonal().flip(0).double()
     mean = diagonal.mean()
     if not bool(torch.isfinite(mean)):
         raise CheckpointError(
@@ -53,24 +53,31 @@ def feedback_factor(
             "get it again."
         )
     # Factor of the inverse without inverting twice: chol(H) of the reversed order, inverted, is U reversed.
-    # Only the factorisation needs doubles.
+    # Only the factorisation needs doubles; they are the largest thing there is for a wide feed-forward.
     start = damping
+    h = torch.empty(moments.shape, dtype=torch.float64, device=moments.device)
     while True:
         floor = (damping * mean.clamp_min(1e-30)).expand_as(diagonal)
+        h.copy_(moments.flip(0, 1))
         h.diagonal().copy_(diagonal + torch.where(diagonal <= 0, torch.ones_like(diagonal), floor))
-        factored, failed = torch.linalg.cholesky_ex(h)
-        if not failed:
+        if cholesky_(h):
             break
         damping *= 10
     if raised is not None and damping != start:
         raised(damping)
-    del h  # this and `factored` are the largest things there are for a wide feed-forward
-    lower = factored.float()
-    del factored
-    eye = torch.eye(lower.shape[0], device=lower.device)
-    inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+    lower = h.float()
+    del h
+    inverse = torch.eye(lower.shape[0], device=lower.device)
+    torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+    del lower
     upper: torch.Tensor = inverse.flip(0, 1).contiguous()
     return upper
+
+
+def no_feedback(moments: torch.Tensor) -> torch.Tensor:
+    """`feedback_factor` as if the inputs of `moments` fp32 [K, K] had no correlations: nothing is passed on."""
+    diagonal = moments.diagonal()
+    return torch.diag(torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt())
 
 
 def round_to_tables(

@@ -26,7 +26,7 @@ from rockledge.quantize.calibrate import (
 )
 from rockledge.quantize.candidates import CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
-from rockledge.quantize.gptq import feedback_factor
+from rockledge.quantize.gptq import feedback_factor, no_feedback
 from rockledge.quantize.order import arranged, channel_order, store_order
 from rockledge.quantize.price import activation_price, band_prices, row_errors
 from rockledge.quantize.rotate import RotatedModel
@@ -233,6 +233,8 @@ class _Pricing:
                 f"The second moments of {place} are singular; their damping was raised to {damping:g}."
             )
 
+        if self._model.steps.rounding == "nearest":
+            return no_feedback(moments)
         return feedback_factor(moments, raised=raised)
 
     def ordered(
@@ -245,9 +247,10 @@ class _Pricing:
             sensitivity[role] * row_errors(weights[role], seen["ffn.in"].moments)
             for role in ("ffn.gate", "ffn.up")
         )
-        order = channel_order(
-            torch.as_tensor(costs), cut(self._linears["ffn.gate"], self._model.config), block
-        )
+        order = torch.arange(self._model.config.ffn, device=self._model.device)
+        if self._model.steps.channel_order == "price":
+            spans = cut(self._linears["ffn.gate"], self._model.config)
+            order = channel_order(torch.as_tensor(costs), spans, block)
         store_order(self._work.path, layer, order)
         for role in ("ffn.gate", "ffn.up"):
             sensitivity[role] = sensitivity[role][order].contiguous()
@@ -266,7 +269,7 @@ class _Pricing:
         bias: torch.Tensor | None = None,
     ) -> None:
         def rounded() -> list[Candidate]:
-            rounding = Rounding(weights, terms, factor, self._slices.of(CHUNK))
+            rounding = Rounding(weights, terms, self._model.steps, factor, self._slices.of(CHUNK))
             return [rounding.at(bits) for bits in self._widths]
 
         candidates = self._slices.fitting(rounded)

@@ -21,11 +21,11 @@ def channel_order(costs: torch.Tensor, bands: Sequence[tuple[int, int]], block: 
 
     `costs` [ffn] is what an equal relative error of each channel costs. `bands` are (start, rows) over
     channels. With whole bands in a Hadamard block of `block` channels, the bands, dearest first, go to the
-    blocks in turn.
+    blocks in turn; 0 is no Hadamard.
     """
     dearest = torch.argsort(costs, descending=True, stable=True)
     rows = bands[0][1]
-    if block % rows or any(count != rows for _, count in bands):
+    if not block or block % rows or any(count != rows for _, count in bands):
         return dearest
     blocks = len(costs) // block
     ranked = dearest.view(-1, rows)  # [bands, rows]

@@ -78,7 +78,7 @@ def estimate(
         min(asked.tensor_bytes, most),
         tokens=asked.tokens,
         gradient_tokens=asked.gradient_sequences * asked.length,
-        widths=_menu(rotated(checkpoint, asked.seed), asked),
+        widths=_menu(rotated(checkpoint, asked.seed, steps=asked.steps), asked),
         check_prices=check_prices,
         device=device,
     )
@@ -104,13 +104,13 @@ def quantize(
 
     `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by
     `bits` a weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room
-    for, or by both; or a `recipe` fixes every width. `calibration` is a text or JSON-lines file (default:
-    the built-in mix) of which about `tokens` tokens are used; less text than that needs `force`. `work` keeps
-    intermediate files, about 3.5 bytes a weight: a run that was stopped continues there with the same result,
-    and another budget starts from the prices there. By default they lie beside `out` and are removed at the
-    end. With `check_prices` the report says how well the prices rank what random bands really cost; if prices
-    corrected by that make a better artifact, it is that one. Nothing appears under `out` before it is
-    complete. Raises RockledgeError's family.
+    for, or by both; a `recipe` says which steps to take, and may fix every width. `calibration` is a text or
+    JSON-lines file (default: the built-in mix) of which about `tokens` tokens are used; less text than that
+    needs `force`. `work` keeps intermediate files, about 3.5 bytes a weight: a run that was stopped continues
+    there with the same result, and another budget starts from the prices there. By default they lie beside
+    `out` and are removed at the end. With `check_prices` the report says how well the prices rank what random
+    bands really cost; if prices corrected by that make a better artifact, it is that one. Nothing appears
+    under `out` before it is complete. Raises RockledgeError's family.
     """
     started = time.monotonic()
     checkpoint = _opened(model)
@@ -132,7 +132,7 @@ def quantize(
         seed=asked.seed,
         force=force,
     )
-    turned = rotated(checkpoint, asked.seed, device)
+    turned = rotated(checkpoint, asked.seed, device, asked.steps)
     offered = _menu(turned, asked)
     parent = Path(out).absolute().parent
     with (
@@ -251,7 +251,8 @@ def _menu(model: RotatedModel, asked: Request) -> tuple[int, ...]:
 def _chosen(prices: Prices, model: RotatedModel, asked: Request) -> tuple[Widths, dict[str, int]]:
     if asked.recipe is not None:
         return dict(asked.recipe.widths), dict(asked.recipe.planes)
-    return fit_widths(prices, model, Limits(asked.board, asked.tensor_bytes)), planes_of(prices)
+    widths = fit_widths(prices, model, Limits(asked.board, asked.tensor_bytes))
+    return widths, planes_of(prices) if asked.steps.planes == "price" else {}
 
 
 def _recipe(
@@ -267,6 +268,7 @@ def _recipe(
         board=asked.board.name if asked.fitted else None,
         widths=widths,
         planes=planes,
+        steps=asked.steps,
     )
 
 
@@ -306,7 +308,7 @@ def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) 
     """What other budgets would give, from the same prices."""
     rows = []
     count = parameters(model.config)
-    planes = planes_of(prices)
+    planes = planes_of(prices) if asked.steps.planes == "price" else {}
     for bits in BUDGETS:
         limits = Limits(asked.board, int(bits * count / 8))
         try:

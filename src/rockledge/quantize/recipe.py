@@ -5,16 +5,18 @@
     seed: 0
     calibration: {text: built-in, sha256: ..., tokens: 12288}
     budget: {bits_per_weight: 4.25, board: null}
+    steps: {rotate: hadamard, rounding: gptq, ...}
     widths:
       embed: 49152x4
       layers.0.attn.q: 64x8 512x4
 
 `widths` lists the bands of a linear as rows x bits, first row first. `planes` names the linears whose
-inputs take two int8 planes.
+inputs take two int8 planes. Every line but the version may be left out: without widths a recipe says how to
+choose them, and an artifact's recipe what was chosen.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from rockledge.errors import UsageError
 from rockledge.formats.bands import Band, check_bands
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
+from rockledge.quantize.steps import Steps, read_steps
 
 VERSION = 1
 BUILT_IN = "built-in"
@@ -34,18 +37,20 @@ Widths = Mapping[str, tuple[Band, ...]]
 @dataclass(frozen=True)
 class Recipe:
     """What was asked for and what was chosen. `calibration` is a path or "built-in", `tokens` of it were
-    used; `bits_per_weight` and `board` are the budget (None: not limited so).
+    used (None: as many as usual); `bits_per_weight` and `board` are the budget (None: not limited so). Empty
+    `widths` are to be chosen.
     """
 
     model: str
     seed: int
     calibration: str
     calibration_sha256: str
-    tokens: int
+    tokens: int | None
     bits_per_weight: float | None
     board: str | None
     widths: Widths
     planes: Mapping[str, int] = field(default_factory=dict)
+    steps: Steps = field(default_factory=Steps)
 
     def text(self) -> str:
         """The recipe as YAML."""
@@ -59,6 +64,7 @@ class Recipe:
                 "tokens": self.tokens,
             },
             "budget": {"bits_per_weight": self.bits_per_weight, "board": self.board},
+            "steps": asdict(self.steps),
             "planes": {name: count for name, count in self.planes.items() if count != 1},
             "widths": {
                 name: " ".join(f"{band.rows}x{band.bits}" for band in bands)
@@ -77,20 +83,22 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise UsageError(f"{path} is not a recipe of version {VERSION}; take the recipe.yaml of an artifact.")
     try:
-        calibration, budget = content["calibration"], content["budget"]
+        calibration, budget = content.get("calibration") or {}, content.get("budget") or {}
+        widths = content.get("widths") or {}
         return Recipe(
-            model=str(content["model"]),
-            seed=int(content["seed"]),
-            calibration=str(calibration["text"]),
-            calibration_sha256=str(calibration["sha256"]),
-            tokens=int(calibration["tokens"]),
-            bits_per_weight=_optional(budget["bits_per_weight"], float),
-            board=_optional(budget["board"], str),
-            widths={str(name): _bands(str(name), bands) for name, bands in content["widths"].items()},
+            model=str(content.get("model", "")),
+            seed=int(content.get("seed", 0)),
+            calibration=str(calibration.get("text", BUILT_IN)),
+            calibration_sha256=str(calibration.get("sha256", "")),
+            tokens=_optional(calibration.get("tokens"), int),
+            bits_per_weight=_optional(budget.get("bits_per_weight"), float),
+            board=_optional(budget.get("board"), str),
+            widths={str(name): _bands(str(name), bands) for name, bands in widths.items()},
             planes={str(name): int(count) for name, count in (content.get("planes") or {}).items()},
+            steps=read_steps(content.get("steps") or {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"The recipe {path} is incomplete or malformed ({error!r}).") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"The recipe {path} is malformed ({error!r}).") from error
 
 
 def check_recipe(recipe: Recipe, config: ModelConfig) -> None:

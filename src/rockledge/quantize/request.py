@@ -10,6 +10,7 @@ from rockledge.errors import BudgetError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.quantize.budget import parameters
 from rockledge.quantize.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
+from rockledge.quantize.steps import Steps
 
 DEFAULT_BITS = 4.25
 # Calibration tokens for every input of the widest linear: fewer leave its second moments poorly known. The
@@ -26,7 +27,7 @@ _GRADIENT_SHARE = 3
 @dataclass(frozen=True)
 class Request:
     """`tensor_bytes` is the size to stay within; `board` predicts speed, and limits the size where `fitted`.
-    `calibration` is a file, or None for the built-in mix; `recipe` fixes the widths where it is given.
+    `calibration` is a file, or None for the built-in mix; `recipe` is one that fixes the widths, or None.
     """
 
     bits_per_weight: float | None
@@ -37,6 +38,7 @@ class Request:
     tokens: int
     length: int
     seed: int
+    steps: Steps
     recipe: Recipe | None
 
     @property
@@ -63,19 +65,24 @@ def request(
     """Completes the arguments of `quantize` for a model.
 
     Without `bits` and `fit` the budget is 4.25 bits a weight; with `fit` alone, what the board's memory
-    leaves for weights; with both, both hold. A recipe brings its own budget, text and seed. UsageError for
-    values that make no sense, BudgetError where a board has no room at all.
+    leaves for weights; with both, both hold. A recipe brings its own seed, and text and budget where none are
+    given; with widths, its budget is what they come to. UsageError for values that make no sense, BudgetError
+    where a board has no room at all.
     """
-    made = None
-    if recipe is not None:
-        if bits is not None or fit is not None:
-            raise UsageError("A recipe holds its own widths; leave out --bits and --fit, or the recipe.")
-        made = read_recipe(Path(recipe))
-        check_recipe(made, config)
-        bits, fit, seed, tokens = made.bits_per_weight, made.board, made.seed, made.tokens
+    made = None if recipe is None else read_recipe(Path(recipe))
+    fixed = None
+    if made is not None:
+        if made.widths:
+            if bits is not None or fit is not None:
+                raise UsageError("This recipe holds widths; leave out --bits and --fit, or its widths.")
+            check_recipe(made, config)
+            fixed, tokens = made, made.tokens
+        if bits is None and fit is None:
+            bits, fit = made.bits_per_weight, made.board
+        seed, tokens = made.seed, tokens or made.tokens
         if calibration is None and made.calibration != BUILT_IN:
             calibration = made.calibration
-    elif bits is None and fit is None:
+    if fixed is None and bits is None and fit is None:
         bits = DEFAULT_BITS
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"A budget of {bits} bits a weight makes no sense; ask for 3.25 to 8.5.")
@@ -101,5 +108,6 @@ def request(
         tokens=tokens or default_tokens(config),
         length=min(_LENGTH, config.context),
         seed=seed,
-        recipe=made,
+        steps=Steps() if made is None else made.steps,
+        recipe=fixed,
     )

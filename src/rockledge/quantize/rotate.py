@@ -8,7 +8,7 @@ With a tied embedding the final gain cannot be folded, so the head's input is tu
 gain and turned again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,6 +16,7 @@ from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, Rotation, power_of_two_b
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, Linear
+from rockledge.quantize.steps import Steps
 from rockledge.quantize.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
 
 _ROWS = 16384  # rows of an embedding turned together
@@ -24,11 +25,15 @@ _UNTURNED_NORMS = ("attn.q_norm", "attn.k_norm")  # these norm inside a head, be
 
 @dataclass(frozen=True)
 class RotatedModel:
-    """A view of `checkpoint` that computes rotated weights when asked; nothing is kept in memory."""
+    """A view of `checkpoint` that computes rotated weights when asked; nothing is kept in memory.
+
+    `rotation` is None where nothing is turned but the input of down.
+    """
 
     checkpoint: Checkpoint
-    rotation: Rotation
+    rotation: Rotation | None
     device: torch.device
+    steps: Steps = field(default_factory=Steps)
 
     @property
     def config(self) -> ModelConfig:
@@ -36,7 +41,9 @@ class RotatedModel:
 
     @property
     def ffn_block(self) -> int:
-        """Block of the online Hadamard in front of down."""
+        """Block of the online Hadamard in front of down, 0 for none."""
+        if not self.steps.down_hadamard:
+            return 0
         return power_of_two_block(self.config.ffn, FFN_BLOCK_LIMIT)
 
     def block_weights(self, layer: int, *, online: bool = True) -> dict[str, torch.Tensor]:
@@ -54,7 +61,7 @@ class RotatedModel:
             weights[linear.role] = self._turned(linear, self._tensor(name), gain, online)
             if linear.bias and self.config.qkv_bias:
                 bias = self._tensor(name + ".bias")
-                turned = linear.hadamard == "head_rows"
+                turned = linear.hadamard == "head_rows" and self.rotation is not None
                 weights[linear.role + ".bias"] = (
                     per_head_hadamard(bias, self.config.head_dim) if turned else bias
                 )
@@ -101,15 +108,20 @@ class RotatedModel:
         if gain is not None:
             w = w * gain
         w = rotate(w, self.rotation) if linear.residual == "cols" else rotate(w.T, self.rotation).T
-        if linear.hadamard == "head_rows":
+        per_head = self.rotation is not None
+        if linear.hadamard == "head_rows" and per_head:
             w = per_head_hadamard(w.T.contiguous(), self.config.head_dim).T
-        elif linear.hadamard == "head_cols":
+        elif linear.hadamard == "head_cols" and per_head:
             w = per_head_hadamard(w.contiguous(), self.config.head_dim)
         elif linear.hadamard == "online" and online:
             w = hadamard(w.contiguous(), self.ffn_block)
         return w.contiguous()
 
 
-def rotated(checkpoint: Checkpoint, seed: int = 0, device: str | torch.device = "cpu") -> RotatedModel:
-    """The rotated view of a checkpoint; `seed` fixes the random signs and the mix."""
-    return RotatedModel(checkpoint, random_rotation(checkpoint.config.hidden, seed), torch.device(device))
+def rotated(
+    checkpoint: Checkpoint, seed: int = 0, device: str | torch.device = "cpu", steps: Steps | None = None
+) -> RotatedModel:
+    """The view of a checkpoint that is quantised; `seed` fixes the random signs and the mix."""
+    steps = steps or Steps()
+    rotation = random_rotation(checkpoint.config.hidden, seed) if steps.rotate == "hadamard" else None
+    return RotatedModel(checkpoint, rotation, torch.device(device), steps)

@@ -12,8 +12,11 @@ def hadamard(x: torch.Tensor, block: int) -> torch.Tensor:
     """Normalised Walsh-Hadamard transform of every `block` neighbours of the last axis of `x` (float, any
     shape).
 
-    The matrix is symmetric and its own inverse. `block` is a power of two that divides the last axis.
+    The matrix is symmetric and its own inverse. `block` is a power of two that divides the last axis; 0
+    leaves `x` as it is.
     """
+    if not block:
+        return x
     shape, half = x.shape, 1
     y = x.reshape(-1, block)
     while half < block:
@@ -29,16 +32,21 @@ def per_head_hadamard(x: torch.Tensor, head_dim: int) -> torch.Tensor:
     return hadamard(x, head_dim & -head_dim)
 
 
-def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """`x Q` for rows `x` [..., hidden]: signs, Hadamard over each block, then the small mix across blocks."""
+def rotate(x: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
+    """`x Q` for rows `x` [..., hidden]: signs, Hadamard over each block, then the small mix across blocks.
+    None leaves `x` as it is."""
+    if rotation is None:
+        return x
     signs = torch.as_tensor(rotation.signs, dtype=x.dtype, device=x.device)
     mix = torch.as_tensor(rotation.mix, dtype=x.dtype, device=x.device)
     blocks = hadamard(x * signs, rotation.block).reshape(*x.shape[:-1], rotation.odd, rotation.block)
     return torch.einsum("...jb,ji->...ib", blocks, mix).reshape(x.shape)
 
 
-def rotate_inverse(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+def rotate_inverse(x: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
     """`x Q^T`: undoes `rotate`."""
+    if rotation is None:
+        return x
     signs = torch.as_tensor(rotation.signs, dtype=x.dtype, device=x.device)
     mix = torch.as_tensor(rotation.mix, dtype=x.dtype, device=x.device)
     blocks = x.reshape(*x.shape[:-1], rotation.odd, rotation.block)

@@ -1,0 +1,62 @@
+"""The steps of the pipeline that a recipe can choose or leave out, each one line of it.
+
+The default is what has gained something in `python -m bench.ablation`; the other choices are there to show
+that gain, and to save time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rockledge.errors import UsageError
+
+# What a line may say; a line that is not here is true or false.
+_CHOICES = {
+    "rotate": ("hadamard", "none"),
+    "channel_order": ("price", "stored"),
+    "tables": ("learned", "normal"),
+    "rounding": ("gptq", "nearest"),
+    "planes": ("price", "one"),
+}
+# Lines that matter only after the prices are known: runs that differ in them share a work directory.
+_AFTER_PRICES = ("planes",)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """`rotate`: the residual stream and every head's values, by Hadamard transforms folded into the weights.
+    `down_hadamard`: the input of down, online. `channel_order`: of the feed-forward, by price or as stored.
+    `tables`: learned where the weights are not normal, or those of normal weights everywhere. `clip`: row
+    scales that cut off large weights where the error shrinks. `rounding`: with error feedback, or to the
+    nearest. `planes`: two int8 planes for inputs by price, or one for all.
+
+    UsageError for a choice that does not exist.
+    """
+
+    rotate: str = "hadamard"
+    down_hadamard: bool = True
+    channel_order: str = "price"
+    tables: str = "learned"
+    clip: bool = True
+    rounding: str = "gptq"
+    planes: str = "price"
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            allowed = _CHOICES.get(name, (True, False))
+            if value not in allowed:
+                raise UsageError(
+                    f"The step {name} cannot be {value!r}; choose {' or '.join(str(one) for one in allowed)}."
+                )
+
+    def before_prices(self) -> dict[str, Any]:
+        """The lines that candidates and prices depend on."""
+        return {name: value for name, value in asdict(self).items() if name not in _AFTER_PRICES}
+
+
+def read_steps(lines: Mapping[str, Any]) -> Steps:
+    """The steps of a recipe's `steps:`; what is not named is as usual. UsageError for unknown names."""
+    known = [field.name for field in fields(Steps)]
+    if unknown := [name for name in lines if name not in known]:
+        raise UsageError(f"There is no step {unknown[0]!r} in a recipe; the steps are {', '.join(known)}.")
+    return Steps(**lines)
