@@ -75,7 +75,7 @@ def feedback_factor(
 
 
 def no_feedback(moments: torch.Tensor) -> torch.Tensor:
-    """`feedback_factor` as if the inputs of `moments` fp32 [K, K] had no correlations: nothing is passed on."""
+    """`feedback_factor` as if the inputs of `moments` fp32 [K, K] were uncorrelated: nothing is passed on."""
     diagonal = moments.diagonal()
     return torch.diag(torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt())
 
