@@ -3,12 +3,14 @@ block still computes the same."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.quantize.order import arranged, channel_order, store_order, stored_order
+from rockledge.quantize import order as order_module
+from rockledge.quantize.order import arranged, arranged_moments, channel_order, store_order, stored_order
 from rockledge.quantize.reference import block_forward
 from rockledge.quantize.rotate import rotated
 from rockledge.quantize.transform import hadamard
@@ -57,3 +59,22 @@ def test_a_stored_order_comes_back(tmp_path: Path) -> None:
     order = torch.randperm(50)
     store_order(tmp_path, 3, order)
     assert torch.equal(stored_order(tmp_path, 3), order)
+
+
+def test_moments_follow_the_channels_through_the_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order_module, "_PIECE", 10)
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(400, 24, generator=generator) * torch.rand(24, generator=generator)
+    order = torch.randperm(24, generator=generator)
+    for block in (8, 0):
+        seen = hadamard(x[:, order], block)
+        torch.testing.assert_close(
+            arranged_moments(x.T @ x, order, block), seen.T @ seen, rtol=1e-4, atol=1e-3
+        )
+    assert torch.equal(arranged_moments(torch.arange(24.0), order, 0), order.float())
+
+
+def test_of_a_diagonal_comes_the_diagonal_of_channels_that_do_not_correlate() -> None:
+    diagonal, order = torch.arange(1.0, 9.0), torch.tensor([7, 1, 0, 3, 2, 6, 5, 4])
+    whole = arranged_moments(torch.diag(diagonal), order, 4)
+    torch.testing.assert_close(arranged_moments(diagonal, order, 4), whole.diagonal())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import rockledge
-from rockledge.artifact import open_artifact
+from rockledge.artifact import Artifact, open_artifact
+from rockledge.board.time import predict_decode
 from rockledge.errors import BudgetError, RockledgeError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.config import ModelConfig
@@ -18,6 +19,7 @@ from rockledge.quantize import estimate as estimate_module
 from rockledge.quantize import pipeline
 from rockledge.quantize.pipeline import estimate, quantize
 from rockledge.quantize.recipe import read_recipe
+from rockledge.quantize.steps import FAST
 from rockledge.quantize.store import Prices
 from rockledge.synth import SHAPES, synth_checkpoint
 
@@ -137,6 +139,40 @@ def test_a_board_leaves_room_for_what_it_can_hold(tmp_path: Path) -> None:
         quantize(tmp_path / "model", tmp_path / "x", fit="rk9999")
 
 
+def milliseconds(artifact: Artifact) -> float:
+    """Of a decoded token on the usual board, from the bands as they are stored."""
+    bands = [(band.bits, band.rows, spec.cols) for spec in artifact.linears.values() for band in spec.bands]
+    return predict_decode(bands).ms_per_token
+
+
+def test_a_token_takes_no_longer_than_asked_for(tmp_path: Path) -> None:
+    wide = milliseconds(open_artifact(made(tmp_path, name="wide", milliseconds=1e3)))
+    asked = 0.7 * wide
+    path = made(tmp_path, milliseconds=asked)
+    artifact = open_artifact(path)
+    assert 0.9 * asked < milliseconds(artifact) <= 1.001 * asked
+    assert read_recipe(path / "recipe.yaml").milliseconds == asked
+    # A limit on bytes that binds earlier still binds.
+    both = open_artifact(made(tmp_path, name="both", milliseconds=asked, bits=artifact.bits_per_weight - 0.4))
+    assert both.bits_per_weight <= artifact.bits_per_weight - 0.4
+
+
+def test_too_little_time_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"too few .* on rk3588-8gb; the nearest possible are") as caught:
+        made(tmp_path, milliseconds=1e-4)
+    nearest = float(str(caught.value).split()[-2])
+    assert milliseconds(open_artifact(made(tmp_path, milliseconds=nearest))) <= nearest
+
+
+def test_fast_steps_are_in_the_recipe_and_make_the_same_bytes_again(tmp_path: Path) -> None:
+    path = made(tmp_path, name="fast", bits=5.0, fast=True)
+    assert read_recipe(path / "recipe.yaml").steps == FAST
+    again = made(tmp_path, name="again", recipe=path / "recipe.yaml")
+    assert (again / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="leave out --fast"):
+        made(tmp_path, name="both", fast=True, recipe=path / "recipe.yaml")
+
+
 @pytest.mark.parametrize("stage", ["forward", "round", "check", "write"])
 def test_an_interruption_leaves_nothing(stage: str, tmp_path: Path) -> None:
     source = synth_checkpoint("toy", tmp_path / "model")
@@ -181,7 +217,15 @@ def test_progress_is_told_of_every_stage_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bits": -1.0}, {"bits": float("nan")}, {"tokens": 0}, {"bits": 4.0, "recipe": "r.yaml"}]
+    "settings",
+    [
+        {"bits": -1.0},
+        {"bits": float("nan")},
+        {"milliseconds": 0.0},
+        {"milliseconds": float("inf")},
+        {"tokens": 0},
+        {"bits": 4.0, "recipe": "r.yaml"},
+    ],
 )
 def test_senseless_arguments_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     source = synth_checkpoint("toy", tmp_path / "model")

@@ -43,6 +43,7 @@ recipes = st.builds(
     board=st.one_of(st.none(), st.just("rk3588-8gb")),
     widths=st.dictionaries(st.text(min_size=1, max_size=20), many_bands, max_size=5),
     planes=st.dictionaries(st.text(min_size=1, max_size=20), st.just(2), max_size=3),
+    milliseconds=st.one_of(st.none(), st.floats(0.1, 1e4)),
 )
 
 

@@ -11,7 +11,7 @@ from rockledge.artifact import open_artifact
 from rockledge.errors import UsageError
 from rockledge.quantize.pipeline import quantize
 from rockledge.quantize.recipe import read_recipe
-from rockledge.quantize.steps import Steps, read_steps
+from rockledge.quantize.steps import FAST, Steps, read_steps
 from rockledge.synth import synth_checkpoint
 
 some_steps = st.builds(
@@ -26,7 +26,7 @@ some_steps = st.builds(
 )
 
 
-@given(some_steps)
+@given(some_steps | st.just(FAST))
 def test_a_recipe_keeps_its_steps(tmp_path_factory: pytest.TempPathFactory, steps: Steps) -> None:
     path = tmp_path_factory.mktemp("recipe") / "r.yaml"
     path.write_text("version: 1\n")
@@ -43,6 +43,7 @@ def test_a_recipe_keeps_its_steps(tmp_path_factory: pytest.TempPathFactory, step
         ({"round": "up"}, "no step 'round'"),
         ({"rounding": "up"}, "rounding cannot be 'up'"),
         ({"clip": 3}, "clip"),
+        ({"moments": "diagonal"}, "needs moments: full"),
     ],
 )
 def test_mistakes_are_named(lines: dict[str, Any], named: str) -> None:
@@ -57,6 +58,7 @@ def test_mistakes_are_named(lines: dict[str, Any], named: str) -> None:
         Steps(rotate="none"),
         Steps(down_hadamard=False, channel_order="stored"),
         Steps(clip=False, tables="normal", rounding="nearest", planes="one"),
+        FAST,
     ],
     ids=str,
 )

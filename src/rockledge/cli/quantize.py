@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bits", type=_bits, metavar="B", help="most bits a weight, everything counted (4.25)"
     )
     parser.add_argument("--fit", metavar="BOARD", help="what this board has room for, such as rk3588-8gb")
+    parser.add_argument(
+        "--milliseconds", type=_milliseconds, metavar="MS", help="most time a decoded token may take there"
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="round to the nearest: a part of the time, and less accurate"
+    )
     parser.add_argument("--recipe", metavar="FILE", help="recipe.yaml of an artifact, to make it again")
     parser.add_argument("--device", default="cpu", help="PyTorch device to compute on (cpu, cuda)")
     parser.add_argument(
@@ -47,18 +53,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bits(text: str) -> float:
+    return _positive(text, "bits", "4.25")
+
+
+def _milliseconds(text: str) -> float:
+    return _positive(text, "milliseconds", "170")
+
+
+def _positive(text: str, unit: str, example: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of bits; write one such as 4.25")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of {unit}; write one such as {example}")
     return value
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Estimates, compresses, reports."""
     settings = {"bits": args.bits, "fit": args.fit, "recipe": args.recipe, "device": args.device}
+    settings |= {"milliseconds": args.milliseconds, "fast": args.fast}
     settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
     settings |= {"work": args.work, "force": args.force, "check_prices": args.check_prices}
     estimate, report = compress(args.model, args.output, settings, terminal)
@@ -86,7 +101,7 @@ def compress(
 
     checkpoint = open_checkpoint(model)
     _check_place(Path(output))
-    asked = ("bits", "fit", "recipe", "device", "tokens", "check_prices")
+    asked = ("bits", "fit", "milliseconds", "fast", "recipe", "device", "tokens", "check_prices")
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
     terminal.note(
         f"Estimate: {_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "

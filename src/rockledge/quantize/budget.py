@@ -8,7 +8,7 @@ padding) is taken off the budget first.
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
-from math import prod
+from math import ceil, floor, log10, nan, prod
 
 from rockledge.artifact import ArtifactPlan, LinearSpec, packed_size
 from rockledge.board.boards import Board
@@ -44,9 +44,8 @@ def parameters(config: ModelConfig) -> int:
     return sum(prod(tensor.shape) for tensor in stored_tensors(config))
 
 
-def menu(model: RotatedModel, tensor_bytes: int, used: Collection[int] = ()) -> tuple[int, ...]:
-    """The widths to round every linear at, for a budget of `tensor_bytes` or for the widths `used` by a
-    recipe.
+def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tuple[int, ...]:
+    """The widths to round every linear at, for a budget or for the widths `used` by a recipe.
 
     Two bits come only where three everywhere would be too many. A width costs its rounding in every linear,
     and errors as large as those of two bits cost more than second-order prices say: SmolLM2 at 3.5 bits is
@@ -56,17 +55,42 @@ def menu(model: RotatedModel, tensor_bytes: int, used: Collection[int] = ()) -> 
     """
     if used:
         return NARROW_WIDTHS if min(used) < min(WIDTHS) else WIDTHS
-    if tensor_bytes >= _uniform_size(model, min(WIDTHS)):
-        return WIDTHS
-    least = _uniform_size(model, min(NARROW_WIDTHS))
-    if least > tensor_bytes:
-        raise _too_small(model, tensor_bytes, least)
-    return NARROW_WIDTHS
+    three, two = (_uniform(model, limits.board, min(widths)) for widths in (WIDTHS, NARROW_WIDTHS))
+    most, longest = limits.bytes, limits.milliseconds
+    if most is not None and two.bytes > most:
+        raise _too_small(model, most, two.bytes)
+    if longest is not None and two.milliseconds > longest:
+        raise BudgetError(
+            f"{longest:g} ms a token are too few for this model on {limits.board.name}; the nearest possible "
+            f"are {_rounded_up(two.milliseconds):g} ms."
+        )
+    tight = (most is not None and three.bytes > most) or (
+        longest is not None and three.milliseconds > longest
+    )
+    return NARROW_WIDTHS if tight else WIDTHS
 
 
-def _uniform_size(model: RotatedModel, bits: int) -> int:
+def _rounded_up(value: float) -> float:
+    """Three significant digits that are not less."""
+    unit = 10.0 ** (floor(log10(value)) - 2)
+    return ceil(value / unit) * unit
+
+
+def _uniform(model: RotatedModel, board: Board, bits: int) -> Option:
+    """The whole model at one width, its price unknown."""
     shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
-    return _size(model, {name: (StoredBand(0, shape[0], bits),) for name, shape in shapes.items()})
+    size = _size(model, {name: (StoredBand(0, shape[0], bits),) for name, shape in shapes.items()})
+    time = sum(
+        band_ms(bits, *shape, board=board)
+        for name, shape in shapes.items()
+        if not _gathered(name, model.config)
+    )
+    return Option(bits, nan, size, time)
+
+
+def _gathered(linear: str, config: ModelConfig) -> bool:
+    """Whether no token is multiplied with it: an untied embedding, which takes no time."""
+    return linear == "embed" and not config.tied
 
 
 def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
@@ -78,11 +102,10 @@ def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
 
 
 def bands_of(prices: Prices, board: Board, config: ModelConfig) -> list[Band]:
-    """The measured bands as the allocator wants them. An untied embedding is only gathered and takes no
-    time."""
+    """The measured bands as the allocator wants them."""
     bands = []
     for measured in prices.bands:
-        gathered = measured.linear == "embed" and not config.tied
+        gathered = _gathered(measured.linear, config)
         options = []
         for bits, price in sorted(measured.prices.items()):
             codes, index = stream_bytes((StoredBand(0, measured.rows, bits),), measured.cols)

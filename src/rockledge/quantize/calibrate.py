@@ -33,8 +33,8 @@ _LOGIT_TOKENS = 512
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Of one place where linears read: second moments E[x x^T] fp32 [K, K], and E[step^2] of int8
-    rounding."""
+    """Of one place where linears read: second moments E[x x^T] fp32 [K, K] or their diagonal [K], and
+    E[step^2] of int8 rounding."""
 
     moments: torch.Tensor
     squared_step: float
@@ -63,7 +63,8 @@ class HeadStatistics:
 class _Moments:
     """Running sums of x x^T and of the squared int8 step over tokens."""
 
-    def __init__(self, hadamard_block: int = 0) -> None:
+    def __init__(self, *, diagonal: bool, hadamard_block: int = 0) -> None:
+        self._diagonal = diagonal
         self._block = hadamard_block
         self._sum: torch.Tensor | None = None
         self._steps = 0.0
@@ -72,8 +73,12 @@ class _Moments:
     def add(self, x: torch.Tensor) -> None:
         rows = x.detach().reshape(-1, x.shape[-1])
         if self._sum is None:
-            self._sum = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
-        self._sum.addmm_(rows.T, rows)
+            size = rows.shape[1]
+            self._sum = torch.zeros((size,) if self._diagonal else (size, size), device=rows.device)
+        if self._diagonal:
+            self._sum += rows.square().sum(dim=0)
+        else:
+            self._sum.addmm_(rows.T, rows)
         seen = hadamard(rows, self._block) if self._block else rows
         self._steps += float((seen.abs().amax(dim=1) / LARGEST[1]).square().sum())
         self._count += rows.shape[0]
@@ -81,7 +86,7 @@ class _Moments:
     def mean(self) -> InputStatistics:
         if self._sum is None:
             raise ValueError("no input was seen")
-        return InputStatistics(self._sum / self._count, self._steps / self._count)
+        return InputStatistics(self._sum.div_(self._count), self._steps / self._count)
 
 
 def record_inputs(
@@ -150,7 +155,7 @@ def head_statistics(
     """
     head = model.head()
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    moments = _Moments()
+    moments = _Moments(diagonal=model.steps.moments == "diagonal")
     variance = torch.zeros(head.shape[0], device=model.device)
     frequency = torch.zeros_like(variance)
     count = 0
@@ -218,6 +223,7 @@ class _Taps:
 
     def __init__(self, model: RotatedModel) -> None:
         self._block = model.ffn_block
+        self._diagonal = model.steps.moments == "diagonal"
         self._moments: dict[str, _Moments] = {}
         self._outputs: dict[str, torch.Tensor] = {}
         self._squares: dict[str, torch.Tensor] = {}
@@ -225,7 +231,8 @@ class _Taps:
 
     def see(self, place: str, x: torch.Tensor) -> torch.Tensor:
         if place not in self._moments:
-            self._moments[place] = _Moments(self._block if place == "ffn.down" else 0)
+            block = self._block if place == "ffn.down" else 0
+            self._moments[place] = _Moments(diagonal=self._diagonal, hadamard_block=block)
         self._moments[place].add(x)
         return x
 

@@ -15,6 +15,8 @@ from rockledge.formats.table import Float32, Int8, UInt8, decode
 from rockledge.quantize.clip import refit_scale, search_scale
 from rockledge.quantize.codebook import learn_tables, start_scale, start_tables
 from rockledge.quantize.gptq import Rounded, feedback_factor, round_to_integers, round_to_tables
+from rockledge.quantize.moments import importance
+from rockledge.quantize.nearest import nearest_in_tables, nearest_integers
 from rockledge.quantize.price import row_errors
 from rockledge.quantize.steps import Steps
 
@@ -34,8 +36,8 @@ _INTEGER_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 @dataclass(frozen=True)
 class Term:
     """One reason why a linear's errors matter: it is read by inputs with second moments `moments` fp32 [K,
-    K], and an error in output n costs `sensitivity[n]` fp32 [N]. A tied embedding has two, any other linear
-    one.
+    K] or their diagonal [K], and an error in output n costs `sensitivity[n]` fp32 [N]. A tied embedding has
+    two, any other linear one.
     """
 
     moments: torch.Tensor
@@ -79,15 +81,18 @@ class Rounding:
         factor: torch.Tensor | None = None,
         chunk: int = CHUNK,
     ) -> None:
-        """`weights` fp32 [N, K]. `factor` is that of the joint moments where the caller already has it.
-        `chunk` rows are rounded together."""
+        """`weights` fp32 [N, K]. `factor` is that of the joint moments where the caller already has it;
+        rounding to the nearest needs none. `chunk` rows are rounded together."""
         self._steps = steps
         self._chunk = chunk
         self._weights = weights
         self._terms = terms
         self._moments = joint_moments(terms)
-        self._factor = feedback_factor(self._moments) if factor is None else factor
-        self._importance = self._factor.diagonal().square().reciprocal()
+        self._factor = None
+        self._importance = importance(self._moments)
+        if steps.rounding == "gptq":
+            self._factor = feedback_factor(self._moments) if factor is None else factor
+            self._importance = self._factor.diagonal().square().reciprocal()
 
     def at(self, bits: int) -> Candidate:
         """The candidate of one width, 2, 3, 4 or 8."""
@@ -100,7 +105,13 @@ class Rounding:
         scale = start_scale(self._weights)
         if not self._steps.clip:
             scale = _largest(self._weights) / int(tables.abs().max())
-        return self._rounded(bits, scale, lambda w, s: round_to_tables(w, s, tables, self._factor), tables)
+
+        def rounding(w: torch.Tensor, s: torch.Tensor) -> Rounded:
+            if self._factor is None:
+                return nearest_in_tables(w, s, tables, self._importance)
+            return round_to_tables(w, s, tables, self._factor)
+
+        return self._rounded(bits, scale, rounding, tables)
 
     def _integers(self) -> Candidate:
         base = _largest(self._weights) / 127
@@ -108,7 +119,11 @@ class Rounding:
         scale = search_scale(
             self._weights, base, shrinks, self._importance, lambda u: u.round().clamp_(-127, 127)
         )
-        return self._rounded(8, scale, lambda w, s: round_to_integers(w, s, self._factor), None)
+
+        def rounding(w: torch.Tensor, s: torch.Tensor) -> Rounded:
+            return nearest_integers(w, s) if self._factor is None else round_to_integers(w, s, self._factor)
+
+        return self._rounded(8, scale, rounding, None)
 
     def _rounded(
         self,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from rockledge.quantize.moments import weighed
+
 # Rows looked at together: bounds the temporaries of an embedding.
 _CHUNK = 4096
 
@@ -46,12 +48,13 @@ def refit_scale(
     """The row scales fp32 [N] that minimise (w - s q) H (w - s q)^T for the rounded rows q = `w8` fp32 [N,
     K].
 
-    `moments` is H fp32 [K, K]. Where the minimum is not positive (a row of zeros) the old `scale` stays.
+    `moments` is H fp32 [K, K] or its diagonal [K]. Where the minimum is not positive (a row of zeros) the
+    old `scale` stays.
     """
     fitted = scale.clone()
     for first in range(0, len(weights), _CHUNK):
         part = slice(first, first + _CHUNK)
-        qh = w8[part] @ moments
+        qh = weighed(w8[part], moments)
         best = (qh * weights[part]).sum(dim=1) / (qh * w8[part]).sum(dim=1)
         fitted[part] = torch.where(torch.isfinite(best) & (best > 0), best, scale[part])
     return fitted

@@ -74,12 +74,6 @@ def feedback_factor(
     return upper
 
 
-def no_feedback(moments: torch.Tensor) -> torch.Tensor:
-    """`feedback_factor` as if the inputs of `moments` fp32 [K, K] were uncorrelated: nothing is passed on."""
-    diagonal = moments.diagonal()
-    return torch.diag(torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt())
-
-
 def round_to_tables(
     weights: torch.Tensor, scale: torch.Tensor, tables: torch.Tensor, factor: torch.Tensor
 ) -> Rounded:

@@ -26,13 +26,13 @@ from rockledge.quantize.calibrate import (
 )
 from rockledge.quantize.candidates import CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
-from rockledge.quantize.gptq import feedback_factor, no_feedback
-from rockledge.quantize.order import arranged, channel_order, store_order
+from rockledge.quantize.gptq import feedback_factor
+from rockledge.quantize.moments import second_moments
+from rockledge.quantize.order import arranged, arranged_moments, channel_order, store_order
 from rockledge.quantize.price import activation_price, band_prices, row_errors
 from rockledge.quantize.rotate import RotatedModel
 from rockledge.quantize.slices import Slices
 from rockledge.quantize.store import BandPrices, Prices, WorkDirectory, stored_band
-from rockledge.quantize.transform import hadamard
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""
@@ -154,7 +154,8 @@ def _embedding_terms(
     device = head.frequency.device
     flat = torch.from_numpy(gradients.reshape(-1, gradients.shape[-1])).to(device)
     counted = torch.bincount(torch.from_numpy(tokens.reshape(-1)), minlength=len(head.frequency)).to(device)
-    return Term(flat.T @ flat / len(flat), 0.5 * counted / tokens.size + 0.5 * head.frequency)
+    moments = second_moments(flat, diagonal=head.inputs.moments.dim() == 1) / len(flat)
+    return Term(moments, 0.5 * counted / tokens.size + 0.5 * head.frequency)
 
 
 class _Pricing:
@@ -227,14 +228,16 @@ class _Pricing:
             table, head.sensitivity, head.inputs.squared_step
         )
 
-    def _factor(self, place: str, moments: torch.Tensor) -> torch.Tensor:
+    def _factor(self, place: str, moments: torch.Tensor) -> torch.Tensor | None:
+        """What error feedback needs; None where there is none."""
+        if self._model.steps.rounding == "nearest":
+            return None
+
         def raised(damping: float) -> None:
             self._notes.append(
                 f"The second moments of {place} are singular; their damping was raised to {damping:g}."
             )
 
-        if self._model.steps.rounding == "nearest":
-            return no_feedback(moments)
         return feedback_factor(moments, raised=raised)
 
     def ordered(
@@ -254,8 +257,7 @@ class _Pricing:
         store_order(self._work.path, layer, order)
         for role in ("ffn.gate", "ffn.up"):
             sensitivity[role] = sensitivity[role][order].contiguous()
-        moments = seen["ffn.down"].moments[order][:, order].contiguous()
-        turned = hadamard(hadamard(moments, block).T.contiguous(), block)
+        turned = arranged_moments(seen["ffn.down"].moments, order, block)
         seen["ffn.down"] = InputStatistics(turned, seen["ffn.down"].squared_step)
         return arranged(weights, order, block), BlockStatistics(seen, sensitivity)
 
@@ -265,7 +267,7 @@ class _Pricing:
         name: str,
         weights: torch.Tensor,
         terms: list[Term],
-        factor: torch.Tensor,
+        factor: torch.Tensor | None,
         bias: torch.Tensor | None = None,
     ) -> None:
         def rounded() -> list[Candidate]:

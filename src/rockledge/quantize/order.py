@@ -15,6 +15,9 @@ import torch
 
 from rockledge.quantize.transform import hadamard
 
+# Rows or columns of second moments transformed at a time.
+_PIECE = 1024
+
 
 def channel_order(costs: torch.Tensor, bands: Sequence[tuple[int, int]], block: int) -> torch.Tensor:
     """Permutation int64 [ffn]: which channel comes first, second, ...
@@ -41,6 +44,26 @@ def arranged(weights: Mapping[str, torch.Tensor], order: torch.Tensor, block: in
         ordered[role] = weights[role][order].contiguous()
     ordered["ffn.down"] = hadamard(weights["ffn.down"][:, order].contiguous(), block)
     return ordered
+
+
+def arranged_moments(moments: torch.Tensor, order: torch.Tensor, block: int) -> torch.Tensor:
+    """Second moments of the channels in `order` behind the Hadamard over `block`, from those before, fp32
+    [ffn, ffn]; in pieces, since at 14,336 channels every copy is 0.8 GB.
+
+    Of a diagonal [ffn] comes a diagonal, exact if channels do not correlate: each block's mean.
+    """
+    if moments.dim() == 1:
+        if not block:
+            return moments[order]
+        return moments[order].view(-1, block).mean(dim=1, keepdim=True).expand(-1, block).reshape(-1)
+    turned = torch.empty_like(moments)
+    for first in range(0, len(order), _PIECE):
+        part = slice(first, first + _PIECE)
+        turned[part] = hadamard(moments[order[part]][:, order], block)
+    for first in range(0, len(order), _PIECE):
+        part = slice(first, first + _PIECE)
+        turned[:, part] = hadamard(turned[:, part].T.contiguous(), block).T
+    return turned
 
 
 def store_order(folder: Path, layer: int, order: torch.Tensor) -> None:

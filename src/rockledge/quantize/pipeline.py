@@ -64,6 +64,8 @@ def estimate(
     *,
     bits: float | None = None,
     fit: str | None = None,
+    milliseconds: float | None = None,
+    fast: bool = False,
     recipe: str | Path | None = None,
     device: str = "cpu",
     tokens: int | None = None,
@@ -71,7 +73,15 @@ def estimate(
 ) -> Estimate:
     """What `quantize` with the same arguments will take; reads the model's header only."""
     checkpoint = _opened(model)
-    asked = request(checkpoint.config, bits=bits, fit=fit, recipe=recipe, tokens=tokens)
+    asked = request(
+        checkpoint.config,
+        bits=bits,
+        fit=fit,
+        milliseconds=milliseconds,
+        fast=fast,
+        recipe=recipe,
+        tokens=tokens,
+    )
     most = 2 * parameters(checkpoint.config)
     return estimate_run(
         checkpoint.config,
@@ -90,6 +100,8 @@ def quantize(
     *,
     bits: float | None = None,
     fit: str | None = None,
+    milliseconds: float | None = None,
+    fast: bool = False,
     recipe: str | Path | None = None,
     device: str = "cpu",
     calibration: str | Path | None = None,
@@ -104,13 +116,14 @@ def quantize(
 
     `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by
     `bits` a weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room
-    for, or by both; a `recipe` says which steps to take, and may fix every width. `calibration` is a text or
-    JSON-lines file (default: the built-in mix) of which about `tokens` tokens are used; less text than that
-    needs `force`. `work` keeps intermediate files, about 3.5 bytes a weight: a run that was stopped continues
-    there with the same result, and another budget starts from the prices there. By default they lie beside
-    `out` and are removed at the end. With `check_prices` the report says how well the prices rank what random
-    bands really cost; if prices corrected by that make a better artifact, it is that one. Nothing appears
-    under `out` before it is complete. Raises RockledgeError's family.
+    for, by the modelled `milliseconds` of a decoded token there, or by all of them. `fast` takes the steps
+    that need least time (`steps.FAST`); a `recipe` says which steps to take, and may fix every width.
+    `calibration` is a text or JSON-lines file (default: the built-in mix) of which about `tokens` tokens are
+    used; less text than that needs `force`. `work` keeps intermediate files, about 3.5 bytes a weight: a run
+    that was stopped continues there with the same result, and another budget starts from the prices there. By
+    default they lie beside `out` and are removed at the end. With `check_prices` the report says how well the
+    prices rank what random bands really cost; if prices corrected by that make a better artifact, it is that
+    one. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
     """
     started = time.monotonic()
     checkpoint = _opened(model)
@@ -118,6 +131,8 @@ def quantize(
         checkpoint.config,
         bits=bits,
         fit=fit,
+        milliseconds=milliseconds,
+        fast=fast,
         recipe=recipe,
         calibration=calibration,
         tokens=tokens,
@@ -245,13 +260,17 @@ def _measured(
 
 def _menu(model: RotatedModel, asked: Request) -> tuple[int, ...]:
     fixed = () if asked.recipe is None else asked.recipe.widths.values()
-    return menu(model, asked.tensor_bytes, {band.bits for bands in fixed for band in bands})
+    return menu(model, _limits(asked), {band.bits for bands in fixed for band in bands})
+
+
+def _limits(asked: Request) -> Limits:
+    return Limits(asked.board, asked.tensor_bytes, asked.milliseconds)
 
 
 def _chosen(prices: Prices, model: RotatedModel, asked: Request) -> tuple[Widths, dict[str, int]]:
     if asked.recipe is not None:
         return dict(asked.recipe.widths), dict(asked.recipe.planes)
-    widths = fit_widths(prices, model, Limits(asked.board, asked.tensor_bytes))
+    widths = fit_widths(prices, model, _limits(asked))
     return widths, planes_of(prices) if asked.steps.planes == "price" else {}
 
 
@@ -266,6 +285,7 @@ def _recipe(
         tokens=asked.tokens,
         bits_per_weight=asked.bits_per_weight,
         board=asked.board.name if asked.fitted else None,
+        milliseconds=asked.milliseconds,
         widths=widths,
         planes=planes,
         steps=asked.steps,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from rockledge.quantize.moments import weighed
+
 # Rounding to a step s, evenly spread, has variance s^2 / 12.
 _UNIFORM_VARIANCE = 1.0 / 12.0
 # Rows whose errors are multiplied at a time: bounds the temporaries of an embedding.
@@ -17,8 +19,9 @@ _CHUNK = 16384
 
 
 def row_errors(delta: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
-    """d_n H d_n^T for every row of `delta` fp32 [N, K], with `moments` fp32 [K, K]: fp32 [N]."""
-    parts = [((part @ moments) * part).sum(dim=1) for part in delta.split(_CHUNK)]
+    """d_n H d_n^T for every row of `delta` fp32 [N, K], with `moments` fp32 [K, K] or their
+    diagonal [K]: fp32 [N]."""
+    parts = [(weighed(part, moments) * part).sum(dim=1) for part in delta.split(_CHUNK)]
     return torch.cat(parts).clamp_min(0.0)
 
 

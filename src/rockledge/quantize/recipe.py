@@ -4,7 +4,7 @@
     model: SmolLM2-135M-Instruct.gguf
     seed: 0
     calibration: {text: built-in, sha256: ..., tokens: 12288}
-    budget: {bits_per_weight: 4.25, board: null}
+    budget: {bits_per_weight: 4.25, board: null, milliseconds: null}
     steps: {rotate: hadamard, rounding: gptq, ...}
     widths:
       embed: 49152x4
@@ -37,7 +37,8 @@ Widths = Mapping[str, tuple[Band, ...]]
 @dataclass(frozen=True)
 class Recipe:
     """What was asked for and what was chosen. `calibration` is a path or "built-in", `tokens` of it were
-    used (None: as many as usual); `bits_per_weight` and `board` are the budget (None: not limited so). Empty
+    used (None: as many as usual); `bits_per_weight`, `board` and `milliseconds` are the budget (None:
+    not limited so). Empty
     `widths` are to be chosen.
     """
 
@@ -51,6 +52,7 @@ class Recipe:
     widths: Widths
     planes: Mapping[str, int] = field(default_factory=dict)
     steps: Steps = field(default_factory=Steps)
+    milliseconds: float | None = None
 
     def text(self) -> str:
         """The recipe as YAML."""
@@ -63,7 +65,11 @@ class Recipe:
                 "sha256": self.calibration_sha256,
                 "tokens": self.tokens,
             },
-            "budget": {"bits_per_weight": self.bits_per_weight, "board": self.board},
+            "budget": {
+                "bits_per_weight": self.bits_per_weight,
+                "board": self.board,
+                "milliseconds": self.milliseconds,
+            },
             "steps": asdict(self.steps),
             "planes": {name: count for name, count in self.planes.items() if count != 1},
             "widths": {
@@ -93,6 +99,7 @@ def read_recipe(path: Path) -> Recipe:
             tokens=_optional(calibration.get("tokens"), int),
             bits_per_weight=_optional(budget.get("bits_per_weight"), float),
             board=_optional(budget.get("board"), str),
+            milliseconds=_optional(budget.get("milliseconds"), float),
             widths={str(name): _bands(str(name), bands) for name, bands in widths.items()},
             planes={str(name): int(count) for name, count in (content.get("planes") or {}).items()},
             steps=read_steps(content.get("steps") or {}),

@@ -1,6 +1,7 @@
 """What one run of `quantize` is asked for, checked and completed before any work starts."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from rockledge.board.boards import Board, find_board
@@ -10,13 +11,15 @@ from rockledge.errors import BudgetError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.quantize.budget import parameters
 from rockledge.quantize.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
-from rockledge.quantize.steps import Steps
+from rockledge.quantize.steps import FAST, Steps
 
 DEFAULT_BITS = 4.25
 # Calibration tokens for every input of the widest linear: fewer leave its second moments poorly known. The
 # limits keep a small model's mix diverse and a large model's time bearable.
 _TOKENS_PER_INPUT = 4
 _LEAST_TOKENS, _MOST_TOKENS = 6144, 32768
+# A diagonal is known from far fewer.
+_MOST_DIAGONAL_TOKENS = 8192
 # Context, in tokens, whose KV cache must fit beside the weights when a board is named.
 _FIT_CONTEXT = 8192
 # Sequences of this many tokens; a third of them also give gradients.
@@ -27,6 +30,7 @@ _GRADIENT_SHARE = 3
 @dataclass(frozen=True)
 class Request:
     """`tensor_bytes` is the size to stay within; `board` predicts speed, and limits the size where `fitted`.
+    `milliseconds` is what a decoded token may take there, None for no limit.
     `calibration` is a file, or None for the built-in mix; `recipe` is one that fixes the widths, or None.
     """
 
@@ -34,6 +38,7 @@ class Request:
     board: Board
     fitted: bool
     tensor_bytes: int
+    milliseconds: float | None
     calibration: Path | None
     tokens: int
     length: int
@@ -47,9 +52,10 @@ class Request:
         return max(1, self.tokens // (_GRADIENT_SHARE * self.length))
 
 
-def default_tokens(config: ModelConfig) -> int:
+def default_tokens(config: ModelConfig, steps: Steps) -> int:
     """Calibration tokens used where none are asked for."""
-    return min(max(_LEAST_TOKENS, _TOKENS_PER_INPUT * config.ffn), _MOST_TOKENS)
+    most = _MOST_TOKENS if steps.moments == "full" else _MOST_DIAGONAL_TOKENS
+    return min(max(_LEAST_TOKENS, _TOKENS_PER_INPUT * config.ffn), most)
 
 
 def request(
@@ -57,6 +63,8 @@ def request(
     *,
     bits: float | None = None,
     fit: str | None = None,
+    milliseconds: float | None = None,
+    fast: bool = False,
     recipe: str | Path | None = None,
     calibration: str | Path | None = None,
     tokens: int | None = None,
@@ -64,28 +72,36 @@ def request(
 ) -> Request:
     """Completes the arguments of `quantize` for a model.
 
-    Without `bits` and `fit` the budget is 4.25 bits a weight; with `fit` alone, what the board's memory
-    leaves for weights; with both, both hold. A recipe brings its own seed, and text and budget where none are
-    given; with widths, its budget is what they come to. UsageError for values that make no sense, BudgetError
-    where a board has no room at all.
+    Without any limit the budget is 4.25 bits a weight; `fit` means what the board's memory leaves for
+    weights, `milliseconds` the time of a decoded token on that board or the usual one; all that are given
+    hold. `fast` means the built-in steps that take least time. A recipe brings its own seed, and text and
+    budget where none are given; with widths, its budget is what they come to. UsageError for values that make
+    no sense, BudgetError where a board has no room at all.
     """
     made = None if recipe is None else read_recipe(Path(recipe))
     fixed = None
+    unlimited = bits is None and fit is None and milliseconds is None
     if made is not None:
+        if fast:
+            raise UsageError("A recipe says which steps to take; leave out --fast, or the recipe.")
         if made.widths:
-            if bits is not None or fit is not None:
-                raise UsageError("This recipe holds widths; leave out --bits and --fit, or its widths.")
+            if not unlimited:
+                raise UsageError(
+                    "This recipe holds widths; leave out --bits, --fit and --milliseconds, or its widths."
+                )
             check_recipe(made, config)
             fixed, tokens = made, made.tokens
-        if bits is None and fit is None:
-            bits, fit = made.bits_per_weight, made.board
+        if unlimited:
+            bits, fit, milliseconds = made.bits_per_weight, made.board, made.milliseconds
         seed, tokens = made.seed, tokens or made.tokens
         if calibration is None and made.calibration != BUILT_IN:
             calibration = made.calibration
-    if fixed is None and bits is None and fit is None:
+    if fixed is None and bits is None and fit is None and milliseconds is None:
         bits = DEFAULT_BITS
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"A budget of {bits} bits a weight makes no sense; ask for 3.25 to 8.5.")
+    if milliseconds is not None and not 0 < milliseconds < inf:
+        raise UsageError(f"A token in {milliseconds} milliseconds makes no sense; ask for a positive number.")
     if tokens is not None and tokens < 1:
         raise UsageError(f"Calibration on {tokens} tokens makes no sense; leave it out for the default.")
     board = DEFAULT_BOARD if fit is None else find_board(fit)
@@ -95,19 +111,21 @@ def request(
     if fit is not None:
         limits.append(weight_budget(board, config, min(config.context, _FIT_CONTEXT)))
     if not limits:
-        # A recipe written by hand may name no budget: it is what its widths come to.
+        # Time alone limits the size, and a recipe's widths may come without a budget.
         limits.append(4 * parameters(config))
     if min(limits) <= 0:
         raise BudgetError(f"{board.name} has no room for the weights of this model.")
+    steps = FAST if fast else Steps() if made is None else made.steps
     return Request(
         bits_per_weight=bits,
         board=board,
         fitted=fit is not None,
         tensor_bytes=min(limits),
+        milliseconds=milliseconds,
         calibration=None if calibration is None else Path(calibration),
-        tokens=tokens or default_tokens(config),
+        tokens=tokens or default_tokens(config, steps),
         length=min(_LENGTH, config.context),
         seed=seed,
-        steps=Steps() if made is None else made.steps,
+        steps=steps,
         recipe=fixed,
     )

@@ -16,6 +16,7 @@ _CHOICES = {
     "channel_order": ("price", "stored"),
     "tables": ("learned", "normal"),
     "rounding": ("gptq", "nearest"),
+    "moments": ("full", "diagonal"),
     "planes": ("price", "one"),
 }
 # Lines that matter only after the prices are known: runs that differ in them share a work directory.
@@ -28,7 +29,8 @@ class Steps:
     `down_hadamard`: the input of down, online. `channel_order`: of the feed-forward, by price or as stored.
     `tables`: learned where the weights are not normal, or those of normal weights everywhere. `clip`: row
     scales that cut off large weights where the error shrinks. `rounding`: with error feedback, or to the
-    nearest. `planes`: two int8 planes for inputs by price, or one for all.
+    nearest. `moments`: second moments of inputs, whole, or the diagonal that rounding to the nearest can do
+    with. `planes`: two int8 planes for inputs by price, or one for all.
 
     UsageError for a choice that does not exist.
     """
@@ -39,6 +41,7 @@ class Steps:
     tables: str = "learned"
     clip: bool = True
     rounding: str = "gptq"
+    moments: str = "full"
     planes: str = "price"
 
     def __post_init__(self) -> None:
@@ -48,10 +51,16 @@ class Steps:
                 raise UsageError(
                     f"The step {name} cannot be {value!r}; choose {' or '.join(str(one) for one in allowed)}."
                 )
+        if self.rounding == "gptq" and self.moments != "full":
+            raise UsageError("The step rounding: gptq needs moments: full; take rounding: nearest.")
 
     def before_prices(self) -> dict[str, Any]:
         """The lines that candidates and prices depend on."""
         return {name: value for name, value in asdict(self).items() if name not in _AFTER_PRICES}
+
+
+FAST = Steps(rounding="nearest", moments="diagonal")
+"""A fraction of the time: nothing that takes products of inputs x inputs."""
 
 
 def read_steps(lines: Mapping[str, Any]) -> Steps:
