@@ -65,7 +65,7 @@ def test_singular_moments_are_damped_until_they_are_not_and_reported(
         one = torch.full((seen.moments.shape[0], 1), seen.moments.shape[0] ** -0.5)
         moments = seen.moments - (0.02 * size) * (one @ one.T)
         moments.diagonal().clamp_min_(1e-9)
-        inputs = {**found.inputs, "ffn.in": InputStatistics(moments, seen.squared_step)}
+        inputs = {**found.inputs, "ffn.in": InputStatistics(moments, seen.rounding)}
         return replace(found, inputs=inputs), gradients
 
     source = synth_checkpoint("toy", tmp_path / "model")

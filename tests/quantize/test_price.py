@@ -3,8 +3,10 @@ causes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from tests.model.checkpoints import random_model, save
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.quantize.calibrate import (
     BlockStatistics,
+    HeadStatistics,
     block_statistics,
     boundary,
     head_statistics,
@@ -24,6 +27,7 @@ from rockledge.quantize.reference import block_forward
 from rockledge.quantize.rotate import RotatedModel, rotated
 from rockledge.quantize.slices import Slices
 from rockledge.quantize.store import WorkDirectory
+from rockledge.quantize.transform import hadamard
 
 LAYER = 0
 PLACES = {
@@ -41,8 +45,7 @@ class Measured:
     model: RotatedModel
     tokens: torch.Tensor
     block: BlockStatistics
-    head_sensitivity: torch.Tensor
-    head_moments: torch.Tensor
+    head: HeadStatistics
     expected: torch.Tensor
 
     def divergence(
@@ -62,11 +65,7 @@ class Measured:
         return float((self.expected.exp() * (self.expected - found)).sum(dim=-1).mean())
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    folder = tmp_path_factory.mktemp("price")
-    model = rotated(open_checkpoint(save(random_model("llama3"), folder)))
-    tokens = np.random.default_rng(0).integers(0, 80, (48, 48))
+def measure(model: RotatedModel, tokens: npt.NDArray[np.int64], folder: Path) -> Measured:
     work, slices = WorkDirectory(folder / "work"), Slices()
     record_inputs(model, tokens, work, slices, lambda done, total: None)
     shape = (*tokens.shape, model.config.hidden)
@@ -79,7 +78,32 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     with torch.no_grad():
         logits = model.head_input(torch.from_numpy(inputs[-1])) @ model.head().T
     expected = F.log_softmax(logits.double(), dim=-1)
-    return Measured(model, torch.from_numpy(tokens), block, head.sensitivity, head.inputs.moments, expected)
+    return Measured(model, torch.from_numpy(tokens), block, head, expected)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    folder = tmp_path_factory.mktemp("price")
+    model = rotated(open_checkpoint(save(random_model("llama3"), folder)))
+    return measure(model, np.random.default_rng(0).integers(0, 80, (48, 48)), folder)
+
+
+@pytest.fixture(scope="module")
+def massive_first_token(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A model that answers its BOS token, and no other, with a massive activation in front of down."""
+    folder = tmp_path_factory.mktemp("massive")
+    source, bos = random_model("llama3"), 1
+    block = source.model.layers[LAYER]
+    with torch.no_grad():
+        # One direction of the residual stream belongs to BOS, and one channel answers to it.
+        source.model.embed_tokens.weight[:, 0] = 0
+        source.model.embed_tokens.weight[bos, 0] = 20
+        block.self_attn.o_proj.weight[0] = 0
+        block.mlp.gate_proj.weight[5, 0] = 5
+        block.mlp.up_proj.weight[5, 0] = 5
+    tokens = np.random.default_rng(0).integers(2, 80, (48, 48))
+    tokens[:, 0] = bos
+    return measure(rotated(open_checkpoint(save(source, folder))), tokens, folder)
 
 
 @pytest.mark.parametrize("role", PLACES)
@@ -94,19 +118,60 @@ def test_the_price_of_a_linear_is_the_divergence_it_causes(role: str, measured: 
 def test_the_price_of_the_head_is_the_divergence_it_causes(measured: Measured) -> None:
     w = measured.model.head()
     delta = 0.01 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(2))
-    price = 0.5 * float((measured.head_sensitivity * row_errors(delta, measured.head_moments)).sum())
+    price = 0.5 * float((measured.head.sensitivity * row_errors(delta, measured.head.inputs.moments)).sum())
     assert 0.6 < price / measured.divergence("head", delta) < 1.7
 
 
-def test_the_price_of_rounding_inputs_is_the_divergence_it_causes(measured: Measured) -> None:
-    weights = measured.model.block_weights(LAYER, online=False)
-    step = measured.block.inputs["ffn.in"].squared_step
-    price = sum(
-        activation_price(weights[role], measured.block.sensitivity[role], step)
-        for role in ("ffn.gate", "ffn.up")
-    )
-    truth = measured.divergence(tap=lambda place, x: rounded_inputs(x, 1) if place == "ffn.in" else x)
-    assert 0.4 < price / truth < 2.5
+def rounding_of(place: str, block: int = 0) -> Tap:
+    """Inputs at one place as int8 holds them, behind down's online Hadamard."""
+
+    def tap(where: str, x: torch.Tensor) -> torch.Tensor:
+        if where != place:
+            return x
+        return hadamard(rounded_inputs(hadamard(x, block), 1), block) if block else rounded_inputs(x, 1)
+
+    return tap
+
+
+@pytest.mark.parametrize("place", ["attn.in", "attn.o", "ffn.in", "ffn.down"])
+def test_the_price_of_rounding_inputs_is_the_divergence_it_causes(place: str, measured: Measured) -> None:
+    block = measured.model.ffn_block if place == "ffn.down" else 0
+    price = activation_price(measured.block.inputs[place].rounding)
+    assert 0.6 < price / measured.divergence(tap=rounding_of(place, block)) < 1.7
+
+
+def test_the_price_of_rounding_the_heads_input_is_the_divergence_it_causes(measured: Measured) -> None:
+    with torch.no_grad():
+        x = measured.model.embedding()[measured.tokens]
+        for layer in range(measured.model.config.layers):
+            x = block_forward(measured.model.block_weights(layer, online=False), x, measured.model.config)
+        rounded = rounded_inputs(measured.model.head_input(x), 1)
+        found = F.log_softmax((rounded @ measured.model.head().T).double(), dim=-1)
+    truth = float((measured.expected.exp() * (measured.expected - found)).sum(dim=-1).mean())
+    assert 0.6 < activation_price(measured.head.inputs.rounding) / truth < 1.7
+
+
+def test_a_massive_activation_of_the_first_token_alone_is_not_charged_to_all(
+    massive_first_token: Measured,
+) -> None:
+    model, statistics = massive_first_token.model, massive_first_token.block
+    steps: list[torch.Tensor] = []
+
+    def keep_steps(place: str, x: torch.Tensor) -> torch.Tensor:
+        if place == "ffn.down":
+            steps.append(hadamard(x, model.ffn_block).abs().amax(dim=-1) / 127)
+        return x
+
+    massive_first_token.divergence(tap=keep_steps)
+    assert float((steps[0][:, 0] / steps[0][:, 1:].amax(dim=1)).min()) > 20
+
+    price = activation_price(statistics.inputs["ffn.down"].rounding)
+    truth = massive_first_token.divergence(tap=rounding_of("ffn.down", model.ffn_block))
+    assert 1 / 3 < price / truth < 3
+    down = model.block_weights(LAYER, online=False)["ffn.down"]
+    gain = float((down.square().sum(dim=1) * statistics.sensitivity["ffn.down"]).sum())
+    product_of_means = gain * float(steps[0].square().mean()) / 24
+    assert product_of_means > 30 * truth
 
 
 def test_bands_share_out_the_rows() -> None:

@@ -26,8 +26,12 @@ from rockledge.quantize.store import Prices
 Widths = dict[str, tuple[StoredBand, ...]]
 """The bands of every linear, as they are stored."""
 
-# Nats a token that rounding one input to int8 may cost before it gets sixteen bits.
-_PLANE_PRICE = 2e-3
+# Linears with one input share its planes; prices know it by the first of them.
+_SHARED_INPUTS = {"attn.q": ("attn.q", "attn.k", "attn.v"), "ffn.gate": ("ffn.gate", "ffn.up")}
+# Share of an artifact's predicted divergence that rounding one input to int8 may cause before it gets
+# sixteen bits. They take no bytes and hardly any time in decode, where memory binds; in prefill they take
+# the linear's time twice.
+_PLANE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -148,21 +152,21 @@ def least_bits(prices: Prices, model: RotatedModel, board: Board) -> float:
     return 8 * _size(model, _merged(bands, _narrowest(bands))) / parameters(model.config)
 
 
-def planes_of(prices: Prices) -> dict[str, int]:
-    """Two int8 planes for the inputs whose rounding to one would cost more than a share of a good
-    artifact's divergence.
+def planes_of(prices: Prices, widths: Widths) -> dict[str, int]:
+    """Two int8 planes for the dearest inputs, one after the other, as long as rounding the next one to int8
+    would cause more than a share of the divergence that is predicted with these `widths`.
 
-    Linears with one input share the decision; 1 plane where nothing is said.
+    So the same input may have one plane beside narrow weights, whose errors drown its own, and two beside
+    wide ones. Linears with one input share the decision; 1 plane where nothing is said.
     """
-    groups: dict[str, list[str]] = {}
-    for name in prices.activations:
-        groups.setdefault(_input_of(name), []).append(name)
-    return {
-        name: 2
-        for members in groups.values()
-        if sum(prices.activations[name] for name in members) > _PLANE_PRICE
-        for name in members
-    }
+    planes: dict[str, int] = {}
+    left = predicted(prices, widths, planes)
+    for name, price in sorted(prices.activations.items(), key=lambda item: item[1], reverse=True):
+        if price <= _PLANE_SHARE * left:
+            break
+        left -= price
+        planes.update(dict.fromkeys(_readers(name), 2))
+    return planes
 
 
 def predicted(prices: Prices, widths: Widths, planes: dict[str, int]) -> float:
@@ -176,12 +180,12 @@ def predicted(prices: Prices, widths: Widths, planes: dict[str, int]) -> float:
     return total
 
 
-def _input_of(name: str) -> str:
-    for shared in (("attn.q", "attn.k", "attn.v"), ("ffn.gate", "ffn.up")):
-        for role in shared:
-            if name.endswith(role):
-                return name.removesuffix(role) + shared[0]
-    return name
+def _readers(name: str) -> list[str]:
+    """All linears that read the input of the linear `name`."""
+    for first, roles in _SHARED_INPUTS.items():
+        if name.endswith(first):
+            return [name.removesuffix(first) + role for role in roles]
+    return [name]
 
 
 def _narrowest(bands: list[Band]) -> Allocation:

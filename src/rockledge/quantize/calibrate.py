@@ -34,10 +34,11 @@ _LOGIT_TOKENS = 512
 @dataclass(frozen=True)
 class InputStatistics:
     """Of one place where linears read: second moments E[x x^T] fp32 [K, K] or their diagonal [K], and
-    E[step^2] of int8 rounding."""
+    E[step^2 |g|^2] of int8 rounding, with g a token's gradient at this input (`price.activation_price`).
+    """
 
     moments: torch.Tensor
-    squared_step: float
+    rounding: float
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,20 @@ class HeadStatistics:
 
 
 class _Moments:
-    """Running sums of x x^T and of the squared int8 step over tokens."""
+    """Running sums of x x^T over tokens, and of squared int8 step times squared gradient over those that have
+    one.
+
+    Both factors are taken token by token: a first token with a massive activation has by far the largest step
+    and hardly any gradient, and the product of two means would say that its step matters everywhere.
+    """
 
     def __init__(self, *, diagonal: bool, hadamard_block: int = 0) -> None:
         self._diagonal = diagonal
         self._block = hadamard_block
         self._sum: torch.Tensor | None = None
-        self._steps = 0.0
         self._count = 0
+        self._rounding = 0.0
+        self._priced = 0
 
     def add(self, x: torch.Tensor) -> None:
         rows = x.detach().reshape(-1, x.shape[-1])
@@ -79,14 +86,21 @@ class _Moments:
             self._sum += rows.square().sum(dim=0)
         else:
             self._sum.addmm_(rows.T, rows)
-        seen = hadamard(rows, self._block) if self._block else rows
-        self._steps += float((seen.abs().amax(dim=1) / LARGEST[1]).square().sum())
         self._count += rows.shape[0]
 
+    def add_gradient(self, x: torch.Tensor, gradient: torch.Tensor) -> None:
+        """`gradient` at the inputs `x`, both [..., K]. The online Hadamard leaves its length as it is."""
+        seen = x.detach().reshape(-1, x.shape[-1])
+        seen = hadamard(seen, self._block) if self._block else seen
+        steps = seen.abs().amax(dim=1) / LARGEST[1]
+        squares = gradient.detach().reshape(seen.shape).square().sum(dim=1)
+        self._rounding += float((steps.square() * squares).double().sum())
+        self._priced += len(seen)
+
     def mean(self) -> InputStatistics:
-        if self._sum is None:
-            raise ValueError("no input was seen")
-        return InputStatistics(self._sum.div_(self._count), self._steps / self._count)
+        if self._sum is None or not self._priced:
+            raise ValueError("no input or no gradient was seen")
+        return InputStatistics(self._sum.div_(self._count), self._rounding / self._priced)
 
 
 def record_inputs(
@@ -177,6 +191,7 @@ def head_statistics(
                 labels = torch.multinomial(p, 1, generator=generator)
                 p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
                 gradient = p @ head
+            moments.add_gradient(z, gradient)
             z.backward(gradient)
             gradients[s, part] = _gradient(x).cpu().numpy()
     return HeadStatistics(moments.mean(), variance / count, frequency / count)
@@ -225,6 +240,7 @@ class _Taps:
         self._block = model.ffn_block
         self._diagonal = model.steps.moments == "diagonal"
         self._moments: dict[str, _Moments] = {}
+        self._inputs: dict[str, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
         self._squares: dict[str, torch.Tensor] = {}
         self._count = 0
@@ -234,6 +250,9 @@ class _Taps:
             block = self._block if place == "ffn.down" else 0
             self._moments[place] = _Moments(diagonal=self._diagonal, hadamard_block=block)
         self._moments[place].add(x)
+        if x.requires_grad:
+            x.retain_grad()
+            self._inputs[place] = x
         return x
 
     def keep(self, role: str, y: torch.Tensor) -> torch.Tensor:
@@ -242,6 +261,9 @@ class _Taps:
         return y
 
     def add_gradients(self) -> None:
+        for place, x in self._inputs.items():
+            self._moments[place].add_gradient(x, _gradient(x))
+        self._inputs.clear()
         for role, y in self._outputs.items():
             squares = _gradient(y).square().reshape(-1, y.shape[-1])
             self._squares[role] = self._squares.get(role, torch.zeros(1, device=y.device)) + squares.sum(

@@ -127,7 +127,7 @@ def _head(
         gradients[:] = arrays.pop("gradients")
         slices.share = numbers["share"]
         stored = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
-        seen = InputStatistics(stored["moments"], numbers["squared_step"])
+        seen = InputStatistics(stored["moments"], numbers["rounding"])
         return HeadStatistics(seen, stored["sensitivity"], stored["frequency"]), gradients
     head = slices.fitting(lambda: head_statistics(model, outputs, gradients, seed, slices))
     tensors = {
@@ -137,7 +137,7 @@ def _head(
     }
     work.put_state(
         _HEAD,
-        {"squared_step": head.inputs.squared_step, "share": slices.share},
+        {"rounding": head.inputs.rounding, "share": slices.share},
         {"gradients": gradients, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()}},
     )
     return head, gradients
@@ -192,6 +192,7 @@ class _Pricing:
             place: self._factor(f"layers.{layer}.{place}", seen.moments)
             for place, seen in statistics.inputs.items()
         }
+        rounding: dict[str, tuple[str, float]] = {}  # by place, under the first linear that reads there
         for role, linear in self._linears.items():
             if "{i}" not in linear.hf:
                 continue
@@ -205,9 +206,8 @@ class _Pricing:
                 factors[place],
                 weights.get(role + ".bias"),
             )
-            self._activations[f"layers.{layer}.{role}"] = activation_price(
-                weights[role], sensitivity, seen.squared_step
-            )
+            rounding.setdefault(place, (f"layers.{layer}.{role}", seen.rounding))
+        self._activations.update({name: activation_price(mean) for name, mean in rounding.values()})
 
     def ends(self, head: HeadStatistics, embedding: Term) -> None:
         """Embedding and head: one matrix with two reasons when tied, two matrices otherwise."""
@@ -224,9 +224,7 @@ class _Pricing:
             self._round(
                 self._linears["head"], "head", table, [reading], self._factor("head", reading.moments)
             )
-        self._activations["embed" if tied else "head"] = activation_price(
-            table, head.sensitivity, head.inputs.squared_step
-        )
+        self._activations["embed" if tied else "head"] = activation_price(head.inputs.rounding)
 
     def _factor(self, place: str, moments: torch.Tensor) -> torch.Tensor | None:
         """What error feedback needs; None where there is none."""
@@ -258,7 +256,7 @@ class _Pricing:
         for role in ("ffn.gate", "ffn.up"):
             sensitivity[role] = sensitivity[role][order].contiguous()
         turned = arranged_moments(seen["ffn.down"].moments, order, block)
-        seen["ffn.down"] = InputStatistics(turned, seen["ffn.down"].squared_step)
+        seen["ffn.down"] = InputStatistics(turned, seen["ffn.down"].rounding)
         return arranged(weights, order, block), BlockStatistics(seen, sensitivity)
 
     def _round(

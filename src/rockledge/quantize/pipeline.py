@@ -271,7 +271,11 @@ def _chosen(prices: Prices, model: RotatedModel, asked: Request) -> tuple[Widths
     if asked.recipe is not None:
         return dict(asked.recipe.widths), dict(asked.recipe.planes)
     widths = fit_widths(prices, model, _limits(asked))
-    return widths, planes_of(prices) if asked.steps.planes == "price" else {}
+    return widths, _planes(prices, widths, asked)
+
+
+def _planes(prices: Prices, widths: Widths, asked: Request) -> dict[str, int]:
+    return planes_of(prices, widths) if asked.steps.planes == "price" else {}
 
 
 def _recipe(
@@ -328,7 +332,6 @@ def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) 
     """What other budgets would give, from the same prices."""
     rows = []
     count = parameters(model.config)
-    planes = planes_of(prices) if asked.steps.planes == "price" else {}
     for bits in BUDGETS:
         limits = Limits(asked.board, int(bits * count / 8))
         try:
@@ -336,6 +339,7 @@ def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) 
         except BudgetError:
             rows.append(BudgetRow(bits, None, None, None, None, least_bits(prices, model, asked.board)))
             continue
+        planes = _planes(prices, widths, asked)
         plan = plan_artifact(model, widths, planes, {}, None)
         size = packed_size(plan)
         kl = level * predicted(prices, widths, planes)

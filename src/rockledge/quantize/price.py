@@ -30,10 +30,11 @@ def band_prices(row_prices: torch.Tensor, bands: Sequence[tuple[int, int]]) -> l
     return [float(row_prices[start : start + rows].double().sum()) for start, rows in bands]
 
 
-def activation_price(weights: torch.Tensor, sensitivity: torch.Tensor, squared_step: float) -> float:
-    """Divergence caused by rounding the inputs of a linear: `weights` [N, K], `sensitivity` f [N].
+def activation_price(rounding: float) -> float:
+    """Divergence caused by rounding the inputs of one place to int8.
 
-    `squared_step` is the mean over tokens of the squared rounding step of that token's input.
+    A token's rounding errors e are independent and have variance step^2 / 12 each; moving its input by e
+    costs 1/2 (g e)^2, with g the gradient there, through all linears that read it. `rounding` is the mean
+    over tokens of step^2 |g|^2.
     """
-    gain = (weights.square().sum(dim=1) * sensitivity).double().sum()
-    return float(0.5 * gain * squared_step * _UNIFORM_VARIANCE)
+    return 0.5 * _UNIFORM_VARIANCE * rounding

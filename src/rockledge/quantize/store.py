@@ -39,8 +39,8 @@ class BandPrices:
 
 @dataclass(frozen=True)
 class Prices:
-    """All that was measured about a model: its bands, what int8 inputs (one plane) cost by linear, and
-    sentences about the measuring for the report."""
+    """All that was measured about a model: its bands, what int8 inputs (one plane) cost by the first linear
+    that reads them, and sentences about the measuring for the report."""
 
     bands: tuple[BandPrices, ...]
     activations: dict[str, float]
