@@ -12,72 +12,32 @@ run that was ended goes on. Writes bench/results/accuracy.json and accuracy.png,
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import rockledge
 from bench import llama_cpp
 from bench.accuracy_models import MODELS, TableModel
+from bench.accuracy_ours import ours
 from bench.accuracy_plot import plot
-from bench.accuracy_rows import Measured, Row, code_digest, measured, remembered
-from bench.accuracy_texts import WINDOW, calibration, evaluation, shared_span
-from bench.goals import OURS, THEIRS, UNIFORM, Goal, goals
+from bench.accuracy_rows import Measured, Row, measured, remembered
+from bench.accuracy_task import Task, prepare
+from bench.accuracy_texts import WINDOW
+from bench.goals import OURS, THEIRS, Goal, goals
 from bench.llama_files import STANDARD, VARIANTS, LlamaFile, content_digest, importance_matrix
 from bench.llama_files import make as make_file
 from bench.models import UnavailableError, cache
-from bench.uniform import uniform
-from rockledge.artifact import open_artifact
 from rockledge.errors import RockledgeError
-from rockledge.eval.divergence import divergence
-from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.model.tokenizer import Tokenizer
-from rockledge.quantize.budget import menu
-from rockledge.quantize.candidates import WIDTHS
-from rockledge.quantize.recipe import read_recipe
-from rockledge.quantize.reference_logits import ReferenceLogits
-from rockledge.quantize.rotate import rotated
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = 118  # of 255 scored tokens each: 30,090
 QUICK = 8
 BUDGETS = (3.25, 3.5, 4.0, 4.25, 4.5, 5.0, 5.5, 8.0)
 UNIFORM_BUDGETS = (3.5, 4.25)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every row of one model is measured with."""
-
-    model: TableModel
-    directory: Path
-    gguf: Path
-    checkpoint: Checkpoint
-    parameters: int
-    text: Path
-    windows: list[list[int]]
-    bos: int | None
-    calibration: Path
-    threads: int
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What all rows depend on, whatever the engine; the texts' names hold their digests."""
-        size = len(self.windows)
-        return {"weights": self.gguf.name, "text": self.text.name, "windows": size, "window": WINDOW}
-
-    def kept(self, suffix: str) -> Path:
-        """A file in the cache that belongs to these weights and windows."""
-        name = f"{self.gguf.stem}-{self.text.stem}-{len(self.windows)}{suffix}"
-        (cache() / "accuracy").mkdir(exist_ok=True)
-        return cache() / "accuracy" / name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,76 +81,6 @@ def run(args: argparse.Namespace, model: TableModel) -> None:
     print(table(rows))
     print(goal_lines(judged))
     print(f"written to {target} and {target.with_suffix('.png').name}", file=sys.stderr)
-
-
-def prepare(model: TableModel, windows: int, threads: int) -> Task:
-    """Weights, tokens and texts; UnavailableError if calibration and evaluation share a span."""
-    directory, gguf = model.files()
-    checkpoint = open_checkpoint(directory)
-    files = checkpoint.files()
-    tokenizer = Tokenizer.from_files(files)
-    text, pieces = evaluation(tokenizer, windows)
-    calibration_text, calibration_tokens = calibration(files)
-    shared = shared_span([token for piece in pieces for token in piece], calibration_tokens)
-    if shared is not None:
-        raise UnavailableError(f"calibration and evaluation share {tokenizer.decode(shared)!r}")
-    parameters = sum(int(np.prod(checkpoint.shape(name))) for name in checkpoint.names())
-    bos = tokenizer.bos
-    return Task(model, directory, gguf, checkpoint, parameters, text, pieces, bos, calibration_text, threads)
-
-
-def ours(
-    task: Task, bits: Sequence[float], uniform_bits: Sequence[float], artifacts: Sequence[Path]
-) -> Iterator[Measured]:
-    """Our rows: every budget with the default recipe, uniform ones for comparison, then ready artifacts."""
-    reference: list[ReferenceLogits] = []
-
-    def score(path: Path, name: str) -> Measured:
-        if not reference:
-            note = _note("float reference, block")
-            reference.append(
-                ReferenceLogits(task.checkpoint, task.windows, progress=note, kept=task.kept("-hidden.npy"))
-            )
-        tokens = [token for window in task.windows for token in window]
-        with rockledge.Engine.load(path, threads=task.threads, ctx=WINDOW) as engine:
-            report = divergence(
-                reference[0],
-                engine.logits,
-                tokens,
-                window=WINDOW,
-                bos=task.bos,
-                progress=_note(f"{OURS} {name}, window"),
-            )
-        size = open_artifact(path).tensor_bytes
-        return measured(task.model.name, OURS, name, size, task.parameters, report)
-
-    code = code_digest()
-    work = task.kept(f"-work-{code[:8]}")
-    for budget in bits:
-        for suffix in ("", UNIFORM) if budget in uniform_bits else ("",):
-            name = f"{budget:g}{suffix}"
-            settings = {**task.settings, "engine": OURS, "name": name, "code": code}
-            yield remembered(settings, partial(_quantised, task, budget, name, work, score))
-    shutil.rmtree(work, ignore_errors=True)
-    for path in artifacts:
-        yield score(path, path.name)
-
-
-def _quantised(
-    task: Task, bits: float, name: str, work: Path, score: Callable[[Path, str], Measured]
-) -> Measured:
-    with tempfile.TemporaryDirectory(dir=cache()) as folder:
-        path = Path(folder) / "artifact"
-        make = partial(rockledge.quantize, task.directory, path, progress=_stages(name))
-        narrow = menu(rotated(task.checkpoint, 0), int(bits * task.parameters / 8)) != WIDTHS
-        make(bits=bits, work=work / ("narrow" if narrow else "usual"))
-        if name.endswith(UNIFORM):
-            columns = {n: task.checkpoint.shape(n)[-1] for n in task.checkpoint.names()}
-            recipe = Path(folder) / "uniform.yaml"
-            recipe.write_text(uniform(read_recipe(path / "recipe.yaml"), columns).text())
-            shutil.rmtree(path)
-            make(recipe=recipe, work=work / "usual")
-        return score(path, name)
 
 
 def theirs(task: Task, files: Sequence[LlamaFile]) -> Iterator[Measured]:
@@ -294,18 +184,6 @@ def goal_lines(judged: Sequence[Goal]) -> str:
         numbers = " ".join("-" if n is None else f"{n:.5f}" for n in (goal.value, goal.limit))
         lines.append(f"{words[goal.met]:<11}{goal.model:<22}{goal.goal:<62}{numbers}")
     return "\n".join(lines)
-
-
-def _stages(name: str) -> Callable[[str, int, int], None]:
-    return lambda stage, done, total: _note(f"{OURS} {name}: {stage}")(done, total)
-
-
-def _note(what: str) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        end = "\n" if done == total else ""
-        print(f"\r{what} {done} of {total}", end=end, file=sys.stderr, flush=True)
-
-    return progress
 
 
 if __name__ == "__main__":
