@@ -1,12 +1,14 @@
 """What compressing a model of a given shape costs: seconds per block by step, peak memory, the whole.
 
-    python -m bench.compress_cost [--shape 8b] [--blocks 4] [--tokens N] [--vocab N] [--device cpu|cuda]
+    python -m bench.compress_cost [--shape 8b] [--blocks 4] [--fast] [--tokens N] [--vocab N] [--device cuda]
 
 The whole pipeline runs on random weights that are made when they are read, with fewer blocks than the shape
 has, and where asked with fewer calibration tokens or rows of the vocabulary. Every step is then scaled to the
 full shape: by blocks, by tokens (forward and backward) and by rows (embedding and head). Random weights cost
 what real ones cost, except that their making is counted too; it is a step of its own, left out of the whole.
-Disk is needed for the intermediate files. Writes a JSON file into bench/results/.
+Beside seconds stand those of the processor, summed over threads: on a machine that does other things too, and
+on the CPU, they are what the run itself takes. Disk is needed for the intermediate files. Writes a JSON file
+into bench/results/.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantize import calibrate, measure, pipeline
 from rockledge.quantize.request import default_tokens
+from rockledge.quantize.steps import FAST, Steps
 from rockledge.synth import SHAPES, model_files
 
 RESULTS = Path(__file__).parent / "results"
@@ -70,12 +73,13 @@ class RandomCheckpoint:
 
 @dataclass
 class Clock:
-    """Seconds by step. A step inside a step counts for the inner one only."""
+    """Seconds by step, and those of the processor. A step inside a step counts for the inner one only."""
 
     device: str
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    processor: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _running: list[str] = field(default_factory=list)
-    _since: float = 0.0
+    _since: tuple[float, float] = (0.0, 0.0)
 
     def step(self, name: str) -> "Step":
         return Step(self, name)
@@ -84,9 +88,10 @@ class Clock:
         """Books the time since the last turn to the step that is running."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = time.perf_counter(), time.process_time()
         if self._running:
-            self.seconds[self._running[-1]] += now - self._since
+            self.seconds[self._running[-1]] += now[0] - self._since[0]
+            self.processor[self._running[-1]] += now[1] - self._since[1]
         self._since = now
 
     def enter(self, name: str) -> None:
@@ -130,7 +135,7 @@ STEPS = (
     (measure, "block_statistics", "backward", "bt"),
     (measure._Pricing, "ordered", "round", "b"),
     (measure._Pricing, "block", "round", "b"),
-    (measure, "feedback_factor", "factor", "b"),
+    (measure, "feedback", "factor", "b"),
     (measure._Pricing, "ends", "round embedding and head", "v"),
     (pipeline, "held_out_divergence", "check", "b"),
     (pipeline, "write_artifact", "write", "b"),
@@ -145,7 +150,9 @@ def scaled(seconds: float, grows: str, blocks: float, tokens: float, rows: float
     return seconds
 
 
-def measured(shape: str, blocks: int, tokens: int, vocab: int, device: str, bits: float) -> dict[str, Any]:
+def measured(
+    shape: str, blocks: int, tokens: int, vocab: int, device: str, bits: float, fast: bool
+) -> dict[str, Any]:
     """One run; see the module."""
     full = SHAPES[shape]
     clock = Clock(device)
@@ -155,24 +162,37 @@ def measured(shape: str, blocks: int, tokens: int, vocab: int, device: str, bits
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory(prefix="compress-cost-") as folder, clock.step("other"):
-        pipeline.quantize(checkpoint, Path(folder) / "out", bits=bits, tokens=tokens, device=device)
-    most = default_tokens(full)
+        pipeline.quantize(
+            checkpoint, Path(folder) / "out", bits=bits, tokens=tokens, device=device, fast=fast
+        )
+    most = default_tokens(full, FAST if fast else Steps())
     times = (full.layers / blocks, most / tokens, full.vocab / vocab)
-    whole = {step: scaled(clock.seconds[step], grows, *times) for _, _, step, grows in STEPS}
-    per_block = {step: clock.seconds[step] / blocks for _, _, step, grows in STEPS if "b" in grows}
+
+    def whole(seconds: dict[str, float]) -> dict[str, float]:
+        return {step: scaled(seconds[step], grows, *times) for _, _, step, grows in STEPS if step in seconds}
+
+    seconds, processor = whole(clock.seconds), whole(clock.processor)
+    per_block = {
+        step: clock.seconds[step] / blocks
+        for _, _, step, grows in STEPS
+        if "b" in grows and step in clock.seconds
+    }
     return {
         "shape": shape,
+        "recipe": "fast" if fast else "default",
         "blocks": blocks,
         "tokens": tokens,
         "vocab": vocab,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "seconds": {step: round(value, 3) for step, value in clock.seconds.items()},
+        "processor_seconds": {step: round(value, 3) for step, value in clock.processor.items()},
         "seconds_per_block": {step: round(value, 3) for step, value in per_block.items()},
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if device.startswith("cuda") else None,
-        "whole": {"tokens": most, "seconds": {step: round(value, 1) for step, value in whole.items()}},
-        "whole_seconds": round(sum(whole.values()) + clock.seconds["other"], 1),
+        "whole": {"tokens": most, "seconds": {step: round(value, 1) for step, value in seconds.items()}},
+        "whole_seconds": round(sum(seconds.values()) + clock.seconds["other"], 1),
+        "whole_processor_seconds": round(sum(processor.values()) + clock.processor["other"], 1),
     }
 
 
@@ -188,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--fast", action="store_true", help="the fast recipe, as in quantize --fast")
     parser.add_argument("--tokens", type=int, help="calibration tokens (default: what quantize takes)")
     parser.add_argument("--vocab", type=int, help="rows of embedding and head (default: all)")
     parser.add_argument("--device", default="cpu")
@@ -197,18 +218,25 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     full = SHAPES[args.shape]
     blocks = min(args.blocks, full.layers)
-    tokens, vocab = args.tokens or default_tokens(full), args.vocab or full.vocab
-    found = measured(args.shape, blocks, tokens, vocab, args.device, args.bits)
-    print(f"{args.shape} on {found['device']}: {blocks} blocks, {tokens} tokens, {vocab} rows of vocabulary")
+    tokens = args.tokens or default_tokens(full, FAST if args.fast else Steps())
+    vocab = args.vocab or full.vocab
+    found = measured(args.shape, blocks, tokens, vocab, args.device, args.bits, args.fast)
+    print(
+        f"{args.shape} on {found['device']}, {found['recipe']} recipe, {found['threads']} threads: "
+        f"{blocks} blocks, {tokens} tokens, {vocab} rows of vocabulary"
+    )
     for step, seconds in found["seconds"].items():
         each = f"{seconds / blocks:10.2f} s a block" if step in found["seconds_per_block"] else ""
-        print(f"{step:26}{seconds:10.2f} s{each}")
+        print(f"{step:26}{seconds:10.2f} s{found['processor_seconds'][step]:10.2f} s of processors{each}")
     print(f"peak memory {found['peak_memory_bytes'] / 1e9:.2f} GB", end="")
     if found["peak_device_bytes"] is not None:
         print(f", on the device {found['peak_device_bytes'] / 1e9:.2f} GB", end="")
-    print(f"; all {full.layers} blocks, extrapolated: {found['whole_seconds'] / 60:.1f} min")
+    print(
+        f"; all {full.layers} blocks, extrapolated: {found['whole_seconds'] / 60:.1f} min, "
+        f"{found['whole_processor_seconds'] / 60:.1f} min of processors"
+    )
     RESULTS.mkdir(exist_ok=True)
-    name = f"compress-cost-{args.shape}-{args.device.partition(':')[0]}.json"
+    name = f"compress-cost-{args.shape}{'-fast' if args.fast else ''}-{args.device.partition(':')[0]}.json"
     (RESULTS / name).write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,16 +45,33 @@ def test_random_weights_are_the_same_at_every_reading() -> None:
     assert not np.array_equal(first, second)
 
 
-def test_a_run_writes_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the bench writes for the toy shape."""
     for module, name, _, _ in compress_cost.STEPS:
         monkeypatch.setattr(module, name, getattr(module, name))  # what the run wraps is put back
-    monkeypatch.setattr(compress_cost, "RESULTS", tmp_path)
-    arguments = ["--shape", "toy", "--blocks", "1", "--tokens", "1024", "--threads", "1", "--bits", "6"]
-    monkeypatch.setattr(sys, "argv", ["compress_cost", *arguments])
+    monkeypatch.setattr(compress_cost, "RESULTS", folder)
+    always = ["--shape", "toy", "--threads", "1", "--bits", "6"]
+    monkeypatch.setattr(sys, "argv", ["compress_cost", *always, *arguments])
     compress_cost.main()
-    found = json.loads((tmp_path / "compress-cost-toy-cpu.json").read_text())
+    (file,) = folder.iterdir()
+    assert file.name.startswith("compress-cost-toy-")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def test_the_fast_recipe_takes_no_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(["--fast", "--blocks", "1", "--tokens", "1024"], tmp_path, monkeypatch)
+    assert found["recipe"] == "fast"
+    assert "factor" not in found["seconds"]
+
+
+def test_a_run_writes_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(["--blocks", "1", "--tokens", "1024"], tmp_path, monkeypatch)
     assert found["seconds"].keys() >= {step for _, _, step, _ in compress_cost.STEPS}
     assert all(seconds > 0 for seconds in found["seconds"].values())
+    assert found["processor_seconds"].keys() == found["seconds"].keys()
+    # One thread, and this one: the processor worked no longer than the run took.
+    assert 0 < found["processor_seconds"]["round"] < 1.5 * found["seconds"]["round"]
     assert found["peak_memory_bytes"] > 1e8
     # A second block, and six times the tokens, take at least what was measured.
     assert found["whole_seconds"] > sum(found["whole"]["seconds"].values()) > 0
