@@ -1,8 +1,14 @@
 """Row scales: the search takes the best it tried, the fit is the minimum."""
 
-import torch
+from itertools import pairwise
 
-from rockledge.quantize.clip import refit_scale, search_scale
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rockledge.quantize.clip import best_of_scales, refit_scale, search_scale
+from rockledge.quantize.codebook import start_scale, start_tables
+from rockledge.quantize.gptq import Rounded, feedback, round_to_tables
 from rockledge.quantize.price import row_errors
 
 
@@ -39,3 +45,26 @@ def test_a_row_of_zeros_keeps_its_scale() -> None:
     scale = torch.tensor([0.5, 2.0])
     fitted = refit_scale(torch.zeros(2, 16), torch.zeros(2, 16), torch.eye(16), scale)
     assert torch.equal(fitted, scale)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([2, 3, 4]), st.integers(0, 99))
+def test_more_tries_never_raise_the_error_of_a_row(bits: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(300, 64, generator=generator) @ torch.randn(64, 64, generator=generator)
+    h, w = x.T @ x / 300, torch.randn(12, 64, generator=generator)
+    tables, how = start_tables(bits).round().to(torch.int8), feedback(h)
+    shares = (1.0, 0.97, 1.03)
+
+    def rounding(weights: torch.Tensor, scale: torch.Tensor) -> Rounded:
+        return round_to_tables(weights, scale, tables, how)
+
+    errors = []
+    for count in (1, 2, 3):
+        found, scale = best_of_scales(w, start_scale(w), shares[:count], h, rounding)
+        errors.append(row_errors(found.w8 * scale[:, None] - w, h))
+        assert found.codes is not None
+        assert found.codes.shape == w.shape
+    for fewer, more in pairwise(errors):
+        assert bool((more <= fewer * (1 + 1e-4)).all())
+    assert float(errors[2].sum()) < float(errors[0].sum())

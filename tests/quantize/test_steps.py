@@ -22,6 +22,8 @@ some_steps = st.builds(
     tables=st.sampled_from(["learned", "normal"]),
     clip=st.booleans(),
     rounding=st.sampled_from(["gptq", "nearest"]),
+    activation_order=st.booleans(),
+    scale_tries=st.sampled_from([1, 3]),
     planes=st.sampled_from(["price", "one"]),
 )
 
@@ -43,6 +45,7 @@ def test_a_recipe_keeps_its_steps(tmp_path_factory: pytest.TempPathFactory, step
         ({"round": "up"}, "no step 'round'"),
         ({"rounding": "up"}, "rounding cannot be 'up'"),
         ({"clip": 3}, "clip"),
+        ({"scale_tries": 4}, "scale_tries cannot be 4"),
         ({"moments": "diagonal"}, "needs moments: full"),
     ],
 )

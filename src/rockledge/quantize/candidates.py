@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from rockledge.formats.table import Float32, Int8, UInt8, decode
-from rockledge.quantize.clip import refit_scale, search_scale
+from rockledge.quantize.clip import best_of_scales, search_scale
 from rockledge.quantize.codebook import learn_tables, start_scale, start_tables
-from rockledge.quantize.gptq import Rounded, feedback_factor, round_to_integers, round_to_tables
+from rockledge.quantize.gptq import Feedback, Rounded, feedback, round_to_integers, round_to_tables
 from rockledge.quantize.moments import importance
 from rockledge.quantize.nearest import nearest_in_tables, nearest_integers
 from rockledge.quantize.price import row_errors
@@ -31,6 +31,8 @@ _NORMAL_KURTOSIS, _KURTOSIS_TOLERANCE = 3.0, 0.05
 # What is tried for the row scale, as a share of the one that puts the row's largest weight at the end of
 # the range.
 _INTEGER_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+# What is tried for it with tables, as a share of the one that they were made for.
+_TABLE_SHARES = (1.0, 0.97, 1.03, 0.94, 1.06)
 
 
 @dataclass(frozen=True)
@@ -78,21 +80,21 @@ class Rounding:
         weights: torch.Tensor,
         terms: Sequence[Term],
         steps: Steps,
-        factor: torch.Tensor | None = None,
+        how: Feedback | None = None,
         chunk: int = CHUNK,
     ) -> None:
-        """`weights` fp32 [N, K]. `factor` is that of the joint moments where the caller already has it;
-        rounding to the nearest needs none. `chunk` rows are rounded together."""
+        """`weights` fp32 [N, K]. `how` errors are passed on is that of the joint moments, where the caller
+        has it already; rounding to the nearest needs none. `chunk` rows are rounded together."""
         self._steps = steps
         self._chunk = chunk
         self._weights = weights
         self._terms = terms
         self._moments = joint_moments(terms)
-        self._factor = None
+        self._how = None
         self._importance = importance(self._moments)
         if steps.rounding == "gptq":
-            self._factor = feedback_factor(self._moments) if factor is None else factor
-            self._importance = self._factor.diagonal().square().reciprocal()
+            self._how = how or feedback(self._moments, activation_order=steps.activation_order)
+            self._importance = self._how.importance
 
     def at(self, bits: int) -> Candidate:
         """The candidate of one width, 2, 3, 4 or 8."""
@@ -107,11 +109,12 @@ class Rounding:
             scale = _largest(self._weights) / int(tables.abs().max())
 
         def rounding(w: torch.Tensor, s: torch.Tensor) -> Rounded:
-            if self._factor is None:
+            if self._how is None:
                 return nearest_in_tables(w, s, tables, self._importance)
-            return round_to_tables(w, s, tables, self._factor)
+            return round_to_tables(w, s, tables, self._how)
 
-        return self._rounded(bits, scale, rounding, tables)
+        tries = self._steps.scale_tries if self._steps.clip and self._how is not None else 1
+        return self._rounded(bits, scale, rounding, tables, _TABLE_SHARES[:tries])
 
     def _integers(self) -> Candidate:
         base = _largest(self._weights) / 127
@@ -121,7 +124,7 @@ class Rounding:
         )
 
         def rounding(w: torch.Tensor, s: torch.Tensor) -> Rounded:
-            return nearest_integers(w, s) if self._factor is None else round_to_integers(w, s, self._factor)
+            return nearest_integers(w, s) if self._how is None else round_to_integers(w, s, self._how)
 
         return self._rounded(8, scale, rounding, None)
 
@@ -131,12 +134,15 @@ class Rounding:
         scale: torch.Tensor,
         rounding: Callable[[torch.Tensor, torch.Tensor], Rounded],
         tables: torch.Tensor | None,
+        shares: Sequence[float] = (1.0,),
     ) -> Candidate:
         columns: dict[str, list[torch.Tensor]] = defaultdict(list)
-        for first in range(0, self._weights.shape[0], self._chunk):
-            part = slice(first, first + self._chunk)
-            rounded = rounding(self._weights[part], scale[part])
-            fitted = refit_scale(self._weights[part], rounded.w8, self._moments, scale[part])
+        chunk = max(1, self._chunk // len(shares))
+        for first in range(0, self._weights.shape[0], chunk):
+            part = slice(first, first + chunk)
+            rounded, fitted = best_of_scales(
+                self._weights[part], scale[part], shares, self._moments, rounding
+            )
             columns["scale"].append(fitted)
             columns["prices"].append(self._prices(part, rounded.w8, fitted))
             if rounded.codes is None or rounded.index is None:

@@ -1,16 +1,19 @@
 """Row scales: how much of a row's largest weights to clip so that the rest is rounded more finely.
 
-Symmetric, one scale a row. Before rounding the scale is searched: candidates are tried by the error that
-remains after later columns have made up for what they can, which weighs input k by 1 / U[k, k]^2 (U from
-`gptq.feedback_factor`; the conditional variance of that input given those behind it). After rounding it has
-a closed form under the full moments.
+Symmetric, one scale a row. Integers are searched before rounding: candidates are tried by the error that
+remains after later columns have made up for what they can (`gptq.Feedback.importance`). With tables the
+error hardly depends on the scale, but which way the errors of a row fall does: rows are rounded at several
+scales, and the one with the best outputs stays. After rounding the scale has a closed form under the full
+moments.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 
+from rockledge.quantize.gptq import Rounded
 from rockledge.quantize.moments import weighed
+from rockledge.quantize.price import row_errors
 
 # Rows looked at together: bounds the temporaries of an embedding.
 _CHUNK = 4096
@@ -58,3 +61,27 @@ def refit_scale(
         best = (qh * weights[part]).sum(dim=1) / (qh * w8[part]).sum(dim=1)
         fitted[part] = torch.where(torch.isfinite(best) & (best > 0), best, scale[part])
     return fitted
+
+
+def best_of_scales(
+    weights: torch.Tensor,
+    scale: torch.Tensor,
+    shares: Sequence[float],
+    moments: torch.Tensor,
+    rounding: Callable[[torch.Tensor, torch.Tensor], Rounded],
+) -> tuple[Rounded, torch.Tensor]:
+    """Every row of `weights` fp32 [N, K] rounded at `scale * share` for each share, and of these the one with
+    the least error of its outputs: that and its fitted scales fp32 [N].
+
+    `rounding` takes weights and scales; it is called once, with all the rows that are tried. `moments` as in
+    `refit_scale`.
+    """
+    tried = weights.repeat(len(shares), 1)
+    start = torch.cat([scale * share for share in shares])
+    rounded = rounding(tried, start)
+    fitted = refit_scale(tried, rounded.w8, moments, start)
+    if len(shares) == 1:
+        return rounded, fitted
+    errors = row_errors(rounded.w8 * fitted[:, None] - tried, moments).view(len(shares), -1)
+    kept = errors.argmin(dim=0) * len(scale) + torch.arange(len(scale), device=scale.device)
+    return rounded.rows(kept), fitted[kept]

@@ -26,7 +26,7 @@ from rockledge.quantize.calibrate import (
 )
 from rockledge.quantize.candidates import CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
-from rockledge.quantize.gptq import feedback_factor
+from rockledge.quantize.gptq import Feedback, feedback
 from rockledge.quantize.moments import second_moments
 from rockledge.quantize.order import arranged, arranged_moments, channel_order, store_order
 from rockledge.quantize.price import activation_price, band_prices, row_errors
@@ -188,8 +188,8 @@ class _Pricing:
 
     def block(self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics) -> None:
         """Rounds and prices a block's linears, `ordered` before."""
-        factors = {
-            place: self._factor(f"layers.{layer}.{place}", seen.moments)
+        feedbacks = {
+            place: self._feedback(f"layers.{layer}.{place}", seen.moments)
             for place, seen in statistics.inputs.items()
         }
         rounding: dict[str, tuple[str, float]] = {}  # by place, under the first linear that reads there
@@ -203,7 +203,7 @@ class _Pricing:
                 f"layers.{layer}.{role}",
                 weights[role],
                 [Term(seen.moments, sensitivity)],
-                factors[place],
+                feedbacks[place],
                 weights.get(role + ".bias"),
             )
             rounding.setdefault(place, (f"layers.{layer}.{role}", seen.rounding))
@@ -216,17 +216,17 @@ class _Pricing:
         table = self._model.embedding()
         terms = [reading, embedding] if tied else [embedding]
         self._round(
-            self._linears["embed"], "embed", table, terms, self._factor("embed", joint_moments(terms))
+            self._linears["embed"], "embed", table, terms, self._feedback("embed", joint_moments(terms))
         )
         if not tied:
             del table  # both at a time would be the largest thing in memory
             table = self._model.head()
             self._round(
-                self._linears["head"], "head", table, [reading], self._factor("head", reading.moments)
+                self._linears["head"], "head", table, [reading], self._feedback("head", reading.moments)
             )
         self._activations["embed" if tied else "head"] = activation_price(head.inputs.rounding)
 
-    def _factor(self, place: str, moments: torch.Tensor) -> torch.Tensor | None:
+    def _feedback(self, place: str, moments: torch.Tensor) -> Feedback | None:
         """What error feedback needs; None where there is none."""
         if self._model.steps.rounding == "nearest":
             return None
@@ -236,7 +236,7 @@ class _Pricing:
                 f"The second moments of {place} are singular; their damping was raised to {damping:g}."
             )
 
-        return feedback_factor(moments, raised=raised)
+        return feedback(moments, activation_order=self._model.steps.activation_order, raised=raised)
 
     def ordered(
         self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics
@@ -265,11 +265,11 @@ class _Pricing:
         name: str,
         weights: torch.Tensor,
         terms: list[Term],
-        factor: torch.Tensor | None,
+        how: Feedback | None,
         bias: torch.Tensor | None = None,
     ) -> None:
         def rounded() -> list[Candidate]:
-            rounding = Rounding(weights, terms, self._model.steps, factor, self._slices.of(CHUNK))
+            rounding = Rounding(weights, terms, self._model.steps, how, self._slices.of(CHUNK))
             return [rounding.at(bits) for bits in self._widths]
 
         candidates = self._slices.fitting(rounded)

@@ -17,6 +17,7 @@ _CHOICES = {
     "tables": ("learned", "normal"),
     "rounding": ("gptq", "nearest"),
     "moments": ("full", "diagonal"),
+    "scale_tries": (1, 2, 3, 5),
     "planes": ("price", "one"),
 }
 # Lines that matter only after the prices are known: runs that differ in them share a work directory.
@@ -29,8 +30,9 @@ class Steps:
     `down_hadamard`: the input of down, online. `channel_order`: of the feed-forward, by price or as stored.
     `tables`: learned where the weights are not normal, or those of normal weights everywhere. `clip`: row
     scales that cut off large weights where the error shrinks. `rounding`: with error feedback, or to the
-    nearest. `moments`: second moments of inputs, whole, or the diagonal that rounding to the nearest can do
-    with. `planes`: two int8 planes for inputs by price, or one for all.
+    nearest. `activation_order`: feedback starts with the largest inputs. `scale_tries`: row scales that
+    feedback tries below eight bits, if `clip`. `moments`: second moments of inputs, whole, or the diagonal
+    that rounding to the nearest can do with. `planes`: two int8 planes for inputs by price, or one for all.
 
     UsageError for a choice that does not exist.
     """
@@ -41,6 +43,8 @@ class Steps:
     tables: str = "learned"
     clip: bool = True
     rounding: str = "gptq"
+    activation_order: bool = True
+    scale_tries: int = 3
     moments: str = "full"
     planes: str = "price"
 
