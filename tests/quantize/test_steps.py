@@ -18,6 +18,7 @@ some_steps = st.builds(
     Steps,
     rotate=st.sampled_from(["hadamard", "none"]),
     down_hadamard=st.booleans(),
+    balance=st.booleans(),
     channel_order=st.sampled_from(["price", "stored"]),
     tables=st.sampled_from(["learned", "normal"]),
     clip=st.booleans(),
@@ -59,7 +60,7 @@ def test_mistakes_are_named(lines: dict[str, Any], named: str) -> None:
     [
         Steps(rotate="none", down_hadamard=False),
         Steps(rotate="none"),
-        Steps(down_hadamard=False, channel_order="stored"),
+        Steps(down_hadamard=False, balance=False, channel_order="stored"),
         Steps(clip=False, tables="normal", rounding="nearest", planes="one"),
         FAST,
     ],

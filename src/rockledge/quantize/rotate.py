@@ -16,6 +16,7 @@ from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, Rotation, power_of_two_b
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, Linear
+from rockledge.quantize.balance import balanced
 from rockledge.quantize.steps import Steps
 from rockledge.quantize.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
 
@@ -58,7 +59,7 @@ class RotatedModel:
                 continue
             name = f"layers.{layer}.{linear.role}"
             gain = self._tensor(f"layers.{layer}.{linear.norm}") if linear.norm else None
-            weights[linear.role] = self._turned(linear, self._tensor(name), gain, online)
+            weights[linear.role] = self._turned(linear, self._tensor(name), gain)
             if linear.bias and self.config.qkv_bias:
                 bias = self._tensor(name + ".bias")
                 turned = linear.hadamard == "head_rows" and self.rotation is not None
@@ -71,6 +72,10 @@ class RotatedModel:
             kept = norm.role in _UNTURNED_NORMS
             gain = self._tensor(f"layers.{layer}.{norm.role}")
             weights[norm.role] = gain if kept else torch.ones_like(gain)
+        if self.steps.balance:
+            weights = balanced(weights, self.config)
+        if online:
+            weights["ffn.down"] = hadamard(weights["ffn.down"], self.ffn_block)
         return weights
 
     def embedding(self) -> torch.Tensor:
@@ -102,9 +107,7 @@ class RotatedModel:
     def _tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.checkpoint.tensor(name)).to(self.device)
 
-    def _turned(
-        self, linear: Linear, w: torch.Tensor, gain: torch.Tensor | None, online: bool
-    ) -> torch.Tensor:
+    def _turned(self, linear: Linear, w: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
         if gain is not None:
             w = w * gain
         w = rotate(w, self.rotation) if linear.residual == "cols" else rotate(w.T, self.rotation).T
@@ -113,8 +116,6 @@ class RotatedModel:
             w = per_head_hadamard(w.T.contiguous(), self.config.head_dim).T
         elif linear.hadamard == "head_cols" and per_head:
             w = per_head_hadamard(w.contiguous(), self.config.head_dim)
-        elif linear.hadamard == "online" and online:
-            w = hadamard(w.contiguous(), self.ffn_block)
         return w.contiguous()
 
 

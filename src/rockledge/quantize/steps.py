@@ -27,7 +27,8 @@ _AFTER_PRICES = ("planes",)
 @dataclass(frozen=True)
 class Steps:
     """`rotate`: the residual stream and every head's values, by Hadamard transforms folded into the weights.
-    `down_hadamard`: the input of down, online. `channel_order`: of the feed-forward, by price or as stored.
+    `down_hadamard`: the input of down, online. `balance`: channels between V and O, up and down.
+    `channel_order`: of the feed-forward, by price or as stored.
     `tables`: learned where the weights are not normal, or those of normal weights everywhere. `clip`: row
     scales that cut off large weights where the error shrinks. `rounding`: with error feedback, or to the
     nearest. `activation_order`: feedback starts with the largest inputs. `scale_tries`: row scales that
@@ -39,6 +40,7 @@ class Steps:
 
     rotate: str = "hadamard"
     down_hadamard: bool = True
+    balance: bool = True
     channel_order: str = "price"
     tables: str = "learned"
     clip: bool = True

@@ -1,0 +1,80 @@
+"""Channels between two matrices made equally loud, where no norm or gate says how loud they must be.
+
+Any invertible M may stand between V and O of one key/value head, and any factor between a channel of up and
+its column of down: the block computes the same. But rounding does not cost the same. Error feedback leaves
+in a row an error that grows with the row's length |w|^2 and with the determinant of its inputs' moments.
+With determinants kept, what is left to choose is the length of rows:
+
+- up and down: rows of up have a scale each and do not care; down's rows are shortest when all its columns
+  are equally long.
+- V and O: with C = V V^T and G = O^T O over the query heads that share the head, rows of V cost C and their
+  errors G (through O), so the two trade; the symmetric M with M C M = M^-1 G M^-1, their geometric mean,
+  makes both alike, so that no direction is rounded finely that matters little.
+
+The weights alone decide it. The measured gradients at V's outputs look like a better G and are not: they
+are those of the first token in the main, and true divergence doubled where the price promised a quarter.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from rockledge.model.config import ModelConfig
+
+# Below this share of the largest, an eigenvalue (or a column's squared length) counts as this share: dead
+# channels stay finite.
+_LEAST = 1e-6
+_LEAST_COLUMN = 1e-4
+
+
+def balanced(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    """A block's weights by role, fp32, with V and O, up and down balanced; the others are those given.
+
+    The columns of down must be plain, without their online Hadamard; V and O may be turned within heads.
+    """
+    changed = dict(weights)
+    down = weights["ffn.down"]
+    factors = column_factors(down)
+    changed["ffn.down"] = down * factors
+    changed["ffn.up"] = weights["ffn.up"] / factors[:, None]
+
+    size, shared = config.head_dim, config.heads // config.kv_heads
+    values = weights["attn.v"].double().view(config.kv_heads, size, -1)
+    readers = (
+        weights["attn.o"].double().view(-1, config.kv_heads, shared, size)
+    )  # [hidden, kv, query, channel]
+    mixes = torch.stack(
+        [
+            head_mix(values[head] @ values[head].T, torch.einsum("nqi,nqj->ij", *[readers[:, head]] * 2))
+            for head in range(config.kv_heads)
+        ]
+    )
+    changed["attn.v"] = (mixes @ values).view(weights["attn.v"].shape).float()
+    turned = torch.einsum("nhqi,hij->nhqj", readers, torch.linalg.inv(mixes))
+    changed["attn.o"] = turned.reshape(weights["attn.o"].shape).float()
+    if (bias := weights.get("attn.v.bias")) is not None:
+        changed["attn.v.bias"] = (
+            torch.einsum("hij,hj->hi", mixes, bias.double().view(-1, size)).reshape(-1).float()
+        )
+    return changed
+
+
+def column_factors(matrix: torch.Tensor) -> torch.Tensor:
+    """Factors fp32 [K], with product 1, that make the columns of `matrix` fp32 [N, K] equally long."""
+    squares = matrix.square().sum(dim=0)
+    factors = squares.clamp_min(_LEAST_COLUMN * squares.mean().clamp_min(1e-30)).rsqrt()
+    return factors / factors.log().mean().exp()
+
+
+def head_mix(c: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """The symmetric positive M with M C M = M^-1 G M^-1 for symmetric positive `c` and `g` fp64 [d, d]."""
+    root = _power(c, 0.5)
+    back = _power(c, -0.5)
+    return _power(back @ _power(root @ g @ root, 0.5) @ back, 0.5)
+
+
+def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    values = values.clamp_min(_LEAST * values.max().clamp_min(1e-30))
+    power: torch.Tensor = (vectors * values.pow(exponent)) @ vectors.T
+    return power
