@@ -71,6 +71,7 @@ VARIANTS = (
     Variant("prices weighted by Fisher information", outside=_unweighted),
     Variant("rotation of residual stream and heads", _step("rotate: none")),
     Variant("Hadamard before down", _step("down_hadamard: false")),
+    Variant("channels balanced", _step("balance: false")),
     Variant("channels sorted by price", _step("channel_order: stored")),
     Variant("error feedback (GPTQ)", _step("rounding: nearest")),
     Variant("clipping", _step("clip: false")),
