@@ -15,7 +15,7 @@ from tests.quantize.changed_checkpoint import changed
 from rockledge.artifact import open_artifact
 from rockledge.errors import CheckpointError, RockledgeError
 from rockledge.quantize import measure
-from rockledge.quantize.calibrate import BlockStatistics, InputStatistics
+from rockledge.quantize.calibrate import BlockStatistics
 from rockledge.quantize.pipeline import quantize
 from rockledge.quantize.store import WorkDirectory
 from rockledge.synth import synth_checkpoint
@@ -59,20 +59,19 @@ def test_singular_moments_are_damped_until_they_are_not_and_reported(
 
     def singular(*arguments: Any) -> tuple[BlockStatistics, npt.NDArray[np.float32]]:
         found, gradients = true(*arguments)
-        seen = found.inputs["ffn.in"]
+        seen = found.moments["ffn.up"]
         # As rounding errors may make it: one direction slightly below zero.
-        size = seen.moments.diagonal().mean() * seen.moments.shape[0]
-        one = torch.full((seen.moments.shape[0], 1), seen.moments.shape[0] ** -0.5)
-        moments = seen.moments - (0.02 * size) * (one @ one.T)
+        size = seen.diagonal().mean() * seen.shape[0]
+        one = torch.full((seen.shape[0], 1), seen.shape[0] ** -0.5)
+        moments = seen - (0.02 * size) * (one @ one.T)
         moments.diagonal().clamp_min_(1e-9)
-        inputs = {**found.inputs, "ffn.in": InputStatistics(moments, seen.rounding)}
-        return replace(found, inputs=inputs), gradients
+        return replace(found, moments={**found.moments, "ffn.up": moments}), gradients
 
     source = synth_checkpoint("toy", tmp_path / "model")
     monkeypatch.setattr(measure, "block_statistics", singular)
     report = quantize(source, tmp_path / "out", bits=5.0, tokens=TOKENS)
     named = [note for note in report.numbers["notes"] if "singular" in note]
-    assert any("layers.0.ffn.in" in note and "raised to" in note for note in named)
+    assert any("layers.0.ffn.up" in note and "raised to" in note for note in named)
     assert "singular" in (tmp_path / "out" / "report.md").read_text()
     assert np.isfinite(open_artifact(tmp_path / "out").linear("layers.0.ffn.up").scale).all()
 

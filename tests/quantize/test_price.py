@@ -2,7 +2,7 @@
 causes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,12 @@ from rockledge.quantize.price import activation_price, band_prices, row_errors
 from rockledge.quantize.reference import block_forward
 from rockledge.quantize.rotate import RotatedModel, rotated
 from rockledge.quantize.slices import Slices
+from rockledge.quantize.steps import Steps
 from rockledge.quantize.store import WorkDirectory
 from rockledge.quantize.transform import hadamard
 
 LAYER = 0
-PLACES = {
-    "attn.q": "attn.in", "attn.k": "attn.in", "attn.v": "attn.in", "attn.o": "attn.o",
-    "ffn.gate": "ffn.in", "ffn.up": "ffn.in", "ffn.down": "ffn.down",
-}  # fmt: skip
+ROLES = ("attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate", "ffn.up", "ffn.down")
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 
 
@@ -106,11 +104,29 @@ def massive_first_token(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return measure(rotated(open_checkpoint(save(source, folder))), tokens, folder)
 
 
-@pytest.mark.parametrize("role", PLACES)
+def test_an_error_that_meets_a_massive_first_token_costs_what_that_token_is_worth(
+    massive_first_token: Measured, tmp_path: Path
+) -> None:
+    model = replace(massive_first_token.model, steps=Steps(token_weights="equal"))
+    equal = measure(model, massive_first_token.tokens.numpy(), tmp_path).block
+    w = model.block_weights(LAYER, online=False)["ffn.down"]
+    delta = 0.01 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(3))
+    truth = massive_first_token.divergence("ffn.down", delta)
+
+    def price(block: BlockStatistics) -> float:
+        return 0.5 * float(
+            (block.sensitivity["ffn.down"] * row_errors(delta, block.moments["ffn.down"])).sum()
+        )
+
+    assert 1 / 3 < price(massive_first_token.block) / truth < 3
+    assert price(equal) > 30 * truth
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_the_price_of_a_linear_is_the_divergence_it_causes(role: str, measured: Measured) -> None:
     w = measured.model.block_weights(LAYER, online=False)[role]
     delta = 0.01 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(1))
-    moments = measured.block.inputs[PLACES[role]].moments
+    moments = measured.block.moments[role]
     price = 0.5 * float((measured.block.sensitivity[role] * row_errors(delta, moments)).sum())
     assert 0.6 < price / measured.divergence(role, delta) < 1.7
 
@@ -118,7 +134,7 @@ def test_the_price_of_a_linear_is_the_divergence_it_causes(role: str, measured: 
 def test_the_price_of_the_head_is_the_divergence_it_causes(measured: Measured) -> None:
     w = measured.model.head()
     delta = 0.01 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(2))
-    price = 0.5 * float((measured.head.sensitivity * row_errors(delta, measured.head.inputs.moments)).sum())
+    price = 0.5 * float((measured.head.sensitivity * row_errors(delta, measured.head.moments)).sum())
     assert 0.6 < price / measured.divergence("head", delta) < 1.7
 
 
@@ -136,7 +152,7 @@ def rounding_of(place: str, block: int = 0) -> Tap:
 @pytest.mark.parametrize("place", ["attn.in", "attn.o", "ffn.in", "ffn.down"])
 def test_the_price_of_rounding_inputs_is_the_divergence_it_causes(place: str, measured: Measured) -> None:
     block = measured.model.ffn_block if place == "ffn.down" else 0
-    price = activation_price(measured.block.inputs[place].rounding)
+    price = activation_price(measured.block.rounding[place])
     assert 0.6 < price / measured.divergence(tap=rounding_of(place, block)) < 1.7
 
 
@@ -148,7 +164,7 @@ def test_the_price_of_rounding_the_heads_input_is_the_divergence_it_causes(measu
         rounded = rounded_inputs(measured.model.head_input(x), 1)
         found = F.log_softmax((rounded @ measured.model.head().T).double(), dim=-1)
     truth = float((measured.expected.exp() * (measured.expected - found)).sum(dim=-1).mean())
-    assert 0.6 < activation_price(measured.head.inputs.rounding) / truth < 1.7
+    assert 0.6 < activation_price(measured.head.rounding) / truth < 1.7
 
 
 def test_a_massive_activation_of_the_first_token_alone_is_not_charged_to_all(
@@ -165,7 +181,7 @@ def test_a_massive_activation_of_the_first_token_alone_is_not_charged_to_all(
     massive_first_token.divergence(tap=keep_steps)
     assert float((steps[0][:, 0] / steps[0][:, 1:].amax(dim=1)).min()) > 20
 
-    price = activation_price(statistics.inputs["ffn.down"].rounding)
+    price = activation_price(statistics.rounding["ffn.down"])
     truth = massive_first_token.divergence(tap=rounding_of("ffn.down", model.ffn_block))
     assert 1 / 3 < price / truth < 3
     down = model.block_weights(LAYER, online=False)["ffn.down"]

@@ -25,6 +25,7 @@ some_steps = st.builds(
     rounding=st.sampled_from(["gptq", "nearest"]),
     activation_order=st.booleans(),
     scale_tries=st.sampled_from([1, 3]),
+    token_weights=st.sampled_from(["gradient", "equal"]),
     planes=st.sampled_from(["price", "one"]),
 )
 

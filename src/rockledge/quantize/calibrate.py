@@ -7,6 +7,7 @@ input; in between it sees every linear's input and the gradient at every linear'
 memory at a time.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import torch
 
 from rockledge.errors import CheckpointError
 from rockledge.formats.activations import LARGEST
+from rockledge.model.family import FAMILIES, Linear
 from rockledge.quantize.reference import block_forward
 from rockledge.quantize.rotate import RotatedModel
 from rockledge.quantize.slices import Slices
@@ -31,54 +33,64 @@ _STEP_TOKENS = 2048
 _LOGIT_TOKENS = 512
 
 
-@dataclass(frozen=True)
-class InputStatistics:
-    """Of one place where linears read: second moments E[x x^T] fp32 [K, K] or their diagonal [K], and
-    E[step^2 |g|^2] of int8 rounding, with g a token's gradient at this input (`price.activation_price`).
-    """
+# Linears behind one norm share their input, the others have their own.
+_PLACE_BEHIND_NORM = {"attn.norm": "attn.in", "ffn.norm": "ffn.in"}
 
-    moments: torch.Tensor
-    rounding: float
+
+def place_of(linear: Linear) -> str:
+    """The place (`reference.Taps`) where a block's linear reads its input."""
+    return _PLACE_BEHIND_NORM[linear.norm] if linear.norm else linear.role
 
 
 @dataclass(frozen=True)
 class BlockStatistics:
-    """Of one block: `inputs` by place ("attn.in", "attn.o", "ffn.in", "ffn.down"), the mean squared
-    gradient of every output channel by role, fp32 [N]. The moments of "ffn.down" are those before its
-    online Hadamard.
+    """Of one block. By role: second moments E[w x x^T] of its linears' inputs fp32 [K, K] or their diagonal
+    [K], and the mean squared gradient of every output channel fp32 [N]. By place ("attn.in", "attn.o",
+    "ffn.in", "ffn.down"): E[step^2 |g|^2] of int8 rounding, with g a token's gradient at that input
+    (`price.activation_price`). The moments of "ffn.down" are those before its online Hadamard.
+
+    A token's weight w is the square of its gradient at the linear's output, 1 on average. An error in the
+    weights matters where it meets tokens that matter: of the keys, most of all in the first token, which all
+    queries look at; of what that token alone writes with its massive activation, hardly ever.
     """
 
-    inputs: Mapping[str, InputStatistics]
+    moments: Mapping[str, torch.Tensor]
     sensitivity: Mapping[str, torch.Tensor]
+    rounding: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class HeadStatistics:
-    """Of the head: its input, E[p (1 - p)] of every token's logit fp32 [vocab], and E[p] fp32 [vocab]."""
+    """Of the head: second moments E[x x^T] of its input and `rounding` as above, E[p (1 - p)] of every
+    token's logit fp32 [vocab], and E[p] fp32 [vocab]."""
 
-    inputs: InputStatistics
+    moments: torch.Tensor
+    rounding: float
     sensitivity: torch.Tensor
     frequency: torch.Tensor
 
 
 class _Moments:
-    """Running sums of x x^T over tokens, and of squared int8 step times squared gradient over those that have
-    one.
+    """Running sums of w x x^T over tokens, and of their weights w."""
 
-    Both factors are taken token by token: a first token with a massive activation has by far the largest step
-    and hardly any gradient, and the product of two means would say that its step matters everywhere.
-    """
-
-    def __init__(self, *, diagonal: bool, hadamard_block: int = 0) -> None:
+    def __init__(self, *, diagonal: bool) -> None:
         self._diagonal = diagonal
-        self._block = hadamard_block
         self._sum: torch.Tensor | None = None
-        self._count = 0
-        self._rounding = 0.0
-        self._priced = 0
+        self._total = 0.0
+        self._weights = [0.0, 0.0]  # of first tokens, of all others
+        self._tokens = [0, 0]
 
-    def add(self, x: torch.Tensor) -> None:
+    def add(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Inputs `x` [S, T, K] of whole sequences and their `weights` [S, T]. Without weights a token gets
+        what was usual so far in its place, first or not; 1 where nothing was."""
         rows = x.detach().reshape(-1, x.shape[-1])
+        if weights is None:
+            weights = self._usual(x)
+        else:
+            for i, part in enumerate((weights[:, :1], weights[:, 1:])):
+                self._weights[i] += float(part.double().sum())
+                self._tokens[i] += part.numel()
+        rows = rows * weights.reshape(-1, 1).sqrt()
         if self._sum is None:
             size = rows.shape[1]
             self._sum = torch.zeros((size,) if self._diagonal else (size, size), device=rows.device)
@@ -86,21 +98,43 @@ class _Moments:
             self._sum += rows.square().sum(dim=0)
         else:
             self._sum.addmm_(rows.T, rows)
-        self._count += rows.shape[0]
+        self._total += float(weights.double().sum())
 
-    def add_gradient(self, x: torch.Tensor, gradient: torch.Tensor) -> None:
+    def _usual(self, x: torch.Tensor) -> torch.Tensor:
+        first, other = (w / n if n else 1.0 for w, n in zip(self._weights, self._tokens, strict=True))
+        weights = torch.full(x.shape[:-1], other, device=x.device)
+        weights[:, 0] = first
+        return weights
+
+    def mean(self) -> torch.Tensor:
+        if self._sum is None:
+            raise ValueError("no input was seen")
+        return self._sum.div_(self._total) if self._total > 0 else self._sum
+
+
+class _Steps:
+    """Running sum of squared int8 step times squared gradient over the tokens that have one.
+
+    Both factors are taken token by token: a first token with a massive activation has by far the largest step
+    and hardly any gradient, and the product of two means would say that its step matters everywhere.
+    """
+
+    def __init__(self, hadamard_block: int = 0) -> None:
+        self._block = hadamard_block
+        self._sum = 0.0
+        self._count = 0
+
+    def add(self, x: torch.Tensor, gradient: torch.Tensor) -> None:
         """`gradient` at the inputs `x`, both [..., K]. The online Hadamard leaves its length as it is."""
         seen = x.detach().reshape(-1, x.shape[-1])
         seen = hadamard(seen, self._block) if self._block else seen
         steps = seen.abs().amax(dim=1) / LARGEST[1]
         squares = gradient.detach().reshape(seen.shape).square().sum(dim=1)
-        self._rounding += float((steps.square() * squares).double().sum())
-        self._priced += len(seen)
+        self._sum += float((steps.square() * squares).double().sum())
+        self._count += len(seen)
 
-    def mean(self) -> InputStatistics:
-        if self._sum is None or not self._priced:
-            raise ValueError("no input or no gradient was seen")
-        return InputStatistics(self._sum.div_(self._count), self._rounding / self._priced)
+    def mean(self) -> float:
+        return self._sum / self._count
 
 
 def record_inputs(
@@ -169,7 +203,7 @@ def head_statistics(
     """
     head = model.head()
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    moments = _Moments(diagonal=model.steps.moments == "diagonal")
+    moments, steps = _Moments(diagonal=model.steps.moments == "diagonal"), _Steps()
     variance = torch.zeros(head.shape[0], device=model.device)
     frequency = torch.zeros_like(variance)
     count = 0
@@ -180,7 +214,7 @@ def head_statistics(
             wanted = s < len(gradients)
             x = torch.from_numpy(outputs[s, part]).to(model.device).requires_grad_(wanted)
             z = model.head_input(x)
-            moments.add(z)
+            moments.add(z.unsqueeze(0), torch.ones(1, len(z), device=z.device))
             if not wanted:
                 continue
             with torch.no_grad():
@@ -191,10 +225,10 @@ def head_statistics(
                 labels = torch.multinomial(p, 1, generator=generator)
                 p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
                 gradient = p @ head
-            moments.add_gradient(z, gradient)
+            steps.add(z, gradient)
             z.backward(gradient)
             gradients[s, part] = _gradient(x).cpu().numpy()
-    return HeadStatistics(moments.mean(), variance / count, frequency / count)
+    return HeadStatistics(moments.mean(), steps.mean(), variance / count, frequency / count)
 
 
 def block_statistics(
@@ -234,25 +268,37 @@ def fresh(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 class _Taps:
-    """Gathers inputs and output gradients of one block's linears."""
+    """Gathers inputs and output gradients of one block's linears; sequences that have gradients first."""
 
     def __init__(self, model: RotatedModel) -> None:
-        self._block = model.ffn_block
-        self._diagonal = model.steps.moments == "diagonal"
-        self._moments: dict[str, _Moments] = {}
+        self._weighted = model.steps.token_weights == "gradient"
+        self._readers: dict[str, list[str]] = defaultdict(list)
+        for linear in FAMILIES[model.config.family].linears:
+            if "{i}" in linear.hf:
+                self._readers[place_of(linear)].append(linear.role)
+        diagonal = model.steps.moments == "diagonal"
+        # Where all tokens count alike, linears that share an input share its moments.
+        self._moments = {
+            role: _Moments(diagonal=diagonal)
+            for roles in self._readers.values()
+            for role in (roles if self._weighted else roles[:1])
+        }
+        self._steps = {
+            place: _Steps(model.ffn_block if place == "ffn.down" else 0) for place in self._readers
+        }
         self._inputs: dict[str, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
         self._squares: dict[str, torch.Tensor] = {}
         self._count = 0
 
     def see(self, place: str, x: torch.Tensor) -> torch.Tensor:
-        if place not in self._moments:
-            block = self._block if place == "ffn.down" else 0
-            self._moments[place] = _Moments(diagonal=self._diagonal, hadamard_block=block)
-        self._moments[place].add(x)
         if x.requires_grad:
             x.retain_grad()
             self._inputs[place] = x
+            return x
+        for role in self._readers[place]:
+            if role in self._moments:
+                self._moments[role].add(x)
         return x
 
     def keep(self, role: str, y: torch.Tensor) -> torch.Tensor:
@@ -262,19 +308,25 @@ class _Taps:
 
     def add_gradients(self) -> None:
         for place, x in self._inputs.items():
-            self._moments[place].add_gradient(x, _gradient(x))
+            self._steps[place].add(x, _gradient(x))
+            for role in self._readers[place]:
+                squares = _gradient(self._outputs[role]).square()
+                if role in self._moments:
+                    weights = squares.sum(dim=-1)
+                    self._moments[role].add(x, weights if self._weighted else torch.ones_like(weights))
+                found = squares.reshape(-1, squares.shape[-1]).sum(dim=0)
+                self._squares[role] = self._squares[role] + found if role in self._squares else found
+        self._count += next(iter(self._inputs.values())).shape[:-1].numel()
         self._inputs.clear()
-        for role, y in self._outputs.items():
-            squares = _gradient(y).square().reshape(-1, y.shape[-1])
-            self._squares[role] = self._squares.get(role, torch.zeros(1, device=y.device)) + squares.sum(
-                dim=0
-            )
-        self._count += next(iter(self._outputs.values())).shape[:-1].numel()
         self._outputs.clear()
 
     def statistics(self) -> BlockStatistics:
-        inputs = {place: moments.mean() for place, moments in self._moments.items()}
-        return BlockStatistics(inputs, {role: total / self._count for role, total in self._squares.items()})
+        means = {role: moments.mean() for role, moments in self._moments.items()}
+        return BlockStatistics(
+            {role: means.get(role, means[roles[0]]) for roles in self._readers.values() for role in roles},
+            {role: total / self._count for role, total in self._squares.items()},
+            {place: steps.mean() for place, steps in self._steps.items()},
+        )
 
 
 def _gradient(x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ prices so far.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,11 @@ from rockledge.model.family import FAMILIES, Linear
 from rockledge.quantize.calibrate import (
     BlockStatistics,
     HeadStatistics,
-    InputStatistics,
     block_statistics,
     boundary,
     fresh,
     head_statistics,
+    place_of,
 )
 from rockledge.quantize.candidates import CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
@@ -38,14 +38,6 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""
 
 _HEAD, _BACKWARD = "head", "backward"  # states in the work directory
-
-# Where each linear reads: linears behind one norm share their input, the others have their own.
-_PLACE_BEHIND_NORM = {"attn.norm": "attn.in", "ffn.norm": "ffn.in"}
-
-
-def place_of(linear: Linear) -> str:
-    """The place (`reference.Taps`) where a block's linear reads its input."""
-    return _PLACE_BEHIND_NORM[linear.norm] if linear.norm else linear.role
 
 
 def measure(
@@ -127,17 +119,16 @@ def _head(
         gradients[:] = arrays.pop("gradients")
         slices.share = numbers["share"]
         stored = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
-        seen = InputStatistics(stored["moments"], numbers["rounding"])
-        return HeadStatistics(seen, stored["sensitivity"], stored["frequency"]), gradients
+        return HeadStatistics(rounding=numbers["rounding"], **stored), gradients
     head = slices.fitting(lambda: head_statistics(model, outputs, gradients, seed, slices))
     tensors = {
-        "moments": head.inputs.moments,
+        "moments": head.moments,
         "sensitivity": head.sensitivity,
         "frequency": head.frequency,
     }
     work.put_state(
         _HEAD,
-        {"rounding": head.inputs.rounding, "share": slices.share},
+        {"rounding": head.rounding, "share": slices.share},
         {"gradients": gradients, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()}},
     )
     return head, gradients
@@ -154,7 +145,7 @@ def _embedding_terms(
     device = head.frequency.device
     flat = torch.from_numpy(gradients.reshape(-1, gradients.shape[-1])).to(device)
     counted = torch.bincount(torch.from_numpy(tokens.reshape(-1)), minlength=len(head.frequency)).to(device)
-    moments = second_moments(flat, diagonal=head.inputs.moments.dim() == 1) / len(flat)
+    moments = second_moments(flat, diagonal=head.moments.dim() == 1) / len(flat)
     return Term(moments, 0.5 * counted / tokens.size + 0.5 * head.frequency)
 
 
@@ -188,30 +179,30 @@ class _Pricing:
 
     def block(self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics) -> None:
         """Rounds and prices a block's linears, `ordered` before."""
-        feedbacks = {
-            place: self._feedback(f"layers.{layer}.{place}", seen.moments)
-            for place, seen in statistics.inputs.items()
-        }
-        rounding: dict[str, tuple[str, float]] = {}  # by place, under the first linear that reads there
+        priced: set[str] = set()
+        known: torch.Tensor | None = None
         for role, linear in self._linears.items():
             if "{i}" not in linear.hf:
                 continue
-            place = place_of(linear)
-            seen, sensitivity = statistics.inputs[place], statistics.sensitivity[role]
+            name, moments = f"layers.{layer}.{role}", statistics.moments[role]
+            if moments is not known:
+                known, how = moments, self._feedback(name, moments)
             self._round(
                 linear,
-                f"layers.{layer}.{role}",
+                name,
                 weights[role],
-                [Term(seen.moments, sensitivity)],
-                feedbacks[place],
+                [Term(moments, statistics.sensitivity[role])],
+                how,
                 weights.get(role + ".bias"),
             )
-            rounding.setdefault(place, (f"layers.{layer}.{role}", seen.rounding))
-        self._activations.update({name: activation_price(mean) for name, mean in rounding.values()})
+            place = place_of(linear)
+            if place not in priced:
+                self._activations[name] = activation_price(statistics.rounding[place])
+            priced.add(place)
 
     def ends(self, head: HeadStatistics, embedding: Term) -> None:
         """Embedding and head: one matrix with two reasons when tied, two matrices otherwise."""
-        reading = Term(head.inputs.moments, head.sensitivity)
+        reading = Term(head.moments, head.sensitivity)
         tied = self._model.config.tied
         table = self._model.embedding()
         terms = [reading, embedding] if tied else [embedding]
@@ -224,7 +215,7 @@ class _Pricing:
             self._round(
                 self._linears["head"], "head", table, [reading], self._feedback("head", reading.moments)
             )
-        self._activations["embed" if tied else "head"] = activation_price(head.inputs.rounding)
+        self._activations["embed" if tied else "head"] = activation_price(head.rounding)
 
     def _feedback(self, place: str, moments: torch.Tensor) -> Feedback | None:
         """What error feedback needs; None where there is none."""
@@ -243,10 +234,9 @@ class _Pricing:
     ) -> tuple[dict[str, torch.Tensor], BlockStatistics]:
         """Feed-forward channels in the order of their cost, and down's input as the runtime transforms it."""
         block = self._model.ffn_block
-        seen, sensitivity = dict(statistics.inputs), dict(statistics.sensitivity)
+        moments, sensitivity = dict(statistics.moments), dict(statistics.sensitivity)
         costs = sum(
-            sensitivity[role] * row_errors(weights[role], seen["ffn.in"].moments)
-            for role in ("ffn.gate", "ffn.up")
+            sensitivity[role] * row_errors(weights[role], moments[role]) for role in ("ffn.gate", "ffn.up")
         )
         order = torch.arange(self._model.config.ffn, device=self._model.device)
         if self._model.steps.channel_order == "price":
@@ -255,9 +245,8 @@ class _Pricing:
         store_order(self._work.path, layer, order)
         for role in ("ffn.gate", "ffn.up"):
             sensitivity[role] = sensitivity[role][order].contiguous()
-        turned = arranged_moments(seen["ffn.down"].moments, order, block)
-        seen["ffn.down"] = InputStatistics(turned, seen["ffn.down"].rounding)
-        return arranged(weights, order, block), BlockStatistics(seen, sensitivity)
+        moments["ffn.down"] = arranged_moments(moments["ffn.down"], order, block)
+        return arranged(weights, order, block), replace(statistics, moments=moments, sensitivity=sensitivity)
 
     def _round(
         self,

@@ -18,6 +18,7 @@ _CHOICES = {
     "rounding": ("gptq", "nearest"),
     "moments": ("full", "diagonal"),
     "scale_tries": (1, 2, 3, 5),
+    "token_weights": ("gradient", "equal"),
     "planes": ("price", "one"),
 }
 # Lines that matter only after the prices are known: runs that differ in them share a work directory.
@@ -33,7 +34,8 @@ class Steps:
     scales that cut off large weights where the error shrinks. `rounding`: with error feedback, or to the
     nearest. `activation_order`: feedback starts with the largest inputs. `scale_tries`: row scales that
     feedback tries below eight bits, if `clip`. `moments`: second moments of inputs, whole, or the diagonal
-    that rounding to the nearest can do with. `planes`: two int8 planes for inputs by price, or one for all.
+    that rounding to the nearest can do with. `token_weights`: what a token counts in them, by the
+    gradient behind it or all the same. `planes`: two int8 planes for inputs by price, or one for all.
 
     UsageError for a choice that does not exist.
     """
@@ -48,6 +50,7 @@ class Steps:
     activation_order: bool = True
     scale_tries: int = 3
     moments: str = "full"
+    token_weights: str = "gradient"
     planes: str = "price"
 
     def __post_init__(self) -> None:
