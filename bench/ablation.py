@@ -28,6 +28,7 @@ from bench.models import UnavailableError
 from rockledge.errors import RockledgeError
 from rockledge.quantize import calibrate, measure
 from rockledge.quantize.calibrate import BlockStatistics
+from rockledge.quantize.steps import FAST
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = 24  # of 255 scored tokens each: 6,120
@@ -74,6 +75,7 @@ VARIANTS = (
     Variant("channels balanced", _step("balance: false")),
     Variant("channels sorted by price", _step("channel_order: stored")),
     Variant("error feedback (GPTQ)", _step("rounding: nearest")),
+    Variant("all that --fast leaves out", f"steps: {asdict(FAST)}\n"),
     Variant("clipping", _step("clip: false")),
     Variant("learned tables", _step("tables: normal")),
     Variant("two planes by price", _step("planes: one")),

@@ -14,6 +14,7 @@ import torch
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantize.check import CHECKED_BANDS, CHECKED_TOKENS
+from rockledge.quantize.steps import Steps
 
 _PROBE = 768  # rows and columns of the product whose speed is measured
 _PROBE_SECONDS = 0.2
@@ -23,7 +24,8 @@ _SECONDS_PER_WEIGHT = 4e-7
 # Bytes a weight of an index: a nibble as a byte for every 16 weights, in three widths at most.
 _INDEX_BYTES = 0.25
 _PROGRAM_BYTES = 450e6  # the interpreter with PyTorch loaded
-_LOGIT_TOKENS = 512
+_LOGIT_TOKENS, _STEP_TOKENS = 512, 2048
+_ACTIVATIONS = 10  # arrays of tokens x channels that a backward pass through a feed-forward keeps
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,12 @@ def estimate_run(
     tokens: int,
     gradient_tokens: int,
     widths: Sequence[int],
+    steps: Steps,
     check_prices: bool = False,
     device: str = "cpu",
 ) -> Estimate:
-    """The cost of compressing a model to `tensor_bytes` with that many calibration tokens, every linear
-    rounded at `widths`, and with `check_prices` random bands measured."""
+    """The cost of compressing a model to `tensor_bytes` by these `steps` with that many calibration tokens,
+    every linear rounded at `widths`, and with `check_prices` random bands measured."""
     matrices = [t.shape for t in stored_tensors(config) if len(t.shape) == 2]
     weights = sum(map(prod, matrices))
     ends = config.vocab * config.hidden
@@ -56,18 +59,22 @@ def estimate_run(
     inputs = (config.hidden, config.hidden, config.heads * config.head_dim, config.ffn)
     products = (
         2 * blocks * (2 * tokens + gradient_tokens)  # forward, forward again, and back
-        + 2 * tokens * config.layers * sum(k * k for k in inputs)  # second moments
         + 4 * ends * gradient_tokens  # logits and their gradient
-        + sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)  # feedback and prices
     )
+    whole = steps.moments == "full"
+    if whole:
+        products += 2 * tokens * config.layers * sum(k * k for k in inputs)
+        # Feedback and prices.
+        products += sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)
     # A changed model runs through half of the blocks on average, and through the head.
     checks = CHECKED_BANDS * CHECKED_TOKENS * (blocks + 2 * ends) if check_prices else 0
-    widest = config.layers and max(inputs)
+    # Embedding or head before and behind the rotation, with logits; or a block with its activations, and of
+    # its widest input the moments, as floats twice and as doubles.
+    at_ends = 2 * 4 * ends + 4 * 4 * _LOGIT_TOKENS * config.vocab
+    in_block = 4 * blocks / config.layers + _ACTIVATIONS * 4 * _STEP_TOKENS * config.ffn
     memory = (
         _PROGRAM_BYTES
-        + 3 * 4 * max(blocks / config.layers, ends)
-        + 6 * 8 * widest * widest
-        + 4 * 4 * _LOGIT_TOKENS * config.vocab
+        + max(at_ends, in_block + (16 * max(inputs) ** 2 if whole else 0))
         + 4 * 2 * tokens * config.hidden  # a block's inputs and outputs, mapped files
     )
     return Estimate(

@@ -89,6 +89,7 @@ def estimate(
         tokens=asked.tokens,
         gradient_tokens=asked.gradient_sequences * asked.length,
         widths=_menu(rotated(checkpoint, asked.seed, steps=asked.steps), asked),
+        steps=asked.steps,
         check_prices=check_prices,
         device=device,
     )
