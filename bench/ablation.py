@@ -75,6 +75,8 @@ VARIANTS = (
     Variant("channels balanced", _step("balance: false")),
     Variant("channels sorted by price", _step("channel_order: stored")),
     Variant("error feedback (GPTQ)", _step("rounding: nearest")),
+    Variant("largest inputs rounded first", _step("activation_order: false")),
+    Variant("three row scales tried", _step("scale_tries: 1")),
     Variant("all that --fast leaves out", f"steps: {asdict(FAST)}\n"),
     Variant("clipping", _step("clip: false")),
     Variant("learned tables", _step("tables: normal")),
