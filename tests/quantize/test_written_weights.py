@@ -14,8 +14,9 @@ from rockledge.formats.bands import Band
 from rockledge.formats.packing import PackedLinear, dequantize
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.family import stored_tensors
-from rockledge.quantize import pipeline
 from rockledge.quantize.fakequant import Linears
+from rockledge.quantize.held_out import held_out_divergence
+from rockledge.quantize.pipeline import quantize
 from rockledge.quantize.recipe import BUILT_IN, Recipe
 from rockledge.synth import synth_checkpoint
 
@@ -50,14 +51,14 @@ def test_an_artifact_holds_the_weights_that_were_evaluated(
     recipe = Recipe("toy", 0, BUILT_IN, "", 2048, None, None, bands)
     (tmp_path / "recipe.yaml").write_text(recipe.text())
 
-    true, watched = pipeline.held_out_divergence, []
+    watched: list[Watched] = []
 
     def spy(model: Any, plan: Any, linears: Linears, *rest: Any) -> DivergenceReport:
         watched.append(Watched(linears))
-        return true(model, plan, watched[-1], *rest)
+        return held_out_divergence(model, plan, watched[-1], *rest)
 
-    monkeypatch.setattr(pipeline, "held_out_divergence", spy)
-    pipeline.quantize(source, tmp_path / "out", recipe=tmp_path / "recipe.yaml")
+    monkeypatch.setattr("rockledge.quantize.pipeline.held_out_divergence", spy)
+    quantize(source, tmp_path / "out", recipe=tmp_path / "recipe.yaml")
 
     artifact = open_artifact(tmp_path / "out")
     evaluated = watched[-1].seen
