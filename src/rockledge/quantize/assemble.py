@@ -9,7 +9,7 @@ import numpy as np
 from rockledge.artifact import ArtifactPlan, ArtifactWriter
 from rockledge.formats.bands import groups
 from rockledge.formats.packing import PackedLinear, pack
-from rockledge.formats.table import Int8
+from rockledge.formats.table import Float32, Int8
 from rockledge.quantize.rotate import RotatedModel
 from rockledge.quantize.store import WorkDirectory
 
@@ -17,9 +17,16 @@ from rockledge.quantize.store import WorkDirectory
 class Assembly:
     """The linears of one allocation, packed when asked for."""
 
-    def __init__(self, plan: ArtifactPlan, work: WorkDirectory) -> None:
+    def __init__(
+        self,
+        plan: ArtifactPlan,
+        work: WorkDirectory,
+        refined: Callable[[str, Float32], Float32] | None = None,
+    ) -> None:
+        """`refined` turns the row scales of a linear, by its name, into what they became after rounding."""
         self._plan = plan
         self._work = work
+        self._refined = refined
 
     def linear(self, name: str) -> PackedLinear:
         """One linear as the artifact will hold it."""
@@ -38,6 +45,8 @@ class Assembly:
                         index[rows] = candidate.index[rows]
             if candidate.tables is not None:
                 tables[bits] = candidate.tables
+        if self._refined is not None:
+            scale = self._refined(name, scale)
         return pack(codes, index, tables, scale, spec.bands, self._work.bias(name))
 
 

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from rockledge.formats.packing import PackedLinear, dequantize
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES
-from rockledge.quantize.reference import block_forward
+from rockledge.quantize.reference import Taps, block_forward
 from rockledge.quantize.transform import hadamard
 
 # Windows of one forward call.
 _BATCH = 8
+# The linear whose planes hold for all that read at a place.
+_FIRST = {"attn.in": "attn.q", "ffn.in": "ffn.gate"}
 _LARGEST = {1: 127.0, 2: 32512.0}
 
 
@@ -35,6 +37,24 @@ def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
     usable = torch.isfinite(inverse)
     step = torch.where(usable, largest / _LARGEST[planes], torch.zeros_like(largest))
     return torch.round(x * torch.where(usable, inverse, torch.zeros_like(inverse))) * step
+
+
+def rounding_taps(
+    layer: int, planes: Callable[[str], int], ffn_block: int, *, straight_through: bool = False
+) -> Taps:
+    """What the quantised model does to the inputs of a block's linears: transforms that of down, rounds all.
+
+    `planes` says how many a linear's input takes. With `straight_through` rounding counts as the identity in
+    a backward pass.
+    """
+
+    def tap(place: str, x: torch.Tensor) -> torch.Tensor:
+        if place == "ffn.down":
+            x = hadamard(x, ffn_block)
+        rounded = rounded_inputs(x.detach(), planes(f"layers.{layer}.{_FIRST.get(place, place)}"))
+        return x + (rounded - x).detach() if straight_through else rounded
+
+    return tap
 
 
 class QuantisedLogits:
@@ -105,18 +125,8 @@ class QuantisedLogits:
         states = list(x.split(_BATCH))
         for layer in range(self._config.layers):
             weights = self.block_weights(layer)
-            tap = self._tap(layer)
+            tap = rounding_taps(layer, self._planes, self._block)
             states = [block_forward(weights, state, self._config, tap) for state in states]
             if progress is not None:
                 progress(layer + 1, self._config.layers)
         return list(torch.cat(states))
-
-    def _tap(self, layer: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
-        first = {"attn.in": "attn.q", "ffn.in": "ffn.gate"}
-
-        def tap(place: str, x: torch.Tensor) -> torch.Tensor:
-            if place == "ffn.down" and self._block:
-                x = hadamard(x, self._block)
-            return rounded_inputs(x, self._planes(f"layers.{layer}.{first.get(place, place)}"))
-
-        return tap

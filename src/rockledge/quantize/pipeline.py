@@ -35,6 +35,7 @@ from rockledge.quantize.held_out import held_out_divergence
 from rockledge.quantize.measure import begun, forget, measure
 from rockledge.quantize.picture import widths_picture
 from rockledge.quantize.recipe import BUILT_IN, Recipe
+from rockledge.quantize.refine import refined
 from rockledge.quantize.report import (
     BudgetRow,
     Report,
@@ -165,6 +166,15 @@ def quantize(
             made = _recipe(checkpoint, asked, text, widths, planes)
             plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
             assembly = Assembly(plan, directory)
+            if asked.steps.refine:
+                assembly = refined(
+                    turned,
+                    plan,
+                    directory,
+                    text.sequences,
+                    asked.steps.refine,
+                    lambda done, total: say("refine", done, total),
+                )
             cost = held_out_divergence(
                 turned, plan, assembly, text.held_out, outputs, lambda done, total: say(stage, done, total)
             )

@@ -20,9 +20,10 @@ _CHOICES = {
     "scale_tries": (1, 2, 3, 5),
     "token_weights": ("gradient", "equal"),
     "planes": ("price", "one"),
+    "refine": (0, 4, 8, 12, 16, 24, 32),
 }
 # Lines that matter only after the prices are known: runs that differ in them share a work directory.
-_AFTER_PRICES = ("planes",)
+_AFTER_PRICES = ("planes", "refine")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Steps:
     feedback tries below eight bits, if `clip`. `moments`: second moments of inputs, whole, or the diagonal
     that rounding to the nearest can do with. `token_weights`: what a token counts in them, by the
     gradient behind it or all the same. `planes`: two int8 planes for inputs by price, or one for all.
+    `refine`: gradient steps that every block's row scales take once the widths are chosen.
 
     UsageError for a choice that does not exist.
     """
@@ -52,6 +54,7 @@ class Steps:
     moments: str = "full"
     token_weights: str = "gradient"
     planes: str = "price"
+    refine: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
