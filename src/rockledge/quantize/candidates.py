@@ -23,9 +23,9 @@ from rockledge.quantize.steps import Steps
 # Every model is rounded to the first; where the budget is low, to two bits as well.
 WIDTHS = (3, 4, 8)
 NARROW_WIDTHS = (2, *WIDTHS)
-# Rows rounded together: bounds the memory an embedding takes. Rows the tables are learned from, evenly
-# spread.
-CHUNK = 8192
+# Rows rounded together: bounds the memory an embedding takes. A GPU takes about as long for many as for few.
+CHUNK, GPU_CHUNK = 8192, 65536
+# Rows the tables are learned from, evenly spread.
 _TABLE_ROWS = 512
 _NORMAL_KURTOSIS, _KURTOSIS_TOLERANCE = 3.0, 0.05
 # What is tried for the row scale, as a share of the one that puts the row's largest weight at the end of

@@ -170,17 +170,18 @@ def _round(weights: torch.Tensor, scale: torch.Tensor, grid: _Grid, how: Feedbac
 
 
 def _in_turn(
-    u: torch.Tensor, factor: torch.Tensor, nearest: Callable[[torch.Tensor], torch.Tensor]
+    u: torch.Tensor, factor: torch.Tensor, nearest: Callable[[torch.Tensor, torch.Tensor], object]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rounds columns `u` [inputs, N] one after another and passes each one's error on to those after it.
 
-    Returns the values and the errors, these so scaled that the sum of their squares is what they cost in the
-    end; both [inputs, N]. `u` is changed.
+    `nearest` takes a column and where to put its rounded values: all the time goes by here, on a GPU by the
+    number of operations. Returns the values and the errors, these so scaled that the sum of their squares is
+    what they cost in the end; both [inputs, N]. `u` is changed.
     """
     values, errors = torch.empty_like(u), torch.empty_like(u)
     inverse = 1.0 / factor.diagonal()
     for k in range(len(u)):
-        values[k] = nearest(u[k])
+        nearest(u[k], values[k])
         torch.sub(u[k], values[k], out=errors[k]).mul_(inverse[k])
         u[k + 1 :].addr_(factor[k, k + 1 :], errors[k], alpha=-1.0)
     return values, errors
@@ -190,7 +191,7 @@ class _IntegerGrid:
     """Whole numbers in -127 .. 127."""
 
     def group(self, first: int, u: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _in_turn(u, factor, lambda v: v.round().clamp_(-127, 127))
+        return _in_turn(u, factor, lambda v, out: torch.round(v, out=out).clamp_(-127, 127))
 
 
 class _TableGrid:
@@ -213,12 +214,16 @@ class _TableGrid:
 
     def group(self, first: int, u: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tables = self._likely(u, factor.diagonal().square().reciprocal())  # [tried, N]
-        offset = (tables.int() * _CELLS).reshape(-1)
-        values, errors = _in_turn(
-            u.repeat(1, len(tables)),
-            factor,
-            lambda v: self._value.index_select(0, self._cells(v).add_(offset)),
-        )
+        offset = (tables * _CELLS).reshape(-1)
+        # The cell among those of all tables, with few operations: in floats, exact to 1/2048 of a unit.
+        lowest = offset.float()
+        middle, highest = lowest + _CELLS // 2, lowest + (_CELLS - 1)
+
+        def nearest(v: torch.Tensor, out: torch.Tensor) -> None:
+            cell = torch.add(middle, v, alpha=2.0).clamp_(lowest, highest).int()
+            torch.index_select(self._value, 0, cell, out=out)
+
+        values, errors = _in_turn(u.repeat(1, len(tables)), factor, nearest)
         best = errors.square().sum(dim=0).view(len(tables), -1).argmin(dim=0)
         kept = best * len(self._row) + self._row
         values = values.index_select(1, kept)

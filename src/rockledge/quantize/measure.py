@@ -24,7 +24,7 @@ from rockledge.quantize.calibrate import (
     head_statistics,
     place_of,
 )
-from rockledge.quantize.candidates import CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
+from rockledge.quantize.candidates import CHUNK, GPU_CHUNK, WIDTHS, Candidate, Rounding, Term, joint_moments
 from rockledge.quantize.cut import cut
 from rockledge.quantize.gptq import Feedback, feedback
 from rockledge.quantize.moments import second_moments
@@ -258,7 +258,8 @@ class _Pricing:
         bias: torch.Tensor | None = None,
     ) -> None:
         def rounded() -> list[Candidate]:
-            rounding = Rounding(weights, terms, self._model.steps, how, self._slices.of(CHUNK))
+            chunk = self._slices.of(CHUNK if self._model.device.type == "cpu" else GPU_CHUNK)
+            rounding = Rounding(weights, terms, self._model.steps, how, chunk)
             return [rounding.at(bits) for bits in self._widths]
 
         candidates = self._slices.fitting(rounded)
