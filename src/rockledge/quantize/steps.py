@@ -71,7 +71,7 @@ class Steps:
         return {name: value for name, value in asdict(self).items() if name not in _AFTER_PRICES}
 
 
-FAST = Steps(rounding="nearest", moments="diagonal")
+FAST = Steps(rounding="nearest", moments="diagonal", refine=0)
 """A fraction of the time: nothing that takes products of inputs x inputs."""
 
 
