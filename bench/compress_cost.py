@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any
 from zlib import crc32
 
+import rockledge.quantize  # noqa: F401  # isort: skip  # before PyTorch: it says how threads wait
 import numpy as np
 import torch
 from numpy.typing import NDArray

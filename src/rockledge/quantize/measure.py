@@ -78,6 +78,7 @@ def measure(
         # From here on the plain weights and moments are free: for a wide feed-forward that is a gigabyte.
         weights, statistics = pricing.ordered(layer, weights, statistics)
         pricing.block(layer, weights, statistics)
+        del weights, statistics  # two gigabytes that embedding and head, after the last block, can use
         done += 1
         numbers = {"done": done, "share": slices.share, **pricing.numbers()}
         work.put_state(_BACKWARD, numbers, {"gradients": gradients})
