@@ -18,7 +18,7 @@ import resource
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from math import prod
@@ -35,7 +35,9 @@ from numpy.typing import NDArray
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantize import calibrate, measure, pipeline
-from rockledge.quantize.request import default_tokens
+from rockledge.quantize.request import _LENGTH, default_tokens
+from rockledge.quantize.rotate import RotatedModel
+from rockledge.quantize.sequences import _HELD_OUT
 from rockledge.quantize.steps import FAST, Steps
 from rockledge.synth import SHAPES, model_files
 
@@ -129,9 +131,12 @@ class Step:
         self.clock.leave()
 
 
-# Which functions are which step. What grows with what: b blocks, t tokens, v rows of the vocabulary.
+# Which functions are which step. What grows with what: b blocks, t tokens, h tokens with those held out, v
+# rows of the vocabulary.
 STEPS = (
-    (calibrate, "run_block", "forward", "bt"),
+    (RotatedModel, "block_weights", "rotate", "b"),
+    (RotatedModel, "embedding", "rotate embedding and head", "v"),
+    (calibrate, "run_block", "forward", "bh"),
     (measure, "head_statistics", "head statistics", "tv"),
     (measure, "block_statistics", "backward", "bt"),
     (measure._Pricing, "ordered", "round", "b"),
@@ -143,11 +148,10 @@ STEPS = (
 )
 
 
-def scaled(seconds: float, grows: str, blocks: float, tokens: float, rows: float) -> float:
-    """Seconds of a step at the full shape; the factors say how many times larger it is."""
-    for letter, times in zip("btv", (blocks, tokens, rows), strict=True):
-        if letter in grows:
-            seconds *= times
+def scaled(seconds: float, grows: str, times: Mapping[str, float]) -> float:
+    """Seconds of a step at the full shape; `times` says by letter how many times larger that is."""
+    for letter in grows:
+        seconds *= times[letter]
     return seconds
 
 
@@ -167,10 +171,16 @@ def measured(
             checkpoint, Path(folder) / "out", bits=bits, tokens=tokens, device=device, fast=fast
         )
     most = default_tokens(full, FAST if fast else Steps())
-    times = (full.layers / blocks, most / tokens, full.vocab / vocab)
+    held = _HELD_OUT * _LENGTH
+    times = {
+        "b": full.layers / blocks,
+        "t": most / tokens,
+        "h": (most + held) / (tokens + held),
+        "v": full.vocab / vocab,
+    }
 
     def whole(seconds: dict[str, float]) -> dict[str, float]:
-        return {step: scaled(seconds[step], grows, *times) for _, _, step, grows in STEPS if step in seconds}
+        return {step: scaled(seconds[step], grows, times) for _, _, step, grows in STEPS if step in seconds}
 
     seconds, processor = whole(clock.seconds), whole(clock.processor)
     per_block = {
