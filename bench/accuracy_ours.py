@@ -91,7 +91,7 @@ class Workshop:
             return self.score(path, name)
 
     def _folder(self, asked: Recipe, widths: str) -> Path:
-        lines = json.dumps([asked.seed, asked.steps.before_prices()], sort_keys=True)
+        lines = json.dumps([asked.seed, asked.tokens, asked.steps.before_prices()], sort_keys=True)
         return self._work / f"{widths}-{hashlib.sha256(lines.encode()).hexdigest()[:8]}"
 
 

@@ -1,11 +1,14 @@
 """The uniform counterpart of a mixed recipe: the same bytes, but every matrix treated alike.
 
-The same share of rows of every matrix gets the wider of two neighbouring widths. What the mixed recipe gains
-over this one is what choosing by price is worth.
+The same share of rows of every matrix gets the wider of two neighbouring widths, in runs spread evenly over
+it: rows lie in the order of their price (frequent tokens first, dear feed-forward channels first), and taking
+the first ones would be choosing. What the mixed recipe gains over this one is what choosing by price is
+worth.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby, pairwise
 
 from bench.models import UnavailableError
 from rockledge.formats.bands import INDEX_BYTES, STRIP, TABLES, TILE_BYTES, Band, strips, tiles
@@ -13,6 +16,7 @@ from rockledge.quantize.recipe import Recipe, Widths
 
 _PAIRS = ((3, 4), (4, 8))
 _STEPS = 512
+_RUNS = 64  # of either width at most: finer would change nothing
 _TABLE_BYTES = TABLES * 16  # of one width: sixteen tables of up to sixteen int8
 
 
@@ -45,6 +49,25 @@ def _linear_bytes(bands: Sequence[Band], columns: int) -> int:
 
 
 def _bands(rows: int, share: float, low: int, high: int) -> tuple[Band, ...]:
-    wide = min(rows, STRIP * round(share * rows / STRIP))
-    both = (Band(0, wide, high), Band(wide, rows - wide, low))
-    return tuple(band for band in both if band.rows)
+    """Runs of strips at `high`, `share` of all, and of `low` between them."""
+    count = strips(rows)
+    runs = min(_RUNS, count)
+    starts = [STRIP * (count * run // runs) for run in range(runs)] + [rows]
+    wide = [_strips_of(share, start) for start in starts]
+    bands = []
+    for (start, end), (before, after) in zip(pairwise(starts), pairwise(wide), strict=True):
+        middle = min(end, start + STRIP * (after - before))
+        bands += [(start, middle, high), (middle, end, low)]
+    return _merged(bands)
+
+
+def _strips_of(share: float, rows: int) -> int:
+    """How many of the first `rows` rows' strips are wide."""
+    return round(share * strips(rows))
+
+
+def _merged(spans: Sequence[tuple[int, int, int]]) -> tuple[Band, ...]:
+    """Bands of (start, end, bits), empty ones left out and neighbours of one width joined."""
+    filled = [span for span in spans if span[0] < span[1]]
+    joined = [list(group) for _, group in groupby(filled, key=lambda span: span[2])]
+    return tuple(Band(group[0][0], group[-1][1] - group[0][0], group[0][2]) for group in joined)
