@@ -16,7 +16,7 @@ from rockledge.quantize.steps import FAST, Steps
 DEFAULT_BITS = 4.25
 # Calibration tokens for every input of the widest linear: fewer leave its second moments poorly known. The
 # limits keep a small model's mix diverse and a large model's time bearable.
-_TOKENS_PER_INPUT = 4
+_TOKENS_PER_INPUT = 8
 _LEAST_TOKENS, _MOST_TOKENS = 6144, 32768
 # A diagonal is known from far fewer.
 _MOST_DIAGONAL_TOKENS = 8192
