@@ -47,7 +47,7 @@ def by_whole_forward(model: RotatedModel, work: WorkDirectory, band: CheckedBand
     """KL with the band changed in plain channel order, from logarithms of probabilities in float64."""
     tokens = torch.from_numpy(WINDOWS)
     rows = slice(band.start, band.start + band.rows)
-    rounded = torch.from_numpy(dequantized_rows(work.candidate(band.linear, band.bits), rows))
+    rounded = dequantized_rows(work.candidate(band.linear, band.bits), rows, torch.device("cpu"))
     logs = []
     for changed in (False, True):
         ends = {"embed": model.embedding(), "head": model.head()}

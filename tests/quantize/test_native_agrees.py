@@ -1,14 +1,20 @@
 """The native runtime computes what the fake quantisation in floats computes, up to its int8 keys and
 values, and stays near the float model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 
-from rockledge.artifact import open_artifact
+from bench import models
+from rockledge.artifact import Artifact, open_artifact
+from rockledge.eval.text import read_text
+from rockledge.formats.packing import dequantize
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.tokenizer import Tokenizer
 from rockledge.quantize.fakequant import QuantisedLogits
 from rockledge.quantize.pipeline import quantize
 from rockledge.quantize.reference import forward
@@ -23,18 +29,52 @@ def divergence(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]
     return float((p.exp() * (p - q)).sum(dim=-1).mean())
 
 
-def test_native_logits_are_those_of_the_fake_quantisation(tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(synth_checkpoint("toy", tmp_path / "model"))
-    window = np.random.default_rng(0).integers(0, 300, 64).tolist()
-    quantize(checkpoint, tmp_path / "out", bits=6.0, tokens=2048)
-    artifact, model = open_artifact(tmp_path / "out"), rotated(checkpoint)
+@dataclass(frozen=True)
+class Stored:
+    """The linears of an open artifact as real weights."""
+
+    artifact: Artifact
+
+    def weights(self, name: str, device: torch.device) -> torch.Tensor:
+        return torch.from_numpy(dequantize(self.artifact.linear(name))).to(device)
+
+    def bias(self, name: str) -> npt.NDArray[np.float32] | None:
+        return self.artifact.linear(name).bias
+
+
+def agreement(source: Path, artifact_path: Path, window: list[int]) -> tuple[float, float]:
+    """Divergence of native logits from the fake quantisation and from the float model."""
+    checkpoint = open_checkpoint(source)
+    artifact, model = open_artifact(artifact_path), rotated(checkpoint)
     fake = QuantisedLogits(
-        artifact, model.config, artifact.ffn_block, [window],
+        Stored(artifact), model.config, artifact.ffn_block, [window],
         planes=artifact.planes, head_input=model.head_input, gains=artifact.array,
     )  # fmt: skip
-    with Engine.load(tmp_path / "out", threads=1) as engine, torch.no_grad():
+    with Engine.load(artifact_path, threads=1) as engine, torch.no_grad():
         native = engine.logits(window)
         to_float = divergence(forward(checkpoint, torch.tensor([window]))[0].numpy(), native)
-    to_fake = divergence(fake(window), native)
+    return divergence(fake(window), native), to_float
+
+
+def test_native_logits_are_those_of_the_fake_quantisation(tmp_path: Path) -> None:
+    source = synth_checkpoint("toy", tmp_path / "model")
+    quantize(source, tmp_path / "out", bits=6.0, tokens=2048)
+    window = np.random.default_rng(0).integers(0, 300, 64).tolist()
+    to_fake, to_float = agreement(source, tmp_path / "out", window)
     assert to_fake < 1e-5
     assert to_fake < to_float < 0.01
+
+
+@pytest.mark.slow
+def test_a_real_model_is_what_its_report_says(tmp_path: Path) -> None:
+    """SmolLM2 at 8 bits. Against the float model it keeps the project's goal for 8 bits, 0.01 nats, on text
+    that calibration never saw. What is left between native and fake quantisation are int8 keys and values,
+    and they must be a part of that."""
+    source = models.smollm2()
+    report = quantize(source, tmp_path / "out", bits=8.05, tokens=3072)
+    assert report.numbers["divergence"]["kl_mean_nats"] < 0.01
+    tokenizer = Tokenizer.from_files(open_checkpoint(source).files())
+    window = tokenizer.encode(read_text(models.alice())[:6000], bos=True)[:1024]
+    to_fake, to_float = agreement(source, tmp_path / "out", window)
+    assert to_float < 0.01
+    assert to_fake < to_float

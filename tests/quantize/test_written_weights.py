@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from rockledge.artifact import open_artifact
 from rockledge.eval.divergence import DivergenceReport
 from rockledge.formats.bands import Band
-from rockledge.formats.packing import PackedLinear, dequantize
+from rockledge.formats.packing import dequantize
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.family import stored_tensors
 from rockledge.quantize.fakequant import Linears
@@ -28,10 +29,13 @@ class Watched:
         self._below = below
         self.seen: dict[str, npt.NDArray[np.float32]] = {}
 
-    def linear(self, name: str) -> PackedLinear:
-        packed = self._below.linear(name)
-        self.seen[name] = dequantize(packed)
-        return packed
+    def weights(self, name: str, device: torch.device) -> torch.Tensor:
+        weights = self._below.weights(name, device)
+        self.seen[name] = weights.numpy()
+        return weights
+
+    def bias(self, name: str) -> npt.NDArray[np.float32] | None:
+        return self._below.bias(name)
 
 
 @pytest.mark.parametrize("widths", [(2, 3, 4, 8), (8, 4, 3, 2)])

@@ -1,21 +1,28 @@
-"""Putting an artifact together: rows of every band copied from the candidate of its width."""
+"""Putting an artifact together: rows of every band taken from the candidate of its width."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rockledge.artifact import ArtifactPlan, ArtifactWriter
 from rockledge.formats.bands import groups
 from rockledge.formats.packing import PackedLinear, pack
 from rockledge.formats.table import Float32, Int8
+from rockledge.quantize.candidates import dequantized_rows
 from rockledge.quantize.rotate import RotatedModel
 from rockledge.quantize.store import WorkDirectory
 
+# Rows that become real weights at a time: bounds the temporaries of an embedding.
+_ROWS = 4096
+
 
 class Assembly:
-    """The linears of one allocation, packed when asked for."""
+    """The linears of one allocation, made when asked for: packed, or as the real weights that they stand
+    for."""
 
     def __init__(
         self,
@@ -47,7 +54,26 @@ class Assembly:
                 tables[bits] = candidate.tables
         if self._refined is not None:
             scale = self._refined(name, scale)
-        return pack(codes, index, tables, scale, spec.bands, self._work.bias(name))
+        return pack(codes, index, tables, scale, spec.bands, self.bias(name))
+
+    def weights(self, name: str, device: torch.device) -> torch.Tensor:
+        """What `dequantize` makes of that linear, fp32 [N, K] on `device`."""
+        spec = self._plan.linears[name]
+        weights = torch.empty(spec.rows, spec.cols, device=device)
+        for bits in sorted({band.bits for band in spec.bands}):
+            candidate = self._work.candidate(name, bits)
+            if self._refined is not None:
+                candidate = replace(candidate, scale=self._refined(name, candidate.scale))
+            for band in spec.bands:
+                end = band.start + band.rows
+                for first in range(band.start, end, _ROWS) if band.bits == bits else ():
+                    rows = slice(first, min(first + _ROWS, end))
+                    weights[rows] = dequantized_rows(candidate, rows, device)
+        return weights
+
+    def bias(self, name: str) -> Float32 | None:
+        """The bias of a linear fp32 [N], None if it has none."""
+        return self._work.bias(name)
 
 
 def write_artifact(

@@ -8,12 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from rockledge.formats.table import Float32, Int8, UInt8, decode
+from rockledge.formats.table import Float32, Int8, UInt8
 from rockledge.quantize.clip import best_of_scales, search_scale
-from rockledge.quantize.codebook import learn_tables, start_scale, start_tables
+from rockledge.quantize.codebook import decode, learn_tables, start_scale, start_tables
 from rockledge.quantize.gptq import Feedback, Rounded, feedback, round_to_integers, round_to_tables
 from rockledge.quantize.moments import importance
 from rockledge.quantize.nearest import nearest_in_tables, nearest_integers
@@ -61,15 +60,18 @@ class Candidate:
     prices: Float32
 
 
-def dequantized_rows(candidate: Candidate, rows: slice) -> Float32:
-    """Some rows of a candidate as real weights, fp32 [rows, K]."""
-    codes = candidate.codes[rows]
+def dequantized_rows(candidate: Candidate, rows: slice, device: torch.device) -> torch.Tensor:
+    """Some rows of a candidate as real weights, fp32 [rows, K] on `device`."""
+
+    def there(array: UInt8 | Int8 | Float32) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    codes = there(candidate.codes[rows])
     if candidate.index is None or candidate.tables is None:
-        w8 = codes.view(np.int8)
+        w8 = codes.view(torch.int8)
     else:
-        w8 = decode(candidate.index[rows], codes, candidate.tables)
-    values: Float32 = w8.astype(np.float32) * candidate.scale[rows, None]
-    return values
+        w8 = decode(there(candidate.index[rows]), codes, there(candidate.tables))
+    return w8.float() * there(candidate.scale[rows, None])
 
 
 class Rounding:

@@ -138,7 +138,7 @@ class _Change:
     def rounded(self) -> torch.Tensor:
         """The band's rows fp32 [rows, K] as an artifact would hold them."""
         candidate = self._work.candidate(self.band.linear, self.bits)
-        return torch.from_numpy(dequantized_rows(candidate, self.rows)).to(self._device)
+        return dequantized_rows(candidate, self.rows, self._device)
 
 
 _States = dict[_Change | None, torch.Tensor]

@@ -9,9 +9,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from rockledge.formats.packing import PackedLinear, dequantize
+from rockledge.formats.table import Float32
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES
 from rockledge.quantize.reference import Taps, block_forward
@@ -25,9 +24,13 @@ _LARGEST = {1: 127.0, 2: 32512.0}
 
 
 class Linears(Protocol):
-    """Where packed linears come from: an open artifact, or one that is being put together."""
+    """Where quantised linears come from: an artifact, or one that is being put together."""
 
-    def linear(self, name: str) -> PackedLinear: ...
+    def weights(self, name: str, device: torch.device) -> torch.Tensor:
+        """The real weights that a linear stands for, fp32 [N, K]."""
+
+    def bias(self, name: str) -> Float32 | None:
+        """Its bias fp32 [N], if it has one."""
 
 
 def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
@@ -61,7 +64,8 @@ class QuantisedLogits:
     """Logits of `windows` (equally long token lists) under quantised linears; called with one of them.
 
     `planes` says how many int8 planes the input of each linear takes, `head_input` turns the last block's
-    output into the head's input, `gains` are the norm gains inside heads, by full name.
+    output into the head's input, `gains` are the norm gains inside heads, by full name. Everything is
+    computed on `device`.
     """
 
     def __init__(
@@ -73,10 +77,12 @@ class QuantisedLogits:
         *,
         planes: Callable[[str], int],
         head_input: Callable[[torch.Tensor], torch.Tensor],
-        gains: Callable[[str], NDArray[np.float32]],
+        gains: Callable[[str], Float32],
+        device: torch.device | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._linears = linears
+        self._device = device or torch.device("cpu")
         self._config = config
         self._block = ffn_block
         self._planes = planes
@@ -84,11 +90,11 @@ class QuantisedLogits:
         self._roles = [linear.role for linear in FAMILIES[config.family].linears if "{i}" in linear.hf]
         self._norms = [norm.role for norm in FAMILIES[config.family].norms if norm.size == "head_dim"]
         name = "embed" if config.tied else "head"
-        self._head = self._weights("embed")
+        self._head = linears.weights("embed", self._device)
         x = self._head[torch.tensor([list(window) for window in windows])]
         if not config.tied:
             del self._head  # an embedding and a head at a time would be the largest things in memory
-            self._head = self._weights("head")
+            self._head = linears.weights("head", self._device)
         states = self._run(x, progress)
         with torch.no_grad():
             self._states = {
@@ -96,25 +102,25 @@ class QuantisedLogits:
                 for window, state in zip(windows, states, strict=True)
             }
 
-    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def __call__(self, tokens: Sequence[int]) -> Float32:
         """Logits fp32 [tokens, vocab] of one announced window."""
-        logits: NDArray[np.float32] = (self._states[tuple(tokens)] @ self._head.T).numpy()
+        logits: Float32 = (self._states[tuple(tokens)] @ self._head.T).cpu().numpy()
         return logits
 
     def block_weights(self, layer: int) -> dict[str, torch.Tensor]:
         """Dequantised weights, biases and inner gains of one block, by role."""
         weights = {}
         for role in self._roles:
-            packed = self._linears.linear(f"layers.{layer}.{role}")
-            weights[role] = torch.from_numpy(dequantize(packed))
-            if packed.bias is not None:
-                weights[role + ".bias"] = torch.from_numpy(np.array(packed.bias))
+            name = f"layers.{layer}.{role}"
+            weights[role] = self._linears.weights(name, self._device)
+            if (bias := self._linears.bias(name)) is not None:
+                weights[role + ".bias"] = self._copied(bias)
         for role in self._norms:
-            weights[role] = torch.from_numpy(np.array(self._gains(f"layers.{layer}.{role}")))
+            weights[role] = self._copied(self._gains(f"layers.{layer}.{role}"))
         return weights
 
-    def _weights(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(dequantize(self._linears.linear(name)))
+    def _copied(self, array: Float32) -> torch.Tensor:
+        return torch.from_numpy(np.array(array)).to(self._device)
 
     @torch.no_grad()
     def _run(

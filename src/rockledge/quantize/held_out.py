@@ -24,9 +24,9 @@ def held_out_divergence(
     hidden]."""
     tokens = [tuple(window.tolist()) for window in windows]
     with torch.no_grad():
-        head = model.head().cpu()
+        head = model.head()
         states = {
-            window: model.head_input(torch.from_numpy(output).to(model.device)).cpu()
+            window: model.head_input(torch.from_numpy(output).to(model.device))
             for window, output in zip(tokens, float_outputs, strict=True)
         }
     quantised = QuantisedLogits(
@@ -35,13 +35,14 @@ def held_out_divergence(
         plan.ffn_block,
         tokens,
         planes=lambda name: plan.linears[name].planes,
-        head_input=lambda x: model.head_input(x.to(model.device)).cpu(),
+        head_input=model.head_input,
         gains=model.checkpoint.tensor,
+        device=model.device,
         progress=progress,
     )
 
     def float_logits(window: Sequence[int]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = (states[tuple(window)] @ head.T).numpy()
+        logits: npt.NDArray[np.float32] = (states[tuple(window)] @ head.T).cpu().numpy()
         return logits
 
     return divergence(

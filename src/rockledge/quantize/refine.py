@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from rockledge.artifact import ArtifactPlan
-from rockledge.formats.packing import dequantize
 from rockledge.formats.table import Float32
 from rockledge.model.family import FAMILIES
 from rockledge.quantize.assemble import Assembly
@@ -106,7 +105,7 @@ class _Streams:
         self._assembly = assembly
         tokens = torch.from_numpy(sequences)
         self._float = model.embedding()[tokens.to(model.device)].cpu()
-        self._quantised = torch.from_numpy(dequantize(assembly.linear("embed")))[tokens]
+        self._quantised = assembly.weights("embed", model.device)[tokens.to(model.device)].cpu()
         family = FAMILIES[model.config.family]
         self._roles = tuple(linear.role for linear in family.linears if "{i}" in linear.hf)
 
@@ -132,7 +131,7 @@ class _Streams:
         self._quantised = self._through(weights, self._quantised, self._taps(layer), slices)
 
     def _weights(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(dequantize(self._assembly.linear(name))).to(self._model.device)
+        return self._assembly.weights(name, self._model.device)
 
     def _names(self, layer: int) -> list[tuple[str, str]]:
         return [(role, f"layers.{layer}.{role}") for role in self._roles]
