@@ -66,6 +66,7 @@ def test_native_logits_are_those_of_the_fake_quantisation(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_real_model_is_what_its_report_says(tmp_path: Path) -> None:
     """SmolLM2 at 8 bits. Against the float model it keeps the project's goal for 8 bits, 0.01 nats, on text
     that calibration never saw. What is left between native and fake quantisation are int8 keys and values,
