@@ -35,16 +35,18 @@ def test_the_fit_is_the_minimum() -> None:
     h, w = x.T @ x / 500, torch.randn(6, 48, generator=generator)
     scale = w.abs().amax(dim=1) / 7
     q = integers(w / scale[:, None])
-    fitted = refit_scale(w, q, h, scale)
+    fitted, explained = refit_scale(w, q, h, scale)
     best = row_errors(q * fitted[:, None] - w, h)
+    torch.testing.assert_close(row_errors(w, h) - explained.float(), best, rtol=1e-3, atol=1e-3)
     for nudge in (0.98, 1.02, 1.0 / 1.05):
         assert bool((row_errors(q * (fitted * nudge)[:, None] - w, h) > best).all())
 
 
 def test_a_row_of_zeros_keeps_its_scale() -> None:
     scale = torch.tensor([0.5, 2.0])
-    fitted = refit_scale(torch.zeros(2, 16), torch.zeros(2, 16), torch.eye(16), scale)
+    fitted, explained = refit_scale(torch.zeros(2, 16), torch.zeros(2, 16), torch.eye(16), scale)
     assert torch.equal(fitted, scale)
+    assert not explained.any()
 
 
 @settings(max_examples=15, deadline=None)

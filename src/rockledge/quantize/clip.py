@@ -13,7 +13,6 @@ import torch
 
 from rockledge.quantize.gptq import Rounded
 from rockledge.quantize.moments import weighed
-from rockledge.quantize.price import row_errors
 
 # Rows looked at together: bounds the temporaries of an embedding.
 _CHUNK = 4096
@@ -47,20 +46,26 @@ def search_scale(
 
 def refit_scale(
     weights: torch.Tensor, w8: torch.Tensor, moments: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
-    """The row scales fp32 [N] that minimise (w - s q) H (w - s q)^T for the rounded rows q = `w8` fp32 [N,
-    K].
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The row scales s fp32 [N] that minimise (w - s q) H (w - s q)^T for the rounded rows q = `w8` fp32 [N,
+    K], and by how much that is below w H w^T, fp64 [N].
 
     `moments` is H fp32 [K, K] or its diagonal [K]. Where the minimum is not positive (a row of zeros) the
     old `scale` stays.
     """
     fitted = scale.clone()
+    explained = torch.empty(len(scale), dtype=torch.float64, device=scale.device)
     for first in range(0, len(weights), _CHUNK):
         part = slice(first, first + _CHUNK)
         qh = weighed(w8[part], moments)
-        best = (qh * weights[part]).sum(dim=1) / (qh * w8[part]).sum(dim=1)
+        with_weights, with_itself = (
+            (qh * other).sum(dim=1, dtype=torch.float64) for other in (weights[part], w8[part])
+        )
+        best = (with_weights / with_itself).float()
         fitted[part] = torch.where(torch.isfinite(best) & (best > 0), best, scale[part])
-    return fitted
+        taken = fitted[part].double()
+        explained[part] = taken * (2 * with_weights - taken * with_itself)
+    return fitted, explained
 
 
 def best_of_scales(
@@ -79,9 +84,10 @@ def best_of_scales(
     tried = weights.repeat(len(shares), 1)
     start = torch.cat([scale * share for share in shares])
     rounded = rounding(tried, start)
-    fitted = refit_scale(tried, rounded.w8, moments, start)
+    fitted, explained = refit_scale(tried, rounded.w8, moments, start)
     if len(shares) == 1:
         return rounded, fitted
-    errors = row_errors(rounded.w8 * fitted[:, None] - tried, moments).view(len(shares), -1)
-    kept = errors.argmin(dim=0) * len(scale) + torch.arange(len(scale), device=scale.device)
+    kept = explained.view(len(shares), -1).argmax(dim=0) * len(scale) + torch.arange(
+        len(scale), device=scale.device
+    )
     return rounded.rows(kept), fitted[kept]
