@@ -16,7 +16,7 @@ from rockledge.synth import synth_checkpoint
 
 some_steps = st.builds(
     Steps,
-    rotate=st.sampled_from(["hadamard", "none"]),
+    rotate=st.sampled_from(["hadamard", "learned", "none"]),
     down_hadamard=st.booleans(),
     balance=st.booleans(),
     channel_order=st.sampled_from(["price", "stored"]),

@@ -32,6 +32,7 @@ from rockledge.quantize.disk import check_room
 from rockledge.quantize.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantize.fingerprint import fingerprint
 from rockledge.quantize.held_out import held_out_divergence
+from rockledge.quantize.learn_rotation import learned
 from rockledge.quantize.measure import begun, forget, measure
 from rockledge.quantize.picture import widths_picture
 from rockledge.quantize.recipe import BUILT_IN, Recipe
@@ -150,6 +151,8 @@ def quantize(
         force=force,
     )
     turned = rotated(checkpoint, asked.seed, device, asked.steps)
+    if asked.steps.rotate == "learned":
+        turned = learned(turned, text.sequences)
     offered = _menu(turned, asked)
     parent = Path(out).absolute().parent
     with (

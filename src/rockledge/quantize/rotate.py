@@ -124,5 +124,5 @@ def rotated(
 ) -> RotatedModel:
     """The view of a checkpoint that is quantised; `seed` fixes the random signs and the mix."""
     steps = steps or Steps()
-    rotation = random_rotation(checkpoint.config.hidden, seed) if steps.rotate == "hadamard" else None
+    rotation = random_rotation(checkpoint.config.hidden, seed) if steps.rotate != "none" else None
     return RotatedModel(checkpoint, rotation, torch.device(device), steps)

@@ -12,7 +12,7 @@ from rockledge.errors import UsageError
 
 # What a line may say; a line that is not here is true or false.
 _CHOICES = {
-    "rotate": ("hadamard", "none"),
+    "rotate": ("hadamard", "learned", "none"),
     "channel_order": ("price", "stored"),
     "tables": ("learned", "normal"),
     "rounding": ("gptq", "nearest"),
@@ -28,7 +28,8 @@ _AFTER_PRICES = ("planes", "refine")
 
 @dataclass(frozen=True)
 class Steps:
-    """`rotate`: the residual stream and every head's values, by Hadamard transforms folded into the weights.
+    """`rotate`: the residual stream and every head's values, by Hadamard transforms folded into the weights;
+    learned, the stream's blocks are mixed so that peaks are low (`learn_rotation`).
     `down_hadamard`: the input of down, online. `balance`: channels between V and O, up and down.
     `channel_order`: of the feed-forward, by price or as stored.
     `tables`: learned where the weights are not normal, or those of normal weights everywhere. `clip`: row
