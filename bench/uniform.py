@@ -11,7 +11,8 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 
 from bench.models import UnavailableError
-from rockledge.formats.bands import INDEX_BYTES, STRIP, TABLES, TILE_BYTES, Band, strips, tiles
+from rockledge.formats.bands import STRIP, TABLES, Band, strips
+from rockledge.formats.bands import stream_bytes as streams
 from rockledge.quantize.recipe import Recipe, Widths
 
 _PAIRS = ((3, 4), (4, 8))
@@ -41,11 +42,7 @@ def stream_bytes(widths: Widths, columns: Mapping[str, int]) -> int:
 
 
 def _linear_bytes(bands: Sequence[Band], columns: int) -> int:
-    tiled = sum(
-        strips(band.rows) * tiles(columns) * (TILE_BYTES[band.bits] + INDEX_BYTES * (band.bits < 8))
-        for band in bands
-    )
-    return tiled + _TABLE_BYTES * len({band.bits for band in bands} - {8})
+    return sum(streams(bands, columns)) + _TABLE_BYTES * len({band.bits for band in bands} - {8})
 
 
 def _bands(rows: int, share: float, low: int, high: int) -> tuple[Band, ...]:

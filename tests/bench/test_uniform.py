@@ -53,19 +53,21 @@ def test_same_bytes_same_treatment(bits: list[tuple[int, int]]) -> None:
 
 
 def test_the_bytes_of_one_width_are_used_up() -> None:
+    """All but the padding between the two bands of the mixed recipe."""
     for bits in (3, 4, 8):
         mixed = recipe([(bits, bits)] * 4)
         used = stream_bytes(uniform(mixed, COLUMNS).widths, COLUMNS)
-        assert used == stream_bytes(mixed.widths, COLUMNS)
+        assert 0 <= stream_bytes(mixed.widths, COLUMNS) - used <= 2 * 63 * len(SHAPES)
 
 
 def test_bytes_by_hand() -> None:
-    """64 rows x 96 inputs are 8 strips of 3 tiles: 128 + 8 bytes each at 4 bits, 256 at 8; 256 for tables."""
+    """64 rows x 96 inputs are 8 strips of 3 tiles: 128 + 8 bytes each at 4 bits, 256 at 8; 256 for tables.
+    Every band begins at a multiple of 64 bytes: of codes behind 3 tiles at 3 bits, and of indices."""
     assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 4),)}, COLUMNS) == 24 * 136 + 256
     assert stream_bytes({"layers.0.attn.q": (Band(0, 64, 8),)}, COLUMNS) == 24 * 256
     assert (
         stream_bytes({"layers.0.attn.q": (Band(0, 8, 3), Band(8, 56, 4))}, COLUMNS)
-        == 3 * 104 + 21 * 136 + 512
+        == (320 + 21 * 128) + (64 + 192) + 512
     )
     with pytest.raises(KeyError):
         stream_bytes({"other": (Band(0, 8, 4),)}, COLUMNS)
