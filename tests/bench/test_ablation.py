@@ -22,7 +22,7 @@ class FakeWorkshop:
         pass
 
     def row(self, name: str, bits: float, lines: str = "", *, even: bool = False) -> Measured:
-        kl = 0.2 if "rotation" in name else 0.1
+        kl = 0.2 if "rotation of" in name else 0.1
         FakeWorkshop.asked.append((name, lines, even))
         return Measured(Row("toy", "rockledge", name, 100, bits, kl, kl, 0.9, 10.0), 0.001, 9.0)
 
