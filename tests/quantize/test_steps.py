@@ -27,6 +27,7 @@ some_steps = st.builds(
     scale_tries=st.sampled_from([1, 3]),
     token_weights=st.sampled_from(["gradient", "equal"]),
     planes=st.sampled_from(["price", "one"]),
+    refine=st.sampled_from([0, 4, 32]),
 )
 
 

@@ -22,11 +22,11 @@ from rockledge.quantize.cholesky import cholesky_
 _BLOCK = 128
 # floor(2 u) of a weight u in table units decides its nearest entry (formats.table): cells -256 .. 255.
 _CELLS = 512
-# Tables that each row tries on a group: with the likeliest alone the outputs have 1.9 % more error, with all
-# sixteen no less.
+# Tables that each row tries on a group: with the likeliest alone the outputs have more error (docs/log.md),
+# with all sixteen no less.
 _TRIED = 3
 # Share of the mean second moment that is added to each: moments of a few thousand tokens are those of other
-# text only roughly. On other text the error is least at 0.05: 2 % less than at 0.01, 4 % less than at 0.2.
+# text only roughly. On other text the error was least at 0.05, of 0.01 to 0.2 (docs/log.md).
 _DAMPING = 0.05
 
 

@@ -1,7 +1,7 @@
 """The steps of the pipeline that a recipe can choose or leave out, each one line of it.
 
-The default is what has gained something in `python -m bench.ablation`; the other choices are there to show
-that gain, and to save time.
+The default is the most accurate at a bearable time; the other choices show what each step gains (`python -m
+bench.ablation`), and save time.
 """
 
 from collections.abc import Mapping
