@@ -34,3 +34,7 @@ class ContextError(RockledgeError):
 
 class NativeError(RockledgeError):
     """The native core is missing, of another version, or refused what it was given."""
+
+
+class NpuError(RockledgeError):
+    """An NPU program, its memory or a shape asked of the NPU breaks a rule; the message names the rule."""

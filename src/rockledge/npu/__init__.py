@@ -1,0 +1,1 @@
+"""The RK3588 NPU without a board: its register programs, what they do, and how fast they would be."""
