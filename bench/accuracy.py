@@ -1,7 +1,7 @@
 """The accuracy table: our artifacts and llama.cpp's files of the same float weights, on the same tokens.
 
-    python -m bench.accuracy [--model NAME ...] [--bits 4.25 ...] [--windows 118] [--quick]
-                             [--engine rockledge|llama.cpp] [--artifact DIR ...]
+    python -m bench.accuracy [--model NAME ...] [--bits 4.25 ...] [--windows 118] [--quick] [--tokens 6144]
+                             [--engine rockledge|llama.cpp] [--files Q4_K_M ...] [--artifact DIR ...]
 
 Every divergence is to the float model: ours to the PyTorch reference, llama.cpp's to its own float32 run of
 the same weights (`docs/measuring.md` shows how equal the two are). Engines run as they ship, with quantised
@@ -38,6 +38,7 @@ WINDOWS = 118  # of 255 scored tokens each: 30,090
 QUICK = 8
 BUDGETS = (3.25, 3.5, 4.0, 4.25, 4.5, 5.0, 5.5, 8.0)
 UNIFORM_BUDGETS = (3.5, 4.25)
+FILES = {file.name: file for file in STANDARD + VARIANTS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=sorted(MODELS), nargs="*", default=["smollm2-135m"])
     parser.add_argument("--bits", type=float, nargs="*", default=list(BUDGETS), help="our budgets")
     parser.add_argument("--engine", choices=(OURS, THEIRS), nargs="*", default=[THEIRS, OURS])
+    parser.add_argument("--files", choices=FILES, nargs="*", default=list(FILES), help="llama.cpp's files")
+    parser.add_argument("--tokens", type=int, help="our calibration tokens (default: as the recipe says)")
     parser.add_argument("--artifact", type=Path, action="append", default=[], help="ready artifacts to add")
     parser.add_argument("--windows", type=int, default=WINDOWS, help=f"windows of {WINDOW} tokens")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK} windows, no variants, other results file"
-    )
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} windows, other results file")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(arguments)
     if args.quick:
@@ -69,15 +70,15 @@ def run(args: argparse.Namespace, model: TableModel) -> None:
     task = prepare(model, args.windows, args.threads)
     target = RESULTS / ("accuracy-quick.json" if args.quick else "accuracy.json")
     measurements = {
-        THEIRS: lambda: theirs(task, STANDARD + VARIANTS),
-        OURS: lambda: ours(task, args.bits, UNIFORM_BUDGETS, args.artifact),
+        THEIRS: lambda: theirs(task, [FILES[name] for name in args.files]),
+        OURS: lambda: ours(task, args.bits, UNIFORM_BUDGETS, args.artifact, args.tokens),
     }
     rows: list[Measured] = []
     judged: list[Goal] = []
     for engine in args.engine:
         for one in measurements[engine]():
             rows.append(one)
-            judged = write(task, [done.row for done in rows], target)
+            judged = write(task, [done.row for done in rows], target, args.tokens)
     print(table(rows))
     print(goal_lines(judged))
     print(f"written to {target} and {target.with_suffix('.png').name}", file=sys.stderr)
@@ -129,8 +130,9 @@ def _llama(task: Task, file: LlamaFile, folder: Path, base: Path) -> Measured:
     return Measured(named, found.kl_mean_se_nats, found.reference_perplexity)
 
 
-def write(task: Task, rows: Sequence[Row], target: Path) -> list[Goal]:
-    """Merges the rows into the results, judges and plots everything that is there."""
+def write(task: Task, rows: Sequence[Row], target: Path, tokens: int | None = None) -> list[Goal]:
+    """Merges the rows into the results, judges and plots everything that is there. `tokens`: what our
+    calibration was limited to."""
     target.parent.mkdir(exist_ok=True)
     body: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"rows": [], "models": {}}
     new = {(row.model, row.engine, row.name) for row in rows}
@@ -148,7 +150,8 @@ def write(task: Task, rows: Sequence[Row], target: Path) -> list[Goal]:
         "scored_tokens": scored,
         "texts": "Alice's Adventures in Wonderland, The Debian Administrator's Handbook "
         "(as many characters of each)",
-        "calibration": "the built-in mix, for both engines",
+        "calibration": "the built-in mix, for both engines"
+        + ("" if tokens is None else f"; of it {tokens:,} tokens for ours"),
     }
     models = {**body["models"], task.model.name: about}
     content = {

@@ -96,14 +96,20 @@ class Workshop:
 
 
 def ours(
-    task: Task, bits: Sequence[float], uniform_bits: Sequence[float], artifacts: Sequence[Path]
+    task: Task,
+    bits: Sequence[float],
+    uniform_bits: Sequence[float],
+    artifacts: Sequence[Path],
+    tokens: int | None = None,
 ) -> Iterator[Measured]:
-    """Our rows: every budget with the default recipe, uniform ones for comparison, then ready artifacts."""
+    """Our rows: every budget with the default recipe, uniform ones for comparison, then ready artifacts.
+    `tokens` limits the calibration."""
     workshop = Workshop(task)
+    lines = "" if tokens is None else f"calibration: {{tokens: {tokens}}}\n"
     for budget in bits:
-        yield workshop.row(f"{budget:g}", budget)
+        yield workshop.row(f"{budget:g}", budget, lines)
         if budget in uniform_bits:
-            yield workshop.row(f"{budget:g}{UNIFORM}", budget, even=True)
+            yield workshop.row(f"{budget:g}{UNIFORM}", budget, lines, even=True)
     workshop.close()
     for path in artifacts:
         yield workshop.score(path, path.name)
