@@ -39,8 +39,8 @@ class Reuse(Enum):
 
 class Sums(Enum):
     """Who adds the int32 sums of the input parts. `SINGLE`: there is one part. `HOST`: every part is written
-    to a plane of its own, the CPU adds them. `CHAIN`: the first part is written to the result; every later one
-    to a scratch plane, and an `Addition` behind it adds that into the result on the NPU."""
+    to a plane of its own, the CPU adds them. `CHAIN`: the first part is written to the result; every later
+    one to a scratch plane, and an `Addition` behind it adds that into the result on the NPU."""
 
     SINGLE = "single"
     HOST = "host"
@@ -77,8 +77,8 @@ Task = Product | Addition
 
 @dataclass(frozen=True)
 class Kick:
-    """What one submit runs: the tasks of each core in order (at most 4095 a core; a core may have none), for a
-    block of rows and columns whose operands and results fit the address window together."""
+    """What one submit runs: the tasks of each core in order (at most 4095 a core; a core may have none), for
+    a block of rows and columns whose operands and results fit the address window together."""
 
     rows: Span
     columns: Span
