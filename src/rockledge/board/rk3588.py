@@ -5,6 +5,7 @@ Bandwidths are bytes of weights streamed per second, so GB means 1e9 bytes; memo
 
 from rockledge.board.cycles import CYCLE_FACTS
 from rockledge.board.facts import Fact
+from rockledge.board.npu_facts import NPU_FACTS
 
 _GIB = float(1 << 30)
 
@@ -55,6 +56,7 @@ FACTS: dict[str, Fact] = {
         f"{_NOTES} perf/iova-and-multicore.md",
         "measured elsewhere",
     ),
+    **NPU_FACTS,
     "npu_address_window": Fact(4 * _GIB, "B", f"{_TRM}: registers hold 32-bit addresses", "specified"),
     "npu_buffers_most": Fact(
         3.5 * _GIB,

@@ -14,6 +14,10 @@ What the tiles mean for whoever places the operands:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
+
+TASKS_IN_KICK: Final = 4095
+"""Tasks of one core in one kick: TASK_CON counts them in 12 bits [T]."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ Task = Product | Addition
 
 @dataclass(frozen=True)
 class Kick:
-    """What one submit runs: the tasks of each core in order (at most 4095 a core; a core may have none), for
-    a block of rows and columns whose operands and results fit the address window together."""
+    """What one submit runs: the tasks of each core in order (at most TASKS_IN_KICK a core, or none), for a
+    block of rows and columns whose operands and results fit the address window together."""
 
     rows: Span
     columns: Span
@@ -86,11 +90,32 @@ class Kick:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the time formula (`board/npu_time.py`) says of a tiling; modelled.
+
+    `npu_seconds`: all kicks, with nothing else on the bus. `macs`: products with padding. `moved_bytes`: what
+    the NPU reads and writes; `read_back_bytes`: int32 sums that the CPU reads afterwards.
+    """
+
+    kicks: int
+    npu_seconds: float
+    macs: int
+    moved_bytes: int
+    read_back_bytes: int
+    read_back_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """What a search makes small: the NPU's time, then reading the sums over the same bus."""
+        return self.npu_seconds + self.read_back_seconds
+
+
+@dataclass(frozen=True)
 class Tiling:
     """A matmul of `m` x `n` x `k`, cut. Row tiles and input parts are the same for every core and column.
 
     `padded_rows` is m where m is 1, else the next multiple of 4; `padded_columns` and `padded_inputs` are the
-    next multiples of 32. `seconds` is what the time formula says for all kicks, modelled.
+    next multiples of 32.
     """
 
     m: int
@@ -103,7 +128,7 @@ class Tiling:
     input_parts: tuple[Span, ...]
     sums: Sums
     kicks: tuple[Kick, ...]
-    seconds: float
+    cost: Cost
 
     def tasks(self) -> Iterator[Task]:
         """Every task of every kick and core."""

@@ -1,0 +1,77 @@
+"""Facts behind the time of the NPU: what moves on the DRAM bus, and what the CPU does around the NPU.
+
+Cycles marked `llvm-mca` are those of loops of native/neon.cpp, simulated as `bench/kernel_cycles.py` does
+(Neoverse N1, never fewer than a quarter of the instructions). `derived` ones without it count operations.
+"""
+
+from rockledge.board.facts import Fact
+
+_SHEET = "public notes on the RK3588 NPU"
+_MCA = "llvm-mca 19, neoverse-n1, on native/neon.cpp"
+
+UNPACK_CYCLES = {2: 31.02, 3: 40.02, 4: 34.02, 8: 26.01}
+"""Cycles that turn the codes of one tile of 8 x 32 weights into int8, by bits: the loop `unpack_tiles`. It
+fills the CPU's own blocks; filling the NPU's [32][32] blocks is the same work in another order (inferred)."""
+VALUE_CYCLES = 55.01
+"""Cycles that add 16 values of one position for four heads: the inner loop of `split_heads<4>`."""
+
+NPU_FACTS: dict[str, Fact] = {
+    # The bus.
+    "npu_bus_bandwidth": Fact(
+        26.0e9,
+        "B/s",
+        "all that the DRAM moves while the NPU works: 26.6 GB/s by three cores (unimatrix099/rk-llama.cpp "
+        "docs/backend/RKNPU2-decode-research.md), 25.7-28.4 derived from airockchip/rknn-llm's decoding",
+        "measured elsewhere",
+    ),
+    "npu_core_bandwidth": Fact(
+        11.1e9,
+        "B/s/core",
+        "one core alone: unimatrix099/rk-llama.cpp docs/backend/RKNPU2-decode-research.md; 8.6-8.8 GB/s in "
+        "oRKLLM/ork-driver",
+        "measured elsewhere",
+    ),
+    "npu_program_bytes": Fact(
+        864.0, "B/program", "a matmul body of 104 words and 4 of trailer (mtx512/rk3588-npu)", "specified"
+    ),
+    # The CPU around the NPU, on one A76.
+    **{
+        f"cpu_unpack_cycles_per_weight_{bits}_bits": Fact(
+            cycles / 256, "cycles/weight", f"{_MCA}: unpack_tiles<{bits}>", "derived"
+        )
+        for bits, cycles in UNPACK_CYCLES.items()
+    },
+    "cpu_attention_cycles_per_score_mac": Fact(13.01 / 256, "cycles/MAC", f"{_MCA}: dot8", "derived"),
+    "cpu_attention_cycles_per_score": Fact(
+        (28.01 + 45.03) / 8, "cycles/score", f"{_MCA}: scaling and exponential in split_heads<4>", "derived"
+    ),
+    "cpu_attention_cycles_per_value_mac": Fact(
+        VALUE_CYCLES / 64, "cycles/MAC", f"{_MCA}: add_values<4>, a quarter of it spills", "derived"
+    ),
+    "cpu_norm_cycles": Fact(21.0 / 8, "cycles/element", f"{_MCA}: the two loops of norm", "derived"),
+    "cpu_quantise_cycles": Fact(
+        20.0 / 8, "cycles/element", f"{_MCA}: the loops of quant, one plane, branches left out", "derived"
+    ),
+    "cpu_rope_cycles": Fact(14.02 / 16, "cycles/element", f"{_MCA}: the pair loop of head_quant", "derived"),
+    "cpu_gate_cycles": Fact(
+        60.0 / 8,
+        "cycles/element",
+        "silu(gate) x up of 8 elements: the exponential's 45 cycles (llvm-mca), a division, products",
+        "derived",
+    ),
+    "cpu_hadamard_cycles": Fact(
+        (12.22 + 6 * 12.01 / 2 + 6.01) / 8,
+        "cycles/element",
+        f"{_MCA}: a block of 512 is three steps in registers, six through memory, one scaling",
+        "derived",
+    ),
+    "cpu_epilogue_cycles": Fact(
+        4.0 / 8,
+        "cycles/element",
+        "8 sums to floats: conversions, products, residual loads and adds, stores; 16 instructions",
+        "derived",
+    ),
+    "cpu_epilogue_cycles_per_part": Fact(
+        1.0 / 8, "cycles/element/part", "two loads and two adds for 8 sums, four a cycle", "derived"
+    ),
+}  # fmt: skip
