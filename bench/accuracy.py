@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bits", type=float, nargs="*", default=list(BUDGETS), help="our budgets")
     parser.add_argument("--engine", choices=(OURS, THEIRS), nargs="*", default=[THEIRS, OURS])
     parser.add_argument("--files", choices=FILES, nargs="*", default=list(FILES), help="llama.cpp's files")
-    parser.add_argument("--tokens", type=int, help="our calibration tokens (default: as the recipe says)")
+    parser.add_argument("--tokens", type=int, help="calibration tokens of both engines")
     parser.add_argument("--artifact", type=Path, action="append", default=[], help="ready artifacts to add")
     parser.add_argument("--windows", type=int, default=WINDOWS, help=f"windows of {WINDOW} tokens")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} windows, other results file")
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, model: TableModel) -> None:
     """One model's part of the table; what other models have in the results file stays there."""
-    task = prepare(model, args.windows, args.threads)
+    task = prepare(model, args.windows, args.threads, args.tokens)
     target = RESULTS / ("accuracy-quick.json" if args.quick else "accuracy.json")
     measurements = {
         THEIRS: lambda: theirs(task, [FILES[name] for name in args.files]),
@@ -131,7 +131,7 @@ def _llama(task: Task, file: LlamaFile, folder: Path, base: Path) -> Measured:
 
 
 def write(task: Task, rows: Sequence[Row], target: Path, tokens: int | None = None) -> list[Goal]:
-    """Merges the rows into the results, judges and plots everything that is there. `tokens`: what our
+    """Merges the rows into the results, judges and plots everything that is there. `tokens`: what
     calibration was limited to."""
     target.parent.mkdir(exist_ok=True)
     body: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"rows": [], "models": {}}
@@ -151,7 +151,7 @@ def write(task: Task, rows: Sequence[Row], target: Path, tokens: int | None = No
         "texts": "Alice's Adventures in Wonderland, The Debian Administrator's Handbook "
         "(as many characters of each)",
         "calibration": "the built-in mix, for both engines"
-        + ("" if tokens is None else f"; of it {tokens:,} tokens for ours"),
+        + ("" if tokens is None else f"; of it about {tokens:,} tokens"),
     }
     models = {**body["models"], task.model.name: about}
     content = {

@@ -41,14 +41,15 @@ class Task:
         return cache() / "accuracy" / name
 
 
-def prepare(model: TableModel, windows: int, threads: int) -> Task:
-    """Weights, tokens and texts; UnavailableError if calibration and evaluation share a span."""
+def prepare(model: TableModel, windows: int, threads: int, limit: int | None = None) -> Task:
+    """Weights, tokens and texts, for calibration at most about `limit` tokens; UnavailableError if
+    calibration and evaluation share a span."""
     directory, gguf = model.files()
     checkpoint = open_checkpoint(directory)
     files = checkpoint.files()
     tokenizer = Tokenizer.from_files(files)
     text, pieces = evaluation(tokenizer, windows)
-    calibration_text, calibration_tokens = calibration(files)
+    calibration_text, calibration_tokens = calibration(files, limit)
     shared = shared_span([token for piece in pieces for token in piece], calibration_tokens)
     if shared is not None:
         raise UnavailableError(f"calibration and evaluation share {tokenizer.decode(shared)!r}")

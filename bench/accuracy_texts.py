@@ -39,14 +39,21 @@ def evaluation(tokenizer: Tokenizer, windows: int) -> tuple[Path, list[list[int]
         characters = max(characters + _STEP, int(0.97 * wanted) // _STEP * _STEP)
 
 
-def calibration(files: dict[str, bytes]) -> tuple[Path, list[int]]:
-    """The built-in mix, conversations in the model's own format, as one text file and as tokens."""
+def calibration(files: dict[str, bytes], limit: int | None = None) -> tuple[Path, list[int]]:
+    """The built-in mix, conversations in the model's own format, as one text file and as tokens; of every
+    document the beginning, so that there are about `limit` tokens."""
     chat = ChatTemplate.from_files(files)
     documents = default_calibration(
         None if chat is None else lambda turns: chat.render(turns, add_generation_prompt=False)
     )
+    tokenizer = Tokenizer.from_files(files)
     text = "\n\n".join(documents)
-    return _kept("calibration", text), Tokenizer.from_files(files).encode(text, bos=True)
+    tokens = tokenizer.encode(text, bos=True)
+    if limit is not None and limit < len(tokens):
+        share = limit / len(tokens)
+        text = "\n\n".join(document[: int(share * len(document))] for document in documents)
+        tokens = tokenizer.encode(text, bos=True)
+    return _kept("calibration", text), tokens
 
 
 def shared_span(first: Sequence[int], second: Sequence[int], length: int = SPAN) -> tuple[int, ...] | None:

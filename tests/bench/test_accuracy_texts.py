@@ -78,3 +78,15 @@ def test_calibration_is_the_built_in_mix(files: dict[str, bytes]) -> None:
     text = path.read_text()
     assert default_calibration()[0] in text
     assert tokens == Tokenizer.from_files(files).encode(text, bos=True)
+
+
+def test_a_limit_shortens_calibration_and_keeps_every_document(files: dict[str, bytes]) -> None:
+    path, tokens = calibration(files)
+    shorter, fewer = calibration(files, len(tokens) // 4)
+    assert 0.2 < len(fewer) / len(tokens) < 0.3
+    assert shorter != path
+    # Conversations are there in the model's own format.
+    starts = [document[:100] for document in default_calibration() if document[:100] in path.read_text()]
+    assert len(starts) > 3
+    assert all(start in shorter.read_text() for start in starts)
+    assert calibration(files, 2 * len(tokens)) == (path, tokens)
