@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rockledge.cli import bench, chat, demo, evaluate, inspect, quantize, run, serve, synth
+from rockledge.cli import bench, chat, demo, evaluate, inspect, npu, quantize, run, serve, synth
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import RockledgeError, UsageError
@@ -29,6 +29,7 @@ COMMANDS: tuple[Command, ...] = (
     serve.COMMAND,
     bench.COMMAND,
     synth.COMMAND,
+    npu.COMMAND,
 )
 
 # Which extra of the package brings a module that only some commands need.

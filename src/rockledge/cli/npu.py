@@ -1,0 +1,31 @@
+"""`rockledge npu`: the NPU's register programs, which need no board."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rockledge.cli import npu_disasm
+from rockledge.cli.command import Command
+from rockledge.cli.terminal import Terminal
+
+ACTIONS: tuple[Command, ...] = (npu_disasm.COMMAND,)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One parser for each action."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action in ACTIONS:
+        sub = actions.add_parser(action.name, help=action.help, description=action.help)
+        action.add_arguments(sub)
+        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        sub.set_defaults(chosen_action=action)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Runs the action that was chosen."""
+    action: Command = args.chosen_action
+    return action.run(args, terminal)
+
+
+COMMAND = Command("npu", "read and check register programs of the NPU", add_arguments, run)

@@ -1,0 +1,47 @@
+"""`rockledge npu disasm`: a command stream in words, with what is suspicious about it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rockledge.npu.stream_file import NamedStream
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `npu disasm`."""
+    parser.add_argument("file", metavar="FILE", help="raw 64-bit command words, or a JSON of cases")
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Prints every stream of the file; findings do not make it fail."""
+    from rockledge.npu.stream_file import read_streams
+
+    streams = [_show(stream, terminal) for stream in read_streams(args.file)]
+    findings = sum(len(stream["findings"]) for stream in streams)
+    terminal.note(f"{len(streams)} streams, {findings} suspicious places")
+    return {"file": args.file, "streams": streams, "findings": findings}
+
+
+def _show(stream: NamedStream, terminal: Terminal) -> dict[str, Any]:
+    from rockledge.npu.disassemble import describe
+    from rockledge.npu.lint import lint
+    from rockledge.npu.listing import listing
+
+    findings = lint(stream.words)
+    terminal.say(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")
+    return {
+        "id": stream.name,
+        "words": [
+            {"index": index, "word": f"{command:016x}", "text": describe(command)}
+            for index, command in enumerate(stream.words)
+        ],
+        "findings": [{"index": f.word, "about": f.about, "reason": f.reason} for f in findings],
+    }
+
+
+COMMAND = Command("disasm", "print command streams in words and mark suspicious fields", add_arguments, run)
