@@ -1,4 +1,4 @@
-"""Whole matmuls as launches: no chain has anything suspicious, what does not fit is refused; planes, steps."""
+"""Whole matmuls as launches: no chain has anything suspicious, what does not fit is refused; planes, rows."""
 
 from dataclasses import replace
 
