@@ -105,18 +105,19 @@ def plan(
     rates: NpuRates = DEFAULT_RATES,
     window: int = WINDOW_BYTES,
     parts: int | None = None,
+    tile_rows: int | None = None,
     sums: Sums | None = None,
 ) -> Tiling:
     """The tiling of int8 [m, k] x [n, k] with the least modelled seconds. Two activation planes are 2m rows.
 
     `parts` fixes the number of input parts (weights that stay packed are shared by steps of all sizes),
-    `sums` who adds them where there are several. `window`: bytes of operands and results that one kick may
-    address. NpuError names the limit that no tiling of this shape keeps.
+    `tile_rows` the most rows a tile takes, `sums` who adds several parts. `window`: bytes of operands and
+    results that one kick may address. NpuError names the limit that no tiling of this shape keeps.
     """
     for name, size in (("rows", m), ("columns", n), ("inputs", k)):
         if size < 1:
             raise NpuError(f"a matmul with {size} {name}; every size must be at least 1")
-    return _plan(m, n, k, rates, window, parts, sums)
+    return _plan(m, n, k, rates, window, parts, tile_rows or LARGEST_ROWS, sums)
 
 
 @lru_cache(maxsize=4096)
@@ -131,14 +132,21 @@ def cut(total: int, count: int, unit: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=512)
 def _plan(
-    m: int, n: int, k: int, rates: NpuRates, window: int, parts: int | None, sums: Sums | None
+    m: int,
+    n: int,
+    k: int,
+    rates: NpuRates,
+    window: int,
+    parts: int | None,
+    tile_rows: int,
+    sums: Sums | None,
 ) -> Tiling:
     rows = 1 if m == 1 else _padded(m, ROW_UNIT)
     columns, inputs = _padded(n, UNIT), _padded(k, UNIT)
     best: Cost | None = None
     chosen: _Candidate | None = None
     for part_sizes, adder in _partings(inputs, parts, sums):
-        for candidate in _candidates(rows, columns, part_sizes, adder, rates.cores, window):
+        for candidate in _candidates(rows, columns, part_sizes, adder, tile_rows, rates.cores, window):
             if best is not None and _least_seconds(candidate, rows, columns, rates) >= best.seconds:
                 continue
             fitting = _within_a_kick(candidate, rows, columns)
@@ -174,24 +182,30 @@ def _partings(inputs: int, parts: int | None, sums: Sums | None) -> Iterator[tup
 
 
 def _candidates(
-    rows: int, columns: int, parts: tuple[int, ...], sums: Sums, most_cores: int, window: int
+    rows: int,
+    columns: int,
+    parts: tuple[int, ...],
+    sums: Sums,
+    tile_rows: int,
+    most_cores: int,
+    window: int,
 ) -> Iterator[_Candidate]:
     planes = {Sums.SINGLE: 1, Sums.HOST: len(parts), Sums.CHAIN: 2}[sums]
     blocks = _blocks(rows, columns, sum(parts), planes, window)
     if blocks is None:
         return
-    for most_rows in _tile_rows(rows, parts):
+    for most_rows in _tile_rows(rows, parts, tile_rows):
         for cores in range(most_cores, 0, -1):
             for by_rows in (False, True):
                 for stays in (Reuse.DATA, Reuse.WEIGHT):
                     yield _Candidate(parts, sums, most_rows, cores, by_rows, stays, *blocks)
 
 
-def _tile_rows(rows: int, parts: tuple[int, ...]) -> list[int]:
+def _tile_rows(rows: int, parts: tuple[int, ...], limit: int) -> list[int]:
     """The most rows that fit each number of data banks beside one kernel group, without repetitions."""
     found: dict[int, int] = {}
     for banks in range(1, BANKS - SPARE_BANKS - least_weight_banks(parts[0]) + 1):
-        most = min(banks * BANK_BYTES // parts[0], LARGEST_ROWS)
+        most = min(banks * BANK_BYTES // parts[0], limit, LARGEST_ROWS)
         if any(part in _FAILING_INPUTS for part in parts):
             most = min(most, ROW_UNIT)
         most = most // ROW_UNIT * ROW_UNIT if rows > 1 else min(most, 1)
