@@ -107,7 +107,7 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
             result = command.run(args, terminal)
         if not command.prints_itself:
             terminal.result(result)
-        return 0
+        return int(result.get("exit_code", 0))
     except SystemExit as end:  # --help, SIGTERM
         return int(end.code or 0)
     except KeyboardInterrupt:

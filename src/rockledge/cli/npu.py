@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rockledge.cli import npu_disasm
+from rockledge.cli import npu_disasm, npu_verify
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal
 
-ACTIONS: tuple[Command, ...] = (npu_disasm.COMMAND,)
+ACTIONS: tuple[Command, ...] = (npu_disasm.COMMAND, npu_verify.COMMAND)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,6 +30,10 @@ class Block:
     enable: int | None
     about: str
 
+    def runs(self, bitmap: int) -> bool:
+        """Whether an enable bitmap starts it."""
+        return self.enable is not None and bool(bitmap >> self.enable & 1)
+
 
 @dataclass(frozen=True)
 class Field:
