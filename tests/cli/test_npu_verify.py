@@ -22,7 +22,8 @@ def test_all_golden_programs_pass(rockledge):
     assert all(case["passed"] for case in done.json["cases"])
     assert (done.json["passed"], done.json["failed"]) == (len(ids), 0)
     exact = [case["error"] for case in done.json["cases"] if "_int" in case["id"]]
-    assert exact and not any(exact)
+    assert exact
+    assert not any(exact)
 
 
 def test_a_program_that_computes_something_else_fails_the_command(rockledge, tmp_path):
@@ -54,7 +55,8 @@ def test_a_refused_program_says_word_register_and_rule(rockledge, tmp_path):
 
 def test_mistakes_are_one_sentence(rockledge, tmp_path):
     missing = rockledge("npu", "verify", tmp_path / "nothing", "--json")
-    assert missing.code == 1 and "cannot be read" in missing.json["error"]
+    assert missing.code == 1
+    assert "cannot be read" in missing.json["error"]
     (tmp_path / "odd").write_text("{")
     assert "no JSON file of cases" in rockledge("npu", "verify", tmp_path / "odd").err
     (tmp_path / "odd").write_text("[1]")

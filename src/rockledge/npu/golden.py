@@ -1,7 +1,7 @@
 """Checks programs of open generators: random operands placed by the stated layouts, compared with NumPy.
 
-A case says everything itself: operation, types, shape, layouts, addresses, words. What is expected is computed
-from the operands alone (float64 or exact integers), never by the emulator's own addressing.
+A case says everything itself: operation, types, shape, layouts, addresses, words. What is expected is
+computed from the operands alone (float64 or exact integers), never by the emulator's own addressing.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def encode(values: Floats, placed: Placed) -> NDArray[np.uint8]:
     if placed.kind == "int4":
         nibbles = np.zeros(2 * placed.size, np.uint8)
         nibbles[placed.places] = values.astype(np.int8) & 0xF
-        return nibbles[0::2] | nibbles[1::2] << 4
+        return (nibbles[0::2] | nibbles[1::2] << 4).astype(np.uint8)
     if placed.kind == "bf16":
         stored: NDArray[Any] = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
     else:
