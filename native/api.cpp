@@ -1,4 +1,5 @@
 // The C interface of rockledge.h: null checks, then the core.
+#include "bandwidth.hpp"
 #include "error.hpp"
 #include "kernels.hpp"
 #include "program.hpp"
@@ -50,6 +51,12 @@ int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, 
   return program->core->run(*step, first, last);
 }
 
+int32_t rl_program_times(rl_program *program, int64_t *times) {
+  if (program == nullptr) return rl::fail("no program was given");
+  program->core->count_into(times);
+  return 0;
+}
+
 void *rl_program_buffer(rl_program *program, int32_t buffer) {
   if (program == nullptr) {
     rl::fail("no program was given");
@@ -60,6 +67,10 @@ void *rl_program_buffer(rl_program *program, int32_t buffer) {
 
 int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to) {
   return program == nullptr ? rl::fail("no program was given") : program->core->copy_page(from, to);
+}
+
+double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge) {
+  return rl::read_bandwidth(bytes, threads, repeats, huge != 0);
 }
 
 int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw) {

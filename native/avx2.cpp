@@ -11,7 +11,7 @@
 
 namespace rl::avx2 {
 
-constexpr int kBias = 0, kSums = 8;
+constexpr int kBias = 0, kSums = 8, kTogether = 2, kStreamed = 2;
 
 struct Input {
   __m256i x, magnitude;

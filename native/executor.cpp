@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "clock.hpp"
 #include "error.hpp"
 #include "program.hpp"
 
@@ -27,10 +28,21 @@ int Program::run(const rl_step &step, int first, int last) {
     step_ = step;
     current_ = first - 1;
     end_ = last;
+    begun_ = 0;
     threads_.run(*this);
   }
   busy_.store(false);
   return good ? 0 : -1;
+}
+
+// The current operation is done: the next one begins.
+void Program::step_on() {
+  if (times_ != nullptr) {
+    const std::int64_t now = nanoseconds();
+    if (begun_ != 0) times_[current_] += now - begun_;
+    begun_ = now;
+  }
+  ++current_;
 }
 
 int Program::rows_of(const rl_op &op) const {
@@ -42,7 +54,7 @@ Phase Program::next(int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
   if (current_ >= 0 && splits_ > 0) merge_parts(ops_[static_cast<std::size_t>(current_)]);
   splits_ = 0;
-  for (++current_; current_ < end_; ++current_) {
+  for (step_on(); current_ < end_; step_on()) {
     const rl_op &op = ops_[static_cast<std::size_t>(current_)];
     if (op.code == RL_ROPE_KV && !turned_) turn_angles();
     const Phase phase = phase_of(op);

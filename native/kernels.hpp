@@ -24,6 +24,7 @@ struct Scratch {
   const std::int8_t *tables_of;  // whose tables `tables` holds
   std::int8_t *tables;           // kTableBytes
   void *weights;                 // the strips of a block, unpacked in the order that the kernel likes
+  std::int32_t *excess;          // what a biased kernel's sums of each row (and plane) of a step are too large by
   float *row;                    // widest row a row operation needs
   float *attention;              // attention_floats
   float *partial;                // two partials of one KV head
@@ -83,6 +84,8 @@ struct Kernels {
   void (*attend_fold)(const AttentionTask &, float *before, const float *next);
   // The finished values y [heads of the group][head_dim] of a partial that has seen every split.
   void (*attend_finish)(const AttentionTask &, const float *partial, float *y);
+  // Reads `bytes`, a multiple of 256, and gives something that depends on all of them.
+  std::int32_t (*read_all)(const std::uint8_t *, std::int64_t bytes);
 };
 
 const Kernels *kernels(int id);        // null when this build or processor lacks it

@@ -1,7 +1,8 @@
 // One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
 //
 // The including file has defined, in this namespace: prepare_tables, kStreamed and strip_dots, Unpacked and
-// unpack_strip, kMultiplied and multiply.
+// unpack_strip, kMultiplied and multiply; kBias and excess_of: where the bias is not 0, sums are too large by kBias times
+// the sum of the row of x, which comes off here, modulo 2^32 and so exactly.
 // Up to kStreamed rows of x (two planes are two rows) multiply while the codes stream in; more rows unpack a block of
 // strips into the scratch and multiply from there, kMultiplied at a time.
 #pragma once
@@ -12,23 +13,32 @@
 
 namespace rl::RL_ISA {
 
-// y[0..7] of one strip and row: float(sum) * (scale * sx), + bias, + residual.
-RL_INLINE void epilogue(const LinearTask &task, int strip, int row, const std::int32_t *high,
-                        const std::int32_t *low) {
+// The sums [8] of one row of x.
+RL_INLINE V8i exact(const std::int32_t *sums, const std::int32_t *over) {
+  if constexpr (kBias == 0) return load<V8i>(sums);
+  typedef std::uint32_t V8u __attribute__((vector_size(32)));
+  const std::uint32_t o = static_cast<std::uint32_t>(*over);
+  return (V8i)(load<V8u>(sums) - V8u{o, o, o, o, o, o, o, o});
+}
+
+// y[0..7] of one strip and row: float(sum) * (scale * sx), + bias, + residual. `sums` are those of its planes.
+RL_INLINE void epilogue(const LinearTask &task, int strip, int row, const std::int32_t *sums,
+                        const std::int32_t *over) {
   const rl_band &band = *task.band;
   const int first = strip * kStrip;
   const int count = band.rows - first < kStrip ? band.rows - first : kStrip;
-  const V8i sums = load<V8i>(high);
+  const V8i high = exact(sums, over);
   if (task.sums != nullptr) {
-    std::memcpy(task.sums + row * task.y_stride + first, high, sizeof(std::int32_t) * static_cast<unsigned>(count));
+    std::memcpy(task.sums + row * task.y_stride + first, &high, sizeof(std::int32_t) * static_cast<unsigned>(count));
     return;
   }
   V8f value;
-  if (low == nullptr) {
-    value = to_float(sums);
+  if (task.planes == 1) {
+    value = to_float(high);
   } else {
     // 256 * hi + lo is exact in double, so this rounds once, as the int64 of the specification does.
-    const V8d whole = __builtin_convertvector(sums, V8d) * 256.0 + __builtin_convertvector(load<V8i>(low), V8d);
+    const V8d whole = __builtin_convertvector(high, V8d) * 256.0 +
+                      __builtin_convertvector(exact(sums + kStrip, over + 1), V8d);
     value = __builtin_convertvector(whole, V8f);
   }
   value = value * (load_part(band.scale + first, count) * splat(task.sx[row]));
@@ -37,26 +47,26 @@ RL_INLINE void epilogue(const LinearTask &task, int strip, int row, const std::i
   store_part(task.y + row * task.y_stride + first, value, count);
 }
 
-// Rows row .. of x whose sums stand in `sums` [vectors][8].
-RL_INLINE void finish_rows(const LinearTask &task, int strip, int first_vector, int vectors,
-                           const std::int32_t *sums) {
+// Rows row .. of x whose sums stand in `sums` [vectors][8]; `over` is the excess of every vector of the task.
+RL_INLINE void finish_rows(const LinearTask &task, int strip, int first_vector, int vectors, const std::int32_t *sums,
+                           const std::int32_t *over) {
   for (int v = 0; v < vectors; v += task.planes)
-    epilogue(task, strip, (first_vector + v) / task.planes, sums + v * kStrip,
-             task.planes == 2 ? sums + (v + 1) * kStrip : nullptr);
+    epilogue(task, strip, (first_vector + v) / task.planes, sums + v * kStrip, over + first_vector + v);
 }
 
-RL_INLINE void linear_few(const LinearTask &task, int vectors, int first, int last, const std::int8_t *tables) {
+RL_INLINE void linear_few(const LinearTask &task, int vectors, int first, int last, const std::int8_t *tables,
+                          const std::int32_t *over) {
   const rl_band &band = *task.band;
   alignas(32) std::int32_t sums[kStreamed * kStrip];
   for (int s = first; s < last; ++s) {
     strip_dots(band.bits, vectors, strip_codes(band, s), strip_index(band, s), tables, task.x, task.x_stride,
                tiles_of(band.cols), sums);
-    finish_rows(task, s, 0, vectors, sums);
+    finish_rows(task, s, 0, vectors, sums, over);
   }
 }
 
 RL_INLINE void linear_many(const LinearTask &task, int first, int last, const std::int8_t *tables,
-                           Unpacked *weights) {
+                           Unpacked *weights, const std::int32_t *over) {
   const rl_band &band = *task.band;
   const int tiles = tiles_of(band.cols), cols = tiles * kTile;
   const int block = block_strips(band.cols), vectors = task.rows * task.planes;
@@ -71,7 +81,7 @@ RL_INLINE void linear_many(const LinearTask &task, int first, int last, const st
       const int count = vectors - v < kMultiplied ? vectors - v : kMultiplied;
       const std::int8_t *x = task.x + static_cast<std::int64_t>(v) * task.x_stride;
       multiply(weights, strips, count, x, task.x_stride, tiles, sums);
-      for (int b = 0; b < strips; ++b) finish_rows(task, s + b, v, count, sums + b * count * kStrip);
+      for (int b = 0; b < strips; ++b) finish_rows(task, s + b, v, count, sums + b * count * kStrip, over);
     }
   }
 }
@@ -79,10 +89,11 @@ RL_INLINE void linear_many(const LinearTask &task, int first, int last, const st
 static void linear(const LinearTask &task, int first, int last, Scratch &scratch) {
   const std::int8_t *tables = prepare_tables(*task.band, scratch);
   const int vectors = task.rows * task.planes;
+  excess_of(task.x, task.x_stride, tiles_of(task.band->cols), vectors, scratch.excess);
   if (vectors <= kStreamed)
-    linear_few(task, vectors, first, last, tables);
+    linear_few(task, vectors, first, last, tables, scratch.excess);
   else
-    linear_many(task, first, last, tables, static_cast<Unpacked *>(scratch.weights));
+    linear_many(task, first, last, tables, static_cast<Unpacked *>(scratch.weights), scratch.excess);
 }
 
 static void embed(const rl_band &band, int row, float *out, Scratch &) {

@@ -187,6 +187,9 @@ RL_LOOP void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, c
     for (int r = 0; r < Rows; r += 4) vst1q_s32(sums + v * kStrip + First + r, sums_of(acc[v] + r));
 }
 
+constexpr int kBias = 0;  // so there is no excess
+RL_INLINE void excess_of(const std::int8_t *, std::int64_t, int, int, std::int32_t *) {}
+
 constexpr int kStreamed = 4;  // rows of x that multiply while the codes stream in
 
 template <int Bits>

@@ -21,6 +21,9 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
 
 using Unpacked = std::int8_t;
 
+constexpr int kBias = 0;  // so there is no excess
+RL_INLINE void excess_of(const std::int8_t *, std::int64_t, int, int, std::int32_t *) {}
+
 constexpr int kStreamed = 2, kMultiplied = 4;  // rows of x at a time: while codes stream, and from unpacked strips
 
 // Unpacked strips times 1 to kMultiplied rows of x: sums[strip][vectors][8].

@@ -121,7 +121,8 @@ int Program::plan(int threads) {
     used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
   }
 
-  const std::int64_t tables_at = 0, weights_at = kTableBytes, row_at = weights_at + round_up(weight_bytes, 64),
+  const std::int64_t tables_at = 0, weights_at = kTableBytes, excess_at = weights_at + round_up(weight_bytes, 64),
+                     row_at = excess_at + round_up(std::int64_t{4} * 2 * shape_.max_rows, 64),
                      attention_at = row_at + round_up(4 * row_floats, 64) + 64,
                      partial_at = attention_at + round_up(4 * attention, 64),
                      scratch_bytes = round_up(partial_at + 8 * partial, 4096);
@@ -138,6 +139,7 @@ int Program::plan(int threads) {
     scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,
                                                     reinterpret_cast<std::int8_t *>(base + tables_at),
                                                     base + weights_at,
+                                                    reinterpret_cast<std::int32_t *>(base + excess_at),
                                                     reinterpret_cast<float *>(base + row_at),
                                                     reinterpret_cast<float *>(base + attention_at),
                                                     reinterpret_cast<float *>(base + partial_at)};

@@ -20,6 +20,7 @@ class Program final : public Job {
 
   int run(const rl_step &step, int first, int last);
   int copy_page(int from, int to);
+  void count_into(std::int64_t *times) { times_ = times; }
   void *buffer(int number);
   int kernel() const { return kernels_->id; }
   std::int64_t bytes() const { return static_cast<std::int64_t>(arena_.size() + kv_pool_.size()); }
@@ -43,6 +44,7 @@ class Program final : public Job {
   int logits_width(const rl_op &op) const;
 
   // executor.cpp
+  void step_on();
   int rows_of(const rl_op &op) const;
   Phase phase_of(const rl_op &op);
   void turn_angles();
@@ -86,6 +88,8 @@ class Program final : public Job {
   std::atomic<bool> busy_{false};
   rl_step step_{};
   int current_ = 0, end_ = 0;
+  std::int64_t *times_ = nullptr;  // of each operation, in nanoseconds; null: nobody wants to know
+  std::int64_t begun_ = 0;         // when the current one began; 0 before the first
   bool turned_ = false;   // the rotary angles of this step are ready
   int splits_ = 0;        // of the open attention phase; 0 when its units are whole rows
 

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 1
+#define RL_ABI 2
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -137,8 +137,15 @@ RL_API int64_t rl_program_bytes(const rl_program *program);  /* arena + KV pool 
 /* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. A program
  * runs one step at a time: a second call meanwhile is refused. */
 RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last);
+/* From the next run on, adds the nanoseconds of every operation (hand-over to the threads included) to times [n_ops]; null
+ * stops it. */
+RL_API int32_t rl_program_times(rl_program *program, int64_t *times);
 RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
 RL_API int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to);  /* copy on write, all layers */
+
+/* Bytes per second at which `threads` threads together read `bytes` of memory of their own, the best of `repeats` passes:
+ * plain vector loads, in pages of the usual size or (huge 1) as large as the system gives. Negative on failure. */
+RL_API double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge);
 
 /* Draws a token from logits [n]: temperature, then top-k, then min-p, then top-p. `draw` numbers the draws of a request,
  * so that (seed, draw) fixes the choice. */

@@ -43,19 +43,20 @@ rl::Array<std::int8_t> bytes(Random &random, std::int64_t count) {
   return a;
 }
 
-constexpr int kMostCols = 1600;
+constexpr int kMostCols = 1600, kMostVectors = 128;
 
 // Scratch for anything this file does, with vectors' alignment.
 class Memory {
  public:
   explicit Memory(int head_stride) {
-    const std::int64_t floats = 16384 + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
+    const std::int64_t floats = 16384 + kMostVectors + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
     const std::int64_t weights = round_up(rl::block_bytes(kMostCols), 64);
     if (!pages_.allocate(static_cast<std::size_t>(rl::kTableBytes + weights + 4 * floats))) std::abort();
     std::uint8_t *p = pages_.data();
     scratch_.tables = reinterpret_cast<std::int8_t *>(p);
     scratch_.weights = p + rl::kTableBytes;
-    scratch_.row = reinterpret_cast<float *>(p + rl::kTableBytes + weights);
+    scratch_.excess = reinterpret_cast<std::int32_t *>(p + rl::kTableBytes + weights);
+    scratch_.row = reinterpret_cast<float *>(scratch_.excess + kMostVectors);
     scratch_.attention = scratch_.row + 16384;
     scratch_.partial = scratch_.attention + rl::attention_floats(head_stride);
   }

@@ -3,13 +3,14 @@
 
 #include "attention.hpp"
 #include "linear.hpp"
+#include "read.hpp"
 #include "rows.hpp"
 
 namespace rl::RL_ISA {
 
 constexpr Kernels table_of(int id) {
   return Kernels{id,     linear,     embed,        norm,        quant,        norm_quant, silu_quant,
-                 rotate, head_quant, attend_split, attend_fold, attend_finish};
+                 rotate, head_quant, attend_split, attend_fold, attend_finish, read_all};
 }
 
 }  // namespace rl::RL_ISA

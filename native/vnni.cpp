@@ -13,11 +13,15 @@
 
 namespace rl::vnni {
 
-constexpr int kBias = 128, kSums = 16;
+constexpr int kBias = 128, kSums = 24, kTogether = 4, kStreamed = 12;
 
 using Input = __m256i;
 RL_INLINE Input input_of(const std::int8_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
-RL_INLINE __m256i accumulate(__m256i acc, __m256i w, Input x) { return _mm256_dpbusd_epi32(acc, w, x); }
+// By hand, because GCC copies every accumulator of a loop before and after the instruction.
+RL_INLINE __m256i accumulate(__m256i acc, __m256i w, Input x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
+  return acc;
+}
 RL_INLINE __m256i excess(__m256i acc, Input x) { return _mm256_dpbusd_epi32(acc, _mm256_set1_epi8(-kBias), x); }
 
 }  // namespace rl::vnni
@@ -56,14 +60,14 @@ constexpr int kMultiplied = 8;
 // Four inputs of x in every lane.
 RL_INLINE __m256i four_inputs(const std::int8_t *p) { return _mm256_set1_epi32(load<std::int32_t>(p)); }
 
-// `Strips` unpacked strips times `Vectors` rows of x; `over` is what the bias adds to each.
+// `Strips` unpacked strips times `Vectors` rows of x.
 template <int Strips, int Vectors>
 RL_INLINE void multiply_strips(const Unpacked *w, const std::int8_t *x, std::int64_t x_stride, int tiles,
-                               const std::int32_t *over, std::int32_t *sums) {
+                               std::int32_t *sums) {
   const std::int64_t strip_bytes = std::int64_t{tiles} * kTile * kStrip;
   __m256i acc[Strips][Vectors];
   for (auto &strip : acc)
-    for (int v = 0; v < Vectors; ++v) strip[v] = _mm256_set1_epi32(-over[v]);
+    for (auto &a : strip) a = _mm256_setzero_si256();
   for (const Unpacked *end = w + strip_bytes; w != end; w += kStrip * 4, x += 4) {
     __m256i weights[Strips];
     for (int s = 0; s < Strips; ++s) weights[s] = load_bytes(w + s * strip_bytes);
@@ -80,21 +84,15 @@ RL_INLINE void multiply_strips(const Unpacked *w, const std::int8_t *x, std::int
 template <int Vectors>
 static void multiply_rows(const Unpacked *w, int strips, const std::int8_t *x, std::int64_t x_stride, int tiles,
                           std::int32_t *sums) {
-  alignas(32) std::int32_t over[kStrip];
-  __m256i acc[kStrip];
-  for (auto &a : acc) a = _mm256_setzero_si256();
-  for (int t = 0; t < tiles; ++t)
-    for (int v = 0; v < Vectors; ++v) acc[v] = excess(acc[v], input_of(x + v * x_stride + t * kTile));
-  store(over, reduce8(acc));
   for (; strips >= 2; strips -= 2) {
-    multiply_strips<2, Vectors>(w, x, x_stride, tiles, over, sums);
+    multiply_strips<2, Vectors>(w, x, x_stride, tiles, sums);
     w += std::int64_t{2} * tiles * kTile * kStrip;
     sums += 2 * Vectors * kStrip;
   }
-  if (strips == 1) multiply_strips<1, Vectors>(w, x, x_stride, tiles, over, sums);
+  if (strips == 1) multiply_strips<1, Vectors>(w, x, x_stride, tiles, sums);
 }
 
-// Unpacked strips times 1 to kMultiplied rows of x: sums[strip][vectors][8].
+// Unpacked strips times 1 to kMultiplied rows of x: sums[strip][vectors][8], biased.
 static void multiply(const Unpacked *w, int strips, int vectors, const std::int8_t *x, std::int64_t x_stride, int tiles,
                      std::int32_t *sums) {
   switch (vectors) {

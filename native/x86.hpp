@@ -1,8 +1,9 @@
 // What the x86-64 kernels share: tables by byte shuffle, and the loops that multiply while the codes stream in.
 //
 // The including file has defined, in this namespace: kBias (added to every weight, so that it may count as unsigned: 0
-// or 128), kSums (sums that registers can hold), Input (32 inputs of x in registers) with input_of, accumulate (acc +
-// products, summed by fours) and excess (acc + what the bias adds to every row).
+// or 128), kSums (sums that registers can hold), kTogether and kStreamed (rows of x that share a decoded weight, and that
+// multiply while the codes stream in), Input (32 inputs of x in registers) with input_of, accumulate (acc + products,
+// summed by fours) and excess (acc + what the bias adds to every row).
 #pragma once
 
 #include <immintrin.h>
@@ -52,7 +53,7 @@ RL_INLINE __m256i weights_of(const std::uint8_t *codes, const std::uint8_t *inde
         code = _mm256_or_si256(code, _mm256_and_si256(bit, _mm256_set1_epi8(4)));
       }
     }
-    return _mm256_shuffle_epi8(load_bytes(pairs + index[R] * 32), code);
+    return _mm256_shuffle_epi8(load_bytes(pairs + std::size_t{index[R]} * 32), code);
   }
 }
 
@@ -71,27 +72,27 @@ RL_INLINE __m256i reduce8(const __m256i *a) {
   return _mm256_add_epi32(_mm256_permute2x128_si256(t0, t1, 0x20), _mm256_permute2x128_si256(t0, t1, 0x31));
 }
 RL_INLINE void store_half(std::int32_t *to, __m128i half) { _mm_storeu_si128(reinterpret_cast<__m128i *>(to), half); }
+RL_INLINE void add_half(std::int32_t *to, __m128i half) {
+  store_half(to, _mm_add_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(to)), half));
+}
 
-// Bytes of codes fetched ahead of their use. Only below 8 bits: those streams are too slow for the hardware to notice
-// in time, while at 8 bits it does better alone.
-constexpr int kAhead = 2048;
+// Bytes of codes fetched ahead of their use, into the second cache: the first waits for too few lines at a time to keep
+// memory busy. Only below 8 bits: those streams are too slow for the hardware to notice in time, while at 8 bits it does
+// better alone.
+constexpr int kAhead = 16384;
 
-// Rows First .. First + Rows - 1 (four or eight) of a strip times `Vectors` rows of x.
+// sums[vector][row] += rows First .. First + Rows - 1 (four or eight) of some tiles of a strip times `Vectors` rows of x.
 template <int Bits, int Vectors, int First, int Rows>
 RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
-                           const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+                           const std::int8_t *x, std::int64_t x_stride, int tiles, bool fetch, std::int32_t *sums) {
   static_assert(Vectors * Rows % kStrip == 0, "reduce8 takes eight");
-  __m256i acc[Vectors * Rows], over[Vectors];
+  __m256i acc[Vectors * Rows];
   for (auto &a : acc) a = _mm256_setzero_si256();
-  for (auto &a : over) a = _mm256_setzero_si256();
   for (int t = 0; t < tiles; ++t, x += kTile) {
-    for (int line = 0; First == 0 && Bits < 8 && line < tile_bytes(Bits); line += 64)
-      _mm_prefetch(reinterpret_cast<const char *>(codes) + kAhead + line, _MM_HINT_T0);
+    for (int line = 0; fetch && First == 0 && Bits < 8 && line < tile_bytes(Bits); line += 64)
+      _mm_prefetch(reinterpret_cast<const char *>(codes) + kAhead + line, _MM_HINT_T1);
     Input inputs[Vectors];
-    for (int v = 0; v < Vectors; ++v) {
-      inputs[v] = input_of(x + v * x_stride);
-      over[v] = excess(over[v], inputs[v]);
-    }
+    for (int v = 0; v < Vectors; ++v) inputs[v] = input_of(x + v * x_stride);
     each_row<Bits, First, Rows>(codes, index, pairs, [&](int row, __m256i w) {
       for (int v = 0; v < Vectors; ++v)
         acc[v * Rows + row - First] = accumulate(acc[v * Rows + row - First], w, inputs[v]);
@@ -99,48 +100,88 @@ RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index,
     codes += tile_bytes(Bits);
     if (Bits < 8) index += kStrip;
   }
-  if constexpr (kBias != 0)
-    for (int i = 0; i < Vectors * Rows; ++i) acc[i] = _mm256_sub_epi32(acc[i], over[i / Rows]);
   for (int i = 0; i < Vectors * Rows; i += kStrip) {
     const __m256i found = reduce8(acc + i);
     std::int32_t *to = sums + i / Rows * kStrip + First;
-    store_half(to, _mm256_castsi256_si128(found));
-    store_half(Rows == kStrip ? to + 4 : to + kStrip, _mm256_extracti128_si256(found, 1));
+    add_half(to, _mm256_castsi256_si128(found));
+    add_half(Rows == kStrip ? to + 4 : to + kStrip, _mm256_extracti128_si256(found, 1));
   }
 }
 
 template <int Bits, int Vectors>
-RL_INLINE void stream_strip(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
-                            const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
+static void stream_tiles(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                         const std::int8_t *x, std::int64_t x_stride, int tiles, bool fetch, std::int32_t *sums) {
   if constexpr (Vectors * kStrip <= kSums) {
-    stream_rows<Bits, Vectors, 0, kStrip>(codes, index, pairs, x, x_stride, tiles, sums);
+    stream_rows<Bits, Vectors, 0, kStrip>(codes, index, pairs, x, x_stride, tiles, fetch, sums);
   } else {
-    stream_rows<Bits, Vectors, 0, kStrip / 2>(codes, index, pairs, x, x_stride, tiles, sums);
-    stream_rows<Bits, Vectors, kStrip / 2, kStrip / 2>(codes, index, pairs, x, x_stride, tiles, sums);
+    stream_rows<Bits, Vectors, 0, kStrip / 2>(codes, index, pairs, x, x_stride, tiles, fetch, sums);
+    stream_rows<Bits, Vectors, kStrip / 2, kStrip / 2>(codes, index, pairs, x, x_stride, tiles, fetch, sums);
   }
 }
 
-constexpr int kStreamed = 2;  // rows of x that multiply while the codes stream in; unpacking is faster from three on
+template <int Bits>
+RL_INLINE void stream_group(int vectors, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                            const std::int8_t *x, std::int64_t x_stride, int tiles, bool fetch, std::int32_t *sums) {
+  switch (vectors) {
+    case 1: stream_tiles<Bits, 1>(codes, index, pairs, x, x_stride, tiles, fetch, sums); break;
+    case 2: stream_tiles<Bits, 2>(codes, index, pairs, x, x_stride, tiles, fetch, sums); break;
+    case 3:
+      if constexpr (kTogether >= 3) stream_tiles<Bits, 3>(codes, index, pairs, x, x_stride, tiles, fetch, sums);
+      break;
+    default:
+      if constexpr (kTogether >= 4) stream_tiles<Bits, 4>(codes, index, pairs, x, x_stride, tiles, fetch, sums);
+  }
+}
 
-template <int Vectors>
-static void strip_dots_of(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+// Groups of at most kTogether rows of x walk over the same codes; while there are several walks, they take turns at
+// so many tiles that the codes and inputs of one turn stay in the first cache.
+constexpr int kTurnTiles = 64;
+
+template <int Bits>
+static void strip_dots_of(int vectors, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
                           const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
-  switch (bits) {
-    case 2: stream_strip<2, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
-    case 3: stream_strip<3, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
-    case 4: stream_strip<4, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
-    default: stream_strip<8, Vectors>(codes, index, pairs, x, x_stride, tiles, sums); break;
+  for (int i = 0; i < vectors; ++i) store(sums + i * kStrip, splat(0));
+  const int groups = (vectors + kTogether - 1) / kTogether;
+  const int turn = vectors * kStrip <= kSums ? tiles : kTurnTiles;
+  for (int done = 0; done < tiles; done += turn) {
+    const int count = tiles - done < turn ? tiles - done : turn;
+    for (int g = 0, v = 0; g < groups; ++g) {
+      const int group = (vectors - v + groups - g - 1) / (groups - g);
+      stream_group<Bits>(group, codes, index, pairs, x + v * x_stride, x_stride, count, g == 0, sums + v * kStrip);
+      v += group;
+    }
+    codes += count * tile_bytes(Bits);
+    if (Bits < 8) index += count * kStrip;
+    x += count * kTile;
   }
 }
 
-// A packed strip times 1 to kStreamed rows of x: sums[vectors][8].
+// A packed strip times 1 to kStreamed rows of x: sums[vectors][8], biased.
 static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
                        const std::int8_t *pairs, const std::int8_t *x, std::int64_t x_stride, int tiles,
                        std::int32_t *sums) {
-  if (vectors == 1)
-    strip_dots_of<1>(bits, codes, index, pairs, x, x_stride, tiles, sums);
-  else
-    strip_dots_of<2>(bits, codes, index, pairs, x, x_stride, tiles, sums);
+  switch (bits) {
+    case 2: strip_dots_of<2>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+    case 3: strip_dots_of<3>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+    case 4: strip_dots_of<4>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+    default: strip_dots_of<8>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+  }
+}
+
+// What the bias adds to every sum of each of `vectors` rows of x: kBias times the sum of the row.
+static void excess_of(const std::int8_t *x, std::int64_t x_stride, int tiles, int vectors, std::int32_t *over) {
+  if constexpr (kBias == 0) return;
+  for (int v = 0; v < vectors; ++v, x += x_stride) {
+    __m256i acc[kStrip];
+    for (auto &a : acc) a = _mm256_setzero_si256();
+    int t = 0;
+    for (; t + 4 <= tiles; t += 4)
+      for (int i = 0; i < 4; ++i) acc[i] = excess(acc[i], input_of(x + (t + i) * kTile));
+    for (; t < tiles; ++t) acc[0] = excess(acc[0], input_of(x + t * kTile));
+    for (int i = 1; i < 4; ++i) acc[0] = _mm256_add_epi32(acc[0], acc[i]);
+    for (int i = 1; i < 4; ++i) acc[i] = _mm256_setzero_si256();
+    over[v] = _mm256_cvtsi256_si32(reduce8(acc));
+  }
 }
 
 // Eight rows of w times one x.

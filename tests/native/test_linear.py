@@ -9,7 +9,7 @@ from rockledge.formats.spec import integer_sums, linear
 from rockledge.runtime.native import supported_kernels
 
 KERNELS = supported_kernels()
-ROWS = [1, 2, 3, 4, 5, 7, 8, 15, 33, 70]
+ROWS = [1, 2, 3, 4, 5, 7, 8, 11, 15, 33, 70]
 
 
 def activations(rng: np.random.Generator, rows: int, planes: int, cols: int):
@@ -46,7 +46,7 @@ def test_linear_equals_the_specification(kernel: str, planes: int, rows: int) ->
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("planes", [1, 2])
-@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("rows", [1, 4, 6])
 def test_the_largest_sums_do_not_saturate(kernel: str, planes: int, rows: int) -> None:
     rng = np.random.default_rng(3)
     packed = random_linear(rng, 14336, [(16, 8), (8, 4)])

@@ -1,6 +1,7 @@
 """A whole small decoder as one program: results that depend on nothing but the tokens."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,22 @@ def test_programs_come_and_go_with_their_threads() -> None:
         program.close()
         program.close()
     assert len(list(tasks.iterdir())) == before
+
+
+def test_the_time_of_a_run_is_shared_out_over_its_operations() -> None:
+    decoder = Decoder(1)
+    with_threads = decoder.program(1, "auto", 2)
+    step = step_of(1, logit_rows=np.zeros(1, np.int32))
+    with_threads.run(step, np.zeros((1, VOCAB), np.float32))
+    times = with_threads.time_operations()
+    start = time.perf_counter_ns()
+    for _ in range(3):
+        with_threads.run(step, np.zeros((1, VOCAB), np.float32))
+    whole = time.perf_counter_ns() - start
+    assert (times > 0).all()
+    assert times.sum() < whole
+    before = times.copy()
+    with_threads.run(step, last=1)
+    assert times[0] > before[0]
+    assert np.array_equal(times[1:], before[1:])
+    with_threads.close()

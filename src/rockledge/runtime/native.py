@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
 
-ABI = 1
+ABI = 2
 LIBRARY = "librockledge.so"
 KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2, "vnni": 3}
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
@@ -217,7 +217,9 @@ def library() -> ctypes.CDLL:
         "rl_program_bytes": (i64, [pointer]),
         "rl_program_run": (i32, [pointer, pointer, i32, i32]),
         "rl_program_buffer": (pointer, [pointer, i32]),
+        "rl_program_times": (i32, [pointer, pointer]),
         "rl_copy_page": (i32, [pointer, i32, i32]),
+        "rl_read_bandwidth": (ctypes.c_double, [i64, i32, i32, i32]),
         "rl_sample": (i32, [pointer, i32, pointer, ctypes.c_uint64]),
     }
     for name, (result, arguments) in signatures.items():
@@ -236,6 +238,18 @@ def supported_kernels() -> tuple[str, ...]:
     """Names of the kernels this machine can run, portable first."""
     lib = library()
     return tuple(name for name, code in KERNELS.items() if code >= 0 and lib.rl_kernel_supported(code))
+
+
+def read_bandwidth(size: int, *, threads: int, repeats: int = 5, huge: bool = False) -> float:
+    """Bytes a second that `threads` threads together read from `size` bytes of memory, best of `repeats`.
+
+    Plain vector loads over fresh memory in pages of the usual size, or with `huge` as large as the system
+    gives. Raises NativeError when there is no memory for it.
+    """
+    found = float(library().rl_read_bandwidth(size, threads, repeats, int(huge)))
+    if found < 0:
+        raise _failure()
+    return found
 
 
 def _checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) -> int | None:
@@ -419,6 +433,14 @@ class Program:
             shape, dtype = (self.shape.max_rows, spec.planes, -(-spec.width // 32) * 32), np.dtype(np.int8)
         raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
         return np.ndarray(shape, dtype, buffer=memoryview(raw))
+
+    def time_operations(self) -> NDArray[np.int64]:
+        """Nanoseconds of every operation, int64 [ops], that all runs from now on add to."""
+        times = np.zeros(len(self._kept[0]), np.int64)
+        if self._lib.rl_program_times(self.handle, times.ctypes.data) < 0:
+            raise _failure()
+        self._times = times  # the core writes into it
+        return times
 
     def copy_page(self, source: int, target: int) -> None:
         """Copies one KV page of all layers (copy on write)."""
