@@ -1,0 +1,83 @@
+"""Launches on the emulator: places buffers and programs in device memory, and kicks the cores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.npu.emulator import Core
+from rockledge.npu.faults import Flag
+from rockledge.npu.matmul import Launch
+from rockledge.npu.memory import Memory
+from rockledge.npu.options import DEFAULT, Options
+from rockledge.npu.stream import PROGRAM_ROLE
+from rockledge.npu.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
+
+PAGE: Final = 4096
+FIRST_ADDRESS: Final = 0x0010_0000
+UNTOUCHED: Final = 0xA5  # every byte of results before a kick: what no program writes stays visible
+
+
+class EmulatedNpu:
+    """Three cores whose registers outlive launches, as on the chip. `flags` collects what was suspicious.
+
+    `run` is what `Matmul.multiply` wants as its device.
+    """
+
+    def __init__(self, options: Options = DEFAULT) -> None:
+        self.options = options
+        self.flags: list[Flag] = []
+        self.macs = 0
+        self._cores = [Core(Memory([]), options, index) for index in range(3)]
+
+    def run(self, launch: Launch, a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        """The output buffer int32 of one launch with these input and weight buffers.
+
+        Cores run one after another, in the order of the options: they share nothing but what they read.
+        Raises NpuError (StreamError) for what the hardware would hang on or refuse.
+        """
+        arrays: dict[str, npt.NDArray[np.uint8]] = {
+            INPUT: a.view(np.uint8),
+            WEIGHT: b.view(np.uint8),
+            OUTPUT: np.full(launch.sizes[OUTPUT], UNTOUCHED, np.uint8),
+            SCRATCH: np.full(launch.sizes[SCRATCH], UNTOUCHED, np.uint8),
+        }
+        for core, chain in enumerate(launch.chains):
+            if chain is not None:
+                arrays[_program_name(core)] = np.zeros(chain.size_bytes, np.uint8)
+        addresses = place({name: array.size for name, array in arrays.items()})
+        for core, chain in enumerate(launch.chains):
+            if chain is not None:
+                roles = {**addresses, PROGRAM_ROLE: addresses[_program_name(core)]}
+                arrays[_program_name(core)][:] = chain.at(roles).view(np.uint8)
+        memory = Memory.of({name: (addresses[name], array) for name, array in arrays.items()})
+        for core in self.options.core_order:
+            program = launch.chains[core] if core < len(launch.chains) else None
+            if program is None:
+                continue
+            self._cores[core].memory = memory
+            done = self._cores[core].run(program, {PROGRAM_ROLE: addresses[_program_name(core)]})
+            self.flags += done.flags
+            self.macs += done.macs
+        return arrays[OUTPUT].view(np.int32)
+
+
+def place(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Addresses for buffers of these sizes in bytes, one behind the other on pages, from 1 MiB up."""
+    addresses, free = {}, FIRST_ADDRESS
+    for name, size in sizes.items():
+        addresses[name] = free
+        free += -(-size // PAGE) * PAGE + PAGE
+    return addresses
+
+
+def run_launch(launch: Launch, a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+    """One launch on a fresh emulated NPU with the default options."""
+    return EmulatedNpu().run(launch, a, b)
+
+
+def _program_name(core: int) -> str:
+    return f"{PROGRAM_ROLE} {core}"
