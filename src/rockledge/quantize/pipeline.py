@@ -163,43 +163,10 @@ def quantize(
         most = min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
         check_room(directory.path, work_bytes(checkpoint.config, held, offered), parent, most)
         prices, outputs = _measured(turned, text, asked, offered, directory, say)
-
-        def choice(prices: Prices, stage: str) -> _Choice:
-            widths, planes = _chosen(prices, turned, asked)
-            made = _recipe(checkpoint, asked, text, widths, planes)
-            plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
-            assembly = Assembly(plan, directory)
-            if asked.steps.refine:
-                assembly = refined(
-                    turned,
-                    plan,
-                    directory,
-                    text.sequences,
-                    asked.steps.refine,
-                    lambda done, total: say("refine", done, total),
-                )
-            cost = held_out_divergence(
-                turned, plan, assembly, text.held_out, outputs, lambda done, total: say(stage, done, total)
-            )
-            return _Choice(prices, plan, assembly, cost)
-
-        chosen, checked = choice(prices, "check"), None
+        run = _Run(checkpoint, turned, text, asked, directory, outputs, say)
+        chosen, checked = _choice(run, prices, "check"), None
         if check_prices:
-            measured = price_check(
-                turned,
-                prices,
-                directory,
-                text.held_out,
-                asked.seed,
-                lambda done, total: say("prices", done, total),
-            )
-            second = None
-            if asked.recipe is None:
-                second = choice(corrected(prices, measured.corrections), "correct")
-            checked = check_numbers(measured, None if second is None else second.cost.kl_mean_nats)
-            if second is not None and second.cost.kl_mean_nats < chosen.cost.kl_mean_nats:
-                chosen = second
-            checked["correction_kept"] = chosen is second
+            chosen, checked = _price_checked(run, chosen)
         prices, plan, assembly = chosen.prices, chosen.plan, chosen.assembly
         numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, chosen.cost)
         numbers["price_check"] = checked
@@ -221,6 +188,20 @@ def quantize(
 
 
 @dataclass(frozen=True)
+class _Run:
+    """What every choice of widths in one run shares; `outputs`: the float model's last block outputs for the
+    held-out sequences."""
+
+    checkpoint: Checkpoint
+    model: RotatedModel
+    text: Calibration
+    asked: Request
+    work: WorkDirectory
+    outputs: np.ndarray[Any, np.dtype[np.float32]]
+    say: Progress
+
+
+@dataclass(frozen=True)
 class _Choice:
     """What some prices lead to, and its divergence on held-out tokens."""
 
@@ -228,6 +209,52 @@ class _Choice:
     plan: ArtifactPlan
     assembly: Assembly
     cost: DivergenceReport
+
+
+def _choice(run: _Run, prices: Prices, stage: str) -> _Choice:
+    asked, say = run.asked, run.say
+    widths, planes = _chosen(prices, run.model, asked)
+    recipe = _recipe(run.checkpoint, asked, run.text, widths, planes)
+    plan = plan_artifact(run.model, widths, planes, run.checkpoint.files(), recipe.text())
+    assembly = Assembly(plan, run.work)
+    if asked.steps.refine:
+        assembly = refined(
+            run.model,
+            plan,
+            run.work,
+            run.text.sequences,
+            asked.steps.refine,
+            lambda done, total: say("refine", done, total),
+        )
+    cost = held_out_divergence(
+        run.model,
+        plan,
+        assembly,
+        run.text.held_out,
+        run.outputs,
+        lambda done, total: say(stage, done, total),
+    )
+    return _Choice(prices, plan, assembly, cost)
+
+
+def _price_checked(run: _Run, first: _Choice) -> tuple[_Choice, dict[str, Any]]:
+    """The better one of the first choice and that of prices which random bands have corrected; and how well
+    the prices ranked those bands. Widths that a recipe gives stay."""
+    measured = price_check(
+        run.model,
+        first.prices,
+        run.work,
+        run.text.held_out,
+        run.asked.seed,
+        lambda done, total: run.say("prices", done, total),
+    )
+    second = None
+    if run.asked.recipe is None:
+        second = _choice(run, corrected(first.prices, measured.corrections), "correct")
+    numbers = check_numbers(measured, None if second is None else second.cost.kl_mean_nats)
+    kept = second if second is not None and second.cost.kl_mean_nats < first.cost.kl_mean_nats else first
+    numbers["correction_kept"] = kept is second
+    return kept, numbers
 
 
 def _opened(model: str | Path | Checkpoint) -> Checkpoint:
