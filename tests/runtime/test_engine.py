@@ -275,3 +275,24 @@ def test_a_closed_engine_says_so(artifact_path: ArtifactPath) -> None:
     with pytest.raises(NativeError, match="closed"):
         engine.logits(PROMPT)
     assert np.isfinite(engine.stats.decode_seconds)
+
+
+def test_where_the_time_of_steps_goes(engine: Engine) -> None:
+    names, times = engine.time_operations()
+    assert len(names) == len(times)
+    assert {"embed", "linear", "attention", "gather"} <= set(names)
+    collect(engine.generate(PROMPT, max_tokens=3, ignore_eos=True))
+    assert (times > 0).all()
+
+
+@pytest.mark.parametrize("variant, unread", [("rotated-tied", ()), ("rotated", ("embed",))])
+def test_a_step_reads_all_weights_but_an_untied_embedding(
+    artifact_path: Callable[[str], Path], variant: str, unread: tuple[str, ...]
+) -> None:
+    with Engine.load(artifact_path(variant), threads=1) as engine:
+        read = [engine.artifact.linear(name) for name in engine.artifact.linears if name not in unread]
+        stored = sum(linear.codes.nbytes + linear.index.nbytes + linear.scale.nbytes for linear in read)
+        bands = sum(len(linear.bands) for linear in read)
+        assert stored - 2 * 64 * bands < engine.step_bytes <= stored  # bands are padded to 64 bytes
+        c = engine.config
+        assert engine.cache_bytes_per_token == 2 * c.layers * c.kv_heads * (-(-c.head_dim // 32) * 32 + 4)

@@ -19,6 +19,7 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
+from rockledge.runtime.batch import Batch
 from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
@@ -154,6 +155,21 @@ class Engine:
         return self._executor.bytes
 
     @property
+    def step_bytes(self) -> int:
+        """Bytes of weights a step with logits reads, however many rows it has: codes, indices, scales."""
+        return self._executor.step_bytes
+
+    def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Names of the native operations in order, and the nanoseconds of each, which all steps from now on
+        add to: where the time goes."""
+        return self._executor.time_operations()
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of keys and values that every token of the past costs a step to read."""
+        return self._executor.cache_bytes_per_token
+
+    @property
     def free_pages(self) -> int:
         """Cache pages that no request holds."""
         return self._pool.free_pages
@@ -237,6 +253,18 @@ class Engine:
                     meter.decoded()
             self.stats = meter.pause()
             yield answer.last("length")
+
+    def batch(self, prompts: Sequence[Sequence[int]], *, sampling: Sampling = GREEDY) -> Batch:
+        """Reads the prompts (token ids) and holds them as sequences that continue in lockstep.
+
+        Use it as a context manager. Raises ContextError or UsageError for a prompt that cannot be read, and
+        CacheFullError when all of them together need more than the cache has.
+        """
+        most = self._executor.max_rows
+        if not 1 <= len(prompts) <= most:
+            raise UsageError(f"a batch of {len(prompts)} sequences was asked for; give 1 to {most}")
+        checked = [self._checked(prompt) for prompt in prompts]
+        return Batch(self._executor, self._pool, self._lock, self.context, checked, sampling)
 
     @contextmanager
     def _cached(self, tokens: int) -> Iterator[CachedSequence]:

@@ -49,6 +49,41 @@ class SingleStep:
         self._run()
 
 
+class BatchStep:
+    """One row of each of several sequences, with their logits fp32 [sequences, vocab]."""
+
+    def __init__(self, program: native.Program, sequences: int, table_width: int, sampling: Sampling) -> None:
+        self._tokens = np.zeros(sequences, np.int32)
+        self._positions = np.zeros(sequences, np.int32)
+        self._table = np.zeros((sequences, table_width), np.int32)
+        self.logits: Float32 = np.zeros((sequences, program.vocab), np.float32)
+        rows = np.arange(sequences, dtype=np.int32)
+        step = native.Step(self._tokens, self._positions, rows, self._table, rows)
+        self.run: Callable[[], None] = program.prepare(step, self.logits)
+        seed = sampling.seed_or_fresh()
+        self._draws = [
+            native.sampler(
+                row,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                seed=seed + number,
+            )
+            for number, row in enumerate(self.logits)
+        ]
+
+    def draw(self, number: int) -> Int32:
+        """The next token of every row, drawn from its logits; `run` computes what follows them."""
+        self._tokens[:] = [draw(number) for draw in self._draws]
+        return self._tokens.copy()
+
+    def place(self, row: int, sequence: CachedSequence) -> None:
+        """Row `row` goes behind what `sequence` holds; its page must be reserved."""
+        self._positions[row] = sequence.length
+        sequence.write_table(self._table[row])
+
+
 class Executor:
     """A program with its arena, cache pool and threads. Not for two threads at once."""
 
@@ -65,6 +100,9 @@ class Executor:
         self.kernel = self._program.kernel
         self.bytes = self._program.bytes
         self._pages = pages
+        self._ops = plan.ops
+        self.step_bytes = plan.step_bytes()
+        self.cache_bytes_per_token = plan.cache_bytes_per_token()
         self._before_logits = next(i for i, op in enumerate(plan.ops) if op.on_logits)
 
     def run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
@@ -88,6 +126,14 @@ class Executor:
     def single_step(self, sampling: Sampling) -> SingleStep:
         """A decode step of its own for one request."""
         return SingleStep(self._program, self._pages, sampling)
+
+    def batch_step(self, sequences: int, sampling: Sampling) -> BatchStep:
+        """A decode step for several sequences at once; at most `max_rows`. Row i is drawn with seed + i."""
+        return BatchStep(self._program, sequences, self._pages, sampling)
+
+    def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The names of the operations, and the nanoseconds of each that all steps from now on add to."""
+        return [op.code.name.lower() for op in self._ops], self._program.time_operations()
 
     def copy_page(self, source: int, target: int) -> None:
         """Copies a cache page, all layers."""

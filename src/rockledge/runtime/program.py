@@ -41,6 +41,18 @@ class ProgramPlan:
         c = self.config
         return 2 * c.layers * c.kv_heads * (_padded(c.head_dim) + 4)
 
+    def step_bytes(self) -> int:
+        """Bytes of codes, indices and scales that a step with logits reads; of the embedding it reads rows,
+        which are left out."""
+        used = {
+            number
+            for op in self.ops
+            if op.code is OpCode.LINEAR
+            for number in range(op.first_band, op.first_band + op.bands)
+        }
+        arrays = ((self.bands[n].codes, self.bands[n].index, self.bands[n].scale) for n in used)
+        return sum(array.nbytes for three in arrays for array in three if array is not None)
+
     def arena_bytes(self, max_rows: int, threads: int) -> int:
         """Bytes a step needs besides weights and cache: buffers, rotary angles, each thread's scratch."""
         return self.arena.bytes(max_rows) + 4 * max_rows * self.config.head_dim + threads * THREAD_BYTES

@@ -1,0 +1,107 @@
+"""Several sequences that grow in lockstep, one token each a step: the weights are read once for all."""
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.errors import ContextError
+from rockledge.runtime.executor import Executor
+from rockledge.runtime.kv_cache import CachedSequence, PagePool
+from rockledge.runtime.sampling import Sampling
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+class Batch:
+    """Made by `Engine.batch`. `logits` fp32 [sequences, vocab] are those after the last token of each.
+
+    Sequences do not see one another, and nothing ends one early: whoever steps decides when it is enough.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        pool: PagePool,
+        lock: threading.RLock,
+        context: int,
+        prompts: Sequence[Int32],
+        sampling: Sampling,
+    ) -> None:
+        self._lock = lock
+        self._context = context
+        self._prompts = [len(prompt) for prompt in prompts]
+        self._sequences: list[CachedSequence] = []
+        self._step = executor.batch_step(len(prompts), sampling)
+        self._drawn = 0
+        try:
+            for prompt, logits in zip(prompts, self._step.logits, strict=True):
+                self._read(executor, pool, prompt, logits)
+        except BaseException:
+            self.close()
+            raise
+        self._first = self._step.logits.copy()
+
+    def _read(self, executor: Executor, pool: PagePool, prompt: Int32, logits: Float32) -> None:
+        sequence = pool.open()
+        self._sequences.append(sequence)
+        with self._lock:
+            sequence.reserve(len(prompt))
+        for first in range(0, len(prompt), executor.max_rows):
+            part = prompt[first : first + executor.max_rows]
+            final = first + len(part) == len(prompt)
+            with self._lock:
+                executor.run(part, sequence, logits[None] if final else None)
+                sequence.advance(len(part))
+
+    @property
+    def logits(self) -> Float32:
+        """Overwritten by the next step."""
+        return self._step.logits
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens in the cache, of each sequence."""
+        return tuple(sequence.length for sequence in self._sequences)
+
+    def step(self) -> Int32:
+        """Draws the next token of every sequence (int32 [sequences]) and computes the logits after it.
+
+        Raises ContextError when a sequence has no room for it, CacheFullError when the pages are used up.
+        """
+        if max(self.lengths) >= self._context:
+            raise ContextError(
+                f"a sequence of the batch fills the context of {self._context} tokens; load with a larger one"
+            )
+        with self._lock:
+            self._drawn += 1
+            tokens = self._step.draw(self._drawn)
+            for row, sequence in enumerate(self._sequences):
+                sequence.reserve(1)
+                self._step.place(row, sequence)
+            self._step.run()
+            for sequence in self._sequences:
+                sequence.advance(1)
+        return tokens
+
+    def rewind(self) -> None:
+        """Back to the ends of the prompts, as if no step had been made."""
+        with self._lock:
+            for sequence, length in zip(self._sequences, self._prompts, strict=True):
+                sequence.truncate(length)
+        self._step.logits[:] = self._first
+        self._drawn = 0
+
+    def close(self) -> None:
+        """Gives the pages back. Closing twice is allowed."""
+        with self._lock:
+            for sequence in self._sequences:
+                sequence.close()
+
+    def __enter__(self) -> "Batch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
