@@ -13,10 +13,10 @@ from rockledge.board.memory import DecoderShape
 from rockledge.board.npu_time import NpuRates, npu_rates
 from rockledge.board.prefill import CpuWork, StageProduct, chunk_stages, unpack_seconds, wave
 from rockledge.board.time import band_ms, stored_bytes
-from rockledge.errors import NpuError
 from rockledge.npu.matmul import STEP_ROWS
-from rockledge.npu.tile_search import plan
-from rockledge.npu.tiling import Tiling
+from rockledge.npu.tile_program import BANKS, data_banks, least_weight_banks
+from rockledge.npu.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
+from rockledge.npu.tiling import Reuse, Tiling
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Schedule:
     """How a prompt is cut. `chunk` tokens pass a layer at a time, `in_flight` (1 or 2) chunks together.
 
     `bits` of the stored codes; `streamed`: codes become int8 tiles for every wave, otherwise int8 lies ready.
-    `whole_inputs`: as few input parts as the buffer allows, instead of as many as are fastest; `group`: a
-    part for every so many inputs. `hadamard`: down's input is transformed on the CPU."""
+    `whole_inputs`: as few input parts as the buffer allows, instead of as many as are fastest; `tile_rows`:
+    as few as let so many rows lie in it, and weights read again for every such tile; `group`: a part for
+    every so many inputs. `hadamard`: down's input is transformed on the CPU."""
 
     chunk: int
     in_flight: int
@@ -34,6 +35,7 @@ class Schedule:
     planes: int = 1
     hadamard: bool = True
     whole_inputs: bool = False
+    tile_rows: int | None = None
     group: int | None = None
 
 
@@ -137,15 +139,20 @@ def _tilings(linears: tuple[tuple[int, int], ...], schedule: Schedule, rates: Np
 
 
 def _tiling(rows: int, n: int, k: int, schedule: Schedule, rates: NpuRates) -> Tiling:
-    if schedule.group is not None:
-        return plan(rows, n, k, rates=rates, parts=-(-k // schedule.group))
-    if not schedule.whole_inputs:
+    if not schedule.whole_inputs and schedule.tile_rows is None and schedule.group is None:
         return plan(rows, n, k, rates=rates)
-    parts = 1
-    while True:
-        try:
-            return plan(rows, n, k, rates=rates, parts=parts)
-        except NpuError:
-            if parts * 32 >= k:
-                raise
-            parts += 1
+    least = 1 if schedule.group is None else -(-k // schedule.group)
+    parts = _fewest_parts(k, least, schedule.tile_rows or ROW_UNIT)
+    stays = None if schedule.tile_rows is None else Reuse.DATA
+    return plan(rows, n, k, rates=rates, parts=parts, tile_rows=schedule.tile_rows, stays=stays)
+
+
+def _fewest_parts(inputs: int, least: int, rows: int) -> int:
+    """The fewest input parts, at least `least`, that let `rows` rows lie beside one kernel group."""
+    units = -(-inputs // UNIT)
+    for parts in range(least, units):
+        sizes = cut(units * UNIT, parts, UNIT)
+        fits = data_banks(rows, sizes[0]) + least_weight_banks(sizes[0]) <= BANKS
+        if fits and not any(size in FAILING_INPUTS for size in sizes):
+            return parts
+    return units

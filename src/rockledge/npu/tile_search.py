@@ -52,7 +52,7 @@ _BOARD: Final = find_board("rk3588-8gb")
 DEFAULT_RATES: Final = npu_rates(_BOARD)
 WINDOW_BYTES: Final = int(_BOARD.value("npu_buffers_most"))
 # HAP keeps such inputs with more than four rows out of its tuner: submits failed [H], data type not stated.
-_FAILING_INPUTS: Final = range(3072 + 1, 4096)
+FAILING_INPUTS: Final = range(3072 + 1, 4096)
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,21 @@ def plan(
     window: int = WINDOW_BYTES,
     parts: int | None = None,
     tile_rows: int | None = None,
+    stays: Reuse | None = None,
     sums: Sums | None = None,
 ) -> Tiling:
     """The tiling of int8 [m, k] x [n, k] with the least modelled seconds. Two activation planes are 2m rows.
 
     `parts` fixes the number of input parts (weights that stay packed are shared by steps of all sizes),
-    `tile_rows` the most rows a tile takes, `sums` who adds several parts. `window`: bytes of operands and
-    results that one kick may address. NpuError names the limit that no tiling of this shape keeps.
+    `tile_rows` the most rows a tile takes, `stays` the operand that may stay in the buffer (data or weight),
+    `sums` who adds several parts. `window`: bytes of operands and results that one kick may address. NpuError
+    names the limit that no tiling of this shape keeps.
     """
     for name, size in (("rows", m), ("columns", n), ("inputs", k)):
         if size < 1:
             raise NpuError(f"a matmul with {size} {name}; every size must be at least 1")
-    return _plan(m, n, k, rates, window, parts, tile_rows or LARGEST_ROWS, sums)
+    order = (Reuse.DATA, Reuse.WEIGHT) if stays is None else (stays,)
+    return _plan(m, n, k, rates, window, parts, tile_rows or LARGEST_ROWS, order, sums)
 
 
 @lru_cache(maxsize=4096)
@@ -139,6 +142,7 @@ def _plan(
     window: int,
     parts: int | None,
     tile_rows: int,
+    order: tuple[Reuse, ...],
     sums: Sums | None,
 ) -> Tiling:
     rows = 1 if m == 1 else _padded(m, ROW_UNIT)
@@ -146,7 +150,7 @@ def _plan(
     best: Cost | None = None
     chosen: _Candidate | None = None
     for part_sizes, adder in _partings(inputs, parts, sums):
-        for candidate in _candidates(rows, columns, part_sizes, adder, tile_rows, rates.cores, window):
+        for candidate in _candidates(rows, columns, part_sizes, adder, tile_rows, order, rates.cores, window):
             if best is not None and _least_seconds(candidate, rows, columns, rates) >= best.seconds:
                 continue
             fitting = _within_a_kick(candidate, rows, columns)
@@ -187,6 +191,7 @@ def _candidates(
     parts: tuple[int, ...],
     sums: Sums,
     tile_rows: int,
+    order: tuple[Reuse, ...],
     most_cores: int,
     window: int,
 ) -> Iterator[_Candidate]:
@@ -197,7 +202,7 @@ def _candidates(
     for most_rows in _tile_rows(rows, parts, tile_rows):
         for cores in range(most_cores, 0, -1):
             for by_rows in (False, True):
-                for stays in (Reuse.DATA, Reuse.WEIGHT):
+                for stays in order:
                     yield _Candidate(parts, sums, most_rows, cores, by_rows, stays, *blocks)
 
 
@@ -206,7 +211,7 @@ def _tile_rows(rows: int, parts: tuple[int, ...], limit: int) -> list[int]:
     found: dict[int, int] = {}
     for banks in range(1, BANKS - SPARE_BANKS - least_weight_banks(parts[0]) + 1):
         most = min(banks * BANK_BYTES // parts[0], limit, LARGEST_ROWS)
-        if any(part in _FAILING_INPUTS for part in parts):
+        if any(part in FAILING_INPUTS for part in parts):
             most = min(most, ROW_UNIT)
         most = most // ROW_UNIT * ROW_UNIT if rows > 1 else min(most, 1)
         if most:

@@ -1,0 +1,254 @@
+"""What the NPU can do for prompts: modelled tok/s of 1B, 3B and 8B shapes, what binds, what it rests on.
+
+    python -m bench.npu_prefill [--json]
+
+Weights are 4.25-bit codes that the CPU turns into int8 tiles for every wave of chunks; activations are one
+int8 plane. The formula is `rockledge/board/npu_time.py` and `prefill.py`; no factor in it stands for
+efficiency. Beside it every published run with enough information is predicted with its own schedule. Nothing
+here was measured by us. Writes bench/results/npu_prefill.json.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.npu_published import LEFT_OUT, Pair, fitted_tile_rows, pairs
+from rockledge.board.boards import Board, find_board
+from rockledge.npu.prompt_time import PromptTime, Schedule, best_schedule, prompt_time
+from rockledge.synth import shape_config
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = ("1b", "3b", "8b")
+PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192)
+OURS = Schedule(chunk=64, in_flight=2)
+GOAL = ("8b", 512, 150.0)  # tok/s
+SWING = 0.3
+BANDWIDTHS = ("npu_bus_bandwidth", "npu_core_bandwidth", "cpu_read_bandwidth")
+CPU_CYCLES = (
+    "cpu_attention",
+    "cpu_norm",
+    "cpu_quantise",
+    "cpu_rope",
+    "cpu_gate",
+    "cpu_hadamard",
+    "cpu_epilogue",
+)
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What the figure takes for granted, and the figure if it were otherwise."""
+
+    assumed: str
+    otherwise: str
+    tok_s: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One model and prompt: modelled speed, the schedule chosen, seconds each side would need alone, what
+    binds, and assumptions with what the figure is without them. `swings`: tok/s with a fact 30 % lower and
+    30 % higher. `resident_tok_s`: int8 lies ready, nothing is unpacked."""
+
+    model: str
+    tokens: int
+    tok_s: float
+    chunk: int
+    in_flight: int
+    binds: str
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    resident_tok_s: float
+    swings: dict[str, tuple[float, float]]
+    assumptions: list[Assumption]
+
+    @property
+    def carried_by(self) -> Assumption:
+        return max(self.assumptions, key=lambda a: max(a.tok_s / self.tok_s, self.tok_s / a.tok_s))
+
+
+def forecast(board: Board, model: str, tokens: int) -> Forecast:
+    """The modelled prefill of one model and prompt, with the fastest chunk size and number in flight."""
+    shape = shape_config(model)
+    schedule, time = best_schedule(board, shape, tokens, OURS)
+
+    def speed(changed: Board, other: Schedule = schedule) -> float:
+        return round(prompt_time(changed, shape, tokens, other).tok_s, 1)
+
+    def swing(*facts: str) -> tuple[float, float]:
+        low, high = (_scaled(board, facts, factor) for factor in (1 - SWING, 1 + SWING))
+        return speed(low), speed(high)
+
+    cycles = tuple(name for name in board.facts if name.startswith(CPU_CYCLES))
+    return Forecast(
+        model=model,
+        tokens=tokens,
+        tok_s=round(time.tok_s, 1),
+        chunk=schedule.chunk,
+        in_flight=schedule.in_flight,
+        binds=time.binds,
+        seconds=_sides(time),
+        cpu_seconds={name: round(value, 4) for name, value in vars(time.cpu).items()},
+        resident_tok_s=speed(board, replace(schedule, streamed=False)),
+        swings={
+            "NPU clock": swing("npu_hz"),
+            "DRAM bandwidth": swing(*BANDWIDTHS),
+            "dispatch": swing("npu_submit_seconds"),
+            "CPU cycles": swing(*cycles),
+        },
+        assumptions=[
+            Assumption(
+                "every core makes 1,024 products a cycle",
+                "all three make what the best published int8 product did, 1.4 Top/s",
+                speed(_at_published_rate(board)),
+            ),
+            Assumption(
+                "26 GB/s for all that moves",
+                "22 GB/s, the ceiling that ork-driver met",
+                speed(board.measured({"npu_bus_bandwidth": 22e9}, "ork-driver")),
+            ),
+            Assumption(
+                "attention's value loop as compiled today, 55 cycles",
+                "42 vector operations without spills, 21 cycles",
+                speed(board.measured({"cpu_attention_cycles_per_value_mac": 21 / 64}, "two vector pipes")),
+            ),
+            Assumption(
+                "two chunks pass a layer together",
+                "one at a time, NPU and CPU in turn",
+                speed(board, replace(schedule, in_flight=1, chunk=min(512, 2 * schedule.chunk))),
+            ),
+            Assumption(
+                "activations in one int8 plane",
+                "two planes everywhere",
+                speed(board, replace(schedule, planes=2)),
+            ),
+        ],
+    )
+
+
+def _scaled(board: Board, facts: Sequence[str], factor: float) -> Board:
+    return board.measured({name: factor * board.value(name) for name in facts}, "sensitivity")
+
+
+def _at_published_rate(board: Board) -> Board:
+    peak = 2 * board.value("npu_cores") * board.value("npu_hz") * board.value("npu_int8_macs_per_cycle")
+    share = board.value("npu_int8_ops_matmul") / peak
+    rate = share * board.value("npu_int8_macs_per_cycle")
+    return board.measured({"npu_int8_macs_per_cycle": rate}, "best published int8 product")
+
+
+def _sides(time: PromptTime) -> dict[str, float]:
+    sides = {
+        "all": time.seconds,
+        "arrays": time.array_seconds,
+        "npu": time.npu_seconds,
+        "dispatch": time.dispatch_seconds,
+        "bus": time.bus_seconds,
+        "cpu": time.cpu.seconds,
+    }
+    return {name: round(value, 4) for name, value in sides.items()}
+
+
+def median_errors(found: Sequence[Pair]) -> dict[str, dict[str, float]]:
+    """For each kind of run, and for all that nothing was fitted on: median of |predicted / published - 1|,
+    the median ratio, and the number of runs."""
+    kinds = dict.fromkeys(pair.kind for pair in found)
+    groups = {kind: [p for p in found if p.kind == kind and not p.fitted] for kind in kinds}
+    groups["all that nothing was fitted on"] = [p for p in found if not p.fitted]
+    return {
+        kind: {
+            "median_error": round(statistics.median(abs(p.ratio - 1) for p in of), 3),
+            "median_ratio": round(statistics.median(p.ratio for p in of), 3),
+            "runs": len(of),
+        }
+        for kind, of in groups.items()
+        if of
+    }
+
+
+def goal(forecasts: Sequence[Forecast]) -> dict[str, Any]:
+    """The goal's row: what was asked for and what the formula says."""
+    model, tokens, wanted = GOAL
+    (row,) = (f for f in forecasts if (f.model, f.tokens) == (model, tokens))
+    return {
+        "model": model,
+        "tokens": tokens,
+        "wanted_tok_s": wanted,
+        "modelled_tok_s": row.tok_s,
+        "met": row.tok_s >= wanted,
+        "binds": row.binds,
+    }
+
+
+def report(forecasts: Sequence[Forecast], found: Sequence[Pair], rows: int) -> list[str]:
+    """Everything as lines of text."""
+    lines = ["modelled prefill, weights streamed from 4.25-bit codes", ""]
+    lines.append("model tokens  tok/s  chunks     arrays   NPU   bus    CPU   all s  int8 ready  binds")
+    for f in forecasts:
+        s = f.seconds
+        alone = f"{s['arrays']:8.2f}{s['npu']:6.2f}{s['bus']:6.2f}{s['cpu']:7.2f}{s['all']:8.2f}"
+        lines.append(
+            f"{f.model:5} {f.tokens:6} {f.tok_s:6.0f}  {f.in_flight} x {f.chunk:<4} {alone}"
+            f"{f.resident_tok_s:12.0f}  {f.binds}"
+        )
+    lines += ["", "tok/s with a fact 30 % lower .. higher, and the assumption that moves the figure most"]
+    for f in forecasts:
+        swings = "  ".join(f"{name} {low:.0f}..{high:.0f}" for name, (low, high) in f.swings.items())
+        lines.append(f"{f.model:5} {f.tokens:6} {f.tok_s:6.0f}  {swings}")
+        a = f.carried_by
+        lines.append(f"{'':22}{a.assumed}; if not ({a.otherwise}): {a.tok_s:.0f}")
+    lines += ["", f"published runs; the closed runtime's tiles have {rows} rows where that is fitted"]
+    for kind in dict.fromkeys(pair.kind for pair in found):
+        lines += ["", f"{kind:52}published  predicted  ratio"]
+        for p in (p for p in found if p.kind == kind):
+            mark = "  fitted" if p.fitted else ""
+            lines.append(f"{p.what:48}{p.published:13.4g}{p.predicted:11.4g} {p.ratio:6.2f} {p.unit}{mark}")
+    lines += ["", f"{'median over runs that nothing was fitted on':52}error  ratio  runs"]
+    for kind, error in median_errors(found).items():
+        lines.append(f"{kind:48}{error['median_error']:9.1%}{error['median_ratio']:7.2f}{error['runs']:6.0f}")
+    lines += ["", "left out:"]
+    lines += [f"  {what}: {why}" for what, why in LEFT_OUT.items()]
+    reached = goal(forecasts)
+    verdict = "met" if reached["met"] else "not met"
+    lines += [
+        "",
+        (
+            f"goal: Llama-3-8B, 512 tokens, at least {reached['wanted_tok_s']:.0f} tok/s modelled: "
+            f"{reached['modelled_tok_s']:.0f}, {verdict}; binds: {reached['binds']}"
+        ),
+    ]
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the tables and writes the JSON file."""
+    parser = argparse.ArgumentParser(prog="python -m bench.npu_prefill", description="modelled NPU prefill")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
+    parser.add_argument("--output", type=Path, default=RESULTS / "npu_prefill.json")
+    chosen = parser.parse_args(arguments)
+    board = find_board("rk3588-8gb")
+    forecasts = [forecast(board, model, tokens) for model in MODELS for tokens in PROMPTS]
+    found, rows = list(pairs(board)), fitted_tile_rows(board)
+    result = {
+        "basis": "modelled",
+        "board": board.name,
+        "bits_per_weight": 4.25,
+        "goal": goal(forecasts),
+        "forecasts": [{**asdict(f), "carried_by": asdict(f.carried_by)} for f in forecasts],
+        "fitted_tile_rows": rows,
+        "pairs": [{**asdict(p), "ratio": round(p.ratio, 3)} for p in found],
+        "median_errors": median_errors(found),
+        "left_out": LEFT_OUT,
+    }
+    chosen.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result) if chosen.json else "\n".join(report(forecasts, found, rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

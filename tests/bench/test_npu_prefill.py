@@ -1,0 +1,69 @@
+"""The bench of modelled prompts: medians by hand, the goal's verdict, the stored result is today's."""
+
+import json
+
+import pytest
+
+from bench import npu_prefill, npu_published
+from bench.npu_prefill import Assumption, Forecast, goal, median_errors
+from bench.npu_published import Pair
+from rockledge.board.boards import find_board
+
+BOARD = find_board("rk3588-8gb")
+
+
+def pair(kind: str, published: float, predicted: float, fitted: bool = False) -> Pair:
+    return Pair("a run", kind, "tok/s", published, predicted, "a schedule", "a source", fitted)
+
+
+def test_medians_leave_out_what_was_fitted() -> None:
+    found = [pair("a", 10, 11), pair("a", 10, 8), pair("a", 10, 30, fitted=True), pair("b", 10, 15)]
+    errors = median_errors([*found, pair("c", 1, 2, fitted=True)])
+    assert errors["a"] == {"median_error": 0.15, "median_ratio": 0.95, "runs": 2}
+    assert errors["all that nothing was fitted on"] == {"median_error": 0.2, "median_ratio": 1.1, "runs": 3}
+    assert "c" not in errors
+
+
+def forecast(tok_s: float) -> Forecast:
+    far = Assumption("one", "other", 3 * tok_s)
+    near = Assumption("one", "other", tok_s / 2)
+    return Forecast("8b", 512, tok_s, 256, 2, "DRAM bus", {}, {}, tok_s, {}, [near, far])
+
+
+@pytest.mark.parametrize("tok_s, met", [(149.9, False), (150.0, True)])
+def test_the_goal_is_judged_by_its_row(tok_s: float, met: bool) -> None:
+    assert goal([forecast(tok_s)])["met"] is met
+
+
+def test_the_largest_change_carries_the_figure() -> None:
+    assert forecast(10.0).carried_by.tok_s == 30.0
+
+
+def test_a_forecast_has_its_swings_on_both_sides() -> None:
+    found = npu_prefill.forecast(BOARD, "1b", 128)
+    for name in ("NPU clock", "DRAM bandwidth"):
+        low, high = found.swings[name]
+        assert low <= found.tok_s <= high
+    for name in ("dispatch", "CPU cycles"):
+        low, high = found.swings[name]
+        assert high <= found.tok_s <= low
+    assert found.resident_tok_s >= found.tok_s
+
+
+def test_published_pairs() -> None:
+    found = list(npu_published.pairs(BOARD))
+    assert all(p.published > 0 and p.predicted > 0 for p in found)
+    assert {p.kind for p in found if p.fitted} == {npu_published.TILED, npu_published.DECODE}
+    (ours,) = (p for p in found if p.what == "RKLLM Llama-3-8B, 64 tokens" and p.kind == npu_published.PROMPT)
+    assert ours.published == pytest.approx(56.7, abs=0.1)
+    errors = median_errors(found)
+    assert errors[npu_published.KERNEL]["median_error"] < 0.15
+    assert errors[npu_published.TILED]["median_error"] < 0.15
+
+
+def test_the_stored_result_is_todays() -> None:
+    stored = json.loads((npu_prefill.RESULTS / "npu_prefill.json").read_text(encoding="utf-8"))
+    (row,) = (f for f in stored["forecasts"] if (f["model"], f["tokens"]) == ("8b", 512))
+    assert npu_prefill.forecast(BOARD, "8b", 512).tok_s == pytest.approx(row["tok_s"], rel=1e-3)
+    assert stored["goal"]["modelled_tok_s"] == row["tok_s"]
+    assert stored["median_errors"] == median_errors(list(npu_published.pairs(BOARD)))
