@@ -13,7 +13,9 @@ from rockledge.errors import NpuError
 from rockledge.npu.disassemble import blocks_of
 from rockledge.npu.isa import PADDING_TARGETS, register_of, split
 from rockledge.npu.lint_reads import needs
-from rockledge.npu.lint_rules import Objection, State, objections
+from rockledge.npu.lint_rules import RULES
+from rockledge.npu.lint_sizes import SIZE_RULES
+from rockledge.npu.lint_state import Objection, State
 from rockledge.npu.stream import PROGRAM_ALIGNMENT, TRAILER_WORDS, Parsed, pairs, parse
 
 # What has to be as before for an operand in the convolution buffer to be the same [H: GRN].
@@ -91,8 +93,9 @@ def _program(program: Parsed, values: dict[str, int], written: dict[str, int]) -
     state = _state(program, values)
     if not state.enabled:
         yield Finding(end, "enable", "no block is started; the job waits for an interrupt that never comes")
-    for about, reason in objections(state):
-        yield Finding(written.get(about, end), about, reason)
+    for rule in (*RULES, *SIZE_RULES):
+        for about, reason in rule(state):
+            yield Finding(written.get(about, end), about, reason)
     for name in needs(state):
         if name not in written:
             yield Finding(end, name, "never written in this stream: it keeps whatever ran before")

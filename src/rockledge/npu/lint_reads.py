@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from rockledge.npu.isa import decode
-from rockledge.npu.lint_rules import State
+from rockledge.npu.lint_state import State
 
 
 def _names(block: str, text: str) -> tuple[str, ...]:

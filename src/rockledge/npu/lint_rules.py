@@ -4,23 +4,15 @@ A rule looks at the register values that a program starts its blocks with, and y
 objects to with a reason. Nothing here knows words, chains or where a value came from; `lint.py` does.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from rockledge.npu.isa import (
-    CNA_PRECISION,
-    DPU_PRECISION,
-    REGISTERS,
-    Precision,
-    decode,
-    unnamed_bits,
-)
-from rockledge.npu.layout import ATOM_BYTES, NATIVE, Native
+from rockledge.npu.isa import DPU_PRECISION, REGISTERS, unnamed_bits
+from rockledge.npu.layout import ATOM_BYTES
+from rockledge.npu.lint_state import Objection, State
 
 BANKS: Final = 12
 BANK_BYTES: Final = 32768
-DEPTHWISE: Final = 3
 ADD: Final = 2
 # 13-bit sizes whose maximum is silently wrong (the field holds size - 1), and offsets of as many bits.
 CEILINGS: Final = {
@@ -40,74 +32,6 @@ NEED_SPARE_BANK: Final = {
     192: {5, 21, 37},
     240: {17, 21, 25, 29},
 }
-
-Objection = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class State:
-    """The register values that one program runs with, and the blocks that it starts."""
-
-    values: Mapping[str, int]
-    enabled: frozenset[str]
-
-    def field(self, register: str, field: str) -> int:
-        """A field's value; 0 for a register that nothing has written."""
-        return decode(register, self.values.get(register, 0))[field]
-
-    @property
-    def conv(self) -> bool:
-        """Whether the multipliers run."""
-        return "CNA" in self.enabled
-
-    @property
-    def depthwise(self) -> bool:
-        return self.field("CNA_CONV_CON1", "conv_mode") == DEPTHWISE
-
-    @property
-    def input_type(self) -> Precision | None:
-        """The type that CNA reads; None for a code that means nothing."""
-        return CNA_PRECISION.get(self.field("CNA_CONV_CON1", "in_precision"))
-
-    @property
-    def type_name(self) -> str | None:
-        """The name of that type."""
-        return self.input_type.name if self.input_type else None
-
-    @property
-    def native(self) -> Native | None:
-        """The native layout of that type."""
-        return NATIVE.get(self.type_name or "")
-
-    @property
-    def rows(self) -> int:
-        """Pixels of the input cube."""
-        return self.field("CNA_DATA_SIZE0", "width") * self.field("CNA_DATA_SIZE0", "height")
-
-    @property
-    def inputs(self) -> int:
-        return self.field("CNA_DATA_SIZE1", "channels")
-
-    @property
-    def kernels(self) -> int:
-        return self.field("CNA_WEIGHT_SIZE2", "kernels")
-
-    @property
-    def lut(self) -> bool:
-        """Whether the tables are in use."""
-        return not (self.field("DPU_EW_CFG", "bypass") or self.field("DPU_EW_CFG", "lut_bypass"))
-
-    @property
-    def elementwise(self) -> bool:
-        """Whether the EW stage computes with an operand."""
-        ew = decode("DPU_EW_CFG", self.values.get("DPU_EW_CFG", 0))
-        return not (ew["bypass"] or ew["op_bypass"]) and not self.lut
-
-
-def objections(state: State) -> Iterator[Objection]:
-    """Every register that some rule objects to, with the reason."""
-    for rule in RULES:
-        yield from rule(state)
 
 
 def bank_sum(state: State) -> Iterator[Objection]:
@@ -196,83 +120,6 @@ def long_tf32(state: State) -> Iterator[Objection]:
         yield "CNA_DATA_SIZE1", f"{state.inputs} inputs of tf32 timed out; split them into parts up to 4096"
 
 
-def channel_fields(state: State) -> Iterator[Objection]:
-    """The two channel fields of one register say the same."""
-    real = state.field("CNA_DATA_SIZE1", "real_channels_minus_1") + 1
-    if state.conv and real != state.inputs:
-        yield "CNA_DATA_SIZE1", f"{state.inputs} channels, but {real} real ones (14 bits hold 16384)"
-
-
-def alignment(state: State) -> Iterator[Objection]:
-    """Inputs fill runs, kernels fill groups; padding is the program's job [H]."""
-    if not state.conv or state.native is None or state.input_type is None or state.depthwise:
-        return
-    name, native = state.input_type.name, state.native
-    if state.inputs % native.run:
-        yield "CNA_DATA_SIZE1", f"{state.inputs} inputs of {name}, expected a multiple of {native.run}"
-    if state.kernels % native.group:
-        yield "CNA_WEIGHT_SIZE2", f"{state.kernels} kernels of {name}, expected a multiple of {native.group}"
-
-
-def precisions(state: State) -> Iterator[Objection]:
-    """Input and processing type agree in CNA, CORE and DPU: mixed types do not exist [H: ORK]."""
-    if not state.conv:
-        return
-    code = state.field("CNA_CONV_CON1", "in_precision")
-    name = state.type_name
-    if name is None:
-        yield "CNA_CONV_CON1", f"in_precision {code} is no type"
-        return
-    for register in ("CNA_CONV_CON1", "CORE_MISC_CFG"):
-        if (other := state.field(register, "proc_precision")) != code:
-            yield register, f"proc_precision is {other}, but the inputs are {name} ({code})"
-    wanted = "fp32" if name == "tf32" else name
-    for field in ("in_precision", "proc_precision"):
-        found = DPU_PRECISION.get(state.field("DPU_DATA_FORMAT", field))
-        if found is None or found.name != wanted:
-            yield "DPU_DATA_FORMAT", f"{field} is not {wanted}, the type that goes with {name} inputs"
-
-
-def cubes(state: State) -> Iterator[Objection]:
-    """CORE, DPU and DPU_RDMA describe the same cube."""
-    if "DPU" not in state.enabled:
-        return
-    width = state.field("DPU_DATA_CUBE_WIDTH", "width_minus_1") + 1
-    height = state.field("DPU_DATA_CUBE_HEIGHT", "height_minus_1") + 1
-    channels = state.field("DPU_DATA_CUBE_CHANNEL", "channels_minus_1") + 1
-    if state.conv:
-        core = tuple(
-            state.field("CORE_DATAOUT_SIZE_0", f"{side}_minus_1") + 1 for side in ("width", "height")
-        )
-        if core != (width, height):
-            yield (
-                "CORE_DATAOUT_SIZE_0",
-                f"CORE makes {core[0]} x {core[1]} pixels, DPU takes {width} x {height}",
-            )
-        made = state.field("CORE_DATAOUT_SIZE_1", "channels_minus_1") + 1
-        if made != channels:
-            yield "CORE_DATAOUT_SIZE_1", f"CORE makes {made} channels, DPU takes {channels}"
-        if not state.depthwise and state.kernels != made:
-            yield "CNA_WEIGHT_SIZE2", f"{state.kernels} kernels, but CORE makes {made} channels"
-        pixels = state.field("CNA_DATA_SIZE3", "output_pixels")
-        if pixels != width * height:
-            yield "CNA_DATA_SIZE3", f"{pixels} output pixels, but DPU takes {width} x {height}"
-    written = tuple(state.field("DPU_WDMA_SIZE_1", f"{side}_minus_1") + 1 for side in ("width", "height"))
-    if written != (width, height) and not state.field("DPU_BS_OW_CFG", "tp_org_en"):
-        yield "DPU_WDMA_SIZE_1", f"{written[0]} x {written[1]} pixels are written of {width} x {height}"
-    if "DPU_RDMA" in state.enabled:
-        read = (
-            state.field("DPU_RDMA_DATA_CUBE_WIDTH", "width_minus_1") + 1,
-            state.field("DPU_RDMA_DATA_CUBE_HEIGHT", "height_minus_1") + 1,
-        )
-        if read != (width, height):
-            side = "WIDTH" if read[0] != width else "HEIGHT"
-            yield (
-                f"DPU_RDMA_DATA_CUBE_{side}",
-                f"operands are {read[0]} x {read[1]} pixels of {width} x {height}",
-            )
-
-
 def main_read(state: State) -> Iterator[Objection]:
     """DPU_RDMA started with its main read on, and nobody to take the data, times out [H: GRN]."""
     name = "DPU_RDMA_FEATURE_MODE_CFG"
@@ -283,6 +130,21 @@ def main_read(state: State) -> Iterator[Objection]:
         yield name, "the main read is on, but no stage takes it: the job times out"
     if flying != state.field("DPU_FEATURE_MODE_CFG", "flying_mode"):
         yield name, "DPU and DPU_RDMA disagree on flying_mode, where the main input comes from"
+
+
+def unread_operands(state: State) -> Iterator[Objection]:
+    """A stage that wants an operand from memory waits for ever when nobody reads it [I]."""
+    reads = "DPU_RDMA" in state.enabled
+    wants = state.elementwise and state.field("DPU_EW_CFG", "op_source")
+    if wants and (not reads or state.field("DPU_RDMA_ERDMA_CFG", "disable")):
+        yield "DPU_EW_CFG", "the EW operand comes from memory, but ERDMA does not read it"
+    bypassed = state.field("DPU_BS_CFG", "bypass") or state.field("DPU_BS_CFG", "alu_bypass")
+    wants = "DPU" in state.enabled and not bypassed and state.field("DPU_BS_CFG", "alu_source")
+    if wants and not (reads and state.field("DPU_RDMA_BRDMA_CFG", "data_use")):
+        yield "DPU_BS_CFG", "the BS operand comes from memory, but BRDMA does not read it"
+    flying = "DPU" in state.enabled and state.field("DPU_FEATURE_MODE_CFG", "flying_mode")
+    if flying and (not reads or state.field("DPU_RDMA_FEATURE_MODE_CFG", "mrdma_disable")):
+        yield "DPU_FEATURE_MODE_CFG", "the main input comes from memory, but MRDMA does not read it"
 
 
 def second_stage_operand(state: State) -> Iterator[Objection]:
@@ -377,11 +239,8 @@ RULES: Final[tuple[Callable[[State], Iterator[Objection]], ...]] = (
     ceilings,
     grains,
     long_tf32,
-    channel_fields,
-    alignment,
-    precisions,
-    cubes,
     main_read,
+    unread_operands,
     second_stage_operand,
     int8_groups,
     notches,
