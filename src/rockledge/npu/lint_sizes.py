@@ -96,7 +96,7 @@ def cubes(state: State) -> Iterator[Objection]:
 
 
 def inputs_of_a_product(state: State) -> Iterator[Objection]:
-    """With 1 x 1 kernels and stride 1 as many pixels come out as go in; both blocks know what is depthwise."""
+    """1 x 1 kernels with stride 1 give a pixel for each that goes in; both blocks know what is depthwise."""
     if not state.conv:
         return
     kernel = (state.field("CNA_WEIGHT_SIZE2", f"kernel_{side}") for side in ("width", "height"))
