@@ -1,4 +1,4 @@
-"""Cycles of the inner loops on a Cortex-A76, as compiled: the source of rockledge/board/cycles.py.
+"""Cycles of the inner loops on a Cortex-A76, as compiled: the source of board/cycles.py and npu_facts.py.
 
     python -m bench.kernel_cycles [--json]
 
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from rockledge.board.boards import find_board
 from rockledge.board.cycles import PREFILL_MACS_PER_CYCLE, TILE_CYCLES, TILE_WEIGHTS
+from rockledge.board.npu_facts import LOOP_CYCLES, UNPACK_CYCLES
 
 TREE = Path(__file__).parent.parent
 COMPILER, DISASSEMBLER, SIMULATOR = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump", "llvm-mca-19"
@@ -31,6 +32,15 @@ SDOT_MACS = 16
 ITERATIONS = 1000
 TOLERANCE = 0.02
 STREAMED, UNPACKED, PRODUCT = "decode", "unpack", "multiply"
+# Loops of attention and Hadamard: their function, and which of its loops without branches they are.
+AROUND = {
+    "dot8": ("dot8", 0),
+    "exponential": ("split_heads<4>", 0),
+    "values": ("split_heads<4>", 1),
+    "hadamard in registers": ("hadamard", 0),
+    "hadamard step": ("hadamard", 1),
+    "hadamard scale": ("hadamard", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,13 @@ def measure() -> list[Loop]:
         found.append(_loop(bodies, STREAMED, bits, 4, halves))
         found.append(_loop(bodies, UNPACKED, bits, 0, [f"unpack_tiles<{bits}>"]))
     return found + [_loop(bodies, PRODUCT, 8, rows, [f"multiply_rows<{rows}>"]) for rows in (4, 8)]
+
+
+def measure_around() -> dict[str, float]:
+    """Cycles of one round of the loops that other facts rest on (board/npu_facts.py)."""
+    found = every_loop(disassembly())
+    bodies = {name: found[function][number] for name, (function, number) in AROUND.items()}
+    return {name: round(max(simulate(body), len(body) / 4), 2) for name, body in bodies.items()}
 
 
 def _loop(bodies: dict[str, list[str]], work: str, bits: int, rows: int, functions: list[str]) -> Loop:
@@ -110,12 +127,17 @@ def disassembly() -> str:
 
 def inner_loops(text: str) -> dict[str, list[str]]:
     """The longest loop without branches of every template function: instructions by name and arguments."""
-    found: dict[str, list[str]] = {}
+    return {name: max(loops, key=len) for name, loops in every_loop(text).items() if "<" in name}
+
+
+def every_loop(text: str) -> dict[str, list[list[str]]]:
+    """All loops without branches of every function, in order."""
+    found: dict[str, list[list[str]]] = {}
     name: str | None = None
     body: list[tuple[int, str]] = []
     for line in text.splitlines():
         if line.endswith(">:"):
-            function = re.search(r"rl::neon::(\w+<[^>]+>)\(", line)
+            function = re.search(r"rl::neon::(\w+(?:<[^>]+>)?)\(", line)
             name, body = function[1] if function else None, []
         instruction = re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*([^/]*)", line)
         if instruction is None or name is None:
@@ -126,8 +148,8 @@ def inner_loops(text: str) -> dict[str, list[str]]:
             continue
         loop = [words for at, words in body[:-1] if at >= int(back[2], 16)]
         branches = any(re.match(r"(b|bl|blr|br|ret|b\.\w+|cbn?z|tbn?z) ", f"{words} ") for words in loop)
-        if not branches and len(loop) >= len(found.get(name, ())):
-            found[name] = [*loop, f"{back[1]} .Lloop"]
+        if not branches:
+            found.setdefault(name, []).append([*loop, f"{back[1]} .Lloop"])
     return found
 
 
@@ -141,12 +163,18 @@ def simulate(body: Sequence[str]) -> float:
     return int(total[1]) / ITERATIONS
 
 
-def drift(loops: Sequence[Loop]) -> list[str]:
-    """What the table in rockledge/board/cycles.py says otherwise."""
+def drift(loops: Sequence[Loop], around: dict[str, float]) -> list[str]:
+    """What the tables in rockledge/board say otherwise."""
     said = {(STREAMED, bits, rows): cycles for (bits, rows), cycles in TILE_CYCLES.items()}
+    said |= {(UNPACKED, bits, 0): cycles for bits, cycles in UNPACK_CYCLES.items()}
     said[PRODUCT, 8, 8] = TILE_WEIGHTS * 8 / PREFILL_MACS_PER_CYCLE
     found = {(loop.work, loop.bits, loop.rows): loop.cycles for loop in loops}
-    return [
+    drifted = [
+        f"{name}: the table says {cycles:.2f} cycles, the kernel {around[name]:.2f}"
+        for name, cycles in LOOP_CYCLES.items()
+        if abs(around[name] / cycles - 1) > TOLERANCE
+    ]
+    return drifted + [
         f"{work} at {bits} bits, {rows} rows: the table says {cycles:.2f} cycles, the kernel {found[key]:.2f}"
         for key, cycles in said.items()
         for work, bits, rows in [key]
@@ -165,9 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ", ".join(missing)
         print(f"{names} not found: install Debian's g++-aarch64-linux-gnu and llvm-19", file=sys.stderr)
         return 1
-    loops = measure()
+    loops, around = measure(), measure_around()
     if chosen.json:
-        json.dump([asdict(loop) for loop in loops], sys.stdout)
+        json.dump({"loops": [asdict(loop) for loop in loops], "around": around}, sys.stdout)
         print()
     else:
         print("work      bits  rows  instructions  cycles a tile  a weight  MAC/cycle  GB/s, 4 cores")
@@ -177,7 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{loop.cycles:15.2f}{loop.cycles / TILE_WEIGHTS:10.4f}"
                 f"{loop.macs_per_cycle or '-':>11}{loop.code_gb_s or '-':>12}"
             )
-    drifted = drift(loops)
+        print("\nloops of attention and Hadamard, cycles a round")
+        for name, cycles in around.items():
+            print(f"{name:<24}{cycles:8.2f}")
+    drifted = drift(loops, around)
     for sentence in drifted:
         print(sentence, file=sys.stderr)
     return int(bool(drifted))

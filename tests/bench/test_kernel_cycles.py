@@ -61,7 +61,7 @@ def compiler_of_the_facts() -> bool:
 def test_the_facts_are_those_of_the_kernel() -> None:
     """Also the goals: four cores consume 40 GB/s of 4 and 8-bit codes, prefill 85 % of the pipes."""
     loops = kernel_cycles.measure()
-    assert kernel_cycles.drift(loops) == []
+    assert kernel_cycles.drift(loops, kernel_cycles.measure_around()) == []
     by_key = {(loop.work, loop.bits, loop.rows): loop for loop in loops}
     assert by_key["decode", 4, 1].code_gb_s >= 40
     assert by_key["decode", 8, 1].code_gb_s >= 40

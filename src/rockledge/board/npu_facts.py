@@ -12,8 +12,16 @@ _MCA = "llvm-mca 19, neoverse-n1, on native/neon.cpp"
 UNPACK_CYCLES = {2: 31.02, 3: 40.02, 4: 34.02, 8: 26.01}
 """Cycles that turn the codes of one tile of 8 x 32 weights into int8, by bits: the loop `unpack_tiles`. It
 fills the CPU's own blocks; filling the NPU's [32][32] blocks is the same work in another order (inferred)."""
-VALUE_CYCLES = 55.01
-"""Cycles that add 16 values of one position for four heads: the inner loop of `split_heads<4>`."""
+LOOP_CYCLES = {
+    "dot8": 13.01,
+    "exponential": 45.03,
+    "values": 55.01,
+    "hadamard in registers": 12.22,
+    "hadamard step": 12.01,
+    "hadamard scale": 6.01,
+}
+"""Cycles of one round: 8 positions' products with 32 inputs of a query; 8 exponentials; 16 values of one
+position added for four heads; a Hadamard's steps 1 to 3 on 8 elements, a later step on 16, scaling on 8."""
 
 NPU_FACTS: dict[str, Fact] = {
     # The bus.
@@ -41,12 +49,17 @@ NPU_FACTS: dict[str, Fact] = {
         )
         for bits, cycles in UNPACK_CYCLES.items()
     },
-    "cpu_attention_cycles_per_score_mac": Fact(13.01 / 256, "cycles/MAC", f"{_MCA}: dot8", "derived"),
+    "cpu_attention_cycles_per_score_mac": Fact(
+        LOOP_CYCLES["dot8"] / 256, "cycles/MAC", f"{_MCA}: dot8", "derived"
+    ),
     "cpu_attention_cycles_per_score": Fact(
-        (28.01 + 45.03) / 8, "cycles/score", f"{_MCA}: scaling and exponential in split_heads<4>", "derived"
+        (28.0 + LOOP_CYCLES["exponential"]) / 8,
+        "cycles/score",
+        f"{_MCA}: the exponential; 28 cycles for scaling and keeping the largest of 8, branches left out",
+        "derived",
     ),
     "cpu_attention_cycles_per_value_mac": Fact(
-        VALUE_CYCLES / 64, "cycles/MAC", f"{_MCA}: add_values<4>, a quarter of it spills", "derived"
+        LOOP_CYCLES["values"] / 64, "cycles/MAC", f"{_MCA}: add_values<4>, a quarter of it spills", "derived"
     ),
     "cpu_norm_cycles": Fact(21.0 / 8, "cycles/element", f"{_MCA}: the two loops of norm", "derived"),
     "cpu_quantise_cycles": Fact(
@@ -60,7 +73,8 @@ NPU_FACTS: dict[str, Fact] = {
         "derived",
     ),
     "cpu_hadamard_cycles": Fact(
-        (12.22 + 6 * 12.01 / 2 + 6.01) / 8,
+        (LOOP_CYCLES["hadamard in registers"] + 6 * LOOP_CYCLES["hadamard step"] / 2) / 8
+        + LOOP_CYCLES["hadamard scale"] / 8,
         "cycles/element",
         f"{_MCA}: a block of 512 is three steps in registers, six through memory, one scaling",
         "derived",
@@ -74,4 +88,4 @@ NPU_FACTS: dict[str, Fact] = {
     "cpu_epilogue_cycles_per_part": Fact(
         1.0 / 8, "cycles/element/part", "two loads and two adds for 8 sums, four a cycle", "derived"
     ),
-}  # fmt: skip
+}
