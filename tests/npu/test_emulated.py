@@ -1,5 +1,6 @@
 """Our programs on the emulator give the int32 sums of plain NumPy: any cut, shape, plane and core order."""
 
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -90,6 +91,25 @@ def test_the_largest_operands_stay_exact():
 def test_cores_may_run_in_any_order():
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
         check(plan(128, 576, 1536), options=Options(core_order=order))
+
+
+# Injected faults are meant to change results, and limits to end kicks.
+FAULTS = {
+    "lost_job_rate",
+    "first_job_lost",
+    "lane0_event_rate",
+    "core_order",
+    "seed",
+    "max_programs",
+    "max_macs",
+}
+
+
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(Options)} - FAULTS))
+def test_no_open_point_of_the_emulator_reaches_our_programs(name):
+    default = getattr(Options(), name)
+    for value in (True, False) if isinstance(default, bool) else type(default):
+        check(plan(12, 64, 300, parts=3, sums=Sums.CHAIN), options=Options(**{name: value}))
 
 
 def test_several_launches_give_one_result():
