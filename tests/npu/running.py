@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from tests.npu import sheet
 
 from rockledge.npu.emulator import Completion, Core
 from rockledge.npu.memory import Buffer, Memory
 from rockledge.npu.options import DEFAULT, Options
 from rockledge.npu.stream import Program
-from tests.npu import sheet
 
 STORED = {
     "int8": np.int8,

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from rockledge.npu.stream import Address, chain
 from tests.npu import sheet
 from tests.npu.running import Bench, bench_for, operands, stored, taken
 from tests.npu.sheet import Shape
+
+from rockledge.npu.stream import Address, chain
 
 
 @st.composite
 def shapes(draw, pairs=sheet.PAIRS, forms=sheet.FORMS) -> Shape:
     """Shapes that fit the convolution buffer."""
     kind, out = draw(st.sampled_from(pairs))
-    _, _, bits, group, run = sheet.TYPES[kind]
+    group, run = sheet.TYPES[kind][3:]
     k = run * draw(st.integers(1, 12))
     n = group * draw(st.integers(1, 5))
     form = draw(st.sampled_from(forms))

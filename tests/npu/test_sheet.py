@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.npu import sheet
 
 from rockledge.npu import isa
-from tests.npu import sheet
 
 GOLDEN = json.loads((Path(__file__).parent / "regcmd_golden.json").read_text())["cases"]
 ROLES = ("input", "weight", "output")

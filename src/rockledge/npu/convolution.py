@@ -27,8 +27,6 @@ _STRIDE_LIMIT: Final = 1 << 28
 _PLAIN_STRIDES: Final = 9
 DEPTHWISE_GROUP: Final = 64
 
-# int8 column form: rows -> numbers of 32 inputs that go wrong without a spare data bank [H], mechanism [?].
-SPARE_BANK: Final = {144: (7, 21, 35), 192: (5, 21, 37), 240: (17, 21, 25, 29)}
 _LONG_K: Final = range(3073, 4096)
 _TF32_MAX_K: Final = 5119
 
@@ -111,7 +109,7 @@ def read_setup(registers: Snapshot) -> Convolution:
     cbuf = registers.fields("CNA_CBUF_CON0")
     zeros = _buffer_fits(registers, kind, cbuf, width, height, channels, depthwise)
     _known_traps(registers, kind, channels, width * height)
-    corrupt = _spare_bank(registers, kind, cbuf["data_bank"], width, height, channels, depthwise)
+    corrupt = not zeros and _spare_bank(registers, kind, cbuf["data_bank"], width, height, channels)
     features = _address(registers, "CNA_FEATURE_DATA_ADDR")
     row_major = bool(con1["group_line_off"])
     pitch = registers.field("CNA_DMA_CON2", "surface_stride") + (width if row_major else 4 * width)
@@ -330,7 +328,7 @@ def _buffer_fits(
     data, weight = cbuf["data_bank"], cbuf["weight_bank"]
     entries = registers.field("CNA_CBUF_CON1", "data_entries")
     needed = -(-width * channels * kind.bits // (8 * ENTRY_BYTES))
-    tile = entries * ENTRY_BYTES * height
+    tile = width * height * channels * kind.bits // 8
     group = channels * kind.bits // 8 * (1 if depthwise else NATIVE[kind.name].group)
     wrong: StreamError | None = None
     if data + weight > BANKS:
@@ -376,22 +374,25 @@ def _known_traps(registers: Snapshot, kind: isa.Precision, channels: int, pixels
 
 
 def _spare_bank(
-    registers: Snapshot,
-    kind: isa.Precision,
-    data_banks: int,
-    width: int,
-    height: int,
-    channels: int,
-    depthwise: bool,
+    registers: Snapshot, kind: isa.Precision, data_banks: int, width: int, height: int, channels: int
 ) -> bool:
-    """Whether the option corrupts a shape that needs a spare data bank and has none."""
-    if kind.name != "int8" or depthwise or width != 1 or channels // 32 not in SPARE_BANK.get(height, ()):
-        return False
-    if data_banks > -(-height * channels // BANK_BYTES):
+    """Whether the option corrupts a tile whose bytes fit its banks, but whose entries do not.
+
+    A line begins a new entry of 64 bytes. Where K / 32 is odd that leaves half an entry empty in each row,
+    which a count of banks by bytes forgets. All ten pairs of rows and K that one author found silently wrong
+    without a spare bank [H] are such tiles, and with those rows no other K below 1,536 is: so this is the
+    rule behind them [I].
+    """
+    line = width * channels * kind.bits
+    entries = height * -(-line // (8 * ENTRY_BYTES))
+    if entries * ENTRY_BYTES <= data_banks * BANK_BYTES or height * line // 8 > data_banks * BANK_BYTES:
         return False
     if registers.options.spare_bank is not SpareBank.IGNORE:
         registers.flag(
-            "spare-bank", "CNA_CBUF_CON0", f"{height} rows of {channels} inputs need one more data bank"
+            "spare-bank",
+            "CNA_CBUF_CON0",
+            f"{height} lines take {entries} entries, expected at most "
+            f"{data_banks * BANK_BYTES // ENTRY_BYTES} in {data_banks} data banks",
         )
     return registers.options.spare_bank is SpareBank.CORRUPT
 

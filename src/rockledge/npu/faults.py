@@ -49,7 +49,7 @@ RULES: Final = {
         Rule("data-entries", "zero output", "[H]"),
         Rule("fc-data-bank", "two thirds of the output are corrupt", "[H]"),
         Rule("reuse", "the convolution buffer does not hold what the program expects", "[H]"),
-        Rule("spare-bank", "silently wrong values in int8 column form", "[H]"),
+        Rule("spare-bank", "silently wrong values", "[H]"),
         Rule("long-k", "submits with K between 3072 and 4096 and small grains failed", "[H]"),
         Rule("tf32-k", "time-out", "[H]"),
         Rule("wide-then-int8", "time-out", "[H]"),

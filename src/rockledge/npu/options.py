@@ -107,7 +107,7 @@ class BadBuffer(Enum):
 
 
 class SpareBank(Enum):
-    """16. int8 shapes that need a spare data bank and lack it."""
+    """16. Tiles whose bytes fit their data banks, but whose entries of 64 bytes do not."""
 
     WARN = "warn"
     CORRUPT = "corrupt"
