@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from rockledge.npu.isa import DPU_PRECISION, REGISTERS, unnamed_bits
-from rockledge.npu.layout import ATOM_BYTES
-from rockledge.npu.lint_state import Objection, State
+from rockledge.npu.layout import ATOM_BYTES, padded
+from rockledge.npu.lint_state import ENTRY_BYTES, Objection, State
+from rockledge.npu.tile_program import BANK_BYTES, BANKS
 
-BANKS: Final = 12
-BANK_BYTES: Final = 32768
 ADD: Final = 2
 # 13-bit sizes whose maximum is silently wrong (the field holds size - 1), and offsets of as many bits.
 CEILINGS: Final = {
@@ -26,12 +25,6 @@ CEILINGS: Final = {
 }
 LARGEST_KERNELS: Final = 8192
 LONG_TF32: Final = 5120
-# Rows, and the multiples of 32 inputs, whose int8 product is wrong without a spare data bank [H].
-NEED_SPARE_BANK: Final = {
-    144: {7, 21, 35},
-    192: {5, 21, 37},
-    240: {17, 21, 25, 29},
-}
 
 
 def bank_sum(state: State) -> Iterator[Objection]:
@@ -62,12 +55,16 @@ def kernels_fit(state: State) -> Iterator[Objection]:
 
 
 def spare_bank(state: State) -> Iterator[Objection]:
-    """Certain int8 sizes read one data bank beyond the ones they fill [H: GRN]."""
+    """Each line begins a new entry of 64 bytes, so odd multiples of 32 int8 inputs waste half an entry a row.
+
+    The pairs of rows and inputs that were silently wrong without a spare bank [H: GRN] are those whose
+    entries need one bank more than their bytes [I].
+    """
     if not state.conv or state.depthwise or state.type_name != "int8":
         return
     filled = -(-state.rows * state.inputs // BANK_BYTES)
-    known_bad = state.inputs // 32 in NEED_SPARE_BANK.get(state.rows, ())
-    if known_bad and state.field("CNA_CBUF_CON0", "data_bank") <= filled:
+    needed = -(-state.rows * padded(state.inputs, ENTRY_BYTES) // BANK_BYTES)
+    if filled <= state.field("CNA_CBUF_CON0", "data_bank") < needed:
         yield (
             "CNA_CBUF_CON0",
             f"{state.rows} rows of {state.inputs} int8 inputs need a spare data bank, or sums are wrong",

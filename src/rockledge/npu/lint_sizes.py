@@ -8,9 +8,8 @@ from typing import Final
 
 from rockledge.npu.isa import DPU_PRECISION
 from rockledge.npu.layout import ATOM_BYTES, padded
-from rockledge.npu.lint_state import Objection, State
+from rockledge.npu.lint_state import ENTRY_BYTES, Objection, State
 
-ENTRY_BYTES: Final = 64
 DEPTHWISE_GROUP: Final = 64
 
 

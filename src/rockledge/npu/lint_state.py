@@ -10,6 +10,7 @@ from rockledge.npu.isa import CNA_PRECISION, Precision, decode
 from rockledge.npu.layout import NATIVE, Native
 
 DEPTHWISE: Final = 3  # CONV_MODE
+ENTRY_BYTES: Final = 64  # what CBUF_CON1 counts
 Objection = tuple[str, str]
 
 

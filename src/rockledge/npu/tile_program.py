@@ -33,7 +33,8 @@ _A, _B, _C, _PART = Address(INPUT), Address(WEIGHT), Address(OUTPUT), Address(SC
 BANKS: Final = 12
 BANK_BYTES: Final = 32768
 SUM_BYTES: Final = 4
-# [H] Some pairs of rows and inputs read beyond their last data bank; one more for all is GRU's answer.
+# [H] Some pairs of rows and inputs read beyond their last data bank; one more for all is GRU's answer. Each
+# row begins a new entry of 64 bytes [I], which wastes at most 32 bytes of it: one bank is always enough.
 SPARE_BANKS: Final = 1
 # GRN and ORK: a 13-bit size at its maximum is silently wrong in its tail, so the largest one is not used.
 LARGEST_SIZE: Final = 8192 - INT8.group
