@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.npu.tilings import tilings
 
 from rockledge.npu.emulated import EmulatedNpu, place, run_launch
-from rockledge.npu.matmul import compile_matmul, planes_as_rows, rows_as_planes, step_rows
+from rockledge.npu.matmul import compile_matmul, planes_as_rows, rows_as_planes
 from rockledge.npu.options import Options
 from rockledge.npu.tile_search import plan
 from rockledge.npu.tiling import Sums
@@ -127,14 +127,6 @@ def test_planes_keep_their_sums_apart(tokens, planes, seed):
     sums = rows_as_planes(compile_matmul(plan(len(rows), 33, 40)).multiply(rows, b, run_launch), planes)
     for plane in range(planes):
         assert (sums[:, plane] == exact(q[:, plane], b)).all()
-
-
-def test_a_short_chunk_takes_the_programs_of_a_step():
-    a, b = operands(50, 96, 64, 1)
-    matmul = compile_matmul(plan(step_rows(50), 96, 64))
-    padded = np.zeros((step_rows(50), 64), np.int8)
-    padded[:50] = a
-    assert (matmul.multiply(padded, b, run_launch)[:50] == exact(a, b)).all()
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 20), max_size=6))

@@ -1,4 +1,4 @@
-"""Whole matmuls as launches: no chain has anything suspicious, what does not fit is refused; planes, rows."""
+"""Whole matmuls as launches: no chain has anything suspicious, what does not fit is refused; planes."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from tests.npu.tilings import NO_COST, tilings
 
 from rockledge.errors import NpuError
 from rockledge.npu.lint import lint
-from rockledge.npu.matmul import compile_matmul, planes_as_rows, rows_as_planes, step_rows
+from rockledge.npu.matmul import compile_matmul, planes_as_rows, rows_as_planes
 from rockledge.npu.tile_search import plan
 from rockledge.npu.tiling import TASKS_IN_KICK, Kick, Product, Reuse, Span, Sums, Tiling
 
@@ -75,17 +75,6 @@ def test_more_programs_than_a_kick_takes_are_refused():
 def test_more_memory_than_an_address_reaches_is_refused():
     with pytest.raises(NpuError, match="an NPU address has 32 bits"):
         compile_matmul(tiling(4, 1 << 20, 4096, ()))
-
-
-@pytest.mark.parametrize("tokens, rows", [(1, 64), (64, 64), (65, 128), (200, 256), (257, 512), (512, 512)])
-def test_a_chunk_is_padded_to_the_next_step(tokens, rows):
-    assert step_rows(tokens) == rows
-
-
-@pytest.mark.parametrize("tokens", [0, 513])
-def test_a_chunk_that_has_no_programs_is_refused(tokens):
-    with pytest.raises(NpuError, match=f"a chunk of {tokens} tokens; programs take 1 to 512"):
-        step_rows(tokens)
 
 
 @given(st.integers(1, 9), st.integers(1, 2), st.integers(1, 9))

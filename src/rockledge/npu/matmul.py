@@ -39,7 +39,6 @@ from rockledge.npu.tiling import TASKS_IN_KICK, Addition, Kick, Reuse, Span, Sum
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 
-STEP_ROWS: Final = (64, 128, 256, 512)
 LARGEST_INPUTS: Final = ((1 << 31) - 1) // (128 * 128)  # beyond it a sum of int8 products can leave int32
 
 
@@ -114,14 +113,6 @@ class Matmul:
             raise NpuError(
                 f"{name} is {x.dtype} {list(x.shape)}, but the programs were made for int8 {[rows, cols]}"
             )
-
-
-def step_rows(tokens: int) -> int:
-    """The rows a chunk of `tokens` is padded to. Raises NpuError beyond the largest."""
-    for rows in STEP_ROWS:
-        if 1 <= tokens <= rows:
-            return rows
-    raise NpuError(f"a chunk of {tokens} tokens; programs take 1 to {STEP_ROWS[-1]}, send it in chunks")
 
 
 def planes_as_rows(q: Int8) -> Int8:
