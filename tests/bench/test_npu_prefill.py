@@ -12,6 +12,11 @@ from rockledge.board.boards import find_board
 BOARD = find_board("rk3588-8gb")
 
 
+@pytest.fixture(scope="module")
+def published() -> list[Pair]:
+    return list(npu_published.pairs(BOARD))
+
+
 def pair(kind: str, published: float, predicted: float, fitted: bool = False) -> Pair:
     return Pair("a run", kind, "tok/s", published, predicted, "a schedule", "a source", fitted)
 
@@ -50,8 +55,8 @@ def test_a_forecast_has_its_swings_on_both_sides() -> None:
     assert found.resident_tok_s >= found.tok_s
 
 
-def test_published_pairs() -> None:
-    found = list(npu_published.pairs(BOARD))
+def test_published_pairs(published: list[Pair]) -> None:
+    found = published
     assert all(p.published > 0 and p.predicted > 0 for p in found)
     assert {p.kind for p in found if p.fitted} == {npu_published.TILED, npu_published.DECODE}
     (ours,) = (p for p in found if p.what == "RKLLM Llama-3-8B, 64 tokens" and p.kind == npu_published.PROMPT)
@@ -61,9 +66,25 @@ def test_published_pairs() -> None:
     assert errors[npu_published.TILED]["median_error"] < 0.15
 
 
-def test_the_stored_result_is_todays() -> None:
+def test_the_stored_result_is_todays(published: list[Pair]) -> None:
     stored = json.loads((npu_prefill.RESULTS / "npu_prefill.json").read_text(encoding="utf-8"))
     (row,) = (f for f in stored["forecasts"] if (f["model"], f["tokens"]) == ("8b", 512))
     assert npu_prefill.forecast(BOARD, "8b", 512).tok_s == pytest.approx(row["tok_s"], rel=1e-3)
     assert stored["goal"]["modelled_tok_s"] == row["tok_s"]
-    assert stored["median_errors"] == median_errors(list(npu_published.pairs(BOARD)))
+    assert stored["median_errors"] == median_errors(published)
+
+
+def test_the_documented_table_is_the_stored_result() -> None:
+    stored = json.loads((npu_prefill.RESULTS / "npu_prefill.json").read_text(encoding="utf-8"))
+    by_key = {(f["model"], str(f["tokens"])): f for f in stored["forecasts"]}
+    page = (npu_prefill.RESULTS.parents[1] / "docs" / "npu.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    documented = [cells for cells in rows if cells[0] in npu_prefill.MODELS]
+    assert len(documented) == 12
+    for model, tokens, *cells in documented:
+        f = by_key[model, tokens]
+        alone = [f"{f['seconds'][side]:.2f}" for side in ("arrays", "bus", "cpu")]
+        chunks = f"{f['in_flight']} x {f['chunk']}"
+        assert cells == [f"{f['tok_s']:.0f}", chunks, *alone, f["binds"]]
+    errors = [f"{kind['median_error']:.0%}".replace("%", " %") for kind in stored["median_errors"].values()]
+    assert all(f"| {error} |" in page for error in errors[:4])

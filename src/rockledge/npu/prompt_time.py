@@ -13,7 +13,7 @@ from rockledge.board.memory import DecoderShape
 from rockledge.board.npu_time import NpuRates, npu_rates
 from rockledge.board.prefill import CpuWork, StageProduct, chunk_stages, unpack_seconds, wave
 from rockledge.board.time import band_ms, stored_bytes
-from rockledge.npu.matmul import STEP_ROWS
+from rockledge.npu.steps import STEP_ROWS
 from rockledge.npu.tile_program import BANKS, data_banks, least_weight_banks
 from rockledge.npu.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
 from rockledge.npu.tiling import Reuse, Tiling
