@@ -453,20 +453,26 @@ def _weights(setup: Convolution, registers: Snapshot, memory: Memory, buffer: Bu
 
 
 def _decode(stored: NDArray[Any], kind: isa.Precision, options: Options) -> NDArray[Any]:
+    """The operand as int8, or as float64 (exactly; a signalling NaN becomes a quiet one)."""
     if kind.name == "int8":
         return stored
     if kind.name == "int4":
         pairs = np.stack([stored << 4, stored & 0xF0], axis=-1).view(np.int8) >> 4
         return pairs.reshape(*stored.shape[:-1], 2 * stored.shape[-1])
     if kind.name == "fp16":
-        return stored.astype(np.float64)
+        return _widened(stored)
     if kind.name == "bf16":
-        return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return _widened((stored.astype(np.uint32) << 16).view(np.float32))
     if options.tf32_input is Tf32Input.NEAREST:
         # Half of the last kept bit, one less where that bit is even: ties go to even. NaN and infinity stay.
         finite = (stored & 0x7F800000) != 0x7F800000
         stored = np.where(finite, stored + np.uint32(0xFFF) + (stored >> 13 & 1), stored)
-    return (stored & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
+    return _widened((stored & np.uint32(0xFFFFE000)).view(np.float32))
+
+
+def _widened(values: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
 
 
 def _pixels_first(features: NDArray[Any]) -> NDArray[Any]:

@@ -112,15 +112,14 @@ class Core:
         self._registers.begin_kick()
         kick = _Kick()
         seen: set[int] = set()
-        amount, interrupt, early = pairs(body_words + TRAILER_WORDS), 0, False
+        amount, early = pairs(body_words + TRAILER_WORDS), False
         for number in range(tasks):
             if address in seen:
                 raise StreamError("loop", Place(number), f"the program at {address:#x} ran already")
             seen.add(address)
             fetched = self._fetch(number, address, amount)
             last = number + 1 == tasks
-            interrupt = isa.INT_PPU if fetched.enable == isa.ENABLE_POOL else isa.INT_DPU
-            early = last and self._ends_early(fetched, int_mask, interrupt)
+            early = last and self._ends_early(fetched, int_mask)
             self._execute(fetched, kick, write=not early)
             if not last:
                 if fetched.next_address is None:
@@ -136,7 +135,7 @@ class Core:
             kick.flags.append(
                 Flag(RULES["interrupt-mask"], place, f"the mask {int_mask:#x} comes before the output")
             )
-        return Completion(tasks, kick.macs, interrupt, tuple(kick.flags), early)
+        return Completion(tasks, kick.macs, isa.INT_DPU, tuple(kick.flags), early)
 
     def _fetch(self, number: int, address: int, amount: int) -> _Fetched:
         """The program at `address`, of which the PC fetches `amount` + 1 pairs of words."""
@@ -173,18 +172,26 @@ class Core:
             raise StreamError(
                 "trailer", Place(number, first), "expected the next program's address or padding"
             )
+        if enable[1] == isa.ENABLE_POOL:
+            raise StreamError("pooling", Place(number, first + 3), "the pooling unit is enabled")
+        if enable[1] not in (isa.ENABLE_CONV, isa.ENABLE_CONV_RDMA, isa.ENABLE_FLYING):
+            raise StreamError(
+                "bitmap",
+                Place(number, first + 3),
+                f"the enable word starts {enable[1]:#x}, expected 0xd, 0x1d or 0x18",
+            )
         next_pairs = isa.decode("PC_REGISTER_AMOUNTS", amount[1])["amount"]
         return _Fetched(number, address, tuple(words[:first]), next_address, next_pairs, enable[1])
 
-    def _ends_early(self, fetched: _Fetched, int_mask: int, interrupt: int) -> bool:
-        """Whether the driver's mask is met by a block before the last."""
-        if int_mask == interrupt:
+    def _ends_early(self, fetched: _Fetched, int_mask: int) -> bool:
+        """Whether the driver's mask is met by a block before the last, which is always the DPU."""
+        if int_mask == isa.INT_DPU:
             return False
         if not int_mask & _EARLY_INTERRUPTS or self.options.early_end is EarlyEnd.REFUSE:
             raise StreamError(
                 "interrupt-mask",
                 fetched.enable_place,
-                f"the driver waits for {int_mask:#x}, expected {interrupt:#x}, which this program raises",
+                f"the driver waits for {int_mask:#x}, expected {isa.INT_DPU:#x}, which this program raises",
             )
         return True
 
@@ -224,12 +231,6 @@ class Core:
 
     def _start(self, registers: Snapshot, kick: _Kick, write: bool) -> list[Flag]:
         """The blocks of an enable word."""
-        if registers.enable == isa.ENABLE_POOL:
-            raise registers.refuse("pooling", None, "the pooling unit is enabled")
-        if registers.enable not in (isa.ENABLE_CONV, isa.ENABLE_CONV_RDMA, isa.ENABLE_FLYING):
-            raise registers.refuse(
-                "bitmap", None, f"the enable word starts {registers.enable:#x}, expected 0xd, 0x1d or 0x18"
-            )
         setup = None
         if isa.BLOCK_BY_NAME["CNA"].runs(registers.enable):
             setup = convolution.read_setup(registers)

@@ -65,7 +65,6 @@ RULES: Final = {
         Rule("lut-zero", "an entry of 0 reads as about 4.0", "[H]"),
         Rule("lut-near-zero", "a spike near zero with a negative offset", "[H]"),
         Rule("field-limit", "silently wrong tail", "[H]"),
-        Rule("address", "one address space is 4 GiB", "[T]"),
         Rule("memory", "the IOMMU has no page there", "[T]"),
         Rule("overlap", "later bytes overwrite earlier ones, in no known order", "[?]"),
         Rule("notches", "nobody knows why there are two", "[?]"),
