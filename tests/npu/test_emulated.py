@@ -29,9 +29,9 @@ def exact(a, b):
 
 
 def check(tiling, seed=0, options=None):
-    """Runs a tiling on random operands; returns the emulated device."""
+    """Runs a tiling on random operands, traced where it is small; returns the emulated device."""
     a, b = operands(tiling.m, tiling.n, tiling.k, seed)
-    npu = EmulatedNpu(options or Options())
+    npu = EmulatedNpu(options or Options(), traced=tiling.m * tiling.n * tiling.k < 1 << 22)
     c = compile_matmul(tiling).multiply(a, b, npu.run)
     assert c.dtype == np.int32
     assert (c == exact(a, b)).all()
