@@ -198,6 +198,8 @@ def test_reuse_of_something_else_is_found():
     assert lint(words) == []
     other = chain([product_program(64, 256, 256), second]).at(ADDRESSES).tolist()
     assert ["the matmul before read something else" in finding.reason for finding in lint(other)] == [True]
+    moved = chain([product_program(64, 512, 256, banks=(3, 9)), second]).at(ADDRESSES).tolist()
+    assert ["the banks are not those" in finding.reason for finding in lint(moved)] == [True]
 
 
 def test_int8_behind_wide_fp16_is_found():

@@ -21,6 +21,7 @@ from rockledge.npu.stream import PROGRAM_ALIGNMENT, TRAILER_WORDS, Parsed, pairs
 # What has to be as before for an operand in the convolution buffer to be the same [H: GRN].
 _REUSED: Final = {"data": "CNA_FEATURE_DATA_ADDR", "weight": "CNA_DCOMP_ADDR0"}
 _SAME_TILE: Final = ("CNA_CONV_CON1", "CNA_DATA_SIZE1")
+_BANKS: Final = ("data_bank", "weight_bank")
 WIDE: Final = 8192  # kernels of an fp16 program that must not be followed by int8 [H: HAP]
 
 
@@ -68,6 +69,8 @@ def _sequence(before: State | None, state: State) -> Iterator[Objection]:
             yield "CNA_CBUF_CON0", f"{operand}_reuse in the first matmul of a kick: there is nothing to reuse"
         elif any(before.values.get(name) != state.values.get(name) for name in (register, *_SAME_TILE)):
             yield "CNA_CBUF_CON0", f"{operand}_reuse, but the matmul before read something else"
+        elif any(before.field("CNA_CBUF_CON0", f) != state.field("CNA_CBUF_CON0", f) for f in _BANKS):
+            yield "CNA_CBUF_CON0", f"{operand}_reuse, but the banks are not those of the matmul before"
     wide = before is not None and before.type_name == "fp16" and before.kernels >= WIDE
     if wide and state.type_name == "int8":
         yield "CNA_CONV_CON1", f"int8 behind fp16 with {WIDE} kernels or more: such a pair timed out"
