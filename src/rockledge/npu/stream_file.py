@@ -1,7 +1,7 @@
 """Command streams from a file: raw little-endian words, or cases of register programs as JSON.
 
-JSON is an object with `cases`, or one case: `id` (optional) and `tasks`, each with `words` of sixteen
-hexadecimal digits in stream order, trailer included. The tasks of a case are one stream.
+JSON is a list of cases, an object with `cases`, or one case: `id` (optional) and `tasks`, each with `words` of
+sixteen hexadecimal digits in stream order, trailer included. The tasks of a case are one stream.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_streams(path: str | Path) -> list[NamedStream]:
     data = file.read_bytes()
     if not data:
         raise NpuError(f"{file} is empty, expected command words of 8 bytes or JSON")
-    if data.lstrip()[:1] != b"{":
+    if data.lstrip()[:1] not in (b"{", b"["):
         return [NamedStream(file.name, words_of(data))]
     try:
         found = json.loads(data)
@@ -43,7 +43,7 @@ def read_streams(path: str | Path) -> list[NamedStream]:
         if len(data) % 8 == 0 and b"\0" in data:
             return [NamedStream(file.name, words_of(data))]
         raise NpuError(f"{file} begins like JSON but is none; give raw words or a JSON of cases") from None
-    cases = found.get("cases", [found])
+    cases = found.get("cases", [found]) if isinstance(found, dict) else found
     if not isinstance(cases, list) or not cases:
         raise NpuError(f"{file} has no cases; expected a list of them under `cases`")
     return [_stream(case, f"case {number}") for number, case in enumerate(cases)]
