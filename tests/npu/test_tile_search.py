@@ -176,6 +176,24 @@ def test_the_number_of_parts_and_who_adds_them_can_be_asked_for(adder: Sums) -> 
     check_limits(tiling)
 
 
+@pytest.mark.parametrize("shape", [(64, 96, 8192), (512, 4096, 4096)], ids=str)
+def test_the_cheaper_adder_is_taken(shape: tuple[int, int, int]) -> None:
+    forced = [plan(*shape, sums=adder) for adder in (Sums.HOST, Sums.CHAIN)]
+    assert plan(*shape).cost.seconds == min(tiling.cost.seconds for tiling in forced)
+    # An addition reads two sums and writes one; the host reads one sum more for each part.
+    assert forced[0].cost.seconds < forced[1].cost.seconds
+
+
+def test_rows_of_a_tile_and_what_stays_can_be_asked_for() -> None:
+    few = plan(64, 96, 2048, tile_rows=20)
+    assert [tile.size for tile in few.row_tiles] == [16, 16, 16, 16]
+    check_coverage(few)
+    weights = plan(64, 96, 2048, tile_rows=20, stays=Reuse.WEIGHT)
+    assert {task.reuse for task in products(weights)} == {Reuse.NONE, Reuse.WEIGHT}
+    check_coverage(weights)
+    check_limits(weights)
+
+
 def every_tiling(m: int, n: int, k: int, rates: NpuRates) -> float:
     """The least seconds of all even tilings of a shape that fits one kick, sums added by the host."""
     best = float("inf")

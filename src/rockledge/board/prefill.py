@@ -9,6 +9,9 @@ each side take whatever is ready. Beside that the CPU unpacks codes into int8 ti
 
 for all layers of a wave (the chunks in flight together share unpacked tiles), summed over waves. No factor
 for efficiency: an A76 core is taken at its simulated cycles, four of them share every stage evenly.
+
+Not charged: floats between an epilogue and the next quantisation, which stay in the caches when a few tokens
+are taken through at a time, and keys and values, of which a split of 512 positions stays in a core's cache.
 """
 
 from collections.abc import Sequence

@@ -99,7 +99,8 @@ def prompt_time(board: Board, shape: DecoderShape, tokens: int, schedule: Schedu
             products = [_stage(tiling) for tiling in tilings]
             rows = min(schedule.chunk, tokens - start)
             chunks.append(chunk_stages(board, shape, rows, start, products, hadamard=schedule.hadamard))
-            moved += sum(p.moved_bytes + p.read_back_bytes for p in products)
+            written = schedule.chunk * schedule.planes * sum(k for _, k in linears)
+            moved += written + sum(p.moved_bytes + p.read_back_bytes for p in products)
             array += shape.layers * sum(t.cost.macs for t in tilings) / (rates.cores * rates.macs_per_second)
             dispatch += shape.layers * sum(t.cost.kicks for t in tilings) * rates.dispatch_seconds
         unpack = 0.0
