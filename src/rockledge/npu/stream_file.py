@@ -1,7 +1,7 @@
 """Command streams from a file: raw little-endian words, or cases of register programs as JSON.
 
-JSON is a list of cases, an object with `cases`, or one case: `id` (optional) and `tasks`, each with `words` of
-sixteen hexadecimal digits in stream order, trailer included. The tasks of a case are one stream.
+JSON is a list of cases, an object with `cases`, or one case: `id` (optional) and `tasks`, each with `words`
+of sixteen hexadecimal digits in stream order, trailer included. The tasks of a case are one stream.
 """
 
 from __future__ import annotations
