@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from rockledge.board.boards import find_board
@@ -112,6 +113,7 @@ def _loop(bodies: dict[str, list[str]], work: str, bits: int, rows: int, functio
     )
 
 
+@cache
 def disassembly() -> str:
     """objdump of the compiled kernel file, names demangled."""
     build = (TREE / "CMakeLists.txt").read_text(encoding="utf-8")
