@@ -12,29 +12,25 @@ measures our side only.
 
 import argparse
 import json
-import os
-import platform
-import re
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.llama_cpp import converted, tool
+from bench.machine import QUIET, Foreign, processor
 from bench.models import UnavailableError, smollm2
 
 RESULTS = Path(__file__).parent / "results"
 SPEEDS = ("prefill_tok_s", "decode_tok_s")
-QUIET = 0.1  # share of the machine that others may take while two threads are compared
 
 
 def ours(artifact: Path, threads: int, prompt: int, generate: int) -> dict[str, Any]:
     """One run of `rockledge bench`: its JSON object."""
-    options = ["--threads", threads, "--prompt", prompt, "--generate", generate, "--repeat", 1]
+    options = ["--threads", threads, "--prompt", prompt, "--generate", generate]
+    options += ["--repeat", 1, "--read-buffer", "16M"]
     return dict(_json([sys.executable, "-m", "rockledge", "bench", artifact, *options, "--json"]))
 
 
@@ -51,14 +47,12 @@ def compare(
 ) -> dict[str, Any]:
     """Medians of `runs` alternating runs and their ratio, ours over theirs; without `model` only ours."""
     sides: dict[str, list[Mapping[str, Any]]] = {"rockledge": [], "llama.cpp": []}
-    before = _busy_seconds(), _children_seconds(), time.monotonic()
+    foreign = Foreign()
     for number in range(runs):
         print(f"run {number + 1} of {runs}", file=sys.stderr)
         sides["rockledge"].append(ours(artifact, threads, prompt, generate))
         if model is not None:
             sides["llama.cpp"].append(theirs(model, threads, prompt, generate))
-    seconds = (time.monotonic() - before[2]) * (os.cpu_count() or 1)
-    foreign = (_busy_seconds() - before[0]) - (_children_seconds() - before[1])
     result: dict[str, Any] = {
         "artifact": artifact.name,
         "bits_per_weight": sides["rockledge"][0]["bits_per_weight"],
@@ -68,7 +62,7 @@ def compare(
         "threads": threads,
         "prompt_tokens": prompt,
         "generated_tokens": generate,
-        "taken_by_others": round(max(0.0, foreign) / seconds, 3),
+        "taken_by_others": foreign.share(),
     }
     for speed in SPEEDS:
         every = {side: [round(float(run[speed]), 2) for run in of] for side, of in sides.items() if of}
@@ -77,15 +71,6 @@ def compare(
         if model is not None:
             result[speed]["ratio"] = round(middle["rockledge"] / middle["llama.cpp"], 3)
     return result
-
-
-def processor() -> str:
-    """The processor's name as the kernel gives it, or at least its architecture."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.machine()
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -100,19 +85,6 @@ def table(result: Mapping[str, Any]) -> str:
     if result["taken_by_others"] > QUIET:
         lines.append(f"  other processes took {result['taken_by_others']:.0%} of the machine: measure again")
     return "\n".join(lines)
-
-
-def _busy_seconds() -> float:
-    """CPU seconds of all processes of this machine since it started."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]]
-    user, nice, system, _idle, _waiting, irq, soft_irq = fields
-    return (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")
-
-
-def _children_seconds() -> float:
-    """CPU seconds of this process's finished children."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _json(command: Sequence[object]) -> Any:

@@ -47,6 +47,18 @@ def test_a_batch_goes_back_to_its_prompts(engine: Engine) -> None:
         assert len({tuple(int(step[i]) for step in [batch.step() for _ in range(8)]) for i in (0, 1)}) == 2
 
 
+def test_a_long_past_is_made_of_copies(engine: Engine) -> None:
+    with engine.batch([[7] * 40, [BOS, 5]]) as batch:
+        batch.lengthen(90)
+        assert batch.lengths == (90, 90)
+        steps = [batch.step() for _ in range(3)]
+        batch.rewind()
+        assert batch.lengths == (90, 90)
+        assert np.array_equal(steps, [batch.step() for _ in range(3)])
+        batch.lengthen(10)  # shorter than they are
+        assert batch.lengths == (93, 93)
+
+
 def test_what_a_batch_refuses(engine: Engine) -> None:
     with pytest.raises(UsageError, match="batch of 0"):
         engine.batch([])

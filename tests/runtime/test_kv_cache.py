@@ -143,3 +143,23 @@ def test_misuse_is_refused() -> None:
         sequence.advance(5)
     with pytest.raises(ValueError):
         sequence.truncate(1)
+
+
+def test_a_sequence_is_filled_up_with_copies_of_its_pages() -> None:
+    copies: list[tuple[int, int]] = []
+    pool = PagePool(6, 4, lambda source, target: copies.append((source, target)))
+    sequence = pool.open()
+    sequence.repeat(8)
+    assert sequence.length == 0  # of nothing there is nothing to copy
+    sequence.reserve(6)
+    sequence.advance(6)
+    sequence.repeat(17)
+    pages = sequence.pages
+    assert (sequence.length, len(pages)) == (17, 5)
+    assert copies == [(pages[0], pages[2]), (pages[1], pages[3]), (pages[0], pages[4])]
+    sequence.repeat(3)
+    assert sequence.length == 17
+    with pytest.raises(RockledgeError, match="1 free pages"):
+        sequence.repeat(29)
+    assert sequence.pages == pages
+    sequence.close()

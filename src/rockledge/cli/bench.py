@@ -3,87 +3,172 @@
 from __future__ import annotations
 
 import argparse
-import random
 import resource
-import statistics
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rockledge.cli.bench_plot import check_plot, plot
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.engine_options import add_engine_arguments, load_engine, size, whole
 from rockledge.cli.sizes import megabytes
-from rockledge.cli.terminal import Terminal
+from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import UsageError
 
 if TYPE_CHECKING:
-    from rockledge.runtime.engine import Engine
+    from rockledge.runtime.speed import Decode, Prefill
+
+READ_BUFFER = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bench`."""
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize or synth")
-    parser.add_argument("--prompt", type=whole(1), default=128, metavar="N", help="tokens to read (128)")
-    parser.add_argument("--generate", type=whole(2), default=64, metavar="N", help="tokens to write (64)")
+    _add_lengths(parser, "--prompt", [128], "tokens to read, one or more lengths (128)")
+    _add_lengths(parser, "--depth", None, "tokens that stand before those written (the first --prompt)")
+    _add_lengths(parser, "--batch", [1], "sequences written at once, one or more numbers (1)")
+    parser.add_argument("--generate", type=whole(1), default=64, metavar="N", help="tokens to write (64)")
     parser.add_argument("--repeat", type=whole(1), default=3, metavar="N", help="runs; the median counts (3)")
+    parser.add_argument(
+        "--read-buffer",
+        type=size,
+        default=READ_BUFFER,
+        metavar="SIZE",
+        help="memory to measure the read bandwidth with, after the model is closed (1G)",
+    )
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw the speeds (needs matplotlib)")
     add_engine_arguments(parser)
+
+
+def _add_lengths(parser: argparse.ArgumentParser, flag: str, default: list[int] | None, about: str) -> None:
+    parser.add_argument(flag, type=whole(1), nargs="+", default=default, metavar="N", help=about)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Reads random prompts and writes as long as asked, whatever comes out."""
+    from rockledge.runtime.engine import PAGE_TOKENS
+    from rockledge.runtime.native import read_bandwidth
+    from rockledge.runtime.processor import this_processor
+    from rockledge.runtime.speed import cache_tokens, measure_decode, measure_prefill
+
+    if args.plot:
+        check_plot(args.plot)
+    depths = args.depth or args.prompt[:1]
+    needed = max(
+        max(args.prompt),
+        *(cache_tokens(d, args.generate, n, PAGE_TOKENS) for d in depths for n in args.batch),
+    )
+    if args.ctx is not None and needed > args.ctx:
+        raise UsageError(f"these lengths need a context of {needed} tokens and --ctx gives {args.ctx}")
+    args.ctx = args.ctx or needed
     start = time.perf_counter()
-    with load_engine(args) as engine:
+    with load_engine(args) as engine, terminal.progress() as advance:
         load_s = time.perf_counter() - start
-        if args.prompt + args.generate > engine.context:
-            raise UsageError(
-                f"{args.prompt} + {args.generate} tokens do not fit in the context of {engine.context}; "
-                "ask for fewer or for a larger --ctx"
+        prefill = [
+            measure_prefill(engine, length, args.repeat, partial(advance, f"reading {length}"))
+            for length in args.prompt
+        ]
+        decode = [
+            measure_decode(
+                engine, n, depth, args.generate, args.repeat, partial(advance, f"writing {n} behind {depth}")
             )
-        prefill, decode = measure(engine, args.prompt, args.generate, args.repeat, terminal)
-        result = {
+            for n in args.batch
+            for depth in depths
+        ]
+        machine = this_processor()
+        result: dict[str, Any] = {
             "model": engine.name,
             "kernel": engine.kernel,
+            "processor": machine.name,
+            "clocks_mhz": list(machine.clocks_mhz),
             "threads": engine.threads,
+            "bits_per_weight": round(engine.artifact.bits_per_weight, 4),
             "context_tokens": engine.context,
             "load_s": round(load_s, 3),
-            "prompt_tokens": args.prompt,
-            "prefill_tok_s": round(statistics.median(prefill), 2),
-            "prefill_tok_s_runs": [round(speed, 2) for speed in prefill],
-            "generated_tokens": args.generate,
-            "decode_tok_s": round(statistics.median(decode), 2),
-            "decode_tok_s_runs": [round(speed, 2) for speed in decode],
             "weights_mb": megabytes(engine.artifact.tensor_bytes),
-            "bits_per_weight": round(engine.artifact.bits_per_weight, 4),
+            "step_mb": megabytes(engine.step_bytes),
+            "native_mb": megabytes(engine.native_bytes),
             "peak_rss_mb": peak_rss_mb(),
         }
-    terminal.say(f"prefill  {result['prefill_tok_s']:8.1f} tok/s  ({args.prompt} tokens)")
-    terminal.say(f"decode   {result['decode_tok_s']:8.1f} tok/s  ({args.generate} tokens)")
-    terminal.say(
-        f"memory   {result['peak_rss_mb']:8.1f} MB at most, {result['weights_mb']:.1f} MB of it weights"
-    )
-    terminal.say(f"loading  {result['load_s']:8.2f} s")
+    # The roof is the faster of both kinds of pages: weights in the page cache may lie in either.
+    reads = [
+        read_bandwidth(args.read_buffer, threads=result["threads"], huge=huge) / 1e9 for huge in (False, True)
+    ]
+    result |= {"read_gb_s": round(max(reads), 2), "read_small_pages_gb_s": round(reads[0], 2)}
+    result |= figures(prefill, decode, max(reads))
+    show(result, terminal)
+    if args.plot:
+        plot(result, args.plot)
+        terminal.note(f"drawn in {args.plot}")
     return result
 
 
-def measure(
-    engine: Engine, prompt_tokens: int, generated: int, repeat: int, terminal: Terminal
-) -> tuple[list[float], list[float]]:
-    """Prefill and decode speeds in tok/s, one of each a run; every run has a random prompt of its own."""
-    from rockledge.runtime.sampling import Sampling
+def figures(prefill: list[Prefill], decode: list[Decode], read_gb_s: float) -> dict[str, Any]:
+    """The measured speeds as keys: those of the first length, batch and depth by themselves, then all."""
 
-    prefill, decode = [], []
-    with terminal.progress() as advance:
-        for run_number in range(repeat + 1):
-            numbers = random.Random(run_number)
-            prompt = [numbers.randrange(engine.config.vocab) for _ in range(prompt_tokens)]
-            # Run 0 maps the weights in and is not counted.
-            length = generated if run_number else 2
-            for _ in engine.generate(prompt, max_tokens=length, sampling=Sampling(), ignore_eos=True):
-                pass
-            if run_number:
-                prefill.append(engine.stats.prefill_tok_s)
-                decode.append(engine.stats.decode_tok_s)
-            advance("measuring", run_number, repeat)
-    return prefill, decode
+    def rounded(speeds: tuple[float, ...]) -> list[float]:
+        return [round(speed, 2) for speed in speeds]
+
+    return {
+        "prompt_tokens": prefill[0].prompt_tokens,
+        "prefill_tok_s": round(prefill[0].tok_s, 2),
+        "prefill_tok_s_runs": rounded(prefill[0].tok_s_runs),
+        "generated_tokens": decode[0].generated_tokens,
+        "decode_tok_s": round(decode[0].tok_s, 2),
+        "decode_tok_s_runs": rounded(decode[0].tok_s_runs),
+        "prefill": [
+            {
+                "prompt_tokens": one.prompt_tokens,
+                "tok_s": round(one.tok_s, 2),
+                "tok_s_runs": rounded(one.tok_s_runs),
+            }
+            for one in prefill
+        ],
+        "decode": [
+            {
+                "sequences": one.sequences,
+                "past_tokens": one.past_tokens,
+                "tok_s": round(one.tok_s, 2),
+                "tok_s_runs": rounded(one.tok_s_runs),
+                "gb_s": round(one.bytes_s / 1e9, 3),
+                "roofline_share": round(one.bytes_s / 1e9 / read_gb_s, 4),
+            }
+            for one in decode
+        ],
+    }
+
+
+def show(result: dict[str, Any], terminal: Terminal) -> None:
+    """The same for people."""
+    clocks = f"{min(result['clocks_mhz'])} MHz, " if result["clocks_mhz"] else ""
+    terminal.say(
+        f"{result['model']} at {result['bits_per_weight']:.2f} bits a weight, kernel {result['kernel']}"
+    )
+    terminal.say(f"{result['processor']}, {clocks}{result['threads']} threads")
+    terminal.say()
+    reading = [
+        ["read", str(one["prompt_tokens"]), "1", f"{one['tok_s']:.1f}", "", ""] for one in result["prefill"]
+    ]
+    writing = [
+        [
+            "write",
+            str(one["past_tokens"]),
+            str(one["sequences"]),
+            f"{one['tok_s']:.1f}",
+            f"{one['gb_s']:.1f}",
+            f"{one['roofline_share']:.0%}",
+        ]
+        for one in result["decode"]
+    ]
+    head = ["", "tokens", "sequences", "tok/s", "GB/s", "of memory's"]
+    terminal.say(table(head, [*reading, *writing]))
+    terminal.say()
+    terminal.say(f"memory reads at {result['read_gb_s']:.1f} GB/s with {result['threads']} threads")
+    terminal.say(
+        f"at most {result['peak_rss_mb']:.1f} MB resident, {result['weights_mb']:.1f} MB of it weights; "
+        f"loaded in {result['load_s']:.2f} s"
+    )
 
 
 def peak_rss_mb() -> float:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.answer import stream_answer
-from rockledge.cli.bench import measure, peak_rss_mb
+from rockledge.cli.bench import peak_rss_mb
 from rockledge.cli.command import Command
 from rockledge.cli.demo_model import NAME, demo_model
 from rockledge.cli.engine_options import whole
@@ -49,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Compresses unless a finished artifact of this model is there already, then shows what it is worth."""
     from rockledge.runtime.engine import Engine
+    from rockledge.runtime.speed import measure_decode, measure_prefill
 
     model = demo_model(terminal)
     artifact = finished(Path(args.output), model.name)
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         report = evaluated(engine, model, terminal)
         _show(engine.artifact, report, terminal)
         answers = _answers(engine, args.max_tokens, terminal)
-        prefill, decode = measure(engine, 128, 64, 3, terminal)
+        prefill = measure_prefill(engine, 128, 3)
+        decode = measure_decode(engine, 1, 128, 64, 3)
         result = {
             "artifact": args.output,
             "model": NAME,
@@ -70,8 +71,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             "notes": report["notes"],
             "evaluation": report[EVALUATION],
             "answers": answers,
-            "prefill_tok_s": round(statistics.median(prefill), 2),
-            "decode_tok_s": round(statistics.median(decode), 2),
+            "prefill_tok_s": round(prefill.tok_s, 2),
+            "decode_tok_s": round(decode.tok_s, 2),
             "peak_rss_mb": peak_rss_mb(),
             "kernel": engine.kernel,
             "threads": engine.threads,

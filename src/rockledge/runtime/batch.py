@@ -86,6 +86,14 @@ class Batch:
                 sequence.advance(1)
         return tokens
 
+    def lengthen(self, tokens: int) -> None:
+        """Lengthens sequences that are shorter to `tokens` by copies of their keys and values, and calls that
+        the end of their prompts: for measurements, where a past must be long but need not make sense."""
+        with self._lock:
+            for sequence in self._sequences:
+                sequence.repeat(tokens)
+        self._prompts = list(self.lengths)
+
     def rewind(self) -> None:
         """Back to the ends of the prompts, as if no step had been made."""
         with self._lock:

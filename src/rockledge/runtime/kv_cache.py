@@ -116,6 +116,17 @@ class CachedSequence:
             raise ValueError(f"{tokens} tokens written where {self.capacity - self.length} were reserved")
         self.length += tokens
 
+    def repeat(self, length: int) -> None:
+        """Fills up to `length` positions, if there are fewer, with copies of the pages that are there; a
+        sequence without any stays as it is."""
+        held = len(self._pages)
+        if not held or length <= self.length:
+            return
+        self.reserve(length - self.length)
+        for number in range(held, len(self._pages)):
+            self._pool._copy(self._pages[number % held], self._pages[number])
+        self.length = length
+
     def truncate(self, length: int) -> None:
         """Forgets the positions from `length` on and gives back the pages that held only those."""
         if not 0 <= length <= self.length:

@@ -1,0 +1,52 @@
+"""The picture of `rockledge bench --plot`: reading by length, writing by sequences and depth."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rockledge.errors import UsageError
+
+
+def check_plot(target: Path) -> None:
+    """Says before anything is measured when the picture could not be drawn. Raises UsageError."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib: pip install matplotlib, or leave --plot out")
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder of {target} does not exist; make it, or choose another place")
+
+
+def plot(result: dict[str, Any], target: Path) -> None:
+    """Writes a PNG of the object that `rockledge bench --json` prints."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    lengths = [one["prompt_tokens"] for one in result["prefill"]]
+    left.plot(lengths, [one["tok_s"] for one in result["prefill"]], "o-")
+    left.set(title="reading", xlabel="tokens of the prompt", ylabel="tokens a second")
+    for depth in dict.fromkeys(one["past_tokens"] for one in result["decode"]):
+        points = [one for one in result["decode"] if one["past_tokens"] == depth]
+        sequences = [one["sequences"] for one in points]
+        right.plot(sequences, [one["tok_s"] for one in points], "o-", label=f"behind {depth} tokens")
+        for one in points:
+            share = f"{one['roofline_share']:.0%}"
+            right.annotate(share, (one["sequences"], one["tok_s"]), xytext=(4, 4), textcoords="offset points")
+    right.set(
+        title="writing (share of memory's bandwidth)",
+        xlabel="sequences at once",
+        ylabel="tokens a second, all",
+    )
+    right.legend()
+    for panel in (left, right):
+        panel.set_ylim(bottom=0)
+        panel.grid(True, alpha=0.25)
+    clocks = f", {min(result['clocks_mhz'])} MHz" if result["clocks_mhz"] else ""
+    figure.suptitle(
+        f"{result['model']}, {result['bits_per_weight']:.2f} bits a weight, kernel {result['kernel']}\n"
+        f"{result['processor']}{clocks}, {result['threads']} threads"
+    )
+    figure.savefig(target, format="png", dpi=110)

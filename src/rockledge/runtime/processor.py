@@ -1,0 +1,50 @@
+"""Which processor this is and how fast it is clocked: what every measured speed has to be read with."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+CPU_TREE = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class Processor:
+    """`clocks_mhz` has one entry for each CPU, as the system states it now (under a hypervisor often the
+    nominal clock); empty where it says nothing."""
+
+    name: str
+    clocks_mhz: tuple[int, ...]
+
+
+def this_processor(cpuinfo: str | None = None, tree: Path = CPU_TREE, model: str | None = None) -> Processor:
+    """The processor of this machine.
+
+    `cpuinfo` is the text of /proc/cpuinfo, `model` that of the device tree's model (where small boards tell
+    their name); both are read when left out. `tree` is where each CPU's frequency stands.
+    """
+    text = _read(Path("/proc/cpuinfo")) if cpuinfo is None else cpuinfo
+    board = _read(Path("/proc/device-tree/model")) if model is None else model
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    name = found[1].strip() if found else board.strip("\0 \n") or "unknown processor"
+    clocks = [_kilohertz(cpu / "cpufreq" / "scaling_cur_freq") // 1000 for cpu in _cpus(tree)]
+    if not clocks or not all(clocks):
+        stated = re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)
+        clocks = [round(float(value)) for value in stated]
+    return Processor(name, tuple(clocks))
+
+
+def _cpus(tree: Path) -> list[Path]:
+    numbered = [path for path in tree.glob("cpu[0-9]*") if path.name[3:].isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name[3:]))
+
+
+def _kilohertz(path: Path) -> int:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

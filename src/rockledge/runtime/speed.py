@@ -1,0 +1,103 @@
+"""How fast a loaded engine reads and writes, and how near that is to what memory allows.
+
+Prompts are random tokens. Reading them ends with the logits of the last one; writing draws each token from
+its logits and computes the next, without turning it into text. A long past is a short one repeated, which
+costs the same. Every first run only warms up.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rockledge.runtime.engine import Engine
+
+PAST_READ = 256
+"""Tokens of a past that are really read; the rest are copies of their keys and values."""
+
+Advance = Callable[[int, int], None]  # runs done, runs in all
+
+
+def _never(_done: int, _total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """`tok_s_runs`: prompt tokens a second, one value a run."""
+
+    prompt_tokens: int
+    tok_s_runs: tuple[float, ...]
+
+    @property
+    def tok_s(self) -> float:
+        """The median run."""
+        return statistics.median(self.tok_s_runs)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """`tok_s_runs`: tokens a second of all `sequences` together, one value a run, each run beginning with
+    `past_tokens` in every sequence. `step_bytes`: weights and cache that a step in the middle of a run
+    reads."""
+
+    sequences: int
+    past_tokens: int
+    generated_tokens: int
+    step_bytes: int
+    tok_s_runs: tuple[float, ...]
+
+    @property
+    def tok_s(self) -> float:
+        """The median run."""
+        return statistics.median(self.tok_s_runs)
+
+    @property
+    def bytes_s(self) -> float:
+        """Bytes of codes, indices, scales, keys and values read a second, at the median."""
+        return self.step_bytes * self.tok_s / self.sequences
+
+
+def cache_tokens(past: int, generated: int, sequences: int, page_tokens: int) -> int:
+    """Tokens of cache that `sequences` of `past` + `generated` tokens take, in whole pages."""
+    return sequences * -(-(past + generated) // page_tokens) * page_tokens
+
+
+def measure_prefill(engine: Engine, tokens: int, repeat: int, advance: Advance = _never) -> Prefill:
+    """Reads `repeat` random prompts of `tokens` tokens, one after the other."""
+    speeds = []
+    for number in range(repeat + 1):
+        prompt = _prompt(engine, tokens, number)
+        start = time.perf_counter()
+        with engine.batch([prompt]):
+            seconds = time.perf_counter() - start
+        if number:
+            speeds.append(tokens / seconds)
+        advance(number, repeat)
+    return Prefill(tokens, tuple(speeds))
+
+
+def measure_decode(
+    engine: Engine, sequences: int, past: int, generated: int, repeat: int, advance: Advance = _never
+) -> Decode:
+    """Writes `generated` tokens in each of `sequences` sequences, again and again behind the same prompts."""
+    speeds = []
+    prompts = [_prompt(engine, min(past, PAST_READ), number) for number in range(sequences)]
+    with engine.batch(prompts) as batch:
+        batch.lengthen(past)
+        for number in range(repeat + 1):
+            batch.rewind()
+            start = time.perf_counter()
+            for _ in range(generated if number else min(2, generated)):
+                batch.step()
+            if number:
+                speeds.append(sequences * generated / (time.perf_counter() - start))
+            advance(number, repeat)
+    held = sequences * (past + generated // 2) * engine.cache_bytes_per_token
+    return Decode(sequences, past, generated, engine.step_bytes + held, tuple(speeds))
+
+
+def _prompt(engine: Engine, tokens: int, number: int) -> list[int]:
+    numbers = random.Random(number)
+    return [numbers.randrange(engine.config.vocab) for _ in range(tokens)]
