@@ -39,19 +39,19 @@ def check(tiling, seed=0, options=None):
     return npu
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tilings(), seeds)
 def test_any_cut_gives_the_sums(tiling, seed):
     check(tiling, seed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 300), st.integers(1, 2500), seeds)
 def test_any_shape_gives_the_sums(m, n, k, seed):
     check(plan(m, n, k), seed)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 100), st.integers(64, 2000), st.integers(2, 4), seeds)
 def test_both_ways_of_adding_parts_give_the_sums(m, n, k, parts, seed):
     for sums in (Sums.HOST, Sums.CHAIN):
@@ -118,6 +118,7 @@ def test_several_launches_give_one_result():
     check(tiling)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 2), seeds)
 def test_planes_keep_their_sums_apart(tokens, planes, seed):
     random = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.npu.tilings import NO_COST, tilings
 
 from rockledge.errors import NpuError
+from rockledge.npu.layout import NATIVE, unpack_cube, unpack_kernels
 from rockledge.npu.lint import lint
 from rockledge.npu.matmul import compile_matmul, planes_as_rows, rows_as_planes
 from rockledge.npu.tile_search import plan
@@ -23,7 +24,7 @@ ADDRESSES = {
 }
 
 
-@settings(max_examples=50)
+@settings(max_examples=30, deadline=None)
 @given(tilings())
 def test_no_chain_has_anything_suspicious(tiling):
     for launch in compile_matmul(tiling).launches:
@@ -31,6 +32,7 @@ def test_no_chain_has_anything_suspicious(tiling):
             assert chain is None or lint(chain.at(ADDRESSES).tolist()) == []
 
 
+@settings(max_examples=30, deadline=None)
 @given(tilings())
 def test_every_relocation_is_inside_its_buffer(tiling):
     for launch in compile_matmul(tiling).launches:
@@ -39,6 +41,47 @@ def test_every_relocation_is_inside_its_buffer(tiling):
             if chain is not None:
                 sizes["program"] = chain.size_bytes
                 assert all(0 <= r.offset < sizes[r.role] for r in chain.relocations)
+
+
+def within(x, rows, cols):
+    """Those rows and columns of x, zeros beyond its edge."""
+    wide = np.zeros((rows.stop, cols.stop), x.dtype)
+    part = x[: rows.stop, : cols.stop]
+    wide[: part.shape[0], : part.shape[1]] = part
+    return wide[rows.start :, cols.start :]
+
+
+@settings(max_examples=30, deadline=None)
+@given(tilings())
+def test_every_region_holds_what_it_says(tiling):
+    random = np.random.default_rng(0)
+    a = random.integers(-128, 128, (tiling.m, tiling.k)).astype(np.int8)
+    b = random.integers(-128, 128, (tiling.n, tiling.k)).astype(np.int8)
+    matmul = compile_matmul(tiling)
+    for launch in matmul.launches:
+        buffers = {"input": matmul.input_bytes(launch, a), "weight": matmul.weight_bytes(launch, b)}
+        for region in launch.of("input"):
+            flat = buffers["input"][region.offset : region.offset + region.size]
+            found = unpack_cube(flat, region.rows.size, region.inputs.size, 16)
+            assert (found == within(a, region.rows, region.inputs)).all()
+        for region in launch.of("weight"):
+            flat = buffers["weight"][region.offset : region.offset + region.size]
+            found = unpack_kernels(flat, region.columns.size, region.inputs.size, NATIVE["int8"])
+            assert (found == within(b, region.columns, region.inputs)).all()
+        for role in ("input", "weight"):
+            assert len(buffers[role]) == launch.sizes[role]
+
+
+@settings(max_examples=30, deadline=None)
+@given(tilings())
+def test_regions_fill_their_buffers_without_gaps(tiling):
+    for launch in compile_matmul(tiling).launches:
+        for role, size in launch.sizes.items():
+            end = 0
+            for region in launch.of(role):
+                assert region.offset == end
+                end += region.size
+            assert end == size
 
 
 def test_operands_of_another_shape_or_type_are_refused():
@@ -59,6 +102,11 @@ def tiling(rows, columns, inputs, tasks):
     spans = (Span(0, rows),), (Span(0, inputs),)
     shape = (rows, columns, inputs)
     return Tiling(*shape, *shape, *spans, Sums.SINGLE, (kick,), NO_COST)
+
+
+def test_tasks_that_are_no_tile_of_their_kick_are_refused():
+    with pytest.raises(NpuError, match="rows 0 to 4 are no row tile of the launch"):
+        compile_matmul(tiling(8, 32, 32, (product(4, 32, 32),)))
 
 
 def test_a_sum_that_can_leave_int32_is_refused():

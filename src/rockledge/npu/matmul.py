@@ -43,17 +43,45 @@ LARGEST_INPUTS: Final = ((1 << 31) - 1) // (128 * 128)  # beyond it a sum of int
 
 
 @dataclass(frozen=True)
+class Region:
+    """A contiguous run of a buffer that holds one matrix in its native layout.
+
+    A region of input is A[rows, inputs], one of weight B[columns, inputs], one of output or scratch C[rows,
+    columns], the sums over `inputs`. `offset` and `size` in bytes.
+    """
+
+    role: str
+    offset: int
+    size: int
+    rows: Span
+    columns: Span
+    inputs: Span
+
+
+@dataclass(frozen=True)
 class Launch:
     """One kick, ready to be placed: `chains` has one program chain for each core, None for an idle one.
 
-    `sizes` are the bytes of the buffers it needs, by role (input, weight, output, scratch). A chain also
-    wants the address of "program": where its own words lie, a multiple of 16.
+    `regions` say what lies where in the buffers. A chain also wants the address of "program": where its own
+    words lie, a multiple of 16.
     """
 
     rows: Span
     columns: Span
     chains: tuple[Program | None, ...]
-    sizes: Mapping[str, int]
+    regions: tuple[Region, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the buffers it needs, by role: input, weight, output and scratch."""
+        sizes = dict.fromkeys((INPUT, WEIGHT, OUTPUT, SCRATCH), 0)
+        for region in self.regions:
+            sizes[region.role] += region.size
+        return sizes
+
+    def of(self, role: str) -> Iterator[Region]:
+        """The regions of one buffer, in the order of their offsets."""
+        return (region for region in self.regions if region.role == role)
 
 
 @dataclass(frozen=True)
@@ -65,22 +93,23 @@ class Matmul:
 
     def input_bytes(self, launch: Launch, a: Int8) -> Int8:
         """The input buffer of a launch for A int8 [m, k]."""
-        cut = self.tiling
-        self._check("A", a, cut.m, cut.k)
+        self._check("A", a, self.tiling.m, self.tiling.k)
         tiles = [
-            pack_cube(pad(a[tile.start : tile.stop], tile.size, cut.padded_inputs), INT8.atom)
-            for tile in _within(cut.row_tiles, launch.rows)
+            pack_cube(
+                pad(_part(a, region.rows, region.inputs), region.rows.size, region.inputs.size), INT8.atom
+            )
+            for region in launch.of(INPUT)
         ]
         return np.concatenate(tiles)
 
     def weight_bytes(self, launch: Launch, b: Int8) -> Int8:
         """The weight buffer of a launch for B int8 [n, k], rows being output channels."""
-        cut, columns = self.tiling, launch.columns
-        self._check("B", b, cut.n, cut.k)
-        rows = b[columns.start : columns.stop]
+        self._check("B", b, self.tiling.n, self.tiling.k)
         parts = [
-            pack_kernels(pad(rows[:, part.start : part.stop], columns.size, part.size), INT8)
-            for part in cut.input_parts
+            pack_kernels(
+                pad(_part(b, region.columns, region.inputs), region.columns.size, region.inputs.size), INT8
+            )
+            for region in launch.of(WEIGHT)
         ]
         return np.concatenate(parts)
 
@@ -88,13 +117,12 @@ class Matmul:
         """C int32 [launch.rows.size, launch.columns.size] of a launch's output buffer; parts are added here
         when the tiling leaves that to the host.
         """
-        rows, columns = launch.rows, launch.columns
-        total = np.zeros((rows.size, columns.size), np.int32)
-        for plane in output.reshape(-1, rows.size * columns.size):
-            for tile in _within(self.tiling.row_tiles, rows):
-                first = tile.start - rows.start
-                flat = plane[first * columns.size :]
-                total[first : first + tile.size] += unpack_cube(flat, tile.size, columns.size, SUMS_IN_ATOM)
+        total = np.zeros((launch.rows.size, launch.columns.size), np.int32)
+        for region in launch.of(OUTPUT):
+            rows, columns = region.rows, region.columns
+            flat = output[region.offset // SUM_BYTES :]
+            first = rows.start - launch.rows.start
+            total[first : first + rows.size] += unpack_cube(flat, rows.size, columns.size, SUMS_IN_ATOM)
         return total
 
     def multiply(self, a: Int8, b: Int8, run: Callable[[Launch, Int8, Int8], Int32]) -> Int32:
@@ -133,52 +161,72 @@ def compile_matmul(tiling: Tiling) -> Matmul:
 
 
 def _launch(tiling: Tiling, kick: Kick) -> Launch:
-    plane = kick.rows.size * kick.columns.size * SUM_BYTES
-    planes = len(tiling.input_parts) if tiling.sums is Sums.HOST else 1
-    sizes = {
-        INPUT: kick.rows.size * tiling.padded_inputs,
-        WEIGHT: kick.columns.size * tiling.padded_inputs,
-        OUTPUT: plane * planes,
-        SCRATCH: plane if tiling.sums is Sums.CHAIN else 0,
-    }
+    regions = tuple(_regions(tiling, kick))
     chains = []
     for tasks in kick.cores:
         if len(tasks) > TASKS_IN_KICK:
             raise NpuError(
                 f"{len(tasks)} programs for one core in a kick; it takes {TASKS_IN_KICK}: split the kick"
             )
-        programs = [_program(tiling, kick, task) for task in tasks]
+        programs = [_program(task, regions, tiling.sums) for task in tasks]
         chains.append(chain(programs) if programs else None)
-    needed = sum(sizes.values()) + sum(c.size_bytes for c in chains if c is not None)
+    launch = Launch(kick.rows, kick.columns, tuple(chains), regions)
+    needed = sum(launch.sizes.values()) + sum(c.size_bytes for c in chains if c is not None)
     if needed > ADDRESS_LIMIT:
         raise NpuError(
             f"a launch needs {needed} bytes at once; an NPU address has 32 bits, so at most {ADDRESS_LIMIT}: "
             "split it by rows or columns"
         )
-    return Launch(kick.rows, kick.columns, tuple(chains), sizes)
+    return launch
 
 
-def _program(tiling: Tiling, kick: Kick, task: Task) -> Program:
+def _regions(tiling: Tiling, kick: Kick) -> Iterator[Region]:
+    """What the buffers of a kick hold, each buffer's regions one behind the other."""
+    tiles = [tile for tile in tiling.row_tiles if kick.rows.start <= tile.start < kick.rows.stop]
+    columns, whole = kick.columns, Span(0, tiling.padded_inputs)
+    summed = tiling.input_parts if tiling.sums is Sums.HOST else (whole,)
+    matrices = [
+        *((INPUT, tile, whole, tile.size * whole.size) for tile in tiles),
+        *((WEIGHT, kick.rows, part, columns.size * part.size) for part in tiling.input_parts),
+        *((OUTPUT, tile, part, tile.size * columns.size * SUM_BYTES) for part in summed for tile in tiles),
+    ]
+    if tiling.sums is Sums.CHAIN:
+        matrices += [(SCRATCH, tile, whole, tile.size * columns.size * SUM_BYTES) for tile in tiles]
+    ends: dict[str, int] = {}
+    for role, rows, inputs, size in matrices:
+        offset = ends.get(role, 0)
+        ends[role] = offset + size
+        yield Region(role, offset, size, rows, columns, inputs)
+
+
+def _program(task: Task, regions: tuple[Region, ...], sums: Sums) -> Program:
     """The program of one task with its relocations at the task's place in the launch's buffers."""
-    plane = kick.rows.size * kick.columns.size * SUM_BYTES
-    row = task.rows.start - kick.rows.start
-    column = task.columns.start - kick.columns.start
-    sums = (row * kick.columns.size + column * task.rows.size) * SUM_BYTES
+
+    if task.rows not in (region.rows for region in regions if region.role == INPUT):
+        raise NpuError(f"rows {task.rows.start} to {task.rows.stop} are no row tile of the launch")
+
+    def offset(role: str, inputs: Span | None = None) -> int:
+        """Of the task's first sum: in the region of its rows that sums over these inputs, or over all."""
+        region = next(
+            r for r in regions if r.role == role and r.rows == task.rows and inputs in (None, r.inputs)
+        )
+        return region.offset + (task.columns.start - region.columns.start) * task.rows.size * SUM_BYTES
+
     if isinstance(task, Addition):
-        return _moved(_addition(task.rows.size, task.columns.size), {OUTPUT: sums, SCRATCH: sums})
-    to_scratch = tiling.sums is Sums.CHAIN and task.part > 0
-    if tiling.sums is Sums.HOST:
-        sums += task.part * plane
-    part = tiling.input_parts[task.part]
+        program = _addition(task.rows.size, task.columns.size)
+        return _moved(program, {OUTPUT: offset(OUTPUT), SCRATCH: offset(SCRATCH)})
+    to = SCRATCH if sums is Sums.CHAIN and task.part else OUTPUT
+    a = next(r for r in regions if r.role == INPUT and r.rows == task.rows)
+    b = next(r for r in regions if r.role == WEIGHT and r.inputs == task.inputs)
     offsets = {
-        INPUT: row * tiling.padded_inputs + task.inputs.start * task.rows.size,
-        WEIGHT: kick.columns.size * part.start + column * part.size,
-        OUTPUT: sums,
+        INPUT: a.offset + task.inputs.start * task.rows.size,
+        WEIGHT: b.offset + (task.columns.start - b.columns.start) * task.inputs.size,
+        OUTPUT: offset(to, task.inputs if sums is Sums.HOST else None),
     }
     program = _product(
         task.rows.size, task.inputs.size, task.columns.size, task.data_banks, task.weight_banks, task.reuse
     )
-    return _moved(program, offsets, {OUTPUT: SCRATCH} if to_scratch else {})
+    return _moved(program, offsets, {OUTPUT: to})
 
 
 @lru_cache(maxsize=256)
@@ -201,5 +249,5 @@ def _moved(program: Program, offsets: Mapping[str, int], roles: Mapping[str, str
     )
 
 
-def _within(spans: tuple[Span, ...], whole: Span) -> Iterator[Span]:
-    return (span for span in spans if whole.start <= span.start < whole.stop)
+def _part(x: Int8, rows: Span, cols: Span) -> Int8:
+    return x[rows.start : rows.stop, cols.start : cols.stop]
