@@ -266,3 +266,8 @@ ends = st.integers(0, 0x7F).map(
 def test_whatever_is_written_each_finding_points_into_the_stream(programs):
     words = [command for body, end in programs for command in [*body, *end]]
     assert all(0 <= finding.word < max(1, len(words)) for finding in lint(words))
+
+
+@given(st.lists(st.one_of(known_words, st.integers(0, 2**64 - 1)), max_size=20))
+def test_any_words_are_linted(words):
+    assert all(0 <= finding.word < max(1, len(words)) for finding in lint(words))
