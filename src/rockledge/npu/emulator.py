@@ -20,6 +20,7 @@ from rockledge.npu.register_file import RegisterFile, Snapshot
 from rockledge.npu.stream import PROGRAM_ALIGNMENT, TRAILER_WORDS, Program, pairs
 
 TASK_LIMIT: Final = 4095
+BODY_LIMIT: Final = 2 * isa.REGISTERS["PC_REGISTER_AMOUNTS"].fields[0].limit - TRAILER_WORDS
 _PAGE_2000: Final = (0x0401, range(0x2000, 0x3000))
 _PC: Final = isa.BLOCK_BY_NAME["PC"].target
 _LINK: Final = isa.REGISTERS["PC_BASE_ADDRESS"].offset
@@ -106,6 +107,10 @@ class Core:
         if not 1 <= tasks <= min(TASK_LIMIT, self.options.max_programs):
             limit = min(TASK_LIMIT, self.options.max_programs)
             raise StreamError("too-long", Place(0), f"{tasks} programs in a kick, expected 1 to {limit}")
+        if not 0 <= body_words <= BODY_LIMIT:
+            raise StreamError(
+                "too-long", Place(0), f"a body of {body_words} words, expected 0 to {BODY_LIMIT}"
+            )
         if self._lose_next or self._random.random() < self.options.lost_job_rate:
             self._lose_next = False
             return Completion(0, 0, int_mask, (), lost=True)

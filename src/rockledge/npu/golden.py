@@ -28,6 +28,8 @@ from rockledge.npu.register_file import signed
 FP32_RMS: Final = 3e-6
 SIGMOID: Final = 0.0017
 SIGMOID_RANGE: Final = 8.0
+# More than an operand of any program can have, by the limits of its registers.
+MAX_ELEMENTS: Final = 1 << 28
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +75,9 @@ def verify(case: Mapping[str, Any], seed: int = 0, options: Options = DEFAULT) -
     """Runs a case's programs on random operands and compares. Never raises for what is in the case."""
     name = str(case.get("id", "(no id)"))
     try:
-        return _verify(case, name, seed, options)
+        # A wrong program may well make infinities and NaN: then the error is NaN, and the case fails.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return _verify(case, name, seed, options)
     except NpuError as error:
         return Outcome(name, False, float("inf"), str(error))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
@@ -97,6 +101,8 @@ def _verify_matmul(
 ) -> Outcome:
     m, k, n = (int(case[key]) for key in "MKN")
     kind, kind_out = str(case["dtype_in"]), str(case["dtype_out"])
+    if min(m, k, n) < 1 or max(m * k, k * n, m * n) > MAX_ELEMENTS:
+        raise NpuError(f"a product of {m} x {k} x {n}, expected matrices of 1 to {MAX_ELEMENTS} elements")
     layout: Mapping[str, str] = case["layout"]
     a, b = _random(random, kind, (m, k)), _random(random, kind, (n, k))
     place_a, place_b = feature_layout(layout["A"], kind, m, k), kernel_layout(layout["B"], kind, n, k)
@@ -115,8 +121,7 @@ def _verify_matmul(
         a, b = (_tf32(x) for x in (a, b))
     exact = a @ b.T
     if kind.startswith("int"):
-        low, high = (np.iinfo(kind_out).min, np.iinfo(kind_out).max)
-        error = float(np.abs(found - np.clip(exact, low, high)).max())
+        error = float(np.abs(found - stored_integers(exact, kind_out)).max())
         detail = "largest difference from the exact integers"
         passed = error == 0
     else:
@@ -151,8 +156,8 @@ def _verify_sigmoid(
     case: Mapping[str, Any], name: str, random: np.random.Generator, options: Options
 ) -> Outcome:
     count = int(case["elements"])
-    if count < 1:
-        raise NpuError(f"{count} elements, expected at least 1")
+    if not 1 <= count <= MAX_ELEMENTS:
+        raise NpuError(f"{count} elements, expected 1 to {MAX_ELEMENTS}")
     x = random.uniform(-SIGMOID_RANGE, SIGMOID_RANGE, count).astype(np.float16)
     x[:2] = (-SIGMOID_RANGE, SIGMOID_RANGE)[: len(x[:2])]
     buffers = {"input": x.view(np.uint8), "output": np.zeros(2 * count, np.uint8)}
@@ -166,6 +171,8 @@ def _verify_depthwise(
     case: Mapping[str, Any], name: str, random: np.random.Generator, options: Options
 ) -> Outcome:
     channels, pixels = int(case["channels"]), int(case["height"]) * int(case["width"])
+    if min(channels, pixels) < 1 or channels * pixels > MAX_ELEMENTS:
+        raise NpuError(f"{channels} channels of {pixels} pixels, expected 1 to {MAX_ELEMENTS} elements")
     place = feature_layout(str(case["layout"]["input"]), "int8", pixels, channels)
     place_out = feature_layout(str(case["layout"]["output"]), "int8", pixels, channels)
     x, weight = _random(random, "int8", (pixels, channels)), _random(random, "int8", (1, channels))
@@ -283,6 +290,14 @@ def decode(data: NDArray[np.uint8], placed: Placed) -> Floats:
         wide = data.view(np.uint16)[placed.places].astype(np.uint32) << 16
         return wide.view(np.float32).astype(np.float64)
     return data.view(_NUMPY[placed.kind])[placed.places].astype(np.float64)
+
+
+def stored_integers(values: Floats, kind: str) -> Floats:
+    """Exact sums as the type stores them: integers saturated, fp32 rounded once."""
+    if kind == "fp32":
+        return values.astype(np.float32).astype(np.float64)
+    limits = np.iinfo(kind)
+    return np.clip(values, limits.min, limits.max)
 
 
 def half_unit(values: Floats, kind: str) -> Floats:
