@@ -8,8 +8,10 @@ from tests.npu.running import Bench
 from rockledge.npu.stream import Address, Program, build
 
 
-def program(channels: int, height: int, width: int, scale: int, shift: int, offset: int) -> Program:
-    """Section 4.6 of the sheet: bias through BRDMA, one byte of weight a channel."""
+def program(
+    channels: int, height: int, width: int, scale: int, shift: int, offset: int, weight_offset: int
+) -> Program:
+    """Section 4.6 of the sheet: bias through BRDMA, one byte of weight a channel, one offset for all."""
     cube = (height - 1) << 16 | (width - 1)
     pixels = height * width
     banks = -(-pixels * channels // 32768) + 1
@@ -45,7 +47,8 @@ def program(channels: int, height: int, width: int, scale: int, shift: int, offs
         ("DPU_DATA_CUBE_HEIGHT", height - 1),
         ("DPU_DATA_CUBE_CHANNEL", (channels - 1) << 16 | (channels - 1)),
         ("DPU_BS_CFG", 0x20150),
-        ("DPU_BS_OW_CFG", 0x36C),
+        ("DPU_BS_OW_CFG", 0x36C | (1 if weight_offset else 0)),
+        ("DPU_BS_OW_OP", weight_offset % 2**16),
         ("DPU_WDMA_SIZE_0", channels - 1),
         ("DPU_WDMA_SIZE_1", cube),
         ("DPU_BN_CFG", 0x53),
@@ -73,9 +76,10 @@ def program(channels: int, height: int, width: int, scale: int, shift: int, offs
     st.integers(-(2**15), 2**15 - 1),
     st.integers(0, 24),
     st.integers(-200, 200),
+    st.sampled_from([0, 0, -128, 3, 128]),
     st.integers(0, 2**32 - 1),
 )
-def test_any_size(channels, height, width, scale, shift, offset, seed):
+def test_any_size(channels, height, width, scale, shift, offset, weight_offset, seed):
     random = np.random.default_rng(seed)
     pixels = height * width
     x = random.integers(-128, 128, (pixels, channels), np.int8)
@@ -90,9 +94,9 @@ def test_any_size(channels, height, width, scale, shift, offset, seed):
             "output": np.zeros(pixels * channels, np.uint8),
         }
     )
-    bench.kick(program(channels, height, width, scale, shift, offset))
+    bench.kick(program(channels, height, width, scale, shift, offset, weight_offset))
     found = bench.buffers["output"].view(np.int8).reshape(channels // 16, pixels, 16).transpose(1, 0, 2)
-    sums = x.astype(np.int64) * weight[:channels].astype(np.int64) + bias
+    sums = x.astype(np.int64) * (weight[:channels].astype(np.int64) + weight_offset) + bias
     # float64 holds sum x scale exactly; rint takes ties to even.
     expected = np.clip(np.rint(sums * scale / 2.0**shift) + offset, -128, 127)
     np.testing.assert_array_equal(found.reshape(pixels, channels), expected)

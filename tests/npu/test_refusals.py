@@ -313,6 +313,13 @@ def test_long_k_and_int16_results_of_int8_are_flagged():
     assert "DPU_DATA_FORMAT" in str(flag)
 
 
+def test_room_for_less_than_a_group_of_kernels_is_flagged():
+    shape = Shape("int8", "int32", 4, 1056, 32)
+    (flag,) = bench(shape).kick(sheet.program(shape, {"CNA_CBUF_CON0": 0x11})).flags
+    assert flag.rule.name == "weight-banks"
+    assert "one group of kernels takes 33792 bytes, expected at most 32768 in 1 banks" in str(flag)
+
+
 def test_flying_programs_need_their_input():
     program, buffers = flying("int32", 4, 32)
     run = Bench(buffers)

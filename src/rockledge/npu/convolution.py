@@ -345,8 +345,11 @@ def _buffer_fits(
             "CNA_CBUF_CON0",
             f"the tile takes {tile} bytes, expected at most {data * BANK_BYTES} in {data} banks",
         )
+    elif not weight:
+        wrong = registers.refuse("weight-banks", "CNA_CBUF_CON0", "no weight banks, expected at least one")
     elif group > weight * BANK_BYTES:
-        wrong = registers.refuse(
+        # Authors keep one group, doubled for streaming; what a smaller share does, nobody says.
+        registers.flag(
             "weight-banks",
             "CNA_CBUF_CON0",
             f"one group of kernels takes {group} bytes, expected at most {weight * BANK_BYTES} "

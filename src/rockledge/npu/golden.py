@@ -192,8 +192,9 @@ def _verify_depthwise(
     last = _last_writes(case)
     scale, shift = signed(last["DPU_OUT_CVT_SCALE"] & 0xFFFF, 16), last["DPU_OUT_CVT_SHIFT"] & 0xFFF
     offset = signed(last["DPU_OUT_CVT_OFFSET"], 32)
-    # In float64 everything is exact here: sums below 2^15, a 16-bit scale, a power of two.
-    expected = np.rint((x * weight + bias) * scale / 2.0**shift) + offset
+    zero_point = signed(last["DPU_BS_OW_OP"] & 0xFFFF, 16)
+    # In float64 everything is exact here: sums below 2^24, a 16-bit scale, a power of two.
+    expected = np.rint((x * (weight + zero_point) + bias) * scale / 2.0**shift) + offset
     error = float(np.abs(found - np.clip(expected, -128, 127)).max())
     touched = _untouched(before, buffers["output"], place_out)
     if touched:
@@ -368,8 +369,8 @@ def _untouched(before: NDArray[np.uint8], after: NDArray[np.uint8], placed: Plac
 
 
 def _last_writes(case: Mapping[str, Any]) -> dict[str, int]:
-    """What each register of the last task is set to."""
-    written: dict[str, int] = {"DPU_OUT_CVT_OFFSET": 0, "DPU_OUT_CVT_SHIFT": 0, "DPU_OUT_CVT_SCALE": 0}
+    """What each register of the last task is set to; 0 for those of the DPU that it does not write."""
+    written = {name: 0 for name in isa.REGISTERS if name.startswith("DPU_")}
     for text in case["tasks"][-1]["words"]:
         target, value, offset = isa.split(int(text, 16))
         register = isa.register_of(target, offset)

@@ -64,17 +64,18 @@ def read_operands(
     alu_operand: NDArray[Any] | float | int = _number(registers, f"DPU_{stage}_ALU_CFG", floating)
     multiplier: NDArray[Any] | float | int | None = None
     factor: NDArray[np.int64] | int = 0
-    if alu_dma or mul_dma or (stage == "BS" and ow):
+    if alu_dma or mul_dma:
         alu_vector, offsets, mul_vector = _vectors(registers, memory, channels, floating)
         alu_operand = alu_vector if alu_dma else alu_operand
-        if mul_dma or ow:
-            if mul_vector is None or offsets is None:
+        if mul_dma:
+            if mul_vector is None:
                 raise registers.refuse(
-                    "unread-operand", "DPU_RDMA_BRDMA_CFG", "multipliers or offsets are used, but not fetched"
+                    "unread-operand", "DPU_RDMA_BRDMA_CFG", "multipliers are used, but not fetched"
                 )
-            multiplier = mul_vector if mul_dma else None
-            factor = offsets if ow else 0
-    if stage == "BS" and not ow and ow_op:
+            multiplier = mul_vector
+        factor = offsets if ow and offsets is not None else 0
+    if stage == "BS" and isinstance(factor, int):
+        # A tensor's own offset stands in the register, whether or not OW_SRC is set [I].
         factor = ow_op + (1 if registers.options.ow_op_minus_1 and mul_dma else 0)
     if not cfg["mul_bypass"] and multiplier is None:
         multiplier = _factor(mul["operand"], floating)
