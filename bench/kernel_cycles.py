@@ -39,8 +39,8 @@ AROUND = {
     "exponential": ("split_heads<4>", 0),
     "values": ("split_heads<4>", 1),
     "hadamard in registers": ("hadamard", 0),
-    "hadamard step": ("hadamard", 1),
-    "hadamard scale": ("hadamard", 2),
+    "hadamard steps": ("hadamard", 1),
+    "hadamard scale": ("hadamard", 4),
 }
 
 
@@ -71,10 +71,9 @@ def measure() -> list[Loop]:
     bodies = inner_loops(disassembly())
     found = []
     for bits in (2, 3, 4, 8):
-        found += [
-            _loop(bodies, STREAMED, bits, rows, [f"stream_rows<{bits}, {rows}, 0, 8>"]) for rows in (1, 2)
-        ]
-        halves = [f"stream_rows<{bits}, 4, {first}, 4>" for first in (0, 4)]
+        found.append(_loop(bodies, STREAMED, bits, 1, [f"stream_row<{bits}>"]))
+        found.append(_loop(bodies, STREAMED, bits, 2, [f"stream_rows<{bits}, 2, 0, 1>"]))
+        halves = [f"stream_rows<{bits}, 4, {half}, {half}>" for half in (0, 1)]
         found.append(_loop(bodies, STREAMED, bits, 4, halves))
         found.append(_loop(bodies, UNPACKED, bits, 0, [f"unpack_tiles<{bits}>"]))
     return found + [_loop(bodies, PRODUCT, 8, rows, [f"multiply_rows<{rows}>"]) for rows in (4, 8)]

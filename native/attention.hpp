@@ -33,8 +33,11 @@ RL_INLINE V8f page_scores(const PageView &page, const std::int8_t *q, int head_s
   for (int i = 0; i < count; i += kLanes) {
     dot8(page.k + static_cast<std::int64_t>(i) * head_stride, head_stride, q, head_stride / kTile, sums);
     V8f score = to_float(load<V8i>(sums)) * (splat(q_scale) * load<V8f>(page.k_scale + i));
-    for (int lane = count - i; lane < kLanes; ++lane) score[lane] = kMasked;
     store(scores + i, score);
+    if (count - i < kLanes) {
+      score = load_part(scores + i, count - i, kMasked);
+      store(scores + i, score);
+    }
     most = larger(score, most);
   }
   return most;

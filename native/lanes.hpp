@@ -1,14 +1,15 @@
 // Eight fp32 lanes and what is made of them: the only float arithmetic of the core.
 //
-// GCC vector types compile to AVX2, to NEON or to pairs of SSE registers with the same IEEE operations in the same
-// order: no fused multiply-add, no reciprocal estimates, reductions in one fixed order. What GCC would take apart lane
-// by lane (comparisons of vectors wider than a register, changes of width) is spelled out; its results are exact.
+// GCC vector types compile to AVX2, to NEON or to SSE with the same IEEE operations in the same order: no fused
+// multiply-add, no reciprocal estimates, reductions in one fixed order. What GCC would take apart lane by lane (changes
+// of width, comparisons) is spelled out; its results are exact.
 // Included by each kernel's source file, inside its own namespace, so that no inline function is shared between
 // instruction sets.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -23,32 +24,107 @@
 
 namespace rl::RL_ISA {
 
+constexpr int kLanes = 8;
+
+// Eight lanes are one register of AVX2, and elsewhere two of four. Both have the same operators, lane by lane.
+#if defined(__AVX2__)
 typedef float V8f __attribute__((vector_size(32)));
 typedef std::int32_t V8i __attribute__((vector_size(32)));
 typedef double V8d __attribute__((vector_size(64)));
-typedef std::int8_t V8b __attribute__((vector_size(8)));
-
-constexpr int kLanes = 8;
 
 RL_INLINE V8f splat(float x) { return V8f{x, x, x, x, x, x, x, x}; }
 RL_INLINE V8i splat(std::int32_t x) { return V8i{x, x, x, x, x, x, x, x}; }
 
+RL_INLINE V8f as_float(V8i v) { return (V8f)v; }
+RL_INLINE V8i as_bits(V8f v) { return (V8i)v; }
+RL_INLINE V8f absolute(V8f v) { return as_float(as_bits(v) & splat(0x7fffffff)); }
+
+// a - b modulo 2^32.
+RL_INLINE V8i difference(V8i a, V8i b) {
+  typedef std::uint32_t V8u __attribute__((vector_size(32)));
+  return (V8i)((V8u)a - (V8u)b);
+}
+#else
+typedef float V4f __attribute__((vector_size(16)));
+typedef std::int32_t V4i __attribute__((vector_size(16)));
+
+// GCC keeps a vector wider than a register in memory: two that fit stay where they are.
+template <typename V4>
+struct Pair {
+  V4 low, high;
+  __attribute__((always_inline)) auto operator[](int i) const { return i < 4 ? low[i] : high[i - 4]; }
+};
+using V8f = Pair<V4f>;
+using V8i = Pair<V4i>;
+
+#define RL_LANEWISE(OP)                                          \
+  template <typename V4>                                         \
+  RL_INLINE Pair<V4> operator OP(Pair<V4> a, Pair<V4> b) {       \
+    return {a.low OP b.low, a.high OP b.high};                   \
+  }
+RL_LANEWISE(+)
+RL_LANEWISE(-)
+RL_LANEWISE(*)
+RL_LANEWISE(/)
+RL_LANEWISE(^)
+#undef RL_LANEWISE
+template <typename V4>
+RL_INLINE void operator+=(Pair<V4> &a, Pair<V4> b) {
+  a = a + b;
+}
+template <typename V4>
+RL_INLINE void operator^=(Pair<V4> &a, Pair<V4> b) {
+  a = a ^ b;
+}
+RL_INLINE V8f operator-(V8f v) { return {-v.low, -v.high}; }
+RL_INLINE V8i operator<<(V8i v, int bits) { return {v.low << bits, v.high << bits}; }
+RL_INLINE V8i operator>>(V8i v, int bits) { return {v.low >> bits, v.high >> bits}; }
+
+RL_INLINE V4f splat4(float x) { return V4f{x, x, x, x}; }
+RL_INLINE V4i splat4(std::int32_t x) { return V4i{x, x, x, x}; }
+RL_INLINE V8f splat(float x) { return {splat4(x), splat4(x)}; }
+RL_INLINE V8i splat(std::int32_t x) { return {splat4(x), splat4(x)}; }
+
+RL_INLINE V8f as_float(V8i v) { return {(V4f)v.low, (V4f)v.high}; }
+RL_INLINE V8i as_bits(V8f v) { return {(V4i)v.low, (V4i)v.high}; }
+RL_INLINE V4f absolute4(V4f v) { return (V4f)((V4i)v & splat4(0x7fffffff)); }
+RL_INLINE V8f absolute(V8f v) { return {absolute4(v.low), absolute4(v.high)}; }
+
+// a - b modulo 2^32.
+RL_INLINE V4i difference4(V4i a, V4i b) {
+  typedef std::uint32_t V4u __attribute__((vector_size(16)));
+  return (V4i)((V4u)a - (V4u)b);
+}
+RL_INLINE V8i difference(V8i a, V8i b) { return {difference4(a.low, b.low), difference4(a.high, b.high)}; }
+#endif
+
 template <typename V, typename T>
 RL_INLINE V load(const T *p) {
   V v;
-  std::memcpy(&v, p, sizeof v);
+  if constexpr (std::is_class_v<V>) {  // copied as a whole, a pair would go through memory
+    std::memcpy(&v.low, p, sizeof v.low);
+    std::memcpy(&v.high, reinterpret_cast<const char *>(p) + sizeof v.low, sizeof v.high);
+  } else {
+    std::memcpy(&v, p, sizeof v);
+  }
   return v;
 }
 template <typename V, typename T>
 RL_INLINE void store(T *p, V v) {
-  std::memcpy(p, &v, sizeof v);
+  if constexpr (std::is_class_v<V>) {
+    std::memcpy(p, &v.low, sizeof v.low);
+    std::memcpy(reinterpret_cast<char *>(p) + sizeof v.low, &v.high, sizeof v.high);
+  } else {
+    std::memcpy(p, &v, sizeof v);
+  }
 }
-// The first n lanes; the others are 0.
-RL_INLINE V8f load_part(const float *p, int n) {
+
+// The first n lanes; the others are `rest`.
+RL_INLINE V8f load_part(const float *p, int n, float rest = 0.0f) {
   if (n >= kLanes) return load<V8f>(p);
-  V8f v = splat(0.0f);
-  for (int i = 0; i < n; ++i) v[i] = p[i];
-  return v;
+  float part[kLanes];
+  for (int i = 0; i < kLanes; ++i) part[i] = i < n ? p[i] : rest;
+  return load<V8f>(part);
 }
 RL_INLINE void store_part(float *p, V8f v, int n) {
   if (n >= kLanes) {
@@ -58,46 +134,58 @@ RL_INLINE void store_part(float *p, V8f v, int n) {
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 
-RL_INLINE V8f as_float(V8i v) { return (V8f)v; }
-RL_INLINE V8i as_bits(V8f v) { return (V8i)v; }
-RL_INLINE V8f absolute(V8f v) { return as_float(as_bits(v) & splat(0x7fffffff)); }
+// use(i, n) for every i in steps of eight: n is how many lanes are left, a constant but for the last.
+struct Whole {
+  constexpr operator int() const { return kLanes; }
+};
+template <typename Use>
+RL_INLINE void each_eight(int width, Use use) {
+  int i = 0;
+#pragma GCC unroll 2
+  for (; i + kLanes <= width; i += kLanes) use(i, Whole{});
+  if (i < width) use(i, width - i);
+}
 
-// a > b ? a : b and a < b ? a : b, lane by lane (b where either is no number), and int32 as fp32.
+// a > b ? a : b and a < b ? a : b, lane by lane, where b is a number: so b where a is none.
 #if defined(__AVX2__)
 RL_INLINE V8f larger(V8f a, V8f b) { return a > b ? a : b; }
 RL_INLINE V8f smaller(V8f a, V8f b) { return a < b ? a : b; }
-RL_INLINE V8f to_float(V8i v) { return __builtin_convertvector(v, V8f); }
+#elif defined(__ARM_NEON)
+RL_INLINE V8f larger(V8f a, V8f b) { return {vmaxnmq_f32(a.low, b.low), vmaxnmq_f32(a.high, b.high)}; }
+RL_INLINE V8f smaller(V8f a, V8f b) { return {vminnmq_f32(a.low, b.low), vminnmq_f32(a.high, b.high)}; }
 #else
-typedef float V4f __attribute__((vector_size(16)));
-typedef std::int32_t V4i __attribute__((vector_size(16)));
-template <typename V4>
-struct Halves {
-  V4 low, high;
-};
-template <typename V4, typename V8>
-RL_INLINE Halves<V4> halves(V8 v) {
-  Halves<V4> h;
-  std::memcpy(&h, &v, sizeof v);
-  return h;
-}
 RL_INLINE V8f larger(V8f a, V8f b) {
-  const auto x = halves<V4f>(a), y = halves<V4f>(b);
-  const Halves<V4f> most = {x.low > y.low ? x.low : y.low, x.high > y.high ? x.high : y.high};
-  return load<V8f>(&most);
+  return {a.low > b.low ? a.low : b.low, a.high > b.high ? a.high : b.high};
 }
 RL_INLINE V8f smaller(V8f a, V8f b) {
-  const auto x = halves<V4f>(a), y = halves<V4f>(b);
-  const Halves<V4f> least = {x.low < y.low ? x.low : y.low, x.high < y.high ? x.high : y.high};
-  return load<V8f>(&least);
-}
-RL_INLINE V8f to_float(V8i v) {
-  const auto x = halves<V4i>(v);
-  const Halves<V4f> floats = {__builtin_convertvector(x.low, V4f), __builtin_convertvector(x.high, V4f)};
-  return load<V8f>(&floats);
+  return {a.low < b.low ? a.low : b.low, a.high < b.high ? a.high : b.high};
 }
 #endif
 
-// Eight int8 as int32, and eight int32 as int8, saturated.
+// int32 as fp32, and 256 * high + low, which fp64 holds exactly, rounded once to fp32.
+#if defined(__AVX2__)
+RL_INLINE V8f to_float(V8i v) { return __builtin_convertvector(v, V8f); }
+RL_INLINE V8f to_float(V8i high, V8i low) {
+  return __builtin_convertvector(__builtin_convertvector(high, V8d) * 256.0 + __builtin_convertvector(low, V8d), V8f);
+}
+#else
+#if defined(__ARM_NEON)
+RL_INLINE V4f to_float4(V4i high, V4i low) {
+  const int64x2_t first = vaddw_s32(vshll_n_s32(vget_low_s32(high), 8), vget_low_s32(low));
+  const int64x2_t second = vaddw_high_s32(vshll_high_n_s32(high, 8), low);
+  return vcvt_high_f32_f64(vcvt_f32_f64(vcvtq_f64_s64(first)), vcvtq_f64_s64(second));
+}
+#else
+RL_INLINE V4f to_float4(V4i high, V4i low) {
+  typedef double V4d __attribute__((vector_size(32)));
+  return __builtin_convertvector(__builtin_convertvector(high, V4d) * 256.0 + __builtin_convertvector(low, V4d), V4f);
+}
+#endif
+RL_INLINE V8f to_float(V8i v) { return {__builtin_convertvector(v.low, V4f), __builtin_convertvector(v.high, V4f)}; }
+RL_INLINE V8f to_float(V8i high, V8i low) { return {to_float4(high.low, low.low), to_float4(high.high, low.high)}; }
+#endif
+
+// Eight int8 as int32, and eight int32 that fit as int8.
 #if defined(__AVX2__)
 RL_INLINE V8i widen(const std::int8_t *p) {
   return (V8i)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
@@ -109,26 +197,33 @@ RL_INLINE void narrow(std::int8_t *p, V8i v) {
 #elif defined(__ARM_NEON)
 RL_INLINE V8i widen(const std::int8_t *p) {
   const int16x8_t words = vmovl_s8(vld1_s8(p));
-  const int32x4_t parts[] = {vmovl_s16(vget_low_s16(words)), vmovl_s16(vget_high_s16(words))};
-  return load<V8i>(parts);
+  return {vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words)};
 }
 RL_INLINE void narrow(std::int8_t *p, V8i v) {
-  const auto x = halves<int32x4_t>(v);
-  vst1_s8(p, vqmovn_s16(vcombine_s16(vqmovn_s32(x.low), vqmovn_s32(x.high))));
+  vst1_s8(p, vmovn_s16(vuzp1q_s16(vreinterpretq_s16_s32(v.low), vreinterpretq_s16_s32(v.high))));
 }
 #else
-RL_INLINE V8i widen(const std::int8_t *p) { return __builtin_convertvector(load<V8b>(p), V8i); }
+RL_INLINE V8i widen(const std::int8_t *p) { return {V4i{p[0], p[1], p[2], p[3]}, V4i{p[4], p[5], p[6], p[7]}}; }
 RL_INLINE void narrow(std::int8_t *p, V8i v) {
-  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<std::int8_t>(v[i] > 127 ? 127 : v[i] < -128 ? -128 : v[i]);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<std::int8_t>(v[i]);
 }
 #endif
 
+// ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)), and the largest lane, of numbers.
+#if defined(__ARM_NEON)
+RL_INLINE float sum(V8f v) {
+  const float32x4_t halves = v.low + v.high;
+  return vpadds_f32(vadd_f32(vget_low_f32(halves), vget_high_f32(halves)));
+}
+RL_INLINE float maximum(V8f v) { return vmaxnmvq_f32(vmaxnmq_f32(v.low, v.high)); }
+#else
 RL_INLINE float sum(V8f v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 RL_INLINE float maximum(V8f v) {
   float m = v[0];
   for (int i = 1; i < kLanes; ++i) m = v[i] > m ? v[i] : m;
   return m;
 }
+#endif
 
 // Nearest integer, half to even, for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
 RL_INLINE V8i nearest(V8f x) { return as_bits(x + splat(12582912.0f)) - splat(0x4B400000); }

@@ -15,53 +15,54 @@ namespace rl::RL_ISA {
 
 // The sums [8] of one row of x.
 RL_INLINE V8i exact(const std::int32_t *sums, const std::int32_t *over) {
-  if constexpr (kBias == 0) return load<V8i>(sums);
-  typedef std::uint32_t V8u __attribute__((vector_size(32)));
-  const std::uint32_t o = static_cast<std::uint32_t>(*over);
-  return (V8i)(load<V8u>(sums) - V8u{o, o, o, o, o, o, o, o});
+  return kBias == 0 ? load<V8i>(sums) : difference(load<V8i>(sums), splat(*over));
 }
 
-// y[0..7] of one strip and row: float(sum) * (scale * sx), + bias, + residual. `sums` are those of its planes.
-RL_INLINE void epilogue(const LinearTask &task, int strip, int row, const std::int32_t *sums,
-                        const std::int32_t *over) {
+// Successive strips of the rows of x from `first_vector` on, whose sums stand in `sums` [strips][vectors][8]; `over` is
+// the excess of every vector of the task. y = float(sum) * (scale * sx), + bias, + residual.
+RL_INLINE void finish(const LinearTask &task, int strip, int strips, int first_vector, int vectors,
+                      const std::int32_t *sums, const std::int32_t *over) {
   const rl_band &band = *task.band;
-  const int first = strip * kStrip;
-  const int count = band.rows - first < kStrip ? band.rows - first : kStrip;
-  const V8i high = exact(sums, over);
-  if (task.sums != nullptr) {
-    std::memcpy(task.sums + row * task.y_stride + first, &high, sizeof(std::int32_t) * static_cast<unsigned>(count));
-    return;
+  const int planes = task.planes, first = strip * kStrip, left = band.rows - first;
+  const int count = left < strips * kStrip ? left : strips * kStrip;
+  for (int v = 0; v < vectors; v += planes) {
+    const int vector = first_vector + v, row = planes == 1 ? vector : vector / 2;
+    const std::int32_t *high = sums + v * kStrip, *low = high + kStrip;
+    if (task.sums != nullptr) {
+      std::int32_t *out = task.sums + row * task.y_stride + first;
+      each_eight(count, [&](int i, auto n) {
+        const V8i all = exact(high + i * vectors, over + vector);
+        std::memcpy(out + i, &all, sizeof(std::int32_t) * static_cast<unsigned>(n));
+      });
+      continue;
+    }
+    float *y = task.y + row * task.y_stride + first;
+    const float *scale = band.scale + first, *bias = band.bias == nullptr ? nullptr : band.bias + first;
+    const float *residual = task.residual == nullptr ? nullptr : task.residual + row * task.residual_stride + first;
+    const V8f sx = splat(task.sx[row]);
+    each_eight(count, [&](int i, auto n) {
+      const V8i all = exact(high + i * vectors, over + vector);
+      // Both planes together round once, as the int64 of the specification does.
+      V8f value = planes == 1 ? to_float(all) : to_float(all, exact(low + i * vectors, over + vector + 1));
+      value = value * (load_part(scale + i, n) * sx);
+      if (bias != nullptr) value = value + load_part(bias + i, n);
+      if (residual != nullptr) value = value + load_part(residual + i, n);
+      store_part(y + i, value, n);
+    });
   }
-  V8f value;
-  if (task.planes == 1) {
-    value = to_float(high);
-  } else {
-    // 256 * hi + lo is exact in double, so this rounds once, as the int64 of the specification does.
-    const V8d whole = __builtin_convertvector(high, V8d) * 256.0 +
-                      __builtin_convertvector(exact(sums + kStrip, over + 1), V8d);
-    value = __builtin_convertvector(whole, V8f);
-  }
-  value = value * (load_part(band.scale + first, count) * splat(task.sx[row]));
-  if (band.bias != nullptr) value = value + load_part(band.bias + first, count);
-  if (task.residual != nullptr) value = value + load_part(task.residual + row * task.residual_stride + first, count);
-  store_part(task.y + row * task.y_stride + first, value, count);
 }
 
-// Rows row .. of x whose sums stand in `sums` [vectors][8]; `over` is the excess of every vector of the task.
-RL_INLINE void finish_rows(const LinearTask &task, int strip, int first_vector, int vectors, const std::int32_t *sums,
-                           const std::int32_t *over) {
-  for (int v = 0; v < vectors; v += task.planes)
-    epilogue(task, strip, (first_vector + v) / task.planes, sums + v * kStrip, over + first_vector + v);
-}
+constexpr int kStreamedStrips = 16;  // strips whose sums wait for the epilogue together
 
 RL_INLINE void linear_few(const LinearTask &task, int vectors, int first, int last, const std::int8_t *tables,
                           const std::int32_t *over) {
   const rl_band &band = *task.band;
-  alignas(32) std::int32_t sums[kStreamed * kStrip];
-  for (int s = first; s < last; ++s) {
+  alignas(32) std::int32_t sums[kStreamedStrips * kStreamed * kStrip];
+  for (int s = first; s < last; s += kStreamedStrips) {
+    const int strips = last - s < kStreamedStrips ? last - s : kStreamedStrips;
     strip_dots(band.bits, vectors, strip_codes(band, s), strip_index(band, s), tables, task.x, task.x_stride,
-               tiles_of(band.cols), sums);
-    finish_rows(task, s, 0, vectors, sums, over);
+               tiles_of(band.cols), strips, sums);
+    finish(task, s, strips, 0, vectors, sums, over);
   }
 }
 
@@ -81,7 +82,7 @@ RL_INLINE void linear_many(const LinearTask &task, int first, int last, const st
       const int count = vectors - v < kMultiplied ? vectors - v : kMultiplied;
       const std::int8_t *x = task.x + static_cast<std::int64_t>(v) * task.x_stride;
       multiply(weights, strips, count, x, task.x_stride, tiles, sums);
-      for (int b = 0; b < strips; ++b) finish_rows(task, s + b, v, count, sums + b * count * kStrip, over);
+      finish(task, s, strips, v, count, sums, over);
     }
   }
 }

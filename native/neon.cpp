@@ -1,8 +1,9 @@
 // aarch64 with the dot-product instructions (Cortex-A76): tables by tbl, products by sdot.
 //
-// The core issues two vector operations a cycle and every weight needs a tbl and a sdot, so what is left to save is the
-// work of getting codes out of their bytes. A tbl register has 16 entries and a pair of them 32: below 4 bits the index
-// may carry bits of other rows along, and prepare_tables repeats entries so that they do not matter.
+// The core decodes four instructions a cycle and issues two vector operations, and every sixteen weights need a table's
+// place, the table, a tbl and a sdot: what is left to save is the work of getting codes out of their bytes, and loads,
+// which come in pairs. A tbl register has 16 entries: below 4 bits the index may carry bits of other rows along, and
+// prepare_tables repeats entries so that they do not matter.
 // bench/kernel_cycles.py finds the inner loops by the names of the functions marked RL_LOOP.
 #define RL_ISA neon
 #include <arm_neon.h>
@@ -15,70 +16,64 @@ namespace rl::neon {
 
 #define RL_LOOP static __attribute__((noinline))
 
-// Which code stands in an index that prepare_tables spreads: its low two bits at `low`, its third at `high`.
+// Where a row's code stands in the four bits that look it up: its low two bits at `low`, its third at `high`,
+// which is negative where codes have none.
 struct Window {
-  int entries, low, high;
+  int low, high;
 };
-constexpr int kNoHigh = -1;
-// 2 bits: two neighbouring rows share a nibble.
-constexpr Window kLowerPair = {16, 0, kNoHigh}, kUpperPair = {16, 2, kNoHigh};
-// 3 bits: see each_row.
-constexpr Window kOuterLow = {32, 0, 4}, kOuterHigh = {32, 3, 0}, kInnerLow = {16, 2, 1}, kInnerHigh = {16, 0, 2};
-// Where their sixteen tables each stand in Scratch::tables.
-constexpr int kUpperPairs = 256, kOuterHighs = 512, kInnerLows = 1024, kInnerHighs = 1280;
+constexpr int kWindows = 4;
+constexpr int kTablesBytes = 16 * 16;  // a band's tables, as one window sees them
+// 2 bits: two neighbouring rows share a nibble. 3 bits: rows 0 and 4, 1 and 5, 2 and 6, 3 and 7, see four_rows.
+constexpr Window kPairWindows[] = {{0, -1}, {2, -1}};
+constexpr Window kMergedWindows[kWindows] = {{2, 0}, {2, 1}, {0, 2}, {0, 3}};
 
-static void spread(const std::int8_t *tables, Window window, std::int8_t *out) {
-  for (int i = 0; i < 16 * window.entries; i += 16) {
-    std::uint8_t code[16];
-    for (int j = 0; j < 16; ++j) {
-      const int index = (i + j) % window.entries;
-      const int high = window.high == kNoHigh ? 0 : index >> window.high & 1;
-      code[j] = static_cast<std::uint8_t>((index >> window.low & 3) | high << 2);
-    }
-    vst1q_s8(out + i, vqtbl1q_s8(vld1q_s8(tables + i / window.entries * 16), vld1q_u8(code)));
-  }
+template <const Window &W>
+RL_INLINE void spread(const std::int8_t *tables, std::int8_t *out) {
+  alignas(16) std::uint8_t code[16];
+  for (int i = 0; i < 16; ++i)
+    code[i] = static_cast<std::uint8_t>((i >> W.low & 3) | (W.high < 0 ? 0 : i >> W.high & 1) << 2);
+  const uint8x16_t codes = vld1q_u8(code);
+  for (int i = 0; i < kTablesBytes; i += 16) vst1q_s8(out + i, vqtbl1q_s8(vld1q_s8(tables + i), codes));
 }
 
 static const std::int8_t *prepare_tables(const rl_band &band, Scratch &scratch) {
   if (band.bits >= 4) return band.tables;
   if (scratch.tables_of == band.tables) return scratch.tables;
   if (band.bits == 2) {
-    spread(band.tables, kLowerPair, scratch.tables);
-    spread(band.tables, kUpperPair, scratch.tables + kUpperPairs);
+    spread<kPairWindows[0]>(band.tables, scratch.tables);
+    spread<kPairWindows[1]>(band.tables, scratch.tables + kTablesBytes);
   } else {
-    spread(band.tables, kOuterLow, scratch.tables);
-    spread(band.tables, kOuterHigh, scratch.tables + kOuterHighs);
-    spread(band.tables, kInnerLow, scratch.tables + kInnerLows);
-    spread(band.tables, kInnerHigh, scratch.tables + kInnerHighs);
+    spread<kMergedWindows[0]>(band.tables, scratch.tables);
+    spread<kMergedWindows[1]>(band.tables, scratch.tables + kTablesBytes);
+    spread<kMergedWindows[2]>(band.tables, scratch.tables + 2 * kTablesBytes);
+    spread<kMergedWindows[3]>(band.tables, scratch.tables + 3 * kTablesBytes);
   }
   scratch.tables_of = band.tables;
   return scratch.tables;
 }
 
-// The same address, but news to the compiler: it loads a vector again instead of copying its register, and keeps the
-// address of a table in a register of its own.
-template <typename T>
-RL_INLINE const T *again(const T *p) {
-  asm("" : "+r"(p));
-  return p;
-}
-
-// The tables of one band as the loops use them.
+// The tables of one band as the loops use them, each window's address in a register of its own.
+template <int Bits>
 struct Tables {
-  const std::int8_t *first, *upper_pairs, *outer_highs, *inner_lows, *inner_highs;
+  const std::int8_t *window[Bits == 3 ? kWindows : Bits == 2 ? 2 : 1];
 };
 template <int Bits>
-RL_INLINE Tables tables_at(const std::int8_t *p) {
-  if (Bits >= 4) return Tables{p, p, p, p, p};
-  return Tables{p, again(p + kUpperPairs), again(p + kOuterHighs), again(p + kInnerLows), again(p + kInnerHighs)};
+RL_INLINE Tables<Bits> tables_at(const std::int8_t *p) {
+  Tables<Bits> at;
+  for (auto &window : at.window) {
+    window = p;
+    asm("" : "+r"(window));  // or the compiler adds to one register again and again
+    p += kTablesBytes;
+  }
+  return at;
 }
 
-// Where the table of row R and group L stands among tables of `Entries` bytes: the tile's eight index bytes name it in
-// a nibble. One instruction, which the compiler does not find.
-template <int R, int L, int Entries>
+// Where the table of row R and group L stands among tables of 16 bytes: the tile's eight index bytes name it in a
+// nibble. One instruction, which the compiler does not find.
+template <int R, int L>
 RL_INLINE std::int64_t offset_of(std::uint64_t index) {
-  constexpr int kShift = 8 * R + 4 * L - (Entries == 16 ? 4 : 5);
-  const std::uint64_t mask = 15 * Entries;
+  constexpr int kShift = 8 * R + 4 * L - 4;
+  const std::uint64_t mask = 15 * 16;
   std::int64_t offset;
   if constexpr (kShift < 0)
     asm("and %0, %1, %2, lsl %3" : "=r"(offset) : "r"(mask), "r"(index), "n"(-kShift));
@@ -88,55 +83,112 @@ RL_INLINE std::int64_t offset_of(std::uint64_t index) {
 }
 template <int R, int L>
 RL_INLINE int8x16_t look_up(const std::int8_t *tables, std::uint64_t index, uint8x16_t code) {
-  return vqtbl1q_s8(vld1q_s8(tables + offset_of<R, L, 16>(index)), code);
-}
-template <int R, int L>
-RL_INLINE int8x16_t look_up_two(const std::int8_t *tables, std::uint64_t index, uint8x16_t code) {
-  typedef std::int8_t Two[32];
-  const Two &two = *reinterpret_cast<const Two *>(tables + offset_of<R, L, 32>(index));
-  int8x16_t weights;  // by hand, because the compiler moves the pair around
-  asm("ldp q30, q31, %1\n\ttbl %0.16b, {v30.16b, v31.16b}, %2.16b"
-      : "=w"(weights)
-      : "Q"(two), "w"(code)
-      : "v30", "v31");
-  return weights;
+  return vqtbl1q_s8(vld1q_s8(tables + offset_of<R, L>(index)), code);
 }
 
-// use(row, weights) for rows First .. First + 3 of group L of a tile; `twin` is `codes`, again.
-template <int Bits, int L, int First, typename Use>
-RL_INLINE void four_rows(const std::uint8_t *codes, const std::uint8_t *twin, std::uint64_t index,
-                         const Tables &tables, Use use) {
-  codes += L * 16, twin += L * 16;
+// 32 bytes in one instruction, and p moved on by Step; the compiler does not pair loads of vectors.
+struct Halves32 {
+  uint8x16_t first, second;
+};
+RL_INLINE const uint8x16_t &vector_at(const void *p) { return *static_cast<const uint8x16_t *>(p); }
+template <int Step, typename T>
+RL_INLINE Halves32 take_pair(const T *&p) {
+  Halves32 pair;
+  asm("ldp %q0, %q1, [%2], %3"
+      : "=w"(pair.first), "=w"(pair.second), "+r"(p)
+      : "n"(Step), "m"(vector_at(p)), "m"(vector_at(p + 16)));
+  return pair;
+}
+// The same at p + At, which stays; loads with another Copy are not taken for one and the same.
+template <int At, int Copy = 0>
+RL_INLINE Halves32 load_pair(const std::uint8_t *p) {
+  Halves32 pair;
+  asm("ldp %q0, %q1, [%2, %3]  // %4"
+      : "=w"(pair.first), "=w"(pair.second)
+      : "r"(p), "n"(At), "n"(Copy), "m"(vector_at(p + At)), "m"(vector_at(p + At + 16)));
+  return pair;
+}
+
+// The codes of one group of a tile, as they are stored: 32 bytes apart, each vector with codes of one to four rows.
+template <int Bits>
+struct Codes {
+  uint8x16_t bytes[Bits];
+  uint8x16_t twin;  // 3 bits: bytes[0] again, because what mixes codes overwrites one of them
+};
+
+// Both groups of the tile at p, and p moved on to the next.
+template <int Bits>
+RL_INLINE void take_tile(const std::uint8_t *&p, Codes<Bits> (&group)[2]) {
+  constexpr int kBytes = kStrip * kTile * Bits / 8;
+  const auto keep = [&](int i, Halves32 pair) { group[0].bytes[i] = pair.first, group[1].bytes[i] = pair.second; };
+  keep(0, take_pair<kBytes>(p));
+  keep(1, load_pair<32 - kBytes>(p));
+  if constexpr (Bits >= 3) keep(2, load_pair<64 - kBytes>(p));
+  if constexpr (Bits >= 4) keep(3, load_pair<96 - kBytes>(p));
+  if constexpr (Bits == 8) {
+    keep(4, load_pair<128 - kBytes>(p));
+    keep(5, load_pair<160 - kBytes>(p));
+    keep(6, load_pair<192 - kBytes>(p));
+    keep(7, load_pair<224 - kBytes>(p));
+  }
+  if constexpr (Bits == 3) {
+    const Halves32 twins = load_pair<-kBytes, 1>(p);
+    group[0].twin = twins.first, group[1].twin = twins.second;
+  }
+}
+
+// Group L of the tile at p: with many sums in registers there is no room for both groups.
+template <int Bits, int L>
+RL_INLINE Codes<Bits> load_group(const std::uint8_t *p) {
+  Codes<Bits> codes;
+  for (int i = 0; i < Bits; ++i) codes.bytes[i] = vld1q_u8(p + i * kTile + L * 16);
+  codes.twin = codes.bytes[0];
+  return codes;
+}
+
+// Half a strip's rows: 0, 1, 4, 5 or 2, 3, 6, 7.
+template <int Half>
+constexpr int kRowOf[4] = {2 * Half, 2 * Half + 1, 2 * Half + 4, 2 * Half + 5};
+
+// use(row, weights) for half of the rows of group L of a tile.
+template <int Bits, int L, int Half, typename Use>
+RL_INLINE void four_rows(const Codes<Bits> &codes, std::uint64_t index, const Tables<Bits> &tables, Use use) {
+  constexpr int a = 2 * Half, b = a + 1, c = a + 4, d = a + 5;
   const uint8x16_t nibble = vdupq_n_u8(15);
   if constexpr (Bits == 8) {
-    for (int r = First; r < First + 4; ++r) use(r, vreinterpretq_s8_u8(vld1q_u8(codes + r * kTile)));
+    for (int row : kRowOf<Half>) use(row, vreinterpretq_s8_u8(codes.bytes[row]));
   } else if constexpr (Bits == 4) {
-    const uint8x16_t a = vld1q_u8(codes + First / 2 * kTile), b = vld1q_u8(codes + (First / 2 + 1) * kTile);
-    use(First, look_up<First, L>(tables.first, index, vandq_u8(a, nibble)));
-    use(First + 1, look_up<First + 1, L>(tables.first, index, vshrq_n_u8(a, 4)));
-    use(First + 2, look_up<First + 2, L>(tables.first, index, vandq_u8(b, nibble)));
-    use(First + 3, look_up<First + 3, L>(tables.first, index, vshrq_n_u8(b, 4)));
+    const uint8x16_t ab = codes.bytes[Half], cd = codes.bytes[Half + 2];
+    use(a, look_up<a, L>(tables.window[0], index, vandq_u8(ab, nibble)));
+    use(b, look_up<b, L>(tables.window[0], index, vshrq_n_u8(ab, 4)));
+    use(c, look_up<c, L>(tables.window[0], index, vandq_u8(cd, nibble)));
+    use(d, look_up<d, L>(tables.window[0], index, vshrq_n_u8(cd, 4)));
   } else if constexpr (Bits == 2) {
-    const uint8x16_t four = vld1q_u8(codes + First / 4 * kTile);
-    const uint8x16_t low = vandq_u8(four, nibble), high = vshrq_n_u8(four, 4);
-    use(First, look_up<First, L>(tables.first, index, low));
-    use(First + 1, look_up<First + 1, L>(tables.upper_pairs, index, low));
-    use(First + 2, look_up<First + 2, L>(tables.first, index, high));
-    use(First + 3, look_up<First + 3, L>(tables.upper_pairs, index, high));
+    const auto pair = [&](uint8x16_t four) { return Half == 0 ? vandq_u8(four, nibble) : vshrq_n_u8(four, 4); };
+    const uint8x16_t ab = pair(codes.bytes[0]), cd = pair(codes.bytes[1]);
+    use(a, look_up<a, L>(tables.window[0], index, ab));
+    use(b, look_up<b, L>(tables.window[1], index, ab));
+    use(c, look_up<c, L>(tables.window[0], index, cd));
+    use(d, look_up<d, L>(tables.window[1], index, cd));
   } else {
-    // `thirds` holds the third bits of rows 0 to 3 (or 4 to 7) twice: 3210 3210. Put in the place of other rows' bits
-    // they meet all four rows:
-    //   outer, bits 76.10 kept:  row 3 in bits 7 .. 3 (its third bit at 3), row 0 in bits 4 .. 0 (at 4);
-    //   inner, bits ..5432.. kept:  row 2 in bits 7 .. 4 (at 6), row 1 in bits 3 .. 0 (at 1).
-    const uint8x16_t eight = vld1q_u8(codes + 2 * kTile);
-    const uint8x16_t thirds =
-        First == 0 ? vsliq_n_u8(vld1q_u8(twin + 2 * kTile), eight, 4) : vsriq_n_u8(eight, eight, 4);
-    const uint8x16_t outer = vbslq_u8(vdupq_n_u8(0x18), thirds, vld1q_u8(codes + First / 4 * kTile));
-    const uint8x16_t inner = vbslq_u8(vdupq_n_u8(0x3c), vld1q_u8(twin + First / 4 * kTile), thirds);
-    use(First, look_up_two<First, L>(tables.first, index, vandq_u8(outer, vdupq_n_u8(31))));
-    use(First + 1, look_up<First + 1, L>(tables.inner_lows, index, vandq_u8(inner, nibble)));
-    use(First + 2, look_up<First + 2, L>(tables.inner_highs, index, vshrq_n_u8(inner, 4)));
-    use(First + 3, look_up_two<First + 3, L>(tables.outer_highs, index, vshrq_n_u8(outer, 3)));
+    // The two bits of rows d c b a, two bits each, meet the third bits of all rows, 7 to 0, where those stand:
+    //   first half:   d . b . and, moved up, c . a . , the third bits at 5 and 1, at 4 and 0;
+    //   second half:  . c . a and, moved down, . d . b, the third bits at 6 and 2, at 7 and 3.
+    const uint8x16_t thirds = codes.bytes[2], lower = vdupq_n_u8(0x33);
+    uint8x16_t ac, bd;
+    if constexpr (Half == 0) {
+      const uint8x16_t lows = vsliq_n_u8(codes.twin, codes.bytes[1], 4);
+      ac = vbslq_u8(lower, thirds, vshlq_n_u8(lows, 2));
+      bd = vbslq_u8(lower, thirds, lows);
+    } else {
+      const uint8x16_t lows = vsriq_n_u8(codes.bytes[1], codes.bytes[0], 4);
+      bd = vbslq_u8(lower, vshrq_n_u8(lows, 2), thirds);
+      ac = vbslq_u8(lower, lows, thirds);
+    }
+    use(a, look_up<a, L>(tables.window[a], index, vandq_u8(ac, nibble)));
+    use(b, look_up<b, L>(tables.window[b], index, vandq_u8(bd, nibble)));
+    use(c, look_up<c, L>(tables.window[a], index, vshrq_n_u8(ac, 4)));
+    use(d, look_up<d, L>(tables.window[b], index, vshrq_n_u8(bd, 4)));
   }
 }
 
@@ -157,34 +209,82 @@ RL_INLINE int32x4_t sums_of(const int32x4_t *acc) {
 
 constexpr int kAhead = 1024;  // bytes of codes fetched ahead of their use
 
-// Rows First .. First + Rows - 1 of a strip times `Vectors` rows of x, while the codes stream in.
-template <int Bits, int Vectors, int First, int Rows>
+template <int Bits>
+RL_INLINE void fetch_ahead(const std::uint8_t *codes) {
+  for (int line = 0; line < tile_bytes(Bits); line += 64) __builtin_prefetch(codes + kAhead + line);
+}
+
+// Successive strips times one row of x, while the codes stream in: sums[strips][8].
+template <int Bits>
+RL_LOOP void stream_row(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                        const std::int8_t *x, int tiles, int strips, std::int32_t *sums) {
+  const Tables<Bits> at = tables_at<Bits>(tables);
+  const std::int8_t *end = x + tiles * kTile;
+  do {
+    int32x4_t acc[kStrip] = {};
+    const std::int8_t *here = x;
+    do {
+      fetch_ahead<Bits>(codes);
+      const std::uint64_t word = index_of<Bits>(index);
+      if (Bits < 8) index += kStrip;
+      const Halves32 inputs = take_pair<kTile>(here);
+      Codes<Bits> group[2];
+      take_tile<Bits>(codes, group);
+      int8x16_t input = vreinterpretq_s8_u8(inputs.first);
+      const auto add = [&](int row, int8x16_t w) { acc[row] = dot(acc[row], w, input); };
+      four_rows<Bits, 0, 0>(group[0], word, at, add);
+      four_rows<Bits, 0, 1>(group[0], word, at, add);
+      input = vreinterpretq_s8_u8(inputs.second);
+      four_rows<Bits, 1, 0>(group[1], word, at, add);
+      four_rows<Bits, 1, 1>(group[1], word, at, add);
+    } while (here != end);
+    vst1q_s32(sums, sums_of(acc));
+    vst1q_s32(sums + 4, sums_of(acc + 4));
+    sums += kStrip;
+  } while (--strips != 0);
+}
+
+// One strip times `Vectors` rows of x; with half of its rows where the sums of all would not fit the registers.
+template <int Bits, int Vectors, int First, int Last>
 RL_LOOP void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
                          const std::int8_t *x, std::int64_t x_stride, int tiles, std::int32_t *sums) {
-  const Tables at = tables_at<Bits>(tables);
-  const std::uint8_t *twin = again(codes);
-  int32x4_t acc[Vectors][Rows];
+  const Tables<Bits> at = tables_at<Bits>(tables);
+  int32x4_t acc[Vectors][kStrip];
   for (auto &row : acc)
     for (auto &a : row) a = vdupq_n_s32(0);
+  const std::int8_t *end = x + tiles * kTile;
   do {
-    for (int line = 0; First == 0 && line < tile_bytes(Bits); line += 64) __builtin_prefetch(codes + kAhead + line);
+    if (First == 0) fetch_ahead<Bits>(codes);
     const std::uint64_t word = index_of<Bits>(index);
+    if (Bits < 8) index += kStrip;
     int8x16_t inputs[Vectors];
     const auto add = [&](int row, int8x16_t w) {
-      for (int v = 0; v < Vectors; ++v) acc[v][row - First] = dot(acc[v][row - First], w, inputs[v]);
+      for (int v = 0; v < Vectors; ++v) acc[v][row] = dot(acc[v][row], w, inputs[v]);
     };
     for (int v = 0; v < Vectors; ++v) inputs[v] = vld1q_s8(x + v * x_stride);
-    four_rows<Bits, 0, First>(codes, twin, word, at, add);
-    if constexpr (Rows == 8) four_rows<Bits, 0, First + 4>(codes, twin, word, at, add);
+    Codes<Bits> group = load_group<Bits, 0>(codes);
+    if constexpr (First == 0) four_rows<Bits, 0, 0>(group, word, at, add);
+    if constexpr (Last == 1) four_rows<Bits, 0, 1>(group, word, at, add);
     for (int v = 0; v < Vectors; ++v) inputs[v] = vld1q_s8(x + v * x_stride + 16);
-    four_rows<Bits, 1, First>(codes, twin, word, at, add);
-    if constexpr (Rows == 8) four_rows<Bits, 1, First + 4>(codes, twin, word, at, add);
+    group = load_group<Bits, 1>(codes);
+    if constexpr (First == 0) four_rows<Bits, 1, 0>(group, word, at, add);
+    if constexpr (Last == 1) four_rows<Bits, 1, 1>(group, word, at, add);
     x += kTile;
-    codes += tile_bytes(Bits), twin += tile_bytes(Bits);
-    if (Bits < 8) index += kStrip;
-  } while (--tiles != 0);
-  for (int v = 0; v < Vectors; ++v)
-    for (int r = 0; r < Rows; r += 4) vst1q_s32(sums + v * kStrip + First + r, sums_of(acc[v] + r));
+    codes += tile_bytes(Bits);
+  } while (x != end);
+  for (int v = 0; v < Vectors; ++v, sums += kStrip) {
+    const int32x4_t low = sums_of(acc[v]), high = sums_of(acc[v] + 4);
+    if (First == 0 && Last == 1) {
+      vst1q_s32(sums, low);
+      vst1q_s32(sums + 4, high);
+    } else if (First == 0) {
+      vst1_s32(sums, vget_low_s32(low));
+      vst1_s32(sums + 4, vget_low_s32(high));
+    } else {
+      vst1_s32(sums + 2, vget_high_s32(low));
+      vst1_s32(sums + 6, vget_high_s32(high));
+    }
+  }
 }
 
 constexpr int kBias = 0;  // so there is no excess
@@ -195,29 +295,31 @@ constexpr int kStreamed = 4;  // rows of x that multiply while the codes stream 
 template <int Bits>
 RL_INLINE void strip_dots_bits(int vectors, const std::uint8_t *codes, const std::uint8_t *index,
                                const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles,
-                               std::int32_t *sums) {
-  switch (vectors) {
-    case 1: stream_rows<Bits, 1, 0, 8>(codes, index, tables, x, x_stride, tiles, sums); break;
-    case 2: stream_rows<Bits, 2, 0, 8>(codes, index, tables, x, x_stride, tiles, sums); break;
-    case 3:
-      stream_rows<Bits, 3, 0, 4>(codes, index, tables, x, x_stride, tiles, sums);
-      stream_rows<Bits, 3, 4, 4>(codes, index, tables, x, x_stride, tiles, sums);
-      break;
-    default:
-      stream_rows<Bits, 4, 0, 4>(codes, index, tables, x, x_stride, tiles, sums);
-      stream_rows<Bits, 4, 4, 4>(codes, index, tables, x, x_stride, tiles, sums);
-      break;
+                               int strips, std::int32_t *sums) {
+  if (vectors == 1) return stream_row<Bits>(codes, index, tables, x, tiles, strips, sums);
+  for (; strips > 0; --strips, sums += vectors * kStrip, codes += tiles * tile_bytes(Bits)) {
+    if (vectors == 2) {
+      stream_rows<Bits, 2, 0, 1>(codes, index, tables, x, x_stride, tiles, sums);
+    } else if (vectors == 3) {
+      stream_rows<Bits, 3, 0, 0>(codes, index, tables, x, x_stride, tiles, sums);
+      stream_rows<Bits, 3, 1, 1>(codes, index, tables, x, x_stride, tiles, sums);
+    } else {
+      stream_rows<Bits, 4, 0, 0>(codes, index, tables, x, x_stride, tiles, sums);
+      stream_rows<Bits, 4, 1, 1>(codes, index, tables, x, x_stride, tiles, sums);
+    }
+    if (Bits < 8) index += tiles * kStrip;
   }
 }
 
+// Successive packed strips times 1 to kStreamed rows of x: sums[strips][vectors][8].
 static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
-                       const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                       const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles, int strips,
                        std::int32_t *sums) {
   switch (bits) {
-    case 2: strip_dots_bits<2>(vectors, codes, index, tables, x, x_stride, tiles, sums); break;
-    case 3: strip_dots_bits<3>(vectors, codes, index, tables, x, x_stride, tiles, sums); break;
-    case 4: strip_dots_bits<4>(vectors, codes, index, tables, x, x_stride, tiles, sums); break;
-    default: strip_dots_bits<8>(vectors, codes, index, tables, x, x_stride, tiles, sums); break;
+    case 2: strip_dots_bits<2>(vectors, codes, index, tables, x, x_stride, tiles, strips, sums); break;
+    case 3: strip_dots_bits<3>(vectors, codes, index, tables, x, x_stride, tiles, strips, sums); break;
+    case 4: strip_dots_bits<4>(vectors, codes, index, tables, x, x_stride, tiles, strips, sums); break;
+    default: strip_dots_bits<8>(vectors, codes, index, tables, x, x_stride, tiles, strips, sums); break;
   }
 }
 
@@ -226,7 +328,7 @@ static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const s
 using Unpacked = std::int8_t;
 
 // Four rows of sixteen inputs as four times [4 rows][4 inputs].
-RL_INLINE void store_quads(const int8x16_t (&w)[4], Unpacked *out) {
+RL_INLINE void store_quads(const int8x16_t *w, Unpacked *out) {
   const int32x4_t a = vreinterpretq_s32_s8(w[0]), b = vreinterpretq_s32_s8(w[1]);
   const int32x4_t c = vreinterpretq_s32_s8(w[2]), d = vreinterpretq_s32_s8(w[3]);
   const int64x2_t ab02 = vreinterpretq_s64_s32(vtrn1q_s32(a, b)), ab13 = vreinterpretq_s64_s32(vtrn2q_s32(a, b));
@@ -237,28 +339,28 @@ RL_INLINE void store_quads(const int8x16_t (&w)[4], Unpacked *out) {
   vst1q_s8(out + 12 * kStrip, vreinterpretq_s8_s64(vtrn2q_s64(ab13, cd13)));
 }
 
-template <int Bits, int L, int First>
-RL_INLINE void unpack_rows(const std::uint8_t *codes, const std::uint8_t *twin, std::uint64_t index,
-                           const Tables &tables, Unpacked *out) {
-  int8x16_t w[4];
-  four_rows<Bits, L, First>(codes, twin, index, tables, [&](int row, int8x16_t weights) { w[row - First] = weights; });
-  store_quads(w, out + L * 4 * 4 * kStrip + First * 4);
+template <int Bits, int L>
+RL_INLINE void unpack_group(const Codes<Bits> &codes, std::uint64_t index, const Tables<Bits> &tables, Unpacked *out) {
+  int8x16_t w[kStrip];
+  const auto keep = [&](int row, int8x16_t weights) { w[row] = weights; };
+  four_rows<Bits, L, 0>(codes, index, tables, keep);
+  four_rows<Bits, L, 1>(codes, index, tables, keep);
+  store_quads(w, out + L * 4 * 4 * kStrip);
+  store_quads(w + 4, out + L * 4 * 4 * kStrip + 16);
 }
 
 template <int Bits>
 RL_LOOP void unpack_tiles(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables, int tiles,
                           Unpacked *out) {
-  const Tables at = tables_at<Bits>(tables);
-  const std::uint8_t *twin = again(codes);
+  const Tables<Bits> at = tables_at<Bits>(tables);
   do {
-    for (int line = 0; line < tile_bytes(Bits); line += 64) __builtin_prefetch(codes + kAhead + line);
+    fetch_ahead<Bits>(codes);
     const std::uint64_t word = index_of<Bits>(index);
-    unpack_rows<Bits, 0, 0>(codes, twin, word, at, out);
-    unpack_rows<Bits, 0, 4>(codes, twin, word, at, out);
-    unpack_rows<Bits, 1, 0>(codes, twin, word, at, out);
-    unpack_rows<Bits, 1, 4>(codes, twin, word, at, out);
+    Codes<Bits> group[2];
+    take_tile<Bits>(codes, group);
+    unpack_group<Bits, 0>(group[0], word, at, out);
+    unpack_group<Bits, 1>(group[1], word, at, out);
     out += kStrip * kTile;
-    codes += tile_bytes(Bits), twin += tile_bytes(Bits);
     if (Bits < 8) index += kStrip;
   } while (--tiles != 0);
 }

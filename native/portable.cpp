@@ -56,16 +56,18 @@ static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
-// A packed strip times 1 to kStreamed rows of x: sums[vectors][8].
+// Successive packed strips times 1 to kStreamed rows of x: sums[strips][vectors][8].
 static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
-                       const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                       const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles, int strips,
                        std::int32_t *sums) {
   std::int8_t tile[kStrip * kTile];
-  for (int i = 0; i < vectors * kStrip; ++i) sums[i] = 0;
-  for (int t = 0; t < tiles; ++t, x += kTile) {
+  for (int i = 0; i < strips * vectors * kStrip; ++i) sums[i] = 0;
+  for (int t = 0; t < strips * tiles; ++t) {
     unpack_strip(bits, codes, index, tables, 1, tile);
     for (int v = 0; v < vectors; ++v)
-      for (int r = 0; r < kStrip; ++r) sums[v * kStrip + r] += dot(tile + r * kTile, x + v * x_stride, kTile);
+      for (int r = 0; r < kStrip; ++r)
+        sums[(t / tiles * vectors + v) * kStrip + r] +=
+            dot(tile + r * kTile, x + v * x_stride + t % tiles * kTile, kTile);
     codes += tile_bytes(bits);
     if (bits < 8) index += kStrip;
   }

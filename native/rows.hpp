@@ -9,25 +9,31 @@ namespace rl::RL_ISA {
 // 1 / sqrt(mean of squares + eps).
 RL_INLINE float inverse_rms(const float *x, int width, float eps) {
   V8f squares = splat(0.0f);
-  for (int i = 0; i < width; i += kLanes) {
-    const V8f v = load_part(x + i, width - i);
+  each_eight(width, [&](int i, auto n) {
+    const V8f v = load_part(x + i, n);
     squares += v * v;
-  }
+  });
   return 1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(width) + eps);
+}
+
+// y = a * b, lane by lane.
+RL_INLINE void multiply_rows(const float *a, const float *b, int width, float *y) {
+  each_eight(width, [&](int i, auto n) { store_part(y + i, load_part(a + i, n) * load_part(b + i, n), n); });
 }
 
 static void norm(const float *x, int width, const float *gain, float eps, float *y) {
   const V8f inverse = splat(inverse_rms(x, width, eps));
-  for (int i = 0; i < width; i += kLanes) {
-    V8f v = load_part(x + i, width - i) * inverse;
-    if (gain != nullptr) v *= load_part(gain + i, width - i);
-    store_part(y + i, v, width - i);
-  }
+  if (gain == nullptr)
+    each_eight(width, [&](int i, auto n) { store_part(y + i, load_part(x + i, n) * inverse, n); });
+  else
+    each_eight(width, [&](int i, auto n) {
+      store_part(y + i, load_part(x + i, n) * inverse * load_part(gain + i, n), n);
+    });
 }
 
 RL_INLINE float largest(const float *x, int width) {
   V8f most = splat(0.0f);
-  for (int i = 0; i < width; i += kLanes) most = larger(absolute(load_part(x + i, width - i)), most);
+  each_eight(width, [&](int i, auto n) { most = larger(absolute(load_part(x + i, n)), most); });
   return maximum(most);
 }
 
@@ -41,15 +47,18 @@ static void quant(const float *x, int width, const QuantOut &out) {
   *out.scale = usable ? most / top : 0.0f;
   std::int8_t *high = out.q;
   std::int8_t *low = out.q + out.stride;
-  for (int i = 0; i < out.stride; i += kLanes) {
-    const V8i q = i < width ? nearest(load_part(x + i, width - i) * splat(inverse)) : splat(0);
-    if (out.planes == 1) {
-      narrow(high + i, q);
-    } else {
+  if (out.planes == 1)
+    each_eight(width, [&](int i, auto n) { narrow(high + i, nearest(load_part(x + i, n) * splat(inverse))); });
+  else
+    each_eight(width, [&](int i, auto n) {
+      const V8i q = nearest(load_part(x + i, n) * splat(inverse));
       const V8i upper = (q + splat(128)) >> 8;
       narrow(high + i, upper);
       narrow(low + i, q - (upper << 8));
-    }
+    });
+  for (int i = (width + kLanes - 1) / kLanes * kLanes; i < out.stride; i += kLanes) {
+    narrow(high + i, splat(0));
+    if (out.planes == 2) narrow(low + i, splat(0));
   }
 }
 
@@ -59,13 +68,62 @@ static void norm_quant(const float *x, int width, const float *gain, float eps, 
   quant(scratch.row, width, out);
 }
 
-// Butterflies of distance 1, 2 and 4 inside one vector: partner + own, the own one negated in the upper half.
+// Butterflies of distance 1, 2 and 4 inside eight neighbours: a + b where a was, a - b where b was.
+#if defined(__AVX2__)
 RL_INLINE V8f butterfly(V8f v, V8i partner, V8i negative) {
   return __builtin_shuffle(v, partner) + as_float(as_bits(v) ^ negative);
 }
+RL_INLINE V8f butterflies(V8f v) {
+  constexpr std::int32_t minus = INT32_MIN;
+  v = butterfly(v, V8i{1, 0, 3, 2, 5, 4, 7, 6}, V8i{0, minus, 0, minus, 0, minus, 0, minus});
+  v = butterfly(v, V8i{2, 3, 0, 1, 6, 7, 4, 5}, V8i{0, 0, minus, minus, 0, 0, minus, minus});
+  return butterfly(v, V8i{4, 5, 6, 7, 0, 1, 2, 3}, V8i{0, 0, 0, 0, minus, minus, minus, minus});
+}
+#else
+// The even lanes of both halves, then their odd ones.
+RL_INLINE V8f parted(V8f v) {
+  return {__builtin_shuffle(v.low, v.high, V4i{0, 2, 4, 6}), __builtin_shuffle(v.low, v.high, V4i{1, 3, 5, 7})};
+}
+RL_INLINE V8f sum_and_difference(V8f v) { return {v.low + v.high, v.low - v.high}; }
+RL_INLINE V8f butterflies(V8f v) {
+  v = sum_and_difference(parted(v));  // sums of 01 23 45 67, then differences
+  v = sum_and_difference(parted(v));
+  return sum_and_difference(parted(v));
+}
+#endif
 
-// Normalised Hadamard transform of one block, in place; block is a power of two.
+// Butterflies of distance 1, 2, .. Count / 2 among whole vectors, shorter ones first.
+template <int Count>
+RL_INLINE void butterflies_among(V8f (&v)[8], int first) {
+  if constexpr (Count > 1) {
+    butterflies_among<Count / 2>(v, first);
+    butterflies_among<Count / 2>(v, first + Count / 2);
+#pragma GCC unroll 4
+    for (int k = first; k < first + Count / 2; ++k) {
+      const V8f a = v[k], b = v[k + Count / 2];
+      v[k] = a + b;
+      v[k + Count / 2] = a - b;
+    }
+  }
+}
+
+// Butterflies of distance half, 2 half, .. Count / 2 * half.
+template <int Count>
+RL_INLINE void butterfly_stages(float *x, int block, int half) {
+  for (int i = 0; i < block; i += Count * half)
+    for (int j = i; j < i + half; j += kLanes) {
+      V8f v[8];
+#pragma GCC unroll 8
+      for (int k = 0; k < Count; ++k) v[k] = load<V8f>(x + j + k * half);
+      butterflies_among<Count>(v, 0);
+#pragma GCC unroll 8
+      for (int k = 0; k < Count; ++k) store(x + j + k * half, v[k]);
+    }
+}
+
+// Normalised Hadamard transform of one block, in place; block is a power of two. Distances rise.
 static void hadamard(float *x, int block) {
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(block));
   if (block < kLanes) {
     for (int half = 1; half < block; half *= 2)
       for (int i = 0; i < block; i += 2 * half)
@@ -74,72 +132,54 @@ static void hadamard(float *x, int block) {
           x[j] = a + b;
           x[j + half] = a - b;
         }
-    const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(block));
     for (int i = 0; i < block; ++i) x[i] *= scale;
     return;
   }
-  constexpr std::int32_t minus = INT32_MIN;
-  for (int i = 0; i < block; i += kLanes) {
-    V8f v = load<V8f>(x + i);
-    v = butterfly(v, V8i{1, 0, 3, 2, 5, 4, 7, 6}, V8i{0, minus, 0, minus, 0, minus, 0, minus});
-    v = butterfly(v, V8i{2, 3, 0, 1, 6, 7, 4, 5}, V8i{0, 0, minus, minus, 0, 0, minus, minus});
-    v = butterfly(v, V8i{4, 5, 6, 7, 0, 1, 2, 3}, V8i{0, 0, 0, 0, minus, minus, minus, minus});
-    store(x + i, v);
-  }
-  for (int half = kLanes; half < block; half *= 2)
-    for (int i = 0; i < block; i += 2 * half)
-      for (int j = i; j < i + half; j += kLanes) {
-        const V8f a = load<V8f>(x + j), b = load<V8f>(x + j + half);
-        store(x + j, a + b);
-        store(x + j + half, a - b);
-      }
-  const V8f scale = splat(1.0f / __builtin_sqrtf(static_cast<float>(block)));
-  for (int i = 0; i < block; i += kLanes) store(x + i, load<V8f>(x + i) * scale);
+  for (int i = 0; i < block; i += kLanes) store(x + i, butterflies(load<V8f>(x + i)));
+  int half = kLanes;
+  for (; 8 * half <= block; half *= 8) butterfly_stages<8>(x, block, half);
+  if (4 * half <= block) butterfly_stages<4>(x, block, half), half *= 4;
+  if (2 * half <= block) butterfly_stages<2>(x, block, half);
+  for (int i = 0; i < block; i += kLanes) store(x + i, load<V8f>(x + i) * splat(scale));
 }
 
 static void silu_quant(const float *gate, const float *up, int width, int block, const QuantOut &out,
                        Scratch &scratch) {
-  for (int i = 0; i < width; i += kLanes) {
-    const V8f g = load_part(gate + i, width - i);
-    const V8f h = (g / (splat(1.0f) + exponential(-g))) * load_part(up + i, width - i);
-    store_part(scratch.row + i, h, width - i);
-  }
+  float *row = scratch.row;
+  each_eight(width, [&](int i, auto n) {
+    const V8f g = load_part(gate + i, n);
+    store_part(row + i, (g / (splat(1.0f) + exponential(-g))) * load_part(up + i, n), n);
+  });
   if (block > 1)
-    for (int i = 0; i < width; i += block) hadamard(scratch.row + i, block);
-  quant(scratch.row, width, out);
+    for (int i = 0; i < width; i += block) hadamard(row + i, block);
+  quant(row, width, out);
 }
 
 // y[i] = sum over j, rising, of x[j] * mix[j][i] (or mix[i][j] when transposed), blocks of `block` floats.
 RL_INLINE void mix_blocks(const float *x, int block, int odd, bool transposed, const float *mix, float *y) {
   for (int i = 0; i < odd; ++i)
-    for (int k = 0; k < block; k += kLanes) {
+    each_eight(block, [&](int k, auto n) {
       V8f total = splat(0.0f);
       for (int j = 0; j < odd; ++j)
-        total += load_part(x + j * block + k, block - k) * splat(transposed ? mix[i * odd + j] : mix[j * odd + i]);
-      store_part(y + i * block + k, total, block - k);
-    }
+        total += load_part(x + j * block + k, n) * splat(transposed ? mix[i * odd + j] : mix[j * odd + i]);
+      store_part(y + i * block + k, total, n);
+    });
 }
 
 static void rotate(const float *x, int block, int odd, bool inverse, const float *signs, const float *mix,
                    const float *gain, float *y, Scratch &scratch) {
   const int width = block * odd;
   float *turned = scratch.row;
-  if (inverse) {
+  if (inverse)
     mix_blocks(x, block, odd, true, mix, turned);
-  } else {
-    for (int i = 0; i < width; i += kLanes)
-      store_part(turned + i, load_part(x + i, width - i) * load_part(signs + i, width - i), width - i);
-  }
+  else
+    multiply_rows(x, signs, width, turned);
   for (int i = 0; i < odd; ++i) hadamard(turned + i * block, block);
-  if (inverse) {
-    for (int i = 0; i < width; i += kLanes)
-      store_part(y + i, load_part(turned + i, width - i) * load_part(signs + i, width - i), width - i);
-  } else {
+  if (inverse)
+    multiply_rows(turned, signs, width, y);
+  else
     mix_blocks(turned, block, odd, false, mix, y);
-  }
-  if (gain != nullptr)
-    for (int i = 0; i < width; i += kLanes)
-      store_part(y + i, load_part(y + i, width - i) * load_part(gain + i, width - i), width - i);
+  if (gain != nullptr) multiply_rows(y, gain, width, y);
 }
 
 // Pairs (i, i + half) turn by the angles whose cosines and sines are given.
@@ -153,12 +193,12 @@ static void head_quant(const float *x, int head_dim, int stride, const float *ga
   }
   if (angle != nullptr) {
     const int half = head_dim / 2;
-    for (int i = 0; i < half; i += kLanes) {
-      const V8f c = load_part(angle + i, half - i), s = load_part(angle + half + i, half - i);
-      const V8f a = load_part(source + i, half - i), b = load_part(source + half + i, half - i);
-      store_part(row + i, a * c - b * s, half - i);
-      store_part(row + half + i, b * c + a * s, half - i);
-    }
+    each_eight(half, [&](int i, auto n) {
+      const V8f c = load_part(angle + i, n), s = load_part(angle + half + i, n);
+      const V8f a = load_part(source + i, n), b = load_part(source + half + i, n);
+      store_part(row + i, a * c - b * s, n);
+      store_part(row + half + i, b * c + a * s, n);
+    });
     source = row;
   }
   quant(source, head_dim, QuantOut{q, scale, stride, 1});

@@ -156,15 +156,18 @@ static void strip_dots_of(int vectors, const std::uint8_t *codes, const std::uin
   }
 }
 
-// A packed strip times 1 to kStreamed rows of x: sums[vectors][8], biased.
+// Successive packed strips times 1 to kStreamed rows of x: sums[strips][vectors][8], biased.
 static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
-                       const std::int8_t *pairs, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                       const std::int8_t *pairs, const std::int8_t *x, std::int64_t x_stride, int tiles, int strips,
                        std::int32_t *sums) {
-  switch (bits) {
-    case 2: strip_dots_of<2>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
-    case 3: strip_dots_of<3>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
-    case 4: strip_dots_of<4>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
-    default: strip_dots_of<8>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+  for (; strips > 0; --strips, sums += vectors * kStrip, codes += tiles * tile_bytes(bits)) {
+    switch (bits) {
+      case 2: strip_dots_of<2>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+      case 3: strip_dots_of<3>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+      case 4: strip_dots_of<4>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+      default: strip_dots_of<8>(vectors, codes, index, pairs, x, x_stride, tiles, sums); break;
+    }
+    if (bits < 8) index += tiles * kStrip;
   }
 }
 

@@ -11,13 +11,13 @@ from bench import kernel_cycles
 from rockledge.board.cycles import TILE_CYCLES
 
 LISTING = """
-0000000000000000 <void rl::neon::stream_rows<4, 1, 0, 8>(unsigned char const*)>:
+0000000000000000 <void rl::neon::stream_row<4>(unsigned char const*)>:
    0:	movi	v0.4s, #0x0
    4:	ldr	q1, [x0], #16
    8:	sdot	v0.4s, v1.16b, v2.16b
    c:	cmp	x0, x1
-  10:	b.ne	4 <void rl::neon::stream_rows<4, 1, 0, 8>(unsigned char const*)+0x4>  // b.any
-  14:	cbnz	x3, 0 <void rl::neon::stream_rows<4, 1, 0, 8>(unsigned char const*)>
+  10:	b.ne	4 <void rl::neon::stream_row<4>(unsigned char const*)+0x4>  // b.any
+  14:	cbnz	x3, 0 <void rl::neon::stream_row<4>(unsigned char const*)>
   18:	ret
 000000000000001c <rl::neon::norm(float const*)>:
   1c:	subs	w0, w0, #0x1
@@ -28,7 +28,7 @@ LISTING = """
 def test_inner_loops_are_found_by_function() -> None:
     """The loop around another one is not an inner loop; only templates are asked for."""
     assert kernel_cycles.inner_loops(LISTING) == {
-        "stream_rows<4, 1, 0, 8>": [
+        "stream_row<4>": [
             "ldr q1, [x0], #16",
             "sdot v0.4s, v1.16b, v2.16b",
             "cmp x0, x1",

@@ -6,19 +6,19 @@ never counts for fewer cycles than a quarter of its instructions, because the A7
 are not in it. A figure measured on a board replaces these (`Board.measured`).
 
 What binds: every weight below 8 bits takes a tbl and a sdot, 32 a tile on two vector pipes, so 16 cycles;
-getting codes out of their bytes adds 4 cycles at 2 bits, 14 at 3 and 8 at 4. At 8 bits the loads bind.
+getting codes out of their bytes adds 4 cycles at 2 bits, 16 at 3 and 8 at 4. At 8 bits the loads bind.
 """
 
 from rockledge.board.facts import Fact
 
 TILE_WEIGHTS = 8 * 32
 TILE_CYCLES: dict[tuple[int, int], float] = {
-    (2, 1): 21.0,
-    (3, 1): 30.5,
-    (4, 1): 24.25,
+    (2, 1): 20.0,
+    (3, 1): 32.0,
+    (4, 1): 24.0,
     (8, 1): 11.0,
     (2, 2): 28.0,
-    (3, 2): 40.0,
+    (3, 2): 42.0,
     (4, 2): 32.0,
     (8, 2): 16.0,
 }
