@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.npu.running import Bench
+from tests.npu import sheet
+from tests.npu.running import Bench, bench_for, taken
 
+from rockledge.npu import isa
 from rockledge.npu.faults import StreamError
 from rockledge.npu.options import LutRounding, Options, Report
 from rockledge.npu.stream import Address, Program, build
@@ -173,6 +175,27 @@ def test_known_faults_are_flagged(change, rule):
         tables[table, entry] = value
     assert [flag.rule.name for flag in look_up(X, tables)[1]] == [rule]
     assert look_up(X, tables, options=Options(lut_faults=Report.IGNORE))[1] == ()
+
+
+def test_tables_behind_a_product():
+    # The fused form: a product with the identity, then the table; one author met a time-out with fp16 output.
+    shape = sheet.Shape("fp16", "fp16", 4, 32, 32)
+    x = np.random.default_rng(3).uniform(-6, 6, (4, 32)).astype(np.float16).astype(np.float64)
+    bench = bench_for(shape, x, np.eye(32))
+    tables = [("DPU_LUT_ACCESS_CFG", 0x20000), ("DPU_LUT_ACCESS_CFG", 0x30000)]
+    writes: list[tuple[str, int | Address]] = []
+    for (name, value), entries in zip(tables, sigmoid_tables(), strict=True):
+        writes += [(name, value), *(("DPU_LUT_ACCESS_DATA", int(entry)) for entry in entries)]
+    stage = ("BN", "EW_CFG", "OUT_CVT", "LUT_CFG", "LUT_INFO", "LUT_LE", "LUT_LO")
+    words = program(sigmoid_tables()[:0], 1).words[:-4]
+    for word in words:
+        register = isa.register_of(word >> 48, word & 0xFFFF)
+        if register.name.startswith(tuple(f"DPU_{part}" for part in stage)):
+            writes.append((register.name, word >> 16 & 0xFFFFFFFF))
+    done = bench.kick(build([*sheet.writes(shape), *writes], 0x0D))
+    found = taken(bench.buffers["output"], "fp16", sheet.output_places(shape))
+    np.testing.assert_array_equal(found, expected(x.ravel(), sigmoid_tables()).reshape(4, 32))
+    assert [flag.rule.name for flag in done.flags] == ["lut-fp16"]
 
 
 def test_a_negative_offset_is_flagged():

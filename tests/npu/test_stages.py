@@ -185,3 +185,31 @@ def test_int8_results_scaled_shifted_moved_and_saturated():
     small[:, 0] = [-128, -5, 0, 1, 77, 127]
     found, _ = run(shape, {"DPU_OUT_CVT_SCALE": 0x4000, "DPU_OUT_CVT_SHIFT": 14}, a=small, b=np.eye(64))
     np.testing.assert_array_equal(found[:, 0], small[:, 0])
+
+
+def test_strides_of_twelve_rows_with_fewer_lead_to_wrong_upper_surfaces():
+    # One generator never takes a stride below twelve rows: MRDMA then steps 8 + 12 rows instead of 16.
+    shape = Shape("fp16", "fp16", 8, 32, 32, rdma=True)
+    operand = np.random.default_rng(9).standard_normal((8, 32)).astype(np.float16).astype(np.float64)
+    size, clamped = 8 * 16, 12 * 16
+
+    def sums(stride: int) -> np.ndarray:
+        changes = {
+            "DPU_EW_CFG": 0x108202C0,
+            "DPU_RDMA_SRC_BASE_ADDR": Address("operand"),
+            "DPU_RDMA_EW_BASE_ADDR": Address("operand", size),
+            "DPU_RDMA_ERDMA_CFG": 0x40000008,
+            "DPU_RDMA_EW_SURF_STRIDE": stride,
+            "DPU_RDMA_SURF_NOTCH": stride,
+            "DPU_RDMA_EW_SURF_NOTCH": stride,
+            "DPU_RDMA_FEATURE_MODE_CFG": 0x17D40,
+        }
+        data = np.append(stored(operand, "fp16", sheet.output_places(shape)), np.zeros(512, np.uint8))
+        return run(shape, changes, data)[0]
+
+    right, wrong = sums(size), sums(clamped)
+    exact = operands("fp16", (8, 32), 1) @ operands("fp16", (32, 32), 2).T + operand
+    np.testing.assert_allclose(right, exact, atol=0.02)
+    # The first surface of each DMA is where it should be, the second is not.
+    np.testing.assert_array_equal(wrong[:, :16], right[:, :16])
+    assert np.abs(wrong[:, 16:] - right[:, 16:]).max() > 0.1
