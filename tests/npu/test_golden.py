@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.npu import sheet
 
 from rockledge.errors import NpuError
-from rockledge.npu import golden, isa
+from rockledge.npu import golden, golden_layout, isa
 from rockledge.npu.options import FloatSum, Options
 
 PATH = Path(__file__).parent / "regcmd_golden.json"
@@ -120,21 +120,23 @@ def test_a_byte_written_beside_the_result_fails():
 def test_the_layouts_of_the_sheet():
     # Section 5.1's formulas, element by element.
     m, k = 5, 64
-    a = golden.feature_layout("[K/16][M][16] int8", "int8", m, k)
+    a = golden_layout.feature_layout("[K/16][M][16] int8", "int8", m, k)
     assert (a.size, a.places[3, 37]) == (m * k, 37 // 16 * m * 16 + 3 * 16 + 37 % 16)
-    b = golden.kernel_layout("[N/16][K/32][16][32] fp16", "fp16", 48, 64)
+    b = golden_layout.kernel_layout("[N/16][K/32][16][32] fp16", "fp16", 48, 64)
     assert b.size == 2 * 48 * 64
     assert b.places[35, 40] == ((35 // 16) * 2 + 40 // 32) * 16 * 32 + 35 % 16 * 32 + 40 % 32
-    padded = golden.kernel_layout(
+    padded = golden_layout.kernel_layout(
         "[N/16][K/32][16][32] fp16 with K padded to 160, N padded to 160", "fp16", 9, 96
     )
     assert padded.size == 2 * 160 * 160
-    gapped = golden.result_layout("row pitch 128 elements; channel c at (c/16)*32 + c%16", "fp16", 3, 64)
+    gapped = golden_layout.result_layout(
+        "row pitch 128 elements; channel c at (c/16)*32 + c%16", "fp16", 3, 64
+    )
     assert gapped.places[2, 17] == 2 * 128 + 32 + 1
-    rows = golden.feature_layout("row-major [M][100] fp16, zero padded", "fp16", 3, 96)
+    rows = golden_layout.feature_layout("row-major [M][100] fp16, zero padded", "fp16", 3, 96)
     assert (rows.size, rows.places[2, 5]) == (600, 205)
-    nibbles = golden.feature_layout("[K/32][M][32] int4, low nibble first", "int4", 2, 64)
-    packed = golden.encode(np.arange(128).reshape(2, 64) % 16 - 8.0, nibbles)
+    nibbles = golden_layout.feature_layout("[K/32][M][32] int4, low nibble first", "int4", 2, 64)
+    packed = golden_layout.encode(np.arange(128).reshape(2, 64) % 16 - 8.0, nibbles)
     assert packed.size == 64
     # The first byte: element 0 (-8) in the low nibble, element 1 (-7) in the high one.
     assert packed[0] == (-7 & 15) << 4 | (-8 & 15)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.npu import elementwise, isa, operands, output, stages
-from rockledge.npu.convolution import Accumulators, Convolution
+from rockledge.npu.conv_setup import Convolution
+from rockledge.npu.convolution import Accumulators
 from rockledge.npu.lut import Tables
 from rockledge.npu.memory import Memory
 from rockledge.npu.output import Destination

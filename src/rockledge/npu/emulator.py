@@ -11,7 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from rockledge.npu import convolution, dpu, isa, output
+from rockledge.npu import dpu, isa, output
+from rockledge.npu.conv_operands import Buffer
+from rockledge.npu.conv_setup import Convolution, read_setup
+from rockledge.npu.convolution import convolve
 from rockledge.npu.faults import RULES, Flag, Place, StreamError
 from rockledge.npu.lut import Tables
 from rockledge.npu.memory import AccessError, Memory, window
@@ -52,7 +55,7 @@ class Completion:
 class _Kick:
     """What one kick remembers from program to program."""
 
-    buffer: convolution.Buffer = field(default_factory=convolution.Buffer)
+    buffer: Buffer = field(default_factory=Buffer)
     flags: list[Flag] = field(default_factory=list)
     macs: int = 0
     products: int = 0
@@ -238,7 +241,7 @@ class Core:
         """The blocks of an enable word."""
         setup = None
         if isa.BLOCK_BY_NAME["CNA"].runs(registers.enable):
-            setup = convolution.read_setup(registers)
+            setup = read_setup(registers)
             kick.macs += setup.macs
             if kick.macs > self.options.max_macs:
                 raise registers.refuse(
@@ -251,14 +254,14 @@ class Core:
         product = None
         if setup is not None:
             sums = pipeline.needs_input_sums
-            product = convolution.run(setup, registers, self.memory, kick.buffer, sums)
+            product = convolve(setup, registers, self.memory, kick.buffer, sums)
             kick.products += 1
         results = dpu.run(pipeline, product, registers, self.memory, self._tables)
         if write:
             output.store(results, pipeline.destination, self.memory)
         return registers.flags
 
-    def _hanging_pairs(self, registers: Snapshot, kick: _Kick, setup: convolution.Convolution | None) -> None:
+    def _hanging_pairs(self, registers: Snapshot, kick: _Kick, setup: Convolution | None) -> None:
         """Programs that are sound alone and hang behind another."""
         code = registers.field("DPU_DATA_FORMAT", "in_precision")
         if setup is None:

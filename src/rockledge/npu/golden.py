@@ -7,7 +7,6 @@ computed from the operands alone (float64 or exact integers), never by the emula
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,16 @@ from rockledge.errors import NpuError
 from rockledge.npu import isa
 from rockledge.npu.emulator import Core
 from rockledge.npu.faults import Flag
+from rockledge.npu.golden_layout import (
+    Floats,
+    Placed,
+    decode,
+    encode,
+    feature_layout,
+    kernel_layout,
+    result_layout,
+    up,
+)
 from rockledge.npu.memory import Buffer, Memory
 from rockledge.npu.options import DEFAULT, Options
 from rockledge.npu.register_file import signed
@@ -31,8 +40,6 @@ SIGMOID_RANGE: Final = 8.0
 # More than an operand of any program can have, by the limits of its registers.
 MAX_ELEMENTS: Final = 1 << 28
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -43,18 +50,6 @@ class Outcome:
     error: float
     detail: str
     flags: tuple[Flag, ...] = ()
-
-
-@dataclass(frozen=True)
-class Placed:
-    """An operand or result: its bytes, and where its elements [rows, columns] lie among them.
-
-    `places` are element indices (nibbles for int4).
-    """
-
-    kind: str
-    size: int
-    places: NDArray[np.int64]
 
 
 def load_cases(path: str | Path) -> list[dict[str, Any]]:
@@ -233,66 +228,6 @@ def run_case(
     return core.kick(stated[0], int(tasks[0]["regcfg_amount"]), len(tasks), mask).flags
 
 
-def feature_layout(text: str, kind: str, rows: int, columns: int) -> Placed:
-    """Where A (or an image cube) lies: "[K/16][M][16] int8", or "row-major [M][384] fp16, ..."."""
-    if text.startswith("row-major"):
-        return _row_major(text, kind, rows, columns)
-    found = re.match(r"\[\w+/(\d+)\]\[[\w*]+\]\[(\d+)\]", text)
-    if not found or found[1] != found[2]:
-        raise NpuError(f"the layout {text!r} is not known: expected [K/c][M][c] or row-major [M][pitch]")
-    return _cube(int(found[1]), kind, rows, columns)
-
-
-def kernel_layout(text: str, kind: str, kernels: int, inputs: int) -> Placed:
-    """Where B lies: "[N/16][K/32][16][32] fp16", by option "with K padded to 160, N padded to 160"."""
-    found = re.match(r"\[N/(\d+)\]\[K/(\d+)\]\[(\d+)\]\[(\d+)\]", text)
-    if not found or (found[1], found[2]) != (found[3], found[4]):
-        raise NpuError(f"the layout {text!r} is not known: expected [N/g][K/r][g][r]")
-    group, run = int(found[1]), int(found[2])
-    padded = re.search(r"K padded to (\d+), N padded to (\d+)", text)
-    all_inputs, all_kernels = (int(padded[1]), int(padded[2])) if padded else (inputs, kernels)
-    all_inputs, all_kernels = _up(max(all_inputs, inputs), run), _up(max(all_kernels, kernels), group)
-    n, k = np.arange(kernels)[:, None], np.arange(inputs)[None, :]
-    places = ((n // group * (all_inputs // run) + k // run) * group + n % group) * run + k % run
-    return Placed(kind, _bytes(kind, all_inputs * all_kernels), places)
-
-
-def result_layout(text: str, kind: str, rows: int, columns: int) -> Placed:
-    """Where C lies: a cube, row-major, or "row pitch 128 elements; channel c at (c/16)*32 + c%16"."""
-    found = re.match(r"row pitch (\d+) elements; channel c at \(c/(\d+)\)\*(\d+) \+ c%(\d+)", text)
-    if not found:
-        return feature_layout(text, kind, rows, columns)
-    pitch, run, step = int(found[1]), int(found[2]), int(found[3])
-    if run != int(found[4]) or run < 1:
-        raise NpuError(f"the layout {text!r} is not known: its two runs differ")
-    m, c = np.arange(rows)[:, None], np.arange(columns)[None, :]
-    places = m * pitch + c // run * step + c % run
-    return Placed(kind, _bytes(kind, int(places.max()) + 1), places)
-
-
-def encode(values: Floats, placed: Placed) -> NDArray[np.uint8]:
-    """The bytes of an operand; what belongs to no element is 0."""
-    if placed.kind == "int4":
-        nibbles = np.zeros(2 * placed.size, np.uint8)
-        nibbles[placed.places] = values.astype(np.int8) & 0xF
-        return (nibbles[0::2] | nibbles[1::2] << 4).astype(np.uint8)
-    if placed.kind == "bf16":
-        stored: NDArray[Any] = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    else:
-        stored = values.astype(_NUMPY[placed.kind])
-    flat = np.zeros(placed.size // stored.dtype.itemsize, stored.dtype)
-    flat[placed.places] = stored
-    return flat.view(np.uint8)
-
-
-def decode(data: NDArray[np.uint8], placed: Placed) -> Floats:
-    """The elements of a result, as float64."""
-    if placed.kind == "bf16":
-        wide = data.view(np.uint16)[placed.places].astype(np.uint32) << 16
-        return wide.view(np.float32).astype(np.float64)
-    return data.view(_NUMPY[placed.kind])[placed.places].astype(np.float64)
-
-
 def stored_integers(values: Floats, kind: str) -> Floats:
     """Exact sums as the type stores them: integers saturated, fp32 rounded once."""
     if kind == "fp32":
@@ -306,16 +241,6 @@ def half_unit(values: Floats, kind: str) -> Floats:
     bits, least = {"fp16": (11, -24), "bf16": (8, -133)}[kind]
     exponents = np.frexp(values)[1]
     return np.asarray(np.exp2(np.maximum(exponents - bits, least) - 1.0))
-
-
-_NUMPY: Final[dict[str, np.dtype[Any]]] = {
-    "int8": np.dtype("<i1"),
-    "int16": np.dtype("<i2"),
-    "int32": np.dtype("<i4"),
-    "fp16": np.dtype("<f2"),
-    "tf32": np.dtype("<f4"),
-    "fp32": np.dtype("<f4"),
-}
 
 
 def _random(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Floats:
@@ -336,28 +261,6 @@ def _tf32(values: Floats) -> Floats:
     """What is left of fp32 operands without their low 13 bits."""
     bits = values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
     return bits.view(np.float32).astype(np.float64)
-
-
-def _cube(atom: int, kind: str, rows: int, columns: int) -> Placed:
-    m, k = np.arange(rows)[:, None], np.arange(columns)[None, :]
-    places = k // atom * rows * atom + m * atom + k % atom
-    return Placed(kind, _bytes(kind, rows * _up(columns, atom)), places)
-
-
-def _row_major(text: str, kind: str, rows: int, columns: int) -> Placed:
-    found = re.match(r"row-major \[\w+\]\[(\d+)\]", text)
-    if not found or int(found[1]) < columns:
-        raise NpuError(f"the layout {text!r} is not known: expected row-major [M][pitch], pitch >= {columns}")
-    places = np.arange(rows)[:, None] * int(found[1]) + np.arange(columns)[None, :]
-    return Placed(kind, _bytes(kind, rows * int(found[1])), places)
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-def _bytes(kind: str, elements: int) -> int:
-    return elements * isa.PRECISIONS[kind].bits // 8
 
 
 def _untouched(before: NDArray[np.uint8], after: NDArray[np.uint8], placed: Placed) -> int:
@@ -386,5 +289,5 @@ def _free_place(buffers: Sequence[Buffer], size: int) -> int:
     for buffer in sorted(buffers, key=lambda buffer: buffer.address):
         if address + size + isa.WORD_BYTES <= buffer.address:
             break
-        address = max(address, _up(buffer.end, page))
+        address = max(address, up(buffer.end, page))
     return address
