@@ -8,20 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.npu import isa
+from rockledge.npu.dpu_types import STORED
 from rockledge.npu.layout import ATOM_BYTES
 from rockledge.npu.memory import Memory, Window, window
 from rockledge.npu.options import ErdmaPitch, Subnormals
 from rockledge.npu.register_file import Snapshot
 from rockledge.npu.rounding import flush, from_bf16
 
-_STORED: Final[dict[str, np.dtype[Any]]] = {
-    "int8": np.dtype(np.int8),
-    "int16": np.dtype(np.int16),
-    "int32": np.dtype(np.int32),
-    "fp16": np.dtype(np.float16),
-    "bf16": np.dtype(np.uint16),
-    "fp32": np.dtype(np.float32),
-}
 _FLOAT_OF_BITS: Final = {16: "fp16", 32: "fp32"}
 _INTEGER_OF_BITS: Final = {8: "int8", 16: "int16", 32: "int32"}
 # COMB_USE as seen: 0, MRDMA and ERDMA each for itself; 5, both fetch one operand beside a product.
@@ -68,7 +61,7 @@ def main_input(registers: Snapshot, memory: Memory, pixels: int, channels: int) 
             "type", "DPU_RDMA_FEATURE_MODE_CFG", f"its precisions are not the DPU's in and processing {codes}"
         )
     kind = isa.DPU_PRECISION.get(mode["in_precision"])
-    if kind is None or kind.name not in _STORED:
+    if kind is None or kind.name not in STORED:
         raise registers.refuse("type", "DPU_RDMA_FEATURE_MODE_CFG", f"input of type {mode['in_precision']}")
     pitch = pixels * ATOM_BYTES + _stride(registers, "DPU_RDMA_SURF_NOTCH")
     wanted = _surfaces(registers, "DPU_RDMA_SRC_BASE_ADDR", kind, pixels, channels, pitch)
@@ -100,7 +93,7 @@ def second_operand(
         raise registers.refuse("stage", "DPU_RDMA_ERDMA_CFG", f"operands of {bits} bits in this pipeline")
     kind = isa.PRECISIONS[name]
     if isa.EW_DATA_MODES.get(cfg["data_mode"]) == "per channel":
-        dtype = _STORED[name]
+        dtype = STORED[name]
         row = window(registers.value("DPU_RDMA_EW_BASE_ADDR"), (channels,), (dtype.itemsize,), dtype)
         stored = registers.read(memory, "DPU_RDMA_EW_BASE_ADDR", row)
         return _values(stored[None, :], kind, registers), kind
@@ -115,7 +108,7 @@ def second_operand(
     atom = ATOM_BYTES * 8 // kind.bits
     surfaces = channels // atom
     even_pitch = pixels * ATOM_BYTES + _stride(registers, "DPU_RDMA_SURF_NOTCH")
-    found = np.empty((surfaces, pixels, atom), _STORED[name])
+    found = np.empty((surfaces, pixels, atom), STORED[name])
     for first, register, step in (
         (0, "DPU_RDMA_SRC_BASE_ADDR", even_pitch),
         (1, "DPU_RDMA_EW_BASE_ADDR", pitch),
@@ -147,7 +140,7 @@ def _erdma_pitch(registers: Snapshot, pixels: int) -> int:
 def _surfaces(
     registers: Snapshot, name: str, kind: isa.Precision, pixels: int, channels: int, pitch: int
 ) -> Window:
-    dtype = _STORED[kind.name]
+    dtype = STORED[kind.name]
     atom = ATOM_BYTES // dtype.itemsize
     if channels % atom:
         raise registers.refuse(

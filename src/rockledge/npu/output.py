@@ -15,20 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.npu import isa
+from rockledge.npu.dpu_types import STORED
 from rockledge.npu.layout import ATOM_BYTES
 from rockledge.npu.memory import AccessError, Memory, Window, window
 from rockledge.npu.options import FloatToInt16, Fp16Overflow, Int16Overflow, Notch
 from rockledge.npu.register_file import Snapshot, signed
 from rockledge.npu.rounding import INT_RANGE, leaves, saturate, shift_right, to_bf16, wrap
 
-_STORED: Final[dict[str, np.dtype[Any]]] = {
-    "int8": np.dtype(np.int8),
-    "int16": np.dtype(np.int16),
-    "int32": np.dtype(np.int32),
-    "fp16": np.dtype(np.float16),
-    "bf16": np.dtype(np.uint16),
-    "fp32": np.dtype(np.float32),
-}
 _FROM_INTEGER: Final = ("int8", "int16", "int32", "fp32")
 _FROM_FLOAT: Final = ("fp16", "bf16", "fp32", "int16")
 _INT8_GROUP: Final = 32
@@ -53,7 +46,7 @@ def read_destination(
         name = "unknown" if kind is None else kind.name
         pipeline = "float" if floating else "integer"
         raise registers.refuse("type", "DPU_DATA_FORMAT", f"{name} output of the {pipeline} pipeline")
-    dtype = _STORED[kind.name]
+    dtype = STORED[kind.name]
     atom = ATOM_BYTES // dtype.itemsize
     if kind.name == "int8" and channels % _INT8_GROUP:
         raise registers.refuse(
@@ -125,8 +118,8 @@ def convert_integer(
     if int4 and kind.name == "int16" and leaves(wide, 16):
         registers.flag("overflow", "DPU_DATA_FORMAT", "an int4 product does not fit int16")
         if registers.options.int16_overflow is Int16Overflow.WRAP:
-            return wrap(wide, bits).astype(_STORED[kind.name])
-    return saturate(wide, bits).astype(_STORED[kind.name])
+            return wrap(wide, bits).astype(STORED[kind.name])
+    return saturate(wide, bits).astype(STORED[kind.name])
 
 
 def convert_float(values: NDArray[np.float32], kind: isa.Precision, registers: Snapshot) -> NDArray[Any]:
