@@ -85,9 +85,8 @@ ENABLE_CONV_RDMA: Final = 0x1D
 ENABLE_FLYING: Final = 0x18
 ENABLE_POOL: Final = 0x60
 
-# Interrupt masks that say a program has ended: in the DPU, or in the PPU.
+# The interrupt mask that says a program has ended which ends in the DPU.
 INT_DPU: Final = 0x300
-INT_PPU: Final = 0xC00
 
 
 @dataclass(frozen=True)
@@ -503,7 +502,6 @@ REGISTERS: Final = {
         for block, offset, name, fields, about in _TABLE
     )
 }
-REGISTER_AT: Final = {(register.block.name, register.offset): register for register in REGISTERS.values()}
 _BY_WORD: Final = {(register.block.target, register.offset): register for register in REGISTERS.values()}
 
 
