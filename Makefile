@@ -72,7 +72,7 @@ test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-
 	@tools/arm-sysroot.sh
 	@$(BIN)/cmake -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_TOOLCHAIN_FILE=tools/aarch64.cmake -DCMAKE_BUILD_TYPE=Release -DROCKLEDGE_SELFCHECK=ON --log-level=WARNING
 	@$(BIN)/cmake --build build/arm -j $(JOBS)
-	$(BIN)/python -m pytest -s -m arm tests/packaging
+	$(BIN)/python -m pytest -s -m arm tests/packaging tests/bench
 
 # AddressSanitizer has to be in the process before Python is, hence the preload; leaks would be Python's own.
 sanitize: $(VENV)/.dev  ## the native tests under the address, undefined-behaviour and thread sanitizers
