@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c requirements.txt
 BUILD_TOOLS := cmake ninja scikit-build-core
 CORE := src/rockledge/librockledge.so
-CORE_SOURCES := CMakeLists.txt $(wildcard native/*.cpp native/*.hpp native/*.h)
+CORE_SOURCES := CMakeLists.txt $(wildcard $(foreach folder,native native/npu native/virtual_npu,$(folder)/*.cpp $(folder)/*.hpp $(folder)/*.h))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -82,8 +82,8 @@ sanitize: $(VENV)/.dev  ## the native tests under the address, undefined-behavio
 	  $(BIN)/cmake --build build/$$kind -j $(JOBS) || exit 1; \
 	  build/$$kind/rockledge_selfcheck || exit 1; \
 	done
-	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ROCKLEDGE_LIBRARY=$(abspath build/address/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native
-	UBSAN_OPTIONS=print_stacktrace=1 ROCKLEDGE_LIBRARY=$(abspath build/undefined/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ROCKLEDGE_LIBRARY=$(abspath build/address/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native tests/runtime/test_npu_device.py
+	UBSAN_OPTIONS=print_stacktrace=1 ROCKLEDGE_LIBRARY=$(abspath build/undefined/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native tests/runtime/test_npu_device.py
 
 wheel: $(VENV)/.dev  ## wheels for x86-64 and aarch64, into dist/
 	@$(BIN)/python tools/wheel.py x86_64 aarch64

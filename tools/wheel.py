@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-LIBRARY = "rockledge/librockledge.so"
+LIBRARIES = ["rockledge/librockledge.so", "rockledge/librockledge_virtual_npu.so"]
 GLIBC = (2, 28)
 # What the manylinux_2_28 policy promises on every machine, of the libraries a C++ core could want.
 PROMISED = {
@@ -56,12 +56,16 @@ def check(wheel: Path, processor: str) -> list[str]:
     """What keeps the wheel's core from loading wherever its tag promises; empty when nothing does."""
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".so")]
-            if names != [LIBRARY]:
-                return [f"the wheel holds {names or 'no library'}, expected {LIBRARY}"]
-            library = archive.extract(LIBRARY, folder)
-        dump = [tool("objdump", processor), "-p", "-T", library]
-        text = subprocess.run(dump, check=True, capture_output=True, text=True).stdout
+            names = sorted(name for name in archive.namelist() if name.endswith(".so"))
+            if names != LIBRARIES:
+                return [f"the wheel holds {names or 'no library'}, expected {LIBRARIES}"]
+            dump = [tool("objdump", processor), "-p", "-T"]
+            text = "".join(
+                subprocess.run(
+                    [*dump, archive.extract(name, folder)], check=True, capture_output=True, text=True
+                ).stdout
+                for name in names
+            )
     wrong = [
         f"it needs {name}"
         for name in re.findall(r"^\s+NEEDED\s+(\S+)", text, re.MULTILINE)

@@ -1,0 +1,79 @@
+// The C interface of npu.h: null checks, then the device.
+#include "../error.hpp"
+#include "npu.hpp"
+
+struct rl_npu {
+  rl::Owned<rl::npu::Npu> core;
+};
+
+namespace {
+int no_device() { return rl::fail("no NPU was given"); }
+}  // namespace
+
+extern "C" {
+
+rl_npu *rl_npu_open(int32_t flavour) {
+  rl::Owned<rl::npu::Npu> core = rl::npu::Npu::open(flavour);
+  if (core == nullptr) return nullptr;
+  rl::Owned<rl_npu> npu = rl::make_owned<rl_npu>(rl_npu{std::move(core)});
+  if (npu == nullptr) rl::fail("there is no memory for the NPU; free some memory");
+  return npu.release();
+}
+
+void rl_npu_close(rl_npu *npu) { rl::Owned<rl_npu>{npu}.reset(); }
+
+int32_t rl_npu_describe(const rl_npu *npu, rl_npu_description *description) {
+  if (npu == nullptr || description == nullptr) return no_device();
+  npu->core->describe(*description);
+  return 0;
+}
+
+int32_t rl_npu_allocate(rl_npu *npu, int32_t space, int64_t bytes) {
+  return npu == nullptr ? no_device() : npu->core->allocate(space, bytes);
+}
+
+int32_t rl_npu_release(rl_npu *npu, int32_t buffer) {
+  return npu == nullptr ? no_device() : npu->core->release(buffer);
+}
+
+uint8_t *rl_npu_data(rl_npu *npu, int32_t buffer) {
+  if (npu == nullptr) no_device();
+  const rl::npu::Memory *memory = npu == nullptr ? nullptr : npu->core->memory(buffer);
+  return memory == nullptr ? nullptr : memory->data;
+}
+
+int64_t rl_npu_address(rl_npu *npu, int32_t buffer) {
+  if (npu == nullptr) return no_device();
+  const rl::npu::Memory *memory = npu->core->memory(buffer);
+  return memory == nullptr ? -1 : static_cast<int64_t>(memory->address);
+}
+
+int32_t rl_npu_sync(rl_npu *npu, int32_t buffer, int64_t offset, int64_t bytes, int32_t direction) {
+  return npu == nullptr ? no_device() : npu->core->sync(buffer, offset, bytes, direction);
+}
+
+int32_t rl_npu_program_create(rl_npu *npu, const rl_npu_chain *chain, int32_t buffer, int64_t offset) {
+  if (npu == nullptr || chain == nullptr) return no_device();
+  return npu->core->create_program(*chain, buffer, offset);
+}
+
+int32_t rl_npu_program_destroy(rl_npu *npu, int32_t program) {
+  return npu == nullptr ? no_device() : npu->core->destroy_program(program);
+}
+
+int32_t rl_npu_program_bind(rl_npu *npu, int32_t program, const rl_npu_binding *bindings, int32_t roles) {
+  return npu == nullptr ? no_device() : npu->core->bind(program, bindings, roles);
+}
+
+int32_t rl_npu_submit(rl_npu *npu, const int32_t *programs, int32_t count, int32_t timeout_ms) {
+  return npu == nullptr ? no_device() : npu->core->submit(programs, count, timeout_ms);
+}
+
+int32_t rl_npu_wait(rl_npu *npu) { return npu == nullptr ? no_device() : npu->core->wait(); }
+
+int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
+                     int32_t n_expected, int32_t timeout_ms) {
+  return npu == nullptr ? no_device() : npu->core->probe(programs, count, expected, n_expected, timeout_ms);
+}
+
+}  // extern "C"

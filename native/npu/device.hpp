@@ -1,0 +1,66 @@
+// What a kernel driver of the NPU is to the rest: memory, jobs, waiting, a reset.
+//
+// Two drivers are known, each in one file. A call that fails returns -1 and leaves its sentence (error.hpp).
+#pragma once
+
+#include <cstdint>
+
+#include "../memory.hpp"
+#include "npu.h"
+
+namespace rl::npu {
+
+// A buffer that both sides see. `handle` and `object` are the driver's own names for it.
+struct Memory {
+  std::uint8_t *data;
+  std::uint64_t address;
+  std::int64_t bytes;  // whole pages
+  std::int32_t space;
+  std::uint32_t handle;
+  std::uint64_t object;
+};
+
+struct Piece {
+  std::uint64_t address;
+  std::uint32_t body_words;
+};
+
+// One core's share of a submit. `reads` and `writes` are handles of the space's memory; none is in both.
+struct CoreJob {
+  std::int32_t space;
+  const Piece *pieces;
+  std::uint32_t count;
+  const std::uint32_t *reads;
+  std::uint32_t n_reads;
+  const std::uint32_t *writes;
+  std::uint32_t n_writes;
+};
+
+enum class Outcome { kDone, kFailed, kGone };  // kGone: a reset cannot help
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  [[nodiscard]] virtual int allocate(int space, std::int64_t bytes, Memory &memory) = 0;
+  virtual void release(const Memory &memory) = 0;
+  // A range of a buffer, or where the driver cannot do ranges, all of it.
+  [[nodiscard]] virtual int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) = 0;
+  // Jobs for different cores; returns when they are on their way. One submit at a time.
+  [[nodiscard]] virtual int submit(const CoreJob *jobs, int count, int timeout_ms) = 0;
+  // Of the latest submit. Unless it is kDone, there is a sentence.
+  [[nodiscard]] virtual Outcome wait() = 0;
+  // Leaves the cores idle and ready; what ran is lost.
+  [[nodiscard]] virtual int reset() = 0;
+  virtual int spaces() const = 0;
+  virtual void describe(rl_npu_description &description) const = 0;
+};
+
+inline constexpr std::int64_t kPage = 4096;
+inline constexpr std::uint64_t kAddressLimit = std::uint64_t{1} << 32;
+inline constexpr int kPiecesInKick = 4095;
+
+// The device of a flavour (RL_NPU_*), locked, and the path of its node; or null and a sentence.
+Owned<Device> open_device(int flavour, char *path, int path_bytes);
+
+}  // namespace rl::npu

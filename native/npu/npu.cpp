@@ -1,0 +1,261 @@
+#include "npu.hpp"
+
+#include <cstdio>
+#include <cstring>
+
+#include "../error.hpp"
+
+namespace rl::npu {
+namespace {
+
+constexpr int kProbeRuns = 3;
+constexpr int kLongestTimeout = 60000;
+
+}  // namespace
+
+Owned<Npu> Npu::open(int flavour) {
+  char node[64] = "";
+  Owned<Device> device = open_device(flavour, node, sizeof node);
+  if (device == nullptr) return nullptr;
+  Owned<Npu> npu = make_owned<Npu>(std::move(device));
+  if (npu == nullptr) {
+    fail("there is no memory for the NPU; free some memory");
+    return nullptr;
+  }
+  std::memcpy(npu->node_, node, sizeof node);
+  return npu;
+}
+
+Npu::~Npu() {
+  if (running_ && started_) static_cast<void>(device_->wait());
+  for (Loaded *program : programs_) Owned<Loaded>{program}.reset();
+  for (const rl_npu_expected &e : expected_) std::free(const_cast<std::uint8_t *>(e.data));
+  for (const Slot &slot : slots_)
+    if (slot.serial != 0) device_->release(slot.memory);
+}
+
+void Npu::describe(rl_npu_description &d) const {
+  d = rl_npu_description{};
+  device_->describe(d);
+  d.spaces = device_->spaces();
+  std::memcpy(d.node, node_, sizeof node_);
+  d.failed = failed_;
+  d.allocated_bytes = allocated_;
+  d.submits = submits_;
+  d.faults = faults_;
+  d.resets = resets_;
+}
+
+int Npu::allocate(int space, std::int64_t bytes) {
+  if (space < 0 || space >= device_->spaces())
+    return fail("there is no address space %d, expected one below %d", space, device_->spaces());
+  if (bytes < 1 || bytes > static_cast<std::int64_t>(kAddressLimit))
+    return fail("a buffer of %lld bytes was asked for, expected 1 to 4 GiB", static_cast<long long>(bytes));
+  int number = 0;
+  while (number < slots_.size() && slots_[number].serial != 0) ++number;
+  if (number == slots_.size() && !slots_.append(Slot{})) return fail("there is no memory for another buffer");
+  Memory memory{};
+  if (device_->allocate(space, round_up(bytes, kPage), memory) < 0) return -1;
+  slots_[number] = Slot{memory, ++serial_};
+  allocated_ += memory.bytes;
+  return number;
+}
+
+int Npu::release(int buffer) {
+  if (memory(buffer) == nullptr) return -1;
+  if (running_) return fail("a buffer cannot be released while a job runs; wait for it first");
+  allocated_ -= slots_[buffer].memory.bytes;
+  device_->release(slots_[buffer].memory);
+  slots_[buffer] = Slot{};
+  return 0;
+}
+
+const Memory *Npu::memory(int buffer) const {
+  if (buffer >= 0 && buffer < slots_.size() && slots_[buffer].serial != 0) return &slots_[buffer].memory;
+  fail("there is no buffer %d", buffer);
+  return nullptr;
+}
+
+int Npu::sync(int buffer, std::int64_t offset, std::int64_t bytes, int direction) {
+  const Memory *found = memory(buffer);
+  if (found == nullptr) return -1;
+  if (offset < 0 || bytes < 0 || bytes > found->bytes || offset > found->bytes - bytes)
+    return fail("bytes %lld to %lld of a buffer of %lld were to be synced", static_cast<long long>(offset),
+                static_cast<long long>(offset + bytes), static_cast<long long>(found->bytes));
+  if (direction != RL_NPU_TO_DEVICE && direction != RL_NPU_FROM_DEVICE)
+    return fail("direction %d of a sync is unknown, expected 1 (to the device) or 2 (from it)", direction);
+  return bytes == 0 ? 0 : device_->sync(*found, offset, bytes, direction);
+}
+
+int Npu::create_program(const rl_npu_chain &chain, int buffer, std::int64_t offset) {
+  if (memory(buffer) == nullptr) return -1;
+  Owned<Loaded> loaded = Loaded::create(chain, buffer, slots_[buffer], offset);
+  if (loaded == nullptr) return -1;
+  int number = 0;
+  while (number < programs_.size() && programs_[number] != nullptr) ++number;
+  if (number == programs_.size() && !programs_.append(nullptr)) return fail("there is no memory for another program");
+  programs_[number] = loaded.release();
+  return number;
+}
+
+int Npu::destroy_program(int program) {
+  if (program < 0 || program >= programs_.size() || programs_[program] == nullptr)
+    return fail("there is no program %d", program);
+  if (running_) return fail("a program cannot be destroyed while a job runs; wait for it first");
+  for (int i = 0; i < probe_.count; ++i)
+    if (probe_.programs[i] == program) return fail("program %d belongs to the probe; set another one first", program);
+  Owned<Loaded>{programs_[program]}.reset();
+  programs_[program] = nullptr;
+  return 0;
+}
+
+int Npu::bind(int program, const rl_npu_binding *bindings, int roles) {
+  if (program < 0 || program >= programs_.size() || programs_[program] == nullptr)
+    return fail("there is no program %d", program);
+  Loaded &loaded = *programs_[program];
+  if (loaded.bind(slots_, bindings, roles) < 0) return -1;
+  return sync(loaded.buffer(), loaded.offset(), loaded.bytes(), RL_NPU_TO_DEVICE);
+}
+
+int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &launch) const {
+  if (count < 1 || count > RL_NPU_CORES || programs == nullptr)
+    return fail("%d programs were submitted, expected 1 to %d", count, RL_NPU_CORES);
+  if (timeout_ms < 1 || timeout_ms > kLongestTimeout)
+    return fail("a job may take %d ms, expected 1 to %d", timeout_ms, kLongestTimeout);
+  bool used[RL_NPU_CORES] = {};
+  launch = Launch{{}, count, timeout_ms};
+  for (int i = 0; i < count; ++i) {
+    const int program = programs[i];
+    if (program < 0 || program >= programs_.size() || programs_[program] == nullptr)
+      return fail("there is no program %d", program);
+    for (int j = 0; j < i; ++j)
+      if (programs[j] == program) return fail("program %d was submitted twice at once", program);
+    if (programs_[program]->check(slots_) < 0) return -1;
+    const int space = programs_[program]->job(slots_).space;
+    if (device_->spaces() > 1 && used[space]) return fail("two programs of address space %d were submitted at once", space);
+    used[space] = true;
+    launch.programs[i] = program;
+  }
+  return 0;
+}
+
+int Npu::start(const Launch &launch) {
+  CoreJob jobs[RL_NPU_CORES];
+  for (int i = 0; i < launch.count; ++i) {
+    const Loaded &program = *programs_[launch.programs[i]];
+    if (program.mark(*device_, slots_) < 0) return -1;
+    jobs[i] = program.job(slots_);
+  }
+  ++submits_;
+  return device_->submit(jobs, launch.count, launch.timeout_ms);
+}
+
+Outcome Npu::finish(const Launch &launch) {
+  const Outcome outcome = device_->wait();
+  if (outcome != Outcome::kDone) return outcome;
+  int untouched = 0;
+  for (int i = 0; i < launch.count; ++i) {
+    const Loaded &program = *programs_[launch.programs[i]];
+    if (program.collect(*device_, slots_) < 0) return Outcome::kFailed;
+    untouched += program.untouched(slots_);
+  }
+  if (untouched == 0) return Outcome::kDone;
+  fail("the NPU reported success and left %d results untouched", untouched);
+  return Outcome::kFailed;
+}
+
+int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
+  if (failed_) return fail("%s", reason_);
+  if (running_) return fail("a job runs already; wait for it first");
+  if (check(programs, count, timeout_ms, launch_) < 0) return -1;
+  started_ = start(launch_) == 0;
+  running_ = true;  // also if it was refused: wait() repeats it
+  if (!started_) std::snprintf(reason_, sizeof reason_, "%s", last_error());
+  return 0;
+}
+
+int Npu::wait() {
+  if (!running_) return fail("no job runs; submit one first");
+  if (!started_) fail("%s", reason_);
+  const Outcome outcome = started_ ? finish(launch_) : Outcome::kFailed;
+  running_ = false;
+  return outcome == Outcome::kDone ? 0 : repeat(launch_, outcome);
+}
+
+int Npu::repeat(const Launch &launch, Outcome outcome) {
+  ++faults_;
+  if (outcome == Outcome::kGone) return give_up();
+  ++resets_;
+  if (device_->reset() < 0) return give_up();
+  if (probe_.count > 0 && prove() < 0) return give_up();
+  if (start(launch) < 0 || finish(launch) != Outcome::kDone) {
+    ++faults_;
+    return give_up();
+  }
+  return 0;
+}
+
+int Npu::give_up() {
+  char last[384];
+  std::snprintf(last, sizeof last, "%s", last_error());
+  std::snprintf(reason_, sizeof reason_, "the NPU %s was given up: %s", node_, last);
+  failed_ = true;
+  return fail("%s", reason_);
+}
+
+int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
+               int timeout_ms) {
+  if (failed_) return fail("%s", reason_);
+  if (running_) return fail("a job runs already; wait for it first");
+  Launch launch{};
+  if (check(programs, count, timeout_ms, launch) < 0) return -1;
+  if (n_expected < 1 || expected == nullptr) return fail("a probe needs results to compare with");
+  for (int i = 0; i < n_expected; ++i) {
+    const rl_npu_expected &e = expected[i];
+    const Memory *found = memory(e.buffer);
+    if (found == nullptr) return -1;
+    if (e.data == nullptr || e.offset < 0 || e.bytes < 1 || e.bytes > found->bytes || e.offset > found->bytes - e.bytes)
+      return fail("a probe expects bytes %lld to %lld of a buffer of %lld", static_cast<long long>(e.offset),
+                  static_cast<long long>(e.offset + e.bytes), static_cast<long long>(found->bytes));
+  }
+  for (const rl_npu_expected &e : expected_) std::free(const_cast<std::uint8_t *>(e.data));
+  expected_.clear();
+  for (int i = 0; i < n_expected; ++i) {
+    rl_npu_expected e = expected[i];
+    auto *copy = static_cast<std::uint8_t *>(std::malloc(static_cast<std::size_t>(e.bytes)));
+    if (copy == nullptr || !expected_.append(rl_npu_expected{e.buffer, 0, e.offset, e.bytes, copy})) {
+      std::free(copy);
+      return fail("there is no memory for a probe");
+    }
+    std::memcpy(copy, e.data, static_cast<std::size_t>(e.bytes));
+  }
+  probe_ = launch;
+  const int runs = prove();
+  return runs < 0 ? give_up() : runs;
+}
+
+int Npu::prove() {
+  for (int run = 1; run <= kProbeRuns; ++run) {
+    Launch again{};
+    if (check(probe_.programs, probe_.count, probe_.timeout_ms, again) < 0) return -1;
+    const Outcome outcome = start(again) == 0 ? finish(again) : Outcome::kFailed;
+    if (outcome == Outcome::kDone && proven()) return run;
+    ++faults_;
+    if (outcome == Outcome::kGone) return -1;
+    if (outcome == Outcome::kDone) {
+      fail("the NPU's first jobs after a reset come out wrong");
+      continue;
+    }
+    ++resets_;
+    if (device_->reset() < 0) return -1;
+  }
+  return -1;
+}
+
+bool Npu::proven() const {
+  for (const rl_npu_expected &e : expected_)
+    if (std::memcmp(slots_[e.buffer].memory.data + e.offset, e.data, static_cast<std::size_t>(e.bytes)) != 0) return false;
+  return true;
+}
+
+}  // namespace rl::npu

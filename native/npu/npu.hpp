@@ -1,0 +1,60 @@
+// A device with its buffers and programs, and what becomes of a job that fails.
+//
+// A job is marked, started and waited for. If it fails, is late or leaves a mark untouched, the device is reset, the
+// probe has to come out right, and the job runs once more; if that fails too, the device is given up.
+#pragma once
+
+#include "loaded.hpp"
+
+namespace rl::npu {
+
+class Npu {
+ public:
+  static Owned<Npu> open(int flavour);
+  Npu(Owned<Device> device) : device_(std::move(device)) {}
+  Npu(const Npu &) = delete;
+  Npu &operator=(const Npu &) = delete;
+  ~Npu();
+
+  void describe(rl_npu_description &description) const;
+  int allocate(int space, std::int64_t bytes);
+  int release(int buffer);
+  const Memory *memory(int buffer) const;  // null and a sentence for one that does not exist
+  int sync(int buffer, std::int64_t offset, std::int64_t bytes, int direction);
+  int create_program(const rl_npu_chain &chain, int buffer, std::int64_t offset);
+  int destroy_program(int program);
+  int bind(int program, const rl_npu_binding *bindings, int roles);
+  int submit(const std::int32_t *programs, int count, int timeout_ms);
+  int wait();
+  int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms);
+
+ private:
+  struct Launch {
+    std::int32_t programs[RL_NPU_CORES];
+    int count, timeout_ms;
+  };
+  int check(const std::int32_t *programs, int count, int timeout_ms, Launch &launch) const;
+  int start(const Launch &launch);
+  // Waits, collects what was written and looks at the marks.
+  Outcome finish(const Launch &launch);
+  int repeat(const Launch &launch, Outcome outcome);
+  // Runs the probe until it is right; the number of runs, or -1.
+  int prove();
+  bool proven() const;
+  int give_up();
+
+  Owned<Device> device_;
+  List<Slot> slots_;
+  List<Loaded *> programs_;
+  Launch launch_{};
+  Launch probe_{};
+  List<rl_npu_expected> expected_;  // each owns its data
+  char node_[64] = "";
+  std::int64_t serial_ = 0, allocated_ = 0, submits_ = 0, faults_ = 0, resets_ = 0;
+  bool running_ = false;  // a submit was not waited for
+  bool started_ = false;  // and the device took it
+  bool failed_ = false;
+  char reason_[512] = "";
+};
+
+}  // namespace rl::npu

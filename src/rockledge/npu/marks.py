@@ -1,0 +1,65 @@
+"""Where a program's last results lie: one int32 for each buffer that it writes, to see whether it ran at all.
+
+A job that reports success may not have run. Whoever starts it stores a value there that no sum can be, and
+finds it again if nothing was written. Programs of a chain run in order, so the last one speaks for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rockledge.errors import NpuError
+from rockledge.npu import isa
+from rockledge.npu.stream import Program, parse
+
+_SUM_BYTES = 4
+_EXTENTS = (
+    ("DPU_DATA_CUBE_WIDTH", "width_minus_1"),
+    ("DPU_DATA_CUBE_HEIGHT", "height_minus_1"),
+    ("DPU_DATA_CUBE_CHANNEL", "channels_minus_1"),
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An int32 at byte `offset` of the buffer `role`."""
+
+    role: str
+    offset: int
+
+
+def marks(program: Program) -> tuple[Mark, ...]:
+    """For each role, the last int32 that the last program of a chain writes there.
+
+    Raises NpuError for a program that writes something else than int32 to a relocated address.
+    """
+    last = {role: Mark(role, offset) for role, offset in _destinations(program)}
+    return tuple(last.values())
+
+
+def _destinations(program: Program) -> Iterator[tuple[str, int]]:
+    roles = {relocation.word: relocation for relocation in program.relocations}
+    destination = isa.register_named("DPU_DST_BASE_ADDR")
+    for piece in parse(program.words):
+        values: dict[str, int] = {}
+        where = None
+        for index, command in enumerate(piece.body):
+            target, value, offset = isa.split(command)
+            register = isa.register_of(target, offset)
+            if register is None:
+                continue
+            values[register.name] = value
+            if register is destination:
+                where = roles.get(piece.start + index)
+        if where is None:
+            raise NpuError(f"the program from word {piece.start} writes to no buffer that is known by a role")
+        kind = isa.decode("DPU_DATA_FORMAT", values.get("DPU_DATA_FORMAT", 0))["out_precision"]
+        if isa.DPU_PRECISION[kind].name != "int32":
+            raise NpuError(
+                f"the program from word {piece.start} writes {isa.DPU_PRECISION[kind].name}, not int32"
+            )
+        size = _SUM_BYTES
+        for name, extent in _EXTENTS:
+            size *= isa.decode(name, values.get(name, 0))[extent] + 1
+        yield where.role, where.offset + size - _SUM_BYTES

@@ -1,0 +1,182 @@
+"""The native device on a virtual NPU: exact sums through both drivers' system calls, and every fault.
+
+Whatever goes wrong, a product is right or there is one error, and nothing is left open or allocated.
+"""
+
+import pytest
+from tests.runtime.virtual_npu import Worker
+
+DRIVERS = ("rknpu", "rocket")
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def clean(answer, summary):
+    """Nothing leaked in the program, and nothing was left to the driver to clean up."""
+    before, after = answer["held"]
+    assert after == before
+    assert (summary.files_left, summary.buffers_left, summary.crashes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_products_are_exact(worker, driver):
+    shapes = ((1, 32, 32), (100, 576, 1536), (513, 200, 4000))
+    answer, summary = worker.multiply(driver, shapes=shapes, timeout_ms=5000)
+    assert answer["errors"] == []
+    assert answer["right"] == [True] * 3
+    about = answer["about"]
+    assert (about["driver"], about["cores"], about["faults"], about["resets"]) == (driver, 3, 0, 0)
+    assert about["spaces"] == (1 if driver == "rknpu" else 3)
+    assert summary.programs > 3
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_auto_finds_either_driver(worker, driver):
+    answer, summary = worker.multiply("auto", emulated=driver)
+    assert answer["about"]["driver"] == driver
+    assert answer["right"] == [True]
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("version", [(0, 9, 2), (0, 9, 5), (0, 9, 6), (0, 9, 7), (0, 9, 8)])
+def test_known_versions_of_the_vendor_driver_work(worker, version):
+    answer, summary = worker.multiply("rknpu", version=version)
+    assert (answer["errors"], answer["right"]) == ([], [True])
+    assert tuple(answer["about"]["version"]) == version
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("version", [(0, 9, 1), (0, 8, 2), (0, 9, 9), (1, 0, 0)])
+def test_other_versions_are_refused(worker, version):
+    answer, summary = worker.multiply("rknpu", version=version)
+    (error,) = answer["errors"]
+    assert ".".join(map(str, version)) in error
+    assert "0.9.2 to 0.9.8" in error
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("wanted, there", [("rknpu", "rocket"), ("rocket", "rknpu")])
+def test_the_other_driver_is_not_taken(worker, wanted, there):
+    answer, summary = worker.multiply(wanted, emulated=there)
+    (error,) = answer["errors"]
+    assert "no NPU" in error
+    assert wanted in error
+    clean(answer, summary)
+
+
+# Faults that one reset mends. The first job is the probe: products begin at job 2 (rocket, a job a core: 4).
+# (kind and its numbers, whether the device saw a fault)
+MENDED = [
+    ({"kind": "lost"}, True),
+    ({"kind": "skipped"}, True),
+    ({"kind": "late", "seconds": 0.05}, False),
+    ({"kind": "late", "seconds": 0.3}, True),
+    ({"kind": "error", "errno": "EIO"}, True),
+    ({"kind": "error", "errno": "EINVAL"}, True),
+    ({"kind": "busy", "seconds": 0.05}, False),
+    ({"kind": "busy", "seconds": 0.3}, True),
+]
+
+
+def first_product(driver):
+    return 2 if driver == "rknpu" else 4
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("fault, seen", MENDED)
+def test_a_fault_is_mended_by_one_reset(worker, driver, fault, seen):
+    fault = {**fault, "at": first_product(driver)}
+    answer, summary = worker.multiply(driver, [fault], shapes=((20, 64, 96), (4, 32, 64)))
+    assert (answer["errors"], answer["right"]) == ([], [True, True])
+    assert summary.faults == 1
+    assert (answer["about"]["faults"], answer["about"]["resets"]) == (int(seen), int(seen))
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("kind", ["lost", "skipped"])
+def test_a_fault_of_the_first_job_is_mended_too(worker, driver, kind):
+    answer, summary = worker.multiply(driver, [{"kind": kind, "at": 1}])
+    assert (answer["errors"], answer["right"]) == ([], [True])
+    assert answer["about"]["faults"] == 1
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_wrong_first_job_behind_a_reset_reaches_nobody(worker, driver):
+    faults = [{"kind": "lost", "at": first_product(driver)}, {"kind": "wrong", "at": 1}]
+    answer, summary = worker.multiply(driver, faults)
+    assert (answer["errors"], answer["right"]) == ([], [True])
+    assert answer["about"]["faults"] == 2  # the lost job, and the probe that came out wrong
+    assert summary.faults == 2
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("fault", [{"kind": "lost"}, {"kind": "skipped"}, {"kind": "error", "errno": "EIO"}])
+def test_a_fault_that_stays_is_one_error(worker, driver, fault):
+    fault = {**fault, "at": first_product(driver), "times": 1000}
+    answer, summary = worker.multiply(driver, [fault], timeout_ms=60)
+    (error,) = answer["errors"]
+    assert "was given up" in error
+    assert answer["right"] == []
+    assert answer["about"]["failed"]
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("at", [1, 5])
+def test_a_device_that_goes_is_one_error(worker, driver, at):
+    answer, summary = worker.multiply(driver, [{"kind": "gone", "at": at}], shapes=((4, 32, 32),) * 6)
+    (error,) = answer["errors"]
+    assert "was given up" in error
+    assert answer["about"]["failed"]
+    assert all(answer["right"])
+    before, after = answer["held"]
+    assert after == before
+    assert summary.files_left == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("errno, text", [("ENOMEM", "Cannot allocate"), ("EINVAL", "Invalid argument")])
+@pytest.mark.parametrize("at", [1, 2, 7, 14])
+def test_a_refused_buffer_is_one_error(worker, driver, errno, text, at):
+    answer, summary = worker.multiply(driver, [{"kind": "refused", "errno": errno, "at": at}])
+    (error,) = answer["errors"]
+    assert text in error
+    assert "less memory" in error
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_too_little_device_memory_is_one_error(worker, driver):
+    answer, summary = worker.multiply(
+        driver, [{"kind": "memory", "bytes": 1 << 20}], shapes=((64, 512, 4000),)
+    )
+    (error,) = answer["errors"]
+    assert "less memory" in error
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_node_that_may_not_be_opened_names_group_and_rule(worker, driver):
+    answer, summary = worker.multiply(driver, [{"kind": "denied", "times": 100}])
+    (error,) = answer["errors"]
+    assert "group render" in error
+    assert "60-rockledge-npu.rules" in error
+    assert "/dev/" in error
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_device_of_another_process_is_one_error(worker, driver):
+    answer, summary = worker.multiply(driver, [{"kind": "locked", "times": 100}])
+    (error,) = answer["errors"]
+    assert "in use by another process" in error
+    clean(answer, summary)
