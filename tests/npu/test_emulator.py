@@ -98,13 +98,14 @@ def test_few_rows_with_a_clamped_stride_read_wrong_surfaces():
     check(shape, taken(bench.buffers["output"], "int32", sheet.output_places(shape)), a[:2], b)
 
 
-def test_lines_of_an_image_by_fours():
-    # Height 6, width 1, with a stride between fours of lines that is not that of four lines.
-    shape = Shape("int8", "int32", 6, 32, 32)
-    a, b = operands("int8", (6, 32), 5), operands("int8", (32, 32), 6)
+@pytest.mark.parametrize("height", [6, 8, 11])
+def test_lines_of_an_image_by_fours(height):
+    # A stride between fours of lines that is not that of four lines, with and without a rest of lines.
+    shape = Shape("int8", "int32", height, 32, 32)
+    a, b = operands("int8", (height, 32), 5), operands("int8", (32, 32), 6)
     bench = bench_for(shape, a, b)
-    line, surface = 9, 16
-    rows = np.arange(6)[:, None]
+    line, surface = 9, 40
+    rows = np.arange(height)[:, None]
     k = np.arange(32)[None, :]
     atoms = k // 16 * surface + rows // 4 * line + rows % 4
     bench.buffers["input"] = stored(a, "int8", atoms * 16 + k % 16)

@@ -168,6 +168,16 @@ def test_int32_addition_beside_a_product_saturates(seed):
     np.testing.assert_array_equal(found, np.clip(exact + operand, -(2**31), 2**31 - 1))
 
 
+def test_a_saturated_addition_may_leave_as_fp32():
+    shape = Shape("int8", "fp32", INT8.m, INT8.k, INT8.n, rdma=True)
+    operand = np.full((INT8.m, INT8.n), 2**31 - 1)
+    operand[:, ::2] = -(2**31)
+    data = stored(operand.astype(np.int32), "int32", sheet.output_places(INT8))
+    found, exact = run(shape, elementwise(shape, 0x10C203C0, 12, 1), data)
+    expected = np.clip(exact + operand, -(2**31), 2**31 - 1).astype(np.float32)
+    np.testing.assert_array_equal(found.astype(np.float32), expected)
+
+
 def test_int32_times_an_int16_vector():
     vector = np.random.default_rng(7).integers(-100, 100, INT8.n).astype(np.int16)
     found, exact = run(INT8, elementwise(INT8, 0x108003C4, 8, 0), vector)
