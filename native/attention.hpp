@@ -2,10 +2,14 @@
 //
 // A split's result depends on the query, the split's cache entries and the query's position alone: scores in blocks of
 // eight positions, one maximum, exponentials, then the values summed position by position in fp32.
+//
+// The including file has defined, in this namespace, dots8: eight rows of keys times several queries, biased (bias.hpp).
 #pragma once
 
+#include "bias.hpp"
 #include "kernels.hpp"
 #include "lanes.hpp"
+#include "values.hpp"
 
 namespace rl::RL_ISA {
 
@@ -26,36 +30,40 @@ RL_INLINE PageView page_view(const KvLayer &kv, int page, int kv_head) {
   return PageView{k, k + codes, scales + head, scales + kv.kv_heads * static_cast<std::int64_t>(kv.page_tokens) + head};
 }
 
-// Scores of one head over positions of one page, then their running maximum.
-RL_INLINE V8f page_scores(const PageView &page, const std::int8_t *q, int head_stride, float q_scale, int count,
-                          float *scores, V8f most) {
-  alignas(32) std::int32_t sums[kLanes];
-  for (int i = 0; i < count; i += kLanes) {
-    dot8(page.k + static_cast<std::int64_t>(i) * head_stride, head_stride, q, head_stride / kTile, sums);
-    V8f score = to_float(load<V8i>(sums)) * (splat(q_scale) * load<V8f>(page.k_scale + i));
-    store(scores + i, score);
-    if (count - i < kLanes) {
-      score = load_part(scores + i, count - i, kMasked);
-      store(scores + i, score);
-    }
-    most = larger(score, most);
-  }
-  return most;
+// Keys, or values, of eight positions with their scales on the way from memory while something else is computed.
+RL_INLINE void fetch_eight(const std::int8_t *codes, const float *scales, int head_stride, int i) {
+  const char *p = reinterpret_cast<const char *>(codes) + static_cast<std::int64_t>(i) * head_stride;
+  for (int line = 0; line < kLanes * head_stride; line += 64) __builtin_prefetch(p + line, 0, 2);
+  __builtin_prefetch(scales + i, 0, 2);
 }
 
-// acc[h][0..15] of `Heads` heads += weight[h][i] * value[i], i rising over the positions of one page.
+// Queries of the heads that share a walk over the keys: codes [Heads][head_stride], and what each head's sums are
+// multiplied with beside the key's scale.
 template <int Heads>
-RL_INLINE void add_values(const PageView &page, int head_stride, int column, int count, const float *weights,
-                          V8f (&acc)[Heads][2]) {
-  const std::int8_t *v = page.v + column;
-  for (int i = 0; i < count; ++i, v += head_stride) {
-    const V8f a = to_float(widen(v));
-    const V8f b = to_float(widen(v + kLanes));
-    for (int h = 0; h < Heads; ++h) {
-      const V8f w = splat(weights[h * kSplit + i]);
-      acc[h][0] += w * a;
-      acc[h][1] += w * b;
+struct Queries {
+  const std::int8_t *codes;
+  float scale[Heads];
+  std::int32_t over[Heads];
+};
+
+// Scores of `Heads` heads over eight positions of a page from `i` on, of which the query sees `count`; `most` keeps the
+// running maxima.
+template <int Heads>
+RL_INLINE void eight_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int i, int count,
+                            float *scores, V8f *most) {
+  alignas(32) std::int32_t sums[Heads * kLanes];
+  dots8<Heads>(page.k + static_cast<std::int64_t>(i) * head_stride, head_stride, q.codes, head_stride,
+               head_stride / kTile, sums);
+  const V8f scale = load<V8f>(page.k_scale + i);
+  for (int h = 0; h < Heads; ++h) {
+    V8f score = to_float(exact(sums + h * kLanes, q.over + h)) * (splat(q.scale[h]) * scale);
+    float *at = scores + h * kSplit + i;
+    store(at, score);
+    if (count - i < kLanes) {
+      score = load_part(at, count - i, kMasked);
+      store(at, score);
     }
+    most[h] = larger(score, most[h]);
   }
 }
 
@@ -73,14 +81,24 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
     std::memset(queries + h * stride, 0, static_cast<unsigned>(stride));
     std::memcpy(queries + h * stride, q, static_cast<unsigned>(task.head_dim));
   }
+  Queries<Heads> q;
+  q.codes = queries;
+  for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * root;
+  excess_of(queries, stride, stride / kTile, Heads, q.over);
   V8f most[Heads];
   for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
   for (int p = begin; p < end; p += kv.page_tokens) {
     const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
     const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;
-    for (int h = 0; h < Heads; ++h)
-      most[h] = page_scores(page, queries + h * stride, stride, task.sq[first_head + h] * root, count,
-                            scores + h * kSplit + (p - begin), most[h]);
+    // A page's keys and values are short pieces far apart, which no hardware foresees: the values of this page will be
+    // needed soon, and the keys of the page after the next.
+    const int later = p + 2 * kv.page_tokens <= task.position ? p + 2 * kv.page_tokens : p;
+    const PageView ahead = page_view(kv, task.pages[later / kv.page_tokens], kv_head);
+    for (int i = 0; i < count; i += kLanes) {
+      fetch_eight(page.v, page.v_scale, stride, i);
+      fetch_eight(ahead.k, ahead.k_scale, stride, i);
+      eight_scores<Heads>(page, q, stride, i, count, scores + (p - begin), most);
+    }
   }
   for (int h = 0; h < Heads; ++h) {
     float *row = scores + h * kSplit;
@@ -100,19 +118,14 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
     extra[0] = top;
     extra[1] = sum(total);
   }
-  for (int column = 0; column < stride; column += 2 * kLanes) {
-    V8f acc[Heads][2];
-    for (int h = 0; h < Heads; ++h) acc[h][0] = acc[h][1] = splat(0.0f);
-    for (int p = begin; p < end; p += kv.page_tokens) {
-      const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
-      const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;
-      add_values<Heads>(page, stride, column, count, scores + (p - begin), acc);
-    }
-    for (int h = 0; h < Heads; ++h) {
-      float *out = partial + h * (stride + kPartialExtra) + column;
-      store(out, acc[h][0]);
-      store(out + kLanes, acc[h][1]);
-    }
+  for (int h = 0; h < Heads; ++h)
+    for (int c = 0; c < stride; c += kLanes) store(partial + h * (stride + kPartialExtra) + c, splat(0.0f));
+  // Page by page, so that the values of a page stay in the first cache while their columns take turns.
+  for (int p = begin; p < end; p += kv.page_tokens) {
+    const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
+    const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;
+    for (int column = 0; column < stride; column += kValues)
+      add_values<Heads>(page.v + column, stride, count, scores + (p - begin), partial + column, stride + kPartialExtra);
   }
 }
 

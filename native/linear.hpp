@@ -1,22 +1,17 @@
 // One linear: packed weights times int8 rows, and the epilogue that makes floats of the exact sums.
 //
 // The including file has defined, in this namespace: prepare_tables, kStreamed and strip_dots, Unpacked and
-// unpack_strip, kMultiplied and multiply; kBias and excess_of: where the bias is not 0, sums are too large by kBias times
-// the sum of the row of x, which comes off here, modulo 2^32 and so exactly.
+// unpack_strip, kMultiplied and multiply; all sums are biased (bias.hpp).
 // Up to kStreamed rows of x (two planes are two rows) multiply while the codes stream in; more rows unpack a block of
 // strips into the scratch and multiply from there, kMultiplied at a time.
 #pragma once
 
+#include "bias.hpp"
 #include "kernels.hpp"
 #include "lanes.hpp"
 #include "tiles.hpp"
 
 namespace rl::RL_ISA {
-
-// The sums [8] of one row of x.
-RL_INLINE V8i exact(const std::int32_t *sums, const std::int32_t *over) {
-  return kBias == 0 ? load<V8i>(sums) : difference(load<V8i>(sums), splat(*over));
-}
 
 // Successive strips of the rows of x from `first_vector` on, whose sums stand in `sums` [strips][vectors][8]; `over` is
 // the excess of every vector of the task. y = float(sum) * (scale * sx), + bias, + residual.

@@ -43,8 +43,11 @@ class Array {
   std::size_t size_ = 0;
 };
 
-// Anonymous zero pages: page-aligned, committed by the kernel only when first touched.
+// Anonymous zero pages: page-aligned, committed by the kernel only when first touched. Many of them ask for huge ones: a
+// long context is read in pieces far apart, each of which would miss the processor's table of pages.
 class Pages {
+  static constexpr std::size_t kWorthHuge = std::size_t{64} << 20;
+
  public:
   Pages() = default;
   Pages(const Pages &) = delete;
@@ -56,6 +59,7 @@ class Pages {
     void *p = mmap(nullptr, bytes == 0 ? 1 : bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return false;
     data_ = static_cast<std::uint8_t *>(p);
+    if (bytes >= kWorthHuge) madvise(p, bytes, MADV_HUGEPAGE);
     size_ = bytes == 0 ? 1 : bytes;
     return true;
   }

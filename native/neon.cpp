@@ -388,6 +388,12 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   vst1q_s32(sums, sums_of(acc));
   vst1q_s32(sums + 4, sums_of(acc + 4));
 }
+// Eight rows of w times `Vectors` rows of x: sums[vectors][8].
+template <int Vectors>
+RL_INLINE void dots8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
+                     int tiles, std::int32_t *sums) {
+  for (int v = 0; v < Vectors; ++v) dot8(w, w_stride, x + v * x_stride, tiles, sums + v * kStrip);
+}
 
 constexpr int kMultiplied = 8;  // rows of x that an unpacked strip meets at a time: sixteen sums
 

@@ -19,6 +19,13 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   for (int r = 0; r < kStrip; ++r) sums[r] = dot(w + r * w_stride, x, tiles * kTile);
 }
 
+// Eight rows of w times `Vectors` rows of x: sums[vectors][8].
+template <int Vectors>
+RL_INLINE void dots8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
+                     int tiles, std::int32_t *sums) {
+  for (int v = 0; v < Vectors; ++v) dot8(w, w_stride, x + v * x_stride, tiles, sums + v * kStrip);
+}
+
 using Unpacked = std::int8_t;
 
 constexpr int kBias = 0;  // so there is no excess

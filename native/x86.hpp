@@ -187,18 +187,44 @@ static void excess_of(const std::int8_t *x, std::int64_t x_stride, int tiles, in
   }
 }
 
-// Eight rows of w times one x.
-static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, int tiles, std::int32_t *sums) {
-  __m256i acc[kStrip], over = _mm256_setzero_si256();
+// Rows of w times `Vectors` rows of x, eight sums to a vector: [vectors][Rows].
+template <int Vectors, int Rows>
+RL_INLINE void dots_of(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
+                       int tiles, __m256i (&found)[Vectors * Rows / kStrip]) {
+  static_assert(Vectors * Rows % kStrip == 0, "reduce8 takes eight");
+  __m256i acc[Vectors * Rows];
   for (auto &a : acc) a = _mm256_setzero_si256();
-  for (int t = 0; t < tiles; ++t, w += kTile) {
-    const Input input = input_of(x + t * kTile);
-    over = excess(over, input);
-    for (int r = 0; r < kStrip; ++r) acc[r] = accumulate(acc[r], biased(load_bytes(w + r * w_stride)), input);
+  for (int t = 0; t < tiles; ++t, w += kTile, x += kTile) {
+    Input inputs[Vectors];
+    for (int v = 0; v < Vectors; ++v) inputs[v] = input_of(x + v * x_stride);
+    for (int r = 0; r < Rows; ++r) {
+      const __m256i weights = biased(load_bytes(w + r * w_stride));
+      for (int v = 0; v < Vectors; ++v) acc[v * Rows + r] = accumulate(acc[v * Rows + r], weights, inputs[v]);
+    }
   }
-  if constexpr (kBias != 0)
-    for (auto &a : acc) a = _mm256_sub_epi32(a, over);
-  _mm256_storeu_si256(reinterpret_cast<__m256i *>(sums), reduce8(acc));
+  for (int i = 0; i < Vectors * Rows; i += kStrip) found[i / kStrip] = reduce8(acc + i);
+}
+
+// Eight rows of w times `Vectors` rows of x: sums[vectors][8], biased. Written as whole vectors: they are read so, soon.
+template <int Vectors>
+RL_INLINE void dots8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
+                     int tiles, std::int32_t *sums) {
+  __m256i *to = reinterpret_cast<__m256i *>(sums);
+  if constexpr (Vectors * kStrip <= kSums) {
+    __m256i found[Vectors];
+    dots_of<Vectors, kStrip>(w, w_stride, x, x_stride, tiles, found);
+    for (int v = 0; v < Vectors; ++v) _mm256_storeu_si256(to + v, found[v]);
+  } else if constexpr (Vectors <= kTogether) {
+    __m256i upper[Vectors / 2], lower[Vectors / 2];
+    dots_of<Vectors, kStrip / 2>(w, w_stride, x, x_stride, tiles, upper);
+    dots_of<Vectors, kStrip / 2>(w + kStrip / 2 * w_stride, w_stride, x, x_stride, tiles, lower);
+    for (int v = 0; v < Vectors; v += 2) {
+      _mm256_storeu_si256(to + v, _mm256_permute2x128_si256(upper[v / 2], lower[v / 2], 0x20));
+      _mm256_storeu_si256(to + v + 1, _mm256_permute2x128_si256(upper[v / 2], lower[v / 2], 0x31));
+    }
+  } else {
+    for (int v = 0; v < Vectors; ++v) dots8<1>(w, w_stride, x + v * x_stride, 0, tiles, sums + v * kStrip);
+  }
 }
 
 // Bytes of codes fetched ahead while a block is unpacked: they arrive while it is multiplied.
