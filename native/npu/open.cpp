@@ -86,8 +86,9 @@ int refuse(const char *wanted, const char *denied) {
                 "render (sudo usermod -aG render USER) and log in again", denied);
   if (access("/dev/rknpu", F_OK) == 0)
     return fail("this kernel offers the NPU as /dev/rknpu only (built without DRM); use one with the DRM flavour of rknpu");
-  return fail("there is no NPU here: no node in /dev/dri with the driver rknpu and none in /dev/accel with rocket%s%s",
-              wanted[0] == '\0' ? "" : "; wanted was ", wanted);
+  return fail("there is no NPU here%s%s: neither a node in /dev/dri with the driver rknpu nor one in /dev/accel with rocket; "
+              "boot an RK3588 with the vendor's kernel (rknpu 0.9.2 to 0.9.8) or Linux 6.18, or try `rockledge npu emulate`",
+              wanted[0] == '\0' ? "" : " with ", wanted);
 }
 
 }  // namespace

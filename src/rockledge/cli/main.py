@@ -68,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 (done), 1 (failed), 2 (bad usage) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    terminal = Terminal(as_json="--json" in arguments)
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    terminal = Terminal(as_json="--json" in own)
     with _log_to_stderr(), _clean_end_on_sigterm():
         return _run(arguments, terminal)
 

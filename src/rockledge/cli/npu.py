@@ -1,15 +1,20 @@
-"""`rockledge npu`: the NPU's register programs, which need no board."""
+"""`rockledge npu`: the NPU of this machine, a virtual one, and register programs."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from rockledge.cli import npu_disasm, npu_verify
+from rockledge.cli import npu_disasm, npu_emulate, npu_info, npu_verify
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal
 
-ACTIONS: tuple[Command, ...] = (npu_disasm.COMMAND, npu_verify.COMMAND)
+ACTIONS: tuple[Command, ...] = (
+    npu_info.COMMAND,
+    npu_emulate.COMMAND,
+    npu_disasm.COMMAND,
+    npu_verify.COMMAND,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,4 +33,4 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     return action.run(args, terminal)
 
 
-COMMAND = Command("npu", "read and check register programs of the NPU", add_arguments, run)
+COMMAND = Command("npu", "look at the NPU, emulate one, read and check its programs", add_arguments, run)

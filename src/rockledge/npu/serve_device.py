@@ -101,11 +101,10 @@ class VirtualNpu:
         trace: TracebackType | None,
     ) -> None:
         self._chip.closing.set()
-        with self._chip.changed:
-            connections = list(self._connections)
         self._listener.shutdown(socket.SHUT_RDWR)
-        for connection in connections:
-            connection.shutdown(socket.SHUT_RDWR)
+        with self._chip.changed:  # a thread leaves the set before it closes its connection
+            for connection in self._connections:
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in list(self._threads):
             thread.join()
         self._listener.close()

@@ -1,0 +1,179 @@
+"""What this machine says about its NPU besides the driver: clocks, governors, IOMMU, interrupts.
+
+Everything is read from sysfs and procfs below a root, so that tests can lay out a machine of their own. A
+file that is missing or cannot be read is a fact that is not known, never an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# The A76 cores of the chip.
+BIG_CORES: Final = range(4, 8)
+# Lines of /proc/interrupts: the vendor names them fdab0000.npu or rknpu, mainline by its driver; not "input".
+_INTERRUPT: Final = re.compile(r"\s*(\d+):.*\s(\S*(?:(?<![a-z])(?:rk)?npu|rocket)\S*)\s*$")
+_MHZ: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """A clock that the kernel steers, in hertz; `folder` is where its governor is set."""
+
+    folder: str
+    governor: str
+    current: int
+    highest: int
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """An interrupt line of the NPU, and who may serve it: processors as the kernel writes them ("0-3")."""
+
+    number: int
+    name: str
+    processors: str
+
+    @property
+    def first(self) -> int | None:
+        """The processor that serves it: the kernel takes the first that is allowed."""
+        found = re.match(r"\d+", self.processors)
+        return int(found[0]) if found else None
+
+
+@dataclass(frozen=True)
+class System:
+    """What was found. None and empty stand for what the machine does not say."""
+
+    soc: str | None
+    kernel: str
+    npu: Frequency | None
+    memory: Frequency | None
+    processors: tuple[Frequency, ...]
+    iommu: bool | None
+    interrupts: tuple[Interrupt, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that makes the NPU slow, and what mends it."""
+
+    what: str
+    mend: str
+
+
+def look(root: Path = Path("/")) -> System:
+    """Reads it all."""
+    return System(
+        soc=_soc(root),
+        kernel=os.uname().release,
+        npu=_devfreq(root, "npu"),
+        memory=_devfreq(root, "dmc"),
+        processors=tuple(_processors(root)),
+        iommu=_iommu(root),
+        interrupts=tuple(_interrupts(root)),
+    )
+
+
+def findings(system: System, driver: str | None) -> list[Finding]:
+    """What makes it slow, worst first. `driver` is that of the open device, None when there is none."""
+    found = []
+    if driver == "rocket" and system.npu is None:
+        found.append(
+            Finding(
+                "mainline leaves the NPU at 200 MHz, a fifth of its speed",
+                "use a kernel whose rocket driver sets the clock, or the vendor's kernel",
+            )
+        )
+    found += _governors(system)
+    if system.iommu is False:
+        found.append(
+            Finding(
+                "the NPU's IOMMU is off: buffers have to be contiguous, and large ones are refused",
+                "enable it in the device tree (rknpu_mmu, status okay), or reserve memory with cma=512M",
+            )
+        )
+    found += _placement(system)
+    return found
+
+
+def _governors(system: System) -> Iterator[Finding]:
+    clocks = [("the NPU", system.npu), ("memory", system.memory)]
+    clocks += [("a big core", clock) for clock in system.processors]
+    for name, clock in clocks:
+        if clock is not None and clock.current < clock.highest:
+            file = "scaling_governor" if "cpufreq" in clock.folder else "governor"
+            yield Finding(
+                f"{name} runs at {clock.current // _MHZ} of {clock.highest // _MHZ} MHz "
+                f"(governor {clock.governor})",
+                f"echo performance | sudo tee {clock.folder}/{file}",
+            )
+
+
+def _placement(system: System) -> Iterator[Finding]:
+    for line in system.interrupts:
+        if line.first is not None and line.first not in BIG_CORES:
+            yield Finding(
+                f"interrupt {line.number} ({line.name}) is served by core {line.first}, a little one: "
+                "every job waits longer",
+                f"echo {BIG_CORES[0]} | sudo tee /proc/irq/{line.number}/smp_affinity_list",
+            )
+
+
+def _soc(root: Path) -> str | None:
+    text = _text(root / "proc/device-tree/compatible")
+    return text.rstrip("\0").split("\0")[-1] if text else None
+
+
+def _devfreq(root: Path, name: str) -> Frequency | None:
+    for folder in sorted((root / "sys/class/devfreq").glob("*")):
+        if name in folder.name.split(".")[-1]:
+            return _frequency(root, folder, ("governor", "cur_freq", "max_freq"), 1)
+    return None
+
+
+def _processors(root: Path) -> Iterator[Frequency]:
+    for folder in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
+        number = folder.name.removeprefix("policy")
+        if number.isdigit() and int(number) in BIG_CORES:
+            clock = _frequency(
+                root, folder, ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq"), 1000
+            )
+            if clock is not None:
+                yield clock
+
+
+def _frequency(root: Path, folder: Path, names: tuple[str, str, str], unit: int) -> Frequency | None:
+    governor, current, highest = (_text(folder / name) for name in names)
+    if governor is None or not (current or "").isdigit() or not (highest or "").isdigit():
+        return None
+    return Frequency(
+        f"/{folder.relative_to(root)}", governor, int(current or 0) * unit, int(highest or 0) * unit
+    )
+
+
+def _iommu(root: Path) -> bool | None:
+    devices = sorted((root / "sys/bus/platform/devices").glob("*.npu"))
+    if not devices:
+        return None
+    return any((device / "iommu_group").exists() for device in devices)
+
+
+def _interrupts(root: Path) -> Iterator[Interrupt]:
+    for line in (_text(root / "proc/interrupts") or "").splitlines():
+        found = _INTERRUPT.match(line)
+        if found and "mmu" not in found[2]:
+            number = int(found[1])
+            processors = _text(root / f"proc/irq/{number}/smp_affinity_list") or ""
+            yield Interrupt(number, found[2], processors)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

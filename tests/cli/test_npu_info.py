@@ -1,0 +1,60 @@
+"""`rockledge npu info` without an NPU, with a virtual one, and with one that may not be used."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rockledge.npu.device_faults import parse_faults
+from rockledge.npu.preload import environment
+from rockledge.npu.serve_device import VirtualNpu
+
+
+def ask(npu, *arguments):
+    command = [sys.executable, "-m", "rockledge", "npu", "info", *arguments]
+    return subprocess.run(
+        command, env=environment(npu.address, os.environ), capture_output=True, text=True, timeout=60
+    )
+
+
+def test_no_npu_is_one_sentence_with_what_to_do(rockledge):
+    done = rockledge("npu", "info", "--json")
+    if done.json["usable"]:
+        pytest.skip("this machine has an NPU")
+    assert done.code == 1
+    assert "there is no NPU here" in done.json["reason"]
+    assert "npu emulate" in done.json["reason"]
+    assert done.json["device"] is None
+
+
+@pytest.mark.parametrize("driver, node", [("rknpu", "/dev/dri/renderD129"), ("rocket", "/dev/accel/accel0")])
+def test_an_npu_is_described_and_tried(driver, node):
+    with VirtualNpu(driver) as npu:
+        done = ask(npu, "--json")
+        shown = ask(npu)
+    told = json.loads(done.stdout)
+    assert (done.returncode, shown.returncode) == (0, 0)
+    assert told["usable"]
+    assert (told["device"]["driver"], told["device"]["node"], told["probe_runs"]) == (driver, node, 1)
+    assert f"{driver} " in shown.stdout
+    assert "right" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ({"kind": "denied", "times": 99}, ["group render", "usermod", "60-rockledge-npu.rules"]),
+        ({"kind": "locked", "times": 99}, ["another process"]),
+        ({"kind": "lost", "times": 99}, ["given up", "did not end"]),
+    ],
+)
+def test_why_it_cannot_be_used_is_said(fault, words):
+    with VirtualNpu("rknpu", parse_faults({"faults": [fault]})) as npu:
+        done = ask(npu, "--json")
+    told = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert not told["usable"]
+    for word in words:
+        assert word in told["reason"]
