@@ -67,7 +67,7 @@ def instructions(run: Run, sizes: Sizes) -> dict[str, Any]:
             "functions": {
                 name: round(spent)
                 for name, spent in by_function(blocks, run.maps, run.names).items()
-                if spent >= LEAST
+                if abs(spent) >= LEAST
             },
         }
     return found
