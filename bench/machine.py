@@ -32,10 +32,20 @@ class Foreign:
         return round(max(0.0, foreign) / seconds, 3)
 
 
+# Ends by itself when the process that started it is gone, however that ended.
+_LOOP = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+
+
 @contextmanager
 def endless_loops(count: int) -> Iterator[None]:
     """`count` processes that do nothing, as fast as they can."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    loops = [subprocess.Popen([sys.executable, "-c", _LOOP]) for _ in range(count)]
     try:
         time.sleep(0.3 if loops else 0)
         yield
