@@ -4,8 +4,12 @@ A process takes a preloaded library from its start on, and starting one for each
 time; so one of these serves many tests, each with a virtual NPU of its own.
 """
 
+import ctypes
 import json
+import mmap
 import os
+import select
+import struct
 import sys
 from pathlib import Path
 
@@ -42,6 +46,52 @@ def multiply(driver, shapes, timeout_ms, probe=True, seed=0):
     return {"right": right, "errors": errors, "about": about, "held": [before, held()]}
 
 
+def call_badly(node):
+    """System calls with bad addresses and foreign descriptors, and what poll and fork do."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+
+    def ioctl(descriptor, request, argument):
+        """The errno of a call with a structure, or with an address."""
+        room = (
+            ctypes.create_string_buffer(argument, len(argument)) if isinstance(argument, bytes) else argument
+        )
+        return 0 if libc.ioctl(descriptor, request, room) == 0 else ctypes.get_errno()
+
+    version, create, unmapped = 0xC0406400, 0xC0186440, 0x1000
+    descriptor = os.open(node, os.O_RDWR | os.O_CLOEXEC)
+    plain = os.open("/dev/null", os.O_RDWR)
+    # A submit whose jobs lie nowhere, and one whose job is no job.
+    nowhere = struct.pack("<QIIQ", unmapped, 1, 40, 0)
+    other = struct.pack("<QIIQ", id(nowhere), 1, 40, 0)
+    found = {
+        "bad address": ioctl(descriptor, create, unmapped),
+        "no address": ioctl(descriptor, version, None),
+        "jobs nowhere": ioctl(descriptor, 0x40186441, nowhere),
+        "no job": ioctl(descriptor, 0x40186441, other),
+        "other letter": ioctl(descriptor, 0x40086501, bytes(8)),
+        "no device": ioctl(plain, create, bytes(24)),
+    }
+    try:
+        mmap.mmap(descriptor, 4096, offset=7 << 32)
+    except OSError as error:
+        found["no buffer"] = error.errno
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.register(plain, select.POLLOUT)
+    found["ready"] = [number == plain for number, _ in poll.poll(1000)]
+    poll.unregister(plain)
+    found["silent"] = poll.poll(10)
+    child = os.fork()
+    if child == 0:  # asks on connections of its own
+        os._exit(ioctl(descriptor, version, bytes(64)))
+    found["child"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(plain)
+    os.close(descriptor)
+    found["closed"] = ioctl(descriptor, create, bytes(24))
+    return found
+
+
 def held():
     """Open descriptors and mapped device memory; the library keeps connections, which do not count."""
     descriptors = [
@@ -54,11 +104,15 @@ def held():
     return [len(files), len(mappings)]
 
 
+ORDERS = {"multiply": multiply, "call_badly": call_badly}
+
+
 def main():
     for line in sys.stdin:
         order = json.loads(line)
         os.environ[ADDRESS_VARIABLE] = order.pop("address")
-        print(json.dumps(multiply(**order)), flush=True)
+        does = ORDERS[order.pop("order")]
+        print(json.dumps(does(**order)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Whatever goes wrong, a product is right or there is one error, and nothing is left open or allocated.
 """
 
+import errno
+
 import pytest
 from tests.runtime.virtual_npu import Worker
 
@@ -144,10 +146,10 @@ def test_a_device_that_goes_is_one_error(worker, driver, at):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("errno, text", [("ENOMEM", "Cannot allocate"), ("EINVAL", "Invalid argument")])
+@pytest.mark.parametrize("name, text", [("ENOMEM", "Cannot allocate"), ("EINVAL", "Invalid argument")])
 @pytest.mark.parametrize("at", [1, 2, 7, 14])
-def test_a_refused_buffer_is_one_error(worker, driver, errno, text, at):
-    answer, summary = worker.multiply(driver, [{"kind": "refused", "errno": errno, "at": at}])
+def test_a_refused_buffer_is_one_error(worker, driver, name, text, at):
+    answer, summary = worker.multiply(driver, [{"kind": "refused", "errno": name, "at": at}])
     (error,) = answer["errors"]
     assert text in error
     assert "less memory" in error
@@ -180,3 +182,22 @@ def test_a_device_of_another_process_is_one_error(worker, driver):
     (error,) = answer["errors"]
     assert "in use by another process" in error
     clean(answer, summary)
+
+
+def test_bad_arguments_are_errnos(worker):
+    """And poll, fork and a closed descriptor behave as on a kernel's file."""
+    answer, summary = worker.call_badly("rocket", "/dev/accel/accel0")
+    assert answer == {
+        "bad address": errno.EFAULT,
+        "no address": errno.EFAULT,
+        "jobs nowhere": errno.EFAULT,
+        "no job": errno.EINVAL,
+        "other letter": errno.ENOTTY,
+        "no device": errno.ENOTTY,
+        "no buffer": errno.EINVAL,
+        "ready": [True],
+        "silent": [],
+        "child": 0,
+        "closed": errno.EBADF,
+    }
+    assert (summary.files_opened, summary.files_left, summary.buffers_left) == (1, 0, 0)

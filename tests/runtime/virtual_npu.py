@@ -23,11 +23,19 @@ class Worker:
             command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def multiply(self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=200, emulated=None, **order):
+    def multiply(self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=200, emulated=None, **npu):
         """Products on a fresh virtual NPU; returns what the worker says, and the NPU's summary."""
-        with VirtualNpu(emulated or driver, parse_faults({"faults": list(faults)}), **order) as npu:
-            told = {"address": npu.address, "driver": driver, "shapes": shapes, "timeout_ms": timeout_ms}
-            self.process.stdin.write(json.dumps(told) + "\n")
+        told = {"order": "multiply", "driver": driver, "shapes": shapes, "timeout_ms": timeout_ms}
+        return self.tell(told, emulated or driver, faults, **npu)
+
+    def call_badly(self, driver, node):
+        """Calls with arguments that no sound program has."""
+        return self.tell({"order": "call_badly", "node": node}, driver)
+
+    def tell(self, order, driver, faults=(), **more):
+        """An order, with a fresh virtual NPU of `driver`."""
+        with VirtualNpu(driver, parse_faults({"faults": list(faults)}), **more) as npu:
+            self.process.stdin.write(json.dumps({**order, "address": npu.address}) + "\n")
             self.process.stdin.flush()
             answer = json.loads(self.process.stdout.readline())
             npu.drain()
