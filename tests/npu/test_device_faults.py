@@ -1,6 +1,7 @@
 """Faults files: what they may say, and when what they say happens."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,16 @@ def test_every_kind_can_be_written(tmp_path):
     file = tmp_path / "faults.json"
     file.write_text(json.dumps({"faults": listed}))
     assert [fault.kind for fault in load_faults(file)] == list(KINDS)
+
+
+def test_every_kind_stands_in_the_documentation_with_what_it_takes():
+    text = (Path(__file__).parents[2] / "docs/npu.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| `")
+    ]
+    for name, kind in KINDS.items():
+        (found,) = (row for row in rows if row[1] == f"`{name}`")
+        assert found[3] == ", ".join(f"`{key}`" for key in kind.takes)
 
 
 def test_faults_happen_to_the_numbers_they_name():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.packaging.conftest import ROOT
+from tests.runtime.virtual_npu import Worker
 
 from rockledge import Model
 
@@ -39,6 +40,23 @@ def test_native_tests_pass() -> None:
     environment = arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **library)
     tests = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", "tests/native"]
     subprocess.run(tests, cwd=ROOT, check=True, env=environment)
+
+
+@pytest.mark.parametrize("driver", ["rknpu", "rocket"])
+def test_the_npu_multiplies_through_its_drivers(driver: str) -> None:
+    """The device and the preloaded library of the aarch64 build; the emulator runs on this machine."""
+    variables = {
+        "ROCKLEDGE_LIBRARY": str(BUILD / "librockledge.so"),
+        "QEMU_SET_ENV": f"LD_PRELOAD={BUILD / 'librockledge_virtual_npu.so'}",
+    }
+    worker = Worker(str(PYTHON), arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **variables))
+    shapes, fault = ((1, 32, 32), (100, 200, 1536)), {"kind": "lost", "at": 2 if driver == "rknpu" else 4}
+    for faults in ((), (fault,)):
+        answer, summary = worker.multiply(driver, faults, shapes=shapes, timeout_ms=3000)
+        assert (answer["errors"], answer["right"]) == ([], [True, True])
+        assert answer["about"]["faults"] == summary.faults == len(faults)
+        assert (summary.files_left, summary.buffers_left) == (0, 0)
+    worker.close()
 
 
 def test_the_wheel_generates(build_wheel: Callable[[str], Path], toy: Path, tmp_path: Path) -> None:

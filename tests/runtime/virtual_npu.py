@@ -16,11 +16,17 @@ ROOT = Path(__file__).parents[2]
 class Worker:
     """A process that does what `npu_worker` can."""
 
-    def __init__(self):
-        command = [sys.executable, "-m", "tests.runtime.npu_worker"]
-        variables = {**environment("", os.environ), "OMP_NUM_THREADS": "1"}
+    def __init__(self, python=sys.executable, variables=None):
+        """`variables`: the environment, by default one with the library of this machine."""
+        if variables is None:
+            variables = environment("", os.environ)
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-m", "tests.runtime.npu_worker"],
+            cwd=ROOT,
+            env={**variables, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def multiply(self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=200, emulated=None, **npu):
