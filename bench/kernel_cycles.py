@@ -36,8 +36,8 @@ STREAMED, UNPACKED, PRODUCT = "decode", "unpack", "multiply"
 # Loops of attention and Hadamard: their function, and which of its loops without branches they are.
 AROUND = {
     "dot8": ("dot8", 0),
-    "exponential": ("split_heads<4>", 0),
-    "values": ("split_heads<4>", 1),
+    "exponential": ("split_heads<4>", 2),
+    "values": ("split_heads<4>", 4),
     "hadamard in registers": ("hadamard", 0),
     "hadamard steps": ("hadamard", 1),
     "hadamard scale": ("hadamard", 4),
