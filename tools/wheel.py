@@ -54,18 +54,17 @@ def build(processor: str, out: Path) -> Path:
 
 def check(wheel: Path, processor: str) -> list[str]:
     """What keeps the wheel's core from loading wherever its tag promises; empty when nothing does."""
-    with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(wheel) as archive:
-            names = sorted(name for name in archive.namelist() if name.endswith(".so"))
-            if names != LIBRARIES:
-                return [f"the wheel holds {names or 'no library'}, expected {LIBRARIES}"]
-            dump = [tool("objdump", processor), "-p", "-T"]
-            text = "".join(
-                subprocess.run(
-                    [*dump, archive.extract(name, folder)], check=True, capture_output=True, text=True
-                ).stdout
-                for name in names
-            )
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".so"))
+        if names != LIBRARIES:
+            return [f"the wheel holds {names or 'no library'}, expected {LIBRARIES}"]
+        dump = [tool("objdump", processor), "-p", "-T"]
+        text = "".join(
+            subprocess.run(
+                [*dump, archive.extract(name, folder)], check=True, capture_output=True, text=True
+            ).stdout
+            for name in names
+        )
     wrong = [
         f"it needs {name}"
         for name in re.findall(r"^\s+NEEDED\s+(\S+)", text, re.MULTILINE)
