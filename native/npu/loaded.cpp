@@ -93,7 +93,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
     if (memory.space != home.space)
       return fail("role %d lies in address space %d, the program in %d: give each space its own buffers", role,
                   memory.space, home.space);
-    if (to.offset < 0 || to.bytes < 0 || to.bytes > memory.bytes || to.offset > memory.bytes - to.bytes)
+    if (to.first < 0 || to.offset < 0 || to.bytes < 0 || to.bytes > memory.bytes || to.offset > memory.bytes - to.bytes)
       return fail("role %d has %lld bytes from byte %lld of a buffer of %lld", role, static_cast<long long>(to.bytes),
                   static_cast<long long>(to.offset), static_cast<long long>(memory.bytes));
   }

@@ -5,8 +5,11 @@ Whatever goes wrong, a product is right or there is one error, and nothing is le
 
 import errno
 
+import numpy as np
 import pytest
 from tests.runtime.virtual_npu import Worker
+
+from rockledge.npu.device_faults import KINDS
 
 DRIVERS = ("rknpu", "rocket")
 
@@ -182,6 +185,42 @@ def test_a_device_of_another_process_is_one_error(worker, driver):
     (error,) = answer["errors"]
     assert "in use by another process" in error
     clean(answer, summary)
+
+
+def random_faults(seed):
+    """Up to four faults of any kinds at any early numbers."""
+    random = np.random.default_rng(seed)
+    values = {
+        "seconds": float(random.uniform(0, 0.15)),
+        "errno": "EIO",
+        "bytes": int(random.integers(1, 1 << 22)),
+    }
+    kinds = random.choice(list(KINDS), int(random.integers(1, 5)))
+    return [
+        {
+            "kind": str(kind),
+            "at": int(random.integers(1, 16)),
+            "times": int(random.integers(1, 4)),
+            **{key: values[key] for key in KINDS[str(kind)].takes},
+        }
+        for kind in kinds
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(5))
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_random_faults_end_right_or_in_one_error(worker, driver, block):
+    for seed in range(30 * block, 30 * block + 30):
+        faults = random_faults(seed)
+        answer, summary = worker.multiply(driver, faults, shapes=((20, 64, 96),) * 4, timeout_ms=100)
+        assert all(answer["right"]), faults
+        assert (len(answer["right"]) == 4) != (len(answer["errors"]) == 1), faults
+        before, after = answer["held"]
+        assert after == before, faults
+        assert (summary.files_left, summary.crashes) == (0, 0), faults
+        if not any(fault["kind"] == "gone" for fault in faults):
+            assert summary.buffers_left == 0, faults
 
 
 def test_bad_arguments_are_errnos(worker):
