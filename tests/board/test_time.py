@@ -32,8 +32,8 @@ def test_one_band_by_hand() -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_cycles_are_above_the_bound_of_the_products(bits: int) -> None:
-    """16 sdot (and 16 tbl below 8 bits) on two pipes for 256 weights; a second plane adds 16 sdot. Taking codes
-    apart costs no more than that again."""
+    """16 sdot (and 16 tbl below 8 bits) on two pipes for 256 weights; a second plane adds 16 sdot. Taking
+    codes apart costs no more than that again."""
     bound = (16 if bits == 8 else 32) / BOARD.value("cpu_vector_pipes") / 256
     one, two = (BOARD.value(cycles_fact(bits, planes)) for planes in (1, 2))
     assert bound <= one <= 2 * bound
