@@ -153,9 +153,7 @@ class _Builder:
         q8, sq = self._int8("q8", query, 1), self._floats("q8.scale", c.heads)
         gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
         weight = (self.frequencies, *gains)
-        self.ops.append(
-            Op(OpCode.ROPE_KV, (qkv,), (q8, sq), dim=(layer,), real=(c.norm_eps,), weight=weight)
-        )
+        self.ops.append(Op(OpCode.ROPE_KV, (qkv,), (q8, sq), dim=(layer,), real=(c.norm_eps,), weight=weight))
         mixed = self._floats("mixed", query)
         self.ops.append(Op(OpCode.ATTENTION, (q8, sq), (mixed,), dim=(layer,)))
         quantised = self._quantised("mixed", query, self.artifact.planes(f"{prefix}.o"))
