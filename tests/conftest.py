@@ -1,11 +1,16 @@
 """What all tests share: no deadline for single examples, because machines that run tests are busy."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 # Test processes share the cores: PyTorch's threads must not spin while they wait (see rockledge.quantize).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A shell starts its background jobs with Ctrl-C ignored, and their children inherit that; some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("rockledge", settings.default, deadline=None)
 settings.load_profile("rockledge")

@@ -81,11 +81,11 @@ MENDED = [
     ({"kind": "lost"}, True),
     ({"kind": "skipped"}, True),
     ({"kind": "late", "seconds": 0.05}, False),
-    ({"kind": "late", "seconds": 0.3}, True),
+    ({"kind": "late", "seconds": 0.9}, True),
     ({"kind": "error", "errno": "EIO"}, True),
     ({"kind": "error", "errno": "EINVAL"}, True),
     ({"kind": "busy", "seconds": 0.05}, False),
-    ({"kind": "busy", "seconds": 0.3}, True),
+    ({"kind": "busy", "seconds": 0.9}, True),
 ]
 
 

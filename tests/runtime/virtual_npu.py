@@ -29,7 +29,7 @@ class Worker:
             text=True,
         )
 
-    def multiply(self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=200, emulated=None, **npu):
+    def multiply(self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=600, emulated=None, **npu):
         """Products on a fresh virtual NPU; returns what the worker says, and the NPU's summary."""
         told = {"order": "multiply", "driver": driver, "shapes": shapes, "timeout_ms": timeout_ms}
         return self.tell(told, emulated or driver, faults, **npu)
