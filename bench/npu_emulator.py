@@ -21,12 +21,12 @@ from typing import Any, Final
 import numpy as np
 
 from rockledge.npu import layout
-from rockledge.npu.emulated import EmulatedNpu
-from rockledge.npu.emulator import Core
-from rockledge.npu.matmul import compile_matmul
-from rockledge.npu.memory import Memory
-from rockledge.npu.tile_program import product_program
-from rockledge.npu.tile_search import plan
+from rockledge.npu.emulation.core import Core
+from rockledge.npu.emulation.memory import Memory
+from rockledge.npu.programs.matmul import compile_matmul
+from rockledge.npu.programs.tile_program import product_program
+from rockledge.npu.programs.tile_search import plan
+from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.synth import shape_config
 
 PRODUCT: Final = (128, 2048, 768)  # rows, inputs, columns

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.npu_published import GROUPED, LEFT_OUT, PROMPT, TILED, Pair, fitted_tile_rows, pairs
 from rockledge.board.boards import Board, find_board
-from rockledge.npu.prompt_time import PromptTime, Schedule, best_schedule, prompt_time
+from rockledge.npu.programs.prompt_time import PromptTime, Schedule, best_schedule, prompt_time
 from rockledge.synth import shape_config
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from rockledge.board.boards import Board
 from rockledge.board.npu_time import NpuRates, kick_seconds, npu_rates, product_seconds
-from rockledge.npu.prompt_time import Schedule, layer_linears, prompt_time
-from rockledge.npu.tile_search import plan
+from rockledge.npu.programs.prompt_time import Schedule, layer_linears, prompt_time
+from rockledge.npu.programs.tile_search import plan
 
 KERNEL, PROMPT, TILED, GROUPED, DECODE = (
     "one product",

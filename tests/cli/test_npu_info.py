@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from rockledge.npu.device_faults import parse_faults
-from rockledge.npu.preload import environment
-from rockledge.npu.serve_device import VirtualNpu
+from rockledge.npu.virtual.device_faults import parse_faults
+from rockledge.npu.virtual.preload import environment
+from rockledge.npu.virtual.serve_device import VirtualNpu
 
 
 def ask(npu, *arguments):

@@ -6,11 +6,11 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from tests.npu.test_tile_program import FROM_MTX
+from tests.npu.programs.test_tile_program import FROM_MTX
 
-from rockledge.npu import options
-from rockledge.npu.options import Options
-from rockledge.npu.tile_program import LARGEST_ROWS, LARGEST_SIZE
+from rockledge.npu.emulation import options
+from rockledge.npu.emulation.options import Options
+from rockledge.npu.programs.tile_program import LARGEST_ROWS, LARGEST_SIZE
 
 TEXT = (Path(__file__).parents[2] / "docs/npu.md").read_text(encoding="utf-8")
 ROWS = [

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from rockledge.npu.tile_program import BANK_BYTES, BANKS, data_banks, least_weight_banks
-from rockledge.npu.tiling import Addition, Cost, Kick, Product, Reuse, Span, Sums, Tiling
+from rockledge.npu.programs.tile_program import BANK_BYTES, BANKS, data_banks, least_weight_banks
+from rockledge.npu.programs.tiling import Addition, Cost, Kick, Product, Reuse, Span, Sums, Tiling
 
 NO_COST = Cost(1, 0.0, 0, 0, 0, 0.0)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from rockledge.errors import NpuError
-from rockledge.npu.matmul import compile_matmul
-from rockledge.npu.preload import ADDRESS_VARIABLE
-from rockledge.npu.tile_search import plan
+from rockledge.npu.programs.matmul import compile_matmul
+from rockledge.npu.programs.tile_search import plan
+from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.npu_launch import LaunchRunner, prove
 

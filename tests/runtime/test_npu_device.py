@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.runtime.virtual_npu import Worker
 
-from rockledge.npu.device_faults import KINDS
+from rockledge.npu.virtual.device_faults import KINDS
 
 DRIVERS = ("rknpu", "rocket")
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rockledge.npu.device_faults import parse_faults
-from rockledge.npu.preload import environment
-from rockledge.npu.serve_device import VirtualNpu
+from rockledge.npu.virtual.device_faults import parse_faults
+from rockledge.npu.virtual.preload import environment
+from rockledge.npu.virtual.serve_device import VirtualNpu
 
 ROOT = Path(__file__).parents[2]
 

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 def _show(stream: NamedStream, terminal: Terminal) -> dict[str, Any]:
     from rockledge.npu.disassemble import describe
-    from rockledge.npu.lint import lint
-    from rockledge.npu.listing import listing
+    from rockledge.npu.linting.check import lint
+    from rockledge.npu.text.listing import listing
 
     findings = lint(stream.words)
     terminal.say(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")

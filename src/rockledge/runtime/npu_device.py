@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
-from rockledge.npu.marks import marks
+from rockledge.npu.programs.marks import marks
 from rockledge.npu.stream import PROGRAM_ROLE, Program
 from rockledge.runtime import native
 

@@ -1,4 +1,4 @@
-"""Launches of a matmul (`npu/matmul.py`) on an open NPU, and the small product that proves that it computes.
+"""Launches of a matmul (`npu/programs/matmul.py`) on an open NPU, and the small product that proves it works.
 
 On a device of several address spaces every core has buffers of its own: what a launch calls input or weight
 is then there once for each core, and the parts that a core writes are taken from its own output.
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.npu.layout import INT8, SUMS_IN_ATOM, pack_cube, pack_kernels
-from rockledge.npu.matmul import Launch
+from rockledge.npu.programs.matmul import Launch
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT, product_program
 from rockledge.npu.stream import Program
-from rockledge.npu.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT, product_program
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, Buffer, Description, Loaded, NpuDevice
 
 _PROBE_ROWS, _PROBE_INPUTS, _PROBE_COLUMNS = 4, 32, 32

@@ -1,0 +1,1 @@
+"""What is suspicious in a command stream, rule by rule, without running it."""

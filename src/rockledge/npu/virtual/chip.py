@@ -1,0 +1,136 @@
+"""The NPU behind a virtual driver: three emulated cores, their resets, and the faults of a schedule.
+
+Device time stands still while the emulator computes: a job is late or lost by its fault alone, never because
+this machine is slow.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rockledge.errors import NpuError
+from rockledge.npu.emulation.core import Core
+from rockledge.npu.emulation.memory import Memory
+from rockledge.npu.emulation.options import DEFAULT, Options
+from rockledge.npu.emulation.submit import Job, TracedMemory
+from rockledge.npu.virtual.device_faults import JOB, RESET, Fault, Schedule
+from rockledge.npu.virtual.device_memory import Allocator, DriverError
+
+CORES: Final = 3
+TASKS_IN_KICK: Final = 4095
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the schedule says about the next job, for a driver to act on before and instead of running it."""
+
+    refuse: int | None = None  # an errno
+    delay: float = 0.0  # seconds, of which `busy` until it starts
+    busy: float = 0.0
+    lost: bool = False
+    skipped: bool = False
+    gone: bool = False
+
+
+class Chip:
+    """Three cores and what all files of a driver share. `note` is told what a user should know.
+
+    `changed` is the lock of everything here, and is notified when a job ends.
+    """
+
+    def __init__(
+        self,
+        faults: Schedule,
+        options: Options = DEFAULT,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.faults = faults
+        self.note = note
+        self.allocator = Allocator(faults.memory_bytes)
+        self.changed = threading.Condition(threading.RLock())
+        self.gone = False
+        self.closing = threading.Event()
+        self.lock_holder: object | None = None
+        self.foreign_lock = False
+        self.jobs = 0
+        self.resets = 0
+        self.crashes = 0
+        self.programs = 0
+        self.macs = 0
+        self._cores = tuple(Core(Memory([]), options, index) for index in range(CORES))
+        self._running = threading.Lock()
+        self._wrong_next = False
+
+    def order(self) -> Order:
+        """Counts a job and says what happens to it."""
+        with self.changed:
+            self.jobs += 1
+            hit = {fault.kind: fault for fault in self.faults.next(JOB)}
+            if "gone" in hit:
+                self.gone = True
+            none = Fault("late")
+            busy = hit.get("busy", none).seconds
+            return Order(
+                refuse=hit["error"].errno if "error" in hit else None,
+                delay=busy + hit.get("late", none).seconds,
+                busy=busy,
+                lost="lost" in hit,
+                skipped="skipped" in hit,
+                gone=self.gone,
+            )
+
+    def run(self, memory: Memory, kicks: Mapping[int, Sequence[Job]]) -> bool:
+        """Runs kicks one after the other on each core that is named, over the address space `memory`.
+
+        False when a core hangs.
+        """
+        with self._running:
+            wrong, self._wrong_next = self._wrong_next, False
+            return all(
+                self._kick(self._cores[core], memory, job, wrong)
+                for core, jobs in kicks.items()
+                for job in jobs
+            )
+
+    def _kick(self, core: Core, memory: Memory, job: Job, wrong: bool) -> bool:
+        traced = TracedMemory(memory) if wrong else None
+        core.memory = memory if traced is None else traced
+        try:
+            done = core.kick(job.address, job.body_words, job.tasks, job.int_mask)
+        except NpuError as error:
+            self.note(f"core {core.index} hangs: {error}")
+            return False
+        finally:
+            core.memory = Memory([])
+        self.programs += done.programs
+        self.macs += done.macs
+        for flag in done.flags:
+            self.note(f"core {core.index}: {flag}")
+        if traced is not None:
+            for buffer, written in zip(memory.buffers, traced.writes.buffers, strict=True):
+                buffer.data[written.data != 0] = 0
+        return True
+
+    def crash(self, text: str) -> DriverError:
+        """Something that ends a real kernel: noted, counted, and the error to answer with."""
+        with self.changed:
+            self.crashes += 1
+        self.note(f"the kernel would have crashed: {text}")
+        return DriverError(errno.EFAULT)
+
+    def sleep(self, seconds: float) -> None:
+        """Lets device time pass, unless the device is being taken away."""
+        self.closing.wait(seconds)
+
+    def reset(self) -> None:
+        """A soft reset: registers forget, jobs that hang are lost."""
+        with self.changed:
+            self.resets += 1
+            self._wrong_next |= any(fault.kind == "wrong" for fault in self.faults.next(RESET))
+        with self._running:
+            for core in self._cores:
+                core.reset()
