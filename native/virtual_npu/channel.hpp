@@ -1,6 +1,6 @@
 // Talking with the emulator: a request with bytes behind it, a reply with bytes behind it, over a Unix socket.
 //
-// The emulator (rockledge.npu.serve_device) reads and writes the same structures. One connection carries one request
+// The emulator (rockledge.npu.virtual.serve_device) reads and writes the same structures. One connection carries one request
 // at a time; a connection that opened a device file does nothing else, and its end is the end of the file.
 #pragma once
 
