@@ -132,7 +132,10 @@ RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_b
                                      int32_t threads, int32_t kernel);
 RL_API void rl_program_destroy(rl_program *program);
 RL_API int32_t rl_program_kernel(const rl_program *program);
-RL_API int64_t rl_program_bytes(const rl_program *program);  /* arena + KV pool */
+RL_API int64_t rl_program_bytes(const rl_program *program);  /* arena + KV pool, if it is its own */
+/* From now on the program works on the cache pages of `other`, which has the same ones, instead of its own. Pages that
+ * one of them writes may not be read by the other at the same time. They live until both are gone. */
+RL_API int32_t rl_program_share_cache(rl_program *program, const rl_program *other);
 
 /* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. A program
  * runs one step at a time: a second call meanwhile is refused. */

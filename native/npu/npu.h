@@ -6,7 +6,7 @@
  * of some cores, `wait` sees it through: what fails is reset and run once more, then it is a failure of the device.
  * Every function that can fail returns null or a negative number and leaves one sentence in rl_error().
  *
- * Not for two threads at once, except rl_npu_sync, rl_npu_data and rl_npu_address. */
+ * Not for two threads at once, except rl_npu_describe, rl_npu_sync, rl_npu_data and rl_npu_address. */
 #ifndef ROCKLEDGE_NPU_H
 #define ROCKLEDGE_NPU_H
 
@@ -113,6 +113,83 @@ RL_API int32_t rl_npu_wait(rl_npu *npu);
  * the first job after a reset may report success and have done nothing. Returns how many runs it took. */
 RL_API int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
                             int32_t n_expected, int32_t timeout_ms);
+
+/* Linears of a program's prefill steps on the NPU. The outputs of a linear (all bands) are cut into blocks, a block into
+ * `lanes` lanes of `lane_columns` columns: lane c is what core c computes, of one address space on a device of several.
+ * Columns beyond the linear's are computed and dropped; a lane that has no others is not started.
+ *
+ * Layouts, with V = rows * planes vectors of a step size (the planes of a token are neighbours):
+ *   input   row tiles one behind the other; that of m vectors from vector s on at byte s * inputs: int8 [inputs / 16][m][16]
+ *   weight  of a lane, input parts one behind the other; that from input p on at byte p * lane_columns:
+ *           int8 [lane_columns / 32][part / 32][32 columns][32 inputs]
+ *   output  of a lane, `sums` planes of V * lane_columns int32, whose sum counts; in each, row tiles one behind the other:
+ *           int32 [lane_columns / 4][m][4]
+ * The programs have the roles input 0, weight 1, output 2 and scratch 3 (which may be absent), each from its byte 0 on. */
+enum { RL_NPU_INPUT = 0, RL_NPU_WEIGHT = 1, RL_NPU_OUTPUT = 2, RL_NPU_SCRATCH = 3 };
+
+/* The programs of a shape for steps of up to `rows` tokens. */
+typedef struct rl_npu_size {
+  const int32_t *tile_starts;          /* [n_tiles + 1] in vectors, multiples of 4, from 0 to rows * planes */
+  int32_t n_tiles;
+  int32_t rows;
+  int32_t sums;                        /* planes of int32 in the output */
+  int32_t programs[2][RL_NPU_CORES];   /* of each lane, twice: one is written while the other runs. -1: no such lane */
+} rl_npu_size;
+
+typedef struct rl_npu_shape {
+  const int32_t *part_starts;          /* [n_parts + 1], multiples of 32, from 0 to inputs */
+  const rl_npu_size *sizes;            /* by rising rows */
+  int32_t n_parts;
+  int32_t n_sizes;
+  int32_t inputs;                      /* the linear's, rounded up to 32 */
+  int32_t planes;
+  int32_t lane_columns;                /* a multiple of 32 */
+} rl_npu_shape;
+
+/* Operation `op`, whose blocks are numbers first_block .. first_block + blocks - 1 of the plan's. */
+typedef struct rl_npu_linear {
+  int32_t op, shape, first_block, blocks;
+} rl_npu_linear;
+
+typedef struct rl_npu_place {
+  int32_t buffer;
+  int32_t reserved;
+  int64_t offset;  /* a multiple of 64 */
+} rl_npu_place;
+
+typedef struct rl_npu_plan {
+  const rl_npu_shape *shapes;
+  const rl_npu_linear *linears;        /* by rising op */
+  const int32_t *block_slot;           /* [n_blocks]: where a block's weights go. Blocks may share slots, then in turns */
+  const rl_npu_place *slots;           /* [n_slots][lanes] */
+  int32_t n_shapes, n_linears, n_blocks, n_slots;
+  int32_t lanes;
+  int32_t from_rows;                   /* steps of at least so many rows, and at most the largest size of all shapes */
+  int32_t timeout_ms;                  /* of one block */
+  int32_t reserved;
+  rl_npu_place input[RL_NPU_CORES];    /* of each lane; the same for all in one address space */
+  rl_npu_place output[2][RL_NPU_CORES];
+  rl_npu_place scratch[RL_NPU_CORES];  /* buffer -1: none */
+} rl_npu_plan;
+
+typedef struct rl_npu_work {
+  int64_t steps;           /* with linears on the NPU, also if they ended on the CPU */
+  int64_t rows;            /* of those steps */
+  int64_t blocks;          /* that came back from the NPU */
+  int64_t unpacked_bytes;  /* of int8 weights */
+  int64_t waited_ns;       /* for the NPU, by the thread that waits */
+  int64_t fallbacks;       /* times that the NPU was left during a step */
+  int32_t stopped;         /* 1: the NPU is not used any more, for `reason` */
+  char reason[508];
+} rl_npu_work;
+
+/* From the next step on, those linears of large steps run on the NPU, to the same floats; null for npu and plan: on the
+ * CPU again. The plan is copied, everything in it is checked. Its buffers and programs can neither be released nor be
+ * rebound, and the device stays open, for as long as the program uses it. Refused while a step runs
+ * and for a device that another program uses. A step whose NPU fails ends on the CPU, as do all after it. */
+RL_API int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan);
+/* What has been done so far; also while a step runs. Zeros without a plan. */
+RL_API int32_t rl_program_npu_work(const rl_program *program, rl_npu_work *work);
 
 #ifdef __cplusplus
 }

@@ -215,9 +215,18 @@ class NpuDevice:
         length = buffer.data.size - offset if size is None else size
         self._check(self._lib.rl_npu_sync(self.handle, buffer.number, offset, length, direction))
 
-    def load(self, program: Program, buffer: Buffer, offset: int = 0) -> Loaded:
-        """A program whose words shall lie from byte `offset` of `buffer` on, a multiple of 16."""
-        roles = tuple(dict.fromkeys(r.role for r in program.relocations if r.role != PROGRAM_ROLE))
+    def load(
+        self, program: Program, buffer: Buffer, offset: int = 0, roles: tuple[str, ...] | None = None
+    ) -> Loaded:
+        """A program whose words shall lie from byte `offset` of `buffer` on, a multiple of 16.
+
+        `roles`: their order, which gives them numbers; it may have more than the program names.
+        """
+        named = tuple(dict.fromkeys(r.role for r in program.relocations if r.role != PROGRAM_ROLE))
+        roles = named if roles is None else roles
+        unknown = set(named) - set(roles)
+        if unknown:
+            raise NpuError(f"a program names the role {min(unknown)}, which is not among {', '.join(roles)}")
         if len(roles) > ROLES:
             raise NpuError(f"a program names {len(roles)} buffers, expected at most {ROLES}")
         number = {role: i for i, role in enumerate(roles)} | {PROGRAM_ROLE: _OWN_WORDS}
