@@ -46,3 +46,10 @@ def find_board(name: str) -> Board:
     if name not in BOARDS:
         raise UsageError(f"unknown board {name!r}; known boards are {', '.join(BOARDS)}")
     return BOARDS[name]
+
+
+def board_with(ram_bytes: int) -> Board:
+    """The board whose memory a machine with `ram_bytes` has: the smallest that is not smaller, because a
+    system never sees all of what is soldered; the largest for machines beyond all boards."""
+    by_size = sorted(BOARDS.values(), key=lambda board: board.ram_bytes)
+    return next((board for board in by_size if board.ram_bytes >= ram_bytes), by_size[-1])

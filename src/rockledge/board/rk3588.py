@@ -67,6 +67,13 @@ FACTS: dict[str, Fact] = {
     "npu_buffers_least": Fact(
         0.25 * _GIB, "B", "a ring of int8 tiles for three cores, inputs and outputs of 512 rows", "assumed"
     ),
+    "npu_buffers_spare": Fact(
+        1.0e9,
+        "B",
+        "left free where NPU buffers would fill the memory: weights that stay unpacked gain little, an 8B on "
+        "8 GB stays below 6.5 GB",
+        "assumed",
+    ),
     # What is not ours on a gateway.
     "firmware_reserve": Fact(0.25 * _GIB, "B", "8 GB boards show about 7.75 GiB to Linux", "assumed"),
     "os_reserve": Fact(1.0e9, "B", "Linux and a gateway's own services, 0.6-1.0 GB", "assumed"),

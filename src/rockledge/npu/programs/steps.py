@@ -4,11 +4,13 @@ Rows of a step differ from call to call, weights do not: how the inputs are cut 
 where a weight lies, is the same for all steps.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
+from rockledge.board.npu_time import NpuRates
 from rockledge.errors import NpuError
 from rockledge.npu.programs.matmul import Matmul, compile_matmul
-from rockledge.npu.programs.tile_search import plan
+from rockledge.npu.programs.tile_search import DEFAULT_RATES, plan
 
 STEP_ROWS: Final = (64, 128, 256, 512)
 
@@ -21,15 +23,23 @@ def step_rows(tokens: int) -> int:
     raise NpuError(f"a chunk of {tokens} tokens; programs take 1 to {STEP_ROWS[-1]}, send it in chunks")
 
 
-def step_matmuls(outputs: int, inputs: int, planes: int = 1) -> dict[int, Matmul]:
+def step_matmuls(
+    outputs: int,
+    inputs: int,
+    planes: int = 1,
+    *,
+    rates: NpuRates = DEFAULT_RATES,
+    sizes: Sequence[int] = STEP_ROWS,
+) -> dict[int, Matmul]:
     """For each step size in tokens the matmul of a layer [outputs, inputs] with `planes` activation planes.
 
     `weight_bytes` of any of them serves all. Of the numbers of input parts that single steps would choose,
     the one with the least modelled seconds over all steps is taken.
     """
-    counts = {len(plan(rows * planes, outputs, inputs).input_parts) for rows in STEP_ROWS}
+    counts = {len(plan(rows * planes, outputs, inputs, rates=rates).input_parts) for rows in sizes}
     choices = [
-        [plan(rows * planes, outputs, inputs, parts=count) for rows in STEP_ROWS] for count in sorted(counts)
+        [plan(rows * planes, outputs, inputs, rates=rates, parts=count) for rows in sizes]
+        for count in sorted(counts)
     ]
     best = min(choices, key=lambda choice: sum(tiling.cost.seconds for tiling in choice))
-    return dict(zip(STEP_ROWS, map(compile_matmul, best), strict=True))
+    return dict(zip(sizes, map(compile_matmul, best), strict=True))

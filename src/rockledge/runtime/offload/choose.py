@@ -1,0 +1,72 @@
+"""The NPU as the user asks for it: taken, left alone, or required; and what is said when it is not used."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rockledge.board.memory import DecoderShape
+from rockledge.errors import NpuError, UsageError
+from rockledge.runtime.offload.budget import free_bytes, npu_budget, this_board
+from rockledge.runtime.offload.linears import Linear
+from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.offload.use import NpuUnusedError, NpuUse, open_npu
+
+MODES: Final = ("auto", "off", "require")
+
+log = logging.getLogger(__name__)
+
+
+def choose_npu(
+    mode: str,
+    linears: Sequence[Linear],
+    shape: DecoderShape,
+    *,
+    context: int,
+    weights: int,
+    others: Callable[[int], int],
+    memory: int | None,
+    from_rows: int | None,
+) -> NpuUse | NpuStatus:
+    """The NPU, ready to be used; or, with "auto", why it is not.
+
+    `weights` and `memory` in bytes; `others` says how many bytes weights, arena and cache take together with
+    steps of that many tokens. `from_rows` as for `open_npu`. Raises UsageError for an unknown mode, and with
+    "require" NpuError.
+    """
+    if mode not in MODES:
+        raise UsageError(f"the NPU was asked for with {mode!r}; choose one of {', '.join(MODES)}")
+    if from_rows is not None and from_rows < 1:
+        raise UsageError(f"the NPU was asked for from {from_rows} tokens on; give at least 1")
+    if mode == "off":
+        return NpuStatus("off", "it was not asked for")
+    board, free = this_board(), free_bytes()
+
+    def budget(rows: int) -> int:
+        return npu_budget(
+            board,
+            shape,
+            context=context,
+            rows=rows,
+            weights=weights,
+            others=others(rows),
+            memory=memory,
+            free=free,
+        )
+
+    try:
+        return open_npu(linears, board=board, context=context, budget=budget, from_rows=from_rows)
+    except NpuUnusedError as error:
+        return unused(mode, error)
+
+
+def unused(mode: str, error: NpuUnusedError) -> NpuStatus:
+    """What is left when the NPU cannot be used: a line in the log, or an NpuError where it is required."""
+    if mode == "require":
+        raise NpuError(f"the NPU is required and cannot be used: {error}") from None
+    if error.state == "none":
+        log.info("no NPU here: prompts are read on the CPU")
+    elif error.state == "slower":
+        log.info("the NPU is not used: %s", error)
+    else:
+        log.warning("the NPU is not used, prompts are read on the CPU: %s", error)
+    return NpuStatus(error.state, str(error))

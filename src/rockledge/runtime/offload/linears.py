@@ -1,0 +1,57 @@
+"""Which operations of a program the NPU can take, by their sizes alone."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from rockledge.formats.bands import STRIP, TILE
+from rockledge.npu.programs.matmul import LARGEST_INPUTS
+from rockledge.runtime.native import OpCode
+from rockledge.runtime.program import ProgramPlan
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear operation, all its bands together: int8 [rows * planes, inputs] x [outputs, inputs].
+
+    `inputs` is padded to a tile's 32. `weights` counts the stored weights by code width; `stored_bytes` are
+    those of codes, indices and scales.
+    """
+
+    op: int
+    outputs: int
+    inputs: int
+    planes: int
+    weights: Mapping[int, int]
+    stored_bytes: int
+
+
+def linears_of(plan: ProgramPlan) -> tuple[Linear, ...]:
+    """The linears of every layer that the NPU can take, in the order of the program.
+
+    Embedding and head stay on the CPU: one is a lookup, the other has a row or two in a step. So does a
+    linear with a band that begins within a strip, because a strip then belongs to two lanes' columns.
+    """
+    return tuple(_linears(plan))
+
+
+def _linears(plan: ProgramPlan) -> Iterator[Linear]:
+    for number, op in enumerate(plan.ops):
+        if op.code is not OpCode.LINEAR or op.on_logits:
+            continue
+        bands = plan.bands[op.first_band : op.first_band + op.bands]
+        source = plan.buffers[op.inputs[0]]
+        inputs = -(-source.width // TILE) * TILE
+        if inputs > LARGEST_INPUTS or any(band.out_column % STRIP for band in bands):
+            continue
+        weights: dict[int, int] = {}
+        for band in bands:
+            weights[band.bits] = weights.get(band.bits, 0) + band.rows * band.cols
+        arrays = (array for band in bands for array in (band.codes, band.index, band.scale))
+        yield Linear(
+            op=number,
+            outputs=max(band.out_column + band.rows for band in bands),
+            inputs=inputs,
+            planes=source.planes,
+            weights=weights,
+            stored_bytes=sum(array.nbytes for array in arrays if array is not None),
+        )

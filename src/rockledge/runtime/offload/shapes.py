@@ -1,0 +1,152 @@
+"""How a linear is cut for the NPU: blocks of columns, a lane of each block for every core, programs.
+
+The columns of a linear are cut into blocks, a block into as many lanes as the device has cores, all of
+`lane_columns`. What lies beyond the linear's width is computed and dropped. Linears of equal lane, inputs and
+planes share their programs: a shape.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from rockledge.board.boards import Board
+from rockledge.board.npu_time import NpuRates, npu_rates
+from rockledge.errors import NpuError
+from rockledge.npu.programs.matmul import Launch, Matmul
+from rockledge.npu.programs.steps import step_matmuls
+from rockledge.npu.programs.tile_search import UNIT, plan
+from rockledge.npu.programs.tiling import Sums
+from rockledge.npu.stream import Program
+from rockledge.runtime.offload.linears import Linear
+from rockledge.runtime.offload.work import block_work
+
+MOST_BLOCKS = 64
+
+
+@dataclass(frozen=True)
+class Size:
+    """The programs of a shape for steps of up to `rows` tokens, the same on every lane."""
+
+    rows: int
+    matmul: Matmul
+
+    @property
+    def launch(self) -> Launch:
+        """All of it: one kick."""
+        return self.matmul.launches[0]
+
+    @property
+    def program(self) -> Program:
+        """What a lane's core runs."""
+        (chain,) = self.launch.chains
+        assert chain is not None
+        return chain
+
+    @property
+    def tile_starts(self) -> tuple[int, ...]:
+        """First vector of every row tile, and behind the last; a token of two planes is two vectors."""
+        return (*(tile.start for tile in self.matmul.tiling.row_tiles), self.matmul.tiling.padded_rows)
+
+    @property
+    def sums(self) -> int:
+        """Planes of sums in the output, which the epilogue adds."""
+        tiling = self.matmul.tiling
+        return len(tiling.input_parts) if tiling.sums is Sums.HOST else 1
+
+    def bytes(self, role: str) -> int:
+        """What a lane needs of a buffer."""
+        return self.launch.sizes[role]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Programs for every step size over one packing of the weights. `inputs` is padded to 32."""
+
+    inputs: int
+    planes: int
+    lane_columns: int
+    sizes: tuple[Size, ...]
+
+    @property
+    def part_starts(self) -> tuple[int, ...]:
+        """First input of every part, and behind the last."""
+        return (*(part.start for part in self.sizes[0].matmul.tiling.input_parts), self.inputs)
+
+    @property
+    def lane_bytes(self) -> int:
+        """Int8 weights of a lane of one block."""
+        return self.lane_columns * self.inputs
+
+    def blocks(self, outputs: int, lanes: int) -> int:
+        """Blocks of a linear of that width."""
+        return -(-outputs // (lanes * self.lane_columns))
+
+    def most(self, role: str) -> int:
+        """Bytes of a lane's buffer that serves all step sizes; roles input, output and scratch."""
+        return max(size.bytes(role) for size in self.sizes)
+
+
+def lane_rates(board: Board, lanes: int) -> NpuRates:
+    """The rates of one core while all of them work: an equal part of the bus, all of its own products."""
+    rates = npu_rates(board)
+    return replace(rates, cores=1, bus_bandwidth=rates.bus_bandwidth / lanes)
+
+
+def make_shape(linear: Linear, lane_columns: int, steps: Sequence[int], board: Board, lanes: int) -> Shape:
+    """The programs of `linear` cut into lanes of `lane_columns`, for steps of these many tokens.
+
+    Raises NpuError for a lane that does not go into one kick.
+    """
+    return _make_shape(linear.inputs, linear.planes, lane_columns, tuple(steps), lane_rates(board, lanes))
+
+
+@lru_cache(maxsize=64)
+def _make_shape(
+    inputs: int, planes: int, lane_columns: int, steps: tuple[int, ...], rates: NpuRates
+) -> Shape:
+    matmuls = step_matmuls(lane_columns, inputs, planes, rates=rates, sizes=steps)
+    for rows, matmul in matmuls.items():
+        if len(matmul.launches) != 1:
+            raise NpuError(
+                f"{rows} rows x {lane_columns} columns x {inputs} inputs take {len(matmul.launches)} kicks, "
+                "expected one: cut the columns into more blocks"
+            )
+    return Shape(inputs, planes, lane_columns, tuple(Size(rows, m) for rows, m in matmuls.items()))
+
+
+def choose_columns(
+    linear: Linear, rows: int, board: Board, lanes: int, *, most_bytes: int, streamed: bool
+) -> int:
+    """Columns of a lane for which `linear` takes least time with `rows` tokens, its weights at most
+    `most_bytes` a lane if there is a way. `streamed`: blocks are unpacked on the way.
+
+    One tiling is searched, for the widest lane; what narrower ones take follows from it, because a kick's
+    time is a part that every block has (dispatch, loading activations) and one that grows with its columns.
+    """
+    widths = [width for width in _widths(linear.outputs, lanes) if width * linear.inputs <= most_bytes]
+    if not widths:
+        return UNIT
+    rates = lane_rates(board, lanes)
+    vectors = rows * linear.planes
+    widest = plan(vectors, widths[0], linear.inputs, rates=rates)
+    fixed = rates.dispatch_seconds + vectors * linear.inputs / rates.share(1)
+    growing = max(widest.cost.npu_seconds - fixed, 0.0) / widths[0]
+
+    def seconds(width: int) -> float:
+        npu = fixed + growing * width
+        blocks = -(-linear.outputs // (lanes * width))
+        beside = block_work(linear, rows, lanes * width, len(widest.input_parts), board)
+        during = beside.epilogue + (beside.unpack if streamed else 0.0)
+        return npu + (blocks - 1) * max(npu, during) + beside.epilogue
+
+    return min(widths, key=seconds)
+
+
+def _widths(outputs: int, lanes: int) -> Iterator[int]:
+    """Lane widths for 1, 2, ... blocks, widest first, without repetitions."""
+    last = 0
+    for blocks in range(1, MOST_BLOCKS + 1):
+        width = -(-outputs // (lanes * blocks * UNIT)) * UNIT
+        if width != last:
+            yield width
+        last = width

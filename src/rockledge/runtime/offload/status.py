@@ -1,0 +1,45 @@
+"""What became of the NPU in this process, for people, health and metrics."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+State = Literal["off", "none", "slower", "unusable", "ready", "failed"]
+"""Not wanted; there is none; the CPU is modelled to be faster; there is one that cannot be used; in use;
+given up while in use."""
+
+
+@dataclass(frozen=True)
+class NpuStatus:
+    """The NPU of an engine. `reason`: why the CPU reads prompts, None while the NPU does.
+
+    Steps of `from_rows` tokens or more go to it, of at most `step_rows`. Since loading: `steps` with `rows`
+    tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them, `jobs` given to the
+    device, `faults` of jobs, `resets`, and `fallbacks`: steps that the CPU had to finish.
+    """
+
+    state: State
+    reason: str | None = None
+    driver: str | None = None
+    version: str | None = None
+    node: str | None = None
+    cores: int = 0
+    from_rows: int = 0
+    step_rows: int = 0
+    buffer_bytes: int = 0
+    steps: int = 0
+    rows: int = 0
+    blocks: int = 0
+    unpacked_bytes: int = 0
+    jobs: int = 0
+    faults: int = 0
+    resets: int = 0
+    fallbacks: int = 0
+
+    @property
+    def in_use(self) -> bool:
+        """Whether prompts go to it."""
+        return self.state == "ready"
+
+    def body(self) -> dict[str, Any]:
+        """The keys of `--json` and of health."""
+        return asdict(self)
