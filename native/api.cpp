@@ -1,14 +1,11 @@
 // The C interface of rockledge.h: null checks, then the core.
 #include "bandwidth.hpp"
 #include "error.hpp"
+#include "handle.hpp"
 #include "kernels.hpp"
-#include "program.hpp"
 #include "rockledge.h"
 #include "sample.hpp"
 
-struct rl_program {
-  rl::Owned<rl::Program> core;
-};
 
 extern "C" {
 
@@ -63,6 +60,11 @@ void *rl_program_buffer(rl_program *program, int32_t buffer) {
     return nullptr;
   }
   return program->core->buffer(buffer);
+}
+
+int32_t rl_program_share_cache(rl_program *program, const rl_program *other) {
+  if (program == nullptr || other == nullptr) return rl::fail("a cache is shared by two programs");
+  return program->core->share_cache(*other->core);
 }
 
 int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to) {

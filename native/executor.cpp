@@ -14,6 +14,7 @@ namespace {
 constexpr std::int64_t kRowFloatsAlone = 4096;       // rows x width of a row operation
 constexpr std::int64_t kAttentionAlone = 1 << 15;    // rows x positions x heads x head_dim
 constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one or two rows
+constexpr std::uint32_t kRowsOfLine = 4;                       // that share a cache line in the NPU's input
 
 }  // namespace
 
@@ -29,6 +30,7 @@ int Program::run(const rl_step &step, int first, int last) {
     current_ = first - 1;
     end_ = last;
     begun_ = 0;
+    begin_offloads();
     threads_.run(*this);
   }
   busy_.store(false);
@@ -54,11 +56,17 @@ Phase Program::next(int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
   if (current_ >= 0 && splits_ > 0) merge_parts(ops_[static_cast<std::size_t>(current_)]);
   splits_ = 0;
+  if (offloading_ != Offloading::kNo) {
+    const Phase phase = offload_phase();
+    if (phase.units > 0) return phase;
+  }
   for (step_on(); current_ < end_; step_on()) {
     const rl_op &op = ops_[static_cast<std::size_t>(current_)];
     if (op.code == RL_ROPE_KV && !turned_) turn_angles();
-    const Phase phase = phase_of(op);
+    const bool offloaded = offloads_ && begin_offload();
+    const Phase phase = offloaded ? offload_phase() : phase_of(op);
     if (phase.units > 0) return phase;
+    if (offloaded) continue;
     for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
   }
   turned_ = false;
@@ -97,12 +105,13 @@ Phase Program::phase_of(const rl_op &op) {
   const int width = op.code == RL_EMBED ? bands_[static_cast<std::size_t>(op.first_band)].cols
                                         : buffers_[static_cast<std::size_t>(op.in[0])].width;
   if (threads_.threads() == 1 || rows == 1 || std::int64_t{rows} * width < kRowFloatsAlone) return Phase{0, 1};
-  return Phase{static_cast<std::uint32_t>(rows), 1};
+  return Phase{static_cast<std::uint32_t>(rows), feeding_ ? kRowsOfLine : 1U};
 }
 
 void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
   const rl_op &op = ops_[static_cast<std::size_t>(current_)];
+  if (offloading_ != Offloading::kNo) return offload_work(op, first, count, scratch);
   switch (op.code) {
     case RL_LINEAR:
     case RL_LINEAR_I32: linear(op, first, count, scratch); break;
@@ -120,9 +129,14 @@ void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
 }
 
 QuantOut Program::quant_out(const rl_op &op, int row) const {
+  if (feeding_) {
+    QuantOut out = npu_row(fed_, 0, row);
+    out.scale = at<float>(op.out[1], row);
+    return out;
+  }
   const rl_buffer &q = buffers_[static_cast<std::size_t>(op.out[0])];
   return QuantOut{at<std::int8_t>(op.out[0], row), at<float>(op.out[1], row),
-                  static_cast<std::int32_t>(round_up(q.width, kTile)), q.planes};
+                  static_cast<std::int32_t>(round_up(q.width, kTile)), q.planes, 0};
 }
 
 void Program::row(const rl_op &op, int r, Scratch &scratch) {
@@ -152,6 +166,7 @@ void Program::row(const rl_op &op, int r, Scratch &scratch) {
       break;
     default: break;
   }
+  if (feeding_) spread_row(r);
 }
 
 void Program::embed(const rl_op &op, int r, Scratch &scratch) {
@@ -161,40 +176,33 @@ void Program::embed(const rl_op &op, int r, Scratch &scratch) {
   kernels_->embed(*band, token - band->out_column, at<float>(op.out[0], r), scratch);
 }
 
-void Program::linear(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch) {
+LinearTask Program::linear_task(const rl_op &op, std::size_t number) const {
   const rl_buffer &in = buffers_[static_cast<std::size_t>(op.in[0])];
-  const bool raw = op.code == RL_LINEAR_I32;
-  const int rows = rows_of(op);
-  std::int64_t stride = vocab_;
-  if (op.out[0] != kStepLogits) stride = buffers_[static_cast<std::size_t>(op.out[0])].width;
-  int strip = strips_before_[static_cast<std::size_t>(op.first_band)] + static_cast<int>(first);
-  const int end = strip + static_cast<int>(count);
-  const auto *bounds = strips_before_.data();
-  // The band of a strip: the last one that starts at or before it.
-  auto b = std::upper_bound(bounds + op.first_band, bounds + op.first_band + op.bands, strip) - bounds - 1;
-  for (; strip < end; ++b) {
-    const rl_band &band = bands_[static_cast<std::size_t>(b)];
-    const int stop = std::min(end, bounds[b + 1]);
-    LinearTask task{};
-    task.band = &band;
-    task.x = at<std::int8_t>(op.in[0], 0);
-    task.x_stride = static_cast<std::int32_t>(round_up(in.width, kTile));
-    task.rows = rows;
-    task.planes = in.planes;
-    task.y_stride = stride;
-    if (raw) {
-      task.sums = at<std::int32_t>(op.out[0], 0) + band.out_column;
-    } else {
-      task.sx = at<float>(op.in[1], 0);
-      task.y = (op.out[0] == kStepLogits ? step_.logits : at<float>(op.out[0], 0)) + band.out_column;
-      if (op.in[2] >= 0) {
-        task.residual = at<float>(op.in[2], 0) + band.out_column;
-        task.residual_stride = buffers_[static_cast<std::size_t>(op.in[2])].width;
-      }
+  const rl_band &band = bands_[number];
+  LinearTask task{};
+  task.band = &band;
+  task.x = at<std::int8_t>(op.in[0], 0);
+  task.x_stride = static_cast<std::int32_t>(round_up(in.width, kTile));
+  task.rows = rows_of(op);
+  task.planes = in.planes;
+  task.y_stride = op.out[0] == kStepLogits ? vocab_ : buffers_[static_cast<std::size_t>(op.out[0])].width;
+  if (op.code == RL_LINEAR_I32) {
+    task.sums = at<std::int32_t>(op.out[0], 0) + band.out_column;
+  } else {
+    task.sx = at<float>(op.in[1], 0);
+    task.y = (op.out[0] == kStepLogits ? step_.logits : at<float>(op.out[0], 0)) + band.out_column;
+    if (op.in[2] >= 0) {
+      task.residual = at<float>(op.in[2], 0) + band.out_column;
+      task.residual_stride = buffers_[static_cast<std::size_t>(op.in[2])].width;
     }
-    kernels_->linear(task, strip - bounds[b], stop - bounds[b], scratch);
-    strip = stop;
   }
+  return task;
+}
+
+void Program::linear(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch) {
+  each_band(op, static_cast<int>(first), static_cast<int>(count), [&](std::size_t band, int strip, int stop) {
+    kernels_->linear(linear_task(op, band), strip, stop, scratch);
+  });
 }
 
 // Cosines and sines of this step's positions, the angle rounded to fp32 as the float models do.
@@ -220,7 +228,7 @@ const float *Program::angles_of(const float *frequencies) const {
 }
 
 KvLayer Program::layer(int number) const {
-  return KvLayer{kv_pool_.data() + number * page_bytes_ * shape_.pages,
+  return KvLayer{kv_base_ + number * page_bytes_ * shape_.pages,
                  page_bytes_,
                  shape_.page_tokens,
                  shape_.kv_heads,

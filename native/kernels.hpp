@@ -13,6 +13,7 @@ namespace rl {
 
 constexpr int kStrip = 8;          // rows of a strip
 constexpr int kTile = 32;          // inputs of a tile
+constexpr int kAtom = 16;          // neighbouring inputs of one vector in the NPU's layout
 constexpr int kSplit = 512;        // positions of an attention split
 constexpr int kTableBytes = 8192;  // a band's tables as the loops use them: at most 256 pairs of 32 bytes
 constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
@@ -43,9 +44,19 @@ struct LinearTask {
 };
 
 struct QuantOut {
-  std::int8_t *q;   // [planes][stride]
+  std::int8_t *q;   // [planes][stride]; or in the NPU's layout [stride / kAtom], atom_stride bytes apart, [planes][kAtom]
   float *scale;
   std::int32_t stride, planes;
+  std::int32_t atom_stride;  // 0: the first of these
+};
+
+// What a core of the NPU has computed: in each of `parts` planes, of whose sums the sum counts, row tiles one behind the
+// other, that of m vectors int32 [columns / 4][m][4]. The planes of a row are neighbouring vectors.
+struct LaneSums {
+  const std::int32_t *sums;
+  std::int64_t part_stride;         // int32s of a plane
+  const std::int32_t *tile_starts;  // [tiles + 1], vectors
+  std::int32_t tiles, parts, columns;
 };
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
@@ -67,6 +78,10 @@ struct Kernels {
   int id;
   // Strips first .. last-1 of one band, for all rows of x.
   void (*linear)(const LinearTask &, int first, int last, Scratch &);
+  // The epilogue of these strips for sums of the NPU; the first strip's first column is number `column` of the lane.
+  void (*finish_lane)(const LinearTask &, const LaneSums &, int column, int first, int last);
+  // Weights of `tiles` tiles of a strip from first_tile on, int8 [8][32] each, `stride` bytes apart. 32-byte aligned.
+  void (*unpack)(const rl_band &, int strip, int first_tile, int tiles, std::int64_t stride, std::int8_t *out, Scratch &);
   // fp32 rows of the embedding: weight row `row` of the band.
   void (*embed)(const rl_band &, int row, float *out, Scratch &);
   void (*norm)(const float *x, int width, const float *gain, float eps, float *y);

@@ -119,6 +119,17 @@ RL_INLINE void store(T *p, V v) {
   }
 }
 
+// Lanes 0 to 3 and lanes 4 to 7 from different places.
+#if defined(__AVX2__)
+RL_INLINE V8i load_halves(const std::int32_t *low, const std::int32_t *high) {
+  return (V8i)_mm256_set_m128i(load<__m128i>(high), load<__m128i>(low));
+}
+#else
+RL_INLINE V8i load_halves(const std::int32_t *low, const std::int32_t *high) {
+  return {load<V4i>(low), load<V4i>(high)};
+}
+#endif
+
 // The first n lanes; the others are `rest`.
 RL_INLINE V8f load_part(const float *p, int n, float rest = 0.0f) {
   if (n >= kLanes) return load<V8f>(p);

@@ -13,6 +13,24 @@
 
 namespace rl::RL_ISA {
 
+// What makes floats of a row's sums from column i of a strip's on; `n` as each_eight gives it.
+struct Epilogue {
+  const float *scale, *bias, *residual;  // of the strip's first column; the last two may be null
+
+  Epilogue(const LinearTask &task, int first, int row)
+      : scale(task.band->scale + first),
+        bias(task.band->bias == nullptr ? nullptr : task.band->bias + first),
+        residual(task.residual == nullptr ? nullptr : task.residual + row * task.residual_stride + first) {}
+
+  template <typename N>
+  __attribute__((always_inline)) V8f operator()(V8f value, V8f sx, int i, N n) const {
+    value = value * (load_part(scale + i, n) * sx);
+    if (bias != nullptr) value = value + load_part(bias + i, n);
+    if (residual != nullptr) value = value + load_part(residual + i, n);
+    return value;
+  }
+};
+
 // Successive strips of the rows of x from `first_vector` on, whose sums stand in `sums` [strips][vectors][8]; `over` is
 // the excess of every vector of the task. y = float(sum) * (scale * sx), + bias, + residual.
 RL_INLINE void finish(const LinearTask &task, int strip, int strips, int first_vector, int vectors,
@@ -32,17 +50,13 @@ RL_INLINE void finish(const LinearTask &task, int strip, int strips, int first_v
       continue;
     }
     float *y = task.y + row * task.y_stride + first;
-    const float *scale = band.scale + first, *bias = band.bias == nullptr ? nullptr : band.bias + first;
-    const float *residual = task.residual == nullptr ? nullptr : task.residual + row * task.residual_stride + first;
+    const Epilogue epilogue(task, first, row);
     const V8f sx = splat(task.sx[row]);
     each_eight(count, [&](int i, auto n) {
       const V8i all = exact(high + i * vectors, over + vector);
       // Both planes together round once, as the int64 of the specification does.
-      V8f value = planes == 1 ? to_float(all) : to_float(all, exact(low + i * vectors, over + vector + 1));
-      value = value * (load_part(scale + i, n) * sx);
-      if (bias != nullptr) value = value + load_part(bias + i, n);
-      if (residual != nullptr) value = value + load_part(residual + i, n);
-      store_part(y + i, value, n);
+      const V8f value = planes == 1 ? to_float(all) : to_float(all, exact(low + i * vectors, over + vector + 1));
+      store_part(y + i, epilogue(value, sx, i, n), n);
     });
   }
 }

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -93,6 +94,43 @@ Owned<T> make_owned(Args &&...args) {
   if (posix_memalign(&p, alignof(T) < 64 ? 64 : alignof(T), sizeof(T)) != 0) return nullptr;
   return Owned<T>(::new (p) T(std::forward<Args>(args)...));
 }
+
+// One value of several owners, who may let go of it in any order and on any thread.
+template <typename T>
+class Shared {
+ public:
+  Shared() = default;
+  // Empty when there is no memory.
+  template <typename... Args>
+  static Shared make(Args &&...args) {
+    Shared made;
+    made.box_ = make_owned<Box>(std::forward<Args>(args)...).release();
+    return made;
+  }
+  Shared(const Shared &other) : box_(other.box_) {
+    if (box_ != nullptr) box_->owners.fetch_add(1, std::memory_order_relaxed);
+  }
+  Shared(Shared &&other) noexcept : box_(std::exchange(other.box_, nullptr)) {}
+  Shared &operator=(Shared other) noexcept {
+    std::swap(box_, other.box_);
+    return *this;
+  }
+  ~Shared() {
+    if (box_ != nullptr && box_->owners.fetch_sub(1, std::memory_order_acq_rel) == 1) Owned<Box>{box_}.reset();
+  }
+  T *operator->() const { return &box_->value; }
+  T &operator*() const { return box_->value; }
+  explicit operator bool() const { return box_ != nullptr; }
+
+ private:
+  struct Box {
+    template <typename... Args>
+    explicit Box(Args &&...args) : value(std::forward<Args>(args)...) {}
+    T value;
+    std::atomic<int> owners{1};
+  };
+  Box *box_ = nullptr;
+};
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 

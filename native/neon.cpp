@@ -375,6 +375,40 @@ static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
+// Tiles of a strip as int8 [8][32], `stride` bytes apart.
+template <int Bits>
+RL_LOOP void unpack_tiles_apart(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                                int tiles, std::int64_t stride, std::int8_t *out) {
+  const Tables<Bits> at = tables_at<Bits>(tables);
+  do {
+    fetch_ahead<Bits>(codes);
+    const std::uint64_t word = index_of<Bits>(index);
+    Codes<Bits> group[2];
+    take_tile<Bits>(codes, group);
+    int8x16_t w[kStrip][2];
+    four_rows<Bits, 0, 0>(group[0], word, at, [&](int row, int8x16_t weights) { w[row][0] = weights; });
+    four_rows<Bits, 0, 1>(group[0], word, at, [&](int row, int8x16_t weights) { w[row][0] = weights; });
+    four_rows<Bits, 1, 0>(group[1], word, at, [&](int row, int8x16_t weights) { w[row][1] = weights; });
+    four_rows<Bits, 1, 1>(group[1], word, at, [&](int row, int8x16_t weights) { w[row][1] = weights; });
+    for (int r = 0; r < kStrip; ++r) {
+      vst1q_s8(out + r * kTile, w[r][0]);
+      vst1q_s8(out + r * kTile + 16, w[r][1]);
+    }
+    out += stride;
+    if (Bits < 8) index += kStrip;
+  } while (--tiles != 0);
+}
+
+static void unpack_apart(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                         int tiles, std::int64_t stride, std::int8_t *out) {
+  switch (bits) {
+    case 2: unpack_tiles_apart<2>(codes, index, tables, tiles, stride, out); break;
+    case 3: unpack_tiles_apart<3>(codes, index, tables, tiles, stride, out); break;
+    case 4: unpack_tiles_apart<4>(codes, index, tables, tiles, stride, out); break;
+    default: unpack_tiles_apart<8>(codes, index, tables, tiles, stride, out); break;
+  }
+}
+
 static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, int tiles, std::int32_t *sums) {
   int32x4_t acc[kStrip];
   for (auto &a : acc) a = vdupq_n_s32(0);

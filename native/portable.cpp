@@ -63,6 +63,15 @@ static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
+// Tiles of a strip as int8 [8][32], `stride` bytes apart.
+static void unpack_apart(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *tables,
+                         int tiles, std::int64_t stride, std::int8_t *out) {
+  for (; tiles > 0; --tiles, codes += tile_bytes(bits), out += stride) {
+    unpack_strip(bits, codes, index, tables, 1, out);
+    if (bits < 8) index += kStrip;
+  }
+}
+
 // Successive packed strips times 1 to kStreamed rows of x: sums[strips][vectors][8].
 static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const std::uint8_t *index,
                        const std::int8_t *tables, const std::int8_t *x, std::int64_t x_stride, int tiles, int strips,

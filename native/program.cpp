@@ -130,10 +130,12 @@ int Program::plan(int threads) {
   if (!arena_.allocate(static_cast<std::size_t>(scratch_offset + threads * scratch_bytes)))
     return fail("there is no memory for an arena of %lld bytes; use fewer rows a step",
                 static_cast<long long>(scratch_offset + threads * scratch_bytes));
-  if (page_bytes_ != 0 &&
-      !kv_pool_.allocate(static_cast<std::size_t>(page_bytes_ * shape_.pages * shape_.layers)))
+  kv_pool_ = Shared<Pages>::make();
+  if (!kv_pool_ || (page_bytes_ != 0 &&
+                    !kv_pool_->allocate(static_cast<std::size_t>(page_bytes_ * shape_.pages * shape_.layers))))
     return fail("there is no memory for a KV pool of %lld bytes; use fewer pages",
                 static_cast<long long>(page_bytes_ * shape_.pages * shape_.layers));
+  kv_base_ = kv_pool_->data();
   for (int t = 0; t < threads; ++t) {
     std::uint8_t *base = arena_.data() + scratch_offset + t * scratch_bytes;
     scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,
@@ -153,6 +155,21 @@ void *Program::buffer(int number) {
     return nullptr;
   }
   return at<void>(number, 0);
+}
+
+int Program::share_cache(const Program &other) {
+  const rl_shape &a = shape_, &b = other.shape_;
+  if (page_bytes_ == 0 || other.page_bytes_ == 0) return fail("a program without a KV cache cannot share one");
+  if (page_bytes_ != other.page_bytes_ || a.page_tokens != b.page_tokens || a.pages != b.pages || a.layers != b.layers ||
+      a.kv_heads != b.kv_heads || a.head_dim != b.head_dim)
+    return fail("a cache of %d pages of %d tokens cannot take the place of one of %d pages of %d; all sizes must agree",
+                b.pages, b.page_tokens, a.pages, a.page_tokens);
+  if (busy_.exchange(true)) return fail("this program is running a step; wait for it before it shares a cache");
+  kv_pool_ = other.kv_pool_;
+  kv_base_ = other.kv_base_;
+  owns_cache_ = false;
+  busy_.store(false);
+  return 0;
 }
 
 int Program::copy_page(int from, int to) {

@@ -1,8 +1,11 @@
 // A program: operations, bands and buffers as Python planned them, with the memory and threads to run them.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "npu/offload.hpp"
 #include "pool.hpp"
 #include "rockledge.h"
 
@@ -20,10 +23,14 @@ class Program final : public Job {
 
   int run(const rl_step &step, int first, int last);
   int copy_page(int from, int to);
+  int share_cache(const Program &other);
+  // Null: the CPU does everything.
+  int use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan);
+  void npu_work(rl_npu_work &work) const;
   void count_into(std::int64_t *times) { times_ = times; }
   void *buffer(int number);
   int kernel() const { return kernels_->id; }
-  std::int64_t bytes() const { return static_cast<std::int64_t>(arena_.size() + kv_pool_.size()); }
+  std::int64_t bytes() const { return static_cast<std::int64_t>(arena_.size() + (owns_cache_ ? kv_pool_->size() : 0)); }
 
   // Job
   Phase next(int thread) override;
@@ -56,9 +63,38 @@ class Program final : public Job {
   void merge_parts(const rl_op &op);
   void embed(const rl_op &op, int row, Scratch &scratch);
   AttentionTask attention_task(const rl_op &op, int row) const;
+  LinearTask linear_task(const rl_op &op, std::size_t band) const;
+  // use(band, first, last) for the bands of an operation's strips, and their strips in each.
+  template <typename Use>
+  void each_band(const rl_op &op, int first, int count, Use use) const {
+    int strip = strips_before_[static_cast<std::size_t>(op.first_band)] + first;
+    const int end = strip + count;
+    const std::int32_t *bounds = strips_before_.data();
+    // The band of a strip: the last one that starts at or before it.
+    auto b = std::upper_bound(bounds + op.first_band, bounds + op.first_band + op.bands, strip) - bounds - 1;
+    for (; strip < end; ++b) {
+      const int stop = std::min(end, bounds[b + 1]);
+      use(static_cast<std::size_t>(b), strip - bounds[b], stop - bounds[b]);
+      strip = stop;
+    }
+  }
   KvLayer layer(int number) const;
   QuantOut quant_out(const rl_op &op, int row) const;
   const float *angles_of(const float *frequencies) const;
+
+  // offload.cpp
+  int check_offload(const rl_npu_plan &plan, Array<npu::LinearFacts> &facts);
+  int producer_of(int op) const;
+  int check_reader(int op, int producer) const;
+  void begin_offloads();
+  bool begin_offload();
+  Phase offload_phase();
+  void offload_work(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch);
+  void finish_strips(const rl_op &op, const npu::Offload::Duty &duty, int group);
+  void unpack_strip(int block, int strip, Scratch &scratch);
+  QuantOut npu_row(int linear, int space, int row) const;
+  void spread_row(int row) const;
+  void take_back_input(const rl_op &op);
 
   template <typename T>
   T *at(int buffer, int row) const {
@@ -78,7 +114,10 @@ class Program final : public Job {
   std::size_t frequencies_count_ = 0;
   Array<std::int32_t> last_position_;       // of each sequence of a step, while it is checked
   Array<Scratch> scratch_;                  // of each thread
-  Pages arena_, kv_pool_;
+  Pages arena_;
+  Shared<Pages> kv_pool_;
+  std::uint8_t *kv_base_ = nullptr;  // of that pool
+  bool owns_cache_ = true;
   std::int64_t angles_offset_ = 0, parts_offset_ = 0;
   std::int64_t page_bytes_ = 0;
   int head_stride_ = 0, max_splits_ = 1;
@@ -92,6 +131,16 @@ class Program final : public Job {
   std::int64_t begun_ = 0;         // when the current one began; 0 before the first
   bool turned_ = false;   // the rotary angles of this step are ready
   int splits_ = 0;        // of the open attention phase; 0 when its units are whole rows
+
+  // Linears on the NPU.
+  Owned<npu::Offload> offload_;
+  Array<std::int32_t> offloaded_;  // of each operation: the linear of the plan that it is, or -1
+  Array<std::int32_t> feeds_;      // of each operation: the linear of the plan whose input it makes, or -1
+  enum class Offloading { kNo, kNpu, kLeft } offloading_ = Offloading::kNo;  // the open phase: is it for a linear there
+  bool offloads_ = false;  // this step
+  bool feeding_ = false;   // the open phase writes its rows into the NPU's input
+  int fed_ = -1;           // the linear of the plan whose input is there
+  int left_from_ = 0;      // the first strip of a linear that was left to the CPU
 
   Pool threads_;  // last: its threads end before the memory above goes
 };

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 2
+#define RL_ABI 3
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else

@@ -37,8 +37,19 @@ RL_INLINE float largest(const float *x, int width) {
   return maximum(most);
 }
 
+// Where the element of a row from i on goes, a multiple of eight: side by side, or in the atoms of the NPU's layout.
+struct InOrder {
+  std::int64_t operator()(int i) const { return i; }
+};
+struct InAtoms {
+  static_assert(kAtom == 1 << 4);
+  std::int64_t stride;
+  std::int64_t operator()(int i) const { return (i >> 4) * stride + (i & (kAtom - 1)); }
+};
+
 // Symmetric int8, exactly as formats/activations.py says; zeros up to the padded stride.
-static void quant(const float *x, int width, const QuantOut &out) {
+template <typename Place>
+RL_INLINE void quant_to(const float *x, int width, const QuantOut &out, std::int8_t *low, Place place) {
   const float top = out.planes == 1 ? 127.0f : 32512.0f;
   const float most = largest(x, width);
   float inverse = top / most;
@@ -46,20 +57,29 @@ static void quant(const float *x, int width, const QuantOut &out) {
   if (!usable) inverse = 0.0f;
   *out.scale = usable ? most / top : 0.0f;
   std::int8_t *high = out.q;
-  std::int8_t *low = out.q + out.stride;
   if (out.planes == 1)
-    each_eight(width, [&](int i, auto n) { narrow(high + i, nearest(load_part(x + i, n) * splat(inverse))); });
+    each_eight(width, [&](int i, auto n) { narrow(high + place(i), nearest(load_part(x + i, n) * splat(inverse))); });
   else
     each_eight(width, [&](int i, auto n) {
       const V8i q = nearest(load_part(x + i, n) * splat(inverse));
       const V8i upper = (q + splat(128)) >> 8;
-      narrow(high + i, upper);
-      narrow(low + i, q - (upper << 8));
+      narrow(high + place(i), upper);
+      narrow(low + place(i), q - (upper << 8));
     });
   for (int i = (width + kLanes - 1) / kLanes * kLanes; i < out.stride; i += kLanes) {
-    narrow(high + i, splat(0));
-    if (out.planes == 2) narrow(low + i, splat(0));
+    narrow(high + place(i), splat(0));
+    if (out.planes == 2) narrow(low + place(i), splat(0));
   }
+}
+
+static void quant_in_order(const float *x, int width, const QuantOut &out) {
+  quant_to(x, width, out, out.q + out.stride, InOrder{});
+}
+static void quant_in_atoms(const float *x, int width, const QuantOut &out) {
+  quant_to(x, width, out, out.q + kAtom, InAtoms{out.atom_stride});
+}
+static void quant(const float *x, int width, const QuantOut &out) {
+  (out.atom_stride == 0 ? quant_in_order : quant_in_atoms)(x, width, out);
 }
 
 static void norm_quant(const float *x, int width, const float *gain, float eps, const QuantOut &out,
@@ -201,7 +221,7 @@ static void head_quant(const float *x, int head_dim, int stride, const float *ga
     });
     source = row;
   }
-  quant(source, head_dim, QuantOut{q, scale, stride, 1});
+  quant_in_order(source, head_dim, QuantOut{q, scale, stride, 1, 0});
 }
 
 }  // namespace rl::RL_ISA

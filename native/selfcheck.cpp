@@ -136,7 +136,7 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
     scales[i] = array<float>(4);
     y[i] = array<float>(3 * width);
     const auto out = [&](int n) {
-      return rl::QuantOut{q[i].data() + n * planes * stride, scales[i].data() + n, stride, planes};
+      return rl::QuantOut{q[i].data() + n * planes * stride, scales[i].data() + n, stride, planes, 0};
     };
     k.quant(x.data(), width, out(0));
     k.norm_quant(x.data(), width, gain_or_none, 1e-5f, out(1), memory.scratch());

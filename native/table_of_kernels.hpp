@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.hpp"
+#include "lane.hpp"
 #include "linear.hpp"
 #include "read.hpp"
 #include "rows.hpp"
@@ -9,8 +10,8 @@
 namespace rl::RL_ISA {
 
 constexpr Kernels table_of(int id) {
-  return Kernels{id,     linear,     embed,        norm,        quant,        norm_quant, silu_quant,
-                 rotate, head_quant, attend_split, attend_fold, attend_finish, read_all};
+  return Kernels{id,         linear, finish_lane, unpack,       embed,       norm,          quant,   norm_quant,
+                 silu_quant, rotate, head_quant,  attend_split, attend_fold, attend_finish, read_all};
 }
 
 }  // namespace rl::RL_ISA

@@ -255,4 +255,14 @@ RL_INLINE void each_tile(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
+// Tiles of a strip as int8 [8][32], `stride` bytes apart. Past the caches: somebody else will read them, much later.
+static void unpack_apart(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
+                         int tiles, std::int64_t stride, std::int8_t *out) {
+  each_tile(bits, codes, index, pairs, tiles, [&](int tile, const __m256i (&w)[kStrip]) {
+    __m256i *to = reinterpret_cast<__m256i *>(out + tile * stride);
+    for (int r = 0; r < kStrip; ++r) _mm256_stream_si256(to + r, biased(w[r]));  // which takes a bias off, too
+  });
+  _mm_sfence();
+}
+
 }  // namespace rl::RL_ISA

@@ -1,10 +1,7 @@
 // The C interface of npu.h: null checks, then the device.
 #include "../error.hpp"
-#include "npu.hpp"
-
-struct rl_npu {
-  rl::Owned<rl::npu::Npu> core;
-};
+#include "../handle.hpp"
+#include "handle.hpp"
 
 namespace {
 int no_device() { return rl::fail("no NPU was given"); }
@@ -13,8 +10,8 @@ int no_device() { return rl::fail("no NPU was given"); }
 extern "C" {
 
 rl_npu *rl_npu_open(int32_t flavour) {
-  rl::Owned<rl::npu::Npu> core = rl::npu::Npu::open(flavour);
-  if (core == nullptr) return nullptr;
+  rl::Shared<rl::npu::Npu> core = rl::npu::Npu::open(flavour);
+  if (!core) return nullptr;
   rl::Owned<rl_npu> npu = rl::make_owned<rl_npu>(rl_npu{std::move(core)});
   if (npu == nullptr) rl::fail("there is no memory for the NPU; free some memory");
   return npu.release();
@@ -74,6 +71,19 @@ int32_t rl_npu_wait(rl_npu *npu) { return npu == nullptr ? no_device() : npu->co
 int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
                      int32_t n_expected, int32_t timeout_ms) {
   return npu == nullptr ? no_device() : npu->core->probe(programs, count, expected, n_expected, timeout_ms);
+}
+
+int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan) {
+  if (program == nullptr || (npu == nullptr) != (plan == nullptr))
+    return rl::fail("a program takes an NPU and a plan for it, or neither");
+  return program->core->use_npu(npu == nullptr ? nullptr : &npu->core, plan);
+}
+
+int32_t rl_program_npu_work(const rl_program *program, rl_npu_work *work) {
+  if (program == nullptr || work == nullptr) return rl::fail("no program was given");
+  *work = rl_npu_work{};
+  program->core->npu_work(*work);
+  return 0;
 }
 
 }  // extern "C"

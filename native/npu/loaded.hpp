@@ -13,6 +13,7 @@ namespace rl::npu {
 struct Slot {
   Memory memory;
   std::int64_t serial;  // 0: free
+  int holders;          // who keep it from being released
 };
 
 class Loaded {
@@ -27,6 +28,8 @@ class Loaded {
   int buffer() const { return own_.buffer; }
   std::int64_t offset() const { return own_.offset; }
   std::int64_t bytes() const { return own_.bytes; }
+  void hold(int by) { holders_ += by; }
+  bool held() const { return holders_ > 0; }
 
   // Whether it was bound, and all its buffers still live.
   int check(const List<Slot> &slots) const;
@@ -55,6 +58,7 @@ class Loaded {
   Bound bound_[RL_NPU_ROLES] = {};
   int roles_ = 0;
   bool is_bound_ = false;
+  int holders_ = 0;
   std::uint32_t reads_[RL_NPU_ROLES + 1] = {}, writes_[RL_NPU_ROLES + 1] = {};
   std::uint32_t n_reads_ = 0, n_writes_ = 0;
 };

@@ -13,14 +13,14 @@ constexpr int kLongestTimeout = 60000;
 
 }  // namespace
 
-Owned<Npu> Npu::open(int flavour) {
+Shared<Npu> Npu::open(int flavour) {
   char node[64] = "";
   Owned<Device> device = open_device(flavour, node, sizeof node);
-  if (device == nullptr) return nullptr;
-  Owned<Npu> npu = make_owned<Npu>(std::move(device));
-  if (npu == nullptr) {
+  if (device == nullptr) return {};
+  Shared<Npu> npu = Shared<Npu>::make(std::move(device));
+  if (!npu) {
     fail("there is no memory for the NPU; free some memory");
-    return nullptr;
+    return {};
   }
   std::memcpy(npu->node_, node, sizeof node);
   return npu;
@@ -56,7 +56,7 @@ int Npu::allocate(int space, std::int64_t bytes) {
   if (number == slots_.size() && !slots_.append(Slot{})) return fail("there is no memory for another buffer");
   Memory memory{};
   if (device_->allocate(space, round_up(bytes, kPage), memory) < 0) return -1;
-  slots_[number] = Slot{memory, ++serial_};
+  slots_[number] = Slot{memory, ++serial_, 0};
   allocated_ += memory.bytes;
   return number;
 }
@@ -64,6 +64,7 @@ int Npu::allocate(int space, std::int64_t bytes) {
 int Npu::release(int buffer) {
   if (memory(buffer) == nullptr) return -1;
   if (running_) return fail("a buffer cannot be released while a job runs; wait for it first");
+  if (slots_[buffer].holders > 0) return fail("a program uses buffer %d; take the NPU from it first", buffer);
   allocated_ -= slots_[buffer].memory.bytes;
   device_->release(slots_[buffer].memory);
   slots_[buffer] = Slot{};
@@ -98,9 +99,15 @@ int Npu::create_program(const rl_npu_chain &chain, int buffer, std::int64_t offs
   return number;
 }
 
+const Loaded *Npu::program(int number) const {
+  if (number >= 0 && number < programs_.size() && programs_[number] != nullptr) return programs_[number];
+  fail("there is no program %d", number);
+  return nullptr;
+}
+
 int Npu::destroy_program(int program) {
-  if (program < 0 || program >= programs_.size() || programs_[program] == nullptr)
-    return fail("there is no program %d", program);
+  if (this->program(program) == nullptr) return -1;
+  if (programs_[program]->held()) return fail("program %d is used by a plan; take the NPU from it first", program);
   if (running_) return fail("a program cannot be destroyed while a job runs; wait for it first");
   for (int i = 0; i < probe_.count; ++i)
     if (probe_.programs[i] == program) return fail("program %d belongs to the probe; set another one first", program);
@@ -110,8 +117,7 @@ int Npu::destroy_program(int program) {
 }
 
 int Npu::bind(int program, const rl_npu_binding *bindings, int roles) {
-  if (program < 0 || program >= programs_.size() || programs_[program] == nullptr)
-    return fail("there is no program %d", program);
+  if (this->program(program) == nullptr) return -1;
   Loaded &loaded = *programs_[program];
   if (loaded.bind(slots_, bindings, roles) < 0) return -1;
   return sync(loaded.buffer(), loaded.offset(), loaded.bytes(), RL_NPU_TO_DEVICE);
@@ -126,8 +132,7 @@ int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &
   launch = Launch{{}, count, timeout_ms};
   for (int i = 0; i < count; ++i) {
     const int program = programs[i];
-    if (program < 0 || program >= programs_.size() || programs_[program] == nullptr)
-      return fail("there is no program %d", program);
+    if (this->program(program) == nullptr) return -1;
     for (int j = 0; j < i; ++j)
       if (programs[j] == program) return fail("program %d was submitted twice at once", program);
     if (programs_[program]->check(slots_) < 0) return -1;

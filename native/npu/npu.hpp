@@ -4,14 +4,16 @@
 // probe has to come out right, and the job runs once more; if that fails too, the device is given up.
 #pragma once
 
+#include <atomic>
+
 #include "loaded.hpp"
 
 namespace rl::npu {
 
 class Npu {
  public:
-  static Owned<Npu> open(int flavour);
-  Npu(Owned<Device> device) : device_(std::move(device)) {}
+  static Shared<Npu> open(int flavour);
+  explicit Npu(Owned<Device> device) : device_(std::move(device)) {}
   Npu(const Npu &) = delete;
   Npu &operator=(const Npu &) = delete;
   ~Npu();
@@ -24,6 +26,14 @@ class Npu {
   int create_program(const rl_npu_chain &chain, int buffer, std::int64_t offset);
   int destroy_program(int program);
   int bind(int program, const rl_npu_binding *bindings, int roles);
+  int spaces() const { return device_->spaces(); }
+  const Loaded *program(int number) const;  // null and a sentence for one that does not exist
+  // What a plan relies on can neither be released nor destroyed while somebody holds it.
+  void hold_buffer(int buffer, int by) { slots_[buffer].holders += by; }
+  void hold_program(int program, int by) { programs_[program]->hold(by); }
+  // False when another program uses the device.
+  [[nodiscard]] bool take() { return !taken_.exchange(true); }
+  void give_back() { taken_.store(false); }
   int submit(const std::int32_t *programs, int count, int timeout_ms);
   int wait();
   int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms);
@@ -50,10 +60,12 @@ class Npu {
   Launch probe_{};
   List<rl_npu_expected> expected_;  // each owns its data
   char node_[64] = "";
-  std::int64_t serial_ = 0, allocated_ = 0, submits_ = 0, faults_ = 0, resets_ = 0;
+  std::int64_t serial_ = 0;
+  // Of these a second thread may want to know.
+  std::atomic<std::int64_t> allocated_{0}, submits_{0}, faults_{0}, resets_{0};
+  std::atomic<bool> failed_{false}, taken_{false};
   bool running_ = false;  // a submit was not waited for
   bool started_ = false;  // and the device took it
-  bool failed_ = false;
   char reason_[512] = "";
 };
 

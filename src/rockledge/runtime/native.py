@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
 
-ABI = 2
+ABI = 3
 LIBRARY = "librockledge.so"
 KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2, "vnni": 3}
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
@@ -218,6 +218,7 @@ def library() -> ctypes.CDLL:
         "rl_program_run": (i32, [pointer, pointer, i32, i32]),
         "rl_program_buffer": (pointer, [pointer, i32]),
         "rl_program_times": (i32, [pointer, pointer]),
+        "rl_program_share_cache": (i32, [pointer, pointer]),
         "rl_copy_page": (i32, [pointer, i32, i32]),
         "rl_read_bandwidth": (ctypes.c_double, [i64, i32, i32, i32]),
         "rl_sample": (i32, [pointer, i32, pointer, ctypes.c_uint64]),
@@ -441,6 +442,14 @@ class Program:
             raise _failure()
         self._times = times  # the core writes into it
         return times
+
+    def share_cache(self, other: "Program") -> None:
+        """From now on works on the KV pages of `other`, which has the same number and shape of them.
+
+        A page that one of them writes may not be read by the other at the same time.
+        """
+        if self._lib.rl_program_share_cache(self.handle, other.handle) < 0:
+            raise _failure()
 
     def copy_page(self, source: int, target: int) -> None:
         """Copies one KV page of all layers (copy on write)."""

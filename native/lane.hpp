@@ -1,0 +1,64 @@
+// What a linear on the NPU leaves to the CPU: weights unpacked in its layout, and floats made of its sums.
+//
+// The including file has defined, in this namespace: prepare_tables and unpack_apart.
+#pragma once
+
+#include "kernels.hpp"
+#include "lanes.hpp"
+#include "linear.hpp"
+#include "tiles.hpp"
+
+namespace rl::RL_ISA {
+
+static void unpack(const rl_band &band, int strip, int first_tile, int tiles, std::int64_t stride, std::int8_t *out,
+                   Scratch &scratch) {
+  const std::int8_t *tables = prepare_tables(band, scratch);
+  const std::uint8_t *index = strip_index(band, strip);
+  unpack_apart(band.bits, strip_codes(band, strip) + static_cast<std::int64_t>(first_tile) * tile_bytes(band.bits),
+               index == nullptr ? nullptr : index + static_cast<std::int64_t>(first_tile) * kStrip, tables, tiles, stride,
+               out);
+}
+
+// The sums of eight columns of one vector, of which four lie `upper` int32s behind the other four.
+RL_INLINE V8i lane_sums(const LaneSums &lane, const std::int32_t *at, std::int64_t upper) {
+  V8i all = load_halves(at, at + upper);
+  for (int part = 1; part < lane.parts; ++part) {
+    at += lane.part_stride;
+    all += load_halves(at, at + upper);
+  }
+  return all;
+}
+
+template <int Planes>
+RL_INLINE void finish_lane_of(const LinearTask &task, const LaneSums &lane, int column, int first, int last) {
+  for (int t = 0; t < lane.tiles; ++t) {
+    const int start = lane.tile_starts[t], vectors = lane.tile_starts[t + 1] - start;
+    const std::int64_t upper = std::int64_t{4} * vectors;
+    const std::int32_t *tile = lane.sums + static_cast<std::int64_t>(start) * lane.columns +
+                               static_cast<std::int64_t>(column) * vectors;
+    for (int v = 0; v < vectors; v += Planes) {
+      const int row = (start + v) / Planes;
+      if (row >= task.rows) return;
+      const V8f sx = splat(task.sx[row]);
+      const std::int32_t *at = tile + 4 * v;
+      for (int strip = first; strip < last; ++strip, at += 2 * upper) {
+        const int done = strip * kStrip, left = task.band->rows - done;
+        const V8i high = lane_sums(lane, at, upper);
+        const V8f value = Planes == 1 ? to_float(high) : to_float(high, lane_sums(lane, at + 4, upper));
+        const Epilogue epilogue(task, done, row);
+        each_eight(left < kStrip ? left : kStrip, [&](int i, auto n) {
+          store_part(task.y + row * task.y_stride + done + i, epilogue(value, sx, i, n), n);
+        });
+      }
+    }
+  }
+}
+
+static void finish_lane(const LinearTask &task, const LaneSums &lane, int column, int first, int last) {
+  if (task.planes == 1)
+    finish_lane_of<1>(task, lane, column, first, last);
+  else
+    finish_lane_of<2>(task, lane, column, first, last);
+}
+
+}  // namespace rl::RL_ISA

@@ -1,0 +1,149 @@
+#include "offload.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "../clock.hpp"
+#include "../error.hpp"
+
+namespace rl::npu {
+
+Owned<Offload> Offload::create(Owned<Plan> plan) {
+  Owned<Offload> made = make_owned<Offload>(std::move(plan));
+  if (made == nullptr || !made->holder_.allocate(static_cast<std::size_t>(made->plan_->slots()))) {
+    fail("there is no memory for a plan of the NPU; free some memory");
+    return nullptr;
+  }
+  std::fill(made->holder_.begin(), made->holder_.end(), -1);
+  return made;
+}
+
+void Offload::work(rl_npu_work &work) const {
+  work.steps = steps_;
+  work.rows = step_rows_;
+  work.blocks = blocks_;
+  work.unpacked_bytes = unpacked_;
+  work.waited_ns = waited_;
+  work.fallbacks = fallbacks_;
+  work.stopped = stopped();
+  if (work.stopped != 0) std::memcpy(work.reason, reason_, sizeof reason_);
+}
+
+void Offload::begin_step(int rows) {
+  rows_ = rows;
+  counted_ = false;
+  prepared_ = -1;
+}
+
+void Offload::begin_linear(int linear) {
+  if (!counted_) {
+    ++steps_;
+    step_rows_ += rows_;
+    counted_ = true;
+  }
+  linear_ = linear;
+  next_ = plan_->linear(linear).first_block;
+  end_ = next_ + plan_->linear(linear).blocks;
+  if (plan_->sync_input(linear, plan_->size_of(linear, rows_)) < 0) stop();
+}
+
+bool Offload::next() {
+  settle();
+  for (;;) {
+    if (running_ >= 0) {
+      if (!used_) {
+        used_ = true;
+        if (assign(stopped() ? -1 : unpackable())) return true;
+      }
+      prepare();
+      finish();
+      continue;
+    }
+    if (stopped()) end_ = next_;
+    if (next_ == end_) return assign(-1);
+    if (!resident(next_)) return assign(next_);
+    start();
+  }
+}
+
+// What the threads were to do is done.
+void Offload::settle() {
+  if (duty_.epilogue >= 0) finished_ = -1;
+  if (duty_.unpack >= 0) {
+    holder_[static_cast<std::size_t>(plan_->slot_of(duty_.unpack))] = duty_.unpack;
+    ++held_;
+    unpacked_ += plan_->unpacked_bytes(duty_.unpack);
+    if (plan_->sync_slot(duty_.unpack) < 0) stop();
+  }
+  duty_ = Duty{-1, 0, -1};
+}
+
+// A duty: the epilogue that is due, and this unpacking. False if it is none.
+bool Offload::assign(int unpack) {
+  // What came back has the parity of the start before the last while something runs, of the last one otherwise.
+  duty_ = Duty{finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack};
+  if (unpack >= 0) {
+    std::int32_t &holder = holder_[static_cast<std::size_t>(plan_->slot_of(unpack))];
+    held_ -= holder >= 0;
+    holder = -1;
+  }
+  return duty_.epilogue >= 0 || duty_.unpack >= 0;
+}
+
+// The first block, in the order of steps that repeat, whose weights are missing: if what lies in its slot is neither
+// running nor needed before. Else -1.
+int Offload::unpackable() const {
+  const int blocks = plan_->blocks();
+  if (held_ == blocks) return -1;
+  int ahead = 0;
+  while (resident((next_ + ahead) % blocks)) ++ahead;
+  const int block = (next_ + ahead) % blocks;
+  const int there = holder_[static_cast<std::size_t>(plan_->slot_of(block))];
+  if (there >= 0 && (there == running_ || (there - next_ + blocks) % blocks < ahead)) return -1;
+  return block;
+}
+
+// Binds what will be started next, maybe for the next linear: while another one runs, this costs no time.
+void Offload::prepare() {
+  const bool last = next_ == end_;
+  if (stopped() || (last && linear_ + 1 == plan_->linears())) return;
+  const int block = last ? plan_->linear(linear_ + 1).first_block : next_;
+  if (prepared_ == block) return;
+  prepared_ = block;
+  if (plan_->bind(block, plan_->size_of(plan_->linear_of(block), rows_), parity_) < 0) stop();
+}
+
+void Offload::start() {
+  prepare();
+  if (stopped()) return;
+  const rl_npu_size &size = plan_->size_of(linear_, rows_);
+  if (plan_->npu().submit(size.programs[parity_], plan_->active_lanes(next_), plan_->timeout_ms()) < 0) return stop();
+  running_ = next_++;
+  used_ = false;
+  prepared_ = -1;
+  parity_ = 1 - parity_;
+}
+
+void Offload::finish() {
+  const std::int64_t begun = nanoseconds();
+  const bool good = plan_->npu().wait() == 0;
+  waited_ += nanoseconds() - begun;
+  if (good) {
+    finished_ = running_;
+    ++blocks_;
+  } else {
+    next_ = running_;
+    stop();
+  }
+  running_ = -1;
+}
+
+void Offload::stop() {
+  if (stopped()) return;
+  std::snprintf(reason_, sizeof reason_, "%s", last_error());
+  ++fallbacks_;
+  stopped_.store(true, std::memory_order_release);
+}
+
+}  // namespace rl::npu
