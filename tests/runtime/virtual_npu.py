@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class Worker:
-    """A process that does what `npu_worker` can."""
+    """A process that does what a module with orders can, by default `npu_worker`."""
 
-    def __init__(self, python=sys.executable, variables=None):
+    def __init__(self, python=sys.executable, variables=None, module="npu_worker"):
         """`variables`: the environment, by default one with the library of this machine."""
         if variables is None:
             variables = environment("", os.environ)
         self.process = subprocess.Popen(
-            [python, "-m", "tests.runtime.npu_worker"],
+            [python, "-m", f"tests.runtime.{module}"],
             cwd=ROOT,
             env={**variables, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,

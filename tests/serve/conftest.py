@@ -17,6 +17,7 @@ import tokenizers
 
 from rockledge.errors import UsageError
 from rockledge.model.tokenizer import Tokenizer
+from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, Score
 from rockledge.runtime.sampling import Sampling, TokenLogprob
 from rockledge.serve.app import create_app
@@ -74,6 +75,7 @@ class ScriptedEngine:
         self.chat: PlainTemplate | None = PlainTemplate()
         self.pace = 0.0
         self.fail_after: int | None = None
+        self.npu = NpuStatus("off", "it was not asked for")
         self.requests: list[dict[str, Any]] = []
         self.active = 0
         self.most_active = 0

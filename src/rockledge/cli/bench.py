@@ -90,7 +90,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             "step_mb": megabytes(engine.step_bytes),
             "native_mb": megabytes(engine.native_bytes),
             "peak_rss_mb": peak_rss_mb(),
+            "npu": engine.npu.body(),
         }
+        npu = engine.npu.line() if engine.npu.driver else None
     # The roof is the faster of both kinds of pages: weights in the page cache may lie in either.
     reads = [
         read_bandwidth(args.read_buffer, threads=result["threads"], huge=huge) / 1e9 for huge in (False, True)
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     result |= {"read_gb_s": round(max(reads), 2), "read_small_pages_gb_s": round(reads[0], 2)}
     result |= figures(prefill, decode, max(reads))
     show(result, terminal)
+    if npu is not None:
+        terminal.say(npu)
     if args.plot:
         plot(result, args.plot)
         terminal.note(f"drawn in {args.plot}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rockledge.runtime.sampling import Sampling
 
 KERNELS = ("auto", "portable", "avx2", "vnni", "neon")
+NPU_MODES = ("auto", "off", "require")
 
 
 def size(text: str) -> int:
@@ -46,6 +47,18 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ctx", type=whole(1), metavar="TOKENS", help="context to make room for")
     parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory to use, such as 6G")
     parser.add_argument("--kernel", choices=KERNELS, default="auto", help="kernels to use (default: auto)")
+    parser.add_argument(
+        "--npu",
+        choices=NPU_MODES,
+        default="auto",
+        help="read prompts on the NPU: where it can be used (auto, default), never, or fail without it",
+    )
+    parser.add_argument(
+        "--npu-rows",
+        type=whole(1),
+        metavar="N",
+        help="tokens of a step from which on it goes to the NPU (default: where it is modelled to be faster)",
+    )
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
@@ -70,12 +83,19 @@ def sampling(args: argparse.Namespace) -> Sampling:
 def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
     """The engine of `args.artifact` with the flags of `add_engine_arguments`; closed at the end.
 
-    Its log (on stderr) says which kernel was chosen and why, and what the memory is used for.
+    Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prompts
+    are read on the NPU.
     """
     from rockledge.runtime.engine import Engine
 
     engine = Engine.load(
-        args.artifact, threads=args.threads, ctx=args.ctx, memory=args.memory, kernel=args.kernel
+        args.artifact,
+        threads=args.threads,
+        ctx=args.ctx,
+        memory=args.memory,
+        kernel=args.kernel,
+        npu=args.npu,
+        npu_rows=args.npu_rows,
     )
     try:
         yield engine

@@ -41,8 +41,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         answer = stream_answer(
             engine, ids, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
         )
+        npu = engine.npu
     terminal.note(answer.speed())
-    return answer.body()
+    if npu.driver:
+        terminal.note(f"[{npu.line()}]")
+    return {**answer.body(), "npu": npu.body()}
 
 
 COMMAND = Command("run", "answer one prompt", add_arguments, run)

@@ -34,7 +34,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             terminal.say(f"{engine.name} answers at {url}/v1 (Ctrl-C ends it)")
             if not _loopback(args.host):
                 terminal.note("Anyone who reaches this address can use it: there is no authentication.")
-            terminal.result({"url": url, "model": engine.name, "context": engine.context})
+            terminal.result(
+                {"url": url, "model": engine.name, "context": engine.context, "npu": engine.npu.body()}
+            )
 
         run_server(app, args.host, args.port, ready)
     return {}

@@ -1,7 +1,6 @@
 """Several sequences that grow in lockstep, one token each a step: the weights are read once for all."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +22,15 @@ class Batch:
 
     def __init__(
         self,
-        executor: Executor,
         pool: PagePool,
-        lock: threading.RLock,
+        read: Callable[[Int32, CachedSequence, Float32 | None], None],
+        executor: Executor,
         context: int,
         prompts: Sequence[Int32],
         sampling: Sampling,
     ) -> None:
-        self._lock = lock
+        """`read` runs a whole prompt and gives the logits behind it; `executor` runs the steps."""
+        self._lock = executor.lock
         self._context = context
         self._prompts = [len(prompt) for prompt in prompts]
         self._sequences: list[CachedSequence] = []
@@ -38,23 +38,14 @@ class Batch:
         self._drawn = 0
         try:
             for prompt, logits in zip(prompts, self._step.logits, strict=True):
-                self._read(executor, pool, prompt, logits)
+                sequence = pool.open()
+                self._sequences.append(sequence)
+                sequence.reserve(len(prompt))
+                read(prompt, sequence, logits[None])
         except BaseException:
             self.close()
             raise
         self._first = self._step.logits.copy()
-
-    def _read(self, executor: Executor, pool: PagePool, prompt: Int32, logits: Float32) -> None:
-        sequence = pool.open()
-        self._sequences.append(sequence)
-        with self._lock:
-            sequence.reserve(len(prompt))
-        for first in range(0, len(prompt), executor.max_rows):
-            part = prompt[first : first + executor.max_rows]
-            final = first + len(part) == len(prompt)
-            with self._lock:
-                executor.run(part, sequence, logits[None] if final else None)
-                sequence.advance(len(part))
 
     @property
     def logits(self) -> Float32:
@@ -89,24 +80,21 @@ class Batch:
     def lengthen(self, tokens: int) -> None:
         """Lengthens sequences that are shorter to `tokens` by copies of their keys and values, and calls that
         the end of their prompts: for measurements, where a past must be long but need not make sense."""
-        with self._lock:
-            for sequence in self._sequences:
-                sequence.repeat(tokens)
+        for sequence in self._sequences:
+            sequence.repeat(tokens)
         self._prompts = list(self.lengths)
 
     def rewind(self) -> None:
         """Back to the ends of the prompts, as if no step had been made."""
-        with self._lock:
-            for sequence, length in zip(self._sequences, self._prompts, strict=True):
-                sequence.truncate(length)
+        for sequence, length in zip(self._sequences, self._prompts, strict=True):
+            sequence.truncate(length)
         self._step.logits[:] = self._first
         self._drawn = 0
 
     def close(self) -> None:
         """Gives the pages back. Closing twice is allowed."""
-        with self._lock:
-            for sequence in self._sequences:
-                sequence.close()
+        for sequence in self._sequences:
+            sequence.close()
 
     def __enter__(self) -> "Batch":
         return self

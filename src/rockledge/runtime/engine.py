@@ -2,19 +2,21 @@
 
 Tokens in, pieces of text, scores or logits out. Chat templates and HTTP are the callers' business; the work
 of a step is the native core's. Requests may run from several threads: steps take turns, pages are shared.
+With an NPU there are two programs over the same pages, so that a step of a prompt, which mostly waits for the
+NPU, and steps that write tokens of other requests on the CPU need not.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact, open_artifact
-from rockledge.errors import ContextError, UsageError
+from rockledge.errors import ContextError, NpuError, UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
@@ -24,11 +26,17 @@ from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
 from rockledge.runtime.kv_cache import CachedSequence, PagePool
+from rockledge.runtime.offload.choose import choose_npu, unused
+from rockledge.runtime.offload.linears import linears_of
+from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.offload.use import NpuUnusedError, NpuUse
 from rockledge.runtime.piece import Meter, Piece, RequestStats, Score
 from rockledge.runtime.program import build_program
 from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
 
 PAGE_TOKENS = 32
+DECODE_ROWS = 32
+"""Rows of the second program, which writes tokens while the first one's step is on the NPU."""
 SCORE_BYTES = 32 << 20
 """Logits held at a time while scoring: with a large vocabulary fewer rows a step, never the whole text."""
 
@@ -49,8 +57,15 @@ class Engine:
     `footprint` says what was chosen for the memory, `stats` what the last request took."""
 
     def __init__(
-        self, artifact: Artifact, name: str, executor: Executor, pool: PagePool, footprint: Footprint
+        self,
+        artifact: Artifact,
+        name: str,
+        executors: tuple[Executor, Executor],
+        pool: PagePool,
+        footprint: Footprint,
+        npu: NpuUse | NpuStatus,
     ) -> None:
+        """`executors`: the one that reads prompts and the one that writes tokens; they may be the same."""
         self.artifact = artifact
         self.name = name
         self.footprint = footprint
@@ -59,11 +74,10 @@ class Engine:
         self.tokenizer = Tokenizer.from_files(artifact.files)
         self.chat: ChatTemplate | None = ChatTemplate.from_files(artifact.files)
         self.stats = RequestStats()
-        self._executor = executor
+        self._prefill, self._decode = executors
         self._pool = pool
+        self._npu = npu
         self._eos = frozenset(self.config.eos)
-        # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
-        self._lock = threading.RLock()
 
     @classmethod
     def load(
@@ -74,13 +88,17 @@ class Engine:
         ctx: int | None = None,
         memory: int | None = None,
         kernel: str = "auto",
+        npu: str = "auto",
+        npu_rows: int | None = None,
     ) -> "Engine":
         """Maps the artifact at `path` and prepares its program.
 
         `threads`: None for one per fast core. `ctx`: tokens of context, None for min(the model's, 4096, what
-        `memory` allows). `memory`: bytes that weights, arena and cache may take together. `kernel`: "auto",
-        "portable", "avx2", "vnni" or "neon".
-        Raises ArtifactError, UsageError, BudgetError (naming what fits) and NativeError.
+        `memory` allows). `memory`: bytes that weights, arena, cache and NPU buffers may take together.
+        `kernel`: "auto", "portable", "avx2", "vnni" or "neon". `npu`: "auto" reads prompts on the NPU where
+        one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
+        steps of so many tokens or more, None for as many as the board's facts say.
+        Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.
         """
         path = Path(path)
         if threads is not None and threads < 1:
@@ -98,40 +116,75 @@ class Engine:
         )
         footprint = choose_footprint(demand, ctx, memory)
         pages = demand.pages(footprint.context)
-        # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
-        with started_on(cores) if threads is None else nullcontext():
-            executor = Executor(
-                plan,
-                max_rows=footprint.step_tokens,
-                pages=pages,
-                page_tokens=PAGE_TOKENS,
-                threads=chosen,
-                kernel=kernel,
-            )
+
+        def executor(rows: int) -> Executor:
+            # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
+            with started_on(cores) if threads is None else nullcontext():
+                return Executor(
+                    plan,
+                    max_rows=rows,
+                    pages=pages,
+                    page_tokens=PAGE_TOKENS,
+                    threads=chosen,
+                    kernel=kernel,
+                )
+
+        def with_both(rows: int) -> int:
+            return demand.total(rows, footprint.context) + demand.arena(DECODE_ROWS)
+
+        used = choose_npu(
+            npu,
+            linears_of(plan),
+            artifact.config,
+            context=footprint.context,
+            weights=demand.weights,
+            others=with_both,
+            memory=memory,
+            from_rows=npu_rows,
+        )
+        executors: tuple[Executor, Executor] | None = None
+        if isinstance(used, NpuUse):
+            rows = used.plan.steps[-1]
+            try:
+                executors = _with_npu(executor, rows, used)
+                footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
+            except NpuError as error:
+                used.close()
+                used = unused(npu, NpuUnusedError(str(error), "unusable"))
+        if executors is None:
+            executors = (executor(footprint.step_tokens),) * 2
         log.info(
             "%s: kernel %s (%s), %d threads (%s)",
             path.name,
-            executor.kernel,
+            executors[0].kernel,
             "best this processor supports" if kernel == "auto" else "asked for",
             chosen,
             f"one for each fast core: {cores}" if threads is None else "asked for",
         )
         log.info(
-            "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s",
+            "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",
             demand.weights / 1e6,
             demand.arena(footprint.step_tokens) / 1e6,
             footprint.step_tokens,
             pages * demand.page / 1e6,
             footprint.context,
+            f", {used.plan.bytes / 1e6:.1f} MB for the NPU" if isinstance(used, NpuUse) else "",
             "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
         )
-        pool = PagePool(pages, PAGE_TOKENS, executor.copy_page)
-        return cls(artifact, path.resolve().name, executor, pool, footprint)
+        if isinstance(used, NpuUse):
+            log.info("%s", used.describe())
+        pool = PagePool(pages, PAGE_TOKENS, executors[0].copy_page)
+        return cls(artifact, path.resolve().name, executors, pool, footprint, used)
 
     def close(self) -> None:
-        """Frees the native program. Closing twice is allowed; nothing else may be called afterwards."""
-        with self._lock:
-            self._executor.close()
+        """Frees the native programs and the NPU. Closing twice is allowed; only `npu` and `stats` may be
+        asked afterwards."""
+        with self._prefill.lock:
+            if isinstance(self._npu, NpuUse):
+                self._npu.close()
+            self._prefill.close()
+        with self._decode.lock:
+            self._decode.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -142,32 +195,37 @@ class Engine:
     @property
     def kernel(self) -> str:
         """Name of the kernel in use."""
-        return self._executor.kernel
+        return self._prefill.kernel
 
     @property
     def threads(self) -> int:
         """Threads that work on a step."""
-        return self._executor.threads
+        return self._prefill.threads
 
     @property
     def native_bytes(self) -> int:
-        """Bytes of arena and cache that the native core has taken."""
-        return self._executor.bytes
+        """Bytes of arena and cache that the native core has taken, the NPU's buffers not among them."""
+        return sum(executor.bytes for executor in {self._prefill, self._decode})
+
+    @property
+    def npu(self) -> NpuStatus:
+        """Whether prompts are read on the NPU, why not, and how it fares; also while requests run."""
+        return self._npu.status() if isinstance(self._npu, NpuUse) else self._npu
 
     @property
     def step_bytes(self) -> int:
         """Bytes of weights a step with logits reads, however many rows it has: codes, indices, scales."""
-        return self._executor.step_bytes
+        return self._prefill.step_bytes
 
     def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """Names of the native operations in order, and the nanoseconds of each, which all steps from now on
-        add to: where the time goes."""
-        return self._executor.time_operations()
+        add to: where the time goes. With an NPU in use only steps of prompts do."""
+        return self._prefill.time_operations()
 
     @property
     def cache_bytes_per_token(self) -> int:
         """Bytes of keys and values that every token of the past costs a step to read."""
-        return self._executor.cache_bytes_per_token
+        return self._prefill.cache_bytes_per_token
 
     @property
     def free_pages(self) -> int:
@@ -223,8 +281,8 @@ class Engine:
             yield answer.last("length")
             return
         with self._cached(len(prompt)) as sequence:
-            step = self._executor.single_step(sampling)
-            for rows in self._chunks(prompt, self._executor.max_rows):
+            step = self._decode.single_step(sampling)
+            for rows in self._chunks(prompt, self._prefill.max_rows):
                 if cancelled():
                     return
                 final = sequence.length + len(rows) == len(prompt)
@@ -245,11 +303,11 @@ class Engine:
                     self.stats = meter.pause()
                     return
                 if drawn < room:
-                    with self._lock:
-                        if sequence.reserve(1):
-                            step.write_table(sequence)
+                    if sequence.reserve(1):
+                        step.write_table(sequence)
+                    with self._decode.lock:
                         step.run(token, sequence.length)
-                        sequence.advance(1)
+                    sequence.advance(1)
                     meter.decoded()
             self.stats = meter.pause()
             yield answer.last("length")
@@ -260,28 +318,35 @@ class Engine:
         Use it as a context manager. Raises ContextError or UsageError for a prompt that cannot be read, and
         CacheFullError when all of them together need more than the cache has.
         """
-        most = self._executor.max_rows
+        most = self._prefill.max_rows
         if not 1 <= len(prompts) <= most:
             raise UsageError(f"a batch of {len(prompts)} sequences was asked for; give 1 to {most}")
         checked = [self._checked(prompt) for prompt in prompts]
-        return Batch(self._executor, self._pool, self._lock, self.context, checked, sampling)
+        steps = self._decode if len(prompts) <= self._decode.max_rows else self._prefill
+        return Batch(self._pool, self._read, steps, self.context, checked, sampling)
 
     @contextmanager
     def _cached(self, tokens: int) -> Iterator[CachedSequence]:
         """A new sequence with room for `tokens`; its pages come back at the end, however that comes."""
         sequence = self._pool.open()
         try:
-            with self._lock:
-                sequence.reserve(tokens)
+            sequence.reserve(tokens)
             yield sequence
         finally:
-            with self._lock:
-                sequence.close()
+            sequence.close()
+
+    def _read(self, prompt: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
+        """A whole prompt, in as few steps as it takes; its pages must be reserved."""
+        for part in self._chunks(prompt, self._prefill.max_rows):
+            final = sequence.length + len(part) == len(prompt)
+            self._run(part, sequence, logits if final else None)
 
     def _run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
-        with self._lock:
-            self._executor.run(tokens, sequence, logits)
-            sequence.advance(len(tokens))
+        with self._prefill.lock:
+            self._prefill.run(tokens, sequence, logits)
+        sequence.advance(len(tokens))
+        if isinstance(self._npu, NpuUse):
+            self._npu.tell_end()
 
     @staticmethod
     def _chunks(tokens: Int32, rows: int) -> Iterator[Int32]:
@@ -294,7 +359,7 @@ class Engine:
         Raises ContextError or UsageError.
         """
         tokens = self._checked(ids)
-        rows = max(1, min(self._executor.max_rows, SCORE_BYTES // (4 * self.config.vocab)))
+        rows = max(1, min(self._prefill.max_rows, SCORE_BYTES // (4 * self.config.vocab)))
         logits = np.empty((rows, self.config.vocab), np.float32)
         scores: list[Score] = []
         with self._cached(len(tokens) - 1) as sequence:
@@ -315,7 +380,7 @@ class Engine:
         tokens = self._checked(ids)
         if chunk is not None and chunk < 1:
             raise UsageError(f"a chunk of {chunk} rows was asked for; give at least 1")
-        rows = min(chunk or self._executor.max_rows, self._executor.max_rows)
+        rows = min(chunk or self._prefill.max_rows, self._prefill.max_rows)
         logits = np.empty((len(tokens), self.config.vocab), np.float32)
         with self._cached(len(tokens)) as sequence:
             for part in self._chunks(tokens, rows):
@@ -338,3 +403,16 @@ class Engine:
                 f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
             )
         return tokens.astype(np.int32)
+
+
+def _with_npu(executor: Callable[[int], Executor], rows: int, npu: NpuUse) -> tuple[Executor, Executor]:
+    """The program that reads prompts on the NPU in steps of `rows` tokens, and the one that writes."""
+    prefill = executor(rows)
+    try:
+        prefill.use_npu(npu)
+        decode = executor(DECODE_ROWS)
+        decode.share_cache(prefill)
+    except BaseException:
+        prefill.close()
+        raise
+    return prefill, decode

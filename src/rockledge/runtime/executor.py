@@ -1,5 +1,6 @@
 """The native program as the engine uses it: rows of one sequence, and a decode step prepared once."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy.typing as npt
 
 from rockledge.runtime import native
 from rockledge.runtime.kv_cache import CachedSequence
+from rockledge.runtime.npu_offload import npu_work, use_npu
+from rockledge.runtime.offload.use import NpuUse
 from rockledge.runtime.program import ProgramPlan
 from rockledge.runtime.sampling import Sampling
 
@@ -85,7 +88,8 @@ class BatchStep:
 
 
 class Executor:
-    """A program with its arena, cache pool and threads. Not for two threads at once."""
+    """A program with its arena, cache pool and threads. Not for two threads at once: whoever runs a step, of
+    those that it made too, holds `lock`."""
 
     def __init__(
         self, plan: ProgramPlan, *, max_rows: int, pages: int, page_tokens: int, threads: int, kernel: str
@@ -95,6 +99,7 @@ class Executor:
         self._program = native.Program(
             plan.ops, plan.bands, plan.buffers, shape, threads=threads, kernel=kernel
         )
+        self.lock = threading.Lock()
         self.max_rows = max_rows
         self.threads = threads
         self.kernel = self._program.kernel
@@ -138,6 +143,16 @@ class Executor:
     def copy_page(self, source: int, target: int) -> None:
         """Copies a cache page, all layers."""
         self._program.copy_page(source, target)
+
+    def share_cache(self, other: "Executor") -> None:
+        """Works on the cache pages of `other` from now on; both may run at once, on different sequences."""
+        self._program.share_cache(other._program)
+        self.bytes = self._program.bytes
+
+    def use_npu(self, npu: NpuUse) -> None:
+        """Runs the linears of large steps there. Raises NpuError."""
+        use_npu(self._program, npu.device, npu.offload)
+        npu.watch(lambda: npu_work(self._program))
 
     def close(self) -> None:
         """Ends the threads and frees the memory."""

@@ -4,6 +4,7 @@ Only bookkeeping: the bytes live in the native pool, which is told to copy a pag
 share it are about to differ. Pages are the unit of admission; a request that does not fit changes nothing.
 """
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,8 @@ class PagePool:
     """A fixed number of pages of `page_tokens` tokens each, and how many sequences hold each of them.
 
     `copy_page(from_page, to_page)` copies the keys and values of all layers; it is called before a sequence
-    writes into a page that others also read.
+    writes into a page that others also read. Sequences of a pool may be used from several threads, each of
+    them from one at a time.
     """
 
     def __init__(self, pages: int, page_tokens: int, copy_page: Callable[[int, int], None]) -> None:
@@ -28,6 +30,8 @@ class PagePool:
             raise ValueError(f"a pool needs at least one page of one token, not {pages} of {page_tokens}")
         self.pages = pages
         self.page_tokens = page_tokens
+        # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
+        self.lock = threading.RLock()
         self._copy_page = copy_page
         self._free = list(range(pages - 1, -1, -1))
         self._holders = [0] * pages
@@ -91,13 +95,13 @@ class CachedSequence:
 
         A partly filled last page that others also hold is copied first. CacheFullError changes nothing.
         """
-        pool = self._pool
-        end = self.length + tokens
+        with self._pool.lock:
+            return self._reserve(self._pool, self.length + tokens if tokens > 0 else 0)
+
+    def _reserve(self, pool: PagePool, end: int) -> bool:
         fresh = max(0, -(-end // pool.page_tokens) - len(self._pages))
         first = self.length // pool.page_tokens
-        shared = [
-            i for i in range(first, len(self._pages)) if tokens > 0 and pool.holders(self._pages[i]) > 1
-        ]
+        shared = [i for i in range(first, len(self._pages)) if end and pool.holders(self._pages[i]) > 1]
         if not fresh and not shared:
             return False
         taken = pool._take(fresh + len(shared))
@@ -122,9 +126,10 @@ class CachedSequence:
         held = len(self._pages)
         if not held or length <= self.length:
             return
-        self.reserve(length - self.length)
-        for number in range(held, len(self._pages)):
-            self._pool._copy(self._pages[number % held], self._pages[number])
+        with self._pool.lock:
+            self.reserve(length - self.length)
+            for number in range(held, len(self._pages)):
+                self._pool._copy(self._pages[number % held], self._pages[number])
         self.length = length
 
     def truncate(self, length: int) -> None:
@@ -132,17 +137,19 @@ class CachedSequence:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot cut a sequence of {self.length} tokens to {length}")
         keep = -(-length // self._pool.page_tokens)
-        for page in self._pages[keep:]:
-            self._pool._drop(page)
-        del self._pages[keep:]
+        with self._pool.lock:
+            for page in self._pages[keep:]:
+                self._pool._drop(page)
+            del self._pages[keep:]
         self.length = length
 
     def fork(self) -> "CachedSequence":
         """A second sequence with the same past; both share every page until one of them writes."""
         keep = -(-self.length // self._pool.page_tokens)
         pages = self._pages[:keep]
-        for page in pages:
-            self._pool._hold(page)
+        with self._pool.lock:
+            for page in pages:
+                self._pool._hold(page)
         return CachedSequence(self._pool, pages, self.length)
 
     def write_table(self, row: npt.NDArray[np.int32]) -> None:
@@ -151,7 +158,8 @@ class CachedSequence:
 
     def close(self) -> None:
         """Gives all pages back. Closing twice is allowed."""
-        for page in self._pages:
-            self._pool._drop(page)
-        self._pages.clear()
+        with self._pool.lock:
+            for page in self._pages:
+                self._pool._drop(page)
+            self._pages.clear()
         self.length = 0

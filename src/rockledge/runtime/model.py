@@ -27,9 +27,10 @@ class Model:
         ctx: int | None = None,
         memory: int | None = None,
         kernel: str = "auto",
+        npu: str = "auto",
     ) -> "Model":
         """Loads the artifact directory `path`; the settings and errors are those of `Engine.load`."""
-        return cls(Engine.load(path, threads=threads, ctx=ctx, memory=memory, kernel=kernel))
+        return cls(Engine.load(path, threads=threads, ctx=ctx, memory=memory, kernel=kernel, npu=npu))
 
     def close(self) -> None:
         """Frees the model; also done by leaving a `with` block."""

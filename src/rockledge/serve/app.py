@@ -1,4 +1,4 @@
-"""The web application: routes, error shapes, health."""
+"""The web application: routes, error shapes, health, metrics."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from rockledge.serve.completions import (
 from rockledge.serve.delivery import as_api_error, deliver, read_json
 from rockledge.serve.errors import ApiError
 from rockledge.serve.line import Line
+from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
 
 
 class Integrity:
@@ -84,8 +85,15 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
             "requests": len(line),
             "integrity": integrity.state,
             "message": integrity.failure,
+            "npu": engine.npu.body(),
         }
         return JSONResponse(body, status_code=200 if integrity.failure is None else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        damaged = integrity.failure is not None
+        text = metrics_text(engine, requests=len(line), damaged=damaged)
+        return Response(text, media_type=CONTENT_TYPE)
 
     def model_object() -> dict[str, Any]:
         return {"id": engine.name, "object": "model", "created": started, "owned_by": "rockledge"}

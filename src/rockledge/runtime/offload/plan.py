@@ -120,7 +120,7 @@ def plan_prefill(
     if not linears:
         raise NpuError("no linear layer of this model can go to the NPU")
     for limit in LANE_LIMITS:
-        shapes, shape_of = _shapes(linears, lanes, steps, board, limit, budget)
+        shapes, shape_of = _shapes(linears, lanes, spaces, steps, board, limit, budget)
         placed = tuple(_placed(linears, shapes, shape_of, lanes))
         passing = _passing(shapes, lanes, spaces, steps)
         last = limit == LANE_LIMITS[-1]
@@ -141,18 +141,28 @@ def plan_prefill(
 
 
 def _shapes(
-    linears: Sequence[Linear], lanes: int, steps: Sequence[int], board: Board, limit: int, budget: int
+    linears: Sequence[Linear],
+    lanes: int,
+    spaces: int,
+    steps: Sequence[int],
+    board: Board,
+    limit: int,
+    budget: int,
 ) -> tuple[list[Shape], dict[tuple[int, int, int], int]]:
     """The shapes, and which one linears of these (outputs, inputs, planes) have."""
     streamed = sum(linear.outputs * linear.inputs for linear in linears) > budget
+    # The driver with a space for each core, mainline's, starts a lane's programs one by one.
+    chained = spaces == 1
     shapes: list[Shape] = []
     numbers: dict[tuple[int, int, int], int] = {}
     for linear in linears:
         kind = _kind(linear)
         if kind in numbers:
             continue
-        columns = choose_columns(linear, steps[-1], board, lanes, most_bytes=limit, streamed=streamed)
-        shape = make_shape(linear, columns, steps, board, lanes)
+        columns = choose_columns(
+            linear, steps[-1], board, lanes, most_bytes=limit, streamed=streamed, chained=chained
+        )
+        shape = make_shape(linear, columns, steps, board, lanes, chained=chained)
         if shape not in shapes:
             shapes.append(shape)
         numbers[kind] = shapes.index(shape)

@@ -14,8 +14,9 @@ from rockledge.board.npu_time import NpuRates, npu_rates
 from rockledge.errors import NpuError
 from rockledge.npu.programs.matmul import Launch, Matmul
 from rockledge.npu.programs.steps import step_matmuls
+from rockledge.npu.programs.tile_program import LARGEST_SIZE
 from rockledge.npu.programs.tile_search import UNIT, plan
-from rockledge.npu.programs.tiling import Sums
+from rockledge.npu.programs.tiling import Product, Reuse, Sums
 from rockledge.npu.stream import Program
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.work import block_work
@@ -92,20 +93,35 @@ def lane_rates(board: Board, lanes: int) -> NpuRates:
     return replace(rates, cores=1, bus_bandwidth=rates.bus_bandwidth / lanes)
 
 
-def make_shape(linear: Linear, lane_columns: int, steps: Sequence[int], board: Board, lanes: int) -> Shape:
+def make_shape(
+    linear: Linear, lane_columns: int, steps: Sequence[int], board: Board, lanes: int, *, chained: bool
+) -> Shape:
     """The programs of `linear` cut into lanes of `lane_columns`, for steps of these many tokens.
 
-    Raises NpuError for a lane that does not go into one kick.
+    `chained`: a lane's programs run in one kick. Where every program is a kick, as with mainline's driver,
+    none may count on what another left in the buffer [H], and none may add to what another wrote.
+    Raises NpuError for a lane that does not go into one job.
     """
-    return _make_shape(linear.inputs, linear.planes, lane_columns, tuple(steps), lane_rates(board, lanes))
+    rates = lane_rates(board, lanes)
+    return _make_shape(linear.inputs, linear.planes, lane_columns, tuple(steps), rates, chained)
 
 
 @lru_cache(maxsize=64)
 def _make_shape(
-    inputs: int, planes: int, lane_columns: int, steps: tuple[int, ...], rates: NpuRates
+    inputs: int, planes: int, lane_columns: int, steps: tuple[int, ...], rates: NpuRates, chained: bool
 ) -> Shape:
-    matmuls = step_matmuls(lane_columns, inputs, planes, rates=rates, sizes=steps)
+    # Activations that stay let a program take all columns of the lane: there is none to leave them to.
+    stays, sums = (None, None) if chained else (Reuse.DATA, Sums.HOST)
+    matmuls = step_matmuls(lane_columns, inputs, planes, rates=rates, sizes=steps, stays=stays, sums=sums)
     for rows, matmul in matmuls.items():
+        reused = any(
+            isinstance(task, Product) and task.reuse is not Reuse.NONE for task in matmul.tiling.tasks()
+        )
+        if reused and not chained:
+            raise NpuError(
+                f"{lane_columns} columns take programs that leave operands to one another, which only one "
+                "kick can: cut the columns into more blocks"
+            )
         if len(matmul.launches) != 1:
             raise NpuError(
                 f"{rows} rows x {lane_columns} columns x {inputs} inputs take {len(matmul.launches)} kicks, "
@@ -115,10 +131,18 @@ def _make_shape(
 
 
 def choose_columns(
-    linear: Linear, rows: int, board: Board, lanes: int, *, most_bytes: int, streamed: bool
+    linear: Linear,
+    rows: int,
+    board: Board,
+    lanes: int,
+    *,
+    most_bytes: int,
+    streamed: bool,
+    chained: bool,
 ) -> int:
     """Columns of a lane for which `linear` takes least time with `rows` tokens, its weights at most
-    `most_bytes` a lane if there is a way. `streamed`: blocks are unpacked on the way.
+    `most_bytes` a lane if there is a way. `streamed`: blocks are unpacked on the way. `chained` as for
+    `make_shape`.
 
     One tiling is searched, for the widest lane; what narrower ones take follows from it, because a kick's
     time is a part that every block has (dispatch, loading activations) and one that grows with its columns.
@@ -128,7 +152,8 @@ def choose_columns(
         return UNIT
     rates = lane_rates(board, lanes)
     vectors = rows * linear.planes
-    widest = plan(vectors, widths[0], linear.inputs, rates=rates)
+    stays = None if chained else Reuse.DATA
+    widest = plan(vectors, widths[0], linear.inputs, rates=rates, stays=stays)
     fixed = rates.dispatch_seconds + vectors * linear.inputs / rates.share(1)
     growing = max(widest.cost.npu_seconds - fixed, 0.0) / widths[0]
 
@@ -143,10 +168,10 @@ def choose_columns(
 
 
 def _widths(outputs: int, lanes: int) -> Iterator[int]:
-    """Lane widths for 1, 2, ... blocks, widest first, without repetitions."""
+    """Lane widths for 1, 2, ... blocks, widest first, without repetitions; one program takes any of them."""
     last = 0
     for blocks in range(1, MOST_BLOCKS + 1):
         width = -(-outputs // (lanes * blocks * UNIT)) * UNIT
-        if width != last:
+        if width != last and width <= LARGEST_SIZE:
             yield width
         last = width

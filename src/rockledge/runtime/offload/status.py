@@ -40,6 +40,15 @@ class NpuStatus:
         """Whether prompts go to it."""
         return self.state == "ready"
 
+    def line(self) -> str:
+        """For people: what it did, or why it did nothing."""
+        if self.driver is None:
+            return f"no NPU: {self.reason}"
+        did = f"NPU {self.driver} {self.version}: {self.rows} tokens in {self.steps} steps"
+        if self.faults:
+            did += f", {self.faults} faults, {self.resets} resets"
+        return did if self.reason is None else f"{did}; {self.reason}"
+
     def body(self) -> dict[str, Any]:
         """The keys of `--json` and of health."""
         return asdict(self)

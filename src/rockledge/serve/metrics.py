@@ -1,0 +1,57 @@
+"""What the server counts, as Prometheus reads it (text format 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.offload.status import NpuStatus
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# Name behind "rockledge_npu_", kind, field of NpuStatus, what it is.
+_NPU: Final = (
+    ("in_use", "gauge", "in_use", "1 while prompts are read on the NPU"),
+    ("buffer_bytes", "gauge", "buffer_bytes", "memory of its buffers"),
+    ("steps_total", "counter", "steps", "steps of prompts that went to the NPU"),
+    ("tokens_total", "counter", "rows", "tokens of those steps"),
+    ("blocks_total", "counter", "blocks", "blocks of columns that it has multiplied"),
+    ("unpacked_bytes_total", "counter", "unpacked_bytes", "int8 weights written for it"),
+    ("jobs_total", "counter", "jobs", "jobs given to the device, repeated ones included"),
+    ("faults_total", "counter", "faults", "jobs that failed, were late or did nothing"),
+    ("resets_total", "counter", "resets", "resets of the device"),
+    ("fallbacks_total", "counter", "fallbacks", "steps that the CPU had to finish"),
+)
+
+
+def metrics_text(engine: Engine, *, requests: int, damaged: bool) -> str:
+    """All metrics. `requests` are in the server now; `damaged`: a checksum of the artifact is wrong."""
+    npu = engine.npu
+    samples = [
+        _sample("info", "gauge", "the model that answers", 1, {"model": engine.name}),
+        _sample("requests", "gauge", "requests that wait or are worked on", requests),
+        _sample("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", int(damaged)),
+        _sample("npu_info", "gauge", "the NPU: what it is and how it stands", 1, _labels(npu)),
+        *(_sample(f"npu_{name}", kind, about, int(getattr(npu, field))) for name, kind, field, about in _NPU),
+    ]
+    return "".join(samples)
+
+
+def _labels(npu: NpuStatus) -> dict[str, str]:
+    return {
+        "state": npu.state,
+        "driver": npu.driver or "",
+        "version": npu.version or "",
+        "node": npu.node or "",
+    }
+
+
+def _sample(name: str, kind: str, about: str, value: int, labels: Mapping[str, str] | None = None) -> str:
+    full = f"rockledge_{name}"
+    listed = ",".join(f'{key}="{_escaped(text)}"' for key, text in (labels or {}).items())
+    series = f"{full}{{{listed}}}" if labels else full
+    return f"# HELP {full} {about}\n# TYPE {full} {kind}\n{series} {value}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

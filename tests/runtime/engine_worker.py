@@ -1,0 +1,130 @@
+"""Engines on a virtual NPU, in a process of its own: reads orders from stdin, a JSON object a line.
+
+As `npu_worker`, for whole engines. Whatever an engine answers is compared here with one that leaves the NPU
+alone, bit for bit.
+"""
+
+import gc
+import json
+import logging
+import os
+import sys
+import threading
+
+import numpy as np
+from tests.runtime.npu_worker import held
+
+from rockledge.errors import RockledgeError
+from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
+from rockledge.runtime.engine import Engine
+
+
+class Lines(logging.Handler):
+    """What an engine says."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append([record.levelname, record.getMessage()])
+
+
+def prompts_of(lengths, vocab):
+    random = np.random.default_rng(len(lengths))
+    return [random.integers(0, vocab, length).tolist() for length in lengths]
+
+
+def ask(path, lengths=(), chunk=None, tokens=0, again=1, **settings):
+    """Logits of prompts of these lengths, `again` times over, and an answer of `tokens` to each of them.
+
+    `settings` are those of `Engine.load`. Says which logits and answers were those of the CPU, how the NPU
+    stood after each prompt, what was logged, and what is left open at the end.
+    """
+    said = Lines()
+    logger = logging.getLogger("rockledge")
+    logger.setLevel(logging.INFO)
+    expected = alone(path, lengths, tokens, settings.get("ctx"))
+    gc.collect()
+    before = held()
+    logger.addHandler(said)
+    told = compare(path, expected, chunk, tokens, again, settings)
+    logger.removeHandler(said)
+    gc.collect()
+    return {**told, "said": said.lines, "held": [before, held()]}
+
+
+def alone(path, lengths, tokens, ctx):
+    """(prompt, logits, answer) of every length, from the CPU."""
+    with Engine.load(path, threads=1, ctx=ctx, npu="off") as engine:
+        prompts = prompts_of(lengths, engine.config.vocab)
+        return [(prompt, engine.logits(prompt), answer(engine, prompt, tokens)) for prompt in prompts]
+
+
+def compare(path, expected, chunk, tokens, again, settings):
+    told = {"error": None, "same": [], "answered": [], "states": []}
+    try:
+        with Engine.load(path, threads=2, **settings) as engine:
+            for prompt, logits, text in expected * again:
+                told["same"].append(bool((engine.logits(prompt, chunk=chunk) == logits).all()))
+                told["answered"].append(answer(engine, prompt, tokens) == text)
+                told["states"].append(engine.npu.state)
+            told["native_bytes"] = engine.native_bytes
+            told["planned_bytes"] = engine.footprint.bytes - engine.artifact.tensor_bytes
+            told["step_tokens"] = engine.footprint.step_tokens
+            assert engine.free_pages == engine.pages
+        told["npu"] = engine.npu.body()  # how it stood when it was closed
+    except RockledgeError as error:
+        told["error"] = [type(error).__name__, str(error)]
+    return told
+
+
+def answer(engine, prompt, tokens):
+    pieces = engine.generate(prompt, max_tokens=tokens, ignore_eos=True) if tokens else ()
+    return [token for piece in pieces for token in piece.ids]
+
+
+def overlap(path, length, tokens, **settings):
+    """One thread writes `tokens` after a short prompt while another reads a long one: which tokens came while
+    the long prompt was being read, and whether everything was as it is alone."""
+    (short, _, text), (long, logits, _) = alone(path, (5, length), tokens, settings["ctx"])
+    found, times = {}, []
+    with Engine.load(path, threads=1, **settings) as engine:
+        reading = threading.Event()
+
+        def read():
+            reading.set()
+            found["logits"] = engine.logits(long)
+            reading.clear()
+
+        pieces = engine.generate(short, max_tokens=tokens, ignore_eos=True)
+        written = list(next(pieces).ids)
+        reader = threading.Thread(target=read)
+        reader.start()
+        reading.wait()
+        for piece in pieces:
+            written += piece.ids
+            times.append(reading.is_set())
+        reader.join()
+        npu = engine.npu.body()
+    return {
+        "text": written == text,
+        "logits": bool((found["logits"] == logits).all()),
+        "meanwhile": times,
+        "npu": npu,
+    }
+
+
+ORDERS = {"ask": ask, "overlap": overlap}
+
+
+def main():
+    for line in sys.stdin:
+        order = json.loads(line)
+        os.environ[ADDRESS_VARIABLE] = order.pop("address")
+        does = ORDERS[order.pop("order")]
+        print(json.dumps(does(**order)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

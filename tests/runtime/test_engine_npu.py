@@ -1,0 +1,208 @@
+"""Engines whose prompts go to a virtual NPU: the same logits to the bit, whatever the device does."""
+
+import pytest
+from tests.runtime.virtual_npu import Worker
+
+DRIVERS = ("rknpu", "rocket")
+LENGTHS = (1, 3, 64, 130, 700)
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = Worker(module="engine_worker")
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def ask(worker, artifact_path):
+    """`ask("tied", "rknpu", faults, lengths=...)`: what a fresh engine on a fresh virtual NPU answers."""
+
+    def asked(variant, driver, faults=(), *, version=(0, 9, 8), **order):
+        order = {"npu_rows": 2, "npu": "auto", "ctx": 1024, **order}
+        told = {"order": "ask", "path": str(artifact_path(variant)), **order}
+        answer, summary = worker.tell(told, driver, faults, version=version)
+        before, after = answer["held"]
+        assert after == before, "descriptors or mappings are left"
+        assert (summary.files_left, summary.crashes) == (0, 0)
+        if not any(fault["kind"] == "gone" for fault in faults):
+            assert summary.buffers_left == 0
+        return answer, summary
+
+    return asked
+
+
+def warnings(answer):
+    return [text for level, text in answer["said"] if level == "WARNING"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("variant", ["rotated-tied", "bias", "qk-norm", "mixed-planes"])
+def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
+    answer, _ = ask(variant, driver, lengths=LENGTHS, tokens=4)
+    assert answer["error"] is None
+    assert all(answer["same"])
+    assert all(answer["answered"])
+    npu = answer["npu"]
+    assert npu["reason"] is None
+    assert set(answer["states"]) == {"ready"}
+    assert (npu["driver"], npu["cores"], npu["faults"], npu["fallbacks"]) == (driver, 3, 0, 0)
+    # Every prompt but the one of one token goes there, in steps of up to 512, for logits and for the answer.
+    assert npu["steps"] == 2 * 5
+    assert npu["rows"] == 2 * (3 + 64 + 130 + 700)
+    assert warnings(answer) == []
+    assert any(driver in text and "of 2 to 512 tokens" in text for _, text in answer["said"])
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("chunk", [7, 65, 200])
+def test_chunks_change_nothing(ask, driver, chunk):
+    answer, _ = ask("rotated-tied", driver, lengths=(300,), chunk=chunk)
+    assert answer["same"] == [True]
+    assert answer["npu"]["steps"] == -(-300 // chunk) - (300 % chunk == 1)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_steps_below_the_threshold_stay_on_the_cpu(ask, driver):
+    answer, _ = ask("plain", driver, lengths=(99, 100, 101), npu_rows=100)
+    assert all(answer["same"])
+    assert (answer["npu"]["steps"], answer["npu"]["rows"]) == (2, 201)
+
+
+def test_the_formula_leaves_a_toy_to_the_cpu(ask):
+    answer, summary = ask("plain", "rknpu", lengths=(300,), npu_rows=None)
+    assert answer["same"] == [True]
+    assert answer["states"] == ["slower"]
+    assert warnings(answer) == []
+    assert summary.files_opened > 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_memory_is_kept_to(ask, driver):
+    answer, _ = ask("two-planes", driver, lengths=(200,))
+    assert answer["npu"]["buffer_bytes"] > 0
+    planned = answer["planned_bytes"] - answer["npu"]["buffer_bytes"]
+    assert planned / 3 < answer["native_bytes"] <= planned
+    # Less memory: smaller steps, then weights that pass through the ring, then no NPU; always right.
+    found = []
+    for memory in (4_000_000, 2_000_000, 1_000_000):
+        answer, _ = ask("two-planes", driver, lengths=(200,), memory=memory, ctx=256)
+        assert answer["same"] == [True]
+        assert answer["planned_bytes"] <= memory
+        found.append((answer["states"][0], answer["step_tokens"], answer["npu"]["unpacked_bytes"]))
+    assert found[0][:2] == ("ready", 256)
+    assert found[1][:2] == ("ready", 64)
+    assert found[1][2] > 2 * found[0][2]  # the second step unpacked them once more, and the third
+    assert found[2] == ("unusable", 128, 0)
+    assert "MB that memory leaves" in warnings(answer)[0]
+
+
+# Faults that one reset mends, in any job of the step.
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    "fault",
+    [{"kind": "lost", "at": 6}, {"kind": "skipped", "at": 4}, {"kind": "error", "errno": "EIO", "at": 9}],
+)
+def test_a_fault_is_mended_by_a_reset(ask, driver, fault):
+    answer, summary = ask("rotated-tied", driver, [fault], lengths=(20,))
+    assert answer["same"] == [True]
+    assert answer["states"] == ["ready"]
+    npu = answer["npu"]
+    assert (npu["faults"], npu["resets"], npu["fallbacks"]) == (1, 1, 0)
+    assert summary.faults == 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("at", [5, 13])
+@pytest.mark.parametrize(
+    "kind", [{"kind": "lost"}, {"kind": "skipped"}, {"kind": "error", "errno": "EIO"}, {"kind": "gone"}]
+)
+def test_a_device_that_is_given_up_costs_no_answer(ask, driver, kind, at):
+    faults = [{**kind, "at": at, "times": 1 if kind["kind"] == "gone" else 1000}]
+    answer, _ = ask("rotated-tied", driver, faults, lengths=(20, 33), again=2, tokens=3)
+    assert answer["error"] is None
+    assert all(answer["same"])
+    assert all(answer["answered"])
+    assert answer["states"] == ["failed"] * 4
+    npu = answer["npu"]
+    assert npu["fallbacks"] == 1
+    assert npu["steps"] <= 2
+    # Said once, however many requests follow.
+    (said,) = warnings(answer)
+    assert npu["reason"] in said
+    assert "given up" in said or "No such device" in said
+    assert "CPU from now on" in said
+
+
+UNUSABLE = [
+    ([{"kind": "denied", "times": 1000}], ["group render", "60-rockledge-npu.rules"]),
+    ([{"kind": "locked", "times": 1000}], ["in use by another process"]),
+    ([{"kind": "busy", "seconds": 3, "times": 1000}], ["given up", "another program", "fuser"]),
+    ([{"kind": "refused", "errno": "ENOMEM", "at": 1}], ["less memory"]),
+    ([{"kind": "refused", "errno": "EINVAL", "at": 40}], ["less memory"]),
+    ([{"kind": "memory", "bytes": 1 << 20}], ["less memory"]),
+    ([{"kind": "skipped", "times": 1000}], ["untouched"]),
+]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("faults, words", UNUSABLE)
+def test_what_cannot_be_used_is_said_once_and_the_cpu_answers(ask, driver, faults, words):
+    answer, _ = ask("tied", driver, faults, lengths=(30, 40), tokens=2)
+    assert answer["error"] is None
+    assert all(answer["same"])
+    assert all(answer["answered"])
+    assert set(answer["states"]) == {"unusable"}
+    (said,) = warnings(answer)
+    for word in words:
+        assert word in said
+        assert word in answer["npu"]["reason"]
+    assert "read on the CPU" in said
+    assert answer["step_tokens"] == 256  # as without an NPU
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("faults, words", UNUSABLE)
+def test_require_fails_with_the_reason(ask, driver, faults, words):
+    answer, _ = ask("tied", driver, faults, lengths=(30,), npu="require")
+    name, text = answer["error"]
+    assert name == "NpuError"
+    for word in ("required", *words):
+        assert word in text
+    assert warnings(answer) == []
+
+
+@pytest.mark.parametrize("version", [(0, 8, 2), (0, 9, 9)])
+def test_drivers_of_other_versions(ask, version):
+    answer, _ = ask("tied", "rknpu", lengths=(30,), version=version)
+    assert answer["same"] == [True]
+    (said,) = warnings(answer)
+    assert "0.9.2 to 0.9.8" in said
+    answer, _ = ask("tied", "rknpu", lengths=(30,), version=version, npu="require")
+    assert "0.9.2 to 0.9.8" in answer["error"][1]
+
+
+def test_require_uses_it(ask):
+    answer, _ = ask("tied", "rocket", lengths=(30,), npu="require")
+    assert (answer["error"], answer["same"], answer["states"]) == (None, [True], ["ready"])
+    answer, _ = ask("tied", "rocket", lengths=(30,), npu="require", npu_rows=None)
+    assert "faster for every step" in answer["error"][1]
+
+
+def test_off_opens_nothing(ask):
+    answer, summary = ask("tied", "rknpu", lengths=(30,), npu="off")
+    assert answer["same"] == [True]
+    assert answer["states"] == ["off"]
+    assert summary.files_opened == 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_other_requests_write_while_the_npu_reads(worker, artifact_path, driver):
+    """A job that the device takes its time for: tokens of another request come meanwhile."""
+    order = {"order": "overlap", "path": str(artifact_path("rotated-tied")), "length": 64, "tokens": 60}
+    faults = [{"kind": "late", "seconds": 0.4, "at": 8}]
+    answer, _ = worker.tell({**order, "npu_rows": 2, "ctx": 512}, driver, faults)
+    assert answer["text"]
+    assert answer["logits"]
+    assert answer["npu"]["faults"] == 0
+    assert sum(answer["meanwhile"]) > 10
