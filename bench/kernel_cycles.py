@@ -35,9 +35,9 @@ TOLERANCE = 0.02
 STREAMED, UNPACKED, PRODUCT = "decode", "unpack", "multiply"
 # Loops of attention and Hadamard: their function, and which of its loops without branches they are.
 AROUND = {
-    "dot8": ("dot8", 0),
-    "exponential": ("split_heads<4>", 2),
-    "values": ("split_heads<4>", 4),
+    "keys": ("multiply_rows<4>", 0),
+    "exponentials": ("split_heads<4>", 2),
+    "values": ("split_heads<4>", 6),
     "hadamard in registers": ("hadamard", 0),
     "hadamard steps": ("hadamard", 1),
     "hadamard scale": ("hadamard", 4),

@@ -3,7 +3,8 @@
 // A split's result depends on the query, the split's cache entries and the query's position alone: scores in blocks of
 // eight positions, one maximum, exponentials, then the values summed position by position in fp32.
 //
-// The including file has defined, in this namespace, dots8: eight rows of keys times several queries, biased (bias.hpp).
+// The including file has defined, in this namespace, key_dots: blocks of eight keys times several queries, biased
+// (bias.hpp).
 #pragma once
 
 #include "bias.hpp"
@@ -16,18 +17,29 @@ namespace rl::RL_ISA {
 // The score of a position the query must not see: its exponential vanishes beside that of the maximum, which is 1.
 constexpr float kMasked = -3.0e38f;
 
+constexpr int kKeyBlocks = 2;  // blocks of eight positions whose scores are made together
+
 struct PageView {
-  const std::int8_t *k, *v;      // [page_tokens][head_stride]
+  const std::int8_t *k, *v;        // [page_tokens / 8][head_stride / 4][8][4] and [page_tokens][head_stride]
   const float *k_scale, *v_scale;  // [page_tokens]
 };
 
-RL_INLINE PageView page_view(const KvLayer &kv, int page, int kv_head) {
-  std::uint8_t *base = kv.base + page * kv.page_bytes;
+// The page of a position.
+RL_INLINE PageView page_at(const AttentionTask &task, int kv_head, int position) {
+  const KvLayer &kv = task.kv;
+  std::uint8_t *base = kv.base + task.pages[position / kv.page_tokens] * kv.page_bytes;
   const std::int64_t codes = static_cast<std::int64_t>(kv.kv_heads) * kv.page_tokens * kv.head_stride;
   const std::int64_t head = static_cast<std::int64_t>(kv_head) * kv.page_tokens;
   const float *scales = reinterpret_cast<const float *>(base + 2 * codes);
   const std::int8_t *k = reinterpret_cast<const std::int8_t *>(base) + head * kv.head_stride;
   return PageView{k, k + codes, scales + head, scales + kv.kv_heads * static_cast<std::int64_t>(kv.page_tokens) + head};
+}
+
+// use(page, its first position, how many of its positions lie before `end`) for every page from `begin` on.
+template <typename Use>
+RL_INLINE void each_page(const AttentionTask &task, int kv_head, int begin, int end, Use use) {
+  for (int p = begin; p < end; p += task.kv.page_tokens)
+    use(page_at(task, kv_head, p), p, end - p < task.kv.page_tokens ? end - p : task.kv.page_tokens);
 }
 
 // Keys, or values, of eight positions with their scales on the way from memory while something else is computed.
@@ -46,24 +58,27 @@ struct Queries {
   std::int32_t over[Heads];
 };
 
-// Scores of `Heads` heads over eight positions of a page from `i` on, of which the query sees `count`; `most` keeps the
-// running maxima.
+// Scores of `Heads` heads over at most kKeyBlocks blocks of a page from position `i` on, of which the query sees `count`
+// positions; `most` keeps the running maxima.
 template <int Heads>
-RL_INLINE void eight_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int i, int count,
-                            float *scores, V8f *most) {
-  alignas(32) std::int32_t sums[Heads * kLanes];
-  dots8<Heads>(page.k + static_cast<std::int64_t>(i) * head_stride, head_stride, q.codes, head_stride,
-               head_stride / kTile, sums);
-  const V8f scale = load<V8f>(page.k_scale + i);
-  for (int h = 0; h < Heads; ++h) {
-    V8f score = to_float(exact(sums + h * kLanes, q.over + h)) * (splat(q.scale[h]) * scale);
-    float *at = scores + h * kSplit + i;
-    store(at, score);
-    if (count - i < kLanes) {
-      score = load_part(at, count - i, kMasked);
+RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int i, int count,
+                          float *scores, V8f *most) {
+  alignas(32) std::int32_t sums[kKeyBlocks * Heads * kLanes];
+  const int left = (count - i + kLanes - 1) / kLanes, blocks = left < kKeyBlocks ? left : kKeyBlocks;
+  key_dots<Heads>(page.k + static_cast<std::int64_t>(i) * head_stride, blocks, q.codes, head_stride,
+                  head_stride / kTile, sums);
+  for (const std::int32_t *block = sums; block != sums + blocks * Heads * kLanes; block += Heads * kLanes, i += kLanes) {
+    const V8f scale = load<V8f>(page.k_scale + i);
+    for (int h = 0; h < Heads; ++h) {
+      V8f score = to_float(exact(block + h * kLanes, q.over + h)) * (splat(q.scale[h]) * scale);
+      float *at = scores + h * kSplit + i;
       store(at, score);
+      if (count - i < kLanes) {
+        score = load_part(at, count - i, kMasked);
+        store(at, score);
+      }
+      most[h] = larger(score, most[h]);
     }
-    most[h] = larger(score, most[h]);
   }
 }
 
@@ -87,46 +102,49 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   excess_of(queries, stride, stride / kTile, Heads, q.over);
   V8f most[Heads];
   for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
-  for (int p = begin; p < end; p += kv.page_tokens) {
-    const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
-    const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;
-    // A page's keys and values are short pieces far apart, which no hardware foresees: the values of this page will be
-    // needed soon, and the keys of the page after the next.
-    const int later = p + 2 * kv.page_tokens <= task.position ? p + 2 * kv.page_tokens : p;
-    const PageView ahead = page_view(kv, task.pages[later / kv.page_tokens], kv_head);
-    for (int i = 0; i < count; i += kLanes) {
-      fetch_eight(page.v, page.v_scale, stride, i);
-      fetch_eight(ahead.k, ahead.k_scale, stride, i);
-      eight_scores<Heads>(page, q, stride, i, count, scores + (p - begin), most);
+  each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
+    const PageView ahead = page_at(task, kv_head, p + 2 * kv.page_tokens <= task.position ? p + 2 * kv.page_tokens : p);
+    for (int i = 0; i < count; i += kKeyBlocks * kLanes) {
+      // Nobody has fetched the first split's keys and values while adding up the values before them.
+      for (int j = i; begin == 0 && j < i + kKeyBlocks * kLanes && j < count; j += kLanes) {
+        fetch_eight(page.v, page.v_scale, stride, j);
+        fetch_eight(ahead.k, ahead.k_scale, stride, j);
+      }
+      key_scores<Heads>(page, q, stride, i, count, scores + (p - begin), most);
     }
-  }
-  for (int h = 0; h < Heads; ++h) {
-    float *row = scores + h * kSplit;
-    const float top = maximum(most[h]);
-    V8f total = splat(0.0f);
-    for (int p = begin; p < end; p += kv.page_tokens) {
-      const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
-      const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;
-      for (int i = 0; i < count; i += kLanes) {
-        float *at = row + (p - begin) + i;
-        const V8f e = exponential(load<V8f>(at) - splat(top));
-        total += e;
-        store(at, e * load<V8f>(page.v_scale + i));
+  });
+  V8f top[Heads], total[Heads];
+  for (int h = 0; h < Heads; ++h) top[h] = splat(maximum(most[h])), total[h] = splat(0.0f);
+  each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
+    for (int i = 0; i < count; i += kLanes) {
+      const V8f scale = load<V8f>(page.v_scale + i);
+      for (int h = 0; h < Heads; ++h) {
+        float *at = scores + h * kSplit + (p - begin) + i;
+        const V8f e = exponential(load<V8f>(at) - top[h]);
+        total[h] += e;
+        store(at, e * scale);
       }
     }
-    float *extra = partial + h * (stride + kPartialExtra) + stride;
-    extra[0] = top;
-    extra[1] = sum(total);
+  });
+  for (int h = 0; h < Heads; ++h) {
+    float *values = partial + h * (stride + kPartialExtra), *extra = values + stride;
+    for (int c = 0; c < stride; c += kLanes) store(values + c, splat(0.0f));
+    extra[0] = top[h][0];
+    extra[1] = sum(total[h]);
   }
-  for (int h = 0; h < Heads; ++h)
-    for (int c = 0; c < stride; c += kLanes) store(partial + h * (stride + kPartialExtra) + c, splat(0.0f));
-  // Page by page, so that the values of a page stay in the first cache while their columns take turns.
-  for (int p = begin; p < end; p += kv.page_tokens) {
-    const PageView page = page_view(kv, task.pages[p / kv.page_tokens], kv_head);
-    const int count = end - p < kv.page_tokens ? end - p : kv.page_tokens;
-    for (int column = 0; column < stride; column += kValues)
+  // Page by page, so that the values of a page stay in the first cache while their columns take turns. It is most of the
+  // work and reads no memory, so meanwhile what the next split needs is on its way.
+  each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
+    const int due = p + kSplit <= task.position ? kv.page_tokens : 0;
+    const PageView next = page_at(task, kv_head, due == 0 ? p : p + kSplit);
+    for (int column = 0, fetched = 0; column < stride; column += kValues) {
+      for (const int until = due * (column + kValues) / stride; fetched + kLanes <= until; fetched += kLanes) {
+        fetch_eight(next.k, next.k_scale, stride, fetched);
+        fetch_eight(next.v, next.v_scale, stride, fetched);
+      }
       add_values<Heads>(page.v + column, stride, count, scores + (p - begin), partial + column, stride + kPartialExtra);
-  }
+    }
+  });
 }
 
 static void attend_split(const AttentionTask &task, int kv_head, int split, float *partial, Scratch &scratch) {

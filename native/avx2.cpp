@@ -20,6 +20,10 @@ RL_INLINE Input input_of(const std::int8_t *p) {
   const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
   return Input{x, _mm256_abs_epi8(x)};
 }
+RL_INLINE Input four_inputs(const std::int8_t *p) {
+  const __m256i x = _mm256_set1_epi32(load<std::int32_t>(p));
+  return Input{x, _mm256_abs_epi8(x)};
+}
 RL_INLINE __m256i accumulate(__m256i acc, __m256i w, const Input &input) {
   const __m256i pairs = _mm256_maddubs_epi16(input.magnitude, _mm256_sign_epi8(w, input.x));
   return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

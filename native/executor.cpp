@@ -254,10 +254,12 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
   const std::int64_t tokens = std::int64_t{kv.kv_heads} * kv.page_tokens;
   std::int8_t *keys = reinterpret_cast<std::int8_t *>(page), *values = keys + tokens * kv.head_stride;
   float *key_scales = reinterpret_cast<float *>(values + tokens * kv.head_stride), *value_scales = key_scales + tokens;
+  auto *key = reinterpret_cast<std::int8_t *>(scratch.attention);
   for (int h = 0; h < shape_.kv_heads; ++h, x += hd) {
     const std::int64_t entry = h * kv.page_tokens + slot;
-    kernels_->head_quant(x, hd, kv.head_stride, op.weight[2], op.real[0], angle, keys + entry * kv.head_stride,
-                         key_scales + entry, scratch);
+    kernels_->head_quant(x, hd, kv.head_stride, op.weight[2], op.real[0], angle, key, key_scales + entry, scratch);
+    std::int8_t *lane = keys + entry / kKeys * kKeys * kv.head_stride + entry % kKeys * kQuad;
+    for (int i = 0; i < kv.head_stride; i += kQuad) std::memcpy(lane + i * kKeys, key + i, kQuad);
   }
   for (int h = 0; h < shape_.kv_heads; ++h, x += hd) {
     const std::int64_t entry = h * kv.page_tokens + slot;

@@ -60,11 +60,15 @@ struct LaneSums {
 };
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
+// V is [kv head][position][head_stride]. K is [kv head][position / 8][input / 4][8 positions][4 inputs], so that a vector
+// meets four inputs of a query repeated for every position, and each lane is the sum of one.
 struct KvLayer {
   std::uint8_t *base;
   std::int64_t page_bytes;
   std::int32_t page_tokens, kv_heads, head_dim, head_stride;  // head_stride: head_dim rounded up to 32
 };
+constexpr int kKeys = 8;  // positions of a block of keys
+constexpr int kQuad = 4;  // inputs that one lane of an integer dot product adds up
 
 struct AttentionTask {
   KvLayer kv;

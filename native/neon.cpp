@@ -409,26 +409,6 @@ static void unpack_apart(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
-static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, int tiles, std::int32_t *sums) {
-  int32x4_t acc[kStrip];
-  for (auto &a : acc) a = vdupq_n_s32(0);
-  for (int t = 0; t < tiles; ++t, w += kTile) {
-    const int8x16_t x0 = vld1q_s8(x + t * kTile), x1 = vld1q_s8(x + t * kTile + 16);
-    for (int r = 0; r < kStrip; ++r) {
-      acc[r] = vdotq_s32(acc[r], vld1q_s8(w + r * w_stride), x0);
-      acc[r] = vdotq_s32(acc[r], vld1q_s8(w + r * w_stride + 16), x1);
-    }
-  }
-  vst1q_s32(sums, sums_of(acc));
-  vst1q_s32(sums + 4, sums_of(acc + 4));
-}
-// Eight rows of w times `Vectors` rows of x: sums[vectors][8].
-template <int Vectors>
-RL_INLINE void dots8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                     int tiles, std::int32_t *sums) {
-  for (int v = 0; v < Vectors; ++v) dot8(w, w_stride, x + v * x_stride, tiles, sums + v * kStrip);
-}
-
 constexpr int kMultiplied = 8;  // rows of x that an unpacked strip meets at a time: sixteen sums
 
 // acc of all rows += the products of four inputs, Quad of the sixteen in each of `inputs`.
@@ -461,6 +441,14 @@ RL_LOOP void multiply_rows(const Unpacked *w, const std::int8_t *x, std::int64_t
     vst1q_s32(sums + v * kStrip, acc[v][0]);
     vst1q_s32(sums + v * kStrip + 4, acc[v][1]);
   }
+}
+
+// Blocks of eight keys, which lie like unpacked strips, times `Vectors` queries: sums[blocks][Vectors][8].
+template <int Vectors>
+RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                        std::int32_t *sums) {
+  for (; blocks > 0; --blocks, keys += tiles * kTile * kKeys, sums += Vectors * kKeys)
+    multiply_rows<Vectors>(keys, x, x_stride, tiles, sums);
 }
 
 // Unpacked strips times 1 to kMultiplied rows of x: sums[strip][vectors][8].

@@ -19,11 +19,19 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   for (int r = 0; r < kStrip; ++r) sums[r] = dot(w + r * w_stride, x, tiles * kTile);
 }
 
-// Eight rows of w times `Vectors` rows of x: sums[vectors][8].
+// Blocks of eight keys [tiles * 8][8 positions][4 inputs] times `Vectors` queries: sums[blocks][Vectors][8].
 template <int Vectors>
-RL_INLINE void dots8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                     int tiles, std::int32_t *sums) {
-  for (int v = 0; v < Vectors; ++v) dot8(w, w_stride, x + v * x_stride, tiles, sums + v * kStrip);
+RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                        std::int32_t *sums) {
+  std::int8_t tile[kKeys * kTile];
+  for (int i = 0; i < blocks * Vectors * kKeys; ++i) sums[i] = 0;
+  for (int t = 0; t < blocks * tiles; ++t, keys += kKeys * kTile) {
+    for (int i = 0; i < kKeys * kTile; i += kQuad)
+      std::memcpy(tile + i / kQuad % kKeys * kTile + i / kKeys / kQuad * kQuad, keys + i, kQuad);
+    for (int v = 0; v < Vectors; ++v)
+      for (int r = 0; r < kKeys; ++r)
+        sums[(t / tiles * Vectors + v) * kKeys + r] += dot(tile + r * kTile, x + v * x_stride + t % tiles * kTile, kTile);
+  }
 }
 
 using Unpacked = std::int8_t;

@@ -17,6 +17,7 @@ constexpr int kBias = 128, kSums = 24, kTogether = 4, kStreamed = 12;
 
 using Input = __m256i;
 RL_INLINE Input input_of(const std::int8_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+RL_INLINE Input four_inputs(const std::int8_t *p) { return _mm256_set1_epi32(load<std::int32_t>(p)); }
 // By hand, because GCC copies every accumulator of a loop before and after the instruction.
 RL_INLINE __m256i accumulate(__m256i acc, __m256i w, Input x) {
   asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "vm"(x));
@@ -56,9 +57,6 @@ static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t
 }
 
 constexpr int kMultiplied = 8;
-
-// Four inputs of x in every lane.
-RL_INLINE __m256i four_inputs(const std::int8_t *p) { return _mm256_set1_epi32(load<std::int32_t>(p)); }
 
 // `Strips` unpacked strips times `Vectors` rows of x.
 template <int Strips, int Vectors>

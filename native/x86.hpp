@@ -2,8 +2,8 @@
 //
 // The including file has defined, in this namespace: kBias (added to every weight, so that it may count as unsigned: 0
 // or 128), kSums (sums that registers can hold), kTogether and kStreamed (rows of x that share a decoded weight, and that
-// multiply while the codes stream in), Input (32 inputs of x in registers) with input_of, accumulate (acc + products,
-// summed by fours) and excess (acc + what the bias adds to every row).
+// multiply while the codes stream in), Input (32 inputs of x in registers) with input_of and four_inputs (four of x for
+// every lane), accumulate (acc + products, summed by fours) and excess (acc + what the bias adds to every row).
 #pragma once
 
 #include <immintrin.h>
@@ -187,44 +187,35 @@ static void excess_of(const std::int8_t *x, std::int64_t x_stride, int tiles, in
   }
 }
 
-// Rows of w times `Vectors` rows of x, eight sums to a vector: [vectors][Rows].
-template <int Vectors, int Rows>
-RL_INLINE void dots_of(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                       int tiles, __m256i (&found)[Vectors * Rows / kStrip]) {
-  static_assert(Vectors * Rows % kStrip == 0, "reduce8 takes eight");
-  __m256i acc[Vectors * Rows];
-  for (auto &a : acc) a = _mm256_setzero_si256();
-  for (int t = 0; t < tiles; ++t, w += kTile, x += kTile) {
-    Input inputs[Vectors];
-    for (int v = 0; v < Vectors; ++v) inputs[v] = input_of(x + v * x_stride);
-    for (int r = 0; r < Rows; ++r) {
-      const __m256i weights = biased(load_bytes(w + r * w_stride));
-      for (int v = 0; v < Vectors; ++v) acc[v * Rows + r] = accumulate(acc[v * Rows + r], weights, inputs[v]);
+// One or two blocks of eight keys times `Vectors` queries; both blocks share the inputs.
+template <int Blocks, int Vectors>
+RL_INLINE void dots_of_keys(const std::int8_t *keys, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                            std::int32_t *sums) {
+  const std::int64_t block_bytes = std::int64_t{tiles} * kTile * kKeys;
+  __m256i acc[Blocks][Vectors];
+  for (auto &block : acc)
+    for (auto &a : block) a = _mm256_setzero_si256();
+  for (const std::int8_t *end = keys + block_bytes; keys != end; keys += kKeys * kQuad, x += kQuad) {
+    __m256i w[Blocks];
+    for (int b = 0; b < Blocks; ++b) w[b] = biased(load_bytes(keys + b * block_bytes));
+    for (int v = 0; v < Vectors; ++v) {
+      const Input input = four_inputs(x + v * x_stride);
+      for (int b = 0; b < Blocks; ++b) acc[b][v] = accumulate(acc[b][v], w[b], input);
     }
   }
-  for (int i = 0; i < Vectors * Rows; i += kStrip) found[i / kStrip] = reduce8(acc + i);
+  __m256i *to = reinterpret_cast<__m256i *>(sums);
+  for (auto &block : acc)
+    for (auto &a : block) _mm256_storeu_si256(to++, a);
 }
 
-// Eight rows of w times `Vectors` rows of x: sums[vectors][8], biased. Written as whole vectors: they are read so, soon.
+// Blocks of eight keys [tiles * 8][8 positions][4 inputs] times `Vectors` queries: sums[blocks][Vectors][8], biased.
 template <int Vectors>
-RL_INLINE void dots8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t *x, std::int64_t x_stride,
-                     int tiles, std::int32_t *sums) {
-  __m256i *to = reinterpret_cast<__m256i *>(sums);
-  if constexpr (Vectors * kStrip <= kSums) {
-    __m256i found[Vectors];
-    dots_of<Vectors, kStrip>(w, w_stride, x, x_stride, tiles, found);
-    for (int v = 0; v < Vectors; ++v) _mm256_storeu_si256(to + v, found[v]);
-  } else if constexpr (Vectors <= kTogether) {
-    __m256i upper[Vectors / 2], lower[Vectors / 2];
-    dots_of<Vectors, kStrip / 2>(w, w_stride, x, x_stride, tiles, upper);
-    dots_of<Vectors, kStrip / 2>(w + kStrip / 2 * w_stride, w_stride, x, x_stride, tiles, lower);
-    for (int v = 0; v < Vectors; v += 2) {
-      _mm256_storeu_si256(to + v, _mm256_permute2x128_si256(upper[v / 2], lower[v / 2], 0x20));
-      _mm256_storeu_si256(to + v + 1, _mm256_permute2x128_si256(upper[v / 2], lower[v / 2], 0x31));
-    }
-  } else {
-    for (int v = 0; v < Vectors; ++v) dots8<1>(w, w_stride, x + v * x_stride, 0, tiles, sums + v * kStrip);
-  }
+RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *x, std::int64_t x_stride, int tiles,
+                        std::int32_t *sums) {
+  const std::int64_t block_bytes = std::int64_t{tiles} * kTile * kKeys;
+  for (; blocks >= 2; blocks -= 2, keys += 2 * block_bytes, sums += 2 * Vectors * kKeys)
+    dots_of_keys<2, Vectors>(keys, x, x_stride, tiles, sums);
+  if (blocks == 1) dots_of_keys<1, Vectors>(keys, x, x_stride, tiles, sums);
 }
 
 // Bytes of codes fetched ahead while a block is unpacked: they arrive while it is multiplied.

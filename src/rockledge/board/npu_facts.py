@@ -13,16 +13,16 @@ UNPACK_CYCLES = {2: 35.01, 3: 41.02, 4: 36.34, 8: 26.02}
 """Cycles that turn the codes of one tile of 8 x 32 weights into int8, by bits: the loop `unpack_tiles`. It
 fills the CPU's own blocks; filling the NPU's [32][32] blocks is the same work in another order (inferred)."""
 LOOP_CYCLES = {
-    "dot8": 13.01,
-    "exponential": 31.03,
+    "keys": 16.01,
+    "exponentials": 127.03,
     "values": 23.51,
     "hadamard in registers": 6.01,
     "hadamard steps": 30.02,
     "hadamard scale": 3.01,
 }
-"""Cycles of one round: 8 positions' products with 32 inputs of a query; 8 exponentials; 16 values of one
-position added for four heads; a Hadamard's steps 1 to 3 on 8 elements, three later steps on 64, scaling of
-8."""
+"""Cycles of one round. For four heads: products of 8 positions with 16 inputs of a query each; 8
+exponentials each; 16 values of one position added to each. A Hadamard's steps 1 to 3 on 8 elements, three
+later steps on 64, scaling of 8."""
 
 NPU_FACTS: dict[str, Fact] = {
     # The bus.
@@ -51,10 +51,10 @@ NPU_FACTS: dict[str, Fact] = {
         for bits, cycles in UNPACK_CYCLES.items()
     },
     "cpu_attention_cycles_per_score_mac": Fact(
-        LOOP_CYCLES["dot8"] / 256, "cycles/MAC", f"{_MCA}: dot8", "derived"
+        LOOP_CYCLES["keys"] / 512, "cycles/MAC", f"{_MCA}: multiply_rows<4>", "derived"
     ),
     "cpu_attention_cycles_per_score": Fact(
-        (6.0 + LOOP_CYCLES["exponential"]) / 8,
+        (6.0 + LOOP_CYCLES["exponentials"] / 4) / 8,
         "cycles/score",
         f"{_MCA}: the exponential; 24 instructions that scale 8 and keep the largest",
         "derived",
