@@ -13,6 +13,7 @@ from rockledge.board.boards import find_board
 from rockledge.errors import BudgetError, NpuError
 from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH
+from rockledge.npu.programs.tiling import Product, Reuse
 from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.plan import Place, PrefillPlan, plan_prefill
@@ -77,6 +78,11 @@ def check(plan: PrefillPlan, linears: Sequence[Linear], budget: int) -> None:
             assert size.bytes(OUTPUT) == 4 * size.sums * tiles[-1] * shape.lane_columns
             assert size.bytes(INPUT) == tiles[-1] * shape.inputs
             assert size.sums in (1, len(starts) - 1)
+            # Where every program is a kick of its own, none counts on what another left or wrote.
+            tasks = list(size.matmul.tiling.tasks())
+            assert plan.spaces == 1 or all(
+                isinstance(task, Product) and task.reuse is Reuse.NONE for task in tasks
+            )
     # Memory: within the budget, every piece inside a buffer of its lane's space, none over another.
     assert plan.bytes <= budget
     used: dict[int, list[tuple[int, int]]] = {}
@@ -152,6 +158,14 @@ def test_mainline_gets_a_buffer_for_each_lane_of_a_slot() -> None:
     assert len({place.buffer for place in places}) == len(places)
     shared = made(linears_like("toy"), device=(3, 1))
     assert len({place.buffer for slot in shared.slots for place in slot}) == 1
+
+
+def test_lanes_are_never_wider_than_a_program() -> None:
+    linears = [linear(0, 60_000, 64)]
+    for device in DEVICES:
+        plan = made(linears, device=device, steps=1)
+        check(plan, linears, AMPLE)
+        assert all(len(list(size.matmul.tiling.tasks())) == 1 for size in plan.shapes[0].sizes)
 
 
 @pytest.mark.parametrize("planes", [1, 2])

@@ -44,11 +44,15 @@ class NpuStatus:
         """For people: what it did, or why it did nothing."""
         if self.driver is None:
             return f"no NPU: {self.reason}"
-        did = f"NPU {self.driver} {self.version}: {self.rows} tokens in {self.steps} steps"
+        did = f"NPU {self.driver} {self.version}: {self.rows} tokens in {_counted(self.steps, 'step')}"
         if self.faults:
-            did += f", {self.faults} faults, {self.resets} resets"
+            did += f", {_counted(self.faults, 'fault')}, {_counted(self.resets, 'reset')}"
         return did if self.reason is None else f"{did}; {self.reason}"
 
     def body(self) -> dict[str, Any]:
         """The keys of `--json` and of health."""
         return asdict(self)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)

@@ -1,0 +1,121 @@
+"""`--npu` of run, bench and serve on a virtual NPU: used, told, required, and failing while it serves."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rockledge.npu.virtual.device_faults import parse_faults
+from rockledge.npu.virtual.preload import environment
+from rockledge.npu.virtual.serve_device import VirtualNpu
+
+Run = Callable[..., Any]
+ROCKLEDGE = [sys.executable, "-m", "rockledge"]
+PROMPT = "Tell me what a gateway does all day. " * 3
+SHORT = ("--max-tokens", "4", "--threads", "1", "--json")
+
+
+def on_virtual_npu(*arguments: object, driver: str = "rknpu", faults: Path | None = None) -> Any:
+    options = ["--faults", str(faults)] if faults else []
+    command = [*ROCKLEDGE, "npu", "emulate", "--driver", driver, *options, "--", *ROCKLEDGE]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=100)
+
+
+@pytest.mark.parametrize("driver", ["rknpu", "rocket"])
+def test_run_reads_its_prompt_there_and_answers_the_same(rockledge: Run, artifact: Path, driver: str) -> None:
+    alone = rockledge("run", artifact, PROMPT, *SHORT, "--npu", "off").json
+    assert alone["npu"]["state"] == "off"
+    done = on_virtual_npu("run", artifact, PROMPT, *SHORT, "--npu", "require", "--npu-rows", 2, driver=driver)
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert (found["text"], found["prompt_tokens"]) == (alone["text"], alone["prompt_tokens"])
+    npu = found["npu"]
+    assert (npu["state"], npu["driver"], npu["steps"], npu["rows"]) == (
+        "ready",
+        driver,
+        1,
+        found["prompt_tokens"],
+    )
+    assert f"NPU: {driver}" in done.stderr
+    assert "left behind" not in done.stderr
+
+
+def test_people_read_what_ran_where(artifact: Path) -> None:
+    done = on_virtual_npu("run", artifact, PROMPT, *SHORT[:-1], "--npu-rows", 2)
+    assert "[NPU rknpu 0.9.8: " in done.stderr
+    assert "tokens in 1 step]" in done.stderr
+
+
+def test_bench_says_so_too(artifact: Path) -> None:
+    quick = ("--prompt", 20, "--generate", 2, "--repeat", 1, "--read-buffer", "4M", "--threads", 1)
+    done = on_virtual_npu("bench", artifact, *quick, "--npu-rows", 2, "--json")
+    npu = json.loads(done.stdout)["npu"]
+    assert npu["state"] == "ready"
+    assert npu["rows"] == 20 * npu["steps"] > 0
+
+
+def test_require_is_exit_code_1_with_the_reason(artifact: Path, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps({"faults": [{"kind": "denied", "times": 100}]}))
+    done = on_virtual_npu("run", artifact, "hi", *SHORT, "--npu", "require", faults=faults)
+    assert done.returncode == 1
+    assert "60-rockledge-npu.rules" in json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize("flags", [("--npu", "perhaps"), ("--npu-rows", "0"), ("--npu-rows", "many")])
+def test_senseless_flags(rockledge: Run, artifact: Path, flags: tuple[str, str]) -> None:
+    done = rockledge("run", artifact, "hi", *flags)
+    assert done.code == 2
+    assert flags[0] in done.err
+
+
+def test_a_server_outlives_its_npu(artifact: Path, tmp_path: Path) -> None:
+    """The first requests are read on the NPU; then it fails for good, which costs no answer."""
+    flags = ["--port", "0", "--threads", "1", "--json", "--npu-rows", "2"]
+    body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 5, "temperature": 0}
+    lost = parse_faults({"faults": [{"kind": "skipped", "at": 14, "times": 1000}]})
+    log = tmp_path / "log"
+    with (
+        VirtualNpu("rknpu", lost) as npu,
+        open(log, "wb") as err,
+        subprocess.Popen(
+            [*ROCKLEDGE, "serve", str(artifact), *flags],
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+            env=environment(npu.address, os.environ),
+        ) as server,
+    ):
+        assert server.stdout is not None
+        try:
+            ready = json.loads(server.stdout.readline())
+            assert ready["npu"]["state"] == "ready"
+            with httpx.Client(base_url=ready["url"], timeout=60) as http:
+
+                def answer() -> str:
+                    reply = http.post("/v1/chat/completions", json=body)
+                    assert reply.status_code == 200
+                    return str(reply.json()["choices"][0]["message"]["content"])
+
+                first = answer()
+                assert http.get("/health").json()["npu"]["state"] == "ready"
+                assert "rockledge_npu_in_use 1\n" in http.get("/metrics").text
+                assert [answer() for _ in range(3)] == [first] * 3
+                health = http.get("/health")
+                metrics = http.get("/metrics").text
+        finally:
+            server.terminate()
+    assert (health.status_code, health.json()["status"]) == (200, "ok")
+    state = health.json()["npu"]
+    assert (state["state"], state["fallbacks"], state["steps"]) == ("failed", 1, 2)
+    assert state["faults"] > 1
+    assert "given up" in state["reason"]
+    for sample in ("in_use 0", "fallbacks_total 1", "steps_total 2", f"faults_total {state['faults']}"):
+        assert f"rockledge_npu_{sample}\n" in metrics
+    assert log.read_text().count("CPU from now on") == 1
