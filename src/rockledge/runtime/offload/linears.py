@@ -1,11 +1,11 @@
 """Which operations of a program the NPU can take, by their sizes alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rockledge.formats.bands import STRIP, TILE
 from rockledge.npu.programs.matmul import LARGEST_INPUTS
-from rockledge.runtime.native import OpCode
+from rockledge.runtime.native import Band, OpCode
 from rockledge.runtime.program import ProgramPlan
 
 
@@ -29,7 +29,7 @@ def linears_of(plan: ProgramPlan) -> tuple[Linear, ...]:
     """The linears of every layer that the NPU can take, in the order of the program.
 
     Embedding and head stay on the CPU: one is a lookup, the other has a row or two in a step. So does a
-    linear with a band that begins within a strip, because a strip then belongs to two lanes' columns.
+    linear whose bands' strips of 8 columns do not follow each other without a gap: lanes are cut by strips.
     """
     return tuple(_linears(plan))
 
@@ -41,7 +41,7 @@ def _linears(plan: ProgramPlan) -> Iterator[Linear]:
         bands = plan.bands[op.first_band : op.first_band + op.bands]
         source = plan.buffers[op.inputs[0]]
         inputs = -(-source.width // TILE) * TILE
-        if inputs > LARGEST_INPUTS or any(band.out_column % STRIP for band in bands):
+        if inputs > LARGEST_INPUTS or not _gapless(bands):
             continue
         weights: dict[int, int] = {}
         for band in bands:
@@ -55,3 +55,12 @@ def _linears(plan: ProgramPlan) -> Iterator[Linear]:
             weights=weights,
             stored_bytes=sum(array.nbytes for array in arrays if array is not None),
         )
+
+
+def _gapless(bands: Sequence[Band]) -> bool:
+    column = 0
+    for band in bands:
+        if band.out_column != column:
+            return False
+        column += -(-band.rows // STRIP) * STRIP
+    return True
