@@ -49,7 +49,8 @@ constexpr int kMostCols = 1600, kMostVectors = 128;
 class Memory {
  public:
   explicit Memory(int head_stride) {
-    const std::int64_t floats = 16384 + kMostVectors + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
+    const std::int64_t floats =
+        16384 + kMostVectors + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
     const std::int64_t weights = round_up(rl::block_bytes(kMostCols), 64);
     if (!pages_.allocate(static_cast<std::size_t>(rl::kTableBytes + weights + 4 * floats))) std::abort();
     std::uint8_t *p = pages_.data();
@@ -150,6 +151,87 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   same("norm or rotation", y[0], y[1]);
 }
 
+// Weights and codes in the NPU's layout, and floats of its sums.
+void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
+  const int widths[] = {2, 3, 4, 8};
+  rl_band band{};
+  band.bits = widths[random.below(4)];
+  band.rows = 1 + random.below(31);
+  band.cols = 1 + random.below(400);
+  const int strips = (band.rows + kStrip - 1) / kStrip, tiles = rl::tiles_of(band.cols), cols = tiles * kTile;
+  const auto codes = bytes(random, std::int64_t{strips} * tiles * kTile * band.bits);
+  const auto index = bytes(random, std::int64_t{strips} * tiles * kStrip), tables = bytes(random, 256);
+  const auto scale = reals(random, band.rows), bias = reals(random, band.rows);
+  band.codes = reinterpret_cast<const std::uint8_t *>(codes.data());
+  band.index = reinterpret_cast<const std::uint8_t *>(index.data());
+  band.tables = tables.data();
+  band.scale = scale.data();
+  band.bias = random.below(2) == 0 ? bias.data() : nullptr;
+
+  const int planes = 1 + random.below(2), first = 4 * (1 + random.below(3)), all = first + 4 * (1 + random.below(3));
+  const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);
+  const std::int32_t starts[] = {0, first, all};
+  rl::LaneSums lane{nullptr, std::int64_t{64} * all, starts, 2, parts, 64};
+  auto sums = array<std::int32_t>(parts * lane.part_stride);
+  for (std::int32_t &sum : sums) sum = static_cast<std::int32_t>(random.next() % 400000000) - 200000000;
+  lane.sums = sums.data();
+  const auto sx = reals(random, rows), residual = reals(random, std::int64_t{rows} * band.rows);
+  rl::LinearTask task{};
+  task.band = &band;
+  task.rows = rows;
+  task.planes = planes;
+  task.sx = sx.data();
+  task.residual = random.below(2) == 0 ? residual.data() : nullptr;
+  task.y_stride = task.residual_stride = band.rows;
+
+  const int from = random.below(tiles), count = 1 + random.below(tiles - from), column = kStrip * random.below(5);
+  const int strip = random.below(strips), last = strip + 1 + random.below(strips - strip), atoms = cols / rl::kAtom;
+  const auto x = reals(random, band.cols);
+  constexpr std::int64_t kApart = 1024, kAtomApart = 96;
+  const rl::Kernels *both[] = {&one, &two};
+  rl::Array<float> y[2], sq[2];
+  rl::Array<std::int8_t> q[2];
+  rl::Pages weights[2];
+  Memory memory(32);
+  for (int i = 0; i < 2; ++i) {
+    const auto size = static_cast<std::size_t>(count * kApart);
+    if (!weights[i].allocate(size)) std::abort();
+    memory.scratch().tables_of = nullptr;
+    both[i]->unpack(band, strip, from, count, kApart, reinterpret_cast<std::int8_t *>(weights[i].data()),
+                    memory.scratch());
+    y[i] = array<float>(std::int64_t{rows} * band.rows);
+    task.y = y[i].data();
+    both[i]->finish_lane(task, lane, column, strip, last);
+    q[i] = array<std::int8_t>(atoms * kAtomApart);
+    sq[i] = array<float>(1);
+    both[i]->quant(x.data(), band.cols, rl::QuantOut{q[i].data(), sq[i].data(), cols, planes, kAtomApart});
+  }
+  int wrong = std::memcmp(weights[0].data(), weights[1].data(), weights[0].size()) != 0;
+  same("floats of the NPU's sums", y[0], y[1]);
+  same("codes for the NPU", q[0], q[1]);
+  // The same numbers as in rows.
+  auto rowwise = array<std::int8_t>(std::int64_t{planes} * cols);
+  auto scales = array<float>(1);
+  one.quant(x.data(), band.cols, rl::QuantOut{rowwise.data(), scales.data(), cols, planes, 0});
+  for (int k = 0; k < planes * cols; ++k) {
+    const int plane = k / cols, input = k % cols;
+    wrong += q[0][static_cast<std::size_t>(input / rl::kAtom * kAtomApart + plane * rl::kAtom + input % rl::kAtom)] !=
+             rowwise[static_cast<std::size_t>(k)];
+  }
+  for (int t = 0; t < count; ++t)
+    for (int r = 0; r < kStrip && strip * kStrip + r < band.rows; ++r) {
+      auto row = array<float>(band.cols);
+      one.embed(band, strip * kStrip + r, row.data(), memory.scratch());
+      const auto *w = reinterpret_cast<const std::int8_t *>(weights[0].data()) + t * kApart + r * kTile;
+      for (int k = 0; k < kTile && (from + t) * kTile + k < band.cols; ++k)
+        wrong += row[static_cast<std::size_t>((from + t) * kTile + k)] !=
+                 band.scale[strip * kStrip + r] * static_cast<float>(w[k]);
+    }
+  if (wrong == 0) return;
+  ++failures;
+  std::printf("  %d weights or codes for the NPU differ\n", wrong);
+}
+
 void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
   const int head_dim = 8 * (1 + random.below(16)), stride = static_cast<int>(round_up(head_dim, kTile));
   const int kv_heads = 1 + random.below(3), group = 1 + random.below(8), heads = kv_heads * group;
@@ -246,6 +328,7 @@ int main() {
     for (int round = 0; round < 150; ++round) {
       check_linear(portable, *other, random);
       check_rows(portable, *other, random);
+      check_lane(portable, *other, random);
       if (round % 3 == 0) check_attention(portable, *other, random);
     }
     std::printf("%s: %s\n", rl::kernel_name(id), failures == before ? "equal to portable" : "DIFFERENT from portable");

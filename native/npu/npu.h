@@ -119,7 +119,8 @@ RL_API int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count,
  * Columns beyond the linear's are computed and dropped; a lane that has no others is not started.
  *
  * Layouts, with V = rows * planes vectors of a step size (the planes of a token are neighbours):
- *   input   row tiles one behind the other; that of m vectors from vector s on at byte s * inputs: int8 [inputs / 16][m][16]
+ *   input   row tiles one behind the other; that of m vectors from vector s on at byte s * inputs:
+ *           int8 [inputs / 16][m][16]
  *   weight  of a lane, input parts one behind the other; that from input p on at byte p * lane_columns:
  *           int8 [lane_columns / 32][part / 32][32 columns][32 inputs]
  *   output  of a lane, `sums` planes of V * lane_columns int32, whose sum counts; in each, row tiles one behind the other:
@@ -188,7 +189,7 @@ typedef struct rl_npu_work {
  * cannot be released and may not be bound or submitted by others, and the device stays open. Refused while a step runs,
  * and for a device that another program uses. A step whose NPU fails ends on the CPU, as do all after it. */
 RL_API int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan);
-/* What has been done so far; also while a step runs. Zeros without a plan. */
+/* What has been done so far; also while a step runs, but not while the plan changes. Zeros without a plan. */
 RL_API int32_t rl_program_npu_work(const rl_program *program, rl_npu_work *work);
 
 #ifdef __cplusplus

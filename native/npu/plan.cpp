@@ -24,8 +24,12 @@ bool rises(const std::int32_t *starts, int count, int step, int end) {
 std::int64_t vectors(const rl_npu_shape &shape, const rl_npu_size &size) {
   return static_cast<std::int64_t>(size.rows) * shape.planes;
 }
-std::int64_t input_bytes(const rl_npu_shape &shape, const rl_npu_size &size) { return vectors(shape, size) * shape.inputs; }
-std::int64_t weight_bytes(const rl_npu_shape &shape) { return static_cast<std::int64_t>(shape.lane_columns) * shape.inputs; }
+std::int64_t input_bytes(const rl_npu_shape &shape, const rl_npu_size &size) {
+  return vectors(shape, size) * shape.inputs;
+}
+std::int64_t weight_bytes(const rl_npu_shape &shape) {
+  return static_cast<std::int64_t>(shape.lane_columns) * shape.inputs;
+}
 std::int64_t scratch_bytes(const rl_npu_shape &shape, const rl_npu_size &size) {
   return vectors(shape, size) * shape.lane_columns * std::int64_t{sizeof(std::int32_t)};
 }
@@ -84,7 +88,8 @@ int Plan::check_counts(const rl_npu_plan &plan) const {
 
 // Copies all lists; where one is missing or its length senseless, false.
 bool Plan::copy(const rl_npu_plan &plan) {
-  if (plan.shapes == nullptr || plan.linears == nullptr || plan.block_slot == nullptr || plan.slots == nullptr) return false;
+  if (plan.shapes == nullptr || plan.linears == nullptr || plan.block_slot == nullptr || plan.slots == nullptr)
+    return false;
   plan_ = plan;
   std::size_t sizes = 0, starts = 0;
   for (int i = 0; i < plan.n_shapes; ++i) {
@@ -129,8 +134,8 @@ int Plan::check_shape(int number) const {
   const rl_npu_shape &s = shapes_[static_cast<std::size_t>(number)];
   if (s.inputs < kRun || s.inputs > kMostInputs || s.inputs % kRun != 0 || s.planes < 1 || s.planes > 2 ||
       s.lane_columns < kRun || s.lane_columns > kMostColumns || s.lane_columns % kRun != 0)
-    return fail("shape %d has %d inputs, %d planes and %d columns a lane; expected multiples of %d, and 1 or 2 planes", number,
-                s.inputs, s.planes, s.lane_columns, kRun);
+    return fail("shape %d has %d inputs, %d planes and %d columns a lane; expected multiples of %d, and 1 or 2 planes",
+                number, s.inputs, s.planes, s.lane_columns, kRun);
   if (!rises(s.part_starts, s.n_parts, kRun, s.inputs))
     return fail("the input parts of shape %d do not rise from 0 to %d by multiples of %d", number, s.inputs, kRun);
   for (int i = 0; i < s.n_sizes; ++i) {
@@ -183,9 +188,10 @@ int Plan::hold(const Range &range) {
 int Plan::hold(const char *what, const rl_npu_place &place, int lane, std::int64_t bytes) {
   const Memory *memory = npu_->memory(place.buffer);
   if (memory == nullptr) return -1;
-  if (place.offset < 0 || place.offset % kPlaceAlignment != 0 || bytes > memory->bytes || place.offset > memory->bytes - bytes)
-    return fail("%s of lane %d is %lld bytes from byte %lld of a buffer of %lld on; expected a multiple of %lld, and room", what,
-                lane, static_cast<long long>(bytes), static_cast<long long>(place.offset),
+  if (place.offset < 0 || place.offset % kPlaceAlignment != 0 || bytes > memory->bytes ||
+      place.offset > memory->bytes - bytes)
+    return fail("%s of lane %d is %lld bytes from byte %lld of a buffer of %lld on; expected a multiple of %lld, and room",
+                what, lane, static_cast<long long>(bytes), static_cast<long long>(place.offset),
                 static_cast<long long>(memory->bytes), static_cast<long long>(kPlaceAlignment));
   if (memory->space != (npu_->spaces() == 1 ? 0 : lane))
     return fail("%s of lane %d lies in address space %d; where there are several, each lane has its own", what, lane,

@@ -11,9 +11,10 @@ import os
 import select
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
+from tests.runtime import npu_offloading
+from tests.runtime.held import held
 
 from rockledge.errors import NpuError
 from rockledge.npu.programs.matmul import compile_matmul
@@ -92,19 +93,7 @@ def call_badly(node):
     return found
 
 
-def held():
-    """Open descriptors and mapped device memory; the library keeps connections, which do not count."""
-    descriptors = [
-        os.readlink(f"/proc/self/fd/{name}")
-        for name in os.listdir("/proc/self/fd")
-        if name.isdigit() and Path(f"/proc/self/fd/{name}").is_symlink()
-    ]
-    files = [name for name in descriptors if not name.startswith(("socket:", "/proc/"))]
-    mappings = [line for line in Path("/proc/self/maps").read_text().splitlines() if "npu-buffer" in line]
-    return [len(files), len(mappings)]
-
-
-ORDERS = {"multiply": multiply, "call_badly": call_badly}
+ORDERS = {"multiply": multiply, "call_badly": call_badly, **npu_offloading.ORDERS}
 
 
 def main():

@@ -170,7 +170,7 @@ def use_npu(program: native.Program, device: NpuDevice, plan: OffloadPlan) -> No
     While it is so, the buffers and programs of the plan cannot be released, and the device stays open even
     behind `close`. Raises NpuError when something in the plan does not fit, or while a step runs.
     """
-    if _library().rl_program_use_npu(program.handle, device.handle, ctypes.byref(_plan(plan))) < 0:
+    if _library().rl_program_use_npu(program.handle, device.handle, ctypes.byref(structure(plan))) < 0:
         raise _failure()
 
 
@@ -196,7 +196,8 @@ def npu_work(program: native.Program) -> NpuWork:
     )
 
 
-def _plan(plan: OffloadPlan) -> _Plan:
+def structure(plan: OffloadPlan) -> ctypes.Structure:
+    """rl_npu_plan of a plan; it keeps what it points to."""
     shapes = [_shape(shape) for shape in plan.shapes]
     linears, first_block = [], 0
     for linear in plan.linears:

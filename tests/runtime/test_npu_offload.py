@@ -1,0 +1,200 @@
+"""A program's linears on a virtual NPU: to the bit the floats of the CPU, whatever the plan or its faults."""
+
+import numpy as np
+import pytest
+from tests.runtime.virtual_npu import Worker
+
+from rockledge.runtime.native import supported_kernels
+
+DRIVERS = ("rknpu", "rocket")
+LANES = 3
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def prefill(worker, driver, steps, faults=(), **fields):
+    """Steps that all agree with the CPU, and with nothing left behind."""
+    order = {"order": "prefill", "driver": driver, "steps": steps, **fields}
+    answer, summary = worker.tell(order, driver, faults)
+    assert answer["equal"] == [True] * (len(steps) + 1)
+    before, after = answer["held"]
+    assert after == before
+    assert (summary.files_left, summary.crashes) == (0, 0)
+    if not any(fault["kind"] == "gone" for fault in faults):
+        assert summary.buffers_left == 0
+    return answer
+
+
+def nothing_failed(answer):
+    assert (answer["work"]["fallbacks"], answer["work"]["stopped"]) == (0, None)
+    assert (answer["about"]["faults"], answer["about"]["resets"]) == (0, 0)
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_number_of_rows_gives_the_floats_of_the_cpu(worker, driver, planes):
+    steps = [4, *range(5, 21), 21]
+    answer = prefill(worker, driver, steps, planes=planes, columns=96, threads=2)
+    nothing_failed(answer)
+    assert answer["work"]["steps"] == 16
+    assert answer["work"]["rows"] == sum(range(5, 21))
+    assert answer["blocks"][0] == 0  # fewer rows than the threshold
+    assert answer["blocks"][-1] == answer["blocks"][-2] == 16 * answer["blocks_of_step"]
+
+
+@pytest.mark.parametrize("sums, parts", [("HOST", 3), ("CHAIN", 2)])
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_parts_of_the_inputs_are_added_by_either_side(worker, driver, planes, sums, parts):
+    answer = prefill(worker, driver, [6, 18], planes=planes, sums=sums, parts=parts, columns=64, threads=3)
+    nothing_failed(answer)
+    assert answer["weights"]
+
+
+@pytest.mark.parametrize("kernel", supported_kernels())
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_weights_lie_as_the_layouts_say_and_are_unpacked_once(worker, driver, kernel):
+    answer = prefill(worker, driver, [8, 20, 13], kernel=kernel, threads=4)
+    nothing_failed(answer)
+    assert answer["weights"]
+    assert answer["work"]["unpacked_bytes"] == answer["weight_bytes"]
+    assert answer["work"]["blocks"] == 3 * answer["blocks_of_step"]
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_codes_lie_as_the_layouts_say(worker, driver, planes):
+    answer, _ = worker.tell({"order": "last_input", "driver": driver, "planes": planes}, driver)
+    assert answer["right"] == [True] * (1 if driver == "rknpu" else LANES)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_blocks_take_turns_in_few_slots(worker, driver, slots):
+    answer = prefill(worker, driver, [8, 8, 8], slots=slots, threads=2)
+    nothing_failed(answer)
+    # Every block once a step, and at the end of the last one already some of the next.
+    steps = answer["work"]["unpacked_bytes"] / answer["weight_bytes"]
+    assert 3 <= steps < 3.5
+
+
+@pytest.mark.parametrize("lanes, columns", [(1, 32), (1, 256), (2, 64)])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_other_numbers_of_lanes(worker, driver, lanes, columns):
+    nothing_failed(prefill(worker, driver, [7, 20], lanes=lanes, columns=columns))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_linear_that_runs_without_its_producer_stays_on_the_cpu(worker, driver):
+    everything, cut_in_two = [[0, -1]], [[0, 2], [2, 9], [9, -1]]
+    answer, _ = worker.tell({"order": "in_pieces", "driver": driver, "pieces": everything}, driver)
+    blocks = answer["blocks"]
+    assert answer["equal"]
+    answer, _ = worker.tell({"order": "in_pieces", "driver": driver, "pieces": cut_in_two}, driver)
+    assert answer["equal"]
+    # The first linear (three blocks) was cut off from what quantises for it; 9 begins with its own.
+    assert answer["blocks"] == blocks - 3
+
+
+# Lanes of the blocks of a layer, 32 columns each: 197 columns, 80, 288 and 80.
+BLOCKS = (3, 3, 1, 3, 3, 3, 3, 3)
+
+
+def job(driver, number):
+    """The job as drivers count them, of block `number` from 0; before it is the probe."""
+    if driver == "rknpu":
+        return 2 + number
+    return 1 + LANES + sum(BLOCKS[i % len(BLOCKS)] for i in range(number))
+
+
+# Blocks in the middle of a linear, its first, its last, and those of the second step.
+@pytest.mark.parametrize("block", [0, 1, 2, 3, 5, 8, 15, 17])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_a_failed_device_leaves_the_cpu_does(worker, driver, block):
+    fault = {"kind": "error", "errno": "EIO", "at": job(driver, block), "times": 1000}
+    answer = prefill(worker, driver, [8, 20, 3, 8], [fault], threads=2)
+    assert (answer["work"]["fallbacks"], answer["work"]["blocks"]) == (1, block)
+    assert "was given up" in answer["work"]["stopped"]
+    assert answer["about"]["failed"]
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("sums", ["HOST", "CHAIN"])
+def test_a_fallback_reads_back_any_layout(worker, planes, sums):
+    for driver in DRIVERS:
+        fault = {"kind": "error", "errno": "EIO", "at": job(driver, 5), "times": 1000}
+        answer = prefill(worker, driver, [18], [fault], planes=planes, sums=sums, parts=2, tile_rows=8)
+        assert answer["work"]["fallbacks"] == 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    "fault", [{"kind": "lost"}, {"kind": "skipped"}, {"kind": "error", "errno": "EINVAL"}, {"kind": "wrong"}]
+)
+def test_a_fault_that_a_reset_mends_is_none_of_the_programs_business(worker, driver, fault):
+    faults = [{**fault, "at": 1}] if fault["kind"] == "wrong" else [{**fault, "at": job(driver, 4)}]
+    if fault["kind"] == "wrong":  # the first job behind a reset, so there has to be one
+        faults.append({"kind": "skipped", "at": job(driver, 4)})
+    answer = prefill(worker, driver, [8, 20], faults, threads=2, timeout_ms=100)
+    assert (answer["work"]["fallbacks"], answer["work"]["stopped"]) == (0, None)
+    assert answer["work"]["blocks"] == 2 * answer["blocks_of_step"]
+    assert answer["about"]["resets"] >= 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("kind", ["lost", "skipped", "gone"])
+def test_a_device_that_goes_is_left_in_the_middle_of_a_step(worker, driver, kind):
+    fault = {"kind": kind, "at": job(driver, 6), "times": 1 if kind == "gone" else 1000}
+    answer = prefill(worker, driver, [8, 20], [fault], threads=2, timeout_ms=60)
+    assert answer["work"]["fallbacks"] == 1
+    assert answer["work"]["stopped"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_plans_that_do_not_fit_are_refused(worker, driver):
+    answer, _ = worker.tell({"order": "refusals", "driver": driver}, driver)
+    for name, (words, said) in answer["found"].items():
+        assert said is not None, f"{name} was accepted"
+        assert words in said, name
+    assert answer["equal"]
+    assert answer["blocks"] > 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_program_keeps_what_it_uses(worker, driver):
+    answer, _ = worker.tell({"order": "keeping", "driver": driver}, driver)
+    release, unload, other = answer["said"]
+    assert "uses buffer" in release
+    assert "is used" in unload
+    assert "another program" in other
+    assert answer["equal"]
+    assert answer["blocks"] > 0
+    before, after = answer["held"]
+    assert after == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(6))
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_random_faults_and_plans_end_with_the_floats_of_the_cpu(worker, driver, block):
+    kinds = ("lost", "skipped", "late", "error", "busy", "gone")
+    for seed in range(20 * block, 20 * block + 20):
+        random = np.random.default_rng(seed)
+        faults = []
+        for kind in random.choice(kinds, int(random.integers(0, 4))):
+            more = {"late": {"seconds": 0.05}, "busy": {"seconds": 0.05}, "error": {"errno": "EIO"}}
+            at, times = int(random.integers(1, 120)), int(random.integers(1, 4))
+            faults.append({"kind": str(kind), "at": at, "times": times, **more.get(str(kind), {})})
+        sums = str(random.choice(["HOST", "CHAIN"]))
+        prefill(
+            worker, driver, random.integers(1, 22, 4).tolist(), faults,
+            planes=int(random.integers(1, 3)), threads=int(random.integers(1, 5)), timeout_ms=100,
+            columns=32 * int(random.integers(1, 4)), slots=int(random.choice([0, 2, 3, 4])),
+            parts=int(random.integers(1, 4)), sums=sums, tile_rows=4 * int(random.integers(1, 5)),
+            lanes=int(random.integers(1, 4)),
+        )  # fmt: skip
