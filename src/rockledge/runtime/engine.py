@@ -151,6 +151,9 @@ class Engine:
             except NpuError as error:
                 used.close()
                 used = unused(npu, NpuUnusedError(str(error), "unusable"))
+            except BaseException:
+                used.close()
+                raise
         if executors is None:
             executors = (executor(footprint.step_tokens),) * 2
         log.info(
