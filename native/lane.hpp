@@ -29,8 +29,21 @@ RL_INLINE V8i lane_sums(const LaneSums &lane, const std::int32_t *at, std::int64
   return all;
 }
 
+// Rows of y lie far apart, where no processor looks for the next one by itself.
+constexpr int kRowsAhead = 8;
+RL_INLINE void fetch_row(const LinearTask &task, int row, int first, int last) {
+  if (row >= task.rows) return;
+  for (int strip = first; strip < last; strip += 2) {
+    if (task.residual != nullptr) __builtin_prefetch(task.residual + row * task.residual_stride + strip * kStrip);
+    __builtin_prefetch(task.y + row * task.y_stride + strip * kStrip, 1);
+  }
+}
+
+// By value: the compiler then knows that what it stores is none of this.
 template <int Planes>
-RL_INLINE void finish_lane_of(const LinearTask &task, const LaneSums &lane, int column, int first, int last) {
+RL_INLINE void finish_lane_of(LinearTask task, const LaneSums lane, int column, int first, int last) {
+  const rl_band band = *task.band;
+  task.band = &band;
   for (int t = 0; t < lane.tiles; ++t) {
     const int start = lane.tile_starts[t], vectors = lane.tile_starts[t + 1] - start;
     const std::int64_t upper = std::int64_t{4} * vectors;
@@ -39,10 +52,11 @@ RL_INLINE void finish_lane_of(const LinearTask &task, const LaneSums &lane, int 
     for (int v = 0; v < vectors; v += Planes) {
       const int row = (start + v) / Planes;
       if (row >= task.rows) return;
+      fetch_row(task, row + kRowsAhead, first, last);
       const V8f sx = splat(task.sx[row]);
       const std::int32_t *at = tile + 4 * v;
       for (int strip = first; strip < last; ++strip, at += 2 * upper) {
-        const int done = strip * kStrip, left = task.band->rows - done;
+        const int done = strip * kStrip, left = band.rows - done;
         const V8i high = lane_sums(lane, at, upper);
         const V8f value = Planes == 1 ? to_float(high) : to_float(high, lane_sums(lane, at + 4, upper));
         const Epilogue epilogue(task, done, row);
