@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,21 +42,40 @@ def test_native_tests_pass() -> None:
     subprocess.run(tests, cwd=ROOT, check=True, env=environment)
 
 
-@pytest.mark.parametrize("driver", ["rknpu", "rocket"])
-def test_the_npu_multiplies_through_its_drivers(driver: str) -> None:
-    """The device and the preloaded library of the aarch64 build; the emulator runs on this machine."""
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """A process with the device and the preloaded library of the aarch64 build; its NPU is on this machine."""
     variables = {
         "ROCKLEDGE_LIBRARY": str(BUILD / "librockledge.so"),
         "QEMU_SET_ENV": f"LD_PRELOAD={BUILD / 'librockledge_virtual_npu.so'}",
     }
     worker = Worker(str(PYTHON), arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **variables))
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize("driver", ["rknpu", "rocket"])
+def test_the_npu_multiplies_through_its_drivers(worker: Worker, driver: str) -> None:
     shapes, fault = ((1, 32, 32), (100, 200, 1536)), {"kind": "lost", "at": 2 if driver == "rknpu" else 4}
     for faults in ((), (fault,)):
         answer, summary = worker.multiply(driver, faults, shapes=shapes, timeout_ms=3000)
         assert (answer["errors"], answer["right"]) == ([], [True, True])
         assert answer["about"]["faults"] == summary.faults == len(faults)
         assert (summary.files_left, summary.buffers_left) == (0, 0)
-    worker.close()
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("driver", ["rknpu", "rocket"])
+def test_linears_on_the_npu_have_the_floats_of_the_cpu(worker: Worker, driver: str, planes: int) -> None:
+    order = {"order": "prefill", "driver": driver, "planes": planes, "threads": 2, "timeout_ms": 3000}
+    cut = {"steps": [3, 12, 20], "columns": 64, "parts": 2, "sums": "HOST", "slots": 3}
+    gone = {"kind": "gone", "at": 20}
+    for faults in ((), (gone,)):
+        answer, summary = worker.tell({**order, **cut}, driver, faults)
+        assert answer["equal"] == [True] * 4
+        assert (answer["work"]["stopped"] is None) == (not faults)
+        assert answer["work"]["blocks"] > 0
+        assert summary.crashes == 0
 
 
 def test_the_wheel_generates(build_wheel: Callable[[str], Path], toy: Path, tmp_path: Path) -> None:
