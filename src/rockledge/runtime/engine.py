@@ -285,7 +285,7 @@ class Engine:
             return
         with self._cached(len(prompt)) as sequence:
             step = self._decode.single_step(sampling)
-            for rows in self._chunks(prompt, self._prefill.max_rows):
+            for rows in self._steps(prompt):
                 if cancelled():
                     return
                 final = sequence.length + len(rows) == len(prompt)
@@ -340,7 +340,7 @@ class Engine:
 
     def _read(self, prompt: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
         """A whole prompt, in as few steps as it takes; its pages must be reserved."""
-        for part in self._chunks(prompt, self._prefill.max_rows):
+        for part in self._steps(prompt):
             final = sequence.length + len(part) == len(prompt)
             self._run(part, sequence, logits if final else None)
 
@@ -350,6 +350,16 @@ class Engine:
         sequence.advance(len(tokens))
         if isinstance(self._npu, NpuUse):
             self._npu.tell_end()
+
+    def _steps(self, prompt: Int32) -> Iterator[Int32]:
+        """A prompt in steps: as large as they may be, or as the NPU reads it soonest."""
+        if isinstance(self._npu, NpuUse):
+            first = 0
+            for rows in self._npu.plan.chunks(len(prompt)):
+                yield prompt[first : first + rows]
+                first += rows
+        else:
+            yield from self._chunks(prompt, self._prefill.max_rows)
 
     @staticmethod
     def _chunks(tokens: Int32, rows: int) -> Iterator[Int32]:

@@ -1,14 +1,22 @@
 """From which steps on the NPU is taken: where both sides' formulas cross, and what moves that point."""
 
+from collections.abc import Iterable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.runtime.offload.linear_lists import linear, linears_like
 
 from rockledge.board.boards import Board, find_board
 from rockledge.npu.programs.steps import STEP_ROWS
-from rockledge.runtime.offload.plan import plan_prefill
+from rockledge.runtime.offload.plan import PrefillPlan, plan_prefill
 from rockledge.runtime.offload.threshold import Offloaded, cpu_seconds, npu_seconds
 
 BOARD = find_board("rk3588-8gb")
+
+
+def planned(name: str, budget: int = 3 << 30) -> PrefillPlan:
+    return plan_prefill(linears_like(name), lanes=3, spaces=1, steps=STEP_ROWS, board=BOARD, budget=budget)
 
 
 def from_rows(name: str, budget: int = 3 << 30, board: Board = BOARD, **kind: int) -> int:
@@ -67,3 +75,29 @@ def test_the_cpu_side_by_hand() -> None:
     assert cpu_seconds(linear(0, 1024, 1024, planes=2), 100, BOARD) == pytest.approx(unpack + 2 * products)
     slow = BOARD.measured({"cpu_read_bandwidth": 1e9}, "slow memory")
     assert cpu_seconds(one, 1, slow) == pytest.approx(one.stored_bytes / 1e9)
+
+
+@given(st.sampled_from(["135m", "1b", "8b"]), st.integers(1, 1200), st.integers(1, 512))
+def test_chunks_are_the_whole_prompt_and_no_slower_than_padding(name: str, tokens: int, rows: int) -> None:
+    plan = PLANS[name]
+    chunks = plan.times.chunks(tokens, rows)
+    assert sum(chunks) == tokens
+    assert all(0 < size <= 512 for size in chunks)
+
+    def seconds(sizes: Iterable[int]) -> float:
+        return sum(plan.times.npu(size) if size >= rows else plan.times.cpu(size) for size in sizes)
+
+    simple = [512] * (tokens // 512) + [tokens % 512] * (tokens % 512 > 0)
+    assert seconds(chunks) <= seconds(simple) * (1 + 1e-9)
+
+
+def test_padding_is_avoided_where_it_costs_more_than_another_step() -> None:
+    one, other = PLANS["1b"].chunks(300)  # 512 rows take longer than 256 and 64
+    assert {one <= 64, other <= 64} == {True, False}
+    assert PLANS["1b"].chunks(1024) == (512, 512)
+    assert PLANS["1b"].chunks(500) == (500,)
+    assert PLANS["1b"].chunks(5) == (5,)
+    assert planned("8b", 300 << 20).chunks(300) == (300,)  # all weights would be unpacked again
+
+
+PLANS = {name: planned(name) for name in ("135m", "1b", "8b")}

@@ -14,7 +14,7 @@ from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.shapes import Shape, choose_columns, make_shape
 from rockledge.runtime.offload.slots import Slots, pages, plan_slots
-from rockledge.runtime.offload.threshold import Offloaded, threshold
+from rockledge.runtime.offload.threshold import Offloaded, StepTimes
 
 INSTANCES: Final = 2
 """Of every program: the next job is bound to its addresses while one runs."""
@@ -59,12 +59,13 @@ class PrefillPlan:
     on the NPU there is no `scratch`.
 
     `programs` is the buffer for the words of a program by (shape, size, instance, lane). Steps of
-    `from_rows` tokens or more go to the NPU, padded to the next of `steps`.
+    `from_rows` tokens or more go to the NPU, padded to the next of `steps`; `times` says how long they take.
     """
 
     lanes: int
     spaces: int
     steps: tuple[int, ...]
+    times: StepTimes
     from_rows: int
     shapes: tuple[Shape, ...]
     linears: tuple[PlacedLinear, ...]
@@ -81,6 +82,10 @@ class PrefillPlan:
     def bytes(self) -> int:
         """Memory of all buffers."""
         return sum(buffer.bytes for buffer in self.buffers)
+
+    def chunks(self, tokens: int) -> tuple[int, ...]:
+        """The steps in which a prompt of `tokens` is read soonest, as modelled."""
+        return self.times.chunks(tokens, self.from_rows)
 
 
 @dataclass
@@ -122,7 +127,7 @@ def plan_prefill(
     for limit in LANE_LIMITS:
         shapes, shape_of = _shapes(linears, lanes, spaces, steps, board, limit, budget)
         placed = tuple(_placed(linears, shapes, shape_of, lanes))
-        passing = _passing(shapes, lanes, spaces, steps)
+        passing = _passing(shapes, lanes, spaces, steps, board)
         last = limit == LANE_LIMITS[-1]
         blocks = [shapes[linear.shape].lane_bytes for linear in placed for _ in range(linear.blocks)]
         try:
@@ -187,7 +192,9 @@ def _placed(
         first += blocks
 
 
-def _passing(shapes: Sequence[Shape], lanes: int, spaces: int, steps: Sequence[int]) -> PrefillPlan:
+def _passing(
+    shapes: Sequence[Shape], lanes: int, spaces: int, steps: Sequence[int], board: Board
+) -> PrefillPlan:
     """A plan with all but linears and slots: activations, sums and programs."""
     buffers = _Buffers(spaces)
     most = {role: max(shape.most(role) for shape in shapes) for role in (INPUT, OUTPUT, SCRATCH)}
@@ -209,6 +216,7 @@ def _passing(shapes: Sequence[Shape], lanes: int, spaces: int, steps: Sequence[i
         lanes=lanes,
         spaces=spaces,
         steps=tuple(steps),
+        times=StepTimes((), steps, lanes, board),
         from_rows=0,
         shapes=tuple(shapes),
         linears=(),
@@ -243,9 +251,11 @@ def _complete(
         )
         for linear, at in zip(linears, placed, strict=True)
     ]
+    times = StepTimes(offloaded, passing.steps, passing.lanes, board)
     return replace(
         passing,
-        from_rows=threshold(offloaded, passing.steps, passing.lanes, board),
+        times=times,
+        from_rows=times.threshold(),
         linears=placed,
         block_slot=slots.of_block,
         pinned=slots.pinned,

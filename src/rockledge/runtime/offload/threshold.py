@@ -31,23 +31,48 @@ class Offloaded:
     streamed: int
 
 
-def threshold(linears: Sequence[Offloaded], steps: Sequence[int], lanes: int, board: Board) -> int:
-    """The least number of tokens from which on every step is faster on the NPU; one more than the largest
-    step where none is."""
-    alike = Counter((one.shape, one.blocks, one.streamed, _sizes(one.linear)) for one in linears)
-    kinds = {(one.shape, one.blocks, one.streamed, _sizes(one.linear)): one for one in linears}
-    counted = [(kinds[kind], times) for kind, times in alike.items()]
+class StepTimes:
+    """Modelled seconds of a step's linears by its tokens, on either side."""
 
-    def gains(tokens: int) -> bool:
-        size = next(number for number, rows in enumerate(steps) if tokens <= rows)
-        npu = sum(times * npu_seconds(one, size, tokens, lanes, board) for one, times in counted)
-        cpu = sum(times * cpu_seconds(one.linear, tokens, board) for one, times in counted)
-        return npu < cpu
+    def __init__(self, linears: Sequence[Offloaded], steps: Sequence[int], lanes: int, board: Board) -> None:
+        kinds = {_kind(one): one for one in linears}
+        times = Counter(map(_kind, linears))
+        self._counted = [(one, times[kind]) for kind, one in kinds.items()]
+        self._steps, self._lanes, self._board = tuple(steps), lanes, board
 
-    tokens = steps[-1]
-    while tokens and gains(tokens):
-        tokens -= 1
-    return tokens + 1
+    def npu(self, tokens: int) -> float:
+        """With the programs of the next step size."""
+        size = next(number for number, rows in enumerate(self._steps) if tokens <= rows)
+        return sum(n * npu_seconds(one, size, tokens, self._lanes, self._board) for one, n in self._counted)
+
+    def cpu(self, tokens: int) -> float:
+        """Without the NPU."""
+        return sum(n * cpu_seconds(one.linear, tokens, self._board) for one, n in self._counted)
+
+    def threshold(self) -> int:
+        """The least number of tokens from which on every step is faster on the NPU; one more than the largest
+        step where none is."""
+        tokens = self._steps[-1]
+        while tokens and self.npu(tokens) < self.cpu(tokens):
+            tokens -= 1
+        return tokens + 1
+
+    def chunks(self, tokens: int, from_rows: int) -> tuple[int, ...]:
+        """The steps in which a prompt of `tokens` takes least time: padding costs as much as tokens do, one
+        more step reads the weights again. Steps below `from_rows` are the CPU's."""
+        largest = self._steps[-1]
+        whole, rest = divmod(tokens, largest)
+        return (largest,) * whole + (self._split(rest, from_rows, largest)[1] if rest else ())
+
+    def _split(self, tokens: int, from_rows: int, most: int) -> tuple[float, tuple[int, ...]]:
+        """Seconds and sizes of the best: one step, or a full one of up to `most` and the best behind it."""
+        best: tuple[float, tuple[int, ...]]
+        best = self.npu(tokens) if tokens >= from_rows else self.cpu(tokens), (tokens,)
+        for rows in self._steps:
+            if from_rows <= rows < tokens and rows <= most:
+                seconds, others = self._split(tokens - rows, from_rows, rows)
+                best = min(best, (self.npu(rows) + seconds, (rows, *others)))
+        return best
 
 
 def cpu_seconds(linear: Linear, tokens: int, board: Board) -> float:
@@ -71,6 +96,8 @@ def npu_seconds(one: Offloaded, size: int, tokens: int, lanes: int, board: Board
     return cost.npu_seconds + (one.blocks - 1) * each + work.epilogue
 
 
-def _sizes(linear: Linear) -> tuple[int, int, int, tuple[tuple[int, int], ...], int]:
+def _kind(one: Offloaded) -> tuple[object, ...]:
+    linear = one.linear
     weights = tuple(sorted(linear.weights.items()))
-    return linear.outputs, linear.inputs, linear.planes, weights, linear.stored_bytes
+    sizes = linear.outputs, linear.inputs, linear.planes, weights, linear.stored_bytes
+    return one.shape, one.blocks, one.streamed, sizes
