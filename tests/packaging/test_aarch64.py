@@ -44,7 +44,7 @@ def test_native_tests_pass() -> None:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """A process with the device and the preloaded library of the aarch64 build; its NPU is on this machine."""
+    """A process with the device and the preloaded library of the aarch64 build; its NPU is this machine's."""
     variables = {
         "ROCKLEDGE_LIBRARY": str(BUILD / "librockledge.so"),
         "QEMU_SET_ENV": f"LD_PRELOAD={BUILD / 'librockledge_virtual_npu.so'}",
