@@ -12,7 +12,7 @@ CORE_SOURCES := CMakeLists.txt $(wildcard $(foreach folder,native native/npu nat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help check venv native demo test test-all test-arm sanitize wheel lint llama-cpp size clean
+.PHONY: help check venv native demo demo-npu test test-all test-arm sanitize wheel lint llama-cpp size clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ $(CORE): $(CORE_SOURCES) | $(VENV)/.build
 
 demo: $(VENV)/.demo $(CORE)  ## compress a small real model, show what it cost, and let it answer
 	@$(BIN)/rockledge demo
+
+demo-npu: $(VENV)/.demo $(CORE)  ## the same model reads a prompt on a virtual NPU: which work ran where
+	@$(BIN)/rockledge npu demo
 
 test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"

@@ -50,12 +50,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.speed import measure_decode, measure_prefill
 
-    model = demo_model(terminal)
-    artifact = finished(Path(args.output), model.name)
-    if artifact is None:
-        compress(str(model), args.output, {"bits": BITS}, terminal)
-    else:
-        terminal.note(f"{args.output} is there already; remove it to compress again.")
+    model = compressed(args.output, terminal)
     with Engine.load(args.output, threads=args.threads) as engine:
         report = evaluated(engine, model, terminal)
         _show(engine.artifact, report, terminal)
@@ -83,6 +78,16 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     )
     terminal.say(f"\nGo on with: rockledge chat {args.output}")
     return result
+
+
+def compressed(output: str, terminal: Terminal) -> Path:
+    """The demo's model, whose artifact is at `output` then: it is compressed unless that was done before."""
+    model = demo_model(terminal)
+    if finished(Path(output), model.name) is None:
+        compress(str(model), output, {"bits": BITS}, terminal)
+    else:
+        terminal.note(f"{output} is there already; remove it to compress again.")
+    return model
 
 
 def finished(path: Path, model: str) -> Artifact | None:

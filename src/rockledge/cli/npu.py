@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rockledge.cli import npu_disasm, npu_emulate, npu_info, npu_verify
+from rockledge.cli import npu_demo, npu_disasm, npu_emulate, npu_info, npu_verify
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal
 
 ACTIONS: tuple[Command, ...] = (
     npu_info.COMMAND,
     npu_emulate.COMMAND,
+    npu_demo.COMMAND,
     npu_disasm.COMMAND,
     npu_verify.COMMAND,
 )
