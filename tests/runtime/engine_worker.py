@@ -115,7 +115,25 @@ def overlap(path, length, tokens, **settings):
     }
 
 
-ORDERS = {"ask": ask, "overlap": overlap}
+def batch(path, lengths, steps, **settings):
+    """Sequences in lockstep behind prompts of these lengths: whether every logit is that of the CPU."""
+
+    def run(**more):
+        with Engine.load(path, threads=2, ctx=settings["ctx"], **more) as engine:
+            with engine.batch(prompts_of(lengths, engine.config.vocab)) as sequences:
+                logits = [sequences.logits.copy()]
+                for _ in range(steps):
+                    sequences.step()
+                    logits.append(sequences.logits.copy())
+            assert engine.free_pages == engine.pages
+            return np.array(logits), engine.npu.body()
+
+    right, _ = run(npu="off")
+    found, npu = run(**{name: value for name, value in settings.items() if name != "ctx"})
+    return {"same": bool((found == right).all()), "npu": npu}
+
+
+ORDERS = {"ask": ask, "overlap": overlap, "batch": batch}
 
 
 def main():

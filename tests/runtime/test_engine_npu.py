@@ -206,3 +206,12 @@ def test_other_requests_write_while_the_npu_reads(worker, artifact_path, driver)
     assert answer["logits"]
     assert answer["npu"]["faults"] == 0
     assert sum(answer["meanwhile"]) > 10
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_batches_read_there_and_write_here(worker, artifact_path, driver):
+    order = {"order": "batch", "path": str(artifact_path("qk-norm")), "lengths": [40, 3, 70], "steps": 5}
+    answer, _ = worker.tell({**order, "npu": "require", "npu_rows": 2, "ctx": 512}, driver)
+    assert answer["same"]
+    # Three prompts; steps of three rows are more than npu_rows and still the CPU's.
+    assert (answer["npu"]["steps"], answer["npu"]["rows"]) == (3, 113)
