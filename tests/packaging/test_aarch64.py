@@ -43,13 +43,15 @@ def test_native_tests_pass() -> None:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     """A process with the device and the preloaded library of the aarch64 build; its NPU is this machine's."""
     variables = {
         "ROCKLEDGE_LIBRARY": str(BUILD / "librockledge.so"),
         "QEMU_SET_ENV": f"LD_PRELOAD={BUILD / 'librockledge_virtual_npu.so'}",
     }
-    worker = Worker(str(PYTHON), arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **variables))
+    module = getattr(request, "param", "npu_worker")
+    emulated = arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **variables)
+    worker = Worker(str(PYTHON), emulated, module)
     yield worker
     worker.close()
 
@@ -76,6 +78,22 @@ def test_linears_on_the_npu_have_the_floats_of_the_cpu(worker: Worker, driver: s
         assert (answer["work"]["stopped"] is None) == (not faults)
         assert answer["work"]["blocks"] > 0
         assert summary.crashes == 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("worker", ["engine_worker"], indirect=True)
+@pytest.mark.parametrize("driver", ["rknpu", "rocket"])
+def test_prompts_read_on_the_npu_have_the_logits_of_the_same_processor(
+    worker: Worker, driver: str, toy: Path
+) -> None:
+    order = {"order": "ask", "path": str(toy), "npu": "require", "npu_rows": 16, "ctx": 256}
+    answer, summary = worker.tell({**order, "lengths": [9, 40, 100], "tokens": 3}, driver)
+    assert (answer["error"], answer["same"], answer["answered"]) == (None, [True] * 3, [True] * 3)
+    npu = answer["npu"]
+    assert (npu["driver"], npu["rows"], npu["faults"], npu["fallbacks"]) == (driver, 2 * (40 + 100), 0, 0)
+    before, after = answer["held"]
+    assert after == before
+    assert (summary.files_left, summary.buffers_left, summary.crashes) == (0, 0, 0)
 
 
 def test_the_wheel_generates(build_wheel: Callable[[str], Path], toy: Path, tmp_path: Path) -> None:
