@@ -17,14 +17,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from rockledge.board.boards import find_board
 from rockledge.board.cycles import PREFILL_MACS_PER_CYCLE, TILE_CYCLES, TILE_WEIGHTS
-from rockledge.board.npu_facts import LOOP_CYCLES, UNPACK_CYCLES
+from rockledge.board.npu_facts import APART_CYCLES, LOOP_CYCLES, UNPACK_CYCLES
 
 TREE = Path(__file__).parent.parent
 COMPILER, DISASSEMBLER, SIMULATOR = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump", "llvm-mca-19"
@@ -32,8 +32,8 @@ FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fno-exce
 SDOT_MACS = 16
 ITERATIONS = 1000
 TOLERANCE = 0.02
-STREAMED, UNPACKED, PRODUCT = "decode", "unpack", "multiply"
-# Loops of attention and Hadamard: their function, and which of its loops without branches they are.
+STREAMED, UNPACKED, APART, PRODUCT = "decode", "unpack", "for NPU", "multiply"
+# Loops around products: their function, and which of its loops without branches they are.
 AROUND = {
     "keys": ("multiply_rows<4>", 0),
     "exponentials": ("split_heads<4>", 2),
@@ -41,6 +41,15 @@ AROUND = {
     "hadamard in registers": ("hadamard", 0),
     "hadamard steps": ("hadamard", 1),
     "hadamard scale": ("hadamard", 4),
+    "largest": ("quant_in_atoms", 0),
+    "codes": ("quant_in_atoms", 2),
+    "codes, two planes": ("quant_in_atoms", 1),
+    "sums of a part": ("finish_lane", 1),
+}
+# Loops with branches, all of whose ways are taken: their function, and an instruction that tells them.
+THROUGH = {
+    "epilogue": ("finish_lane", r"scvtf v\d+\.4s"),
+    "epilogue, two planes": ("finish_lane", "fcvtn2 "),
 }
 
 
@@ -76,6 +85,7 @@ def measure() -> list[Loop]:
         halves = [f"stream_rows<{bits}, 4, {half}, {half}>" for half in (0, 1)]
         found.append(_loop(bodies, STREAMED, bits, 4, halves))
         found.append(_loop(bodies, UNPACKED, bits, 0, [f"unpack_tiles<{bits}>"]))
+        found.append(_loop(bodies, APART, bits, 0, [f"unpack_tiles_apart<{bits}>"]))
     return found + [_loop(bodies, PRODUCT, 8, rows, [f"multiply_rows<{rows}>"]) for rows in (4, 8)]
 
 
@@ -83,6 +93,7 @@ def measure_around() -> dict[str, float]:
     """Cycles of one round of the loops that other facts rest on (board/npu_facts.py)."""
     found = every_loop(disassembly())
     bodies = {name: found[function][number] for name, (function, number) in AROUND.items()}
+    bodies |= {name: straight(disassembly(), function, mark) for name, (function, mark) in THROUGH.items()}
     return {name: round(max(simulate(body), len(body) / 4), 2) for name, body in bodies.items()}
 
 
@@ -134,6 +145,33 @@ def inner_loops(text: str) -> dict[str, list[str]]:
 def every_loop(text: str) -> dict[str, list[list[str]]]:
     """All loops without branches of every function, in order."""
     found: dict[str, list[list[str]]] = {}
+    for name, loop in _loops(text):
+        *words, back = (words for _, words in loop)
+        if not any(map(_BRANCH.match, words)):
+            found.setdefault(name, []).append([*words, _BRANCH.sub(_to_start, back)])
+    return found
+
+
+def straight(text: str, function: str, mark: str) -> list[str]:
+    """The innermost loop of `function` with an instruction like `mark`, without loops inside it, no branch
+    but the last taken: what it executes where the compiler has put rare ways elsewhere."""
+    loops = [loop for name, loop in _loops(text) if name == function]
+    marked = [loop for loop in loops if any(re.match(mark, words) for _, words in loop)]
+    chosen = min(marked, key=len)
+    first, last = chosen[0][0], chosen[-1][0]
+    inside = {at for loop in loops for at, _ in loop if first < loop[0][0] and loop[-1][0] < last}
+    return [_BRANCH.sub(_to_start, words) for at, words in chosen if at not in inside]
+
+
+_BRANCH = re.compile(r"(b|bl|blr|br|ret|b\.\w+|cbn?z \w+,|tbn?z \w+, #\w+,)(?: +([0-9a-f]+) <.*)?$")
+
+
+def _to_start(branch: re.Match[str]) -> str:
+    return f"{branch[1]} .Lloop"
+
+
+def _loops(text: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Function, and instructions with their addresses from the target of a backward branch up to it."""
     name: str | None = None
     body: list[tuple[int, str]] = []
     for line in text.splitlines():
@@ -143,15 +181,11 @@ def every_loop(text: str) -> dict[str, list[list[str]]]:
         instruction = re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*([^/]*)", line)
         if instruction is None or name is None:
             continue
-        body.append((int(instruction[1], 16), f"{instruction[2]} {instruction[3].strip()}"))
-        back = re.match(r"(b\.\w+|cbn?z \w+,) *([0-9a-f]+) <", body[-1][1])
-        if back is None or int(back[2], 16) >= body[-1][0]:
-            continue
-        loop = [words for at, words in body[:-1] if at >= int(back[2], 16)]
-        branches = any(re.match(r"(b|bl|blr|br|ret|b\.\w+|cbn?z|tbn?z) ", f"{words} ") for words in loop)
-        if not branches:
-            found.setdefault(name, []).append([*loop, f"{back[1]} .Lloop"])
-    return found
+        here = int(instruction[1], 16)
+        body.append((here, f"{instruction[2]} {instruction[3].strip()}"))
+        back = re.match(r"(?:b\.\w+|cbn?z \w+,) *([0-9a-f]+) <", body[-1][1])
+        if back is not None and int(back[1], 16) < here:
+            yield name, [(at, words) for at, words in body if at >= int(back[1], 16)]
 
 
 def simulate(body: Sequence[str]) -> float:
@@ -168,6 +202,7 @@ def drift(loops: Sequence[Loop], around: dict[str, float]) -> list[str]:
     """What the tables in rockledge/board say otherwise."""
     said = {(STREAMED, bits, rows): cycles for (bits, rows), cycles in TILE_CYCLES.items()}
     said |= {(UNPACKED, bits, 0): cycles for bits, cycles in UNPACK_CYCLES.items()}
+    said |= {(APART, bits, 0): cycles for bits, cycles in APART_CYCLES.items()}
     said[PRODUCT, 8, 8] = TILE_WEIGHTS * 8 / PREFILL_MACS_PER_CYCLE
     found = {(loop.work, loop.bits, loop.rows): loop.cycles for loop in loops}
     drifted = [
@@ -206,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{loop.cycles:15.2f}{loop.cycles / TILE_WEIGHTS:10.4f}"
                 f"{loop.macs_per_cycle or '-':>11}{loop.code_gb_s or '-':>12}"
             )
-        print("\nloops of attention and Hadamard, cycles a round")
+        print("\nloops around products, cycles a round")
         for name, cycles in around.items():
             print(f"{name:<24}{cycles:8.2f}")
     drifted = drift(loops, around)

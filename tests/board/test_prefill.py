@@ -99,5 +99,7 @@ def test_a_wave_is_bound_by_its_slowest_side() -> None:
 
 
 def test_unpacking_takes_all_big_cores() -> None:
-    cycles = BOARD.value("cpu_unpack_cycles_per_weight_4_bits")
-    assert unpack_seconds(BOARD, 1000, 4) == pytest.approx(1000 * cycles / (4 * 2.2e9))
+    for for_npu, fact in ((False, "cpu_unpack_cycles"), (True, "cpu_unpack_for_npu_cycles")):
+        cycles = BOARD.value(f"{fact}_per_weight_4_bits")
+        found = unpack_seconds(BOARD, 1000, 4, for_npu=for_npu)
+        assert found == pytest.approx(1000 * cycles / (4 * 2.2e9))

@@ -10,8 +10,10 @@ _SHEET = "public notes on the RK3588 NPU"
 _MCA = "llvm-mca 19, neoverse-n1, on native/neon.cpp"
 
 UNPACK_CYCLES = {2: 35.01, 3: 41.02, 4: 36.34, 8: 26.02}
-"""Cycles that turn the codes of one tile of 8 x 32 weights into int8, by bits: the loop `unpack_tiles`. It
-fills the CPU's own blocks; filling the NPU's [32][32] blocks is the same work in another order (inferred)."""
+"""Cycles that turn the codes of one tile of 8 x 32 weights into the int8 blocks that the CPU multiplies, by
+bits: the loop `unpack_tiles`."""
+APART_CYCLES = {2: 30.01, 3: 34.02, 4: 30.52, 8: 26.02}
+"""The same into the NPU's layout: the loop `unpack_tiles_apart`."""
 LOOP_CYCLES = {
     "keys": 16.01,
     "exponentials": 127.03,
@@ -19,10 +21,17 @@ LOOP_CYCLES = {
     "hadamard in registers": 6.01,
     "hadamard steps": 30.02,
     "hadamard scale": 3.01,
+    "largest": 4.01,
+    "codes": 9.02,
+    "codes, two planes": 20.02,
+    "sums of a part": 2.01,
+    "epilogue": 11.0,
+    "epilogue, two planes": 16.0,
 }
 """Cycles of one round. For four heads: products of 8 positions with 16 inputs of a query each; 8
 exponentials each; 16 values of one position added to each. A Hadamard's steps 1 to 3 on 8 elements, three
-later steps on 64, scaling of 8."""
+later steps on 64, scaling of 8. Quantisation of 16 elements into the NPU's layout: the largest, the codes. 8
+sums of the NPU to floats, bias and residual included, and 8 sums of a further input part added."""
 
 NPU_FACTS: dict[str, Fact] = {
     # The bus.
@@ -50,6 +59,12 @@ NPU_FACTS: dict[str, Fact] = {
         )
         for bits, cycles in UNPACK_CYCLES.items()
     },
+    **{
+        f"cpu_unpack_for_npu_cycles_per_weight_{bits}_bits": Fact(
+            cycles / 256, "cycles/weight", f"{_MCA}: unpack_tiles_apart<{bits}>", "derived"
+        )
+        for bits, cycles in APART_CYCLES.items()
+    },
     "cpu_attention_cycles_per_score_mac": Fact(
         LOOP_CYCLES["keys"] / 512, "cycles/MAC", f"{_MCA}: multiply_rows<4>", "derived"
     ),
@@ -64,7 +79,10 @@ NPU_FACTS: dict[str, Fact] = {
     ),
     "cpu_norm_cycles": Fact(10.7 / 16, "cycles/element", f"{_MCA}: the two loops of norm", "derived"),
     "cpu_quantise_cycles": Fact(
-        13.0 / 16, "cycles/element", f"{_MCA}: the two loops of quant, one plane", "derived"
+        (LOOP_CYCLES["largest"] + LOOP_CYCLES["codes"]) / 16,
+        "cycles/element",
+        f"{_MCA}: the two loops of quant_in_atoms, one plane",
+        "derived",
     ),
     "cpu_rope_cycles": Fact(16.01 / 32, "cycles/element", f"{_MCA}: the pair loop of head_quant", "derived"),
     "cpu_gate_cycles": Fact(
@@ -81,12 +99,12 @@ NPU_FACTS: dict[str, Fact] = {
         "derived",
     ),
     "cpu_epilogue_cycles": Fact(
-        4.0 / 8,
+        (LOOP_CYCLES["epilogue"] - LOOP_CYCLES["sums of a part"]) / 8,
         "cycles/element",
-        "8 sums to floats: conversions, products, residual loads and adds, stores; 16 instructions",
+        f"{_MCA}: the strip loop of finish_lane, one plane, with bias and residual",
         "derived",
     ),
     "cpu_epilogue_cycles_per_part": Fact(
-        1.0 / 8, "cycles/element/part", "two loads and two adds for 8 sums, four a cycle", "derived"
+        LOOP_CYCLES["sums of a part"] / 8, "cycles/element/part", f"{_MCA}: finish_lane", "derived"
     ),
 }

@@ -129,9 +129,10 @@ def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int) -
     return scores * each
 
 
-def unpack_seconds(board: Board, weights: int, bits: int) -> float:
-    """Seconds in which all big cores turn the codes of `weights` into int8 tiles."""
-    cycles = weights * board.value(f"cpu_unpack_cycles_per_weight_{bits}_bits")
+def unpack_seconds(board: Board, weights: int, bits: int, *, for_npu: bool) -> float:
+    """Seconds in which all big cores turn the codes of `weights` into int8 tiles of the NPU's layout, or into
+    the blocks that the CPU multiplies."""
+    cycles = weights * board.value(f"cpu_unpack_{'for_npu_' * for_npu}cycles_per_weight_{bits}_bits")
     return cycles / (board.value("cpu_cores") * board.value("cpu_hz"))
 
 

@@ -106,7 +106,7 @@ def prompt_time(board: Board, shape: DecoderShape, tokens: int, schedule: Schedu
         unpack = 0.0
         if schedule.streamed:
             moved += weights + sum(stored_bytes(schedule.bits, n, k) for n, k in linears)
-            unpack = unpack_seconds(board, weights, schedule.bits)
+            unpack = unpack_seconds(board, weights, schedule.bits, for_npu=True)
         passed = wave(board, chunks, layers=shape.layers, moved_bytes=moved, unpack=unpack)
         seconds += passed.seconds
         npu += passed.npu_seconds

@@ -77,7 +77,7 @@ class StepTimes:
 
 def cpu_seconds(linear: Linear, tokens: int, board: Board) -> float:
     """A linear on the CPU: codes are unpacked once, then every token multiplies."""
-    unpack = sum(unpack_seconds(board, count, bits) for bits, count in linear.weights.items())
+    unpack = sum(unpack_seconds(board, count, bits, for_npu=False) for bits, count in linear.weights.items())
     products = tokens * linear.planes * sum(linear.weights.values())
     rate = board.value("cpu_cores") * board.value("cpu_hz") * board.value("cpu_prefill_macs_per_cycle")
     return max(linear.stored_bytes / board.value("cpu_read_bandwidth"), unpack + products / rate)

@@ -25,11 +25,11 @@ def block_work(linear: Linear, rows: int, columns: int, parts: int, board: Board
     sums = rows * linear.planes * columns
     read = SUM_BYTES * parts * sums
     each = board.value("cpu_cores") * board.value("cpu_hz")
-    unpack = share * sum(unpack_seconds(board, count, bits) for bits, count in linear.weights.items())
+    unpacking = (unpack_seconds(board, count, bits, for_npu=True) for bits, count in linear.weights.items())
     written = columns * linear.inputs
     return BlockWork(
         epilogue=max(sums * cycles / each, read / board.value("cpu_read_bandwidth")),
-        unpack=unpack,
+        unpack=share * sum(unpacking),
         epilogue_bytes=read,
         unpack_bytes=share * linear.stored_bytes + written,
     )

@@ -1,0 +1,55 @@
+"""Prompts as the runtime reads them: the parts add up, and what is unpacked when."""
+
+import pytest
+
+from bench.npu_as_built import BESIDE, BUS, NPU, Prefill, model_linears, weight_bytes
+from rockledge.board.boards import find_board
+from rockledge.synth import shape_config
+
+BOARD = find_board("rk3588-8gb")
+
+
+@pytest.fixture(scope="module")
+def large() -> Prefill:
+    return Prefill(BOARD, "8b")
+
+
+def test_weights_by_hand() -> None:
+    """Tiles of 8 x 32 at 4 bits have 128 bytes and 8 of indices, rows a scale of 4."""
+    config = shape_config("8b")
+    weights = 32 * 4096 * (6144 + 4096 + 28672 + 14336) + 2 * 128256 * 4096
+    rows = 32 * (6144 + 4096 + 28672 + 4096) + 2 * 128256
+    assert weight_bytes(config) == weights * 136 // 256 + 4 * rows
+    assert len(model_linears(config)) == 4 * 32
+
+
+def test_linears_take_no_less_than_any_side_alone_and_no_more_than_all(large: Prefill) -> None:
+    found = large.prompt(512)
+    linears = sum(found.elapsed[side] for side in (NPU, BUS, BESIDE))
+    assert max(found.alone.values()) <= linears + 1e-9 <= sum(found.alone.values())
+    assert found.seconds == pytest.approx(sum(found.elapsed.values()))
+
+
+def test_blocks_with_a_slot_are_unpacked_once(large: Prefill) -> None:
+    assert 0 < large.plan.pinned < len(large.plan.block_slot)
+    warm, fresh, streamed = (
+        large.prompt(512),
+        large.prompt(512, fresh=True),
+        large.prompt(512, streamed=True),
+    )
+    assert warm.alone[BESIDE] < fresh.alone[BESIDE] == pytest.approx(streamed.alone[BESIDE])
+    # The second step of a fresh engine finds what the first unpacked.
+    two = large.prompt(1024, fresh=True)
+    assert two.alone[BESIDE] == pytest.approx(fresh.alone[BESIDE] + warm.alone[BESIDE])
+
+
+def test_floats_in_the_caches_take_no_time() -> None:
+    through, cached = Prefill(BOARD, "1b"), Prefill(BOARD, "1b", cached=True)
+    assert cached.prompt(256).seconds < through.prompt(256).seconds
+    assert cached.plan.from_rows == through.plan.from_rows
+
+
+def test_steps_below_the_threshold_are_the_cpus(large: Prefill) -> None:
+    found = large.prompt(large.plan.from_rows - 1)
+    assert found.alone[NPU] == 0
+    assert large.prompt(large.plan.from_rows).alone[NPU] > 0
