@@ -1,5 +1,5 @@
-"""Balancing: the block computes the same, columns of down end equally long, and V and O share their
-directions alike however they were scaled before."""
+"""Balancing: the block computes the same, columns of down end equally long, V and O share their directions
+alike however they were scaled before, and no channel of K drowns the others."""
 
 from pathlib import Path
 
@@ -23,9 +23,46 @@ def test_a_balanced_block_computes_what_it_did(name: str, tmp_path: Path) -> Non
     weights = block_weights(checkpoint, 0)
     weights["ffn.up"] = weights["ffn.up"] * spread(config.ffn, 1)[:, None]
     weights["attn.v"] = weights["attn.v"] * spread(config.kv_heads * config.head_dim, 2)[:, None]
+    weights["attn.k"] = weights["attn.k"] * spread(config.kv_heads * config.head_dim, 4)[:, None]
+    if config.qk_norm:
+        weights["attn.k_norm"] = spread(config.head_dim, 5)
     x = torch.randn(2, 9, config.hidden, generator=torch.Generator().manual_seed(3))
     found, expected = block_forward(balanced(weights, config), x, config), block_forward(weights, x, config)
     assert float((found - expected).abs().max()) < 1e-4 * float((expected - x).abs().max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loud_channel_of_k_is_shared_with_q(name: str, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(save(random_model(name), tmp_path))
+    config = checkpoint.config
+    weights = block_weights(checkpoint, 0)
+    loud = "attn.k_norm" if config.qk_norm else "attn.k.bias" if config.qkv_bias else "attn.k"
+    weights[loud][3] = 100.0
+
+    def peak(some: dict[str, torch.Tensor]) -> float:
+        if config.qk_norm:
+            lengths = some["attn.k_norm"].abs()
+        else:
+            bias = some.get("attn.k.bias", torch.zeros(1))
+            lengths = (some["attn.k"].square().sum(dim=1) + bias.square()).sqrt()[: config.head_dim]
+        return float(lengths.max() / lengths.median())
+
+    # A factor between the two sides is at best its root on both; a pair's other channel is scaled with it.
+    assert peak(balanced(weights, config)) < 3 * peak(weights) ** 0.5
+
+
+def test_queries_and_keys_end_equally_long(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(save(random_model("llama2"), tmp_path))
+    config = checkpoint.config
+    weights = block_weights(checkpoint, 0)
+    weights["attn.k"] = weights["attn.k"] * spread(config.kv_heads * config.head_dim, 2)[:, None]
+    found = balanced(weights, config)
+    half = config.head_dim // 2
+    query, key = (
+        found[role].square().sum(dim=1).view(config.kv_heads, -1, 2, half).sum(dim=2).mean(dim=1)
+        for role in ("attn.q", "attn.k")
+    )
+    torch.testing.assert_close(query, key)
 
 
 def test_columns_of_down_become_equally_long(tmp_path: Path) -> None:

@@ -92,5 +92,5 @@ def write_artifact(
             writer.linear(name, assembly.linear(name))
             progress(done, len(plan.linears))
         for name in plan.arrays:
-            writer.array(name, model.checkpoint.tensor(name))
+            writer.array(name, model.gain(name).cpu().numpy())
         writer.report(report, report_text, picture)

@@ -1,9 +1,15 @@
 """Channels between two matrices made equally loud, where no norm or gate says how loud they must be.
 
-Any invertible M may stand between V and O of one key/value head, and any factor between a channel of up and
-its column of down: the block computes the same. But rounding does not cost the same. Error feedback leaves
-in a row an error that grows with the row's length |w|^2 and with the determinant of its inputs' moments.
-With determinants kept, what is left to choose is the length of rows:
+Any invertible M may stand between V and O of one key/value head, any factor between a channel of up and its
+column of down, and any factor between a rotary pair of K and that of the queries which read it: the block
+computes the same. But rounding does not cost the same.
+
+Queries and keys are rounded when they are used, each head of a token by one scale, so a channel that is
+always loud makes the others coarse. Qwen2.5's K has such channels, by its bias. With k and q the lengths of a
+pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers.
+
+For the others, error feedback leaves in a row an error that grows with the row's length |w|^2 and with the
+determinant of its inputs' moments. With determinants kept, what is left to choose is the length of rows:
 
 - up and down: rows of up have a scale each and do not care; down's rows are shortest when all its columns
   are equally long.
@@ -25,14 +31,22 @@ from rockledge.model.config import ModelConfig
 # channels stay finite.
 _LEAST = 1e-6
 _LEAST_COLUMN = 1e-4
+_LEAST_PAIR = 1e-4
+_SCORES = ("attn.q", "attn.k")
 
 
 def balanced(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
-    """A block's weights by role, fp32, with V and O, up and down balanced; the others are those given.
+    """A block's weights by role, fp32, with Q and K, V and O, up and down balanced; the others are as given.
 
     The columns of down must be plain, without their online Hadamard; V and O may be turned within heads.
     """
     changed = dict(weights)
+    if config.qk_norm:
+        changed["attn.q_norm"], changed["attn.k_norm"] = balanced_gains(
+            weights["attn.q_norm"], weights["attn.k_norm"]
+        )
+    else:
+        changed |= _balanced_scores(weights, config)
     down = weights["ffn.down"]
     factors = column_factors(down)
     changed["ffn.down"] = down * factors
@@ -57,6 +71,47 @@ def balanced(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[s
             torch.einsum("hij,hj->hi", mixes, bias.double().view(-1, size)).reshape(-1).float()
         )
     return changed
+
+
+def balanced_gains(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gains fp32 [head_dim] of the norms of queries and keys, which all heads share, with pairs balanced."""
+    factors = pair_factors(query.square(), key.square())
+    return query / factors, key * factors
+
+
+def pair_factors(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """What to multiply keys by, and divide queries by, fp32 [..., head_dim], from the squared lengths of
+    their channels; both channels of a rotary pair, half a head apart, have the same factor."""
+    both = [
+        torch.stack(squares.chunk(2, -1)).sum(dim=0).clamp_min(_LEAST_PAIR * squares.mean().clamp_min(1e-30))
+        for squares in (query, key)
+    ]
+    factors = (both[0] / both[1]).pow(0.25)
+    return torch.cat((factors, factors), -1)
+
+
+def _balanced_scores(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Weights and biases of Q and K with the pairs of every key/value head balanced.
+
+    A channel's squared length is that of its row, inputs being normed, and of its bias. The query heads that
+    share a key/value head count as their mean.
+    """
+    shared = config.heads // config.kv_heads
+    query, key = (_squares(weights, role).view(config.kv_heads, -1, config.head_dim) for role in _SCORES)
+    factors = pair_factors(query.mean(dim=1), key.squeeze(1))
+    of_rows = (1 / factors.repeat_interleave(shared, 0).flatten(), factors.flatten())
+    changed = {}
+    for role, of_row in zip(_SCORES, of_rows, strict=True):
+        changed[role] = weights[role] * of_row[:, None]
+        if (bias := weights.get(role + ".bias")) is not None:
+            changed[role + ".bias"] = bias * of_row
+    return changed
+
+
+def _squares(weights: Mapping[str, torch.Tensor], role: str) -> torch.Tensor:
+    squares = weights[role].square().sum(dim=1)
+    bias = weights.get(role + ".bias")
+    return squares if bias is None else squares + bias.square()
 
 
 def column_factors(matrix: torch.Tensor) -> torch.Tensor:

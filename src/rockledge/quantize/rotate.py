@@ -16,7 +16,7 @@ from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, Rotation, power_of_two_b
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, Linear
-from rockledge.quantize.balance import balanced
+from rockledge.quantize.balance import balanced, balanced_gains
 from rockledge.quantize.steps import Steps
 from rockledge.quantize.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
 
@@ -95,6 +95,14 @@ class RotatedModel:
         if not self.config.tied:
             return h
         return rotate(self._tensor("final_norm") * rotate_inverse(h, self.rotation), self.rotation)
+
+    def gain(self, name: str) -> torch.Tensor:
+        """The gain of a norm that the artifact keeps, by its name."""
+        layer, _, role = name.rpartition(".attn.")
+        if not self.steps.balance or f"attn.{role}" not in _UNTURNED_NORMS:
+            return self._tensor(name)
+        gains = balanced_gains(*(self._tensor(f"{layer}.{norm}") for norm in _UNTURNED_NORMS))
+        return gains[_UNTURNED_NORMS.index(f"attn.{role}")]
 
     def _by_rows(self, table: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
         """The rotated table; its temporaries, each as large as it, exist for a few rows only."""

@@ -30,7 +30,8 @@ _AFTER_PRICES = ("planes", "refine")
 class Steps:
     """`rotate`: the residual stream and every head's values, by Hadamard transforms folded into the weights;
     learned, the stream's blocks are mixed so that peaks are low (`learn_rotation`).
-    `down_hadamard`: the input of down, online. `balance`: channels between V and O, up and down.
+    `down_hadamard`: the input of down, online. `balance`: channels between Q and K, V and O,
+    up and down.
     `channel_order`: of the feed-forward, by price or as stored.
     `tables`: learned where the weights are not normal, or those of normal weights everywhere. `clip`: row
     scales that cut off large weights where the error shrinks. `rounding`: with error feedback, or to the
