@@ -127,7 +127,7 @@ def where(engine: Engine, answer: Mapping[str, Any]) -> dict[str, list[str]]:
     blocks, unpacked = npu["blocks"], npu["unpacked_bytes"] / 1e6
     on_npu = (
         f"{linears}: {npu['rows']} of {prompt} tokens, in {npu['steps']} step{'s' * (npu['steps'] != 1)}, "
-        f"{blocks} blocks of columns, {npu['jobs']} jobs waited for"
+        f"{blocks} blocks of columns, {npu['jobs']} jobs, {npu['waited_seconds']:.1f} s waited for them"
     )
     on_cpu = [
         f"beside the NPU: {unpacked:.1f} MB of int8 weights unpacked, sums of {blocks} blocks made floats",

@@ -14,7 +14,8 @@ class NpuStatus:
 
     Steps of `from_rows` tokens or more go to it, of at most `step_rows`. Since loading: `steps` with `rows`
     tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them, `jobs` given to the
-    device, `faults` of jobs, `resets`, and `fallbacks`: steps that the CPU had to finish.
+    device, `waited_seconds` for their ends by a thread, `faults` of jobs, `resets`, and `fallbacks`: steps
+    that the CPU had to finish.
     """
 
     state: State
@@ -31,6 +32,7 @@ class NpuStatus:
     blocks: int = 0
     unpacked_bytes: int = 0
     jobs: int = 0
+    waited_seconds: float = 0.0
     faults: int = 0
     resets: int = 0
     fallbacks: int = 0

@@ -73,6 +73,7 @@ class NpuUse:
             blocks=work.blocks,
             unpacked_bytes=work.unpacked_bytes,
             jobs=about.submits,
+            waited_seconds=work.waited_ns / 1e9,
             faults=about.faults,
             resets=about.resets,
             fallbacks=work.fallbacks,
