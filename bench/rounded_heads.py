@@ -1,0 +1,96 @@
+"""What int8 queries, keys and values cost by themselves, with and without balanced pairs.
+
+    python -m bench.rounded_heads [--model qwen2.5-coder-0.5b] [--windows 1]
+
+The float model runs over windows of the accuracy table, once as it is, and with every head's queries and keys
+(behind the rotary turn) and values rounded as the runtime rounds them: int8, one scale a token and head.
+Nothing else is rounded. Prints the mean divergence and writes bench/results/rounded_heads.json.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from bench.accuracy_models import MODELS
+from bench.accuracy_task import Task, prepare
+from bench.models import UnavailableError
+from rockledge.errors import RockledgeError
+from rockledge.quantize import reference
+from rockledge.quantize.rotate import rotated
+from rockledge.quantize.steps import Steps
+
+RESULTS = Path(__file__).parent / "results"
+WAYS: Mapping[str, tuple[bool, bool, bool]] = {  # balanced; what is rounded: queries and keys, values
+    "as stored": (False, True, True),
+    "as stored, values only": (False, False, True),
+    "balanced": (True, True, True),
+}
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """`x` [..., head_dim] as int8 with one scale for each head's row says it."""
+    step = x.abs().amax(-1, keepdim=True) / 127
+    return torch.where(step > 0, torch.round(x / step) * step, 0.0)
+
+
+def logits(task: Task, balance: bool, scores: bool, values: bool) -> torch.Tensor:
+    """Logits fp32 [windows, tokens, vocab]; `scores`: queries and keys are rounded."""
+    checkpoint, config = task.checkpoint, task.checkpoint.config
+    model = rotated(checkpoint, steps=Steps(rotate="none", balance=balance))
+    turn = reference.rotate_pairs
+
+    def spoken(role: str, x: torch.Tensor) -> torch.Tensor:
+        if role != "attn.v" or not values:
+            return x
+        return rounded(x.unflatten(-1, (-1, config.head_dim))).flatten(-2)
+
+    def turned(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        return rounded(turn(x, config)) if scores else turn(x, config)
+
+    with torch.no_grad(), patch.object(reference, "rotate_pairs", turned):
+        x = reference.embed_tokens(checkpoint, torch.tensor(task.windows))
+        for layer in range(config.layers):
+            x = reference.block_forward(model.block_weights(layer, online=False), x, config, outputs=spoken)
+        return reference.final_logits(checkpoint, x)
+
+
+def costs(task: Task) -> dict[str, float]:
+    """Mean divergence in nats a token from the float model, by what was done to heads."""
+    exact = logits(task, False, False, False).log_softmax(-1)
+    found = {}
+    for name, way in WAYS.items():
+        other = logits(task, *way).log_softmax(-1)
+        found[name] = float((exact.exp() * (exact - other)).sum(-1)[:, 1:].mean())
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes; 1 when the model is not to be had."""
+    parser = argparse.ArgumentParser(prog="python -m bench.rounded_heads", description="int8 heads alone")
+    parser.add_argument("--model", choices=sorted(MODELS), default="qwen2.5-coder-0.5b")
+    parser.add_argument("--windows", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    try:
+        found = costs(prepare(MODELS[args.model], args.windows, args.threads))
+    except (UnavailableError, RockledgeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    target = RESULTS / "rounded_heads.json"
+    kept = json.loads(target.read_text()) if target.exists() else {}
+    kept[args.model] = {"windows": args.windows, "kl_mean_nats": found}
+    target.write_text(json.dumps(kept, indent=1) + "\n")
+    for name, kl in found.items():
+        print(f"{args.model}  {name:<26}{kl:.5f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
