@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench import npu_cpu
-from bench.npu_as_built import BESIDE, BUS, NPU
+from bench.npu_as_built import AROUND, ATTENTION, BESIDE, BUS, NPU
 from bench.npu_work.driver import Found, parse, rates
 from rockledge.board.boards import find_board
 from rockledge.board.npu_facts import APART_CYCLES, EPILOGUE_INSTRUCTIONS
@@ -55,3 +55,23 @@ def test_the_stored_result_is_todays() -> None:
         assert one["cycles_per_tile"] == APART_CYCLES[one["bits"]] >= one["instructions_per_tile"] / 4
         # Memory binds, not the cores.
         assert one["four_cores_gb_s"] > one["bandwidth_gb_s"]
+
+
+def test_the_documented_tables_are_the_stored_result() -> None:
+    stored = json.loads(npu_cpu.RESULTS.read_text(encoding="utf-8"))
+    page = (npu_cpu.RESULTS.parents[2] / "docs" / "npu.md").read_text(encoding="utf-8")
+    for row in stored["a76_beside"]:
+        spent = [row["alone_us"][side] for side in (NPU, BUS, BESIDE)]
+        spent += [row["in_turn_us"][part] for part in (ATTENTION, AROUND)]
+        assert (
+            "| ".join([f"| {row['model'].upper()} ", *(f"{micros:.0f} " for micros in spent)]) + "|" in page
+        )
+    for one in stored["a76_unpacking"]:
+        cells = (
+            f"{one['bits']}",
+            f"{one['instructions_per_tile']:.0f}",
+            f"{one['cycles_per_tile']:.1f}",
+            f"{one['core_gb_s']}",
+            f"{one['four_cores_gb_s']:.0f}",
+        )
+        assert f"| {' | '.join(cells)} |" in page
