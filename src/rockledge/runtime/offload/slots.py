@@ -44,7 +44,8 @@ def plan_slots(blocks: Sequence[int], lanes: int, budget: int) -> Slots:
     fitting = bisect_right(range(most + 1), budget, key=lambda count: _bytes(blocks, lanes, count)) - 1
     # The last block through the ring is followed by the next step's first: with whole rounds of the ring
     # they never want the same slot.
-    for count in range(fitting, max(fitting - RING, -1), -1):
+    # Which blocks are pinned changes with their number, so one less may take more.
+    for count in range(fitting, -1, -1):
         if (len(blocks) - count) % RING == 0 and _bytes(blocks, lanes, count) <= budget:
             fitting = count
             break
