@@ -13,10 +13,10 @@ from tests.runtime.offloaded_toy import NOTHING, Cut, Offloaded, Toy
 from rockledge.errors import NativeError, NpuError
 from rockledge.npu.layout import INT8, pack_cube, pad
 from rockledge.npu.programs.tiling import Sums
-from rockledge.runtime import npu_offload
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.npu_launch import prove
-from rockledge.runtime.npu_offload import OffloadLinear, Place, leave_npu, npu_work, use_npu
+from rockledge.runtime.offload import native_plan
+from rockledge.runtime.offload.native_plan import BufferPlace, OffloadLinear, leave_npu, npu_work, use_npu
 
 MOST_ROWS = 24  # of a step; more than the programs of a cut take
 
@@ -198,11 +198,11 @@ CHANGES: dict[str, tuple[Callable, str]] = {
 
 
 def _lost(place):
-    return Place(replace(place.buffer, number=9999))
+    return BufferPlace(replace(place.buffer, number=9999))
 
 
 def _moved(places, by):
-    return tuple(Place(place.buffer, place.offset + by) for place in places)
+    return tuple(BufferPlace(place.buffer, place.offset + by) for place in places)
 
 
 # The same for numbers that the dataclasses do not have.
@@ -230,12 +230,12 @@ def refusals(driver):
             except NpuError as error:
                 found[name] = [words, str(error)]
         for name, (change, words) in RAW.items():
-            structure = npu_offload.structure(offloaded.plan)
+            structure = native_plan.structure(offloaded.plan)
             change(structure)
-            result = npu_offload.native.library().rl_program_use_npu(
+            result = native_plan.native.library().rl_program_use_npu(
                 npu.handle, device.handle, ctypes.byref(structure)
             )
-            said = npu_offload.native.library().rl_error().decode()
+            said = native_plan.native.library().rl_error().decode()
             found[name] = [words, said if result < 0 else None]
         use_npu(npu, device, offloaded.plan)
         return {"found": found, "equal": equal(toy, cpu, npu, 12, 0), "blocks": npu_work(npu).blocks}

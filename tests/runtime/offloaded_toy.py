@@ -15,12 +15,12 @@ from rockledge.npu.programs.tiling import Reuse, Sums
 from rockledge.runtime import native
 from rockledge.runtime.native import OpCode
 from rockledge.runtime.npu_device import Buffer, NpuDevice
-from rockledge.runtime.npu_offload import (
+from rockledge.runtime.offload.native_plan import (
     ROLES,
+    BufferPlace,
     OffloadLinear,
     OffloadPlan,
     OffloadShape,
-    Place,
     StepSize,
 )
 
@@ -149,8 +149,8 @@ class Offloaded:
             shapes=tuple(self._shape(*kind, matmuls[kind]) for kind in kinds),
             linears=linears,
             block_slot=tuple(number % slots for number in range(len(self.block_of))),
-            slots=tuple(tuple(map(Place, slot)) for slot in self.slots),
-            inputs=tuple(Place(self.inputs[lane % len(self.inputs)]) for lane in range(cut.lanes)),
+            slots=tuple(tuple(map(BufferPlace, slot)) for slot in self.slots),
+            inputs=tuple(BufferPlace(self.inputs[lane % len(self.inputs)]) for lane in range(cut.lanes)),
             outputs=tuple(self._places(most[OUTPUT]) for _ in range(2)),
             scratch=self._places(most[SCRATCH]) if most[SCRATCH] else (),
         )
@@ -209,7 +209,7 @@ class Offloaded:
         return self._device.load(chain, self._allocate(chain.size_bytes + 16, lane), 0, ROLES)
 
     def _places(self, size):
-        return tuple(Place(self._allocate(size, lane)) for lane in range(self._cut.lanes))
+        return tuple(BufferPlace(self._allocate(size, lane)) for lane in range(self._cut.lanes))
 
     def _allocate(self, size: int, lane: int) -> Buffer:
         return self._device.allocate(size, lane if self._spaces > 1 else 0)

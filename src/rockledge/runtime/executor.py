@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from rockledge.runtime import native
 from rockledge.runtime.kv_cache import CachedSequence
-from rockledge.runtime.npu_offload import npu_work, use_npu
+from rockledge.runtime.offload.native_plan import npu_work, use_npu
 from rockledge.runtime.offload.use import NpuUse
 from rockledge.runtime.program import ProgramPlan
 from rockledge.runtime.sampling import Sampling

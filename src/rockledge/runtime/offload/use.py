@@ -8,12 +8,12 @@ from typing import Final
 
 from rockledge.board.boards import Board
 from rockledge.errors import BudgetError, NpuError
-from rockledge.runtime import npu_offload
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.npu_launch import prove
-from rockledge.runtime.npu_offload import ROLES, NpuWork
+from rockledge.runtime.offload import native_plan
 from rockledge.runtime.offload.budget import largest_plan
 from rockledge.runtime.offload.linears import Linear
+from rockledge.runtime.offload.native_plan import ROLES, NpuWork
 from rockledge.runtime.offload.plan import INSTANCES, Place, PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
 
@@ -150,14 +150,14 @@ def _prove(device: NpuDevice, node: str) -> None:
         ) from None
 
 
-def _load(device: NpuDevice, plan: PrefillPlan) -> npu_offload.OffloadPlan:
+def _load(device: NpuDevice, plan: PrefillPlan) -> native_plan.OffloadPlan:
     """The plan over real buffers and programs."""
     buffers = [device.allocate(buffer.bytes, buffer.space) for buffer in plan.buffers]
 
-    def at(place: Place) -> npu_offload.Place:
-        return npu_offload.Place(buffers[place.buffer], place.offset)
+    def at(place: Place) -> native_plan.BufferPlace:
+        return native_plan.BufferPlace(buffers[place.buffer], place.offset)
 
-    def each(places: Sequence[Place]) -> tuple[npu_offload.Place, ...]:
+    def each(places: Sequence[Place]) -> tuple[native_plan.BufferPlace, ...]:
         return tuple(map(at, places))
 
     shapes = []
@@ -171,19 +171,19 @@ def _load(device: NpuDevice, plan: PrefillPlan) -> npu_offload.OffloadPlan:
                 )
                 for instance in range(INSTANCES)
             )
-            sizes.append(npu_offload.StepSize(size.rows, size.sums, size.tile_starts, (first, second)))
+            sizes.append(native_plan.StepSize(size.rows, size.sums, size.tile_starts, (first, second)))
         shapes.append(
-            npu_offload.OffloadShape(
+            native_plan.OffloadShape(
                 shape.inputs, shape.planes, shape.lane_columns, shape.part_starts, tuple(sizes)
             )
         )
     first_output, second_output = map(each, plan.outputs)
-    return npu_offload.OffloadPlan(
+    return native_plan.OffloadPlan(
         lanes=plan.lanes,
         from_rows=plan.from_rows,
         timeout_ms=JOB_MS,
         shapes=tuple(shapes),
-        linears=tuple(npu_offload.OffloadLinear(one.op, one.shape, one.blocks) for one in plan.linears),
+        linears=tuple(native_plan.OffloadLinear(one.op, one.shape, one.blocks) for one in plan.linears),
         block_slot=plan.block_slot,
         slots=tuple(map(each, plan.slots)),
         inputs=each(plan.inputs),

@@ -21,7 +21,7 @@ _CORES, _INSTANCES = 3, 2
 
 
 @dataclass(frozen=True)
-class Place:
+class BufferPlace:
     """Bytes from `offset`, a multiple of 64, of `buffer` on."""
 
     buffer: Buffer
@@ -76,10 +76,10 @@ class OffloadPlan:
     shapes: tuple[OffloadShape, ...]
     linears: tuple[OffloadLinear, ...]
     block_slot: tuple[int, ...]
-    slots: tuple[tuple[Place, ...], ...]
-    inputs: tuple[Place, ...]
-    outputs: tuple[tuple[Place, ...], tuple[Place, ...]]
-    scratch: tuple[Place, ...] = ()
+    slots: tuple[tuple[BufferPlace, ...], ...]
+    inputs: tuple[BufferPlace, ...]
+    outputs: tuple[tuple[BufferPlace, ...], tuple[BufferPlace, ...]]
+    scratch: tuple[BufferPlace, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,15 +257,15 @@ def _numbers(programs: Sequence[Loaded]) -> "ctypes.Array[ctypes.c_int32]":
     )
 
 
-def _place(place: Place) -> _Place:
+def _place(place: BufferPlace) -> _Place:
     return _Place(place.buffer.number, 0, place.offset)
 
 
-def _places(places: Sequence[Place]) -> Any:
+def _places(places: Sequence[BufferPlace]) -> Any:
     return (_Place * _CORES)(*map(_place, places), *[_Place(-1, 0, 0)] * (_CORES - len(places)))
 
 
-def _each(places: Sequence[Place], lanes: int, what: str) -> Sequence[Place]:
+def _each(places: Sequence[BufferPlace], lanes: int, what: str) -> Sequence[BufferPlace]:
     """The places, one for each lane."""
     if len(places) != lanes or lanes > _CORES:
         raise NpuError(
