@@ -77,21 +77,37 @@ void same(const char *what, const rl::Array<T> &a, const rl::Array<T> &b) {
   std::printf("  %s differs\n", what);
 }
 
-void check_linear(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
-  const int widths[] = {2, 3, 4, 8};
+// A band of any width over weights of its own: up to so many rows and columns, sometimes with a bias.
+struct RandomBand {
+  RandomBand(Random &random, int most_rows, int most_cols) {
+    const int widths[] = {2, 3, 4, 8};
+    band.bits = widths[random.below(4)];
+    band.rows = 1 + random.below(most_rows);
+    band.cols = 1 + random.below(most_cols);
+    strips = (band.rows + kStrip - 1) / kStrip;
+    tiles = rl::tiles_of(band.cols);
+    codes = bytes(random, std::int64_t{strips} * tiles * kTile * band.bits);
+    index = bytes(random, std::int64_t{strips} * tiles * kStrip);
+    tables = bytes(random, 256);
+    scale = reals(random, band.rows);
+    bias = reals(random, band.rows);
+    band.codes = reinterpret_cast<const std::uint8_t *>(codes.data());
+    band.index = reinterpret_cast<const std::uint8_t *>(index.data());
+    band.tables = tables.data();
+    band.scale = scale.data();
+    band.bias = random.below(2) == 0 ? bias.data() : nullptr;
+  }
+
   rl_band band{};
-  band.bits = widths[random.below(4)];
-  band.rows = 1 + random.below(70);
-  band.cols = 1 + random.below(kMostCols);
-  const int strips = (band.rows + kStrip - 1) / kStrip, tiles = rl::tiles_of(band.cols), cols = tiles * kTile;
-  const auto codes = bytes(random, std::int64_t{strips} * tiles * kTile * band.bits);
-  const auto index = bytes(random, std::int64_t{strips} * tiles * kStrip), tables = bytes(random, 256);
-  const auto scale = reals(random, band.rows), bias = reals(random, band.rows);
-  band.codes = reinterpret_cast<const std::uint8_t *>(codes.data());
-  band.index = reinterpret_cast<const std::uint8_t *>(index.data());
-  band.tables = tables.data();
-  band.scale = scale.data();
-  band.bias = random.below(2) == 0 ? bias.data() : nullptr;
+  int strips, tiles;
+  rl::Array<std::int8_t> codes, index, tables;
+  rl::Array<float> scale, bias;
+};
+
+void check_linear(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
+  const RandomBand weights(random, 70, kMostCols);
+  const rl_band &band = weights.band;
+  const int strips = weights.strips, cols = weights.tiles * kTile;
 
   rl::LinearTask task{};
   task.band = &band;
@@ -153,20 +169,9 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
 
 // Weights and codes in the NPU's layout, and floats of its sums.
 void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
-  const int widths[] = {2, 3, 4, 8};
-  rl_band band{};
-  band.bits = widths[random.below(4)];
-  band.rows = 1 + random.below(31);
-  band.cols = 1 + random.below(400);
-  const int strips = (band.rows + kStrip - 1) / kStrip, tiles = rl::tiles_of(band.cols), cols = tiles * kTile;
-  const auto codes = bytes(random, std::int64_t{strips} * tiles * kTile * band.bits);
-  const auto index = bytes(random, std::int64_t{strips} * tiles * kStrip), tables = bytes(random, 256);
-  const auto scale = reals(random, band.rows), bias = reals(random, band.rows);
-  band.codes = reinterpret_cast<const std::uint8_t *>(codes.data());
-  band.index = reinterpret_cast<const std::uint8_t *>(index.data());
-  band.tables = tables.data();
-  band.scale = scale.data();
-  band.bias = random.below(2) == 0 ? bias.data() : nullptr;
+  const RandomBand of(random, 31, 400);
+  const rl_band &band = of.band;
+  const int strips = of.strips, tiles = of.tiles, cols = tiles * kTile;
 
   const int planes = 1 + random.below(2), first = 4 * (1 + random.below(3)), all = first + 4 * (1 + random.below(3));
   const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rockledge.cli.main import main
 from rockledge.synth import synth_artifact, synth_checkpoint
@@ -55,6 +56,15 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random toy checkpoint (Hugging Face directory)."""
     return synth_checkpoint("toy", tmp_path_factory.mktemp("models") / "toy-checkpoint", seed=3)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small products of PyTorch lose by threads where tests run beside each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rockledge.cli import demo, demo_model
 from rockledge.cli.terminal import Terminal
@@ -16,13 +15,7 @@ from rockledge.errors import CheckpointError
 Run = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products lose by threads where tests run beside each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_second_run_measures_and_compresses_nothing_again(

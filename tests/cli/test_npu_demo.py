@@ -1,13 +1,12 @@
 """`rockledge npu demo` (`make demo-npu`) with a toy: through either driver, and all that it tells."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rockledge.cli import demo, npu_demo
 from rockledge.runtime.engine import Engine
@@ -16,13 +15,7 @@ from rockledge.runtime.offload.status import NpuStatus
 Run = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products lose by threads where tests run beside each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_it_compresses_answers_and_says_what_ran_where(
