@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.llama_cpp import converted, tool
-from bench.machine import QUIET, Foreign, processor
+from bench.machine import QUIET, Foreign, plain_environment, processor
 from bench.models import UnavailableError, smollm2
 
 RESULTS = Path(__file__).parent / "results"
@@ -89,7 +89,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _json(command: Sequence[object]) -> Any:
     words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, env=plain_environment())
     if done.returncode != 0:
         raise UnavailableError(f"{' '.join(words)} failed:\n{done.stderr[-1000:]}")
     return json.loads(done.stdout)

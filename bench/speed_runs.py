@@ -1,15 +1,15 @@
 """One run of either side for the speed table: a process that loads the model, warms up, measures and ends."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.llama_cpp import tool
+from bench.machine import plain_environment
 from bench.models import UnavailableError
 
 SMALL_BUFFER = "16M"  # for runs in which nobody asks for the read bandwidth
@@ -37,9 +37,7 @@ def llama_batched(model: Path, threads: int, sequences: int, prompt: int, genera
     return float(json.loads(lines[-1])["speed_tg"])
 
 
-def output(
-    command: Sequence[object], *, limit: int | None = None, environment: Mapping[str, str] | None = None
-) -> str:
+def output(command: Sequence[object], *, limit: int | None = None) -> str:
     """Stdout of a program that must succeed. Raises UnavailableError with the end of its stderr."""
     words = [str(word) for word in command]
     before: Callable[[], None] | None = None
@@ -49,9 +47,7 @@ def output(
         def before() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
-    done = subprocess.run(
-        words, capture_output=True, text=True, env={**os.environ, **(environment or {})}, preexec_fn=before
-    )
+    done = subprocess.run(words, capture_output=True, text=True, env=plain_environment(), preexec_fn=before)
     if done.returncode != 0:
         raise UnavailableError(f"{' '.join(words)} failed:\n{done.stderr[-1000:]}")
     return done.stdout
