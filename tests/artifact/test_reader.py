@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def test_data_lie_on_pages_and_tensors_on_lines(toy):
         assert array.ctypes.data % 64 == 0
         assert not array.flags.writeable
         assert not array.flags.owndata
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages here")
+def test_the_mapping_asks_for_huge_pages(toy):
+    artifact = open_artifact(toy)
+    artifact.verify()
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if str(toy / "model.safetensors") in line)
+    flags = next(line for line in lines[start:] if line.startswith("VmFlags:"))
+    assert "hg" in flags.split()
 
 
 def test_what_was_written_is_known_again(toy):

@@ -202,6 +202,8 @@ class ArtifactWriter:
         with writing(self._path):
             os.pwrite(self._descriptor, header, 0)
             os.fsync(self._descriptor)
+            # Written piece by piece it is cached in small pages; its first reader brings in huge ones.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             for name, data in self._files.items():
                 write_file(self._partial / name, data)
             if self._plan.recipe is not None:
