@@ -261,3 +261,29 @@ def test_eight_bits_everywhere_and_biases_are_stored(tmp_path):
     assert artifact.arrays == {}
     described = json.loads(artifact.files["config.json"])
     assert described["architectures"] == ["Qwen2ForCausalLM"]
+
+
+def is_cached(path):
+    """Whether the file's last bytes can be read without its disk."""
+    with open(path, "rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], path.stat().st_size - 1, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
+        except OSError:
+            pytest.skip("this file system does not tell what is cached")
+
+
+def test_nothing_of_it_stays_in_the_page_cache(tmp_path):
+    other = tmp_path / "other"
+    with open(other, "wb") as file:
+        file.write(bytes(1 << 16))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if is_cached(other):
+        pytest.skip("this file system keeps its files in memory")
+    tensors = synth_artifact("toy", tmp_path / "toy") / "model.safetensors"
+    assert not is_cached(tensors)
+    tensors.read_bytes()
+    assert is_cached(tensors)
