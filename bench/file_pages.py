@@ -31,25 +31,19 @@ TARGET = Path(__file__).parent / "results" / "file_pages.json"
 SMALL_PAGE = 4096
 
 
-def forget(file: Path) -> None:
+def forget(path: Path) -> None:
     """Takes a file out of the page cache, as far as nobody has it mapped."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_small(file: Path) -> None:
+def read_small(path: Path) -> None:
     """Brings a file into the page cache in pages of 4 KB."""
-    forget(file)
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        for position in range(0, os.fstat(descriptor).st_size, SMALL_PAGE):
-            os.pread(descriptor, SMALL_PAGE, position)
-    finally:
-        os.close(descriptor)
+    forget(path)
+    with open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        while file.read(SMALL_PAGE):
+            pass
 
 
 def huge_share(artifact: Path) -> float:
