@@ -105,9 +105,9 @@ struct RandomBand {
 };
 
 void check_linear(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
-  const RandomBand weights(random, 70, kMostCols);
-  const rl_band &band = weights.band;
-  const int strips = weights.strips, cols = weights.tiles * kTile;
+  const RandomBand drawn(random, 70, kMostCols);
+  const rl_band &band = drawn.band;
+  const int strips = drawn.strips, cols = drawn.tiles * kTile;
 
   rl::LinearTask task{};
   task.band = &band;
@@ -169,9 +169,9 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
 
 // Weights and codes in the NPU's layout, and floats of its sums.
 void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
-  const RandomBand of(random, 31, 400);
-  const rl_band &band = of.band;
-  const int strips = of.strips, tiles = of.tiles, cols = tiles * kTile;
+  const RandomBand drawn(random, 31, 400);
+  const rl_band &band = drawn.band;
+  const int strips = drawn.strips, tiles = drawn.tiles, cols = tiles * kTile;
 
   const int planes = 1 + random.below(2), first = 4 * (1 + random.below(3)), all = first + 4 * (1 + random.below(3));
   const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);
