@@ -1,9 +1,10 @@
-"""What int8 queries, keys and values cost by themselves, with and without balanced pairs.
+"""What int8 queries, keys and values cost by themselves, as stored and as the runtime has them.
 
     python -m bench.rounded_heads [--model qwen2.5-coder-0.5b] [--windows 1]
 
 The float model runs over windows of the accuracy table, once as it is, and with every head's queries and keys
-(behind the rotary turn) and values rounded as the runtime rounds them: int8, one scale a token and head.
+(behind the rotary turn) and values rounded as the runtime rounds them: int8, one scale a token and head. As
+the runtime has them pairs are balanced, and the loudest biases of keys are added to the scores in floats.
 Nothing else is rounded. Prints the mean divergence and writes bench/results/rounded_heads.json.
 """
 
@@ -21,15 +22,16 @@ from bench.accuracy_models import MODELS
 from bench.accuracy_task import Task, prepare
 from bench.models import UnavailableError
 from rockledge.errors import RockledgeError
+from rockledge.formats.key_bias import split_bias
 from rockledge.quantize import reference
 from rockledge.quantize.rotate import rotated
 from rockledge.quantize.steps import Steps
 
 RESULTS = Path(__file__).parent / "results"
-WAYS: Mapping[str, tuple[bool, bool, bool]] = {  # balanced; what is rounded: queries and keys, values
+WAYS: Mapping[str, tuple[bool, bool, bool]] = {  # as the runtime; what is rounded: queries and keys, values
     "as stored": (False, True, True),
     "as stored, values only": (False, False, True),
-    "balanced": (True, True, True),
+    "as the runtime": (True, True, True),
 }
 
 
@@ -39,24 +41,35 @@ def rounded(x: torch.Tensor) -> torch.Tensor:
     return torch.where(step > 0, torch.round(x / step) * step, 0.0)
 
 
-def logits(task: Task, balance: bool, scores: bool, values: bool) -> torch.Tensor:
-    """Logits fp32 [windows, tokens, vocab]; `scores`: queries and keys are rounded."""
+def logits(task: Task, runtime: bool, scores: bool, values: bool) -> torch.Tensor:
+    """Logits fp32 [windows, tokens, vocab]; `runtime`: balanced, loud biases past the cache; `scores`:
+    queries and keys are rounded."""
     checkpoint, config = task.checkpoint, task.checkpoint.config
-    model = rotated(checkpoint, steps=Steps(rotate="none", balance=balance))
-    turn = reference.rotate_pairs
+    model = rotated(checkpoint, steps=Steps(rotate="none", balance=runtime))
+    inner = torch.nn.functional.scaled_dot_product_attention
+    late = torch.zeros(0)  # the loud biases of the block that runs [kv_heads, head_dim]
 
     def spoken(role: str, x: torch.Tensor) -> torch.Tensor:
         if role != "attn.v" or not values:
             return x
         return rounded(x.unflatten(-1, (-1, config.head_dim))).flatten(-2)
 
-    def turned(x: torch.Tensor, *rest: object) -> torch.Tensor:
-        return rounded(turn(x, config)) if scores else turn(x, config)
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool) -> torch.Tensor:
+        asked, held = (rounded(q), rounded(k)) if scores else (q, k)
+        if len(late):
+            bias = late.repeat_interleave(config.heads // config.kv_heads, 0)[:, None]
+            past = reference.rotate_pairs(bias.expand(-1, k.shape[2], -1)[None], config)
+            asked, held = torch.cat((asked, q), -1), torch.cat((held, past.expand_as(k)), -1)
+        return inner(asked, held, v, is_causal=is_causal, scale=config.head_dim**-0.5)
 
-    with torch.no_grad(), patch.object(reference, "rotate_pairs", turned):
+    with torch.no_grad(), patch.object(torch.nn.functional, "scaled_dot_product_attention", attend):
         x = reference.embed_tokens(checkpoint, torch.tensor(task.windows))
         for layer in range(config.layers):
-            x = reference.block_forward(model.block_weights(layer, online=False), x, config, outputs=spoken)
+            weights = model.block_weights(layer, online=False)
+            if runtime and (bias := weights.get("attn.k.bias")) is not None:
+                kept, loud = map(torch.from_numpy, split_bias(bias.numpy(), config.head_dim))
+                weights["attn.k.bias"], late = kept, loud.view(config.kv_heads, -1)
+            x = reference.block_forward(weights, x, config, outputs=spoken)
         return reference.final_logits(checkpoint, x)
 
 

@@ -59,10 +59,10 @@ struct Queries {
 };
 
 // Scores of `Heads` heads over at most kKeyBlocks blocks of a page from position `i` on, of which the query sees `count`
-// positions; `most` keeps the running maxima.
+// positions; `most` keeps the running maxima. If `biased`, what the score bias adds is there already.
 template <int Heads>
 RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int i, int count,
-                          float *scores, V8f *most) {
+                          bool biased, float *scores, V8f *most) {
   alignas(32) std::int32_t sums[kKeyBlocks * Heads * kLanes];
   const int left = (count - i + kLanes - 1) / kLanes, blocks = left < kKeyBlocks ? left : kKeyBlocks;
   key_dots<Heads>(page.k + static_cast<std::int64_t>(i) * head_stride, blocks, q.codes, head_stride,
@@ -72,6 +72,7 @@ RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int hea
     for (int h = 0; h < Heads; ++h) {
       V8f score = to_float(exact(block + h * kLanes, q.over + h)) * (splat(q.scale[h]) * scale);
       float *at = scores + h * kSplit + i;
+      if (biased) score += load<V8f>(at);
       store(at, score);
       if (count - i < kLanes) {
         score = load_part(at, count - i, kMasked);
@@ -79,6 +80,36 @@ RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int hea
       }
       most[h] = larger(score, most[h]);
     }
+  }
+}
+
+// What the score bias adds to the scores of a split's first `count` positions.
+template <int Heads>
+static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int count, float *scores) {
+  constexpr int kPairs = 256;  // of the largest head
+  const int half = task.head_dim / 2;
+  const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.head_dim;
+  const float *turns[kPairs];
+  float cosine[kPairs][Heads], sine[kPairs][Heads];
+  int pairs = 0;
+  for (int p = 0; p < half; ++p) {
+    if (bias[p] == 0.0f && bias[half + p] == 0.0f) continue;
+    turns[pairs] = task.turns + 2 * kSplit * p;
+    for (int h = 0; h < Heads; ++h) {
+      const float *terms = task.terms + (first_head + h) * task.head_dim;
+      cosine[pairs][h] = terms[p] * start[p] + terms[half + p] * start[half + p];
+      sine[pairs][h] = terms[half + p] * start[p] - terms[p] * start[half + p];
+    }
+    ++pairs;
+  }
+  for (int i = 0; i < count; i += kLanes) {
+    V8f added[Heads];
+    for (int h = 0; h < Heads; ++h) added[h] = splat(0.0f);
+    for (int p = 0; p < pairs; ++p) {
+      const V8f c = load<V8f>(turns[p] + i), s = load<V8f>(turns[p] + kSplit + i);
+      for (int h = 0; h < Heads; ++h) added[h] += splat(cosine[p][h]) * c + splat(sine[p][h]) * s;
+    }
+    for (int h = 0; h < Heads; ++h) store(scores + h * kSplit + i, added[h]);
   }
 }
 
@@ -100,6 +131,8 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   q.codes = queries;
   for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * root;
   excess_of(queries, stride, stride / kTile, Heads, q.over);
+  const bool biased = task.terms != nullptr;
+  if (biased) bias_scores<Heads>(task, kv_head, first_head, split, end - begin, scores);
   V8f most[Heads];
   for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
   each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
@@ -110,7 +143,7 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
         fetch_eight(page.v, page.v_scale, stride, j);
         fetch_eight(ahead.k, ahead.k_scale, stride, j);
       }
-      key_scores<Heads>(page, q, stride, i, count, scores + (p - begin), most);
+      key_scores<Heads>(page, q, stride, i, count, biased, scores + (p - begin), most);
     }
   });
   V8f top[Heads], total[Heads];

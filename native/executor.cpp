@@ -16,6 +16,17 @@ constexpr std::int64_t kAttentionAlone = 1 << 15;    // rows x positions x heads
 constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one or two rows
 constexpr std::uint32_t kRowsOfLine = 4;                       // that share a cache line in the NPU's input
 
+// How the score bias of a head (rockledge.h) meets a turned query.
+void score_terms(const float *turned, const float *bias, int head_dim, float *terms) {
+  const int half = head_dim / 2;
+  const float root = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  for (int i = 0; i < half; ++i) {
+    const float x = turned[i], y = turned[half + i], b = bias[i], c = bias[half + i];
+    terms[i] = (x * b + y * c) * root;
+    terms[half + i] = (y * b - x * c) * root;
+  }
+}
+
 }  // namespace
 
 int Program::run(const rl_step &step, int first, int last) {
@@ -221,10 +232,35 @@ void Program::turn_angles() {
   turned_ = true;
 }
 
+// For the score bias: every position is a split's first and some positions more, and so are the angles.
+void Program::turn_splits() {
+  if (turns_floats_ == 0) return;
+  const int half = shape_.head_dim / 2;
+  float *turns = reinterpret_cast<float *>(arena_.data() + turns_offset_);
+  for (std::size_t f = 0; f < frequencies_count_; ++f, turns += turns_floats_) {
+    float *starts = turns + std::int64_t{kSplit} * shape_.head_dim;
+    for (int i = 0; i < half; ++i) {
+      const double frequency = frequencies_[f][i];
+      for (int p = 0; p < kSplit; ++p) {
+        turns[2 * kSplit * i + p] = static_cast<float>(std::cos(p * frequency));
+        turns[2 * kSplit * i + kSplit + p] = static_cast<float>(std::sin(p * frequency));
+      }
+      for (int s = 0; s < max_splits_; ++s) {
+        const double angle = static_cast<double>(s) * kSplit * frequency;
+        starts[std::int64_t{s} * shape_.head_dim + i] = static_cast<float>(std::cos(angle));
+        starts[std::int64_t{s} * shape_.head_dim + half + i] = static_cast<float>(std::sin(angle));
+      }
+    }
+  }
+}
+
+std::int64_t Program::number_of(const float *frequencies) const {
+  return std::find(frequencies_.begin(), frequencies_.begin() + frequencies_count_, frequencies) - frequencies_.begin();
+}
+
 const float *Program::angles_of(const float *frequencies) const {
-  const auto f = std::find(frequencies_.begin(), frequencies_.begin() + frequencies_count_, frequencies) -
-                 frequencies_.begin();
-  return reinterpret_cast<const float *>(arena_.data() + angles_offset_) + f * shape_.max_rows * shape_.head_dim;
+  return reinterpret_cast<const float *>(arena_.data() + angles_offset_) +
+         number_of(frequencies) * shape_.max_rows * shape_.head_dim;
 }
 
 KvLayer Program::layer(int number) const {
@@ -243,8 +279,13 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
   const float *angle = angles_of(op.weight[0]) + static_cast<std::int64_t>(r) * hd;
   std::int8_t *q = at<std::int8_t>(op.out[0], r);
   float *sq = at<float>(op.out[1], r);
-  for (int h = 0; h < shape_.heads; ++h, x += hd)
+  const float *bias = op.weight[kScoreBias];
+  float *terms = bias == nullptr ? nullptr : at<float>(op.out[2], r);
+  for (int h = 0; h < shape_.heads; ++h, x += hd) {
     kernels_->head_quant(x, hd, hd, op.weight[1], op.real[0], angle, q + h * hd, sq + h, scratch);
+    if (bias != nullptr)
+      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, hd, terms + h * hd);
+  }
   const std::int64_t width = std::int64_t{shape_.heads} * hd;
   std::memset(q + width, 0, static_cast<std::size_t>(round_up(width, kTile) - width));
 
@@ -269,13 +310,23 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
 }
 
 AttentionTask Program::attention_task(const rl_op &op, int r) const {
+  const float *bias = op.weight[kScoreBias], *terms = nullptr, *turns = nullptr, *starts = nullptr;
+  if (bias != nullptr) {
+    terms = at<float>(op.in[2], r);
+    turns = reinterpret_cast<const float *>(arena_.data() + turns_offset_) + number_of(op.weight[0]) * turns_floats_;
+    starts = turns + std::int64_t{kSplit} * shape_.head_dim;
+  }
   return AttentionTask{layer(op.dim[0]),
                        at<std::int8_t>(op.in[0], r),
                        at<float>(op.in[1], r),
                        step_.block_tables + static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width,
                        step_.positions[r],
                        shape_.heads,
-                       shape_.head_dim};
+                       shape_.head_dim,
+                       terms,
+                       bias,
+                       turns,
+                       starts};
 }
 
 // All splits of one row and KV head.

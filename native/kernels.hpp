@@ -76,6 +76,11 @@ struct AttentionTask {
   const float *sq;          // [heads]
   const std::int32_t *pages;
   std::int32_t position, heads, head_dim;
+  // The score bias (rockledge.h), whose first is null when there is none.
+  const float *terms;   // [heads][2][head_dim / 2]
+  const float *bias;    // [kv heads][2][head_dim / 2]
+  const float *turns;   // [head_dim / 2][2][kSplit]: cosines and sines of a split's positions, counted from its first
+  const float *starts;  // [splits][2][head_dim / 2]: of their first positions
 };
 
 struct Kernels {
@@ -94,7 +99,8 @@ struct Kernels {
   void (*silu_quant)(const float *gate, const float *up, int width, int block, const QuantOut &, Scratch &);
   void (*rotate)(const float *x, int block, int odd, bool inverse, const float *signs, const float *mix,
                  const float *gain, float *y, Scratch &);
-  // One head: optional norm, rotary turn (angle: cosines then sines, head_dim/2 each; null for none), int8.
+  // One head: optional norm, rotary turn (angle: cosines then sines, head_dim/2 each; null for none), int8. What was
+  // turned stays in scratch.row.
   void (*head_quant)(const float *x, int head_dim, int stride, const float *gain, float eps, const float *angle,
                      std::int8_t *q, float *scale, Scratch &);
   // One split of one KV head's query heads: partial maxima, sums and values [heads][head_stride + 8].

@@ -14,7 +14,7 @@ bool makes_codes(const rl_op &op) {
   return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_SILU_QUANT;
 }
 bool reads(const rl_op &op, int buffer) { return op.in[0] == buffer || op.in[1] == buffer || op.in[2] == buffer; }
-bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[1] == buffer; }
+bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[1] == buffer || op.out[2] == buffer; }
 
 }  // namespace
 

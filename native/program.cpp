@@ -102,10 +102,10 @@ int Program::plan(int threads) {
     weight_bytes = std::max(weight_bytes, block_bytes(band.cols));
   }
 
+  const auto biased = [](const rl_op &op) { return uses_cache(op) && op.weight[kScoreBias] != nullptr; };
   for (const rl_op &op : ops_)
-    if (op.code == RL_ROPE_KV &&
-        std::find(frequencies_.begin(), frequencies_.begin() + frequencies_count_, op.weight[0]) ==
-            frequencies_.begin() + frequencies_count_)
+    if ((op.code == RL_ROPE_KV || biased(op)) &&
+        number_of(op.weight[0]) == static_cast<std::int64_t>(frequencies_count_))
       frequencies_[frequencies_count_++] = op.weight[0];
   angles_offset_ = used;
   used += round_up(static_cast<std::int64_t>(frequencies_count_) * shape_.max_rows * shape_.head_dim * 4, 64);
@@ -119,6 +119,11 @@ int Program::plan(int threads) {
     attention = attention_floats(head_stride_);
     partial = partial_floats(shape_.heads / shape_.kv_heads, head_stride_);
     used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
+  }
+  turns_offset_ = used;
+  if (std::any_of(ops_.begin(), ops_.end(), biased)) {
+    turns_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
+    used += round_up(static_cast<std::int64_t>(frequencies_count_) * turns_floats_ * 4, 64);
   }
 
   const std::int64_t tables_at = 0, weights_at = kTableBytes, excess_at = weights_at + round_up(weight_bytes, 64),
@@ -136,6 +141,7 @@ int Program::plan(int threads) {
     return fail("there is no memory for a KV pool of %lld bytes; use fewer pages",
                 static_cast<long long>(page_bytes_ * shape_.pages * shape_.layers));
   kv_base_ = kv_pool_->data();
+  turn_splits();
   for (int t = 0; t < threads; ++t) {
     std::uint8_t *base = arena_.data() + scratch_offset + t * scratch_bytes;
     scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,

@@ -12,6 +12,7 @@
 namespace rl {
 
 constexpr int kStepLogits = -2;
+constexpr int kScoreBias = 3;       // the weight of an operation that is one
 constexpr int kPartsPerThread = 4;  // attention is cut into splits while it has fewer heads x rows than this
 
 class Program final : public Job {
@@ -55,6 +56,7 @@ class Program final : public Job {
   int rows_of(const rl_op &op) const;
   Phase phase_of(const rl_op &op);
   void turn_angles();
+  void turn_splits();
   void linear(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch);
   void row(const rl_op &op, int row, Scratch &scratch);
   void rope_kv(const rl_op &op, int row, Scratch &scratch);
@@ -80,6 +82,7 @@ class Program final : public Job {
   }
   KvLayer layer(int number) const;
   QuantOut quant_out(const rl_op &op, int row) const;
+  std::int64_t number_of(const float *frequencies) const;
   const float *angles_of(const float *frequencies) const;
 
   // offload.cpp
@@ -119,6 +122,7 @@ class Program final : public Job {
   std::uint8_t *kv_base_ = nullptr;  // of that pool
   bool owns_cache_ = true;
   std::int64_t angles_offset_ = 0, parts_offset_ = 0;
+  std::int64_t turns_offset_ = 0, turns_floats_ = 0;  // for the score bias: of each frequencies turns, then starts
   std::int64_t page_bytes_ = 0;
   int head_stride_ = 0, max_splits_ = 1;
   int vocab_ = 0;  // width of a row of step logits

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 3
+#define RL_ABI 4
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -57,15 +57,19 @@ typedef struct rl_buffer {
  * RL_QUANT           x                         q, sx               -                                 -
  * RL_LINEAR          q, sx, residual (or -1)   y                   -                                 - (bands)   out = -2: step logits
  * RL_LINEAR_I32      q                         y (RL_INT32)        -                                 - (bands)   raw sums, one plane
- * RL_ROPE_KV         qkv                       q8, sq              layer                             [0] inverse frequencies [head_dim/2],
- *                                                                                                    [1] q gain, [2] k gain [head_dim] or null; real[0] eps
- * RL_ATTENTION       q8, sq                    y                   layer                             -
+ * RL_ROPE_KV         qkv                       q8, sq, terms (-1)  layer                             [0] inverse frequencies [head_dim/2],
+ *                                                                                                    [1] q gain, [2] k gain [head_dim] or null; real[0] eps,
+ *                                                                                                    [3] score bias [kv_heads*hd] or null
+ * RL_ATTENTION       q8, sq, terms (or -1)     y                   layer                             [0], [3] as RL_ROPE_KV where there are terms
  * RL_SILU_QUANT      gate|up                   q, sx               block (0: no Hadamard)            -
  * RL_GATHER          x                         y (logit rows)      -                                 -
  * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
  *
  * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*hd with one scale per
  * head (sq has width heads); K (after RoPE) and V go to the cache, int8 with one fp32 scale per token and kv head.
+ * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Turned to position s
+ * its pair (b, c) meets the turned query's pair (x, y) in (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, over
+ * sqrt(hd), are the terms, fp32 heads*hd, a head's cosine terms before its sine terms. Pairs of two zeros are left out.
  * RL_ROTATE forward: y = ((x * signs) viewed [odd][block], normalised Hadamard over block, mix: y[i] = sum_j x[j] mix[j][i]),
  * gain multiplies the result; inverse runs it backwards (mix transposed, Hadamard, signs), then the gain.
  * Linear epilogue, exactly: y = float(sum) * (scale[n] * sx[t]), then + bias[n], then + residual; with two planes
@@ -78,12 +82,12 @@ typedef struct rl_op {
   int32_t code;
   int32_t on_logits;
   int32_t in[3];
-  int32_t out[2];
+  int32_t out[3];
   int32_t first_band;
   int32_t bands;
   int32_t dim[4];
   float real[2];
-  const float *weight[3];
+  const float *weight[4];
 } rl_op;
 
 typedef struct rl_shape {

@@ -252,6 +252,13 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
     std::memcpy(pool.data() + (p + 1) * page_bytes - 4 * scales, values.data(), static_cast<std::size_t>(4 * scales));
   }
   const auto row = reals(random, std::int64_t{heads} * head_dim), angle = reals(random, head_dim);
+  // Of the score bias kernels want to know where it is zero; its terms may be any numbers.
+  const bool biased = random.below(2) == 1;
+  const auto terms = reals(random, std::int64_t{heads} * head_dim), turns = reals(random, std::int64_t{rl::kSplit} * head_dim),
+             starts = reals(random, std::int64_t{splits} * head_dim);
+  auto bias = reals(random, std::int64_t{kv_heads} * head_dim);
+  for (float &b : bias)
+    if (random.below(2) == 1) b = 0.0f;
   Memory memory(stride);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];
@@ -266,7 +273,8 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
                    q[i].data() + h * head_dim, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
-    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim};
+    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim,
+                                 biased ? terms.data() : nullptr, bias.data(), turns.data(), starts.data()};
     float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
     for (int h = 0; h < kv_heads; ++h) {
       k.attend_split(task, h, 0, state, memory.scratch());

@@ -150,6 +150,16 @@ bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &sh
          c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
 }
 
+// The score bias and its terms are there together, or not at all.
+bool check_terms(const OpCheck &c, int terms, const rl_shape &shape) {
+  const bool biased = c.op.weight[kScoreBias] != nullptr;
+  if (biased == (terms >= 0))
+    return !biased || c.is("the terms of the score bias", terms, RL_FLOAT, shape.heads * shape.head_dim, true);
+  fail("operation %d has %s; both or none are needed", c.number,
+       biased ? "a score bias and no buffer for its terms" : "a buffer for the terms of a score bias, and no bias");
+  return false;
+}
+
 bool check_layer(const OpCheck &c, const rl_shape &shape) {
   if (c.op.dim[0] >= 0 && c.op.dim[0] < shape.layers) return true;
   fail("operation %d belongs to layer %d of %d", c.number, c.op.dim[0], shape.layers);
@@ -202,12 +212,14 @@ int Program::check_op(int number) {
       good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, shape_) &&
              check_attention_buffers(c, op.out[0], op.out[1], shape_) &&
              c.find("the queries", op.out[0])->planes == 1 &&
-             check_weight(c, op.weight[0], "rotary frequencies");
+             check_weight(c, op.weight[0], "rotary frequencies") && check_terms(c, op.out[2], shape_);
       break;
     }
     case RL_ATTENTION:
       good = check_layer(c, shape_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
-             c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true);
+             c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true) &&
+             check_terms(c, op.in[2], shape_) &&
+             (op.in[2] < 0 || check_weight(c, op.weight[0], "rotary frequencies"));
       break;
     case RL_SILU_QUANT: {
       const int width = input_width(), block = op.dim[0];

@@ -33,9 +33,35 @@ def attention_parts() -> tuple[list[native.Op], list[native.Band], list[native.B
     return ops, [], buffers, CACHE
 
 
+def biased_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
+    ops, bands, buffers, shape = attention_parts()
+    turns, bias = np.ones(8, np.float32), np.ones(32, np.float32)
+    ops = [
+        replace(ops[0], outputs=(1, 2, 4), weight=(turns, None, None, bias)),
+        replace(ops[1], inputs=(1, 2, 4), weight=(turns, None, None, bias)),
+    ]
+    return ops, bands, [*buffers, float_buffer(64, 4)], shape
+
+
 def test_what_fits_is_accepted() -> None:
     create(*linear_parts()).close()
     create(*attention_parts()).close()
+    create(*biased_parts()).close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_score_bias_and_its_terms_come_together(number: int) -> None:
+    ops, bands, buffers, shape = biased_parts()
+    places = ("outputs", "inputs")[number]
+
+    def refused(message: str, **change: Any) -> None:
+        with pytest.raises(NativeError, match=message):
+            create([*ops[:number], replace(ops[number], **change), *ops[number + 1 :]], bands, buffers, shape)
+
+    refused(f"operation {number} has a score bias and no buffer", **{places: (1, 2)})
+    refused(f"operation {number} has a buffer for the terms", weight=ops[number].weight[:1])
+    refused("the terms of the score bias has kind", **{places: (1, 2, 2)})
+    refused("lacks its rotary frequencies", weight=(None, *ops[number].weight[1:]))
 
 
 @pytest.mark.parametrize("change", [{"bits": 5}, {"rows": 0}, {"cols": 1 << 20}, {"out_column": -1}])

@@ -1,7 +1,8 @@
 """The whole decoder once more, as plainly as NumPy allows: what the runtime must compute.
 
 Floats are float64 and only what the format fixes is rounded: activations to their int8 planes, queries, keys
-and values to int8 with one fp32 scale a head, linears through the integer specification.
+and values to int8 with one fp32 scale a head (the loudest of a key's bias apart), linears through the integer
+specification.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from rockledge.artifact import Artifact
 from rockledge.formats import spec
 from rockledge.formats.activations import quantize_activations
 from rockledge.formats.hadamard import hadamard
+from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import dequantize
 
 Array = npt.NDArray[np.float64]
@@ -52,13 +54,17 @@ def _attention(artifact: Artifact, layer: int, x: Array) -> Array:
     if c.qk_norm:
         q = _norm(q, c.norm_eps) * artifact.array(f"{name}.q_norm")
         k = _norm(k, c.norm_eps) * artifact.array(f"{name}.k_norm")
-    q = _int8_heads(_rotary(q, c.rope_theta, c.rope_divisors))
-    k = _int8_heads(_rotary(k, c.rope_theta, c.rope_divisors))
+    late = np.zeros_like(k)
+    if (bias := artifact.linear(f"{name}.k").bias) is not None:
+        late += split_bias(bias, c.head_dim)[1].reshape(c.kv_heads, c.head_dim)
+    turned = _rotary(q, c.rope_theta, c.rope_divisors)
+    late, k = (_rotary(part, c.rope_theta, c.rope_divisors) for part in (late, k - late))
+    q, k = _int8_heads(turned), _int8_heads(k)
     v = _int8_heads(v)
     out = np.empty_like(q)
     for head in range(c.heads):
         kv = head // (c.heads // c.kv_heads)
-        scores = q[:, head] @ k[:, kv].T / np.sqrt(c.head_dim)
+        scores = (q[:, head] @ k[:, kv].T + turned[:, head] @ late[:, kv].T) / np.sqrt(c.head_dim)
         scores[np.triu_indices(tokens, 1)] = -np.inf
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, kv]

@@ -5,8 +5,9 @@ column of down, and any factor between a rotary pair of K and that of the querie
 computes the same. But rounding does not cost the same.
 
 Queries and keys are rounded when they are used, each head of a token by one scale, so a channel that is
-always loud makes the others coarse. Qwen2.5's K has such channels, by its bias. With k and q the lengths of a
-pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers.
+always loud makes the others coarse. Qwen2.5's K has such channels, by its bias. With k and q the lengths of
+a pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers. The loudest
+of all biases do not count: they go past the cache (`formats.key_bias`).
 
 For the others, error feedback leaves in a row an error that grows with the row's length |w|^2 and with the
 determinant of its inputs' moments. With determinants kept, what is left to choose is the length of rows:
@@ -25,6 +26,7 @@ from collections.abc import Mapping
 
 import torch
 
+from rockledge.formats.key_bias import loud_channels
 from rockledge.model.config import ModelConfig
 
 # Below this share of the largest, an eigenvalue (or a column's squared length) counts as this share: dead
@@ -93,12 +95,19 @@ def pair_factors(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 def _balanced_scores(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
     """Weights and biases of Q and K with the pairs of every key/value head balanced.
 
-    A channel's squared length is that of its row, inputs being normed, and of its bias. The query heads that
-    share a key/value head count as their mean.
+    A channel's squared length is that of its row, inputs being normed, and of the bias that keys keep. The
+    query heads that share a key/value head count as their mean.
     """
     shared = config.heads // config.kv_heads
-    query, key = (_squares(weights, role).view(config.kv_heads, -1, config.head_dim) for role in _SCORES)
-    factors = pair_factors(query.mean(dim=1), key.squeeze(1))
+    (query, of_query), (key, of_key) = (
+        [square.view(config.kv_heads, -1, config.head_dim).mean(dim=1) for square in _squares(weights, role)]
+        for role in _SCORES
+    )
+    query = query + of_query
+    # As loud as the key's biases would be if none of them counted. Those that do count end quieter than that.
+    loudness = of_key * pair_factors(query, key).square()
+    loud = torch.from_numpy(loud_channels(loudness.cpu().numpy())).to(loudness.device)
+    factors = pair_factors(query, key + of_key.masked_fill(loud, 0))
     of_rows = (1 / factors.repeat_interleave(shared, 0).flatten(), factors.flatten())
     changed = {}
     for role, of_row in zip(_SCORES, of_rows, strict=True):
@@ -108,10 +117,11 @@ def _balanced_scores(weights: Mapping[str, torch.Tensor], config: ModelConfig) -
     return changed
 
 
-def _squares(weights: Mapping[str, torch.Tensor], role: str) -> torch.Tensor:
+def _squares(weights: Mapping[str, torch.Tensor], role: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared lengths [N] of a linear's rows, and of its biases."""
     squares = weights[role].square().sum(dim=1)
     bias = weights.get(role + ".bias")
-    return squares if bias is None else squares + bias.square()
+    return squares, torch.zeros_like(squares) if bias is None else bias.square()
 
 
 def column_factors(matrix: torch.Tensor) -> torch.Tensor:

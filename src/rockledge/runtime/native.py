@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
 
-ABI = 3
+ABI = 4
 LIBRARY = "librockledge.so"
 KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2, "vnni": 3}
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
@@ -139,12 +139,12 @@ class _Op(ctypes.Structure):
         ("code", ctypes.c_int32),
         ("on_logits", ctypes.c_int32),
         ("in_", ctypes.c_int32 * 3),
-        ("out", ctypes.c_int32 * 2),
+        ("out", ctypes.c_int32 * 3),
         ("first_band", ctypes.c_int32),
         ("bands", ctypes.c_int32),
         ("dim", ctypes.c_int32 * 4),
         ("real", ctypes.c_float * 2),
-        ("weight", ctypes.c_void_p * 3),
+        ("weight", ctypes.c_void_p * 4),
     ]
 
 
@@ -295,12 +295,12 @@ def _op(op: Op) -> _Op:
         int(op.code),
         int(op.on_logits),
         _filled(op.inputs, 3, UNUSED),
-        _filled(op.outputs, 2, UNUSED),
+        _filled(op.outputs, 3, UNUSED),
         op.first_band,
         op.bands,
         _filled(op.dim, 4, 0),
         _filled(op.real, 2, 0.0),
-        _filled(weights, 3, None),
+        _filled(weights, 4, None),
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rockledge.artifact import Artifact
 from rockledge.formats.bands import TILE
 from rockledge.formats.hadamard import Rotation
+from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import PackedLinear
 from rockledge.model.config import ModelConfig
 from rockledge.model.rope import inverse_frequencies
@@ -21,6 +22,8 @@ from rockledge.runtime.native import STEP_LOGITS, Band, Buffer, BufferKind, Op, 
 
 THREAD_BYTES = 256 << 10
 """What one thread of the native core keeps for itself: unpacked strips, table pairs, one row."""
+
+_SPLIT = 512  # positions of an attention split, for which the score bias has a table of angles
 
 Float32 = npt.NDArray[np.float32]
 
@@ -55,7 +58,8 @@ class ProgramPlan:
 
     def arena_bytes(self, max_rows: int, threads: int) -> int:
         """Bytes a step needs besides weights and cache: buffers, rotary angles, each thread's scratch."""
-        return self.arena.bytes(max_rows) + 4 * max_rows * self.config.head_dim + threads * THREAD_BYTES
+        angles = max_rows + (_SPLIT if self.config.qkv_bias else 0)
+        return self.arena.bytes(max_rows) + 4 * angles * self.config.head_dim + threads * THREAD_BYTES
 
 
 def band_views(linear: PackedLinear, column: int) -> list[Band]:
@@ -150,12 +154,25 @@ class _Builder:
         qkv = self._floats("qkv", query + 2 * key)
         columns = [(f"{prefix}.q", 0), (f"{prefix}.k", query), (f"{prefix}.v", query + key)]
         self._normed_linears(x, columns, qkv)
-        q8, sq = self._int8("q8", query, 1), self._floats("q8.scale", c.heads)
+        queries = [self._int8("q8", query, 1), self._floats("q8.scale", c.heads)]
         gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
-        weight = (self.frequencies, *gains)
-        self.ops.append(Op(OpCode.ROPE_KV, (qkv,), (q8, sq), dim=(layer,), real=(c.norm_eps,), weight=weight))
+        score_bias = None
+        if (bias := self.artifact.linear(f"{prefix}.k").bias) is not None:
+            score_bias = split_bias(bias, c.head_dim)[1]
+            queries.append(self._floats("score_terms", query))
+        self.ops.append(
+            Op(
+                OpCode.ROPE_KV,
+                (qkv,),
+                tuple(queries),
+                dim=(layer,),
+                real=(c.norm_eps,),
+                weight=(self.frequencies, *gains, score_bias),
+            )
+        )
         mixed = self._floats("mixed", query)
-        self.ops.append(Op(OpCode.ATTENTION, (q8, sq), (mixed,), dim=(layer,)))
+        weight = (self.frequencies, None, None, score_bias)
+        self.ops.append(Op(OpCode.ATTENTION, tuple(queries), (mixed,), dim=(layer,), weight=weight))
         quantised = self._quantised("mixed", query, self.artifact.planes(f"{prefix}.o"))
         self.ops.append(Op(OpCode.QUANT, (mixed,), quantised))
         self._linear((*quantised, x), [(f"{prefix}.o", 0)], x)
@@ -219,7 +236,10 @@ class _Builder:
     def _bands(self, linears: Sequence[tuple[str, int]]) -> tuple[int, int]:
         first = len(self.bands)
         for name, column in linears:
-            self.bands.extend(band_views(self.artifact.linear(name), column))
+            linear = self.artifact.linear(name)
+            if name.endswith(".attn.k") and linear.bias is not None:
+                linear = replace(linear, bias=split_bias(linear.bias, self.config.head_dim)[0])
+            self.bands.extend(band_views(linear, column))
         return first, len(self.bands) - first
 
     def _array(self, name: str) -> Float32:
