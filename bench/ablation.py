@@ -89,7 +89,8 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Gain:
-    """One row: the divergence of the artifact without an ingredient, and what the ingredient gains."""
+    """One row: the divergence of the artifact without an ingredient, of that with everything in the same run
+    (rows in the file may be of several runs), and what the ingredient gains."""
 
     model: str
     bits: float
@@ -97,6 +98,7 @@ class Gain:
     bits_per_weight: float
     kl_mean_nats: float
     kl_mean_se_nats: float
+    everything_kl_nats: float
     gain: float
 
 
@@ -113,8 +115,9 @@ def gains(task: Task, budgets: Sequence[float], variants: Sequence[Variant]) -> 
                 found = workshop.row(name, bits, variant.lines, even=variant.even)
             row = found.row
             kl = row.kl_mean_nats
-            gain = kl / whole.setdefault(bits, kl) - 1
-            yield Gain(row.model, bits, variant.name, row.bits_per_weight, kl, found.kl_mean_se_nats, gain)
+            base = whole.setdefault(bits, kl)
+            error = found.kl_mean_se_nats
+            yield Gain(row.model, bits, variant.name, row.bits_per_weight, kl, error, base, kl / base - 1)
         if workshop is not shared:
             workshop.close()
     shared.close()

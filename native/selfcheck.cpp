@@ -254,7 +254,8 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   const auto row = reals(random, std::int64_t{heads} * head_dim), angle = reals(random, head_dim);
   // Of the score bias kernels want to know where it is zero; its terms may be any numbers.
   const bool biased = random.below(2) == 1;
-  const auto terms = reals(random, std::int64_t{heads} * head_dim), turns = reals(random, std::int64_t{rl::kSplit} * head_dim),
+  const auto terms = reals(random, std::int64_t{heads} * head_dim);
+  const auto turns = reals(random, std::int64_t{rl::kSplit} * head_dim),
              starts = reals(random, std::int64_t{splits} * head_dim);
   auto bias = reals(random, std::int64_t{kv_heads} * head_dim);
   for (float &b : bias)

@@ -45,6 +45,7 @@ def test_a_gain_is_what_is_lost_without(
     gain = {row["without"]: row["gain"] for row in rows}
     assert gain.pop("rotation of residual stream and heads") == pytest.approx(1.0)
     assert set(gain.values()) == {0.0}
+    assert {row["everything_kl_nats"] for row in rows} == {0.1}
     assert len(gain) == len(ablation.VARIANTS) - 1
     assert ("4.25 without error feedback (GPTQ)", "steps: {rounding: nearest}\n", False) in FakeWorkshop.asked
     assert "+100.0%" in capsys.readouterr().out
