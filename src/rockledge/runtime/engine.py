@@ -142,20 +142,10 @@ class Engine:
             memory=memory,
             from_rows=npu_rows,
         )
-        executors: tuple[Executor, Executor] | None = None
+        executors, used = _executors(executor, footprint.step_tokens, used, npu)
         if isinstance(used, NpuUse):
             rows = used.plan.steps[-1]
-            try:
-                executors = _with_npu(executor, rows, used)
-                footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
-            except NpuError as error:
-                used.close()
-                used = unused(npu, NpuUnusedError(str(error), "unusable"))
-            except BaseException:
-                used.close()
-                raise
-        if executors is None:
-            executors = (executor(footprint.step_tokens),) * 2
+            footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
         log.info(
             "%s: kernel %s (%s), %d threads (%s)",
             path.name,
@@ -164,18 +154,7 @@ class Engine:
             chosen,
             f"one for each fast core: {cores}" if threads is None else "asked for",
         )
-        log.info(
-            "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",
-            demand.weights / 1e6,
-            demand.arena(footprint.step_tokens) / 1e6,
-            footprint.step_tokens,
-            pages * demand.page / 1e6,
-            footprint.context,
-            f", {used.plan.bytes / 1e6:.1f} MB for the NPU" if isinstance(used, NpuUse) else "",
-            "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
-        )
-        if isinstance(used, NpuUse):
-            log.info("%s", used.describe())
+        _log_memory(demand, footprint, memory, used)
         pool = PagePool(pages, PAGE_TOKENS, executors[0].copy_page)
         return cls(artifact, path.resolve().name, executors, pool, footprint, used)
 
@@ -418,9 +397,25 @@ class Engine:
         return tokens.astype(np.int32)
 
 
-def _with_npu(executor: Callable[[int], Executor], rows: int, npu: NpuUse) -> tuple[Executor, Executor]:
-    """The program that reads prompts on the NPU in steps of `rows` tokens, and the one that writes."""
-    prefill = executor(rows)
+def _executors(
+    executor: Callable[[int], Executor], rows: int, npu: NpuUse | NpuStatus, asked: str
+) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
+    """The programs that read prompts and write tokens, and the NPU as it turned out when it was loaded:
+    without one, or with one that fails, a single program for steps of `rows` tokens does both."""
+    if isinstance(npu, NpuUse):
+        try:
+            return _with_npu(executor, npu), npu
+        except NpuError as error:
+            npu.close()
+            npu = unused(asked, NpuUnusedError(str(error), "unusable"))
+        except BaseException:
+            npu.close()
+            raise
+    return (executor(rows),) * 2, npu
+
+
+def _with_npu(executor: Callable[[int], Executor], npu: NpuUse) -> tuple[Executor, Executor]:
+    prefill = executor(npu.plan.steps[-1])
     try:
         prefill.use_npu(npu)
         decode = executor(DECODE_ROWS)
@@ -429,3 +424,18 @@ def _with_npu(executor: Callable[[int], Executor], rows: int, npu: NpuUse) -> tu
         prefill.close()
         raise
     return prefill, decode
+
+
+def _log_memory(demand: Demand, chosen: Footprint, memory: int | None, npu: NpuUse | NpuStatus) -> None:
+    log.info(
+        "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",
+        demand.weights / 1e6,
+        demand.arena(chosen.step_tokens) / 1e6,
+        chosen.step_tokens,
+        demand.pages(chosen.context) * demand.page / 1e6,
+        chosen.context,
+        f", {npu.plan.bytes / 1e6:.1f} MB for the NPU" if isinstance(npu, NpuUse) else "",
+        "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
+    )
+    if isinstance(npu, NpuUse):
+        log.info("%s", npu.describe())
