@@ -202,7 +202,7 @@ def test_programs_come_and_go_with_their_threads() -> None:
     deadline = time.monotonic() + 10  # a joined thread can stand in /proc for a moment longer
     while len(list(tasks.iterdir())) > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(list(tasks.iterdir())) == before
+    assert len(list(tasks.iterdir())) <= before
 
 
 def test_the_time_of_a_run_is_shared_out_over_its_operations() -> None:
