@@ -82,8 +82,6 @@ VARIANTS = (
     Variant("rotation of residual stream and heads", _step("rotate: none")),
     Variant("Hadamard before down", _step("down_hadamard: false")),
     Variant("prices weighted by Fisher information", outside=_unweighted),
-    Variant("nothing, and 8 steps of refinement more", _step("refine: 8")),
-    Variant("nothing, and a learned rotation", _step("rotate: learned")),
 )
 
 

@@ -12,7 +12,6 @@ from rockledge.quantize.candidates import dequantized_rows
 from rockledge.quantize.check import (
     CheckedBand,
     PriceCheck,
-    corrected,
     price_check,
     role_of,
     sample_bands,
@@ -85,7 +84,7 @@ def test_prices_rank_bands_as_measurement_does(measured: Measured) -> None:
     model, prices, work = measured
     check = price_check(model, prices, work, WINDOWS, 0, quiet)
     assert check.rank_correlation > 0.8
-    assert set(check.corrections) == {role_of(band.linear) for band in check.bands}
+    assert set(check.measured_over_priced) == {role_of(band.linear) for band in check.bands}
 
 
 def test_a_seed_repeats_the_sample_and_every_role_has_its_share() -> None:
@@ -103,7 +102,7 @@ def test_a_seed_repeats_the_sample_and_every_role_has_its_share() -> None:
     assert len(sample_bands(bands, 1000, seed=1)) == len(bands)
 
 
-def test_ranks_and_corrections_of_known_numbers() -> None:
+def test_ranks_and_ratios_of_known_numbers() -> None:
     bands = [
         CheckedBand("layers.0.attn.q", 0, 16, 3, 1e-3, 4e-3),
         CheckedBand("layers.1.attn.q", 0, 16, 3, 2e-3, 2e-3),
@@ -112,18 +111,4 @@ def test_ranks_and_corrections_of_known_numbers() -> None:
     check = PriceCheck(tuple(bands), 10)
     # Ranks 1 2 3 against 2 1 3: 1 - 6 x 2 / (3 x 8).
     assert check.rank_correlation == pytest.approx(0.5)
-    assert check.corrections == pytest.approx({"attn.q": 2.0, "embed": 3.0})
-
-
-def test_corrected_prices_change_by_role_and_at_every_width() -> None:
-    prices = Prices(
-        (
-            BandPrices("layers.0.attn.q", 0, 16, 96, {3: 2.0, 8: 0.5}),
-            BandPrices("layers.0.attn.k", 0, 16, 96, {3: 2.0}),
-        ),
-        {"layers.0.attn.q": 7.0},
-    )
-    found = corrected(prices, {"attn.q": 3.0})
-    assert found.bands[0].prices == {3: 6.0, 8: 1.5}
-    assert found.bands[1] == prices.bands[1]
-    assert found.activations == prices.activations
+    assert check.measured_over_priced == pytest.approx({"attn.q": 2.0, "embed": 3.0})

@@ -44,11 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", metavar="DIR", help="keep intermediate files here: a stopped run continues from them"
     )
-    parser.add_argument(
-        "--check-prices",
-        action="store_true",
-        help="measure what random bands really cost, and correct prices",
-    )
+    parser.add_argument("--check-prices", action="store_true", help="measure what random bands really cost")
     parser.add_argument("--force", action="store_true", help="go on with too short a calibration text")
 
 

@@ -1,7 +1,6 @@
 """Putting an artifact together: rows of every band taken from the candidate of its width."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,9 @@ class Assembly:
     """The linears of one allocation, made when asked for: packed, or as the real weights that they stand
     for."""
 
-    def __init__(
-        self,
-        plan: ArtifactPlan,
-        work: WorkDirectory,
-        refined: Callable[[str, Float32], Float32] | None = None,
-    ) -> None:
-        """`refined` turns the row scales of a linear, by its name, into what they became after rounding."""
+    def __init__(self, plan: ArtifactPlan, work: WorkDirectory) -> None:
         self._plan = plan
         self._work = work
-        self._refined = refined
 
     def linear(self, name: str) -> PackedLinear:
         """One linear as the artifact will hold it."""
@@ -52,8 +44,6 @@ class Assembly:
                         index[rows] = candidate.index[rows]
             if candidate.tables is not None:
                 tables[bits] = candidate.tables
-        if self._refined is not None:
-            scale = self._refined(name, scale)
         return pack(codes, index, tables, scale, spec.bands, self.bias(name))
 
     def weights(self, name: str, device: torch.device) -> torch.Tensor:
@@ -62,8 +52,6 @@ class Assembly:
         weights = torch.empty(spec.rows, spec.cols, device=device)
         for bits in sorted({band.bits for band in spec.bands}):
             candidate = self._work.candidate(name, bits)
-            if self._refined is not None:
-                candidate = replace(candidate, scale=self._refined(name, candidate.scale))
             for band in spec.bands:
                 end = band.start + band.rows
                 for first in range(band.start, end, _ROWS) if band.bits == bits else ():

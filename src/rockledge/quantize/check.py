@@ -8,7 +8,7 @@ either sign and many times its size, which only averages out over very many toke
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -58,8 +58,8 @@ class PriceCheck:
         return float(spearmanr(priced, measured).statistic)
 
     @property
-    def corrections(self) -> dict[str, float]:
-        """Measured over priced by role, a geometric mean over its bands."""
+    def measured_over_priced(self) -> dict[str, float]:
+        """By role, a geometric mean over its bands."""
         logs: dict[str, list[float]] = defaultdict(list)
         for band in self.bands:
             if band.priced > 0 and band.measured > 0:
@@ -70,16 +70,6 @@ class PriceCheck:
 def role_of(linear: str) -> str:
     """ "ffn.up" of "layers.3.ffn.up"; "embed" and "head" are their own."""
     return linear.split(".", 2)[-1]
-
-
-def corrected(prices: Prices, corrections: dict[str, float]) -> Prices:
-    """The prices of every role's bands times its correction; the errors of a role's sensitivity are the
-    same at every width."""
-    bands = []
-    for band in prices.bands:
-        factor = corrections.get(role_of(band.linear), 1.0)
-        bands.append(replace(band, prices={bits: factor * price for bits, price in band.prices.items()}))
-    return replace(prices, bands=tuple(bands))
 
 
 def sample_bands(bands: Sequence[BandPrices], count: int, seed: int) -> list[BandPrices]:

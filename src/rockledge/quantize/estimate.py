@@ -14,7 +14,6 @@ import torch
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantize.check import CHECKED_BANDS, CHECKED_TOKENS
-from rockledge.quantize.refine_block import STEP_TOKENS
 from rockledge.quantize.steps import Steps
 
 _PROBE = 768  # rows and columns of the product whose speed is measured
@@ -67,10 +66,6 @@ def estimate_run(
         products += 2 * tokens * config.layers * sum(k * k for k in inputs)
         # Feedback and prices.
         products += sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)
-    if steps.refine:
-        # Two streams, and forward and back to the inputs in every step; no weights' gradients.
-        stepped = steps.refine * STEP_TOKENS
-        products += 2 * blocks * (2 * min(tokens, stepped) + 2 * stepped)
     # A changed model runs through half of the blocks on average, and through the head.
     checks = CHECKED_BANDS * CHECKED_TOKENS * (blocks + 2 * ends) if check_prices else 0
     # Embedding or head before and behind the rotation, with logits; or a block with its activations, and of

@@ -42,20 +42,16 @@ def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
     return torch.round(x * torch.where(usable, inverse, torch.zeros_like(inverse))) * step
 
 
-def rounding_taps(
-    layer: int, planes: Callable[[str], int], ffn_block: int, *, straight_through: bool = False
-) -> Taps:
+def rounding_taps(layer: int, planes: Callable[[str], int], ffn_block: int) -> Taps:
     """What the quantised model does to the inputs of a block's linears: transforms that of down, rounds all.
 
-    `planes` says how many a linear's input takes. With `straight_through` rounding counts as the identity in
-    a backward pass.
+    `planes` says how many a linear's input takes.
     """
 
     def tap(place: str, x: torch.Tensor) -> torch.Tensor:
         if place == "ffn.down":
             x = hadamard(x, ffn_block)
-        rounded = rounded_inputs(x.detach(), planes(f"layers.{layer}.{_FIRST.get(place, place)}"))
-        return x + (rounded - x).detach() if straight_through else rounded
+        return rounded_inputs(x, planes(f"layers.{layer}.{_FIRST.get(place, place)}"))
 
     return tap
 

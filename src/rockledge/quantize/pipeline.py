@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,14 @@ from rockledge.quantize.budget import (
     predicted,
 )
 from rockledge.quantize.calibrate import boundary, record_inputs
-from rockledge.quantize.check import corrected, price_check
+from rockledge.quantize.check import price_check
 from rockledge.quantize.disk import check_room
 from rockledge.quantize.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantize.fingerprint import fingerprint
 from rockledge.quantize.held_out import held_out_divergence
-from rockledge.quantize.learn_rotation import learned
 from rockledge.quantize.measure import begun, forget, measure
 from rockledge.quantize.picture import widths_picture
 from rockledge.quantize.recipe import BUILT_IN, Recipe
-from rockledge.quantize.refine import refined
 from rockledge.quantize.report import (
     BudgetRow,
     Report,
@@ -151,8 +149,6 @@ def quantize(
         force=force,
     )
     turned = rotated(checkpoint, asked.seed, device, asked.steps)
-    if asked.steps.rotate == "learned":
-        turned = learned(turned, text.sequences)
     offered = _menu(turned, asked)
     parent = Path(out).absolute().parent
     with (
@@ -163,13 +159,25 @@ def quantize(
         most = min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
         check_room(directory.path, work_bytes(checkpoint.config, held, offered), parent, most)
         prices, outputs = _measured(turned, text, asked, offered, directory, say)
-        run = _Run(checkpoint, turned, text, asked, directory, outputs, say)
-        chosen, checked = _choice(run, prices, "check"), None
+        widths, planes = _chosen(prices, turned, asked)
+        made = _recipe(checkpoint, asked, text, widths, planes)
+        plan = plan_artifact(turned, widths, planes, checkpoint.files(), made.text())
+        assembly = Assembly(plan, directory)
+        cost = held_out_divergence(
+            turned, plan, assembly, text.held_out, outputs, lambda done, total: say("check", done, total)
+        )
+        numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, cost)
+        numbers["price_check"] = None
         if check_prices:
-            chosen, checked = _price_checked(run, chosen)
-        prices, plan, assembly = chosen.prices, chosen.plan, chosen.assembly
-        numbers = _numbers(checkpoint, asked, text.notes, prices, turned, plan, chosen.cost)
-        numbers["price_check"] = checked
+            checked = price_check(
+                turned,
+                prices,
+                directory,
+                text.held_out,
+                asked.seed,
+                lambda done, total: say("prices", done, total),
+            )
+            numbers["price_check"] = check_numbers(checked)
         picture = widths_picture(plan, prices)
         made_text = report_text(numbers, checkpoint.config, picture=picture is not None)
         report = Report(numbers, made_text, picture)
@@ -185,76 +193,6 @@ def quantize(
         )
     # The artifact says nothing about the time: the same request makes the same bytes.
     return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What every choice of widths in one run shares; `outputs`: the float model's last block outputs for the
-    held-out sequences."""
-
-    checkpoint: Checkpoint
-    model: RotatedModel
-    text: Calibration
-    asked: Request
-    work: WorkDirectory
-    outputs: np.ndarray[Any, np.dtype[np.float32]]
-    say: Progress
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What some prices lead to, and its divergence on held-out tokens."""
-
-    prices: Prices
-    plan: ArtifactPlan
-    assembly: Assembly
-    cost: DivergenceReport
-
-
-def _choice(run: _Run, prices: Prices, stage: str) -> _Choice:
-    asked, say = run.asked, run.say
-    widths, planes = _chosen(prices, run.model, asked)
-    recipe = _recipe(run.checkpoint, asked, run.text, widths, planes)
-    plan = plan_artifact(run.model, widths, planes, run.checkpoint.files(), recipe.text())
-    assembly = Assembly(plan, run.work)
-    if asked.steps.refine:
-        assembly = refined(
-            run.model,
-            plan,
-            run.work,
-            run.text.sequences,
-            asked.steps.refine,
-            lambda done, total: say("refine", done, total),
-        )
-    cost = held_out_divergence(
-        run.model,
-        plan,
-        assembly,
-        run.text.held_out,
-        run.outputs,
-        lambda done, total: say(stage, done, total),
-    )
-    return _Choice(prices, plan, assembly, cost)
-
-
-def _price_checked(run: _Run, first: _Choice) -> tuple[_Choice, dict[str, Any]]:
-    """The better one of the first choice and that of prices which random bands have corrected; and how well
-    the prices ranked those bands. Widths that a recipe gives stay."""
-    measured = price_check(
-        run.model,
-        first.prices,
-        run.work,
-        run.text.held_out,
-        run.asked.seed,
-        lambda done, total: run.say("prices", done, total),
-    )
-    second = None
-    if run.asked.recipe is None:
-        second = _choice(run, corrected(first.prices, measured.corrections), "correct")
-    numbers = check_numbers(measured, None if second is None else second.cost.kl_mean_nats)
-    kept = second if second is not None and second.cost.kl_mean_nats < first.cost.kl_mean_nats else first
-    numbers["correction_kept"] = kept is second
-    return kept, numbers
 
 
 def _opened(model: str | Path | Checkpoint) -> Checkpoint:

@@ -109,13 +109,12 @@ def wide_reasons(plan: ArtifactPlan, prices: Prices) -> dict[str, float]:
     }
 
 
-def check_numbers(check: PriceCheck, corrected_kl: float | None) -> dict[str, Any]:
-    """The check of the prices, and the divergence of what corrected prices lead to (None: not tried)."""
+def check_numbers(check: PriceCheck) -> dict[str, Any]:
+    """The check of the prices as report.json has it."""
     return {
         "rank_correlation": check.rank_correlation,
         "tokens": check.tokens,
-        "measured_over_priced": check.corrections,
-        "corrected_kl_mean_nats": corrected_kl,
+        "measured_over_priced": check.measured_over_priced,
         "bands": [asdict(band) for band in check.bands],
     }
 
@@ -185,12 +184,6 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
 
 def _check_lines(check: Mapping[str, Any]) -> list[str]:
     """The check of the prices for people."""
-    outcome = "not tried, because a recipe fixed the widths"
-    if check["corrected_kl_mean_nats"] is not None:
-        kept = "and was kept" if check["correction_kept"] else "and was not kept"
-        outcome = (
-            f"gave a KL of {check['corrected_kl_mean_nats']:.4f} nats a token on held-out tokens, {kept}"
-        )
     ranked = (
         f"{len(check['bands'])} random bands, each rounded to {check['bands'][0]['bits']} bits alone in the "
         f"float model: the rank correlation of price and measured KL is {check['rank_correlation']:.3f} "
@@ -198,8 +191,6 @@ def _check_lines(check: Mapping[str, Any]) -> list[str]:
     )
     lines = [
         ranked,
-        "",
-        f"Allocating once more, with the prices of each part times measured / priced, {outcome}.",
         "",
         "| part | bands | measured / priced |",
         "| --- | ---: | ---: |",
