@@ -88,9 +88,6 @@ def handbook() -> Path:
     return _cached("texts/handbook.txt", HANDBOOK_SHA256, fetch)
 
 
-TEXTS: dict[str, Callable[[], Path]] = {"alice": alice, "handbook": handbook}
-
-
 def _cached(name: str, sha256: str, fetch: Callable[[Path], bytes]) -> Path:
     path = cache() / name
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:

@@ -13,7 +13,6 @@ int32_t rl_abi(void) { return RL_ABI; }
 
 const char *rl_error(void) { return rl::last_error(); }
 
-int32_t rl_kernel_supported(int32_t kernel) { return rl::kernels(kernel) != nullptr; }
 
 const char *rl_kernel_name(int32_t kernel) { return rl::kernel_name(kernel); }
 

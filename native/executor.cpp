@@ -88,7 +88,7 @@ Phase Program::next(int thread) {
 Phase Program::phase_of(const rl_op &op) {
   const int rows = rows_of(op);
   if (rows == 0) return Phase{0, 1};
-  if (op.code == RL_LINEAR || op.code == RL_LINEAR_I32) {
+  if (op.code == RL_LINEAR) {
     const auto first = static_cast<std::size_t>(op.first_band);
     const rl_band &band = bands_[first];
     const std::int64_t strip_bytes = std::int64_t{kStrip} * band.cols * band.bits / 8;
@@ -124,8 +124,7 @@ void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
   const rl_op &op = ops_[static_cast<std::size_t>(current_)];
   if (offloading_ != Offloading::kNo) return offload_work(op, first, count, scratch);
   switch (op.code) {
-    case RL_LINEAR:
-    case RL_LINEAR_I32: linear(op, first, count, scratch); break;
+    case RL_LINEAR: linear(op, first, count, scratch); break;
     case RL_ATTENTION:
       for (std::uint32_t u = first; u < first + count; ++u) {
         if (splits_ > 0)
@@ -197,15 +196,11 @@ LinearTask Program::linear_task(const rl_op &op, std::size_t number) const {
   task.rows = rows_of(op);
   task.planes = in.planes;
   task.y_stride = op.out[0] == kStepLogits ? vocab_ : buffers_[static_cast<std::size_t>(op.out[0])].width;
-  if (op.code == RL_LINEAR_I32) {
-    task.sums = at<std::int32_t>(op.out[0], 0) + band.out_column;
-  } else {
-    task.sx = at<float>(op.in[1], 0);
-    task.y = (op.out[0] == kStepLogits ? step_.logits : at<float>(op.out[0], 0)) + band.out_column;
-    if (op.in[2] >= 0) {
-      task.residual = at<float>(op.in[2], 0) + band.out_column;
-      task.residual_stride = buffers_[static_cast<std::size_t>(op.in[2])].width;
-    }
+  task.sx = at<float>(op.in[1], 0);
+  task.y = (op.out[0] == kStepLogits ? step_.logits : at<float>(op.out[0], 0)) + band.out_column;
+  if (op.in[2] >= 0) {
+    task.residual = at<float>(op.in[2], 0) + band.out_column;
+    task.residual_stride = buffers_[static_cast<std::size_t>(op.in[2])].width;
   }
   return task;
 }

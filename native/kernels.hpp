@@ -37,7 +37,6 @@ struct LinearTask {
   const float *sx;          // [rows]
   const float *residual;    // [rows][residual_stride] or null; already at the band's column
   float *y;                 // [rows][y_stride], already at the band's column
-  std::int32_t *sums;       // instead of y: raw sums
   std::int64_t y_stride, residual_stride;
   std::int32_t x_stride;
   std::int32_t rows, planes;

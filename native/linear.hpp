@@ -41,14 +41,6 @@ RL_INLINE void finish(const LinearTask &task, int strip, int strips, int first_v
   for (int v = 0; v < vectors; v += planes) {
     const int vector = first_vector + v, row = planes == 1 ? vector : vector / 2;
     const std::int32_t *high = sums + v * kStrip, *low = high + kStrip;
-    if (task.sums != nullptr) {
-      std::int32_t *out = task.sums + row * task.y_stride + first;
-      each_eight(count, [&](int i, auto n) {
-        const V8i all = exact(high + i * vectors, over + vector);
-        std::memcpy(out + i, &all, sizeof(std::int32_t) * static_cast<unsigned>(n));
-      });
-      continue;
-    }
     float *y = task.y + row * task.y_stride + first;
     const Epilogue epilogue(task, first, row);
     const V8f sx = splat(task.sx[row]);

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 4
+#define RL_ABI 5
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -37,8 +37,7 @@ typedef struct rl_band {
 
 enum {
   RL_FLOAT = 0,   /* fp32 [row][width] */
-  RL_INT8 = 1,    /* int8 [row * planes + plane][width rounded up to 32, zero padded]; plane 0 is hi */
-  RL_INT32 = 2    /* int32 [row][width] */
+  RL_INT8 = 1     /* int8 [row * planes + plane][width rounded up to 32, zero padded]; plane 0 is hi */
 };
 typedef struct rl_buffer {
   int32_t kind;
@@ -56,7 +55,6 @@ typedef struct rl_buffer {
  * RL_NORM            x                         y                   -                                 [0] gain or null; real[0] eps
  * RL_QUANT           x                         q, sx               -                                 -
  * RL_LINEAR          q, sx, residual (or -1)   y                   -                                 - (bands)   out = -2: step logits
- * RL_LINEAR_I32      q                         y (RL_INT32)        -                                 - (bands)   raw sums, one plane
  * RL_ROPE_KV         qkv                       q8, sq, terms (-1)  layer                             [0] inverse frequencies [head_dim/2],
  *                                                                                                    [1] q gain, [2] k gain [head_dim] or null; real[0] eps,
  *                                                                                                    [3] score bias [kv_heads*hd] or null
@@ -75,7 +73,7 @@ typedef struct rl_buffer {
  * Linear epilogue, exactly: y = float(sum) * (scale[n] * sx[t]), then + bias[n], then + residual; with two planes
  * sum = 256 * hi + lo in int64, rounded once to float. */
 enum {
-  RL_EMBED = 1, RL_NORM_QUANT, RL_NORM, RL_QUANT, RL_LINEAR, RL_LINEAR_I32, RL_ROPE_KV, RL_ATTENTION,
+  RL_EMBED = 1, RL_NORM_QUANT, RL_NORM, RL_QUANT, RL_LINEAR, RL_ROPE_KV, RL_ATTENTION,
   RL_SILU_QUANT, RL_GATHER, RL_ROTATE
 };
 typedef struct rl_op {
@@ -126,7 +124,6 @@ typedef struct rl_program rl_program;
 
 RL_API int32_t rl_abi(void);
 RL_API const char *rl_error(void);  /* of this thread's last failure */
-RL_API int32_t rl_kernel_supported(int32_t kernel);
 RL_API const char *rl_kernel_name(int32_t kernel);
 
 /* Copies ops, bands, buffers; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache

@@ -36,7 +36,7 @@ int Program::check_shape(bool uses_cache) const {
 int Program::check_buffers() const {
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     const rl_buffer &b = buffers_[i];
-    const bool kind_known = b.kind == RL_FLOAT || b.kind == RL_INT8 || b.kind == RL_INT32;
+    const bool kind_known = b.kind == RL_FLOAT || b.kind == RL_INT8;
     if (!kind_known || b.width < 1 || b.width > kMaxWidth || b.planes < 1 || b.planes > 2 ||
         (b.planes == 2 && b.kind != RL_INT8))
       return fail("buffer %zu has kind %d, width %d and %d planes, which is no buffer", i, b.kind, b.width, b.planes);
@@ -114,13 +114,6 @@ struct OpCheck {
 bool check_linear(const OpCheck &c, int width, int step_width) {
   const rl_op &op = c.op;
   if (!c.has_bands(true) || !c.is("the input", op.in[0], RL_INT8, c.band(0).cols, true)) return false;
-  if (op.code == RL_LINEAR_I32) {
-    if (c.find("the input", op.in[0])->planes != 1) {
-      fail("operation %d: raw sums need an input of one plane", c.number);
-      return false;
-    }
-    return c.is("the output", op.out[0], RL_INT32, width);
-  }
   if (!c.is("the scale", op.in[1], RL_FLOAT, 1, true)) return false;
   if (op.in[2] != -1 && !c.is("the residual", op.in[2], RL_FLOAT, width)) return false;
   if (op.out[0] != kStepLogits) return c.is("the output", op.out[0], RL_FLOAT, width);
@@ -198,8 +191,7 @@ int Program::check_op(int number) {
              c.is("the output", op.out[0], RL_FLOAT, width, true);
       break;
     }
-    case RL_LINEAR:
-    case RL_LINEAR_I32: {
+    case RL_LINEAR: {
       good = c.has_bands(true);
       if (!good) break;
       const int width = logits_width(op);

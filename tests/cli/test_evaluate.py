@@ -63,9 +63,9 @@ def test_probes_are_answered_by_both_models(
 def test_mistakes_are_one_sentence(rockledge: Run, artifact: Path, checkpoint: Path, text: Path) -> None:
     binary = text.with_name("binary")
     binary.write_bytes(b"\xff\xfe\x00")
-    for file, code in ((text.with_name("missing"), 1), (binary, 2)):
+    for file in (text.with_name("missing"), binary):
         done = rockledge("eval", artifact, "--reference", checkpoint, "--text", file)
-        assert done.code == code
+        assert done.code == 2
         assert file.name in done.err
     short = rockledge("eval", artifact, "--reference", checkpoint, "--text", text)
     assert short.code == 2
@@ -73,3 +73,15 @@ def test_mistakes_are_one_sentence(rockledge: Run, artifact: Path, checkpoint: P
     swapped = rockledge("eval", artifact, "--reference", artifact, "--text", text, "--window", 64)
     assert swapped.code == 1
     assert len(swapped.err.splitlines()[-1]) > 20
+
+
+def test_line_ends_are_scored_as_they_are(
+    rockledge: Run, artifact: Path, checkpoint: Path, text: Path
+) -> None:
+    """A token or more for every carriage return: CR LF is not read as LF."""
+    asked = ("eval", artifact, "--reference", checkpoint, "--text", text, "--window", 16, "--json")
+    tokens = []
+    for end in ("\n", "\r\n"):
+        text.write_bytes(("abc" + end).encode() * 64)
+        tokens.append(rockledge(*asked).json["windows"])
+    assert tokens[1] > tokens[0]

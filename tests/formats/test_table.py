@@ -3,8 +3,9 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.formats.nearest_numpy import encode
 
-from rockledge.formats.table import decode, encode
+from rockledge.formats.table import decode
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 4]), st.integers(1, 5), st.integers(1, 40))

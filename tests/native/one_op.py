@@ -1,11 +1,13 @@
 """Programs of one operation, and random packed linears, for the tests of the native core."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rockledge.errors import NativeError
 from rockledge.formats.bands import TABLES, Band, groups
 from rockledge.formats.packing import PackedLinear, pack
 from rockledge.runtime import native
@@ -94,6 +96,17 @@ def int8_buffer(width: int, slot: int, planes: int = 1) -> native.Buffer:
     return native.Buffer(native.BufferKind.INT8, width, slot, planes)
 
 
+def supported_kernels() -> tuple[str, ...]:
+    """Names of the kernels this machine can run, portable first."""
+    op, shape = native.Op(native.OpCode.GATHER, (0,), (1,)), native.Shape(max_rows=1, **NO_CACHE)
+    buffers, found = [float_buffer(8, 0), float_buffer(8, 1)], []
+    for name in sorted(set(native.KERNELS) - {"auto"}, key=native.KERNELS.__getitem__):
+        with suppress(NativeError):
+            native.Program([op], [], buffers, shape, threads=1, kernel=name).close()
+            found.append(name)
+    return tuple(found)
+
+
 def run_row_op(
     code: native.OpCode,
     x: NDArray[np.float32],
@@ -127,21 +140,14 @@ def run_linear(
     *,
     kernel: str,
     threads: int = 1,
-    raw: bool = False,
 ) -> NDArray[Any]:
-    """One linear of q int8 [T, planes, K] and sx fp32 [T]: fp32 [T, N], or int32 sums with `raw`."""
+    """One linear of q int8 [T, planes, K] and sx fp32 [T]: fp32 [T, N]."""
     rows, planes, cols = q.shape
-    kind = native.BufferKind.INT32 if raw else native.BufferKind.FLOAT
-    buffers = [
-        int8_buffer(cols, 0, planes),
-        float_buffer(1, 1),
-        float_buffer(packed.rows, 2),
-        native.Buffer(kind, packed.rows, 3),
-    ]
+    outputs = [float_buffer(packed.rows, slot) for slot in (2, 3)]
+    buffers = [int8_buffer(cols, 0, planes), float_buffer(1, 1), *outputs]
     bands = native_bands(packed)
-    code = native.OpCode.LINEAR_I32 if raw else native.OpCode.LINEAR
-    inputs = (0,) if raw else (0, 1, -1 if residual is None else 2)
-    op = native.Op(code, inputs, (3,), bands=len(bands))
+    inputs = (0, 1, -1 if residual is None else 2)
+    op = native.Op(native.OpCode.LINEAR, inputs, (3,), bands=len(bands))
     program = native.Program(
         [op], bands, buffers, native.Shape(max_rows=rows, **NO_CACHE), threads=threads, kernel=kernel
     )

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tests.native.one_op import float_buffer, int8_buffer
+from tests.native.one_op import float_buffer, int8_buffer, supported_kernels
 
 from rockledge.formats.activations import quantize_activations
 from rockledge.runtime import native
-from rockledge.runtime.native import OpCode, supported_kernels
+from rockledge.runtime.native import OpCode
 
 KERNELS = supported_kernels()
 

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.native.one_op import NO_CACHE, float_buffer, int8_buffer, native_bands, random_linear, step_of
+from tests.native.one_op import (
+    NO_CACHE,
+    float_buffer,
+    int8_buffer,
+    native_bands,
+    random_linear,
+    step_of,
+    supported_kernels,
+)
 
 from rockledge.errors import NativeError
 from rockledge.formats.hadamard import random_rotation
 from rockledge.formats.packing import dequantize
 from rockledge.runtime import native
-from rockledge.runtime.native import OpCode, supported_kernels
+from rockledge.runtime.native import OpCode
 
 KERNELS = supported_kernels()
 HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB, LAYERS = 96, 160, 4, 2, 24, 101, 3

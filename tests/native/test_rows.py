@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.native.one_op import float_buffer, int8_buffer, run_row_op
+from tests.native.one_op import float_buffer, int8_buffer, run_row_op, supported_kernels
 
 from rockledge.formats.activations import dequantize_activations, quantize_activations
 from rockledge.formats.hadamard import hadamard, random_rotation
-from rockledge.runtime.native import OpCode, supported_kernels
+from rockledge.runtime.native import OpCode
 
 KERNELS = supported_kernels()
 WIDTHS = [1, 7, 8, 31, 64, 100, 576]

@@ -6,9 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rockledge.errors import NativeError
-from rockledge.runtime.native import sample
+from rockledge.runtime.native import sampler
 
 INF = float("inf")
+
+
+def sample(logits: np.ndarray, *, draw: int = 0, **settings: float) -> int:
+    """One token; the same arguments give the same one."""
+    return sampler(logits, **settings)(draw)
 
 
 def logits_of(seed: int, n: int = 50) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.formats import nearest_numpy
 
 from rockledge.errors import UsageError
 from rockledge.formats import table
@@ -64,7 +65,7 @@ def test_encoding_is_as_good_as_the_specifications():
     tables = start_tables(4).round().to(torch.int8)
     scale = w.square().mean(1).sqrt() / 32
     index, codes = encode(w, scale, tables)
-    best_index, best_codes = table.encode(w.numpy(), scale.numpy(), tables.numpy())
+    best_index, best_codes = nearest_numpy.encode(w.numpy(), scale.numpy(), tables.numpy())
     ours = (decode(index, codes, tables) * scale[:, None] - w).square().sum()
     best = np.square(
         table.decode(best_index, best_codes, tables.numpy()) * scale.numpy()[:, None] - w.numpy()

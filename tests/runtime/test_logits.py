@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.native.one_op import supported_kernels
 from tests.runtime.artifacts import VARIANTS, VOCAB
 from tests.runtime.reference_numpy import reference_logits
 
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.native import supported_kernels
 
 ArtifactPath = Callable[[str], Path]
 

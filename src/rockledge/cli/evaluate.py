@@ -12,7 +12,6 @@ from rockledge.cli.command import Command
 from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
 from rockledge.cli.probe_report import probe, probe_body, probe_lines
 from rockledge.cli.terminal import Terminal
-from rockledge.errors import UsageError
 
 if TYPE_CHECKING:
     from rockledge.eval.divergence import DivergenceReport
@@ -46,12 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Scores the second half of every window of the text with both models."""
+    from rockledge.eval.text import read_text
     from rockledge.model.checkpoint import open_checkpoint
 
-    try:
-        text = Path(args.text).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{args.text} is not UTF-8 text; convert it or choose another text") from None
+    text = read_text(Path(args.text))
     checkpoint = open_checkpoint(args.reference)
     with load_engine(args) as engine:
         report = asdict(compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows))

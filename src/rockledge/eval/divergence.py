@@ -174,8 +174,8 @@ def _summarise(
     kl = np.concatenate(series.kl)
     same = np.concatenate(series.same)
     loss = np.concatenate(series.loss)
-    ours = summarise_losses(loss, windows, window)
-    theirs = summarise_losses(reference_loss, windows, window)
+    ours = summarise_losses(loss, windows)
+    theirs = summarise_losses(reference_loss, windows)
     ratio = loss - reference_loss
     return DivergenceReport(
         kl_mean_nats=float(kl.mean()),

@@ -1,4 +1,4 @@
-"""The native core seen from Python: the structs of native/rockledge.h, the loader, `Program` and `sample`.
+"""The native core seen from Python: the structs of native/rockledge.h, the loader, `Program` and `sampler`.
 
 ctypes releases the GIL during every call, so a whole step runs without it.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
 
-ABI = 4
+ABI = 5
 LIBRARY = "librockledge.so"
 KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2, "vnni": 3}
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
@@ -32,20 +32,18 @@ class OpCode(IntEnum):
     NORM = 3
     QUANT = 4
     LINEAR = 5
-    LINEAR_I32 = 6
-    ROPE_KV = 7
-    ATTENTION = 8
-    SILU_QUANT = 9
-    GATHER = 10
-    ROTATE = 11
+    ROPE_KV = 6
+    ATTENTION = 7
+    SILU_QUANT = 8
+    GATHER = 9
+    ROTATE = 10
 
 
 class BufferKind(IntEnum):
-    """What a buffer holds: fp32 rows, int8 planes padded to 32, or int32 rows."""
+    """What a buffer holds: fp32 rows, or int8 planes padded to 32."""
 
     FLOAT = 0
     INT8 = 1
-    INT32 = 2
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,6 @@ def library() -> ctypes.CDLL:
     pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "rl_error": (text, []),
-        "rl_kernel_supported": (i32, [i32]),
         "rl_kernel_name": (text, [i32]),
         "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, i32]),
         "rl_program_destroy": (None, [pointer]),
@@ -233,12 +230,6 @@ def _failure() -> NativeError:
     return NativeError(
         bytes(library().rl_error() or b"").decode() or "the native core failed without a reason"
     )
-
-
-def supported_kernels() -> tuple[str, ...]:
-    """Names of the kernels this machine can run, portable first."""
-    lib = library()
-    return tuple(name for name, code in KERNELS.items() if code >= 0 and lib.rl_kernel_supported(code))
 
 
 def read_bandwidth(size: int, *, threads: int, repeats: int = 5, huge: bool = False) -> float:
@@ -423,13 +414,13 @@ class Program:
         )
 
     def buffer(self, number: int) -> NDArray[Any]:
-        """A view of a whole buffer: fp32 or int32 [max_rows, width], int8 [max_rows, planes, padded]."""
+        """A view of a whole buffer: fp32 [max_rows, width], int8 [max_rows, planes, padded]."""
         address = self._lib.rl_program_buffer(self.handle, number)
         if not address:
             raise _failure()
         spec = self.buffers[number]
         shape: tuple[int, ...] = (self.shape.max_rows, spec.width)
-        dtype: np.dtype[Any] = np.dtype(np.int32 if spec.kind == BufferKind.INT32 else np.float32)
+        dtype: np.dtype[Any] = np.dtype(np.float32)
         if spec.kind == BufferKind.INT8:
             shape, dtype = (self.shape.max_rows, spec.planes, -(-spec.width // 32) * 32), np.dtype(np.int8)
         raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
@@ -491,18 +482,3 @@ def sampler(
         return token
 
     return draw
-
-
-def sample(
-    logits: NDArray[np.float32],
-    *,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    seed: int = 0,
-    draw: int = 0,
-) -> int:
-    """Draws one token from `logits` f32 [vocab] as `sampler` does; the same arguments give the same token."""
-    draw_one = sampler(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
-    return draw_one(draw)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.native.one_op import supported_kernels
 from tests.runtime.virtual_npu import Worker
-
-from rockledge.runtime.native import supported_kernels
 
 DRIVERS = ("rknpu", "rocket")
 LANES = 3

@@ -37,11 +37,6 @@ class NpuStatus:
     resets: int = 0
     fallbacks: int = 0
 
-    @property
-    def in_use(self) -> bool:
-        """Whether prompts go to it."""
-        return self.state == "ready"
-
     def line(self) -> str:
         """For people: what it did, or why it did nothing."""
         if self.driver is None:
