@@ -4,7 +4,7 @@
 
 All rows are artifacts of the same budget, scored as in bench.accuracy on the same windows. The gain of an
 ingredient is the divergence without it over the divergence with all, less one. Every run differs a little
-from the next one (another seed turns the model otherwise): three seeds show how much, and a gain that is
+from the next one (another seed turns the model otherwise): one other seed shows how much, and a gain that is
 smaller is none. Writes bench/results/ablation.json.
 """
 
@@ -88,7 +88,7 @@ VARIANTS = (
 @dataclass(frozen=True)
 class Gain:
     """One row: the divergence of the artifact without an ingredient, of that with everything in the same run
-    (rows in the file may be of several runs), and what the ingredient gains."""
+    (rows in the file may be of several runs), what the ingredient gains, and the commit that was measured."""
 
     model: str
     bits: float
@@ -98,6 +98,7 @@ class Gain:
     kl_mean_se_nats: float
     everything_kl_nats: float
     gain: float
+    commit: str
 
 
 def gains(task: Task, budgets: Sequence[float], variants: Sequence[Variant]) -> Iterator[Gain]:
@@ -115,7 +116,8 @@ def gains(task: Task, budgets: Sequence[float], variants: Sequence[Variant]) -> 
             kl = row.kl_mean_nats
             base = whole.setdefault(bits, kl)
             error = found.kl_mean_se_nats
-            yield Gain(row.model, bits, variant.name, row.bits_per_weight, kl, error, base, kl / base - 1)
+            gain = kl / base - 1
+            yield Gain(row.model, bits, variant.name, row.bits_per_weight, kl, error, base, gain, row.commit)
         if workshop is not shared:
             workshop.close()
     shared.close()

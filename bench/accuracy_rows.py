@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from bench.llama_cpp import LlamaDivergence
+from bench.machine import commit
 from bench.models import cache
 from rockledge.eval.divergence import DivergenceReport
 
@@ -16,7 +17,8 @@ _SOURCES = ("quantize", "formats", "artifact", "model", "runtime")
 
 @dataclass(frozen=True)
 class Row:
-    """`name` is the budget in bits for us, the type for llama.cpp; sizes count all tensors."""
+    """`name` is the budget in bits for us, the type for llama.cpp; sizes count all tensors. `commit` of this
+    repository is what it was measured with."""
 
     model: str
     engine: str
@@ -27,6 +29,7 @@ class Row:
     kl_p99_nats: float
     top1_agreement: float
     perplexity: float
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,16 @@ def measured(
         kl_p99_nats=report.kl_p99_nats,
         top1_agreement=report.top1_agreement,
         perplexity=report.perplexity,
+        commit=commit(),
     )
     return Measured(row, report.kl_mean_se_nats, report.reference_perplexity)
 
 
 def remembered(settings: dict[str, Any], measure: Callable[[], Measured]) -> Measured:
     """The row measured with these settings before, or a new one. `settings` is all that it depends on."""
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
+    # With the names of its fields: a row that was kept without one of them is measured again.
+    known = [settings, [field.name for field in fields(Row)]]
+    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:24]
     path = cache() / "accuracy" / f"{key}.json"
     if path.exists():
         body = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The machine that measurements run on: its processor, what other processes take of it, and endless loops."""
+"""What measurements run on: the processor, what other processes take of it, the code, and endless loops."""
 
 import os
 import resource
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from rockledge.runtime.processor import this_processor
@@ -17,6 +18,28 @@ QUIET = 0.1  # share of the machine that others may take while threads are compa
 def processor() -> str:
     """The processor's name."""
     return this_processor().name
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """The commit that is checked out, with "-dirty" behind it where tracked files other than results differ.
+
+    "unknown" outside of a repository. Asked once a process: what is measured is the code as it was loaded.
+    """
+    head = _git("rev-parse", "--short=7", "HEAD")
+    if not head:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)bench/results")
+    return f"{head}-dirty" if changed else head
+
+
+def _git(*words: str) -> str:
+    """What git prints about this repository; nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def plain_environment() -> dict[str, str]:

@@ -24,7 +24,7 @@ class FakeWorkshop:
     def row(self, name: str, bits: float, lines: str = "", *, even: bool = False) -> Measured:
         kl = 0.2 if "rotation of" in name else 0.1
         FakeWorkshop.asked.append((name, lines, even))
-        return Measured(Row("toy", "rockledge", name, 100, bits, kl, kl, 0.9, 10.0), 0.001, 9.0)
+        return Measured(Row("toy", "rockledge", name, 100, bits, kl, kl, 0.9, 10.0, "abc1234"), 0.001, 9.0)
 
     def close(self) -> None:
         pass
@@ -46,6 +46,7 @@ def test_a_gain_is_what_is_lost_without(
     assert gain.pop("rotation of residual stream and heads") == pytest.approx(1.0)
     assert set(gain.values()) == {0.0}
     assert {row["everything_kl_nats"] for row in rows} == {0.1}
+    assert {row["commit"] for row in rows} == {"abc1234"}
     assert len(gain) == len(ablation.VARIANTS) - 1
     assert ("4.25 without error feedback (GPTQ)", "steps: {rounding: nearest}\n", False) in FakeWorkshop.asked
     assert "+100.0%" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from bench.goals import OURS, THEIRS, at, goals, lower_hull
 
 
 def row(engine: str, name: str, bits: float, kl: float) -> Row:
-    return Row("m", engine, name, int(bits * 1000), bits, kl, 5 * kl, 0.9, 20.0)
+    return Row("m", engine, name, int(bits * 1000), bits, kl, 5 * kl, 0.9, 20.0, "abc1234")
 
 
 def test_hull_leaves_out_what_others_beat() -> None:
@@ -73,6 +73,6 @@ def test_each_goal_is_judged_at_our_actual_bits() -> None:
 
 
 def test_models_do_not_mix() -> None:
-    other = [Row("n", THEIRS, "Q8_0", 1, 8.5, 1e-9, 0, 1, 1)]
+    other = [Row("n", THEIRS, "Q8_0", 1, 8.5, 1e-9, 0, 1, 1, "abc1234")]
     found = goals([row(OURS, "8", 8.0, 0.003), row(THEIRS, "Q8_0", 8.5, 0.002), *other])
     assert [goal.met for goal in found if "Q8_0" in goal.goal] == [True, None]

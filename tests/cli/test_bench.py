@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rockledge.cli.bench_plot import drawing
+
 Run = Callable[..., Any]
 QUICK = ("--read-buffer", "4M", "--repeat")
 
@@ -59,6 +61,20 @@ def test_a_picture_is_drawn(rockledge: Run, artifact: Path, tmp_path: Path) -> N
     done = rockledge("bench", artifact, "--prompt", 4, 8, "--generate", 2, *QUICK, 1, "--plot", picture)
     assert done.code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_axes_begin_at_nothing_and_have_units(rockledge: Run, artifact: Path) -> None:
+    done = rockledge(
+        "bench", artifact, "--prompt", 4, 8, "--generate", 2, *QUICK, 1, "--batch", 2, 3, "--json"
+    )
+    panels = drawing(done.json).axes
+    assert [panel.get_title() for panel in panels] == ["prefill", "decode (% of memory bandwidth)"]
+    for panel in panels:
+        assert (panel.get_xlim()[0], panel.get_ylim()[0]) == (0, 0)
+        assert "tokens/s" in panel.get_ylabel()
+        for line in panel.lines:
+            assert max(line.get_xdata()) <= panel.get_xlim()[1]
+            assert max(line.get_ydata()) <= panel.get_ylim()[1]
 
 
 def test_without_matplotlib_nothing_is_measured_in_vain(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def test_heads_at_8_bits_are_explained_by_their_share_of_the_price(tmp_path: Pat
     assert why["share_of_price"] == pytest.approx(0.9)
     # Two of six heads of q, beside two heads each of k and v, all of one size.
     assert why["share_of_weights"] == pytest.approx(2 / 10)
+
+
+def test_no_price_is_cut_off(tmp_path: Path) -> None:
+    """One band of many is a million times as cheap as the others."""
+    plan, prices = toy_plan(tmp_path)
+    cheap, *others = (band for band in prices.bands if band.prices[4] > 0)
+    cheap = replace(cheap, prices={**cheap.prices, 4: 1e-8})
+    free = [band for band in prices.bands if band.prices[4] == 0]
+    figure = picture.drawing(plan, replace(prices, bands=(cheap, *others, *free)))
+    assert figure.axes[0].get_title() == "bits per weight"
+    shown = [axes.images[0] for axes in figure.axes if axes.images]
+    for image in shown[1::2]:  # on the right
+        assert image.get_clim() == pytest.approx((per_million(cheap), max(map(per_million, others))))
 
 
 def test_it_is_a_png_beside_the_report(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def widths_picture(plan: ArtifactPlan, prices: Prices) -> bytes | None:
     """The picture as PNG; None where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return None
+    file = BytesIO()
+    drawing(plan, prices).savefig(file, format="png", dpi=110, metadata={"Software": None})
+    return file.getvalue()
+
+
+def drawing(plan: ArtifactPlan, prices: Prices) -> "Figure":
+    """The figure: on the left the bits of every band, on the right its price on one scale for all bands."""
     from matplotlib.figure import Figure
 
     blocks, ends = grids(plan, prices)
@@ -43,19 +50,18 @@ def widths_picture(plan: ArtifactPlan, prices: Prices) -> bytes | None:
     for row, grid in enumerate((blocks, ends)):
         _draw_widths(axes[row, 0], [[band_width(plan, band) for band in line] for line in grid])
     every = [per_million(band) for grid in (blocks, ends) for line in grid for band in line]
-    low, high = np.quantile([value for value in every if value > 0] or [1.0], (0.02, 1.0))
+    positive = [value for value in every if value > 0] or [1.0]
+    low, high = min(positive), max(positive)
     for row, grid in enumerate((blocks, ends)):
         image = _draw_prices(axes[row, 1], [[per_million(band) for band in line] for line in grid], low, high)
     for column in (0, 1):
         _name_blocks(axes[0, column], blocks)
         axes[1, column].set_yticks(range(len(ends)), [line[0].linear for line in ends])
         axes[1, column].set_xticks([])
-    axes[0, 0].set_title("width")
-    axes[0, 1].set_title(f"price of {_PRICED_BITS} bits, nats a token for a million weights")
+    axes[0, 0].set_title("bits per weight")
+    axes[0, 1].set_title(f"price of {_PRICED_BITS} bits: KL divergence (nats/token) per million weights")
     _explain(figure, axes, image)
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
-    return file.getvalue()
+    return figure
 
 
 def grids(plan: ArtifactPlan, prices: Prices) -> tuple[list[list[BandPrices]], list[list[BandPrices]]]:
