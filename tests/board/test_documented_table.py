@@ -1,4 +1,4 @@
-"""The table in docs/precision.md is what the code says today: documented modelled numbers must not drift."""
+"""Modelled numbers in docs/precision.md and docs/performance.md are what the code says today: none drifts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from rockledge.board.boards import find_board
+from rockledge.board.cycles import TILE_CYCLES, TILE_WEIGHTS
 from rockledge.board.memory import kv_bytes, weight_budget
 from rockledge.board.time import predict_decode, stored_bytes
 
 PAGE = Path(__file__).parents[2] / "docs" / "precision.md"
+SPEEDS = PAGE.with_name("performance.md")
 BOARD = find_board("rk3588-8gb")
 
 
@@ -64,3 +66,14 @@ def test_row(cells: tuple[str, ...]) -> None:
 
 def test_the_table_is_whole() -> None:
     assert [cells[:2] for cells in documented()] == [(name, b) for name in SHAPES for b in ("3", "4", "8")]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_cycles_of_a_tile_are_the_facts_of_the_board(bits: int) -> None:
+    """Bits, instructions, cycles, and the GB/s of codes that four cores take at 2.2 GHz."""
+    _, _, page = SPEEDS.read_text(encoding="utf-8").partition("### Cycles of the inner loops")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    row = next(cells for cells in rows if cells[0] == str(bits))
+    assert float(row[2]) == TILE_CYCLES[bits, 1]
+    codes = TILE_WEIGHTS * bits / 8 * 4 * 2.2 / TILE_CYCLES[bits, 1]
+    assert float(row[3]) == pytest.approx(codes, rel=0.005)
