@@ -5,7 +5,7 @@ import signal
 
 from hypothesis import settings
 
-# Test processes share the cores: PyTorch's threads must not spin while they wait (see rockledge.quantize).
+# Test processes share the cores: PyTorch's threads must not spin (see cli/pytorch_threads.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that; some tests send it.

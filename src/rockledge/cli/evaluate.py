@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
 from rockledge.cli.probe_report import probe, probe_body, probe_lines
+from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def compare(
     windows: int | None = None,
 ) -> DivergenceReport:
     """Divergence of the engine from the float model on the first windows of `text`."""
+    let_threads_sleep()
     from rockledge.eval.divergence import divergence
     from rockledge.eval.windows import cut_windows
     from rockledge.quantize.reference_logits import ReferenceLogits

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import whole
 from rockledge.cli.inspect import is_artifact
+from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.sizes import megabytes, show_size
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import ArtifactError
@@ -92,6 +93,7 @@ def compress(
     model: str, output: str, settings: Mapping[str, Any], terminal: Terminal
 ) -> tuple[Estimate, Report]:
     """Runs `rockledge.quantize` with `settings`, its estimate in front and progress bars on the way."""
+    let_threads_sleep()
     from rockledge.model.checkpoint import open_checkpoint
     from rockledge.quantize.pipeline import estimate, quantize
 
