@@ -142,7 +142,8 @@ def _reason(error: Exception) -> str:
         missing = re.search(r"has no attribute '?(.+?)'?$", error.message or "")
         what = f"{missing[1]!r} is missing" if missing else str(error.message)
     elif isinstance(error, jinja2.TemplateError):
-        return str(error.message).strip().rstrip(".")
+        said = str(error.message).strip()
+        return said if said.endswith("...") else said.removesuffix(".")
     elif isinstance(error, OverflowError):
         what = "it loops too often"
     else:

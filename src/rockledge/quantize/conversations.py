@@ -15,6 +15,8 @@ from rockledge.model.chat import ChatTemplate
 Message = Mapping[str, Any]
 
 _SYSTEM = ("system", "developer")
+_SYSTEM_FOLDED = "the chat template refuses the system message, so it was put in front of the first user turn"
+_TURNS_JOINED = "the chat template wants turns to alternate, so neighbouring turns of one side were joined"
 # Numbers of conversations that a note lists one by one.
 _LISTED = 10
 
@@ -24,7 +26,7 @@ class ConversationRenderer:
 
     def __init__(self, chat: ChatTemplate) -> None:
         self._chat = chat
-        self._folded: list[int] = []
+        self._folded: dict[str, list[int]] = defaultdict(list)
         self._refused: dict[str, list[int]] = defaultdict(list)
 
     def text(self, number: int, messages: Sequence[Message], **given: Sequence[Any] | None) -> str | None:
@@ -41,7 +43,7 @@ class ConversationRenderer:
             except UsageError:
                 pass  # the reason for the conversation as it is says more
             else:
-                self._folded.append(number)
+                self._folded[_SYSTEM_FOLDED if _has_system(messages) else _TURNS_JOINED].append(number)
                 return text
         self._refused[reason].append(number)
         return None
@@ -49,15 +51,12 @@ class ConversationRenderer:
     def notes(self, one: str, several: str) -> list[str]:
         """What was changed or left out, a sentence each; `one` and `several` are words in front of numbers,
         such as "line" and "lines"."""
-        said = []
-        if self._folded:
-            said.append(
-                f"{_numbers(self._folded, one, several)}: the chat template refuses the system message, so it "
-                "was put in front of the first user turn."
-            )
-        for reason, numbers in self._refused.items():
-            said.append(f"{_numbers(numbers, one, several)} left out of the calibration text: {reason}.")
-        return said
+        folded = [f"{_numbers(n, one, several)}: {how}." for how, n in self._folded.items()]
+        left_out = [
+            f"{_numbers(n, one, several)} left out of the calibration text: {reason.removesuffix('...')}."
+            for reason, n in self._refused.items()
+        ]
+        return [*folded, *left_out]
 
     def _rendered(self, messages: Sequence[Message], **given: Sequence[Any] | None) -> str:
         text = self._chat.render(messages, add_generation_prompt=False, **given)
@@ -85,6 +84,10 @@ def folded_system(messages: Sequence[Message]) -> list[Message]:
         else:
             found.append(turn)
     return list(found)
+
+
+def _has_system(messages: Sequence[Message]) -> bool:
+    return any(message.get("role") in _SYSTEM for message in messages)
 
 
 def _joins(before: Message, turn: Message) -> bool:
