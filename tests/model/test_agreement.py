@@ -35,8 +35,8 @@ def test_the_case_is_refused_when_it_is_opened() -> None:
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(CASES / "f5_vocab")
     assert str(caught.value) == (
-        "the tokenizer gives its eos_token '<|im_end|>' the id 301, but the model has rows for 0 to 299 only; "
-        "use the tokenizer that belongs to these weights"
+        "the tokenizer gives its eos_token '<|im_end|>' the id 301, but the model has rows for 0 to 299 "
+        "only; use the tokenizer that belongs to these weights"
     )
 
 
@@ -45,10 +45,19 @@ def test_the_case_is_refused_when_it_is_opened() -> None:
     [
         ({"eos_token": "<extra1>"}, "its eos_token '<extra1>' the id 301"),
         ({"bos_token": {"content": "<extra0>"}}, "its bos_token '<extra0>' the id 300"),
-        ({"chat_template": "{% for m in messages %}<extra0>{{ m.content }}{% endfor %}"}, "'<extra0>', which"),
+        (
+            {"chat_template": "{% for m in messages %}<extra0>{{ m.content }}{% endfor %}"},
+            "'<extra0>', which",
+        ),
         ({"chat_template": "{{ '<ext' + 'ra' ~ '1>' }}"}, "'<extra1>', which the chat template writes"),
-        ({"pad_token": "<extra0>", "chat_template": "{{ pad_token }}"}, "'<extra0>', which the chat template"),
-        ({"unk_token": "<new>", "chat_template": "{{ unk_token }}"}, "'<new>', which the chat template writes"),
+        (
+            {"pad_token": "<extra0>", "chat_template": "{{ pad_token }}"},
+            "'<extra0>', which the chat template",
+        ),
+        (
+            {"unk_token": "<new>", "chat_template": "{{ unk_token }}"},
+            "'<new>', which the chat template writes",
+        ),
         ({"pad_token": "<extra0>"}, None),
         ({"chat_template": None}, None),
     ],
@@ -74,7 +83,9 @@ def test_a_beginning_without_a_row_is_refused(tmp_path: Path) -> None:
     directory = changed(tmp_path, extra=1)
     path = directory / "tokenizer.json"
     content = json.loads(path.read_text())
-    content["post_processor"] = json.loads((CASES / "f12_append/tokenizer.json").read_text())["post_processor"]
+    content["post_processor"] = json.loads((CASES / "f12_append/tokenizer.json").read_text())[
+        "post_processor"
+    ]
     content["post_processor"]["single"].reverse()
     content["post_processor"]["special_tokens"]["<|endoftext|>"]["ids"] = [ROWS]
     path.write_text(json.dumps(content))

@@ -37,10 +37,12 @@ TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 JSON = """{% for m in messages %}{{ m.content | tojson(ensure_ascii=False) }}{{ m | tojson(indent=2) }}
-{{ m | tojson(separators=(',', ':'), sort_keys=True) }}{{ m | tojson(ensure_ascii=True) }}{{ m | tojson(true, 1) }}
+{{ m | tojson(separators=(',', ':'), sort_keys=True) }}{{ m | tojson(ensure_ascii=True) }}
+{{ m | tojson(true, 1) }}
 {% endfor %}"""
-SCOPES = """{% set ns = namespace(count=0, self='x') %}{% for m in messages %}{% if m.role == 'skip' %}{% continue %}
-{% endif %}{% set ns.count = ns.count + 1 %}{% generation %}{% set inner = 'set' %}{{ inner }}{% endgeneration %}
+SCOPES = """{% set ns = namespace(count=0, self='x') %}{% for m in messages %}{% if m.role == 'skip' %}
+{% continue %}{% endif %}{% set ns.count = ns.count + 1 %}
+{% generation %}{% set inner = 'set' %}{{ inner }}{% endgeneration %}
 {{ inner }}{{ ns.count }}{{ ns.self }}{% endfor %}{{ dict(a=1) }}{{ dict.fromkeys('ab') }}"""
 NULLS = """{% for m in messages %}{{ 'content' in m }}{% for key in m %}{{ key }} {% endfor %}
 {%- if m.reasoning_content is defined %}<think>{{ m.thinking }}{{ m.reasoning_content }}</think>{% endif %}

@@ -206,7 +206,9 @@ def test_ids_a_sentencepiece_file_does_not_name_are_those_of_llama_cpp() -> None
 @pytest.mark.parametrize(("given_id", "noted"), [(600, True), (-2, True), (0xFFFFFFFF, False), (-1, False)])
 def test_an_id_outside_of_the_vocabulary_is_noted(given_id: int, noted: bool) -> None:
     found = tokenizer_notes({**GOOD, "tokenizer.ggml.eos_token_id": given_id})
-    assert [f"is {given_id}, which is not an id of this vocabulary" in note for note in found] == [True] * noted
+    assert [f"is {given_id}, which is not an id of this vocabulary" in note for note in found] == [
+        True
+    ] * noted
 
 
 def test_missing_token_types_are_noted() -> None:
@@ -219,7 +221,9 @@ def test_missing_token_types_are_noted() -> None:
 
 def test_more_tokens_than_rows_are_refused_and_fewer_are_not() -> None:
     rows = len(GOOD["tokenizer.ggml.tokens"])
-    with pytest.raises(CheckpointError, match=rf"the tokenizer has {rows} tokens, but the embedding {rows - 1} rows"):
+    with pytest.raises(
+        CheckpointError, match=rf"the tokenizer has {rows} tokens, but the embedding {rows - 1} rows"
+    ):
         tokenizer_files("x.gguf", GOOD, dataclasses.replace(config_of(GOOD), vocab=rows - 1))
     padded = tokenizer_files("x.gguf", GOOD, dataclasses.replace(config_of(GOOD), vocab=rows + 64))
     assert padded["tokenizer.json"] == files_of(GOOD)["tokenizer.json"]

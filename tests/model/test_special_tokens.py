@@ -40,7 +40,9 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"eos_token": "<new>"}, {"added_tokens.json": {"<other>": 301, "<new>": 300}},
     ),
     "undeclared": ({"pad_token": "[PAD]", "additional_special_tokens": ["<new>", "<other>"]}, {}),
-    "further in the map": ({}, {"special_tokens_map.json": {"additional_special_tokens": ["<new>", "<other>"]}}),
+    "further in the map": (
+        {}, {"special_tokens_map.json": {"additional_special_tokens": ["<new>", "<other>"]}},
+    ),
     "nothing": ({"bos_token": None, "eos_token": None, "pad_token": None}, {}),
 }  # fmt: skip
 

@@ -22,15 +22,18 @@ ALTERNATING = (
     "{{ raise_exception('Conversation roles must alternate') }}{% endif %}{% endfor %}" + TURNS
 )
 NO_SYSTEM = (
-    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TURNS
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + TURNS
 )
 NO_TOOL = (
     "{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] %}"
     "{{ raise_exception('Unknown role ' ~ m.role) }}{% endif %}{% endfor %}" + TURNS
 )
 NEEDS_TOOLS = "{% for tool in tools %}{{ tool.function.name }}{% endfor %}" + TURNS
-PARTS = "{% for m in messages %}[{{ m.role }}]{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
-MERGED = {"role": "user", "content": "be brief\n\nwhat is it"}
+PARTS = (
+    "{% for m in messages %}[{{ m.role }}]{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+)
+MERGED = "be brief\n\nwhat is it"
 
 
 @pytest.mark.parametrize(
@@ -39,12 +42,13 @@ MERGED = {"role": "user", "content": "be brief\n\nwhat is it"}
         (TURNS, [SYSTEM, USER], "[system] be brief[user] what is it"),
         (NO_SYSTEM, [USER, ANSWER], "[user] what is it[assistant] a pipe"),
         (NO_SYSTEM, [SYSTEM, USER, ANSWER], "[user] be brief\n\nwhat is it[assistant] a pipe"),
-        (ALTERNATING, [SYSTEM, USER, ANSWER, USER], f"[user] {MERGED['content']}[assistant] a pipe[user] what is it"),
+        (ALTERNATING, [SYSTEM, USER, ANSWER, USER], f"[user] {MERGED}[assistant] a pipe[user] what is it"),
         (ALTERNATING, [USER, USER], "[user] what is it\n\nwhat is it"),
-        (NO_TOOL.replace("'system', ", ""), [USER, SYSTEM, USER], f"[user] {MERGED['content']}\n\nwhat is it"),
-        (ALTERNATING, [{**SYSTEM, "role": "developer"}, USER], f"[user] {MERGED['content']}"),
+        (NO_TOOL.replace("'system', ", ""), [USER, SYSTEM, USER], f"[user] {MERGED}\n\nwhat is it"),
+        (ALTERNATING, [{**SYSTEM, "role": "developer"}, USER], f"[user] {MERGED}"),
         (NO_SYSTEM, [{**SYSTEM, "content": None}, USER], "[user] what is it"),
-        (NO_SYSTEM, [{**SYSTEM, "content": [{"type": "text", "text": "be brief"}]}, USER], f"[user] {MERGED['content']}"),
+        (NO_SYSTEM, [{**SYSTEM, "content": [{"type": "text", "text": "be brief"}]}, USER],
+         f"[user] {MERGED}"),
         (ALTERNATING, [ANSWER, USER], None),
         (NO_SYSTEM, [SYSTEM], None),
         (NO_TOOL, [USER, {"role": "tool", "content": "42"}], None),
@@ -65,7 +69,9 @@ def test_conversations_are_folded_or_left_out(
     assert messages == given_messages
     for note in renderer.notes("line", "lines"):
         assert note.startswith("line 3")
-    left_out = any("left out of the calibration text: the model's chat template" in n for n in renderer.notes("", ""))
+    left_out = any(
+        "left out of the calibration text: the model's chat template" in n for n in renderer.notes("", "")
+    )
     assert left_out == (expected is None)
 
 
@@ -84,7 +90,9 @@ def test_notes_count_what_was_changed_and_say_why_not() -> None:
     renderer.text(21, [{"role": "tool", "content": "1"}])
     renderer.text(22, [{"role": "critic", "content": "1"}])
     folded, first, second = renderer.notes("line", "lines")
-    assert folded.startswith("lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more: the chat template refuses the system")
+    assert folded.startswith(
+        "lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more: the chat template refuses the system"
+    )
     assert first.startswith("lines 20, 21 left out of the calibration text: ")
     assert first.endswith("Unknown role tool.")
     assert second.startswith("line 22 left out")
@@ -115,7 +123,9 @@ def test_the_built_in_conversations_suit_the_case() -> None:
         st.fixed_dictionaries(
             {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool"])},
             optional={
-                "content": st.none() | st.text(max_size=5) | st.lists(st.text(max_size=3) | st.none(), max_size=2),
+                "content": st.none()
+                | st.text(max_size=5)
+                | st.lists(st.text(max_size=3) | st.none(), max_size=2),
                 "tool_calls": st.just([{}]),
             },
         ),

@@ -47,8 +47,7 @@ def test_short_documents_are_joined() -> None:
 def test_the_seed_fixes_the_choice() -> None:
     documents = [LETTERS * 200]
     first, again, other = (
-        calibration_sequences(documents, TOKENIZER, tokens=256, length=64, seed=seed)
-        for seed in (1, 1, 2)
+        calibration_sequences(documents, TOKENIZER, tokens=256, length=64, seed=seed) for seed in (1, 1, 2)
     )
     assert (first == again).all()
     assert not (first == other).all()
@@ -125,12 +124,16 @@ def begun(front: list[int]) -> dict[str, bytes]:
     """The toy's files with a post-processor that puts tokens in front."""
     rules = tokenizers.Tokenizer.from_str(FILES["tokenizer.json"].decode())
     names = {f"t{i}": i for i in front}
-    rules.post_processor = processors.TemplateProcessing(single=[*names, "$A"], special_tokens=list(names.items()))
+    rules.post_processor = processors.TemplateProcessing(
+        single=[*names, "$A"], special_tokens=list(names.items())
+    )
     return {**FILES, "tokenizer.json": rules.to_str().encode()}
 
 
 @pytest.mark.parametrize("front", [[1], [1, 2]])
-def test_sequences_of_a_conversation_file_begin_as_texts_of_the_model_do(front: list[int], tmp_path: Path) -> None:
+def test_sequences_of_a_conversation_file_begin_as_texts_of_the_model_do(
+    front: list[int], tmp_path: Path
+) -> None:
     path = tmp_path / "t.jsonl"
     entry = {"messages": [{"role": "user", "content": LETTERS * 10}]}
     path.write_text("\n".join([json.dumps(entry)] * 8))
@@ -163,7 +166,9 @@ def test_built_in_conversations_are_fitted_to_a_template_that_refuses_system_mes
     "template", ["{{ raise_exception('never') }}", "{% if %}", "", "{{ missing.attribute }}", "{{ 1 / 0 }}"]
 )
 def test_the_built_in_text_goes_on_without_a_template_that_takes_nothing(template: str) -> None:
-    found = calibration_for({**FILES, "chat_template.jinja": template.encode()}, None, tokens=1024, length=64, seed=0)
+    found = calibration_for(
+        {**FILES, "chat_template.jinja": template.encode()}, None, tokens=1024, length=64, seed=0
+    )
     assert found.sequences.shape == (16, 64)
     assert all(note.startswith("Built-in conversations 1, 2, 3, ") for note in found.notes)
     assert found.notes
@@ -176,12 +181,14 @@ def test_a_line_that_the_template_refuses_is_folded_or_left_out_with_its_number(
     odd = [{"messages": [{"role": "tool", "content": "42"}]}, {"text": LETTERS * 40}]
     path.write_text("\n".join([*lines, "", *map(json.dumps, odd)]))
     found = mistral(path, tokens=512)
-    assert found.notes == (
-        "chats.jsonl: line 2: the chat template refuses the system message, so it was put in front of the first "
-        "user turn.",
-        "chats.jsonl: line 4 left out of the calibration text: the model's chat template refuses these messages: "
-        "Conversation roles must alternate user/assistant/user/assistant/.",
+    folded, left_out = found.notes
+    assert folded.startswith(
+        "chats.jsonl: line 2: the chat template refuses the system message, so it was put"
     )
+    assert left_out.startswith(
+        "chats.jsonl: line 4 left out of the calibration text: the model's chat template"
+    )
+    assert left_out.endswith("Conversation roles must alternate user/assistant/user/assistant/.")
     documents, _ = read_calibration(path, ChatTemplate.from_files(small_files(CASES / "f1_mistral")))
     assert documents[1] == "<|endoftext|>[INST] s\n\nx [/INST]"
     assert len(documents) == 3
@@ -190,9 +197,11 @@ def test_a_line_that_the_template_refuses_is_folded_or_left_out_with_its_number(
 def test_a_file_of_refused_lines_says_which_and_why(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"messages": [{"role": "tool", "content": "42"}]}\n')
-    with pytest.raises(UsageError, match=r"holds no text to calibrate on\. t.jsonl: line 1 left out .*alternate"):
+    with pytest.raises(
+        UsageError, match=r"holds no text to calibrate on\. t.jsonl: line 1 left out .*alternate"
+    ):
         mistral(path)
-    with pytest.raises(UsageError, match="The calibration text has 39 tokens.*line 2: the chat template"):
+    with pytest.raises(UsageError, match=r"The calibration text has 39 tokens.*line 2: the chat"):
         mistral(CASES / "f1_system.jsonl")
 
 
@@ -227,7 +236,9 @@ def test_separators_inside_of_json_and_a_byte_order_mark_are_no_mistakes(tmp_pat
     assert read_calibration(path, None) == (["a\u2028b\u0085c", "d"], [])
 
 
-@pytest.mark.parametrize("messages", [[1], ["user"], [{"content": "x"}], [{"role": 3, "content": "x"}], [None]])
+@pytest.mark.parametrize(
+    "messages", [[1], ["user"], [{"content": "x"}], [{"role": 3, "content": "x"}], [None]]
+)
 def test_messages_that_are_none_are_named_by_their_line(messages: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a"}\n' + json.dumps({"messages": messages}))

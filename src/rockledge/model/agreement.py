@@ -1,6 +1,7 @@
 """Whether the small files of a checkpoint belong to each other and to its weights, said when it is opened."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from rockledge.errors import CheckpointError, UsageError
 from rockledge.model.chat import ChatTemplate, template_sources
@@ -32,8 +33,8 @@ def check_agreement(files: Mapping[str, bytes], config: ModelConfig) -> tuple[st
         if i >= config.vocab:
             raise _foreign("what texts begin with", i, rows)
     notes = [
-        f"The tokenizer gives {token!r} the id {i}, but {rows}; nothing uses that token, and its text is read "
-        "as any other."
+        f"The tokenizer gives {token!r} the id {i}, but {rows}; nothing uses that token, and its text is "
+        "read as any other."
         for token, i in tokenizer.left_out.items()
     ]
     return (*notes, *_beginning(files, tokenizer), *_endings(config, tokenizer), *_template(files, chat))
@@ -52,10 +53,8 @@ def _written(chat: ChatTemplate | None) -> str:
         return ""
     found = chat.source
     for messages in ([_QUESTION], [_QUESTION, _ANSWER, _QUESTION]):
-        try:
+        with suppress(UsageError):  # _template says so
             found += chat.render(messages)
-        except UsageError:
-            pass  # _template says so
     return found
 
 
@@ -64,8 +63,9 @@ def _beginning(files: Mapping[str, bytes], tokenizer: Tokenizer) -> Iterator[str
     if isinstance(asked, bool) and asked != bool(tokenizer.beginning):
         puts = "puts a token" if tokenizer.beginning else "puts nothing"
         yield (
-            f"The setting add_bos_token is {str(asked).lower()} in tokenizer_config.json, but the post-processor in "
-            f"tokenizer.json {puts} in front of a text; the post-processor is followed, as in transformers 5."
+            f"The setting add_bos_token is {str(asked).lower()} in tokenizer_config.json, but the "
+            f"post-processor in tokenizer.json {puts} in front of a text; the post-processor is followed, as "
+            "in transformers 5."
         )
 
 
@@ -87,4 +87,4 @@ def _template(files: Mapping[str, bytes], chat: ChatTemplate | None) -> Iterator
     except UsageError as error:
         yield f"Not even one message from a user can be put into a prompt: {error}."
     for name in chat.undefined_tokens:
-        yield f"The chat template names {name}, which no file of the checkpoint defines; nothing is put there."
+        yield f"The chat template names {name}, which no file defines; nothing is put there."

@@ -101,7 +101,7 @@ def template_sources(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def with_named_templates(files: Mapping[str, bytes], named: Mapping[str, bytes]) -> dict[str, bytes]:
-    """`files` with further templates, by name, that a checkpoint keeps in a folder `additional_chat_templates`.
+    """`files` with further templates, by name, of a checkpoint's folder `additional_chat_templates`.
 
     They go into tokenizer_config.json as a list, the older way to write the same; as in transformers, a list
     that was there before does not count beside files.
@@ -205,7 +205,7 @@ def _refuse(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(format: str) -> str:
+def _strftime_now(format: str) -> str:  # noqa: A002 (a template may use the name)
     return datetime.now().strftime(format)
 
 

@@ -108,7 +108,8 @@ def request(
         raise UsageError(f"Calibration on {tokens} tokens makes no sense; leave it out for the default.")
     if config.context < _LEAST_CONTEXT:
         raise UsageError(
-            f"A model with a context of {config.context} tokens cannot be calibrated; it needs {_LEAST_CONTEXT}."
+            f"A model with a context of {config.context} tokens cannot be calibrated; "
+            f"it needs at least {_LEAST_CONTEXT}."
         )
     board = DEFAULT_BOARD if fit is None else find_board(fit)
     limits = []

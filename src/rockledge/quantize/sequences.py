@@ -41,8 +41,8 @@ def calibration_for(
     `length`, from a file or (None) the built-in mix.
 
     UsageError when the text of a file is shorter than that; with `force` it may be as short as two sequences.
-    The built-in mix suits every model: conversations are fitted to its template, and where its tokenizer makes
-    little or nothing of the mix, `notes` say so.
+    The built-in mix suits every model: conversations are fitted to its template, and where its tokenizer
+    makes little or nothing of the mix, `notes` say so.
     """
     tokenizer, chat = Tokenizer.from_files(files), ChatTemplate.from_files(files)
     documents, notes = _built_in(chat) if path is None else read_calibration(path, chat)
@@ -61,8 +61,8 @@ def calibration_for(
         found = np.zeros((0, length), np.int64)
     if path is None and len(found) < 2:
         notes.append(
-            f"This tokenizer makes only {found.size} tokens of the built-in calibration text, so random tokens "
-            "were calibrated on; give text of the model's own kind by --calibration."
+            f"This tokenizer makes only {found.size} tokens of the built-in calibration text, so random "
+            "tokens were calibrated on; give text of the model's own kind by --calibration."
         )
         found = _random_sequences(tokenizer, beginning, (wanted, length), seed)
     kept = min(_HELD_OUT, len(found) // 2)
@@ -142,7 +142,7 @@ def _document(path: Path, number: int, line: str, renderer: ConversationRenderer
 def _random_sequences(
     tokenizer: Tokenizer, beginning: Sequence[int], shape: tuple[int, int], seed: int
 ) -> npt.NDArray[np.int64]:
-    """Sequences int64 of `shape` whose tokens, after the first ones, are drawn from all that stand for text."""
+    """Sequences int64 of `shape` that begin as given and go on with tokens drawn from all that are text."""
     ids = [i for i in range(tokenizer.size) if i not in tokenizer.special_ids and tokenizer.token_bytes(i)]
     found = np.random.default_rng(seed).choice(np.array(ids or [0], np.int64), shape)
     found[:, : len(beginning)] = beginning
