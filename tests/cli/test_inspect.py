@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.model.oracle import CASES
 
 Run = Callable[..., Any]
 
@@ -61,3 +62,20 @@ def test_nothing_there_is_one_sentence(rockledge: Run, tmp_path: Path) -> None:
     done = rockledge("inspect", tmp_path / "nowhere")
     assert done.code == 1
     assert "does not exist" in done.err
+
+
+def test_guesses_are_said(rockledge: Run) -> None:
+    done = rockledge("inspect", CASES / "f8_nopre.gguf")
+    assert done.code == 0
+    assert "Note: The file does not say how text is split into words" in done.out
+    (note,) = rockledge("inspect", CASES / "f8_nopre.gguf", "--json").json["notes"]
+    assert 'the rule "default" was guessed' in note
+    assert rockledge("inspect", CASES / "f8_pre.gguf", "--json").json["notes"] == []
+
+
+def test_a_checkpoint_whose_files_disagree_is_one_sentence(rockledge: Run) -> None:
+    for command in (("inspect",), ("quantize", "-o", "nowhere")):
+        done = rockledge(*command, CASES / "f5_vocab")
+        assert done.code == 1
+        assert done.err.count("\n") == 1
+        assert "use the tokenizer that belongs to these weights" in done.err

@@ -1,5 +1,6 @@
 """`rockledge quantize`: estimate, artifact, table of budgets; impossible wishes; Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.model.oracle import CASES
 
 Run = Callable[..., Any]
 SMALL = ("--tokens", 512)
@@ -122,3 +124,22 @@ def test_too_short_a_text_needs_force_and_work_is_kept(
     other = rockledge(*command, *SMALL, "--force", "--work", tmp_path / "work", "--seed", 1)
     assert other.code == 2
     assert "belongs to another run" in other.err
+
+
+def test_what_was_guessed_and_what_was_folded_is_said_everywhere(rockledge: Run, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    done = rockledge("quantize", CASES / "f8_nopre.gguf", "-o", out, "--bits", 5, "--fast", *SMALL, "--json")
+    guess = "The file does not say how text is split into words"
+    assert done.code == 0
+    assert done.err.startswith(f"Note: {guess}")
+    assert done.json["notes"][0].startswith(guess)
+    assert f"Note: {guess}" in (out / "report.md").read_text()
+    inspected = rockledge("inspect", out, "--json").json
+    assert inspected["notes"] == json.loads((out / "report.json").read_text())["notes"] == done.json["notes"]
+    assert f"Note: {guess}" in rockledge("inspect", out).out
+
+    done = rockledge("quantize", CASES / "f1_mistral", "-o", tmp_path / "m", "--bits", 5, "--fast", *SMALL)
+    assert done.code == 0
+    assert "Note: Built-in conversations 7, 8: the chat template refuses the system message" in done.out
+    # The artifact's template refuses a system message still, and takes the others.
+    assert rockledge("run", tmp_path / "m", "Hi", "--max-tokens", 2).code == 0

@@ -26,6 +26,10 @@ class Checkpoint(Protocol):
     def stored(self) -> str:
         """For people: "safetensors, bfloat16" or "GGUF, Q4_1 and Q8_0 matrices"."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was guessed or is unusual, for `inspect`, `quantize` and the report."""
+
     def names(self) -> list[str]:
         """Every tensor, in the order of `stored_tensors`."""
 
@@ -44,7 +48,8 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through
     huggingface_hub).
 
-    Only headers are read and checked here; tensors are read one at a time by `Checkpoint.tensor`.
+    Headers and the small files are read and checked here; tensors are read one at a time by
+    `Checkpoint.tensor`.
     """
     from rockledge.model.gguf_reader import GgufCheckpoint
     from rockledge.model.huggingface import HuggingFaceCheckpoint

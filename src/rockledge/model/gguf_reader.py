@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
+from rockledge.model.agreement import check_agreement
 from rockledge.model.checkpoint import require_finite
 from rockledge.model.config import ModelConfig, check_config, config_to_hf
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.gguf_file import GgufFile, can_dequantise, open_gguf
-from rockledge.model.gguf_tokenizer import special_ids, tokenizer_files
+from rockledge.model.gguf_tokenizer import special_ids, tokenizer_files, tokenizer_notes
 
 _ROPE_FREQUENCIES = "rope_freqs.weight"
 
@@ -29,6 +30,7 @@ class GgufCheckpoint:
     stored: str
     tensors: dict[str, StoredTensor]
     file: GgufFile
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> "GgufCheckpoint":
@@ -38,7 +40,8 @@ class GgufCheckpoint:
         tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
         _check_tensors(file, tensors)
         kinds = sorted({file.tensors[t.gguf].kind for t in tensors.values() if len(t.shape) == 2})
-        return cls(path, config, f"GGUF, {' and '.join(kinds)} matrices", tensors, file)
+        stored = f"GGUF, {' and '.join(kinds)} matrices"
+        return cls(path, config, stored, tensors, file, _notes(file, config))
 
     def names(self) -> list[str]:
         """Canonical names, in the order of the forward pass."""
@@ -60,6 +63,13 @@ class GgufCheckpoint:
         """config.json and the tokenizer's files, made from the metadata."""
         config = json.dumps(config_to_hf(self.config), indent=2).encode()
         return {"config.json": config, **tokenizer_files(self.path.name, self.file.metadata, self.config)}
+
+
+def _notes(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:
+    if "tokenizer.ggml.tokens" not in file.metadata:
+        return ("The file holds no tokenizer, and without one the model can only be inspected.",)
+    files = tokenizer_files(file.path.name, file.metadata, config)
+    return (*tokenizer_notes(file.metadata), *check_agreement(files, config))
 
 
 def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:

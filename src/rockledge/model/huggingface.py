@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
+from rockledge.model.agreement import check_agreement
+from rockledge.model.chat import template_sources, with_named_templates
 from rockledge.model.checkpoint import require_finite
 from rockledge.model.config import ModelConfig, config_from_hf
 from rockledge.model.family import StoredTensor, stored_tensors
@@ -19,6 +21,7 @@ _FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
 )
@@ -47,6 +50,7 @@ class HuggingFaceCheckpoint:
     stored: str
     tensors: dict[str, StoredTensor]
     sources: dict[str, SafetensorsFile]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> "HuggingFaceCheckpoint":
@@ -75,6 +79,7 @@ class HuggingFaceCheckpoint:
             "safetensors, " + " and ".join(sorted(types)),
             tensors,
             {t.name: held[t.hf] for t in tensors.values()},
+            _notes(path, config),
         )
 
     def names(self) -> list[str]:
@@ -99,7 +104,27 @@ class HuggingFaceCheckpoint:
                 else "; copy it from the original model"
             )
             raise CheckpointError(f"{self.path} has no tokenizer.json{hint}")
-        return {name: (self.path / name).read_bytes() for name in _FILES if (self.path / name).is_file()}
+        return _small_files(self.path)
+
+
+def _small_files(path: Path) -> dict[str, bytes]:
+    found = {name: (path / name).read_bytes() for name in _FILES if (path / name).is_file()}
+    named = {
+        file.stem: file.read_bytes() for file in sorted((path / "additional_chat_templates").glob("*.jinja"))
+    }
+    return with_named_templates(found, named)
+
+
+def _notes(path: Path, config: ModelConfig) -> tuple[str, ...]:
+    files = _small_files(path)
+    if "tokenizer.json" not in files:
+        return ("There is no tokenizer.json, and without it the model can only be inspected.",)
+    notes = check_agreement(files, config)
+    if (path / "chat_template.json").is_file() and not template_sources(files):
+        notes += (
+            "The file chat_template.json belongs to an image processor and is not read, so there is no chat.",
+        )
+    return notes
 
 
 def _already_quantised(path: Path, scheme: str) -> CheckpointError:
