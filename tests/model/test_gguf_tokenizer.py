@@ -22,22 +22,24 @@ from tests.model.vocabularies import (
 
 from rockledge.errors import CheckpointError
 from rockledge.model.chat import ChatTemplate
-from rockledge.model.config import ModelConfig, config_from_hf
+from rockledge.model.config import ModelConfig
 from rockledge.model.gguf_file import open_gguf
-from rockledge.model.gguf_tokenizer import special_ids, tokenizer_files
+from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files
+from rockledge.model.hf_config import config_from_hf
+from rockledge.model.special_tokens import special_ids
 from rockledge.model.tokenizer import Tokenizer
 
 CACHE = Path(os.environ.get("ROCKLEDGE_CACHE") or "~/.cache/rockledge").expanduser()
 
 
 def config_of(metadata: dict[str, Any]) -> ModelConfig:
-    bos, eos = special_ids(metadata)
     plain = config_from_hf(
         {"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 8,
          "num_hidden_layers": 1, "num_attention_heads": 1,
          "vocab_size": len(metadata["tokenizer.ggml.tokens"])}
     )  # fmt: skip
-    return dataclasses.replace(plain, bos=bos, eos=eos)
+    special = special_ids([], tokenizer_facts(metadata), plain.vocab)
+    return dataclasses.replace(plain, bos=special.bos, eos=special.eos)
 
 
 def files_of(metadata: dict[str, Any]) -> dict[str, bytes]:
@@ -123,8 +125,9 @@ def test_byte_level_models_begin_with_bos_by_their_kind(pre: str, begins: bool) 
 
 def test_every_ending_of_an_answer_is_found() -> None:
     metadata = byte_level_metadata(ORIGINALS["smollm"], "smollm")
-    assert special_ids(metadata) == (1, (2, 0))  # <|im_end|> by its key, <|endoftext|> by its name
-    assert special_ids({**metadata, "tokenizer.ggml.eot_token_id": 5}) == (1, (2, 5, 0))
+    config = config_of(metadata)
+    assert (config.bos, config.eos) == (1, (2, 0))  # <|im_end|> by its key, <|endoftext|> by its name
+    assert config_of({**metadata, "tokenizer.ggml.eot_token_id": 5}).eos == (2, 5, 0)
     generation = json.loads(files_of(metadata)["generation_config.json"])
     assert generation == {"bos_token_id": 1, "eos_token_id": [2, 0]}
 

@@ -11,14 +11,12 @@ from typing import Any, TypeGuard, TypeVar
 
 from rockledge.errors import CheckpointError
 from rockledge.model.config import ModelConfig
+from rockledge.model.special_tokens import Stated, TokenizerFacts
 
 _Item = TypeVar("_Item")
 
 # Token types of GGUF.
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
-
-# Control tokens that end an answer whatever the metadata say; converters often record only one of several.
-_ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -68,18 +66,21 @@ _SPLITTINGS: Mapping[str, _Splitting] = {
 }
 
 
-def special_ids(metadata: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
-    """Beginning-of-sequence id or None, and every id that ends an answer."""
-    bos = _id(metadata, "bos")
-    ends = [_id(metadata, key) for key in ("eos", "eot", "eom")]
-    types, tokens = metadata.get("tokenizer.ggml.token_type"), metadata.get("tokenizer.ggml.tokens")
-    if isinstance(types, list) and isinstance(tokens, list):
-        ends += [
-            i
-            for i, (kind, token) in enumerate(zip(types, tokens, strict=False))
-            if kind == _CONTROL and token in _ENDINGS
-        ]
-    return bos, tuple(dict.fromkeys(i for i in ends if i is not None))
+def tokenizer_facts(metadata: Mapping[str, Any]) -> TokenizerFacts:
+    """What the metadata say about special tokens; of two tokens of one name, the first has its id."""
+    tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
+    if not _list_of(tokens, str):
+        tokens = []
+    kinds = types if isinstance(types, list) else []
+    added = [token for token, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED)]
+
+    def stated(*keys: str) -> tuple[int, ...]:
+        values = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in keys)
+        return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool))
+
+    ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
+    said = Stated("tokenizer.ggml", stated("bos"), stated("eos", "eot", "eom"))
+    return TokenizerFacts((said,), ids, tuple(added), len(tokens) or None)
 
 
 def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig) -> dict[str, bytes]:
@@ -90,7 +91,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
     kind.
     """
     vocabulary = _vocabulary(file, metadata, config.vocab)
-    bos, eos = special_ids(metadata)
+    bos, eos = config.bos, config.eos
     model = metadata.get("tokenizer.ggml.model")
     if model == "gpt2":
         parts = _byte_level(file, metadata, vocabulary)
