@@ -67,8 +67,8 @@ def test_end_ids_of_the_generation_config_come_first_and_all_count() -> None:
 def test_ids_outside_the_vocabulary_mean_none_and_are_named(absent: int) -> None:
     read = read_hf_config({**PLAIN, "eos_token_id": [absent, 3], "bos_token_id": absent})
     assert (read.config.bos, read.config.eos) == (None, (3,))
-    assert f"config.json: eos_token_id {absent} is outside the vocabulary of 80 tokens" in "
-    ".join(read.notes)
+    said = " ".join(read.notes)
+    assert f"config.json: eos_token_id {absent} is outside the vocabulary of 80 tokens" in said
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,8 @@ def test_an_artifact_is_no_checkpoint(directory: Path) -> None:
 
 def test_pickled_weights_are_refused(directory: Path) -> None:
     (directory / WEIGHTS).rename(directory / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: pickled PyTorch
-    weights.*save_pretrained"): HuggingFaceCheckpoint.open(directory)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: pickled PyTorch.*save_pretrained"):
+        HuggingFaceCheckpoint.open(directory)
 
 
 @pytest.mark.parametrize(

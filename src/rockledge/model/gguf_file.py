@@ -152,7 +152,7 @@ class _Cursor:
 def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     if cursor.take(4) != b"GGUF":
         raise CheckpointError(
-            f"{path.name} is no GGUF file; give one, or the directory that holds the safetensors"
+            f"{path.name} is not a GGUF file; give one, or the directory that holds the safetensors"
         )
     version = cursor.number("<I")
     if version & 0xFFFF == 0:
@@ -169,7 +169,7 @@ def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     infos = [_tensor_info(cursor) for _ in _bounded(cursor, tensor_count, 24, "tensors")]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
-        raise cursor.damaged(f"the alignment {alignment!r} is no power of two")
+        raise cursor.damaged(f"the alignment {alignment!r} is not a power of two")
     data = -(-cursor.at // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
     for name, shape, code, offset in infos:

@@ -59,11 +59,11 @@ def check_metadata(file: str, architecture: str, metadata: Mapping[str, Any], he
             unknown.append(key)
             continue
         name = key.removeprefix(architecture + ".")
-        if name in READ or name in _HARMLESS or _is_off(value):
+        allowed = _NEUTRAL.get(name, ())
+        if name in READ or name in _HARMLESS or _is_off(value, allowed):
             continue
         if name == "attention.scale" and _is_usual_scale(value, head_dim):
             continue
-        allowed = _NEUTRAL.get(name, ())
         if not any((type(value) is type(v) and value == v) or _number(value) == v for v in allowed):
             expected = f"expected {' or '.join(map(str, allowed))}" if allowed else "expected no such key"
             raise CheckpointError(
@@ -77,10 +77,12 @@ def check_metadata(file: str, architecture: str, metadata: Mapping[str, Any], he
     return []
 
 
-def _is_off(value: object) -> bool:
+def _is_off(value: object, allowed: tuple[object, ...]) -> bool:
     if isinstance(value, list):
-        return all(_is_off(v) for v in value)
-    return value is False or value == "" or _number(value) == 0
+        return all(_is_off(v, allowed) for v in value)
+    if value is False:
+        return not any(v is True for v in allowed)
+    return value == "" or _number(value) == 0
 
 
 def _number(value: object) -> float | None:

@@ -49,12 +49,13 @@ _HARMLESS = _names(
     attention_dropout hidden_dropout hidden_dropout_prob resid_pdrop resid_dropout embd_pdrop attn_pdrop
     model_max_length tokenizer_model_max_length max_sequence_length seq_length seq_len
     fused_cross_entropy router_aux_loss_coef aux_loss_coef ignore_index tie_encoder_decoder
-    cross_attention_hidden_size
+    cross_attention_hidden_size is_decoder
     """
 )
 _HARMLESS_FORM = re.compile(r"\w+_token_id|\w+_dropout|unsloth_\w+|eos_token|bos_token|pad_token|unk_token")
 
-# What would change the results, with the values that switch it off; null, false, empty and 0 always do.
+# What would change the results, with the values that switch it off; null, empty and 0 always do, and false
+# where true does not.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "attention_bias": (),
     "mlp_bias": (),
@@ -68,7 +69,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "use_rope": (True,),
     "use_rotary": (True,),
     "is_causal": (True,),
-    "is_decoder": (True,),
     "scale_attn_weights": (True,),
     "add_cross_attention": (),
     "is_encoder_decoder": (),
@@ -138,7 +138,8 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
     """Notes about keys of `config` that are not used; CheckpointError names one that changes the results."""
     unknown = []
     for key, value in config.items():
-        if key in READ or key in _HARMLESS or _HARMLESS_FORM.fullmatch(key) or _is_off(value):
+        allowed = _NEUTRAL.get(key)
+        if key in READ or key in _HARMLESS or _HARMLESS_FORM.fullmatch(key) or _is_off(value, allowed):
             continue
         if key == "no_rope_layers" and isinstance(value, list) and all(v == 1 for v in value):
             continue  # 1 means that the layer has its rotary embedding
@@ -146,7 +147,6 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
             continue
         if key in ("use_qk_norm", "qk_norm", "qk_layernorm") and family.qk_norm and value is True:
             continue
-        allowed = _NEUTRAL.get(key)
         if allowed is None and _ARITHMETIC & set(re.split(r"[^a-z0-9]+", key.lower())):
             allowed = (1,)
         if allowed is None:
@@ -173,7 +173,7 @@ def check_rope_keys(rope: Mapping[str, Any], place: str) -> list[str]:
     """The same for the entries of `rope_scaling` or `rope_parameters`, which `place` names."""
     unknown = []
     for key, value in rope.items():
-        if key in _ROPE_READ or _is_off(value):
+        if key in _ROPE_READ or _is_off(value, None):
             continue
         if isinstance(value, Mapping):
             raise CheckpointError(
@@ -191,8 +191,10 @@ def check_rope_keys(rope: Mapping[str, Any], place: str) -> list[str]:
     return [f"{place} has keys that its type does not use: {_listed(unknown)}"] if unknown else []
 
 
-def _is_off(value: object) -> bool:
-    return value is None or value is False or value in ("", 0) or value in ([], {})
+def _is_off(value: object, allowed: tuple[object, ...] | None) -> bool:
+    if value is False:
+        return not any(v is True for v in allowed or ())
+    return value is None or value in ("", 0) or value in ([], {})
 
 
 def _same(value: object, neutral: object) -> bool:

@@ -8,20 +8,25 @@ from rockledge.errors import CheckpointError
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 
-# Files that hold weights in a form that is not read, the most telling first: pattern, what it is.
-_OTHER_WEIGHTS = (
-    ("adapter_model.*", "the weights of an adapter"),
-    ("pytorch_model*.bin*", "pickled PyTorch weights"),
-    ("consolidated*.safetensors", "weights under the names of Mistral's own format"),
-    ("consolidated*.pth", "weights in Meta's own format"),
-    ("*.pth", "pickled PyTorch weights"),
-    ("*.pt", "pickled PyTorch weights"),
-    ("*.bin", "pickled PyTorch weights"),
-    ("tf_model.h5", "TensorFlow weights"),
-    ("flax_model*.msgpack", "Flax weights"),
-    ("*.onnx", "an ONNX graph"),
+_MERGE = (
+    "merge it into its base model (peft's merge_and_unload, then save_pretrained) and give the merged model"
 )
-_CONVERT = "load it with transformers' AutoModelForCausalLM, call save_pretrained, and give that directory"
+_SAVE = "load it with transformers' AutoModelForCausalLM, call save_pretrained, and give that directory"
+_FETCH = "fetch the model in Hugging Face format (config.json and model.safetensors)"
+
+# Files that hold weights in a form that is not read, the most telling first: pattern, what it is, what to do.
+_OTHER_WEIGHTS = (
+    ("adapter_model.*", "the weights of an adapter", _MERGE),
+    ("pytorch_model*.bin*", "pickled PyTorch weights", _SAVE),
+    ("consolidated*.safetensors", "weights in Mistral's own format", _FETCH),
+    ("consolidated*.pth", "weights in Meta's own format", _FETCH),
+    ("*.pth", "pickled PyTorch weights", _SAVE),
+    ("*.pt", "pickled PyTorch weights", _SAVE),
+    ("*.bin", "pickled PyTorch weights", _SAVE),
+    ("tf_model.h5", "TensorFlow weights", _FETCH),
+    ("flax_model*.msgpack", "Flax weights", _FETCH),
+    ("*.onnx", "an ONNX graph", _FETCH),
+)
 
 
 def holds_safetensors(path: Path) -> bool:
@@ -36,23 +41,19 @@ def refuse_adapter(path: Path) -> None:
     would be something else.
     """
     if (path / _ADAPTER).is_file():
-        raise CheckpointError(
-            f"{path} holds an adapter (LoRA){_base_model(path / _ADAPTER)}, not a whole model: merge it "
-            "first (peft's "
-            "merge_and_unload, then save_pretrained) and give the merged model"
-        )
+        base = _base_model(path / _ADAPTER)
+        raise CheckpointError(f"{path} holds an adapter (LoRA){base}, not a whole model; {_MERGE}")
 
 
 def refuse_other_file(path: Path) -> None:
     """CheckpointError for a file that is known by its name not to be a GGUF file."""
-    if path.suffix == ".safetensors" or path.name in ("config.json", INDEX):
-        raise CheckpointError(
-            f"{path.name} is a part of a model; give the directory that holds the safetensors and their "
-            "config.json"
-        )
-    for pattern, what in _OTHER_WEIGHTS:
+    for pattern, what, advice in _OTHER_WEIGHTS:
         if path.match(pattern):
-            raise CheckpointError(f"{path.name} is {what}, which is not read; {_CONVERT}")
+            raise CheckpointError(f"{path.name} is {what}, which is not read; {advice}")
+    if path.suffix in (".safetensors", ".json"):
+        raise CheckpointError(
+            f"{path.name} is one file of a model; give the directory that holds the safetensors"
+        )
 
 
 def why_no_model(path: Path) -> str:
@@ -62,28 +63,17 @@ def why_no_model(path: Path) -> str:
         return f"{path} is empty; give a GGUF file or the directory of a Hugging Face model"
     if holds_safetensors(path):
         return f"{path} has weights but no config.json; copy it from the original model"
-    shards = sorted(path.glob("model-*-of-*.safetensors"))
-    if shards:
-        return (
-            f"{path} has {len(shards)} parts of a model ({shards[0].name}) but no {INDEX}, which says "
-            "what is in "
-            "them; fetch the index"
-        )
-    others = [file for file in sorted(path.glob("*.safetensors")) if not file.match("consolidated*")]
-    if others:
-        return (
-            f"{path} has {others[0].name} but no {WHOLE}; give the weights that name if they are the "
-            "whole model"
-        )
-    for pattern, what in _OTHER_WEIGHTS:
+    for shard in sorted(path.glob("model-*-of-*.safetensors")):
+        return f"{path} has parts of a model such as {shard.name}, but no {INDEX}; fetch the index"
+    for file in sorted(path.glob("*.safetensors")):
+        if not any(file.match(pattern) for pattern, _, _ in _OTHER_WEIGHTS):
+            return f"{path} has {file.name}, but no {WHOLE}; rename it if it holds the whole model"
+    for pattern, what, advice in _OTHER_WEIGHTS:
         for file in sorted(path.glob(pattern)):
-            return f"{path} has {file.name}: {what}, which is not read; {_CONVERT}"
+            return f"{path} has {file.name}: {what}, which is not read; {advice}"
     inner = sorted(child.parent.name for child in path.glob("*/config.json"))
     if inner and not config:
-        return (
-            f"{path} holds no model itself, but directories that may: {', '.join(inner[:4])}; name one "
-            "of them"
-        )
+        return f"{path} holds no model itself, but in {', '.join(inner[:4])} there may be one; name it"
     if config:
         return f"{path} has a config.json but no weights; fetch {WHOLE}, or its parts and their index"
     if list(path.glob("tokenizer*")):
