@@ -26,7 +26,7 @@ from rockledge.model.config import ModelConfig
 from rockledge.model.gguf_file import open_gguf
 from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files
 from rockledge.model.hf_config import config_from_hf
-from rockledge.model.special_tokens import special_ids
+from rockledge.model.special_ids import special_ids
 from rockledge.model.tokenizer import Tokenizer
 
 CACHE = Path(os.environ.get("ROCKLEDGE_CACHE") or "~/.cache/rockledge").expanduser()

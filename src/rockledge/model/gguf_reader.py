@@ -20,7 +20,7 @@ from rockledge.model.gguf_split import open_gguf_model
 from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.rope import rope_divisors
-from rockledge.model.special_tokens import special_ids
+from rockledge.model.special_ids import special_ids
 from rockledge.model.tied import head_is_tied
 
 _ROPE_FREQUENCIES = "rope_freqs.weight"

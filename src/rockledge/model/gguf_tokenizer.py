@@ -11,7 +11,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from rockledge.errors import CheckpointError
 from rockledge.model.config import ModelConfig
-from rockledge.model.special_tokens import Stated, TokenizerFacts
+from rockledge.model.special_ids import Stated, TokenizerFacts
 
 _Item = TypeVar("_Item")
 

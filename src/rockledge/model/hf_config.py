@@ -9,7 +9,7 @@ from rockledge.model.config import LIMITS, ModelConfig, check_config
 from rockledge.model.family import FAMILIES, Family
 from rockledge.model.hf_keys import check_keys, check_rope_keys
 from rockledge.model.rope import rope_divisors
-from rockledge.model.special_tokens import Stated, TokenizerFacts, special_ids
+from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 
 # Keys whose explicit null says something else than leaving them out: no window, no sharing, derived.
 _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rockledge.model.special_tokens import Stated, TokenizerFacts
+from rockledge.model.special_ids import Stated, TokenizerFacts
 
 
 def tokenizer_facts(
