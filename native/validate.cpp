@@ -24,8 +24,8 @@ int Program::check_shape(bool uses_cache) const {
   if (s.kv_heads < 1 || s.heads < s.kv_heads || s.heads % s.kv_heads != 0 || s.heads > 4096)
     return fail("%d query heads cannot share %d key/value heads; the first must be a multiple of the second",
                 s.heads, s.kv_heads);
-  if (s.head_dim < 8 || s.head_dim > 512 || s.head_dim % 8 != 0)
-    return fail("a head has %d dimensions; expected a multiple of 8 from 8 to 512", s.head_dim);
+  if (s.head_dim < 2 || s.head_dim > kMostHeadDim || s.head_dim % 2 != 0)
+    return fail("a head has %d dimensions; expected an even number from 2 to %d", s.head_dim, kMostHeadDim);
   if (!power_of_two(s.page_tokens) || s.page_tokens < 8 || s.page_tokens > kSplit)
     return fail("a KV page has %d tokens; expected a power of two from 8 to %d", s.page_tokens, kSplit);
   if (s.layers < 1 || s.pages < 1 || s.layers > 4096 || s.pages > 1 << 24)
@@ -146,7 +146,8 @@ bool check_embed(const OpCheck &c) {
 }
 
 bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &shape) {
-  return c.on_all_rows() && c.is("the queries", q, RL_INT8, shape.heads * shape.head_dim, true) &&
+  const auto stride = static_cast<int>(round_up(shape.head_dim, kTile));
+  return c.on_all_rows() && c.is("the queries", q, RL_INT8, shape.heads * stride, true) &&
          c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
 }
 
