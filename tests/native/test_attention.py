@@ -74,7 +74,7 @@ def score_bias(sizes: Sizes) -> np.ndarray | None:
 
 
 def attention_program(
-    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layer: int = 1
+    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layers: int = LAYERS
 ) -> native.Program:
     inner = sizes.heads * sizes.head_dim
     buffers = [
@@ -91,13 +91,13 @@ def attention_program(
             OpCode.ROPE_KV,
             (0,),
             queries,
-            dim=(layer,),
+            dim=(layers - 1,),
             real=(1e-5,),
             weight=(turns, *gains(sizes), bias),
         ),
-        native.Op(OpCode.ATTENTION, queries, (3,), dim=(layer,), weight=(turns, None, None, bias)),
+        native.Op(OpCode.ATTENTION, queries, (3,), dim=(layers - 1,), weight=(turns, None, None, bias)),
     ]
-    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, LAYERS, sizes.page_tokens, pages)
+    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, layers, sizes.page_tokens, pages)
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rockledge.errors import CheckpointError
 from rockledge.model.family import FAMILIES, Family
+from rockledge.model.limits import LARGEST, check_heads, check_size
 from rockledge.model.rope import rope_divisors
 
 
@@ -43,32 +44,15 @@ class ModelConfig:
     eos: tuple[int, ...]
 
 
-# Largest value believed of each size: far above any model, far below what would exhaust memory before a check
-# fails.
-_LIMITS = {
-    "hidden": 1 << 17,
-    "layers": 1 << 10,
-    "heads": 1 << 10,
-    "kv_heads": 1 << 10,
-    "head_dim": 1 << 10,
-    "ffn": 1 << 20,
-    "vocab": 1 << 22,
-    "context": 1 << 31,
-}
-
 # Keys whose explicit null says something else than leaving them out: no window, no sharing, derived.
 _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 
 
 def check_config(config: ModelConfig) -> ModelConfig:
     """The same configuration; CheckpointError names the first number that cannot describe a model."""
-    for name, limit in _LIMITS.items():
-        if not 1 <= getattr(config, name) <= limit:
-            raise CheckpointError(
-                f"{name} is {getattr(config, name)}, expected 1 to {limit}: the file is damaged"
-            )
-    if config.head_dim % 2:
-        raise CheckpointError(f"head_dim is {config.head_dim}, expected an even number (rotary pairs)")
+    for name in LARGEST:
+        check_size(name, getattr(config, name))
+    check_heads(config.heads, config.head_dim)
     if config.heads % config.kv_heads:
         raise CheckpointError(
             f"{config.heads} query heads cannot share {config.kv_heads} key/value heads evenly"
@@ -117,10 +101,7 @@ def config_from_hf(config: Mapping[str, Any], generation: Mapping[str, Any] | No
         raise CheckpointError(f"the activation {merged['hidden_act']!r} is not supported; expected silu")
     hidden, heads = _count(merged, "hidden_size"), _count(merged, "num_attention_heads")
     head_dim = _count(merged, "head_dim") if merged["head_dim"] is not None else hidden // heads
-    if head_dim > _LIMITS["head_dim"]:
-        raise CheckpointError(
-            f"head_dim is {head_dim}, expected at most {_LIMITS['head_dim']}: the file is damaged"
-        )
+    check_size("head_dim", head_dim)
     rope = _rope(merged)
     theta = _real(rope, "rope_theta")
     divisors = config.get("rope_divisors")

@@ -16,6 +16,7 @@ from rockledge.model.config import ModelConfig, check_config, config_to_hf
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.gguf_file import GgufFile, can_dequantise, open_gguf
 from rockledge.model.gguf_tokenizer import special_ids, tokenizer_files
+from rockledge.model.limits import check_size
 
 _ROPE_FREQUENCIES = "rope_freqs.weight"
 
@@ -101,10 +102,7 @@ def _config(file: GgufFile) -> ModelConfig:
         raise CheckpointError(
             f"{file.path.name} holds {len(file.tensors)} tensors, too few for {layers} layers"
         )
-    if not 1 <= head_dim // 2 <= 512:
-        raise CheckpointError(
-            f"{file.path.name}: head_dim is {head_dim}, expected 2 to 1024; the file is damaged"
-        )
+    check_size("head_dim", head_dim)
     context = keys.count("context_length")
     bos, eos = special_ids(meta)
     return check_config(
