@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from rockledge.errors import CheckpointError
+from rockledge.model.limits import LARGEST, check_heads, check_size
 
 
 @dataclass(frozen=True)
@@ -39,29 +40,11 @@ class ModelConfig:
     eos: tuple[int, ...]
 
 
-# Largest value believed of each size: far above any model, far below what would exhaust memory before a check
-# fails.
-LIMITS = {
-    "hidden": 1 << 17,
-    "layers": 1 << 10,
-    "heads": 1 << 10,
-    "kv_heads": 1 << 10,
-    "head_dim": 1 << 10,
-    "ffn": 1 << 20,
-    "vocab": 1 << 22,
-    "context": 1 << 31,
-}
-
-
 def check_config(config: ModelConfig) -> ModelConfig:
     """The same configuration; CheckpointError names the first number that cannot describe a model."""
-    for name, limit in LIMITS.items():
-        if not 1 <= getattr(config, name) <= limit:
-            raise CheckpointError(
-                f"{name} is {getattr(config, name)}, expected 1 to {limit}: the file is damaged"
-            )
-    if config.head_dim % 2:
-        raise CheckpointError(f"head_dim is {config.head_dim}, expected an even number (rotary pairs)")
+    for name in LARGEST:
+        check_size(name, getattr(config, name))
+    check_heads(config.heads, config.head_dim)
     if config.heads % config.kv_heads:
         raise CheckpointError(
             f"{config.heads} query heads cannot share {config.kv_heads} key/value heads evenly"
@@ -78,7 +61,6 @@ def check_config(config: ModelConfig) -> ModelConfig:
         if not 0 <= token < config.vocab:
             raise CheckpointError(
                 f"special token {token} is outside the vocabulary of {config.vocab} tokens: tokenizer "
-                "and weights do "
-                "not belong together; use the files of one model"
+                "and weights do not belong together; use the files of one model"
             )
     return config

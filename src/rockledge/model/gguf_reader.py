@@ -19,6 +19,7 @@ from rockledge.model.gguf_keys import check_metadata
 from rockledge.model.gguf_split import open_gguf_model
 from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files
 from rockledge.model.hf_config import config_to_hf
+from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
 from rockledge.model.special_ids import special_ids
 from rockledge.model.tied import head_is_tied
@@ -121,10 +122,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
         raise CheckpointError(
             f"{file.path.name} holds {len(file.tensors)} tensors, too few for {layers} layers"
         )
-    if not 1 <= head_dim // 2 <= 512:
-        raise CheckpointError(
-            f"{file.path.name}: head_dim is {head_dim}, expected 2 to 1024; the file is damaged"
-        )
+    check_size("head_dim", head_dim)
     notes = check_metadata(file.path.name, str(family.gguf), meta, head_dim)
     context = keys.count("context_length")
     window = keys.count("attention.sliding_window", 0, least=0) or context

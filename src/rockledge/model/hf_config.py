@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rockledge.errors import CheckpointError
-from rockledge.model.config import LIMITS, ModelConfig, check_config
+from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.family import FAMILIES, Family
 from rockledge.model.hf_keys import check_keys, check_rope_keys
+from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
 from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 
@@ -56,10 +57,7 @@ def read_hf_config(
         )
     hidden, heads = _count(merged, "hidden_size"), _count(merged, "num_attention_heads")
     head_dim = _count(merged, "head_dim") if merged["head_dim"] is not None else hidden // heads
-    if head_dim > LIMITS["head_dim"]:
-        raise CheckpointError(
-            f"head_dim is {head_dim}, expected at most {LIMITS['head_dim']}: the file is damaged"
-        )
+    check_size("head_dim", head_dim)
     rope = _rope(merged, notes)
     theta = _real(rope, "rope_theta")
     divisors = config.get("rope_divisors")

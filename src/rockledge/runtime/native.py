@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
 
-ABI = 4
+ABI = 5
 LIBRARY = "librockledge.so"
 KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2, "vnni": 3}
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
