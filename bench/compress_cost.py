@@ -53,6 +53,7 @@ class RandomCheckpoint:
     clock: "Clock"
     path: Path = Path("random")
     stored: str = "random numbers"
+    notes: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         return [tensor.name for tensor in stored_tensors(self.config)]

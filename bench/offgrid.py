@@ -61,6 +61,11 @@ class OffGrid:
         """For people."""
         return f"{self.source.stored}, moved off the grid"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.source.notes
+
     def names(self) -> list[str]:
         """Every tensor."""
         return [tensor.name for tensor in stored_tensors(self.config)]

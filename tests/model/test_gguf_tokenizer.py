@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.model.oracle import CASES
 from tests.model.vocabularies import (
     CORPUS,
     PUBLISHED,
@@ -24,7 +25,7 @@ from rockledge.errors import CheckpointError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
 from rockledge.model.gguf_file import open_gguf
-from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files
+from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tokenizer_notes
 from rockledge.model.hf_config import config_from_hf
 from rockledge.model.special_ids import special_ids
 from rockledge.model.tokenizer import Tokenizer
@@ -40,6 +41,11 @@ def config_of(metadata: dict[str, Any]) -> ModelConfig:
     )  # fmt: skip
     special = special_ids([], tokenizer_facts(metadata), plain.vocab)
     return dataclasses.replace(plain, bos=special.bos, eos=special.eos)
+
+
+def ends_of(metadata: dict[str, Any]) -> tuple[int | None, tuple[int, ...]]:
+    config = config_of(metadata)
+    return config.bos, config.eos
 
 
 def files_of(metadata: dict[str, Any]) -> dict[str, bytes]:
@@ -154,7 +160,77 @@ def test_the_chat_template_becomes_a_file_that_knows_the_tokens() -> None:
     assert "chat_template.jinja" not in files_of(metadata)
 
 
+def test_templates_with_names_come_along() -> None:
+    metadata = byte_level_metadata(ORIGINALS["smollm"], "smollm")
+    named = {
+        "tokenizer.chat_template": "plain",
+        "tokenizer.chat_templates": ["tool_use"],
+        "tokenizer.chat_template.tool_use": "{{ tools | tojson }}{{ eos_token }}",
+    }
+    chat = ChatTemplate.from_files(files_of({**metadata, **named}))
+    assert chat is not None
+    assert [chat.render([]), chat.render([], tools=[1])] == ["plain", "[1]<|im_end|>"]
+
+
 GOOD = byte_level_metadata(ORIGINALS["smollm"], "smollm")
+
+
+@pytest.mark.parametrize("without", [None, ""])
+def test_the_guess_where_words_are_not_told_is_that_of_llama_cpp_and_is_noted(without: str | None) -> None:
+    metadata = {key: value for key, value in GOOD.items() if key != "tokenizer.ggml.pre"}
+    metadata |= {} if without is None else {"tokenizer.ggml.pre": without}
+    (note,) = tokenizer_notes(metadata)
+    assert "tokenizer.ggml.pre is missing" in note
+    assert 'the rule "default" was guessed, as llama.cpp does' in note
+    told = {**metadata, "tokenizer.ggml.pre": "default"}
+    assert tokenizer_notes(told) == ()
+    guessed, default = (Tokenizer.from_files(files_of(m)) for m in (metadata, told))
+    for text in CORPUS[:3]:
+        assert guessed.encode(text, bos=True) == default.encode(text, bos=True)
+
+
+def test_the_case_without_pre() -> None:
+    assert tokenizer_notes(open_gguf(CASES / "f8_pre.gguf").metadata) == ()
+    (note,) = tokenizer_notes(open_gguf(CASES / "f8_nopre.gguf").metadata)
+    assert "tokenizer.ggml.pre is missing" in note
+
+
+def test_ids_a_sentencepiece_file_does_not_name_are_those_of_llama_cpp() -> None:
+    bare = {key: value for key, value in SPM.items() if not key.endswith("token_id")}
+    assert ends_of(bare) == ends_of(SPM) == (1, (2,))
+    assert files_of(bare) == files_of(SPM)
+    assert tokenizer_notes(SPM) == ()
+    assert [note.split(" was ")[0] for note in tokenizer_notes(bare)] == [
+        "The key tokenizer.ggml.bos_token_id is missing: 1 ('<s>')",
+        "The key tokenizer.ggml.eos_token_id is missing: 2 ('</s>')",
+        "The key tokenizer.ggml.unknown_token_id is missing: 0 ('<unk>')",
+    ]
+    # A byte-level file names what it has; 11, which llama.cpp takes there, is an ordinary piece.
+    silent = {key: value for key, value in GOOD.items() if not key.endswith("token_id")}
+    assert ends_of(silent)[0] is None
+    assert tokenizer_notes(silent) == ()
+
+
+@pytest.mark.parametrize(("given_id", "noted"), [(600, True), (-2, True), (0xFFFFFFFF, False), (-1, False)])
+def test_an_id_outside_of_the_vocabulary_is_noted(given_id: int, noted: bool) -> None:
+    found = tokenizer_notes({**GOOD, "tokenizer.ggml.eos_token_id": given_id})
+    assert [f"is {given_id}, which is not an id of this vocabulary" in note for note in found] == [True] * noted
+
+
+def test_missing_token_types_are_noted() -> None:
+    untyped = {key: value for key, value in GOOD.items() if key != "tokenizer.ggml.token_type"}
+    (note,) = tokenizer_notes(untyped)
+    assert "tokenizer.ggml.token_type is missing" in note
+    # What has a role is a signal still.
+    assert Tokenizer.from_files(files_of(untyped)).special_ids == {1, 2}
+
+
+def test_more_tokens_than_rows_are_refused_and_fewer_are_not() -> None:
+    rows = len(GOOD["tokenizer.ggml.tokens"])
+    with pytest.raises(CheckpointError, match=rf"the tokenizer has {rows} tokens, but the embedding {rows - 1} rows"):
+        tokenizer_files("x.gguf", GOOD, dataclasses.replace(config_of(GOOD), vocab=rows - 1))
+    padded = tokenizer_files("x.gguf", GOOD, dataclasses.replace(config_of(GOOD), vocab=rows + 64))
+    assert padded["tokenizer.json"] == files_of(GOOD)["tokenizer.json"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.model.checkpoints import random_model, save
 from tests.model.damage import damaged, read_or_refuse
+from tokenizers import Tokenizer, decoders, models
 
 from rockledge.errors import CheckpointError
+from rockledge.model.chat import ChatTemplate
 from rockledge.model.huggingface import HuggingFaceCheckpoint
 
 WEIGHTS = "model.safetensors"
@@ -50,11 +52,33 @@ def test_tensors_have_canonical_names_and_their_values(directory: Path) -> None:
 
 
 def test_the_files_of_the_tokenizer_come_along(directory: Path) -> None:
-    (directory / "tokenizer.json").write_text("{}")
+    (directory / "tokenizer.json").write_text(bare_tokenizer())
     (directory / "chat_template.jinja").write_text("hello")
     files = HuggingFaceCheckpoint.open(directory).files()
     assert files["chat_template.jinja"] == b"hello"
     assert set(files) == {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"}
+
+
+def test_named_templates_come_along_and_a_template_of_a_processor_does_not(directory: Path) -> None:
+    (directory / "tokenizer.json").write_text(bare_tokenizer())
+    (directory / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    checkpoint = HuggingFaceCheckpoint.open(directory)
+    assert ChatTemplate.from_files(checkpoint.files()) is None
+    assert any("chat_template.json" in note for note in checkpoint.notes)
+    (directory / "additional_chat_templates").mkdir()
+    (directory / "additional_chat_templates" / "tool_use.jinja").write_text("tools: {{ tools | tojson }}")
+    (directory / "chat_template.jinja").write_text("no tools")
+    checkpoint = HuggingFaceCheckpoint.open(directory)
+    chat = ChatTemplate.from_files(checkpoint.files())
+    assert chat is not None
+    assert [chat.render([]), chat.render([], tools=[1])] == ["no tools", "tools: [1]"]
+    assert not any("chat_template.json" in note for note in checkpoint.notes)
+
+
+def bare_tokenizer() -> str:
+    made = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    made.decoder = decoders.ByteLevel()
+    return str(made.to_str())
 
 
 def test_a_missing_tokenizer_is_refused_with_what_to_do(directory: Path) -> None:

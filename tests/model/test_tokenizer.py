@@ -9,6 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.model.oracle import CASES, auto_tokenizer
 from tests.model.vocabularies import CONTROLS, CORPUS, train_byte_level
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -117,24 +118,100 @@ def with_bos() -> tokenizers.Tokenizer:
     return made
 
 
-@pytest.mark.parametrize(
-    ("rules", "config", "bos"),
-    [
-        (RULES, {}, None),
-        (with_bos(), {}, 1),
-        (with_bos(), {"add_bos_token": True, "bos_token": "<|im_start|>"}, 1),
-        (with_bos(), {"add_bos_token": False, "bos_token": "<|im_start|>"}, None),
-        (RULES, {"add_bos_token": True, "bos_token": "<|endoftext|>"}, 0),
-        (RULES, {"add_bos_token": True, "bos_token": {"content": "<|im_end|>", "lstrip": False}}, 2),
-        (RULES, {"add_bos_token": True, "bos_token": None}, None),
-    ],
-)
-def test_what_texts_begin_with(rules: tokenizers.Tokenizer, config: dict[str, Any], bos: int | None) -> None:
-    files = {"tokenizer.json": rules.to_str().encode(), "tokenizer_config.json": json.dumps(config).encode()}
-    tokenizer = Tokenizer.from_files(files)
-    plain = tokenizer.encode("fox", bos=False)
+@pytest.mark.parametrize("asked", [None, True, False])
+@pytest.mark.parametrize(("rules", "bos"), [(RULES, None), (with_bos(), 1)], ids=["without", "with"])
+def test_texts_begin_as_the_post_processor_says(
+    rules: tokenizers.Tokenizer, bos: int | None, asked: bool | None, tmp_path: Path
+) -> None:
+    # transformers 5 does not look at add_bos_token where there is a tokenizer.json.
+    settings = {} if asked is None else {"add_bos_token": asked}
+    config = {"bos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast", **settings}
+    (tmp_path / "tokenizer.json").write_text(rules.to_str())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer.load(tmp_path)
     assert tokenizer.bos == bos
-    assert tokenizer.encode("fox", bos=True) == ([] if bos is None else [bos]) + plain
+    assert tokenizer.encode("fox", bos=True) == auto_tokenizer(tmp_path)("fox")["input_ids"]
+    assert tokenizer.encode("fox", bos=True)[len(tokenizer.beginning) :] == tokenizer.encode("fox", bos=False)
+
+
+def test_an_end_that_is_appended_is_not_put_in_front() -> None:
+    tokenizer = Tokenizer.load(CASES / "f12_append")
+    assert tokenizer.encode("Hi", bos=True) == [39, 72]
+    assert tokenizer.bos is None
+
+
+SPECIALS = st.lists(st.sampled_from(CONTROLS), max_size=3)
+
+
+@given(front=SPECIALS, back=SPECIALS, nested=st.booleans(), text=st.sampled_from(["", "fox", "  a\n", "東"]))
+@settings(max_examples=100, deadline=None)
+def test_what_a_template_puts_in_front(front: list[str], back: list[str], nested: bool, text: str) -> None:
+    rules = tokenizers.Tokenizer.from_str(RULES.to_str())
+    template: Any = processors.TemplateProcessing(
+        single=[*front, "$A", *back], special_tokens=[(token, CONTROLS.index(token)) for token in CONTROLS]
+    )
+    if nested:
+        template = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    rules.post_processor = template
+    ours = Tokenizer.from_files({"tokenizer.json": rules.to_str().encode()})
+    assert [*ours.encode(text, bos=True), *map(CONTROLS.index, back)] == rules.encode(text).ids
+
+
+@pytest.mark.parametrize("kind", [processors.BertProcessing, processors.RobertaProcessing])
+def test_other_post_processors_put_one_in_front(kind: Any) -> None:
+    rules = tokenizers.Tokenizer.from_str(RULES.to_str())
+    rules.post_processor = kind(("<|im_end|>", 2), ("<|im_start|>", 1))
+    ours = Tokenizer.from_files({"tokenizer.json": rules.to_str().encode()})
+    assert [*ours.encode("fox", bos=True), 2] == rules.encode("fox").ids
+
+
+def rows(count: int) -> dict[str, bytes]:
+    return {"tokenizer.json": RULES.to_str().encode(), "config.json": b'{"vocab_size": %d}' % count}
+
+
+def test_ordinary_pieces_without_a_row_are_refused() -> None:
+    size = RULES.get_vocab_size()
+    assert Tokenizer.from_files(rows(size)).left_out == {}
+    assert Tokenizer.from_files(rows(size + 50)).left_out == {}  # a padded embedding
+    for files, given_rows in ((rows(size - 1), None), (rows(size), size - 1)):
+        with pytest.raises(
+            CheckpointError, match=f"id {size - 1}, but the model has rows for 0 to {size - 2}"
+        ):
+            Tokenizer.from_files(files, rows=given_rows)
+    unigram = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0), ("b", -2.0)], unk_id=0))
+    unigram.decoder = decoders.Metaspace()
+    with pytest.raises(CheckpointError, match="'b' the id 2"):
+        Tokenizer.from_files({"tokenizer.json": unigram.to_str().encode()}, rows=2)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["in the vocabulary too", "added only"])
+def test_added_tokens_without_a_row_become_text(listed: bool) -> None:
+    content = json.loads(RULES.to_str())
+    size, names = len(content["model"]["vocab"]), ("<pad>", "<|mask|>")
+    for i, name in enumerate(names, start=size):
+        content["added_tokens"].append({**content["added_tokens"][0], "id": i, "content": name})
+        if listed:
+            content["model"]["vocab"][name] = i
+    files = {"tokenizer.json": json.dumps(content).encode()}
+    assert Tokenizer.from_files(files, rows=size + 2).encode("<pad>", bos=False) == [size]
+    for count, left_out in ((size, names), (size + 1, names[1:])):
+        tokenizer = Tokenizer.from_files(files, rows=count)
+        assert set(tokenizer.left_out) == set(left_out)
+        ids = tokenizer.encode("a <pad><|mask|> b", bos=False)
+        assert max(ids) < count
+        assert tokenizer.decode(ids, skip_special=False) == "a <pad><|mask|> b"
+
+
+@given(st.text(max_size=20), st.integers(0, 4))
+@settings(max_examples=60, deadline=None)
+def test_no_text_makes_an_id_without_a_row(text: str, more: int) -> None:
+    # Named by the configuration only: transformers gives such a token the next id.
+    config = {"pad_token": "<pad>", "additional_special_tokens": ["<a>", "<b>"]}
+    count = RULES.get_vocab_size() + more
+    tokenizer = Tokenizer.from_files({**rows(count), "tokenizer_config.json": json.dumps(config).encode()})
+    ids = tokenizer.encode(f"<pad>{text}<b> <a>", bos=False)
+    assert all(0 <= i < count for i in ids)
+    assert len(tokenizer.left_out) == max(0, 3 - more)
 
 
 def test_truncation_and_padding_of_the_file_do_not_apply() -> None:

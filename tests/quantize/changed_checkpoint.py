@@ -31,6 +31,10 @@ class Changed:
     def stored(self) -> str:
         return self.below.stored
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.below.notes
+
     def names(self) -> list[str]:
         return self.below.names()
 

@@ -123,6 +123,9 @@ def _inspect_artifact(artifact: Artifact, verify: bool, terminal: Terminal) -> d
     terminal.say(f"{artifact.path}: Rockledge artifact, {show_size(artifact.tensor_bytes)}")
     _say_config(artifact.config, artifact.parameters, terminal)
     terminal.say(f"{artifact.bits_per_weight:.3f} bits a weight over everything\n\n{parts_table(found)}")
+    notes = (artifact.report or {}).get("notes", [])
+    for note in notes:
+        terminal.say(f"Note: {note}")
     if verify:
         terminal.say("\nEvery checksum is right.")
     return {
@@ -136,6 +139,7 @@ def _inspect_artifact(artifact: Artifact, verify: bool, terminal: Terminal) -> d
         "ffn_hadamard_block": artifact.ffn_block,
         "files": list(artifact.file_names),
         "verified": verify,
+        "notes": notes,
         "report": artifact.report,
     }
 
@@ -154,6 +158,8 @@ def _inspect_checkpoint(checkpoint: Checkpoint, verify: bool, terminal: Terminal
     terminal.say(f"{path}: checkpoint, {checkpoint.stored}, {show_size(size)}")
     _say_config(checkpoint.config, parameters, terminal)
     terminal.say(f"{8 * size / parameters:.2f} bits a weight as stored")
+    for note in checkpoint.notes:
+        terminal.say(f"Note: {note}")
     if verify:
         terminal.say("Every tensor can be read and is finite.")
     return {
@@ -165,6 +171,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, verify: bool, terminal: Terminal
         "bits_per_weight": round(8 * size / parameters, 4),
         "tensors": len(names),
         "verified": verify,
+        "notes": list(checkpoint.notes),
     }
 
 

@@ -100,6 +100,8 @@ def compress(
     from rockledge.quantize.pipeline import estimate, quantize
 
     checkpoint = open_checkpoint(model)
+    for note in checkpoint.notes:
+        terminal.note(f"Note: {note}")
     _check_place(Path(output))
     asked = ("bits", "fit", "milliseconds", "fast", "recipe", "device", "tokens", "check_prices")
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})

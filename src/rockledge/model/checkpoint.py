@@ -32,7 +32,7 @@ class Checkpoint(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what was guessed or is unusual; empty for an ordinary checkpoint."""
+        """Sentences about what was guessed or is unusual, for `inspect`, `quantize` and the report."""
 
     def names(self) -> list[str]:
         """Every tensor, in the order of `stored_tensors`."""
@@ -52,7 +52,8 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through
     huggingface_hub).
 
-    Only headers are read and checked here; tensors are read one at a time by `Checkpoint.tensor`.
+    Headers and the small files are read and checked here; tensors are read one at a time by
+    `Checkpoint.tensor`.
     """
     path = Path(path_or_hub_id).expanduser()
     if not path.exists():

@@ -73,7 +73,7 @@ def check_metadata(file: str, architecture: str, metadata: Mapping[str, Any], he
     if unknown:
         shown = ", ".join(sorted(key[:40] for key in unknown)[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        return [f"{file} has metadata that are not known and not used: {shown}{more}"]
+        return [f"{file} has metadata that are not known and not used: {shown}{more}."]
     return []
 
 

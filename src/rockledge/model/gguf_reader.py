@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
+from rockledge.model.agreement import check_agreement
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.family import FAMILIES, Family, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
 from rockledge.model.gguf_file import GgufFile, can_dequantise
 from rockledge.model.gguf_keys import check_metadata
 from rockledge.model.gguf_split import open_gguf_model
-from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files
+from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tokenizer_notes
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
@@ -49,7 +50,8 @@ class GgufCheckpoint:
         tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
         _check_tensors(file, tensors, tied=config.tied)
         kinds = sorted({file.tensors[t.gguf].kind for t in tensors.values() if len(t.shape) == 2})
-        return cls(path, config, f"GGUF, {' and '.join(kinds)} matrices", tuple(notes), tensors, file)
+        stored = f"GGUF, {' and '.join(kinds)} matrices"
+        return cls(path, config, stored, (*notes, *_notes(file, config)), tensors, file)
 
     def names(self) -> list[str]:
         """Canonical names, in the order of the forward pass."""
@@ -71,6 +73,13 @@ class GgufCheckpoint:
         """config.json and the tokenizer's files, made from the metadata."""
         config = json.dumps(config_to_hf(self.config), indent=2).encode()
         return {"config.json": config, **tokenizer_files(self.path.name, self.file.metadata, self.config)}
+
+
+def _notes(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:
+    if "tokenizer.ggml.tokens" not in file.metadata:
+        return ("The file holds no tokenizer, and without one the model can only be inspected.",)
+    files = tokenizer_files(file.path.name, file.metadata, config)
+    return (*tokenizer_notes(file.metadata), *check_agreement(files, config))
 
 
 def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
@@ -132,7 +141,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
         notes.append(
             f"{file.path.name} has a sliding window of {window} tokens; the context is cut to it from "
             f"{context}, "
-            "because every layer here attends to all earlier tokens"
+            "because every layer here attends to all earlier tokens."
         )
     special = special_ids([], tokenizer_facts(meta), vocab)
     same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)

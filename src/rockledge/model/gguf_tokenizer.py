@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
 from rockledge.errors import CheckpointError
+from rockledge.model.chat import with_named_templates
 from rockledge.model.config import ModelConfig
 from rockledge.model.special_ids import Stated, TokenizerFacts
 
@@ -17,6 +18,13 @@ _Item = TypeVar("_Item")
 
 # Token types of GGUF.
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+
+# Ids that llama.cpp takes for a SentencePiece vocabulary where the file names none (llama-vocab.cpp). Those
+# it takes for a byte-level one, 11 and 11, belong to Falcon and are not taken here.
+_SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}
+
+# What converters write for "there is no such token".
+_NO_ID = 0xFFFFFFFF
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -75,12 +83,42 @@ def tokenizer_facts(metadata: Mapping[str, Any]) -> TokenizerFacts:
     added = [token for token, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED)]
 
     def stated(*keys: str) -> tuple[int, ...]:
-        values = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in keys)
-        return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool))
+        return tuple(i for i in (_id(metadata, key) for key in keys) if i is not None)
 
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
     said = Stated("tokenizer.ggml", stated("bos"), stated("eos", "eot", "eom"))
-    return TokenizerFacts((said,), ids, tuple(added), len(tokens) or None)
+    return TokenizerFacts((said,), ids, tuple(added))
+
+
+def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a GGUF file does not say about its tokenizer and has to be guessed, a sentence each. The guesses
+    are llama.cpp's (llama-vocab.cpp), which prints a warning for the first."""
+    notes = []
+    if metadata.get("tokenizer.ggml.model") == "gpt2" and not metadata.get("tokenizer.ggml.pre"):
+        notes.append(
+            "The file does not say how text is split into words before merging (tokenizer.ggml.pre is "
+            'missing): the rule "default" was guessed, as llama.cpp does; if it is the wrong one, token ids '
+            "differ and quality suffers. Convert the model to GGUF again to be sure."
+        )
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if "tokenizer.ggml.token_type" not in metadata:
+        notes.append(
+            "The file does not say which tokens are control tokens (tokenizer.ggml.token_type is missing): "
+            "only those with a role, such as BOS, were taken for one."
+        )
+    for role in (*_SENTENCEPIECE_IDS, "eot", "eom"):
+        guess = _SENTENCEPIECE_IDS.get(role, 0)
+        key = f"tokenizer.ggml.{role}_token_id"
+        given, found = metadata.get(key), _id(metadata, role)
+        if given is None and found is not None and isinstance(tokens, list):
+            notes.append(
+                f"The key {key} is missing: {guess} ({tokens[guess]!r}) was guessed, as llama.cpp does."
+            )
+        elif given not in (None, _NO_ID, -1) and found is None:
+            notes.append(
+                f"The key {key} is {given}, which is not an id of this vocabulary, and was taken for none."
+            )
+    return tuple(notes)
 
 
 def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig) -> dict[str, bytes]:
@@ -142,7 +180,9 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
     template = metadata.get("tokenizer.chat_template")
     if isinstance(template, str):
         files["chat_template.jinja"] = template.encode()
-    return files
+    start = "tokenizer.chat_template."
+    named = {key.removeprefix(start): v for key, v in metadata.items() if key.startswith(start)}
+    return with_named_templates(files, {name: v.encode() for name, v in named.items() if isinstance(v, str)})
 
 
 @dataclass(frozen=True)
@@ -175,10 +215,12 @@ def _vocabulary(file: str, metadata: Mapping[str, Any], size: int) -> _Vocabular
     if not _list_of(tokens, str):
         raise CheckpointError(f"{file} holds no tokenizer; use a GGUF file with its tokenizer inside")
     types = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
-    if not _list_of(types, int) or len(types) != len(tokens) or len(tokens) > size:
+    if not _list_of(types, int) or len(types) != len(tokens):
+        raise CheckpointError(f"{file}: {len(tokens)} tokens do not fit their types; the file is damaged")
+    if len(tokens) > size:
         raise CheckpointError(
-            f"{file}: {len(tokens)} tokens do not fit their types or the embedding of {size} rows; the "
-            f"file is damaged"
+            f"{file}: the tokenizer has {len(tokens)} tokens, but the embedding {size} rows; use a file with "
+            "the tokenizer that belongs to its weights"
         )
     return _Vocabulary(tokens, types)
 
@@ -301,12 +343,15 @@ def _begin(token: str, i: int) -> dict[str, Any]:
 
 
 def _pre(metadata: Mapping[str, Any]) -> str:
-    return str(metadata.get("tokenizer.ggml.pre", "default"))
+    # Where the file does not say: as llama.cpp, and `tokenizer_notes` tells the user.
+    return str(metadata.get("tokenizer.ggml.pre") or "default")
 
 
 def _id(metadata: Mapping[str, Any], key: str) -> int | None:
     """A special token's id; None where there is none, which some files write as a number past the end."""
     value, tokens = metadata.get(f"tokenizer.ggml.{key}_token_id"), metadata.get("tokenizer.ggml.tokens")
+    if value is None and metadata.get("tokenizer.ggml.model") == "llama":
+        value = _SENTENCEPIECE_IDS.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not isinstance(tokens, list):
         return None
     return value if 0 <= value < len(tokens) else None

@@ -162,7 +162,7 @@ def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
     if found is not None and typed is not None and found is not typed:
         notes.append(
             f"config.json names the architecture {named} and the model_type {model_type}; "
-            "the model_type counts, as in transformers"
+            "the model_type counts, as in transformers."
         )
     family = typed or found
     assert family is not None
@@ -200,7 +200,7 @@ def _rope(merged: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if len(entries) == 2 and entries["rope_scaling"] != entries["rope_parameters"]:
         notes.append(
             "config.json has both rope_scaling and rope_parameters; rope_scaling counts, as in transformers, "
-            f"with the base {rope.get('rope_theta', merged['rope_theta'])}"
+            f"with the base {rope.get('rope_theta', merged['rope_theta'])}."
         )
     notes += check_rope_keys(rope, place)
     rope.setdefault("rope_theta", merged["rope_theta"])
@@ -220,7 +220,7 @@ def _context(merged: Mapping[str, Any], family: Family, layers: int, notes: list
     if family.window == "none":
         if width is not None:
             notes.append(
-                f"config.json has sliding_window, which {family.hf_architecture} does not use; it is ignored"
+                f"config.json has sliding_window, which {family.hf_architecture} does not use; it is ignored."
             )
         if types is not None and set(_strings(types, layers)) != {"full_attention"}:
             raise CheckpointError(
@@ -254,7 +254,7 @@ def _context(merged: Mapping[str, Any], family: Family, layers: int, notes: list
         notes.append(
             f"{windowed} of {layers} layers attend to a window of {width} tokens; the context is cut to "
             "it from "
-            f"{context}, because every layer here attends to all earlier tokens"
+            f"{context}, because every layer here attends to all earlier tokens."
         )
     return min(context, width)
 

@@ -162,10 +162,10 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
         unknown.remove("auto_map")
         notes.append(
             f"config.json names code of its own (auto_map), which is not run; the model is read as "
-            f"{family.hf_architecture}"
+            f"{family.hf_architecture}."
         )
     if unknown:
-        notes.append(f"config.json has keys that are not known and not used: {_listed(unknown)}")
+        notes.append(f"config.json has keys that are not known and not used: {_listed(unknown)}.")
     return notes
 
 
@@ -188,7 +188,7 @@ def check_rope_keys(rope: Mapping[str, Any], place: str) -> list[str]:
                 f"{place} has {key}: {str(value)[:60]}, which changes the results and is not supported; "
                 f"{_expected(allowed)}"
             )
-    return [f"{place} has keys that its type does not use: {_listed(unknown)}"] if unknown else []
+    return [f"{place} has keys that its type does not use: {_listed(unknown)}."] if unknown else []
 
 
 def _is_off(value: object, allowed: tuple[object, ...] | None) -> bool:

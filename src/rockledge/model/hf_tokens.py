@@ -1,47 +1,53 @@
-"""What the tokenizer files of a Hugging Face directory say about special tokens."""
+"""What a Hugging Face directory's tokenizer files say about the beginning of a text and ends of a turn."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rockledge.model.special_ids import Stated, TokenizerFacts
+from rockledge.model.special_tokens import (
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+    declared_tokens,
+    json_object,
+    special_tokens,
+)
 
 
-def tokenizer_facts(
-    tokenizer: Mapping[str, Any], config: Mapping[str, Any], special: Mapping[str, Any]
-) -> TokenizerFacts:
-    """From the contents of tokenizer.json, tokenizer_config.json and special_tokens_map.json; empty where
-    absent.
+def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
+    """From the contents of the small files, those that exist.
 
-    What is malformed says nothing here; the tokenizer itself is checked when it is made.
+    The beginning of a text is the one that transformers takes (`special_tokens`); an end of a turn counts
+    whichever file names it. CheckpointError when a file is not a JSON object.
     """
-    ids: dict[str, int] = {}
+    tokenizer = json_object(files, "tokenizer.json")
+    added = {token.content: i for i, token in declared_tokens(files).items()} | _added(tokenizer)
+    begins = special_tokens(files).get("bos_token")
+    stated = [Stated(TOKENIZER_CONFIG, bos_names=() if begins is None else (begins,))]
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        stated.append(Stated(name, eos_names=_names(json_object(files, name).get("eos_token"))))
+    return TokenizerFacts(tuple(stated), {**_vocabulary(tokenizer), **added}, tuple(added))
+
+
+def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
     if isinstance(vocabulary, Mapping):
-        ids |= {name: i for name, i in vocabulary.items() if _is_id(i)}
-    elif isinstance(vocabulary, list):  # Unigram: [piece, score] in the order of ids
-        ids |= {
-            pair[0]: i for i, pair in enumerate(vocabulary) if isinstance(pair, list) and _is_name(pair[:1])
+        return {name: i for name, i in vocabulary.items() if _is_id(i)}
+    if isinstance(vocabulary, list):  # Unigram: [piece, score] in the order of ids
+        pieces = enumerate(vocabulary)
+        return {
+            pair[0]: i for i, pair in pieces if isinstance(pair, list) and pair and isinstance(pair[0], str)
         }
-    added = _added(tokenizer, config)
-    stated = tuple(
-        Stated(file, bos_names=_names(content.get("bos_token")), eos_names=_names(content.get("eos_token")))
-        for file, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special))
-    )
-    return TokenizerFacts(stated, {**ids, **added}, tuple(added))
+    return {}
 
 
-def _added(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
-    listed, table = tokenizer.get("added_tokens"), config.get("added_tokens_decoder")
-    found = {}
-    for entry in listed if isinstance(listed, list) else []:
-        if isinstance(entry, Mapping) and _is_id(entry.get("id")) and isinstance(entry.get("content"), str):
-            found[entry["content"]] = entry["id"]
-    if not found and isinstance(table, Mapping):
-        for i, entry in table.items():
-            if i.isdecimal() and isinstance(entry, Mapping) and isinstance(entry.get("content"), str):
-                found[entry["content"]] = int(i)
-    return found
+def _added(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    listed = tokenizer.get("added_tokens")
+    return {
+        entry["content"]: entry["id"]
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, Mapping) and _is_id(entry.get("id")) and isinstance(entry.get("content"), str)
+    }
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -52,7 +58,3 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_name(value: list[Any]) -> bool:
-    return bool(value) and isinstance(value[0], str)

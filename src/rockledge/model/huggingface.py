@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.git_lfs import refuse_pointer
+from rockledge.model.agreement import check_agreement
+from rockledge.model.chat import template_sources, with_named_templates
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
@@ -25,6 +27,7 @@ _FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
 )
@@ -78,12 +81,7 @@ class HuggingFaceCheckpoint:
         read = read_hf_config(
             _json(path / "config.json"),
             _json(path / "generation_config.json", may_miss=True),
-            tokenizer_facts(
-                *(
-                    _json(path / name, may_miss=True)
-                    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-                )
-            ),
+            tokenizer_facts(_small_files(path)),
         )
         files, notes = _open_files(path)
         held = _sources(files)
@@ -117,7 +115,7 @@ class HuggingFaceCheckpoint:
             path,
             config,
             "safetensors, " + " and ".join(sorted(types)),
-            (*read.notes, *notes, *said),
+            (*read.notes, *notes, *said, *_notes(path, config)),
             tensors,
             {t.name: held[t.hf] for t in tensors.values()},
         )
@@ -145,7 +143,31 @@ class HuggingFaceCheckpoint:
                 else "; copy it from the original model"
             )
             raise CheckpointError(f"{self.path} has no tokenizer.json{hint}")
-        return {name: (self.path / name).read_bytes() for name in _FILES if (self.path / name).is_file()}
+        return _small_files(self.path)
+
+
+def _small_files(path: Path) -> dict[str, bytes]:
+    found = {}
+    for name in _FILES:
+        if (path / name).is_file():
+            refuse_pointer(path / name, CheckpointError)
+            found[name] = (path / name).read_bytes()
+    named = {
+        file.stem: file.read_bytes() for file in sorted((path / "additional_chat_templates").glob("*.jinja"))
+    }
+    return with_named_templates(found, named)
+
+
+def _notes(path: Path, config: ModelConfig) -> tuple[str, ...]:
+    files = _small_files(path)
+    if "tokenizer.json" not in files:
+        return ("There is no tokenizer.json, and without it the model can only be inspected.",)
+    notes = check_agreement(files, config)
+    if (path / "chat_template.json").is_file() and not template_sources(files):
+        notes += (
+            "The file chat_template.json belongs to an image processor and is not read, so there is no chat.",
+        )
+    return notes
 
 
 def _already_quantised(path: Path, scheme: str) -> CheckpointError:
@@ -178,7 +200,7 @@ def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
     if (path / WHOLE).is_file():
         names = [WHOLE]
         if index.is_file():
-            notes.append(f"{path} has {WHOLE} and {INDEX}; the whole file is read, as transformers does")
+            notes.append(f"{path} has {WHOLE} and {INDEX}; the whole file is read, as transformers does.")
     else:
         weights = _json(index).get("weight_map")
         if (
@@ -240,7 +262,7 @@ def _is_tied(path: Path, read: HfConfig, held: Mapping[str, Source]) -> tuple[bo
         note = (
             "config.json has tie_word_embeddings: true, but a head that differs from the embedding is "
             "stored; the "
-            "stored head is used, as in transformers 5"
+            "stored head is used, as in transformers 5."
         )
         return False, [note]
     return tied, []

@@ -21,6 +21,10 @@ _ENDINGS = frozenset(
 )
 
 
+# What files write for "there is no such token".
+_NO_ID = (-1, 0xFFFFFFFF)
+
+
 @dataclass(frozen=True)
 class Stated:
     """What one file says: ids and names of the token that begins texts, and of those that end a turn."""
@@ -35,13 +39,11 @@ class Stated:
 @dataclass(frozen=True)
 class TokenizerFacts:
     """`stated`: what the tokenizer's files say; `ids`: every token; `added`: names of those added to the
-    vocabulary, control tokens among them; `count`: tokens in all, None where there is no tokenizer to
-    count."""
+    vocabulary, control tokens among them."""
 
     stated: tuple[Stated, ...] = ()
     ids: Mapping[str, int] = field(default_factory=dict)
     added: tuple[str, ...] = ()
-    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,25 +66,20 @@ def special_ids(files: Iterable[Stated], tokenizer: TokenizerFacts, vocab: int) 
     ends: list[int] = []
     begins: list[int] = []
     notes: list[str] = []
-    limit = vocab if tokenizer.count is None else min(vocab, tokenizer.count)
-    ids = tokenizer.ids
+    # Names without a row are left to `check_agreement`, which knows whether anything uses them.
+    ids = {name: i for name, i in tokenizer.ids.items() if i < vocab}
     for file in (*files, *tokenizer.stated):
         for kind, found, numbers, names in (
             ("bos", begins, file.bos_ids, file.bos_names),
             ("eos", ends, file.eos_ids, file.eos_names),
         ):
-            found += [i for i in numbers if 0 <= i < limit]
+            found += [i for i in numbers if 0 <= i < vocab]
             found += [ids[name] for name in names if name in ids]
             notes += [
-                f"{file.source}: {kind}_token_id {i} is outside the vocabulary of {limit} tokens and is "
-                "not used"
+                f"{file.source} has {kind}_token_id {i}, which is outside the vocabulary of {vocab} tokens "
+                "and is not used."
                 for i in numbers
-                if not 0 <= i < limit
-            ]
-            notes += [
-                f"{file.source}: the {kind}_token {name!r} is not a token of the tokenizer and is not used"
-                for name in names
-                if ids and name not in ids
+                if not 0 <= i < vocab and i not in _NO_ID
             ]
     ends += sorted(ids[name] for name in tokenizer.added if name in _ENDINGS and name in ids)
     return SpecialIds(begins[0] if begins else None, tuple(dict.fromkeys(ends)), tuple(notes))

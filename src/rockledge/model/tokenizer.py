@@ -8,17 +8,26 @@ character.
 import codecs
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from rockledge.errors import CheckpointError
+from rockledge.model.special_tokens import (
+    ADDED_TOKENS,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+    declared_tokens,
+    json_object,
+    signal_tokens,
+)
 
-_FILES = ("tokenizer.json", "tokenizer_config.json")
+_FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, "config.json")
 
 
 @dataclass(frozen=True)
@@ -51,41 +60,65 @@ class _Spelling:
 class Tokenizer:
     """One vocabulary. Make it with `from_files` or `load`."""
 
-    def __init__(self, rules: tokenizers.Tokenizer, spelling: _Spelling, bos: int | None) -> None:
+    def __init__(
+        self,
+        rules: tokenizers.Tokenizer,
+        spelling: _Spelling,
+        beginning: tuple[int, ...],
+        left_out: Mapping[str, int],
+    ) -> None:
         self._rules, self._spelling = rules, spelling
         self._bytes: dict[int, bytes] = {}
-        self.bos = bos
-        """Token that encoded texts begin with; None when this tokenizer adds none."""
+        self.beginning = beginning
+        """Tokens that texts begin with, as tokenizer.json's post-processor puts them there; mostly one or
+        none. What it appends is left out, because a text is there to be continued."""
+        self.left_out = left_out
+        """Added tokens (text to id) that the model has no row for; their text is read as any other."""
         self.special_ids = frozenset(i for i, t in rules.get_added_tokens_decoder().items() if t.special)
         """Tokens that are signals, not text; decoding leaves them out."""
 
     @classmethod
-    def from_files(cls, files: Mapping[str, bytes]) -> "Tokenizer":
-        """From the contents of tokenizer.json and, if there, tokenizer_config.json.
+    def from_files(cls, files: Mapping[str, bytes], rows: int | None = None) -> "Tokenizer":
+        """From the contents of tokenizer.json and the files beside it that declare further tokens.
 
-        Raises CheckpointError when tokenizer.json is missing, damaged or decodes in an unknown way.
+        `rows` of the embedding limit the ids; without it config.json's `vocab_size` does, where that is among
+        the files. Raises CheckpointError when tokenizer.json is missing, damaged, decodes in an unknown way,
+        or has ordinary pieces beyond the rows.
         """
         if "tokenizer.json" not in files:
             raise CheckpointError(
                 "there is no tokenizer.json beside the model; copy it from the original checkpoint"
             )
+        rows = _rows(files) if rows is None else rows
         try:
             text = files["tokenizer.json"].decode()
-            rules = tokenizers.Tokenizer.from_str(text)
-            decoder = json.loads(text).get("decoder")
+            rules, content = tokenizers.Tokenizer.from_str(text), json.loads(text)
+            left_out = {} if rows is None else _cut(content, rows)
+            if left_out:
+                rules = tokenizers.Tokenizer.from_str(json.dumps(content))
+        except CheckpointError:
+            raise
         except Exception as error:  # the package raises nothing narrower
             raise CheckpointError(
                 f"tokenizer.json cannot be used ({str(error)[:200]}); fetch it again"
             ) from error
         rules.no_truncation()
         rules.no_padding()
-        return cls(rules, _spelling(decoder), _added_bos(rules, token_config(files)))
+        left_out |= _declare(rules, files, rows, left_out.keys())
+        return cls(
+            rules, _spelling(content.get("decoder")), _in_front(content.get("post_processor")), left_out
+        )
 
     @classmethod
     def load(cls, directory: str | Path) -> "Tokenizer":
         """From the tokenizer files in a directory."""
         paths = [Path(directory) / name for name in _FILES]
         return cls.from_files({path.name: path.read_bytes() for path in paths if path.is_file()})
+
+    @property
+    def bos(self) -> int | None:
+        """First of the tokens that texts begin with; None when they begin with none."""
+        return self.beginning[0] if self.beginning else None
 
     @property
     def size(self) -> int:
@@ -95,12 +128,12 @@ class Tokenizer:
     def encode(self, text: str, bos: bool) -> list[int]:
         """Token ids. Special tokens named in the text are recognised.
 
-        `bos` puts the beginning-of-sequence token in front if the model wants one: true for plain text, false
-        for a rendered chat template, which writes its own.
+        `bos` puts in front what texts of this model begin with: true for plain text, false for a rendered
+        chat template, which writes its own.
         """
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
-        return [self.bos, *ids] if bos and self.bos is not None else list(ids)
+        return [*self.beginning, *ids] if bos else list(ids)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of a whole sequence; bytes that are not UTF-8 become U+FFFD."""
@@ -149,34 +182,86 @@ class StreamDecoder:
         return self._text.decode(b"", final=True)
 
 
-def token_config(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """tokenizer_config.json as an object, empty when absent; CheckpointError if it is not JSON."""
-    try:
-        config = json.loads(files.get("tokenizer_config.json", b"{}"))
-    except ValueError as error:
-        raise CheckpointError("tokenizer_config.json is not readable JSON; fetch it again") from error
-    if not isinstance(config, dict):
-        raise CheckpointError("tokenizer_config.json is not a JSON object; fetch it again")
-    return config
+def _rows(files: Mapping[str, bytes]) -> int | None:
+    size = json_object(files, "config.json").get("vocab_size")
+    return size if isinstance(size, int) else None
 
 
-def token_text(value: Any) -> str | None:
-    """A special token as tokenizer_config.json writes it: a string, or an object with `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+def _cut(content: dict[str, Any], rows: int) -> dict[str, int]:
+    """Takes added tokens without a row out of the contents of a tokenizer.json; returns them.
+
+    Such tokens exist, above all for padding, and are mostly never used. An ordinary piece, though, comes out
+    of ordinary text: CheckpointError.
+    """
+    added = content.get("added_tokens") or []
+    beyond = {token["content"]: int(token["id"]) for token in added if token["id"] >= rows}
+    pieces = content["model"]["vocab"]
+    # A list of [piece, score] counts its ids.
+    ids = pieces if isinstance(pieces, dict) else {entry[0]: i for i, entry in enumerate(pieces)}
+    outside = {piece: i for piece, i in ids.items() if i >= rows}
+    if lost := outside.keys() - beyond.keys():
+        piece = min(lost, key=outside.__getitem__)
+        raise CheckpointError(
+            f"tokenizer.json gives the piece {piece[:40]!r} the id {outside[piece]}, but the model has rows "
+            f"for 0 to {rows - 1} only; use the tokenizer that belongs to these weights"
+        )
+    if outside:
+        content["model"]["vocab"] = (
+            {piece: i for piece, i in pieces.items() if i < rows}
+            if isinstance(pieces, dict)
+            else pieces[:rows]
+        )
+    content["added_tokens"] = [token for token in added if token["id"] < rows]
+    return beyond
 
 
-def _added_bos(rules: tokenizers.Tokenizer, config: Mapping[str, Any]) -> int | None:
-    """What goes in front of a text: as `add_bos_token` says, else as tokenizer.json's post-processor does."""
-    put = rules.encode("").ids
-    if config.get("add_bos_token") is False or (config.get("add_bos_token") is None and not put):
-        return None
-    name = token_text(config.get("bos_token"))
-    found = None if name is None else rules.token_to_id(name)
-    if found is None:
-        return int(put[0]) if put else None
-    return int(found)
+def _declare(
+    rules: tokenizers.Tokenizer, files: Mapping[str, bytes], rows: int | None, cut: Collection[str]
+) -> dict[str, int]:
+    """Adds what the files beside tokenizer.json declare, as transformers does, but not what was `cut` from
+    it; returns what has no row.
+
+    A declared token replaces one of tokenizer.json with other flags; a special token that no file declares
+    is added too.
+    """
+    held = {repr(token) for token in rules.get_added_tokens_decoder().values()}
+    declared = [token for token in declared_tokens(files).values() if token.content not in cut]
+    tokens = [token for token in declared if repr(token) not in held]
+    signals = {token.content: token for token in signal_tokens(files) if token.content not in cut}
+    for token in tokens:
+        token.special = token.special or token.content in signals
+    known = {token.content for token in (*rules.get_added_tokens_decoder().values(), *tokens)}
+    tokens += [token for content, token in signals.items() if content not in known]
+    left_out: dict[str, int] = {}
+    for token in tokens:
+        # The package gives a new token the next id, whatever the declaration says.
+        new = max(rules.get_vocab_size(False), 1 + max(rules.get_added_tokens_decoder(), default=-1))
+        new += len(left_out)
+        if rules.token_to_id(token.content) is None and rows is not None and new >= rows:
+            left_out[token.content] = new
+        else:
+            rules.add_tokens([token])
+    return left_out
+
+
+def _in_front(processor: Any) -> tuple[int, ...]:
+    """The ids that a post-processor of tokenizer.json puts in front of one text."""
+    kind = processor["type"] if isinstance(processor, dict) else None
+    if kind == "Sequence":
+        front: tuple[int, ...] = ()
+        for step in processor["processors"]:
+            front = (*_in_front(step), *front)
+        return front
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return (int(processor["cls"][1]),)
+    if kind != "TemplateProcessing":
+        return ()
+    tokens = [piece["SpecialToken"]["id"] for piece in takewhile(_is_special, processor["single"])]
+    return tuple(int(i) for token in tokens for i in processor["special_tokens"][token]["ids"])
+
+
+def _is_special(piece: Mapping[str, Any]) -> bool:
+    return "SpecialToken" in piece
 
 
 def _spelling(decoder: Any) -> _Spelling:

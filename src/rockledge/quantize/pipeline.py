@@ -355,7 +355,7 @@ def _numbers(
     return {
         "model": checkpoint.path.name,
         "stored": checkpoint.stored,
-        "notes": [*notes_on(checkpoint.stored), *notes, *prices.notes],
+        "notes": [*notes_on(checkpoint.stored), *checkpoint.notes, *notes, *prices.notes],
         **size_numbers(plan),
         "divergence": divergence,
         "kl_priced_nats": price,

@@ -25,6 +25,8 @@ _FIT_CONTEXT = 8192
 # Sequences of this many tokens; a third of them also give gradients.
 _LENGTH = 512
 _GRADIENT_SHARE = 3
+# A token and the one that is predicted from it.
+_LEAST_CONTEXT = 2
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ def request(
         raise UsageError(f"A token in {milliseconds} milliseconds makes no sense; ask for a positive number.")
     if tokens is not None and tokens < 1:
         raise UsageError(f"Calibration on {tokens} tokens makes no sense; leave it out for the default.")
+    if config.context < _LEAST_CONTEXT:
+        raise UsageError(
+            f"A model with a context of {config.context} tokens cannot be calibrated; it needs {_LEAST_CONTEXT}."
+        )
     board = DEFAULT_BOARD if fit is None else find_board(fit)
     limits = []
     if bits is not None:

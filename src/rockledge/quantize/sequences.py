@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
+from rockledge.quantize.conversations import ConversationRenderer
 from rockledge.quantize.texts import default_calibration
 
 # Characters read for every token wanted: more than any tokenizer packs into one on average.
@@ -36,84 +38,133 @@ def calibration_for(
     files: dict[str, bytes], path: Path | None, *, tokens: int, length: int, seed: int, force: bool = False
 ) -> Calibration:
     """Calibration text for the model with these small `files`: about `tokens` tokens in sequences of
-    `length`, from a file or (None) the built-in mix. UsageError when the text is shorter than that; with
-    `force` it may be as short as two sequences.
+    `length`, from a file or (None) the built-in mix.
+
+    UsageError when the text of a file is shorter than that; with `force` it may be as short as two sequences.
+    The built-in mix suits every model: conversations are fitted to its template, and where its tokenizer makes
+    little or nothing of the mix, `notes` say so.
     """
     tokenizer, chat = Tokenizer.from_files(files), ChatTemplate.from_files(files)
-    if path is None:
-        documents = default_calibration(
-            None if chat is None else lambda turns: chat.render(turns, add_generation_prompt=False)
-        )
-    else:
-        documents = read_calibration(path, chat)
-    beginning = tokenizer.encode("", bos=True)
-    found = calibration_sequences(
-        documents,
-        tokenizer,
-        bos=beginning[0] if beginning else None,
-        tokens=tokens + _HELD_OUT * length,
-        length=length,
-        seed=seed,
-    )
-    kept = min(_HELD_OUT, len(found) // 2)
+    documents, notes = _built_in(chat) if path is None else read_calibration(path, chat)
+    # A context of a few tokens has no room for all that a text begins with.
+    beginning = tokenizer.beginning[: max(0, length - 2)]
     wanted = max(1, tokens // length) + _HELD_OUT
+
+    needed = wanted * length
+    try:
+        found = calibration_sequences(
+            documents, tokenizer, beginning=beginning, tokens=needed, length=length, seed=seed
+        )
+    except UsageError as error:
+        if path is not None:
+            raise UsageError(" ".join([str(error), *notes])) from error
+        found = np.zeros((0, length), np.int64)
+    if path is None and len(found) < 2:
+        notes.append(
+            f"This tokenizer makes only {found.size} tokens of the built-in calibration text, so random tokens "
+            "were calibrated on; give text of the model's own kind by --calibration."
+        )
+        found = _random_sequences(tokenizer, beginning, (wanted, length), seed)
+    kept = min(_HELD_OUT, len(found) // 2)
     short = (
-        f"The calibration text makes {found.size} tokens, but {wanted * length} are needed "
+        f"The calibration text makes {found.size} tokens, but {needed} are needed "
         f"({(wanted - _HELD_OUT) * length} to calibrate on, {_HELD_OUT * length} to measure on)"
     )
     if kept < 1:
-        raise UsageError(f"{short}; give a longer text.")
-    if len(found) < wanted and not force:
-        raise UsageError(f"{short}; give a longer text, or go on with this one by --force.")
-    notes = (f"{short}.",) if len(found) < wanted else ()
+        raise UsageError(" ".join([f"{short}; give a longer text.", *notes]))
+    if len(found) < wanted and not force and path is not None:
+        longer = f"{short}; give a longer text, or go on with this one by --force."
+        raise UsageError(" ".join([longer, *notes]))
+    if len(found) < wanted:
+        notes.append(f"{short}.")
     digest = hashlib.sha256("\0".join(documents).encode()).hexdigest()
-    return Calibration(found[kept:], found[:kept], digest, notes)
+    return Calibration(found[kept:], found[:kept], digest, tuple(notes))
 
 
-def read_calibration(path: Path, chat: ChatTemplate | None) -> list[str]:
-    """The documents of a calibration file: a text file is one; a .jsonl file has one object a line with
-    `text`, or with `messages`, which the chat template renders. UsageError names the line that has neither.
+def _built_in(chat: ChatTemplate | None) -> tuple[list[str], list[str]]:
+    """The built-in documents, and what had to be changed in them."""
+    if chat is None:
+        return default_calibration(), []
+    renderer, numbers = ConversationRenderer(chat), count(1)
+    documents = default_calibration(lambda turns: renderer.text(next(numbers), turns))
+    return documents, renderer.notes("Built-in conversation", "Built-in conversations")
+
+
+def read_calibration(path: Path, chat: ChatTemplate | None) -> tuple[list[str], list[str]]:
+    """The documents of a calibration file, and notes on conversations in it that were folded or left out.
+
+    A text file is one document; a .jsonl file has one object a line with `text`, or with `messages` (and
+    perhaps `tools` and `documents`), which the chat template renders. UsageError names the line that has
+    neither.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The calibration file {path} could not be read as UTF-8 text ({error}).") from error
     if path.suffix != ".jsonl":
-        return [content]
-    documents = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if line.strip():
-            documents.append(_document(path, number, line, chat))
-    return documents
+        return [content], []
+    renderer = None if chat is None else ConversationRenderer(chat)
+    documents: list[str] = []
+    # Not `splitlines`: JSON may hold line separators other than this one.
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip() and (text := _document(path, number, line, renderer)) is not None:
+            documents.append(text)
+    notes = [] if renderer is None else renderer.notes(f"{path.name}: line", f"{path.name}: lines")
+    if not documents:
+        raise UsageError(" ".join([f"{path} holds no text to calibrate on.", *notes[:1]]))
+    return documents, notes
 
 
-def _document(path: Path, number: int, line: str, chat: ChatTemplate | None) -> str:
+def _document(path: Path, number: int, line: str, renderer: ConversationRenderer | None) -> str | None:
+    """The text of one line; None where the chat template refuses it."""
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"Line {number} of {path} is not JSON ({error}); write one object a line."
         ) from error
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
         return str(entry["text"])
-    if isinstance(entry, dict) and isinstance(entry.get("messages"), list) and chat is not None:
-        return chat.render(entry["messages"], add_generation_prompt=False)
+    if isinstance(entry, dict) and isinstance(entry.get("messages"), list) and renderer is not None:
+        if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in entry["messages"]):
+            raise UsageError(
+                f'Line {number} of {path}: "messages" has an entry that is not an object with "role" and '
+                '"content"; correct it.'
+            )
+        given = {key: entry[key] for key in ("tools", "documents") if isinstance(entry.get(key), list)}
+        return renderer.text(number, entry["messages"], **given)
     raise UsageError(
         f'Line {number} of {path} has neither "text" nor (for a model with a chat template) "messages"; '
         "add one."
     )
 
 
+def _random_sequences(
+    tokenizer: Tokenizer, beginning: Sequence[int], shape: tuple[int, int], seed: int
+) -> npt.NDArray[np.int64]:
+    """Sequences int64 of `shape` whose tokens, after the first ones, are drawn from all that stand for text."""
+    ids = [i for i in range(tokenizer.size) if i not in tokenizer.special_ids and tokenizer.token_bytes(i)]
+    found = np.random.default_rng(seed).choice(np.array(ids or [0], np.int64), shape)
+    found[:, : len(beginning)] = beginning
+    return found
+
+
 def calibration_sequences(
-    documents: Sequence[str], tokenizer: Tokenizer, *, bos: int | None, tokens: int, length: int, seed: int
+    documents: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    beginning: Sequence[int] = (),
+    tokens: int,
+    length: int,
+    seed: int,
 ) -> npt.NDArray[np.int64]:
     """Token ids int64 [sequences, length] drawn evenly from `documents`, about `tokens` in all.
 
-    Every sequence starts with `bos` when there is one. Documents shorter than a sequence are joined; where
+    Every sequence starts with `beginning`. Documents shorter than a sequence are joined; where
     some are too short for their share, the others give more. Where the documents hold less than asked for,
     all of it is used; UsageError when that is less than one sequence.
     """
-    body = length - (bos is not None)
+    body = length - len(beginning)
     wanted = max(1, tokens // length)
     share = -(-wanted // max(1, len(documents))) * body
     generator = np.random.default_rng(seed)
@@ -129,9 +180,8 @@ def calibration_sequences(
         )
     chosen = [pieces[i] for i in generator.permutation(len(pieces))[:wanted]]
     sequences = np.stack(chosen)
-    if bos is not None:
-        sequences = np.concatenate([np.full((len(sequences), 1), bos, np.int64), sequences], axis=1)
-    return sequences
+    front = np.tile(np.array(beginning, np.int64), (len(sequences), 1))
+    return np.concatenate([front, sequences], axis=1)
 
 
 def _pieces(

@@ -37,27 +37,30 @@ SOURCES: tuple[TextSource, ...] = (
 )
 
 
-def default_calibration(render: Callable[[list[Message]], str] | None = None) -> list[str]:
+def default_calibration(render: Callable[[list[Message]], str | None] | None = None) -> list[str]:
     """The built-in documents, one a source, in the order of `SOURCES`; about 200,000 characters.
 
-    `render` turns the messages of one conversation into the model's chat format (its chat template); without
-    it the messages follow each other as plain paragraphs.
+    `render` turns the messages of one conversation into the model's chat format (its chat template), or into
+    None where the format has no place for them. Without it, or where it takes none, the messages follow each
+    other as plain paragraphs.
     """
     return [_document(source, render) for source in SOURCES]
 
 
 def default_conversations() -> list[list[Message]]:
     """The built-in conversations: lists of messages with `role` and `content`."""
-    lines = _read(_CONVERSATIONS).splitlines()
-    return [json.loads(line)["messages"] for line in lines]
+    return [json.loads(line)["messages"] for line in _read(_CONVERSATIONS).split("\n") if line]
 
 
-def _document(source: TextSource, render: Callable[[list[Message]], str] | None) -> str:
+def _document(source: TextSource, render: Callable[[list[Message]], str | None] | None) -> str:
     if source.file != _CONVERSATIONS:
         return _read(source.file)
-    if render is None:
-        return "\n\n".join(message["content"] for turns in default_conversations() for message in turns)
-    return "".join(render(turns) for turns in default_conversations())
+    conversations = default_conversations()
+    rendered = [] if render is None else [render(turns) for turns in conversations]
+    accepted = [text for text in rendered if text is not None]
+    if accepted:
+        return "".join(accepted)
+    return "\n\n".join(message["content"] for turns in conversations for message in turns)
 
 
 def _read(name: str) -> str:
