@@ -22,8 +22,9 @@ from safetensors.numpy import save_file
 
 from bench.models import UnavailableError
 from rockledge.model.checkpoint import Checkpoint
-from rockledge.model.config import ModelConfig, config_to_hf
+from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, stored_tensors
+from rockledge.model.hf_config import config_to_hf
 
 LOWEST, HIGHEST = 0.7, 1.4
 SEED = 1

@@ -86,7 +86,7 @@ RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int hea
 // What the score bias adds to the scores of a split's first `count` positions.
 template <int Heads>
 static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int count, float *scores) {
-  constexpr int kPairs = 256;  // of the largest head
+  constexpr int kPairs = kMostHeadDim / 2;
   const int half = task.head_dim / 2;
   const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.head_dim;
   const float *turns[kPairs];
@@ -119,18 +119,12 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   const KvLayer &kv = task.kv;
   const int stride = kv.head_stride, begin = split * kSplit;
   const int end = task.position + 1 < begin + kSplit ? task.position + 1 : begin + kSplit;
-  float *scores = scratch.attention;  // [Heads][kSplit], then the padded queries
-  std::int8_t *queries = reinterpret_cast<std::int8_t *>(scores + kGroupHeads * kSplit);
+  float *scores = scratch.attention;  // [Heads][kSplit]
   const float root = 1.0f / __builtin_sqrtf(static_cast<float>(task.head_dim));
-  for (int h = 0; h < Heads; ++h) {
-    const std::int8_t *q = task.q + (first_head + h) * task.head_dim;
-    std::memset(queries + h * stride, 0, static_cast<unsigned>(stride));
-    std::memcpy(queries + h * stride, q, static_cast<unsigned>(task.head_dim));
-  }
   Queries<Heads> q;
-  q.codes = queries;
+  q.codes = task.q + first_head * stride;
   for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * root;
-  excess_of(queries, stride, stride / kTile, Heads, q.over);
+  excess_of(q.codes, stride, stride / kTile, Heads, q.over);
   const bool biased = task.terms != nullptr;
   if (biased) bias_scores<Heads>(task, kv_head, first_head, split, end - begin, scores);
   V8f most[Heads];
@@ -209,8 +203,9 @@ static void attend_fold(const AttentionTask &task, float *before, const float *n
 static void attend_finish(const AttentionTask &task, const float *partial, float *y) {
   const int group = task.heads / task.kv.kv_heads, stride = task.kv.head_stride;
   for (int h = 0; h < group; ++h, partial += stride + kPartialExtra, y += task.head_dim)
-    for (int c = 0; c < task.head_dim; c += kLanes)
-      store(y + c, load<V8f>(partial + c) / splat(partial[stride + 1]));
+    each_eight(task.head_dim, [&](int c, auto n) {
+      store_part(y + c, load<V8f>(partial + c) / splat(partial[stride + 1]), n);
+    });
 }
 
 }  // namespace rl::RL_ISA

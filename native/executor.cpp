@@ -277,12 +277,11 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
   const float *bias = op.weight[kScoreBias];
   float *terms = bias == nullptr ? nullptr : at<float>(op.out[2], r);
   for (int h = 0; h < shape_.heads; ++h, x += hd) {
-    kernels_->head_quant(x, hd, hd, op.weight[1], op.real[0], angle, q + h * hd, sq + h, scratch);
+    kernels_->head_quant(x, hd, kv.head_stride, op.weight[1], op.real[0], angle, q + h * kv.head_stride, sq + h,
+                         scratch);
     if (bias != nullptr)
       score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, hd, terms + h * hd);
   }
-  const std::int64_t width = std::int64_t{shape_.heads} * hd;
-  std::memset(q + width, 0, static_cast<std::size_t>(round_up(width, kTile) - width));
 
   const int position = step_.positions[r], slot = position % kv.page_tokens;
   const std::int64_t table = static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width;

@@ -15,6 +15,7 @@ constexpr int kStrip = 8;          // rows of a strip
 constexpr int kTile = 32;          // inputs of a tile
 constexpr int kAtom = 16;          // neighbouring inputs of one vector in the NPU's layout
 constexpr int kSplit = 512;        // positions of an attention split
+constexpr int kMostHeadDim = 512;  // dimensions of the largest head
 constexpr int kTableBytes = 8192;  // a band's tables as the loops use them: at most 256 pairs of 32 bytes
 constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
 constexpr int kBlockStrips = 4;    // strips that a many-row linear unpacks at a time, where they fit
@@ -27,7 +28,7 @@ struct Scratch {
   void *weights;                 // the strips of a block, unpacked in the order that the kernel likes
   std::int32_t *excess;          // what a biased kernel's sums of each row (and plane) of a step are too large by
   float *row;                    // widest row a row operation needs
-  float *attention;              // attention_floats
+  float *attention;              // kAttentionFloats
   float *partial;                // two partials of one KV head
 };
 
@@ -71,7 +72,7 @@ constexpr int kQuad = 4;  // inputs that one lane of an integer dot product adds
 
 struct AttentionTask {
   KvLayer kv;
-  const std::int8_t *q;     // [heads * head_dim]
+  const std::int8_t *q;     // [heads][head_stride]
   const float *sq;          // [heads]
   const std::int32_t *pages;
   std::int32_t position, heads, head_dim;
@@ -138,9 +139,7 @@ static inline std::int64_t partial_floats(int group, int head_stride) {
   return std::int64_t{group} * (head_stride + kPartialExtra);
 }
 
-// Floats of Scratch::attention: scores and padded queries of the heads that share a walk.
-static inline std::int64_t attention_floats(int head_stride) {
-  return std::int64_t{kGroupHeads} * kSplit + kGroupHeads * head_stride / 4;
-}
+// Floats of Scratch::attention: scores of the heads that share a walk.
+constexpr std::int64_t kAttentionFloats = std::int64_t{kGroupHeads} * kSplit;
 
 }  // namespace rl

@@ -116,7 +116,7 @@ int Program::plan(int threads) {
     head_stride_ = static_cast<int>(round_up(shape_.head_dim, kTile));
     page_bytes_ = kv_page_bytes(shape_.page_tokens, shape_.kv_heads, head_stride_);
     max_splits_ = static_cast<int>((std::int64_t{shape_.pages} * shape_.page_tokens + kSplit - 1) / kSplit);
-    attention = attention_floats(head_stride_);
+    attention = kAttentionFloats;
     partial = partial_floats(shape_.heads / shape_.kv_heads, head_stride_);
     used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
   }

@@ -63,8 +63,9 @@ typedef struct rl_buffer {
  * RL_GATHER          x                         y (logit rows)      -                                 -
  * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
  *
- * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*hd with one scale per
- * head (sq has width heads); K (after RoPE) and V go to the cache, int8 with one fp32 scale per token and kv head.
+ * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*(hd rounded up to 32), each
+ * head zero padded, with one scale per head (sq has width heads); K (after RoPE) and V go to the cache, padded alike, int8
+ * with one fp32 scale per token and kv head.
  * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Turned to position s
  * its pair (b, c) meets the turned query's pair (x, y) in (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, over
  * sqrt(hd), are the terms, fp32 heads*hd, a head's cosine terms before its sine terms. Pairs of two zeros are left out.
@@ -90,7 +91,7 @@ typedef struct rl_op {
 
 typedef struct rl_shape {
   int32_t max_rows;      /* rows of the largest step */
-  int32_t heads, kv_heads, head_dim, layers;  /* head_dim: a multiple of 8, 8 to 512 */
+  int32_t heads, kv_heads, head_dim, layers;  /* head_dim: even, 2 to 512 */
   int32_t page_tokens;   /* tokens of a KV page: a power of two, 8 to 512 */
   int32_t pages;         /* pages in the pool */
 } rl_shape;

@@ -50,7 +50,7 @@ class Memory {
  public:
   explicit Memory(int head_stride) {
     const std::int64_t floats =
-        16384 + kMostVectors + rl::attention_floats(head_stride) + 2 * rl::partial_floats(8, head_stride);
+        16384 + kMostVectors + rl::kAttentionFloats + 2 * rl::partial_floats(8, head_stride);
     const std::int64_t weights = round_up(rl::block_bytes(kMostCols), 64);
     if (!pages_.allocate(static_cast<std::size_t>(rl::kTableBytes + weights + 4 * floats))) std::abort();
     std::uint8_t *p = pages_.data();
@@ -59,7 +59,7 @@ class Memory {
     scratch_.excess = reinterpret_cast<std::int32_t *>(p + rl::kTableBytes + weights);
     scratch_.row = reinterpret_cast<float *>(scratch_.excess + kMostVectors);
     scratch_.attention = scratch_.row + 16384;
-    scratch_.partial = scratch_.attention + rl::attention_floats(head_stride);
+    scratch_.partial = scratch_.attention + rl::kAttentionFloats;
   }
   rl::Scratch &scratch() { return scratch_; }
 
@@ -238,7 +238,7 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
 }
 
 void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
-  const int head_dim = 8 * (1 + random.below(16)), stride = static_cast<int>(round_up(head_dim, kTile));
+  const int head_dim = 2 * (1 + random.below(64)), stride = static_cast<int>(round_up(head_dim, kTile));
   const int kv_heads = 1 + random.below(3), group = 1 + random.below(8), heads = kv_heads * group;
   const int page_tokens = 8 << random.below(7), position = random.below(700);
   const int pages = position / page_tokens + 1, splits = position / rl::kSplit + 1;
@@ -266,12 +266,12 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   rl::Array<float> sq[2], y[2];
   for (int i = 0; i < 2; ++i) {
     const rl::Kernels &k = *both[i];
-    q[i] = array<std::int8_t>(std::int64_t{heads} * head_dim);
+    q[i] = array<std::int8_t>(std::int64_t{heads} * stride);
     sq[i] = array<float>(heads);
     y[i] = array<float>(std::int64_t{heads} * head_dim);
     for (int h = 0; h < heads; ++h)
-      k.head_quant(row.data() + h * head_dim, head_dim, head_dim, nullptr, 1e-5f, angle.data(),
-                   q[i].data() + h * head_dim, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
+      k.head_quant(row.data() + h * head_dim, head_dim, stride, nullptr, 1e-5f, angle.data(),
+                   q[i].data() + h * stride, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
     const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim,

@@ -7,7 +7,7 @@
 namespace rl {
 namespace {
 
-constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24;
+constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24, kMaxHeads = 4096, kMaxLayers = 4096, kMaxPages = 1 << 24;
 constexpr int kMaxCols = 1 << 17;  // keeps every int32 sum of products below 2^31
 
 bool power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
@@ -21,15 +21,16 @@ int Program::check_shape(bool uses_cache) const {
   if (s.max_rows < 1 || s.max_rows > kMaxRows)
     return fail("a program for %d rows a step was asked for; use 1 to %d", s.max_rows, kMaxRows);
   if (!uses_cache) return 0;
-  if (s.kv_heads < 1 || s.heads < s.kv_heads || s.heads % s.kv_heads != 0 || s.heads > 4096)
-    return fail("%d query heads cannot share %d key/value heads; the first must be a multiple of the second",
-                s.heads, s.kv_heads);
-  if (s.head_dim < 8 || s.head_dim > 512 || s.head_dim % 8 != 0)
-    return fail("a head has %d dimensions; expected a multiple of 8 from 8 to 512", s.head_dim);
+  if (s.kv_heads < 1 || s.heads < s.kv_heads || s.heads % s.kv_heads != 0 || s.heads > kMaxHeads)
+    return fail("%d query heads cannot share %d key/value heads; expected a multiple of these, at most %d", s.heads,
+                s.kv_heads, kMaxHeads);
+  if (s.head_dim < 2 || s.head_dim > kMostHeadDim || s.head_dim % 2 != 0)
+    return fail("a head has %d dimensions; expected an even number from 2 to %d", s.head_dim, kMostHeadDim);
   if (!power_of_two(s.page_tokens) || s.page_tokens < 8 || s.page_tokens > kSplit)
     return fail("a KV page has %d tokens; expected a power of two from 8 to %d", s.page_tokens, kSplit);
-  if (s.layers < 1 || s.pages < 1 || s.layers > 4096 || s.pages > 1 << 24)
-    return fail("the KV cache has %d layers and %d pages; both must be at least 1", s.layers, s.pages);
+  if (s.layers < 1 || s.pages < 1 || s.layers > kMaxLayers || s.pages > kMaxPages)
+    return fail("the KV cache has %d layers and %d pages; expected 1 to %d layers and 1 to %d pages", s.layers, s.pages,
+                kMaxLayers, kMaxPages);
   return 0;
 }
 
@@ -139,7 +140,8 @@ bool check_embed(const OpCheck &c) {
 }
 
 bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &shape) {
-  return c.on_all_rows() && c.is("the queries", q, RL_INT8, shape.heads * shape.head_dim, true) &&
+  const auto stride = static_cast<int>(round_up(shape.head_dim, kTile));
+  return c.on_all_rows() && c.is("the queries", q, RL_INT8, shape.heads * stride, true) &&
          c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
 }
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rockledge import tensor_file
 from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.errors import ArtifactError, UsageError
-from rockledge.formats import tensor_file
 from rockledge.formats.bands import STRIP, Band, spans, stream_bytes, table_widths
 from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, power_of_two_block, random_rotation
 from rockledge.formats.packing import PackedLinear, pack_codes, pack_index
 from rockledge.formats.table import Int8, padded_tables
-from rockledge.model.config import ModelConfig, config_to_hf
+from rockledge.model.config import ModelConfig
 from rockledge.model.family import StoredTensor, stored_tensors
+from rockledge.model.hf_config import config_to_hf
 from rockledge.model.rope import rope_divisors
 
 BOS, EOS = 1, 2  # of every synthetic model

@@ -135,6 +135,8 @@ def test_a_model_whose_answers_never_end(tmp_path: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         content = json.loads((directory / name).read_text())
         (directory / name).write_text(json.dumps({k: v for k, v in content.items() if k != "eos_token"}))
+    for file in directory.glob("*.json"):  # nor is one known by its name
+        file.write_text(file.read_text().replace("<|im_end|>", "<|stop|>").replace("<|endoftext|>", "<|text|>"))
     assert "No token is known that ends an answer" in notes(directory)
 
 
@@ -148,7 +150,7 @@ def test_without_a_tokenizer_a_checkpoint_can_be_inspected(tmp_path: Path) -> No
 def test_a_damaged_tokenizer_is_refused_when_it_is_opened(content: str, tmp_path: Path) -> None:
     directory = changed(tmp_path)
     (directory / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer.json cannot be used"):
+    with pytest.raises(CheckpointError, match=r"tokenizer.json (cannot be used|is not readable JSON)"):
         open_checkpoint(directory)
 
 

@@ -31,7 +31,8 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"neither a config.json nor exactly one .gguf"):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"neither a config.json nor a .gguf file"):
         open_checkpoint(tmp_path)
 
 

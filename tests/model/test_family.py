@@ -3,8 +3,8 @@
 import pytest
 from tests.model.checkpoints import MODELS, random_model
 
-from rockledge.model.config import config_from_hf
 from rockledge.model.family import FAMILIES, size, stored_tensors
+from rockledge.model.hf_config import config_from_hf
 
 
 @pytest.mark.parametrize("name", MODELS)

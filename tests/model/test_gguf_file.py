@@ -117,7 +117,7 @@ NESTED = struct.pack("<IQ", 9, 1) * 50
     ("content", "said"),
     [
         (b"GGUF", "only 4 bytes"),
-        (bytes(64), "no GGUF file"),
+        (bytes(64), "not a GGUF file"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
         (container([], [], version=1), "version 1; expected 2 or 3"),
         (container([], [], version=4), "version 4"),
@@ -130,7 +130,7 @@ NESTED = struct.pack("<IQ", 9, 1) * 50
         (container([pair("k", 9, NESTED)], []), "an array of metadata type 9"),
         (container([pair("k", 77, b"")], []), "unknown metadata type 77"),
         (container([pair("k", 0, b"1"), pair("k", 0, b"1")], []), "key 'k' appears twice"),
-        (container([pair("general.alignment", 4, struct.pack("<I", 48))], []), "alignment 48 is no power"),
+        (container([pair("general.alignment", 4, struct.pack("<I", 48))], []), "alignment 48 is not a power"),
         (container([pair("general.alignment", 8, text("8"))], []), "alignment '8'"),
         (container([], [info("t", (4,), 0, 0)] * 2, 32), "tensor 't' appears twice"),
         (container([], [info("t", (4,), 0, 0), info("u", (4,), 0, 0)], 32), "u overlaps t|t overlaps u"),

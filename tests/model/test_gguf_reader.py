@@ -99,7 +99,7 @@ def test_linear_scaling_becomes_divisors(tmp_path: Path) -> None:
         ({"llama.rope.scaling.type": "longrope"}, {}, '"longrope" is not supported'),
         ({"llama.expert_count": 8}, {}, "mixture of experts"),
         ({"llama.rope.dimension_count": 8}, {}, "different sizes"),
-        ({"split.count": 3}, {}, "one part of a split GGUF"),
+        ({"split.count": 3}, {}, "first of 3 parts of a split GGUF"),
         ({"llama.attention.sliding_window": "wide"}, {}, "sliding_window is wide"),
         ({}, {"blk.0.attn_q.bias": np.ones(64)}, "attn_q.bias does not belong"),
         ({}, {"blk.0.ffn_gate_exps.weight": np.ones(64)}, "ffn_gate_exps.weight does not belong"),

@@ -23,22 +23,29 @@ from tests.model.vocabularies import (
 
 from rockledge.errors import CheckpointError
 from rockledge.model.chat import ChatTemplate
-from rockledge.model.config import ModelConfig, config_from_hf
+from rockledge.model.config import ModelConfig
 from rockledge.model.gguf_file import open_gguf
-from rockledge.model.gguf_tokenizer import special_ids, tokenizer_files, tokenizer_notes
+from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tokenizer_notes
+from rockledge.model.hf_config import config_from_hf
+from rockledge.model.special_ids import special_ids
 from rockledge.model.tokenizer import Tokenizer
 
 CACHE = Path(os.environ.get("ROCKLEDGE_CACHE") or "~/.cache/rockledge").expanduser()
 
 
 def config_of(metadata: dict[str, Any]) -> ModelConfig:
-    bos, eos = special_ids(metadata)
     plain = config_from_hf(
         {"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 8,
          "num_hidden_layers": 1, "num_attention_heads": 1,
          "vocab_size": len(metadata["tokenizer.ggml.tokens"])}
     )  # fmt: skip
-    return dataclasses.replace(plain, bos=bos, eos=eos)
+    special = special_ids([], tokenizer_facts(metadata), plain.vocab)
+    return dataclasses.replace(plain, bos=special.bos, eos=special.eos)
+
+
+def ends_of(metadata: dict[str, Any]) -> tuple[int | None, tuple[int, ...]]:
+    config = config_of(metadata)
+    return config.bos, config.eos
 
 
 def files_of(metadata: dict[str, Any]) -> dict[str, bytes]:
@@ -124,8 +131,9 @@ def test_byte_level_models_begin_with_bos_by_their_kind(pre: str, begins: bool) 
 
 def test_every_ending_of_an_answer_is_found() -> None:
     metadata = byte_level_metadata(ORIGINALS["smollm"], "smollm")
-    assert special_ids(metadata) == (1, (2, 0))  # <|im_end|> by its key, <|endoftext|> by its name
-    assert special_ids({**metadata, "tokenizer.ggml.eot_token_id": 5}) == (1, (2, 5, 0))
+    config = config_of(metadata)
+    assert (config.bos, config.eos) == (1, (2, 0))  # <|im_end|> by its key, <|endoftext|> by its name
+    assert config_of({**metadata, "tokenizer.ggml.eot_token_id": 5}).eos == (2, 5, 0)
     generation = json.loads(files_of(metadata)["generation_config.json"])
     assert generation == {"bos_token_id": 1, "eos_token_id": [2, 0]}
 
@@ -189,7 +197,7 @@ def test_the_case_without_pre() -> None:
 
 def test_ids_a_sentencepiece_file_does_not_name_are_those_of_llama_cpp() -> None:
     bare = {key: value for key, value in SPM.items() if not key.endswith("token_id")}
-    assert special_ids(bare) == special_ids(SPM) == (1, (2,))
+    assert ends_of(bare) == ends_of(SPM) == (1, (2,))
     assert files_of(bare) == files_of(SPM)
     assert tokenizer_notes(SPM) == ()
     assert [note.split(" was ")[0] for note in tokenizer_notes(bare)] == [
@@ -199,7 +207,7 @@ def test_ids_a_sentencepiece_file_does_not_name_are_those_of_llama_cpp() -> None
     ]
     # A byte-level file names what it has; 11, which llama.cpp takes there, is an ordinary piece.
     silent = {key: value for key, value in GOOD.items() if not key.endswith("token_id")}
-    assert special_ids(silent)[0] is None
+    assert ends_of(silent)[0] is None
     assert tokenizer_notes(silent) == ()
 
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from rockledge.errors import CheckpointError
-from rockledge.model.config import config_from_hf
+from rockledge.model.hf_config import config_from_hf
 from rockledge.model.rope import inverse_frequencies, rope_divisors
 
 SCALINGS: list[dict[str, Any]] = [

@@ -36,6 +36,13 @@ SIZES = [
     Sizes(7, 1, 128, 128),
     Sizes(6, 2, 64, 32, biased=8),
     Sizes(5, 1, 24, 16, biased=12),
+    Sizes(3, 3, 2, 8),
+    Sizes(4, 2, 6, 16, norm=True),
+    Sizes(4, 1, 34, 16, norm=True),
+    Sizes(6, 3, 50, 32, biased=8),
+    Sizes(3, 1, 100, 32, norm=True),
+    Sizes(8, 4, 100, 64, biased=8),
+    Sizes(2, 1, 510, 32),
 ]
 LAYERS = 2
 
@@ -67,12 +74,12 @@ def score_bias(sizes: Sizes) -> np.ndarray | None:
 
 
 def attention_program(
-    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layer: int = 1
+    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layers: int = LAYERS
 ) -> native.Program:
     inner = sizes.heads * sizes.head_dim
     buffers = [
         float_buffer(sizes.width, 0),
-        int8_buffer(inner, 1),
+        int8_buffer(sizes.heads * -(-sizes.head_dim // 32) * 32, 1),
         float_buffer(sizes.heads, 2),
         float_buffer(inner, 3),
         float_buffer(inner, 4),
@@ -84,13 +91,13 @@ def attention_program(
             OpCode.ROPE_KV,
             (0,),
             queries,
-            dim=(layer,),
+            dim=(layers - 1,),
             real=(1e-5,),
             weight=(turns, *gains(sizes), bias),
         ),
-        native.Op(OpCode.ATTENTION, queries, (3,), dim=(layer,), weight=(turns, None, None, bias)),
+        native.Op(OpCode.ATTENTION, queries, (3,), dim=(layers - 1,), weight=(turns, None, None, bias)),
     ]
-    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, LAYERS, sizes.page_tokens, pages)
+    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, layers, sizes.page_tokens, pages)
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 

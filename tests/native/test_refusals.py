@@ -33,7 +33,7 @@ def create(ops: Any, bands: Any, buffers: Any, shape: Any, **options: Any) -> na
 
 
 def attention_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
-    buffers = [float_buffer(8 * 16, 0), int8_buffer(64, 1), float_buffer(4, 2), float_buffer(64, 3)]
+    buffers = [float_buffer(8 * 16, 0), int8_buffer(4 * 32, 1), float_buffer(4, 2), float_buffer(64, 3)]
     ops = [
         native.Op(OpCode.ROPE_KV, (0,), (1, 2), dim=(1,), real=(1e-5,), weight=(np.ones(8, np.float32),)),
         native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(1,)),
@@ -153,8 +153,6 @@ def test_impossible_buffers(change: dict[str, int]) -> None:
         {"max_rows": 0},
         {"kv_heads": 3},
         {"kv_heads": 0},
-        {"head_dim": 12},
-        {"head_dim": 1024},
         {"page_tokens": 24},
         {"page_tokens": 4},
         {"page_tokens": 1024},
@@ -166,6 +164,13 @@ def test_impossible_shapes(change: dict[str, int]) -> None:
     ops, bands, buffers, shape = attention_parts()
     with pytest.raises(NativeError):
         create(ops, bands, buffers, replace(shape, **change))
+
+
+@pytest.mark.parametrize("head_dim", [0, 1, 15, 514])
+def test_heads_that_have_no_pairs_or_too_many(head_dim: int) -> None:
+    ops, bands, buffers, shape = attention_parts()
+    with pytest.raises(NativeError, match=f"a head has {head_dim} dimensions; expected an even number"):
+        create(ops, bands, buffers, replace(shape, head_dim=head_dim))
 
 
 def test_a_pool_larger_than_memory_is_a_sentence() -> None:

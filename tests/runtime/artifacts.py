@@ -35,6 +35,7 @@ class Variant:
     planes: Mapping[str, int] | None = None
     seed: int = 1
     eos: tuple[int, ...] = (EOS, EOT)
+    head_dim: int = 32
 
 
 VARIANTS = {
@@ -46,6 +47,7 @@ VARIANTS = {
     "qk-norm": Variant("qwen3"),
     "two-planes": Variant(planes=dict.fromkeys(EVERYWHERE, 2)),
     "mixed-planes": Variant(tied=False, planes={"q": 2, "k": 2, "v": 2, "down": 2}),
+    "heads-of-50": Variant("qwen2", planes={"o": 2}, head_dim=50),
 }
 
 
@@ -53,8 +55,8 @@ def config_of(variant: Variant) -> ModelConfig:
     """Sizes that are no multiples of a tile wherever the format allows it."""
     family = FAMILIES[variant.family]
     return ModelConfig(
-        family=family.name, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=32, ffn=144, vocab=VOCAB,
-        norm_eps=1e-5, rope_theta=10000.0, rope_divisors=tuple(1.0 + i / 8 for i in range(16)),
+        family=family.name, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=variant.head_dim, ffn=144, vocab=VOCAB,
+        norm_eps=1e-5, rope_theta=10000.0, rope_divisors=tuple(1.0 + i / 8 for i in range(variant.head_dim // 2)),
         tied=variant.tied, context=1024, qkv_bias=family.qkv_bias, qk_norm=family.qk_norm,
         bos=BOS, eos=variant.eos,
     )  # fmt: skip

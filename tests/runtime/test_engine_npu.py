@@ -37,7 +37,7 @@ def warnings(answer):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("variant", ["rotated-tied", "bias", "qk-norm", "mixed-planes"])
+@pytest.mark.parametrize("variant", ["rotated-tied", "bias", "qk-norm", "mixed-planes", "heads-of-50"])
 def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
     answer, _ = ask(variant, driver, lengths=LENGTHS, tokens=4)
     assert answer["error"] is None

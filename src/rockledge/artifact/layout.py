@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from rockledge.formats import tensor_file
+from rockledge import tensor_file
 from rockledge.formats.bands import TABLES, Band, aligned, stream_bytes, table_widths
 from rockledge.formats.hadamard import Rotation
 from rockledge.model.config import ModelConfig

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rockledge import tensor_file
 from rockledge.artifact.layout import (
     CHUNK,
     CONFIG,
@@ -29,12 +30,12 @@ from rockledge.artifact.layout import (
     stored_tensors_of,
 )
 from rockledge.errors import ArtifactError, CheckpointError, RockledgeError
-from rockledge.formats import tensor_file
 from rockledge.formats.bands import ALIGN, TABLES, Band, check_bands, table_widths
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.packing import PackedLinear
-from rockledge.formats.tensor_file import Header, whole
-from rockledge.model.config import ModelConfig, config_from_hf
+from rockledge.model.config import ModelConfig
+from rockledge.model.hf_config import config_from_hf
+from rockledge.tensor_file import Header, whole
 
 
 class Artifact:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rockledge import tensor_file
 from rockledge.artifact.layout import (
     CHUNK,
     CONFIG,
@@ -35,10 +36,9 @@ from rockledge.artifact.layout import (
 from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.artifact.reader import open_artifact
 from rockledge.errors import ArtifactError
-from rockledge.formats import tensor_file
 from rockledge.formats.bands import ALIGN, table_widths
 from rockledge.formats.packing import PackedLinear
-from rockledge.model.config import config_to_hf
+from rockledge.model.hf_config import config_to_hf
 
 
 def _may_replace(path: Path) -> None:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 def is_artifact(path: Path) -> bool:
     """Whether a directory holds packed tensors (its header says so)."""
     from rockledge.artifact.layout import META, TENSORS
-    from rockledge.formats.tensor_file import read_header
+    from rockledge.tensor_file import read_header
 
     file = path / TENSORS
     return file.is_file() and META in read_header(file).metadata

@@ -9,6 +9,10 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.model.config import ModelConfig
+from rockledge.model.gguf_reader import GgufCheckpoint
+from rockledge.model.gguf_split import first_parts
+from rockledge.model.huggingface import HuggingFaceCheckpoint
+from rockledge.model.unreadable import holds_safetensors, refuse_adapter, refuse_other_file, why_no_model
 
 
 class Checkpoint(Protocol):
@@ -51,9 +55,6 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     Headers and the small files are read and checked here; tensors are read one at a time by
     `Checkpoint.tensor`.
     """
-    from rockledge.model.gguf_reader import GgufCheckpoint
-    from rockledge.model.huggingface import HuggingFaceCheckpoint
-
     path = Path(path_or_hub_id).expanduser()
     if not path.exists():
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
@@ -64,16 +65,24 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
             )
         path = _fetch(str(path_or_hub_id))
     if path.is_file():
+        refuse_other_file(path)
         return GgufCheckpoint.open(path)
-    if (path / "config.json").is_file():
+    refuse_adapter(path)
+    if (path / "config.json").is_file() and holds_safetensors(path):
         return HuggingFaceCheckpoint.open(path)
-    inside = sorted(path.glob("*.gguf"))
-    if len(inside) == 1:
-        return GgufCheckpoint.open(inside[0])
-    raise CheckpointError(
-        f"{path} holds neither a config.json nor exactly one .gguf file; name the model's directory or the "
-        f"file"
-    )
+    models = first_parts(sorted(path.glob("*.gguf")))
+    if len(models) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(models)} GGUF models ({', '.join(m.name for m in models[:4])}); name "
+            "one of them"
+        )
+    if models and not models[0].is_file():
+        raise CheckpointError(
+            f"{path} holds a part of a split GGUF, but not {models[0].name}; fetch all parts"
+        )
+    if models:
+        return GgufCheckpoint.open(models[0])
+    raise CheckpointError(why_no_model(path))
 
 
 def _fetch(hub_id: str) -> Path:
@@ -95,13 +104,3 @@ def _fetch(hub_id: str) -> Path:
             f"give a local "
             "directory"
         ) from error
-
-
-def require_finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`values` unchanged; CheckpointError naming the tensor when one of them is NaN or infinite."""
-    if not np.isfinite(values).all():
-        count = int(np.count_nonzero(~np.isfinite(values)))
-        raise CheckpointError(
-            f"{name} holds {count} values that are NaN or infinite; the checkpoint is damaged"
-        )
-    return values

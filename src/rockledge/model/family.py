@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from rockledge.model.config import ModelConfig
+from rockledge.model.config import ModelConfig
 
 Size = Literal["vocab", "hidden", "query", "kv", "ffn", "head_dim"]
 
@@ -58,7 +57,9 @@ class Family:
 
     `gguf` is None where llama.cpp stores the family under another architecture's name. `gguf_interleaved`:
     GGUF stores the rows of Q and K so that rotary pairs are neighbours. `qkv_bias`: Q, K and V have biases;
-    `qk_norm`: queries and keys are normed per head before the rotary embedding.
+    `qk_norm`: queries and keys are normed per head before the rotary embedding. `window`: which layers attend
+    to a sliding window where the configuration has one and no `layer_types`: none; all; or, if
+    `use_sliding_window` says so, those from `max_window_layers` on (transformers' modeling files).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Family:
     gguf_interleaved: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
+    window: Literal["none", "all", "last"] = "none"
     hf_defaults: Mapping[str, Any] = field(default_factory=dict)
     linears: tuple[Linear, ...] = ()
     norms: tuple[Norm, ...] = ()
@@ -135,7 +137,8 @@ _DEFAULTS = {
     "max_position_embeddings": 32768,
     "hidden_act": "silu",
     "sliding_window": None,
-    "use_sliding_window": True,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
 }
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -155,6 +158,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "mistral",
                 "MistralForCausalLM",
                 None,
+                window="all",
                 linears=_LINEARS,
                 norms=_NORMS,
                 hf_defaults=_DEFAULTS
@@ -165,19 +169,20 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "Qwen2ForCausalLM",
                 "qwen2",
                 qkv_bias=True,
+                window="last",
                 linears=_LINEARS,
                 norms=_NORMS,
-                hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "use_sliding_window": False},
+                hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "sliding_window": 4096},
             ),
             Family(
                 "qwen3",
                 "Qwen3ForCausalLM",
                 "qwen3",
                 qk_norm=True,
+                window="last",
                 linears=_LINEARS,
                 norms=_NORMS + _QK_NORMS,
-                hf_defaults=_DEFAULTS
-                | {"num_key_value_heads": 32, "head_dim": 128, "use_sliding_window": False},
+                hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096},
             ),
         )
     }

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
+from rockledge.git_lfs import refuse_pointer
 
 _SCALARS = {
     0: "<u1",
@@ -32,12 +33,15 @@ _SCALARS = {
 }
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
+_BLOCK = 1 << 24  # bytes that `blocks` reads at a time
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: type name such as "Q4_1", shape slowest first as in NumPy, where its `size` bytes begin."""
+    """One tensor: its file, type name such as "Q4_1", shape slowest first as in NumPy, where its `size` bytes
+    begin."""
 
+    path: Path
     kind: str
     code: int
     shape: tuple[int, ...]
@@ -47,7 +51,8 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A checked header: metadata as plain Python values, and the tensor table."""
+    """A checked header: metadata as plain Python values, and the tensor table (of all parts, where a model is
+    split over several files)."""
 
     path: Path
     metadata: dict[str, Any]
@@ -58,9 +63,7 @@ class GgufFile:
         import gguf
 
         tensor = self.tensors[name]
-        raw = np.fromfile(self.path, dtype=np.uint8, count=tensor.size, offset=tensor.begin)
-        if raw.size != tensor.size:
-            raise CheckpointError(f"{self.path.name} was cut short while {name} was read; fetch it again")
+        raw = _raw(name, tensor, 0, tensor.size)
         # Damaged scales may overflow to infinity here; the reader refuses what is not finite.
         with np.errstate(all="ignore"):
             # As rows, because the package works on a few rows at a time and so needs little memory beside the
@@ -69,9 +72,25 @@ class GgufFile:
             values = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(tensor.code))
         return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)
 
+    def blocks(self, name: str) -> Iterator[npt.NDArray[np.uint8]]:
+        """The stored bytes of a tensor in order, a few million at a time."""
+        tensor = self.tensors[name]
+        return (
+            _raw(name, tensor, first, min(_BLOCK, tensor.size - first))
+            for first in range(0, tensor.size, _BLOCK)
+        )
+
+
+def _raw(name: str, tensor: GgufTensor, first: int, count: int) -> npt.NDArray[np.uint8]:
+    raw = np.fromfile(tensor.path, dtype=np.uint8, count=count, offset=tensor.begin + first)
+    if raw.size != count:
+        raise CheckpointError(f"{tensor.path.name} was cut short while {name} was read; fetch it again")
+    return raw
+
 
 def open_gguf(path: Path) -> GgufFile:
     """Reads and checks the header of `path`; CheckpointError says what is wrong with the file."""
+    refuse_pointer(path, CheckpointError)
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -133,7 +152,7 @@ class _Cursor:
 def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     if cursor.take(4) != b"GGUF":
         raise CheckpointError(
-            f"{path.name} is no GGUF file; give one, or the directory that holds the safetensors"
+            f"{path.name} is not a GGUF file; give one, or the directory that holds the safetensors"
         )
     version = cursor.number("<I")
     if version & 0xFFFF == 0:
@@ -150,7 +169,7 @@ def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     infos = [_tensor_info(cursor) for _ in _bounded(cursor, tensor_count, 24, "tensors")]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
-        raise cursor.damaged(f"the alignment {alignment!r} is no power of two")
+        raise cursor.damaged(f"the alignment {alignment!r} is not a power of two")
     data = -(-cursor.at // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
     for name, shape, code, offset in infos:
@@ -194,7 +213,7 @@ def _tensor(
         raise CheckpointError(
             f"{path.name}: {name[:60]} is not aligned to {alignment} bytes; the file is damaged"
         )
-    return GgufTensor(kind.name, code, shape, data + offset, math.prod(shape) // block * size)
+    return GgufTensor(path, kind.name, code, shape, data + offset, math.prod(shape) // block * size)
 
 
 def _check_ranges(path: Path, tensors: dict[str, GgufTensor], size: int) -> None:

@@ -12,36 +12,46 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.model.agreement import check_agreement
-from rockledge.model.checkpoint import require_finite
-from rockledge.model.config import ModelConfig, check_config, config_to_hf
-from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
-from rockledge.model.gguf_file import GgufFile, can_dequantise, open_gguf
-from rockledge.model.gguf_tokenizer import special_ids, tokenizer_files, tokenizer_notes
+from rockledge.model.config import ModelConfig, check_config
+from rockledge.model.family import FAMILIES, Family, StoredTensor, stored_tensors
+from rockledge.model.finite import require_finite
+from rockledge.model.gguf_file import GgufFile, can_dequantise
+from rockledge.model.gguf_keys import check_metadata
+from rockledge.model.gguf_split import open_gguf_model
+from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tokenizer_notes
+from rockledge.model.hf_config import config_to_hf
+from rockledge.model.limits import check_size
+from rockledge.model.rope import rope_divisors
+from rockledge.model.special_ids import special_ids
+from rockledge.model.tied import head_is_tied
 
 _ROPE_FREQUENCIES = "rope_freqs.weight"
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 
 
 @dataclass(frozen=True)
 class GgufCheckpoint:
-    """One GGUF file. Q and K of architectures that interleave rotary pairs are put back into halves."""
+    """One GGUF model. Q and K of architectures that interleave rotary pairs are put back into halves."""
 
     path: Path
     config: ModelConfig
     stored: str
+    notes: tuple[str, ...]
     tensors: dict[str, StoredTensor]
     file: GgufFile
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> "GgufCheckpoint":
-        """Reads and checks the header; CheckpointError says what does not fit."""
-        file = open_gguf(path)
-        config = _config(file)
+        """Reads and checks the header, of all parts where the model is split; CheckpointError says what does
+        not fit."""
+        file = open_gguf_model(path)
+        family = _family(file)
+        config, notes = _config(file, family)
         tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
-        _check_tensors(file, tensors)
+        _check_tensors(file, tensors, tied=config.tied)
         kinds = sorted({file.tensors[t.gguf].kind for t in tensors.values() if len(t.shape) == 2})
         stored = f"GGUF, {' and '.join(kinds)} matrices"
-        return cls(path, config, stored, tensors, file, _notes(file, config))
+        return cls(path, config, stored, (*notes, *_notes(file, config)), tensors, file)
 
     def names(self) -> list[str]:
         """Canonical names, in the order of the forward pass."""
@@ -78,17 +88,23 @@ def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.
     return np.ascontiguousarray(values.reshape(heads, -1, 2, *rest).swapaxes(1, 2)).reshape(values.shape)
 
 
-def _config(file: GgufFile) -> ModelConfig:
+def _family(file: GgufFile) -> Family:
     meta = file.metadata
+    if meta.get("general.type") == "adapter" or "adapter.type" in meta:
+        raise CheckpointError(
+            f"{file.path.name} is an adapter (LoRA), not a model; merge it into its base model and give "
+            "the result"
+        )
     found = meta.get("general.architecture")
     family = next((f for f in FAMILIES.values() if f.gguf is not None and f.gguf == found), None)
     if family is None:
         known = ", ".join(f.gguf for f in FAMILIES.values() if f.gguf)
         raise CheckpointError(f"the GGUF architecture {found!r} is not supported; supported are {known}")
-    if meta.get("split.count", 1) not in (0, 1):
-        raise CheckpointError(
-            f"{file.path.name} is one part of a split GGUF; merge the parts into one file first"
-        )
+    return family
+
+
+def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
+    meta = file.metadata
     keys = _Keys(file.path.name, str(family.gguf), meta)
     hidden, heads = keys.count("embedding_length"), keys.count("attention.head_count")
     head_dim = keys.count("attention.key_length", hidden // heads)
@@ -101,43 +117,55 @@ def _config(file: GgufFile) -> ModelConfig:
         )
     if keys.count("expert_count", 0, least=0):
         raise CheckpointError(f"{file.path.name} is a mixture of experts, which is not supported")
-    embedding = file.tensors.get("token_embd.weight")
+    embedding, head = file.tensors.get(_EMBEDDING), file.tensors.get(_HEAD)
     if embedding is None:
+        raise CheckpointError(f"{file.path.name}: the tensor {_EMBEDDING} is missing; fetch the file again")
+    vocab = embedding.shape[0]
+    if keys.count("vocab_size", vocab) != vocab:
         raise CheckpointError(
-            f"{file.path.name}: the tensor token_embd.weight is missing; fetch the file again"
+            f"{file.path.name}: {family.gguf}.vocab_size is {keys.count('vocab_size')}, but {_EMBEDDING} has "
+            f"{vocab} rows; the file is damaged"
         )
     layers = keys.count("block_count")
     if layers > len(file.tensors):
         raise CheckpointError(
             f"{file.path.name} holds {len(file.tensors)} tensors, too few for {layers} layers"
         )
-    if not 1 <= head_dim // 2 <= 512:
-        raise CheckpointError(
-            f"{file.path.name}: head_dim is {head_dim}, expected 2 to 1024; the file is damaged"
-        )
+    check_size("head_dim", head_dim)
+    notes = check_metadata(file.path.name, str(family.gguf), meta, head_dim)
     context = keys.count("context_length")
-    bos, eos = special_ids(meta)
-    return check_config(
-        ModelConfig(
-            family=family.name,
-            hidden=hidden,
-            layers=layers,
-            heads=heads,
-            kv_heads=keys.count("attention.head_count_kv", heads),
-            head_dim=head_dim,
-            ffn=keys.count("feed_forward_length"),
-            vocab=embedding.shape[0],
-            norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
-            rope_theta=keys.real("rope.freq_base", 10000.0),
-            rope_divisors=_divisors(file, keys, head_dim),
-            tied="output.weight" not in file.tensors,
-            context=min(context, keys.count("attention.sliding_window", context)),
-            qkv_bias=family.qkv_bias,
-            qk_norm=family.qk_norm,
-            bos=bos,
-            eos=eos,
+    window = keys.count("attention.sliding_window", 0, least=0) or context
+    if keys.get("attention.sliding_window_pattern") in (1, False):  # no layer has the window
+        window = context
+    if window < context:
+        notes.append(
+            f"{file.path.name} has a sliding window of {window} tokens; the context is cut to it from "
+            f"{context}, "
+            "because every layer here attends to all earlier tokens."
         )
+    special = special_ids([], tokenizer_facts(meta), vocab)
+    same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)
+    tied = head is None or (same_type and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
+    config = ModelConfig(
+        family=family.name,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=keys.count("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        ffn=keys.count("feed_forward_length"),
+        vocab=vocab,
+        norm_eps=keys.real("attention.layer_norm_rms_epsilon"),
+        rope_theta=keys.real("rope.freq_base", 10000.0),
+        rope_divisors=_divisors(file, keys, head_dim),
+        tied=tied,
+        context=min(context, window),
+        qkv_bias=family.qkv_bias,
+        qk_norm=family.qk_norm,
+        bos=special.bos,
+        eos=special.eos,
     )
+    return check_config(config), [*notes, *special.notes]
 
 
 @dataclass(frozen=True)
@@ -173,24 +201,32 @@ class _Keys:
 
 
 def _divisors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
-    scaling = keys.get("rope.scaling.type", "none")
+    """Divisors of the rotary frequencies, as llama.cpp reads them (load_hparams in src/llama-model.cpp): a
+    factor without a type is linear, `rope.scale_linear` is its older name, and 0 means none."""
+    scaling = str(keys.get("rope.scaling.type", "linear"))
+    factor = keys.real("rope.scaling.factor", keys.real("rope.scale_linear", 0.0))
     if scaling not in ("none", "linear"):
         raise CheckpointError(
-            f'{file.path.name}: RoPE scaling of type "{scaling}" is not supported; supported are none, '
+            f'{file.path.name}: RoPE scaling of type "{scaling[:40]}" is not supported; supported are none, '
             "linear and the llama3 frequencies that GGUF stores as a tensor"
         )
-    factor = keys.real("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
+    linear = scaling == "linear" and factor != 0
+    divisors = rope_divisors(
+        {"rope_type": "linear", "factor": factor} if linear else {},
+        head_dim,
+        keys.real("rope.freq_base", 10000.0),
+    )
     if _ROPE_FREQUENCIES not in file.tensors:
-        return (factor,) * (head_dim // 2)
+        return divisors
     if file.tensors[_ROPE_FREQUENCIES].shape != (head_dim // 2,):
         raise CheckpointError(
             f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; file damaged"
         )
     values = require_finite(_ROPE_FREQUENCIES, file.read(_ROPE_FREQUENCIES))
-    return tuple(float(v) * factor for v in values)
+    return tuple(float(v) * d for v, d in zip(values, divisors, strict=True))
 
 
-def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor]) -> None:
+def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor], *, tied: bool) -> None:
     for tensor in tensors.values():
         if tensor.gguf not in file.tensors:
             raise CheckpointError(
@@ -202,7 +238,8 @@ def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor]) -> None:
                 f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, "
                 f"the metadata make it {list(tensor.shape)}"
             )
-    for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - {_ROPE_FREQUENCIES}):
+    passed_over = {_ROPE_FREQUENCIES, *([_HEAD] if tied else [])}
+    for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - passed_over):
         raise CheckpointError(
             f"{file.path.name}: the tensor {name[:60]} does not belong to this architecture"
         )

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 from rockledge.errors import CheckpointError
 from rockledge.model.chat import with_named_templates
 from rockledge.model.config import ModelConfig
+from rockledge.model.special_ids import Stated, TokenizerFacts
 
 _Item = TypeVar("_Item")
 
@@ -24,9 +25,6 @@ _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}
 
 # What converters write for "there is no such token".
 _NO_ID = 0xFFFFFFFF
-
-# Control tokens that end an answer whatever the metadata say; converters often record only one of several.
-_ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -76,18 +74,20 @@ _SPLITTINGS: Mapping[str, _Splitting] = {
 }
 
 
-def special_ids(metadata: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
-    """Beginning-of-sequence id or None, and every id that ends an answer."""
-    bos = _id(metadata, "bos")
-    ends = [_id(metadata, key) for key in ("eos", "eot", "eom")]
-    types, tokens = metadata.get("tokenizer.ggml.token_type"), metadata.get("tokenizer.ggml.tokens")
-    if isinstance(types, list) and isinstance(tokens, list):
-        ends += [
-            i
-            for i, (kind, token) in enumerate(zip(types, tokens, strict=False))
-            if kind == _CONTROL and token in _ENDINGS
-        ]
-    return bos, tuple(dict.fromkeys(i for i in ends if i is not None))
+def tokenizer_facts(metadata: Mapping[str, Any]) -> TokenizerFacts:
+    """What the metadata say about special tokens; of two tokens of one name, the first has its id."""
+    tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
+    if not _list_of(tokens, str):
+        tokens = []
+    kinds = types if isinstance(types, list) else []
+    added = [token for token, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED)]
+
+    def stated(*keys: str) -> tuple[int, ...]:
+        return tuple(i for i in (_id(metadata, key) for key in keys) if i is not None)
+
+    ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
+    said = Stated("tokenizer.ggml", stated("bos"), stated("eos", "eot", "eom"))
+    return TokenizerFacts((said,), ids, tuple(added))
 
 
 def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
@@ -106,7 +106,8 @@ def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
             "The file does not say which tokens are control tokens (tokenizer.ggml.token_type is missing): "
             "only those with a role, such as BOS, were taken for one."
         )
-    for role, guess in _SENTENCEPIECE_IDS.items():
+    for role in (*_SENTENCEPIECE_IDS, "eot", "eom"):
+        guess = _SENTENCEPIECE_IDS.get(role, 0)
         key = f"tokenizer.ggml.{role}_token_id"
         given, found = metadata.get(key), _id(metadata, role)
         if given is None and found is not None and isinstance(tokens, list):
@@ -128,7 +129,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
     kind.
     """
     vocabulary = _vocabulary(file, metadata, config.vocab)
-    bos, eos = special_ids(metadata)
+    bos, eos = config.bos, config.eos
     model = metadata.get("tokenizer.ggml.model")
     if model == "gpt2":
         parts = _byte_level(file, metadata, vocabulary)

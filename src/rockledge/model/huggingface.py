@@ -1,7 +1,8 @@
 """Reader of Hugging Face directories: config.json, safetensors in one or several files, tokenizer files."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
+from rockledge.git_lfs import refuse_pointer
 from rockledge.model.agreement import check_agreement
 from rockledge.model.chat import template_sources, with_named_templates
-from rockledge.model.checkpoint import require_finite
-from rockledge.model.config import ModelConfig, config_from_hf
-from rockledge.model.family import StoredTensor, stored_tensors
+from rockledge.model.config import ModelConfig
+from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
+from rockledge.model.finite import require_finite
+from rockledge.model.hf_config import HfConfig, read_hf_config
+from rockledge.model.hf_tokens import tokenizer_facts
 from rockledge.model.safetensors_file import SafetensorsFile, open_safetensors
+from rockledge.model.tied import head_is_tied
+from rockledge.model.unreadable import INDEX, WHOLE, holds_safetensors, why_no_model
 
 _FILES = (
     "config.json",
@@ -41,16 +47,30 @@ _TRACES = {
 }
 
 
+# Where the model without its head keeps its tensors, in the model with one; files saved without a head leave
+# it out, and transformers puts it there again (`base_model_prefix`).
+_PREFIX = "model."
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a tensor is: the file, and its name there."""
+
+    file: SafetensorsFile
+    name: str
+
+
 @dataclass(frozen=True)
 class HuggingFaceCheckpoint:
-    """A directory as `save_pretrained` writes it; `sources` says which file holds which tensor."""
+    """A directory as `save_pretrained` writes it; `sources` says where each tensor is, by canonical name."""
 
     path: Path
     config: ModelConfig
     stored: str
+    notes: tuple[str, ...]
     tensors: dict[str, StoredTensor]
-    sources: dict[str, SafetensorsFile]
-    notes: tuple[str, ...] = ()
+    sources: dict[str, Source]
 
     @classmethod
     def open(cls, path: Path) -> "HuggingFaceCheckpoint":
@@ -58,28 +78,46 @@ class HuggingFaceCheckpoint:
         for trace, scheme in _TRACES.items():
             if (path / trace).is_file():
                 raise _already_quantised(path, scheme)
-        generation = path / "generation_config.json"
-        config = config_from_hf(
-            _json(path / "config.json"), _json(generation) if generation.is_file() else None
+        read = read_hf_config(
+            _json(path / "config.json"),
+            _json(path / "generation_config.json", may_miss=True),
+            tokenizer_facts(_small_files(path)),
         )
-        held = {name: file for file in _open_files(path) for name in file.entries}
+        files, notes = _open_files(path)
+        held = _sources(files)
         for name in held:
             for trace, scheme in _TRACES.items():
                 if name.endswith(trace):
                     raise _already_quantised(path, scheme)
+            if ".lora_A." in name or ".lora_B." in name:
+                raise CheckpointError(
+                    f"{path} holds tensors of an adapter (LoRA) such as {name}: merge it into its base "
+                    "model and "
+                    "give the merged model"
+                )
         # Checked before the names are listed, so that a damaged layer count cannot make the list enormous.
-        if config.layers > len(held):
-            raise CheckpointError(f"{path} holds {len(held)} tensors, too few for {config.layers} layers")
+        if read.config.layers > len(held):
+            raise CheckpointError(
+                f"{path} holds {len(held)} tensors, too few for {read.config.layers} layers"
+            )
+        if not any(name.startswith(_PREFIX) for name in held):
+            held = {name if name == _HEAD else _PREFIX + name: source for name, source in held.items()}
+        tied, said = _is_tied(path, read, held)
+        config = replace(read.config, tied=tied)
+        if tied and _EMBEDDING not in held and _HEAD in held:
+            held[_EMBEDDING] = held.pop(_HEAD)
         tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
         _check_tensors(path, config, tensors, held)
-        types = {held[t.hf].entries[t.hf].float_name or "" for t in tensors.values()}
+        types = {
+            source.file.float_name(source.name) or "" for source in (held[t.hf] for t in tensors.values())
+        }
         return cls(
             path,
             config,
             "safetensors, " + " and ".join(sorted(types)),
+            (*read.notes, *notes, *said, *_notes(path, config)),
             tensors,
             {t.name: held[t.hf] for t in tensors.values()},
-            _notes(path, config),
         )
 
     def names(self) -> list[str]:
@@ -92,7 +130,8 @@ class HuggingFaceCheckpoint:
 
     def tensor(self, name: str) -> npt.NDArray[np.float32]:
         """One tensor as float32; CheckpointError if it is not finite."""
-        return require_finite(name, self.sources[name].read(self.tensors[name].hf))
+        source = self.sources[name]
+        return require_finite(name, source.file.read(source.name))
 
     def files(self) -> dict[str, bytes]:
         """The configuration, tokenizer and chat files of the directory that exist."""
@@ -108,7 +147,11 @@ class HuggingFaceCheckpoint:
 
 
 def _small_files(path: Path) -> dict[str, bytes]:
-    found = {name: (path / name).read_bytes() for name in _FILES if (path / name).is_file()}
+    found = {}
+    for name in _FILES:
+        if (path / name).is_file():
+            refuse_pointer(path / name, CheckpointError)
+            found[name] = (path / name).read_bytes()
     named = {
         file.stem: file.read_bytes() for file in sorted((path / "additional_chat_templates").glob("*.jinja"))
     }
@@ -134,7 +177,10 @@ def _already_quantised(path: Path, scheme: str) -> CheckpointError:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, *, may_miss: bool = False) -> dict[str, Any]:
+    if may_miss and not path.is_file():
+        return {}
+    refuse_pointer(path, CheckpointError)
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -144,9 +190,18 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _open_files(path: Path) -> list[SafetensorsFile]:
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
+def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
+    """The files of weights, and notes. A whole file counts before an index, as in transformers
+    (`_get_resolved_checkpoint_files` in modeling_utils.py)."""
+    if not holds_safetensors(path):
+        raise CheckpointError(why_no_model(path))
+    index = path / INDEX
+    notes = []
+    if (path / WHOLE).is_file():
+        names = [WHOLE]
+        if index.is_file():
+            notes.append(f"{path} has {WHOLE} and {INDEX}; the whole file is read, as transformers does.")
+    else:
         weights = _json(index).get("weight_map")
         if (
             not isinstance(weights, dict)
@@ -155,42 +210,94 @@ def _open_files(path: Path) -> list[SafetensorsFile]:
         ):
             raise CheckpointError(f"{index} has no weight_map of plain file names; fetch it again")
         names = sorted(set(weights.values()))
-    else:
-        names = ["model.safetensors"]
     for name in names:
         if not (path / name).is_file():
-            raise CheckpointError(
-                f"{path} has no {name}; expected safetensors (pickled .bin checkpoints are not read: "
-                f"convert them)"
-            )
+            raise CheckpointError(f"{path} has no {name}, which {INDEX} names; fetch that part too")
     files = [open_safetensors(path / name) for name in names]
-    if any("rockledge" in file.metadata for file in files):
+    if any("rockledge" in file.header.metadata for file in files):
         raise CheckpointError(f"{path} is a Rockledge artifact; give the checkpoint it was made from")
-    return files
+    return files, notes
+
+
+def _sources(files: list[SafetensorsFile]) -> dict[str, Source]:
+    held: dict[str, Source] = {}
+    for file in files:
+        for name in file.header.entries:
+            if name in held:
+                raise CheckpointError(
+                    f"{file.path}: the tensor {name} is in {held[name].file.path.name} too; the parts "
+                    "do not belong "
+                    "together"
+                )
+            held[name] = Source(file, name)
+    return held
+
+
+def _is_tied(path: Path, read: HfConfig, held: Mapping[str, Source]) -> tuple[bool, list[str]]:
+    """Whether the embedding is the head, and notes. CheckpointError names the key where nothing can say
+    it."""
+    embedding, head = held.get(_EMBEDDING), held.get(_HEAD)
+    says = read.config.tied
+    if head is None:
+        if not says:
+            key = (
+                "tie_word_embeddings is missing in config.json, which means false for "
+                f"{FAMILIES[read.config.family].hf_architecture}: set it to true if the head is the "
+                "embedding, or "
+                if read.says_tied is None
+                else "tie_word_embeddings in config.json is false: "
+            )
+            raise CheckpointError(f"{path}: the tensor {_HEAD} is missing, and {key}fetch the head's weights")
+        return True, []
+    if embedding is None:
+        return says, []
+    same_shape = embedding.file.shape(embedding.name) == head.file.shape(head.name)
+    floats = all(source.file.float_name(source.name) is not None for source in (embedding, head))
+    tied = (
+        same_shape
+        and floats
+        and head_is_tied(says, embedding.file.blocks(embedding.name), head.file.blocks(head.name))
+    )
+    if says and not tied:
+        note = (
+            "config.json has tie_word_embeddings: true, but a head that differs from the embedding is "
+            "stored; the "
+            "stored head is used, as in transformers 5."
+        )
+        return False, [note]
+    return tied, []
 
 
 def _check_tensors(
-    path: Path, config: ModelConfig, tensors: dict[str, StoredTensor], held: dict[str, SafetensorsFile]
+    path: Path, config: ModelConfig, tensors: dict[str, StoredTensor], held: Mapping[str, Source]
 ) -> None:
     expected = {tensor.hf for tensor in tensors.values()}
+    missing = [tensor.hf for tensor in tensors.values() if tensor.hf not in held]
+    if missing:
+        strange = sorted(set(held) - expected)
+        hint = f"; it holds {strange[0]} instead, so it may be another kind of model" if strange else ""
+        raise CheckpointError(
+            f"{path}: the tensor {missing[0]} is missing"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + (hint or "; fetch the checkpoint again")
+        )
     for tensor in tensors.values():
-        if tensor.hf not in held:
-            raise CheckpointError(f"{path}: the tensor {tensor.hf} is missing; fetch the checkpoint again")
-        entry = held[tensor.hf].entries[tensor.hf]
-        if entry.shape != tensor.shape:
+        source = held[tensor.hf]
+        shape = source.file.shape(source.name)
+        if shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: {tensor.hf} has shape {list(entry.shape)}, config.json makes it "
-                f"{list(tensor.shape)}"
+                f"{path}: {source.name} has shape {list(shape)}, config.json makes it {list(tensor.shape)}"
             )
-        if entry.float_name is None:
+        if source.file.float_name(source.name) is None:
             raise CheckpointError(
-                f"{path}: {tensor.hf} holds {entry.dtype}, expected BF16, F16 or F32: use the original, "
-                "unquantised checkpoint"
+                f"{path}: {source.name} holds {source.file.dtype(source.name)}, expected BF16, F16 or "
+                "F32: use the "
+                "original, unquantised checkpoint"
             )
     # Old files carry the rotary frequencies, and tied ones may repeat the embedding as lm_head; anything else
     # is a part of the model that would silently be left out.
     for name in sorted(set(held) - expected):
-        if not name.endswith("rotary_emb.inv_freq") and not (config.tied and name == "lm_head.weight"):
+        if not name.endswith("rotary_emb.inv_freq") and not (config.tied and name == _HEAD):
             raise CheckpointError(
-                f"{path}: the tensor {name} does not belong to the family {config.family!r}"
+                f"{path}: the tensor {held[name].name} does not belong to the family {config.family!r}"
             )

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from rockledge.model.config import ModelConfig
+from rockledge.model.config import ModelConfig
 
 
-def inverse_frequencies(config: "ModelConfig") -> npt.NDArray[np.float32]:
+def inverse_frequencies(config: ModelConfig) -> npt.NDArray[np.float32]:
     """Radians per position of each rotary pair, float32 [head_dim // 2]: computed in double, rounded once."""
     pair = np.arange(config.head_dim // 2, dtype=np.float64)
     frequency = config.rope_theta ** (-2.0 * pair / config.head_dim)

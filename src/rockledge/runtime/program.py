@@ -154,7 +154,7 @@ class _Builder:
         qkv = self._floats("qkv", query + 2 * key)
         columns = [(f"{prefix}.q", 0), (f"{prefix}.k", query), (f"{prefix}.v", query + key)]
         self._normed_linears(x, columns, qkv)
-        queries = [self._int8("q8", query, 1), self._floats("q8.scale", c.heads)]
+        queries = [self._int8("q8", c.heads * _padded(c.head_dim), 1), self._floats("q8.scale", c.heads)]
         gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
         score_bias = None
         if (bias := self.artifact.linear(f"{prefix}.k").bias) is not None:

@@ -1,0 +1,95 @@
+"""Metadata of a GGUF file that are not read: which are harmless, which would change the arithmetic.
+
+Every key of the architecture is read, or known to be harmless, or refused by name unless its value switches
+it off. llama.cpp's src/llama-arch.cpp lists the keys, src/llama-model.cpp what it does with them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rockledge.errors import CheckpointError
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What gguf_reader.py reads, after the architecture's name.
+READ = _names(
+    """
+    context_length embedding_length block_count feed_forward_length vocab_size attention.head_count
+    attention.head_count_kv attention.key_length attention.value_length attention.layer_norm_rms_epsilon
+    attention.sliding_window rope.freq_base rope.dimension_count rope.scaling.type rope.scaling.factor
+    rope.scale_linear expert_count
+    """
+)
+
+# How the model was trained, or what only types of scaling read that are refused, or embeddings that are
+# pooled.
+_HARMLESS = _names(
+    """
+    rope.scaling.finetuned rope.scaling.original_context_length rope.scaling.yarn_log_multiplier
+    rope.scaling.yarn_ext_factor rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast
+    rope.scaling.yarn_beta_slow pooling_type
+    """
+)
+
+# What would change the results, with the values that switch it off; false, 0 and lists of them always do.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "tensor_data_layout": ("reference", "Meta AI original pth"),
+    "attention.causal": (True,),
+    "attention.sliding_window_pattern": (1,),
+    "rope.scaling.attn_factor": (1,),
+    "logit_scale": (1,),
+    "residual_scale": (1,),
+    "embedding_scale": (1,),
+}
+
+# Prefixes of keys that describe the file, its tokenizer or its parts.
+_DESCRIPTIVE = ("general.", "tokenizer.", "split.", "quantize.")
+
+
+def check_metadata(file: str, architecture: str, metadata: Mapping[str, Any], head_dim: int) -> list[str]:
+    """Notes about metadata that are not used; CheckpointError names one that changes the results."""
+    unknown = []
+    for key, value in metadata.items():
+        if key.startswith(_DESCRIPTIVE):
+            continue
+        if not key.startswith(architecture + "."):
+            unknown.append(key)
+            continue
+        name = key.removeprefix(architecture + ".")
+        allowed = _NEUTRAL.get(name, ())
+        if name in READ or name in _HARMLESS or _is_off(value, allowed):
+            continue
+        if name == "attention.scale" and _is_usual_scale(value, head_dim):
+            continue
+        if not any((type(value) is type(v) and value == v) or _number(value) == v for v in allowed):
+            expected = f"expected {' or '.join(map(str, allowed))}" if allowed else "expected no such key"
+            raise CheckpointError(
+                f"{file} has {key}: {str(value)[:60]}, which may change the results and is not "
+                f"supported; {expected}"
+            )
+    if unknown:
+        shown = ", ".join(sorted(key[:40] for key in unknown)[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        return [f"{file} has metadata that are not known and not used: {shown}{more}."]
+    return []
+
+
+def _is_off(value: object, allowed: tuple[object, ...]) -> bool:
+    if isinstance(value, list):
+        return all(_is_off(v, allowed) for v in value)
+    if value is False:
+        return not any(v is True for v in allowed)
+    return value == "" or _number(value) == 0
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _is_usual_scale(value: object, head_dim: int) -> bool:
+    """Whether `value` is one by the square root of the head size, which attention uses anyway."""
+    number = _number(value)
+    return number is not None and abs(number * head_dim**0.5 - 1) < 1e-5

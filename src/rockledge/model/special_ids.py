@@ -1,0 +1,85 @@
+"""The rule for special tokens: where a text begins and which tokens end a turn, from all that a checkpoint
+says."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+# Added tokens that end a turn whatever the files say, because they often record only one of several. A part
+# of the list in llama.cpp's src/llama-vocab.cpp: those that models of our families have.
+_ENDINGS = frozenset(
+    {
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end_of_text|>",
+        "<|endoftext|>",
+        "<|end|>",
+        "<end_of_turn>",
+        "<EOT>",
+        "</s>",
+    }
+)
+
+
+# What files write for "there is no such token".
+_NO_ID = (-1, 0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What one file says: ids and names of the token that begins texts, and of those that end a turn."""
+
+    source: str
+    bos_ids: tuple[int, ...] = ()
+    eos_ids: tuple[int, ...] = ()
+    bos_names: tuple[str, ...] = ()
+    eos_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """`stated`: what the tokenizer's files say; `ids`: every token; `added`: names of those added to the
+    vocabulary, control tokens among them."""
+
+    stated: tuple[Stated, ...] = ()
+    ids: Mapping[str, int] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """`bos` begins a text (None: nothing does), every one of `eos` ends a turn; `notes` say what was
+    dropped."""
+
+    bos: int | None
+    eos: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def special_ids(files: Iterable[Stated], tokenizer: TokenizerFacts, vocab: int) -> SpecialIds:
+    """Collects the special tokens of a checkpoint with `vocab` rows of embedding.
+
+    `files` are those beside the tokenizer's, the surest first: all their ends of a turn count, by id and by
+    name, and the first beginning. An id that no token has can be neither read nor produced; files write it
+    where there is no such token.
+    """
+    ends: list[int] = []
+    begins: list[int] = []
+    notes: list[str] = []
+    # Names without a row are left to `check_agreement`, which knows whether anything uses them.
+    ids = {name: i for name, i in tokenizer.ids.items() if i < vocab}
+    for file in (*files, *tokenizer.stated):
+        for kind, found, numbers, names in (
+            ("bos", begins, file.bos_ids, file.bos_names),
+            ("eos", ends, file.eos_ids, file.eos_names),
+        ):
+            found += [i for i in numbers if 0 <= i < vocab]
+            found += [ids[name] for name in names if name in ids]
+            notes += [
+                f"{file.source} has {kind}_token_id {i}, which is outside the vocabulary of {vocab} tokens "
+                "and is not used."
+                for i in numbers
+                if not 0 <= i < vocab and i not in _NO_ID
+            ]
+    ends += sorted(ids[name] for name in tokenizer.added if name in _ENDINGS and name in ids)
+    return SpecialIds(begins[0] if begins else None, tuple(dict.fromkeys(ends)), tuple(notes))
