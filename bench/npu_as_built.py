@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rockledge.board.boards import Board
-from rockledge.board.memory import arena_bytes, kv_bytes
+from rockledge.board.memory import working_bytes
 from rockledge.board.prefill import CpuWork, StageProduct, chunk_stages
 from rockledge.board.time import band_ms, stored_bytes
 from rockledge.model.config import ModelConfig
@@ -178,7 +178,7 @@ def _plan(board: Board, config: ModelConfig, linears: tuple[Linear, ...]) -> Pre
             context=CONTEXT,
             rows=rows,
             weights=weights,
-            others=weights + arena_bytes(config, rows) + kv_bytes(config, CONTEXT),
+            others=weights + working_bytes(config, rows, CONTEXT, int(board.value("cpu_cores"))),
             memory=None,
             free=None,
         )

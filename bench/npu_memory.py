@@ -18,7 +18,8 @@ from typing import Any
 
 from rockledge.artifact import open_artifact
 from rockledge.board.boards import find_board
-from rockledge.runtime.engine import DECODE_ROWS, PAGE_TOKENS, Engine
+from rockledge.board.memory import DECODE_ROWS, cache_bytes, pages_of
+from rockledge.runtime.engine import Engine
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.runtime.offload.linears import linears_of
 from rockledge.runtime.program import build_program
@@ -35,12 +36,12 @@ def planned(path: Path, context: int) -> dict[str, int]:
     artifact = open_artifact(path)
     program = build_program(artifact)
     board = find_board(BOARD)
-    pages = -(-context // PAGE_TOKENS)
+    pages = pages_of(context)
     weights = artifact.tensor_bytes
-    cache = pages * PAGE_TOKENS * program.cache_bytes_per_token()
+    cache = cache_bytes(artifact.config, context)
 
     def arena(rows: int) -> int:
-        return program.arena_bytes(rows, THREADS) + program.arena_bytes(DECODE_ROWS, THREADS)
+        return sum(program.memory(each, pages, THREADS).arena for each in (rows, DECODE_ROWS))
 
     def budget(rows: int) -> int:
         return npu_budget(

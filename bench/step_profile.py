@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rockledge.runtime.engine import PAGE_TOKENS, Engine
+from rockledge.board.memory import PAGE_TOKENS
+from rockledge.runtime.engine import Engine
 from rockledge.runtime.speed import PAST_READ, cache_tokens
 
 LINEARS = ("qkv", "o", "gate, up", "down")  # of every layer, in the order of the program

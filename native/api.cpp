@@ -6,6 +6,18 @@
 #include "rockledge.h"
 #include "sample.hpp"
 
+namespace {
+
+bool whole(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands, const rl_buffer *buffers, int n_buffers,
+           const rl_shape *shape) {
+  if (n_ops >= 0 && n_bands >= 0 && n_buffers >= 0 && shape != nullptr && (n_ops == 0 || ops != nullptr) &&
+      (n_bands == 0 || bands != nullptr) && (n_buffers == 0 || buffers != nullptr))
+    return true;
+  rl::fail("a program needs a shape, and lists of operations, bands and buffers with their lengths");
+  return false;
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -16,14 +28,22 @@ const char *rl_error(void) { return rl::last_error(); }
 
 const char *rl_kernel_name(int32_t kernel) { return rl::kernel_name(kernel); }
 
+int32_t rl_program_plan(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
+                        const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
+                        rl_memory *memory) {
+  if (memory == nullptr) return rl::fail("a plan needs a place for its result");
+  if (!whole(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) return -1;
+  const rl::Owned<rl::Program> core =
+      rl::Program::laid_out(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads);
+  if (core == nullptr) return -1;
+  *memory = rl_memory{core->arena_bytes(), core->cache_bytes()};
+  return 0;
+}
+
 rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                               const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
                               int32_t kernel) {
-  if (n_ops < 0 || n_bands < 0 || n_buffers < 0 || shape == nullptr || (n_ops > 0 && ops == nullptr) ||
-      (n_bands > 0 && bands == nullptr) || (n_buffers > 0 && buffers == nullptr)) {
-    rl::fail("a program needs a shape, and lists of operations, bands and buffers with their lengths");
-    return nullptr;
-  }
+  if (!whole(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) return nullptr;
   rl::Owned<rl::Program> core =
       rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads, kernel);
   if (core == nullptr) return nullptr;
@@ -38,8 +58,10 @@ int32_t rl_program_kernel(const rl_program *program) {
   return program == nullptr ? rl::fail("no program was given") : program->core->kernel();
 }
 
-int64_t rl_program_bytes(const rl_program *program) {
-  return program == nullptr ? rl::fail("no program was given") : program->core->bytes();
+int32_t rl_program_memory(const rl_program *program, rl_memory *memory) {
+  if (program == nullptr || memory == nullptr) return rl::fail("no program was given, or no place for its memory");
+  *memory = rl_memory{program->core->arena_bytes(), program->core->cache_bytes()};
+  return 0;
 }
 
 int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last) {

@@ -26,16 +26,10 @@ bool Program::copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_band
          copy_array(buffers_, buffers, n_buffers);
 }
 
-Owned<Program> Program::create(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
-                               const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads,
-                               int kernel) {
+Owned<Program> Program::laid_out(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
+                                 const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads) {
   if (threads < 1 || threads > kMaxThreads) {
     fail("the program asks for %d threads; use 1 to %d", threads, kMaxThreads);
-    return nullptr;
-  }
-  const Kernels *chosen = kernels(kernel == RL_KERNEL_AUTO ? best_kernel() : kernel);
-  if (chosen == nullptr) {
-    fail("kernel %d (%s) cannot run on this processor; use the automatic choice", kernel, kernel_name(kernel));
     return nullptr;
   }
   Owned<Program> program = make_owned<Program>();
@@ -44,13 +38,26 @@ Owned<Program> Program::create(const rl_op *ops, int n_ops, const rl_band *bands
     return nullptr;
   }
   program->shape_ = shape;
-  program->kernels_ = chosen;
   if (program->check_shape(std::any_of(ops, ops + n_ops, uses_cache)) < 0 || program->check_buffers() < 0 ||
       program->check_bands() < 0)
     return nullptr;
   for (int i = 0; i < n_ops; ++i)
     if (program->check_op(i) < 0) return nullptr;
-  if (program->plan(threads) < 0) return nullptr;
+  return program->lay_out(threads) < 0 ? nullptr : std::move(program);
+}
+
+Owned<Program> Program::create(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
+                               const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads,
+                               int kernel) {
+  const Kernels *chosen = kernels(kernel == RL_KERNEL_AUTO ? best_kernel() : kernel);
+  if (chosen == nullptr) {
+    fail("kernel %d (%s) cannot run on this processor; use the automatic choice", kernel, kernel_name(kernel));
+    return nullptr;
+  }
+  Owned<Program> program = laid_out(ops, n_ops, bands, n_bands, buffers, n_buffers, shape, threads);
+  if (program == nullptr) return nullptr;
+  program->kernels_ = chosen;
+  if (program->allocate() < 0) return nullptr;
   if (!program->threads_.start(threads)) {
     fail("the system refused to start %d threads; use fewer", threads);
     return nullptr;
@@ -71,8 +78,9 @@ int Program::logits_width(const rl_op &op) const {
   return width;
 }
 
-// Lays out arena and KV pool: buffers by slot, then rotary angles, attention parts, and each thread's scratch.
-int Program::plan(int threads) {
+// Where everything lies in the arena: buffers by slot, then rotary angles, attention parts, and each thread's scratch.
+// Takes no memory for it yet.
+int Program::lay_out(int threads) {
   const std::size_t n_buffers = buffers_.size(), n_bands = bands_.size();
   Array<std::int64_t> slot_bytes;
   if (!slot_bytes.allocate(n_buffers) || !offsets_.allocate(n_buffers) || !strides_.allocate(n_buffers) ||
@@ -126,31 +134,39 @@ int Program::plan(int threads) {
     used += round_up(static_cast<std::int64_t>(frequencies_count_) * turns_floats_ * 4, 64);
   }
 
-  const std::int64_t tables_at = 0, weights_at = kTableBytes, excess_at = weights_at + round_up(weight_bytes, 64),
-                     row_at = excess_at + round_up(std::int64_t{4} * 2 * shape_.max_rows, 64),
-                     attention_at = row_at + round_up(4 * row_floats, 64) + 64,
-                     partial_at = attention_at + round_up(4 * attention, 64),
-                     scratch_bytes = round_up(partial_at + 8 * partial, 4096);
-  const std::int64_t scratch_offset = round_up(used, 4096);
-  if (!arena_.allocate(static_cast<std::size_t>(scratch_offset + threads * scratch_bytes)))
+  ScratchPlan &s = scratch_plan_;
+  s.weights = kTableBytes;
+  s.excess = s.weights + round_up(weight_bytes, 64);
+  s.row = s.excess + round_up(std::int64_t{4} * 2 * shape_.max_rows, 64);
+  s.attention = s.row + round_up(4 * row_floats, 64) + 64;
+  s.partial = s.attention + round_up(4 * attention, 64);
+  s.bytes = round_up(s.partial + 8 * partial, 4096);
+  s.first = round_up(used, 4096);
+  arena_bytes_ = s.first + threads * s.bytes;
+  cache_bytes_ = page_bytes_ * shape_.pages * shape_.layers;
+  return 0;
+}
+
+int Program::allocate() {
+  if (!arena_.allocate(static_cast<std::size_t>(arena_bytes_)))
     return fail("there is no memory for an arena of %lld bytes; use fewer rows a step",
-                static_cast<long long>(scratch_offset + threads * scratch_bytes));
+                static_cast<long long>(arena_bytes_));
   kv_pool_ = Shared<Pages>::make();
-  if (!kv_pool_ || (page_bytes_ != 0 &&
-                    !kv_pool_->allocate(static_cast<std::size_t>(page_bytes_ * shape_.pages * shape_.layers))))
+  if (!kv_pool_ || (cache_bytes_ != 0 && !kv_pool_->allocate(static_cast<std::size_t>(cache_bytes_))))
     return fail("there is no memory for a KV pool of %lld bytes; use fewer pages",
-                static_cast<long long>(page_bytes_ * shape_.pages * shape_.layers));
+                static_cast<long long>(cache_bytes_));
   kv_base_ = kv_pool_->data();
   turn_splits();
-  for (int t = 0; t < threads; ++t) {
-    std::uint8_t *base = arena_.data() + scratch_offset + t * scratch_bytes;
-    scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,
-                                                    reinterpret_cast<std::int8_t *>(base + tables_at),
-                                                    base + weights_at,
-                                                    reinterpret_cast<std::int32_t *>(base + excess_at),
-                                                    reinterpret_cast<float *>(base + row_at),
-                                                    reinterpret_cast<float *>(base + attention_at),
-                                                    reinterpret_cast<float *>(base + partial_at)};
+  std::uint8_t *base = arena_.data() + scratch_plan_.first;
+  for (Scratch &scratch : scratch_) {
+    scratch = Scratch{nullptr,
+                      reinterpret_cast<std::int8_t *>(base),
+                      base + scratch_plan_.weights,
+                      reinterpret_cast<std::int32_t *>(base + scratch_plan_.excess),
+                      reinterpret_cast<float *>(base + scratch_plan_.row),
+                      reinterpret_cast<float *>(base + scratch_plan_.attention),
+                      reinterpret_cast<float *>(base + scratch_plan_.partial)};
+    base += scratch_plan_.bytes;
   }
   return 0;
 }

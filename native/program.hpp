@@ -15,8 +15,16 @@ constexpr int kStepLogits = -2;
 constexpr int kScoreBias = 3;       // the weight of an operation that is one
 constexpr int kPartsPerThread = 4;  // attention is cut into splits while it has fewer heads x rows than this
 
+// Where the parts of a thread's own memory begin (kernels.hpp: Scratch), after the tables; `first` is that of the arena.
+struct ScratchPlan {
+  std::int64_t weights = 0, excess = 0, row = 0, attention = 0, partial = 0, bytes = 0, first = 0;
+};
+
 class Program final : public Job {
  public:
+  // Checked, and nothing taken for arena and cache yet: it cannot run. Null with a sentence in last_error().
+  static Owned<Program> laid_out(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
+                                 const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads);
   // Null with a sentence in last_error() when something does not fit together.
   static Owned<Program> create(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
                                const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads,
@@ -31,7 +39,8 @@ class Program final : public Job {
   void count_into(std::int64_t *times) { times_ = times; }
   void *buffer(int number);
   int kernel() const { return kernels_->id; }
-  std::int64_t bytes() const { return static_cast<std::int64_t>(arena_.size() + (owns_cache_ ? kv_pool_->size() : 0)); }
+  std::int64_t arena_bytes() const { return arena_bytes_; }
+  std::int64_t cache_bytes() const { return owns_cache_ ? cache_bytes_ : 0; }
 
   // Job
   Phase next(int thread) override;
@@ -47,7 +56,8 @@ class Program final : public Job {
 
   // program.cpp
   bool copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands, const rl_buffer *buffers, int n_buffers);
-  int plan(int threads);
+  int lay_out(int threads);
+  int allocate();
   std::int64_t row_bytes(const rl_buffer &buffer) const;
   int logits_width(const rl_op &op) const;
 
@@ -124,6 +134,8 @@ class Program final : public Job {
   std::int64_t angles_offset_ = 0, parts_offset_ = 0;
   std::int64_t turns_offset_ = 0, turns_floats_ = 0;  // for the score bias: of each frequencies turns, then starts
   std::int64_t page_bytes_ = 0;
+  std::int64_t arena_bytes_ = 0, cache_bytes_ = 0;
+  ScratchPlan scratch_plan_;
   int head_stride_ = 0, max_splits_ = 1;
   int vocab_ = 0;  // width of a row of step logits
 

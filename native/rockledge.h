@@ -123,6 +123,12 @@ typedef struct rl_sampling {
 
 typedef struct rl_program rl_program;
 
+/* Bytes of a program: address space, committed when it is first touched. */
+typedef struct rl_memory {
+  int64_t arena;  /* buffers, tables of angles, and what each thread keeps for itself */
+  int64_t cache;  /* the KV pool; 0 when it is another program's */
+} rl_memory;
+
 RL_API int32_t rl_abi(void);
 RL_API const char *rl_error(void);  /* of this thread's last failure */
 RL_API const char *rl_kernel_name(int32_t kernel);
@@ -134,7 +140,11 @@ RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_b
                                      int32_t threads, int32_t kernel);
 RL_API void rl_program_destroy(rl_program *program);
 RL_API int32_t rl_program_kernel(const rl_program *program);
-RL_API int64_t rl_program_bytes(const rl_program *program);  /* arena + KV pool, if it is its own */
+RL_API int32_t rl_program_memory(const rl_program *program, rl_memory *memory);
+/* What a program of these sizes would take; checks them as rl_program_create does, and takes nothing. */
+RL_API int32_t rl_program_plan(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
+                               const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
+                               rl_memory *memory);
 /* From now on the program works on the cache pages of `other`, which has the same ones, instead of its own. Pages that
  * one of them writes may not be read by the other at the same time. They live until both are gone. */
 RL_API int32_t rl_program_share_cache(rl_program *program, const rl_program *other);

@@ -1,13 +1,13 @@
 """The memory plan: adds up to the board's RAM, honours the NPU's window, and says what would fit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rockledge.board.boards import BOARDS, find_board
-from rockledge.board.memory import arena_bytes, kv_bytes, plan_memory, weight_budget
+from rockledge.board.memory import cache_bytes, kv_bytes, plan_memory, weight_budget, working_bytes
 from rockledge.errors import BudgetError
 
 
@@ -31,6 +31,13 @@ def test_kv_of_llama3_8b() -> None:
     # 32 layers x 8 heads x (K and V) x (128 int8 + 4 bytes of scale) = 67584 bytes a token.
     assert kv_bytes(LLAMA3_8B, 1) == 67584
     assert kv_bytes(LLAMA3_8B, 8192) / 2**30 == pytest.approx(0.52, abs=0.01)
+
+
+def test_keys_and_values_take_whole_tiles_and_whole_pages() -> None:
+    # Heads of 80 lie in 96 bytes, so a token of 32 layers and 8 heads takes 2 x 32 x 8 x (96 + 4) bytes.
+    assert kv_bytes(replace(LLAMA3_8B, head_dim=80), 1) == 51200
+    assert cache_bytes(LLAMA3_8B, 1) == cache_bytes(LLAMA3_8B, 32) == 32 * 67584
+    assert cache_bytes(LLAMA3_8B, 33) == 64 * 67584
 
 
 def test_8b_fits_an_8_gb_board_at_5_bits_but_not_at_8() -> None:
@@ -60,7 +67,7 @@ def test_plans_add_up(board_name: str, context: int, weights: int, rows: int) ->
     try:
         plan = plan_memory(board, LLAMA3_8B, context, weights_bytes=weights, step_rows=rows)
     except BudgetError:
-        needed = weights + kv_bytes(LLAMA3_8B, context) + arena_bytes(LLAMA3_8B, rows)
+        needed = weights + working_bytes(LLAMA3_8B, rows, context, 4)
         assert needed > board.ram_bytes - 2_000_000_000
         return
     assert plan.free_bytes >= 0

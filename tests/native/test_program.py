@@ -41,7 +41,7 @@ class Decoder:
             int8_buffer(HIDDEN, Q, planes),
             float_buffer(1, SX),
             float_buffer((HEADS + 2 * KV_HEADS) * HEAD_DIM, QKV),
-            int8_buffer(inner, Q8),
+            int8_buffer(HEADS * -(-HEAD_DIM // 32) * 32, Q8),
             float_buffer(HEADS, SQ),
             float_buffer(inner, ATT),
             int8_buffer(inner, QA),

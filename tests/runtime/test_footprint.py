@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from rockledge.errors import BudgetError, RockledgeError, UsageError
 from rockledge.runtime.footprint import DEFAULT_CONTEXT, STEP_TOKENS, Demand, choose_footprint
 
-DEMAND = Demand(weights=1_000_000, arena=lambda rows: 1000 * rows, page=3200, page_tokens=32, longest=8192)
+DEMAND = Demand(weights=1_000_000, arena=lambda rows, pages: 1000 * rows, page=3200, page_tokens=32, longest=8192)
 
 
 def test_defaults_without_a_limit() -> None:
     chosen = choose_footprint(DEMAND, None, None)
     assert (chosen.context, chosen.step_tokens) == (DEFAULT_CONTEXT, STEP_TOKENS[0])
     assert chosen.bytes == 1_000_000 + 256_000 + 128 * 3200
-    small = Demand(1, lambda rows: rows, 8, 2, 100)
+    small = Demand(1, lambda rows, pages: rows, 8, 2, 100)
     assert choose_footprint(small, None, None).context == 100
 
 
@@ -22,6 +22,14 @@ def test_context_shrinks_to_what_fits() -> None:
     # After weights and the smallest arena 40 pages and a bit are left.
     chosen = choose_footprint(DEMAND, None, 1_000_000 + 32_000 + 40 * 3200 + 3199)
     assert (chosen.context, chosen.step_tokens) == (40 * 32, 32)
+
+
+def test_the_longest_context_counts_an_arena_that_grows_with_it() -> None:
+    growing = Demand(1000, lambda rows, pages: 10 * rows + 7 * (pages // 16), 100, 32, 8192)
+    for memory in range(1420, 4000, 37):
+        chosen = choose_footprint(growing, None, memory)
+        if chosen.step_tokens == STEP_TOKENS[-1] and chosen.context < DEFAULT_CONTEXT:
+            assert growing.total(32, chosen.context) <= memory < growing.total(32, chosen.context + 1)
 
 
 def test_smaller_steps_before_an_error() -> None:

@@ -3,11 +3,26 @@
 Behind `--fit BOARD`: the plan without weights says how many bytes are left for them. Everything is modelled.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Protocol
 
 from rockledge.board.boards import Board
 from rockledge.errors import BudgetError
+
+
+PAGE_TOKENS = 32
+"""Tokens of a page of the KV cache."""
+DECODE_ROWS = 32
+"""Rows of the largest step of the program that writes tokens while the NPU is busy with a prompt."""
+
+# As native/kernels.hpp and native/program.hpp have them.
+_TILE, _STRIP = 32, 8  # inputs and rows of a tile
+_SPLIT = 512  # positions of an attention split
+_BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
+_PARTS_PER_THREAD = 4  # attention's partial sums that a thread keeps for each split
+_THREAD_BYTES = (8 + 8 + 4) << 10  # a thread's tables, scores, and what fills its last page
+_ALIGNMENT_BYTES = 8 << 10  # what fills the last lines and pages of everything else
 
 
 class DecoderShape(Protocol):
@@ -51,18 +66,68 @@ class MemoryPlan:
         return self.ram_bytes - self.reserved_bytes - working - self.weights_bytes
 
 
+def padded_head(head_dim: int) -> int:
+    """Bytes of the int8 codes of one key, value or query of one head: whole tiles of 32 (native/rockledge.h)."""
+    return _padded(head_dim)
+
+
+def pages_of(tokens: int) -> int:
+    """Pages of the KV cache that hold `tokens`."""
+    return -(-tokens // PAGE_TOKENS)
+
+
 def kv_bytes(shape: DecoderShape, tokens: int) -> int:
-    """Bytes of the KV cache for `tokens`: int8 keys and values, and their fp32 scales per token and head."""
-    return tokens * shape.layers * shape.kv_heads * 2 * (shape.head_dim + 4)
+    """Bytes of keys and values of `tokens`: int8 codes and one fp32 scale per token and head, all layers."""
+    return tokens * shape.layers * shape.kv_heads * 2 * (padded_head(shape.head_dim) + 4)
 
 
-def arena_bytes(shape: DecoderShape, rows: int) -> int:
-    """Bytes of activations for steps of up to `rows` tokens: residual, its normed copy, q|k|v, attention
-    output and gate|up in fp32, two int8 planes of the widest input, and one row of logits."""
-    attention = shape.heads * shape.head_dim
-    floats = 2 * shape.hidden + (attention + 2 * shape.kv_heads * shape.head_dim) + attention + 2 * shape.ffn
-    planes = 2 * max(shape.hidden, attention, shape.ffn)
-    return rows * (4 * floats + planes) + 4 * shape.vocab
+def cache_bytes(shape: DecoderShape, context: int) -> int:
+    """Bytes of the KV cache for `context` tokens, which is taken in whole pages."""
+    return kv_bytes(shape, pages_of(context) * PAGE_TOKENS)
+
+
+def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
+    """Bytes besides weights and cache of a program for steps of up to `rows` tokens, whatever its recipe: never
+    fewer than it takes. At 256 rows or more it is at most a sixth more where every input has two planes and
+    heads together are as wide as the residual (tests/runtime/test_forecast.py).
+
+    A row has gate and up, or q, k and v; the residual; the widest input in two int8 planes; the queries; and as
+    much again as all heads' outputs, for the terms of a score bias. A thread keeps the unpacked weights of a block,
+    one row, and partial sums of attention, some of them for every 512 positions (native/program.cpp).
+    """
+    attention, queries = shape.heads * shape.head_dim, shape.heads * padded_head(shape.head_dim)
+    widest = max(2 * shape.ffn, attention + 2 * shape.kv_heads * shape.head_dim, shape.hidden)
+    inputs = _padded(max(shape.hidden, attention, shape.ffn))
+    row = (
+        4 * (widest + shape.hidden + attention + shape.head_dim) + 2 * inputs + queries + 4 * shape.heads + 16
+    )
+    splits = -(-pages_of(context) * PAGE_TOKENS // _SPLIT)
+    partial = 4 * (shape.heads // shape.kv_heads) * (padded_head(shape.head_dim) + 8)
+    block = 2 * _STRIP * inputs
+    block = max(block, min(_BLOCK_STRIPS * block, _BLOCK_BYTES))
+    thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + (2 + _PARTS_PER_THREAD * splits) * partial
+    return rows * row + threads * thread + 4 * shape.head_dim * (_SPLIT + splits) + _ALIGNMENT_BYTES
+
+
+def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
+    """Bytes of cache and arenas for `context` tokens: of the program that reads prompts in steps of up to `rows`
+    tokens, and of the second one that writes tokens while the first waits for the NPU."""
+    arenas = sum(arena_bytes(shape, each, context, threads) for each in (rows, DECODE_ROWS))
+    return cache_bytes(shape, context) + arenas
+
+
+def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) -> int:
+    """Tokens of the longest context whose cache and arenas take at most `room` bytes; 0 if there is none."""
+
+    def needed(pages: int) -> int:
+        return working_bytes(shape, rows, pages * PAGE_TOKENS, threads)
+
+    most = max(0, room) // kv_bytes(shape, PAGE_TOKENS)
+    return bisect_right(range(1, most + 1), room, key=needed) * PAGE_TOKENS
+
+
+def _padded(width: int) -> int:
+    return -(-width // _TILE) * _TILE
 
 
 def plan_memory(
@@ -72,14 +137,15 @@ def plan_memory(
     NPU buffers; otherwise the NPU buffers grow into what the weights leave. `context` and `step_rows` in
     tokens. BudgetError says by how much it does not fit, and the longest context that would."""
     reserved = int(sum(board.value(f) for f in ("firmware_reserve", "os_reserve", "process_reserve")))
-    kv = kv_bytes(shape, context)
-    arena = arena_bytes(shape, step_rows)
+    threads = int(board.value("cpu_cores"))
+    kv = cache_bytes(shape, context)
+    arena = working_bytes(shape, step_rows, context, threads) - kv
     least_npu = int(board.value("npu_buffers_least"))
     left = board.ram_bytes - reserved - kv - arena - least_npu
     weights = left if weights_bytes is None else weights_bytes
     if left <= 0 or weights > left:
-        per_token = kv_bytes(shape, 1)
-        longest = (left + kv - (weights_bytes or 0)) // per_token
+        room = left + kv + arena - (weights_bytes or 0)
+        longest = _longest_context(shape, step_rows, threads, room)
         advice = (
             f"the longest context that leaves room is {longest} tokens"
             if longest > 0

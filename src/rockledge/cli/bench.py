@@ -47,7 +47,7 @@ def _add_lengths(parser: argparse.ArgumentParser, flag: str, default: list[int] 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Reads random prompts and writes as long as asked, whatever comes out."""
-    from rockledge.runtime.engine import PAGE_TOKENS
+    from rockledge.board.memory import PAGE_TOKENS
     from rockledge.runtime.native import read_bandwidth
     from rockledge.runtime.processor import this_processor
     from rockledge.runtime.speed import cache_tokens, measure_decode, measure_prefill

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-ALIGNMENT = 64
-
 
 class Access(Protocol):
     """What the plan looks at in an operation: the numbers of the buffers it reads and writes."""
@@ -23,10 +21,6 @@ class ArenaPlan:
 
     slots: tuple[int, ...]
     row_bytes: tuple[int, ...]
-
-    def bytes(self, max_rows: int) -> int:
-        """Arena size for steps of up to `max_rows` rows; every slot starts on a cache line."""
-        return sum(-(-size * max_rows // ALIGNMENT) * ALIGNMENT for size in self.row_bytes)
 
 
 def live_ranges(operations: Sequence[Access], buffers: int) -> list[list[tuple[int, int]]]:

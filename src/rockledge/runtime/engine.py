@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact, open_artifact
+from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, kv_bytes
 from rockledge.errors import ContextError, NpuError, UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
@@ -34,9 +35,6 @@ from rockledge.runtime.piece import Meter, Piece, RequestStats, Score
 from rockledge.runtime.program import build_program
 from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
 
-PAGE_TOKENS = 32
-DECODE_ROWS = 32
-"""Rows of the second program, which writes tokens while the first one's step is on the NPU."""
 SCORE_BYTES = 32 << 20
 """Logits held at a time while scoring: with a large vocabulary fewer rows a step, never the whole text."""
 
@@ -109,8 +107,8 @@ class Engine:
         chosen = len(cores) if threads is None else threads
         demand = Demand(
             weights=artifact.tensor_bytes,
-            arena=lambda rows: plan.arena_bytes(rows, chosen),
-            page=PAGE_TOKENS * plan.cache_bytes_per_token(),
+            arena=lambda rows, pages: plan.memory(rows, pages, chosen).arena,
+            page=kv_bytes(artifact.config, PAGE_TOKENS),
             page_tokens=PAGE_TOKENS,
             longest=artifact.config.context,
         )
@@ -124,13 +122,12 @@ class Engine:
                     plan,
                     max_rows=rows,
                     pages=pages,
-                    page_tokens=PAGE_TOKENS,
                     threads=chosen,
                     kernel=kernel,
                 )
 
         def with_both(rows: int) -> int:
-            return demand.total(rows, footprint.context) + demand.arena(DECODE_ROWS)
+            return demand.total(rows, footprint.context) + demand.arena(DECODE_ROWS, pages)
 
         used = choose_npu(
             npu,
@@ -427,14 +424,16 @@ def _with_npu(executor: Callable[[int], Executor], npu: NpuUse) -> tuple[Executo
 
 
 def _log_memory(demand: Demand, chosen: Footprint, memory: int | None, npu: NpuUse | NpuStatus) -> None:
+    cache = demand.pages(chosen.context) * demand.page
+    buffers = npu.plan.bytes if isinstance(npu, NpuUse) else 0
     log.info(
         "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",
         demand.weights / 1e6,
-        demand.arena(chosen.step_tokens) / 1e6,
+        (chosen.bytes - demand.weights - cache - buffers) / 1e6,
         chosen.step_tokens,
-        demand.pages(chosen.context) * demand.page / 1e6,
+        cache / 1e6,
         chosen.context,
-        f", {npu.plan.bytes / 1e6:.1f} MB for the NPU" if isinstance(npu, NpuUse) else "",
+        f", {buffers / 1e6:.1f} MB for the NPU" if buffers else "",
         "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
     )
     if isinstance(npu, NpuUse):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from rockledge.board.memory import kv_bytes
 from rockledge.runtime import native
 from rockledge.runtime.kv_cache import CachedSequence
 from rockledge.runtime.offload.native_plan import npu_work, use_npu
@@ -91,11 +92,8 @@ class Executor:
     """A program with its arena, cache pool and threads. Not for two threads at once: whoever runs a step, of
     those that it made too, holds `lock`."""
 
-    def __init__(
-        self, plan: ProgramPlan, *, max_rows: int, pages: int, page_tokens: int, threads: int, kernel: str
-    ) -> None:
-        c = plan.config
-        shape = native.Shape(max_rows, c.heads, c.kv_heads, c.head_dim, c.layers, page_tokens, pages)
+    def __init__(self, plan: ProgramPlan, *, max_rows: int, pages: int, threads: int, kernel: str) -> None:
+        shape = plan.shape(max_rows, pages)
         self._program = native.Program(
             plan.ops, plan.bands, plan.buffers, shape, threads=threads, kernel=kernel
         )
@@ -103,12 +101,17 @@ class Executor:
         self.max_rows = max_rows
         self.threads = threads
         self.kernel = self._program.kernel
-        self.bytes = self._program.bytes
         self._pages = pages
         self._ops = plan.ops
         self.step_bytes = plan.step_bytes()
-        self.cache_bytes_per_token = plan.cache_bytes_per_token()
+        self.cache_bytes_per_token = kv_bytes(plan.config, 1)
         self._before_logits = next(i for i, op in enumerate(plan.ops) if op.on_logits)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of arena and cache that the program holds, a shared cache not among them."""
+        memory = self._program.memory
+        return memory.arena + memory.cache
 
     def run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
         """Runs `tokens` int32 [rows] behind what `sequence` holds; their pages must be reserved.
@@ -147,7 +150,6 @@ class Executor:
     def share_cache(self, other: "Executor") -> None:
         """Works on the cache pages of `other` from now on; both may run at once, on different sequences."""
         self._program.share_cache(other._program)
-        self.bytes = self._program.bytes
 
     def use_npu(self, npu: NpuUse) -> None:
         """Runs the linears of large steps there. Raises NpuError."""

@@ -1,5 +1,6 @@
 """How large a context fits into a given memory: weights + arena + key/value pages."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,21 +13,31 @@ STEP_TOKENS = (256, 128, 64, 32)
 
 @dataclass(frozen=True)
 class Demand:
-    """What a model takes, in bytes: its weights once, the arena by rows of a step, the cache by tokens."""
+    """What a model takes, in bytes: its weights once, the arena by rows of a step and pages of the cache
+    (attention has a part for every so many), the cache by pages of `page_tokens` tokens."""
 
     weights: int
-    arena: Callable[[int], int]
+    arena: Callable[[int, int], int]
     page: int
     page_tokens: int
     longest: int
 
     def total(self, step_tokens: int, context: int) -> int:
         """Bytes with steps of `step_tokens` rows and a cache for `context` tokens."""
-        return self.weights + self.arena(step_tokens) + self.pages(context) * self.page
+        pages = self.pages(context)
+        return self.weights + self.arena(step_tokens, pages) + pages * self.page
 
     def pages(self, context: int) -> int:
         """Pages that hold `context` tokens."""
         return -(-context // self.page_tokens)
+
+    def longest_within(self, memory: int, step_tokens: int) -> int:
+        """Tokens of the longest cache for which `memory` bytes are enough; 0 where there is none."""
+
+        def needed(pages: int) -> int:
+            return self.total(step_tokens, pages * self.page_tokens)
+
+        return bisect_right(range(1, self.pages(self.longest) + 1), memory, key=needed) * self.page_tokens
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
         if demand.total(step_tokens, wanted) <= memory:
             return Footprint(wanted, step_tokens, demand.total(step_tokens, wanted))
     smallest = STEP_TOKENS[-1]
-    room = (memory - demand.total(smallest, 0)) // demand.page * demand.page_tokens
+    room = demand.longest_within(memory, smallest)
     if context is None and room > 0:
         return Footprint(room, smallest, demand.total(smallest, room))
     if room > 0:
@@ -64,5 +75,5 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
         )
     raise BudgetError(
         f"--memory gives {memory} bytes, but the weights ({demand.weights}), the arena "
-        f"({demand.arena(smallest)}) and the smallest cache need {demand.total(smallest, 1)}"
+        f"({demand.arena(smallest, 1)}) and the smallest cache need {demand.total(smallest, 1)}"
     )

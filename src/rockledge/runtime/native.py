@@ -104,6 +104,15 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class ProgramMemory:
+    """Bytes of a program (address space; pages are committed when first touched): buffers, tables and what
+    threads keep for themselves; and the key/value cache, 0 where another program owns it."""
+
+    arena: int
+    cache: int
+
+
+@dataclass(frozen=True)
 class Step:
     """One step: int32 arrays of equal length `rows`; `block_tables` [sequences, width]; `logit_rows` [n]."""
 
@@ -151,6 +160,10 @@ class _Shape(ctypes.Structure):
         (name, ctypes.c_int32)
         for name in ("max_rows", "heads", "kv_heads", "head_dim", "layers", "page_tokens", "pages")
     ]
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("arena", "cache")]
 
 
 class _Step(ctypes.Structure):
@@ -211,7 +224,8 @@ def library() -> ctypes.CDLL:
         "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, i32]),
         "rl_program_destroy": (None, [pointer]),
         "rl_program_kernel": (i32, [pointer]),
-        "rl_program_bytes": (i64, [pointer]),
+        "rl_program_memory": (i32, [pointer, pointer]),
+        "rl_program_plan": (i32, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, pointer]),
         "rl_program_run": (i32, [pointer, pointer, i32, i32]),
         "rl_program_buffer": (pointer, [pointer, i32]),
         "rl_program_times": (i32, [pointer, pointer]),
@@ -295,6 +309,32 @@ def _op(op: Op) -> _Op:
     )
 
 
+def _lists(ops: Sequence[Op], bands: Sequence[Band], buffers: Sequence[Buffer]) -> tuple[Any, ...]:
+    """The lists of a program with their lengths, as the core takes them."""
+    c_ops = (_Op * len(ops))(*map(_op, ops))
+    c_bands = (_Band * len(bands))(*(_band(i, b) for i, b in enumerate(bands)))
+    c_buffers = (_Buffer * len(buffers))(*(_Buffer(int(b.kind), b.width, b.planes, b.slot) for b in buffers))
+    return c_ops, len(ops), c_bands, len(bands), c_buffers, len(buffers)
+
+
+def _shape(shape: Shape) -> Any:
+    return ctypes.byref(_Shape(*(getattr(shape, name) for name, _ in _Shape._fields_)))
+
+
+class Outline:
+    """The lists of a program, of which the core says what memory it would take at any size."""
+
+    def __init__(self, ops: Sequence[Op], bands: Sequence[Band], buffers: Sequence[Buffer]) -> None:
+        self._lists = _lists(ops, bands, buffers)
+
+    def memory(self, shape: Shape, threads: int) -> ProgramMemory:
+        """What `Program` would take with this shape and these threads; nothing is taken. Raises NativeError."""
+        found = _Memory()
+        if library().rl_program_plan(*self._lists, _shape(shape), threads, ctypes.byref(found)) < 0:
+            raise _failure()
+        return ProgramMemory(found.arena, found.cache)
+
+
 class Program:
     """A finished list of operations with its arena, KV pool and threads. Not for two threads at once."""
 
@@ -316,31 +356,8 @@ class Program:
         self._kept = (tuple(ops), tuple(bands))  # the core reads these arrays in place
         self.buffers = tuple(buffers)
         self.shape = shape
-        c_ops = (_Op * len(ops))(*map(_op, ops))
-        c_bands = (_Band * len(bands))(*(_band(i, b) for i, b in enumerate(bands)))
-        c_buffers = (_Buffer * len(buffers))(
-            *(_Buffer(int(b.kind), b.width, b.planes, b.slot) for b in buffers)
-        )
-        c_shape = _Shape(
-            shape.max_rows,
-            shape.heads,
-            shape.kv_heads,
-            shape.head_dim,
-            shape.layers,
-            shape.page_tokens,
-            shape.pages,
-        )
-        self._handle = self._lib.rl_program_create(
-            c_ops,
-            len(ops),
-            c_bands,
-            len(bands),
-            c_buffers,
-            len(buffers),
-            ctypes.byref(c_shape),
-            threads,
-            KERNELS[kernel],
-        )
+        lists = _lists(ops, bands, buffers)
+        self._handle = self._lib.rl_program_create(*lists, _shape(shape), threads, KERNELS[kernel])
         if not self._handle:
             raise _failure()
 
@@ -356,9 +373,12 @@ class Program:
         return bytes(self._lib.rl_kernel_name(self._lib.rl_program_kernel(self.handle))).decode()
 
     @property
-    def bytes(self) -> int:
-        """Bytes of arena and KV pool (address space; pages are committed when first touched)."""
-        return int(self._lib.rl_program_bytes(self.handle))
+    def memory(self) -> ProgramMemory:
+        """What the program holds now."""
+        found = _Memory()
+        if self._lib.rl_program_memory(self.handle, ctypes.byref(found)) < 0:
+            raise _failure()
+        return ProgramMemory(found.arena, found.cache)
 
     def run(
         self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1

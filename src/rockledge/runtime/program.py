@@ -6,11 +6,13 @@ layers use the same few buffers; `arena` decides which of them share memory.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact
+from rockledge.board.memory import PAGE_TOKENS, padded_head
 from rockledge.formats.bands import TILE
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
@@ -18,12 +20,17 @@ from rockledge.formats.packing import PackedLinear
 from rockledge.model.config import ModelConfig
 from rockledge.model.rope import inverse_frequencies
 from rockledge.runtime.arena import ArenaPlan, plan_arena
-from rockledge.runtime.native import STEP_LOGITS, Band, Buffer, BufferKind, Op, OpCode
-
-THREAD_BYTES = 256 << 10
-"""What one thread of the native core keeps for itself: unpacked strips, table pairs, one row."""
-
-_SPLIT = 512  # positions of an attention split, for which the score bias has a table of angles
+from rockledge.runtime.native import (
+    STEP_LOGITS,
+    Band,
+    Buffer,
+    BufferKind,
+    Op,
+    OpCode,
+    Outline,
+    ProgramMemory,
+    Shape,
+)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -38,11 +45,18 @@ class ProgramPlan:
     arena: ArenaPlan
     config: ModelConfig
 
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of keys and values of one token: int8 (heads padded to a tile's 32 inputs) plus one fp32
-        scale a head, K and V, all layers."""
+    def shape(self, max_rows: int, pages: int) -> Shape:
+        """Of a program for steps of up to `max_rows` rows, over so many pages of the cache."""
         c = self.config
-        return 2 * c.layers * c.kv_heads * (_padded(c.head_dim) + 4)
+        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, c.layers, PAGE_TOKENS, pages)
+
+    def memory(self, max_rows: int, pages: int, threads: int) -> ProgramMemory:
+        """What the core takes for that program besides the weights. Raises NativeError."""
+        return self._outline.memory(self.shape(max_rows, pages), threads)
+
+    @cached_property
+    def _outline(self) -> Outline:
+        return Outline(self.ops, self.bands, self.buffers)
 
     def step_bytes(self) -> int:
         """Bytes of codes, indices and scales that a step with logits reads; of the embedding it reads rows,
@@ -55,11 +69,6 @@ class ProgramPlan:
         }
         arrays = ((self.bands[n].codes, self.bands[n].index, self.bands[n].scale) for n in used)
         return sum(array.nbytes for three in arrays for array in three if array is not None)
-
-    def arena_bytes(self, max_rows: int, threads: int) -> int:
-        """Bytes a step needs besides weights and cache: buffers, rotary angles, each thread's scratch."""
-        angles = max_rows + (_SPLIT if self.config.qkv_bias else 0)
-        return self.arena.bytes(max_rows) + 4 * angles * self.config.head_dim + threads * THREAD_BYTES
 
 
 def band_views(linear: PackedLinear, column: int) -> list[Band]:
@@ -154,7 +163,7 @@ class _Builder:
         qkv = self._floats("qkv", query + 2 * key)
         columns = [(f"{prefix}.q", 0), (f"{prefix}.k", query), (f"{prefix}.v", query + key)]
         self._normed_linears(x, columns, qkv)
-        queries = [self._int8("q8", c.heads * _padded(c.head_dim), 1), self._floats("q8.scale", c.heads)]
+        queries = [self._int8("q8", c.heads * padded_head(c.head_dim), 1), self._floats("q8.scale", c.heads)]
         gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
         score_bias = None
         if (bias := self.artifact.linear(f"{prefix}.k").bias) is not None:

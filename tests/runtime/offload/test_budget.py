@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.runtime.offload.linear_lists import linears_like
 
 from rockledge.board.boards import find_board
-from rockledge.board.memory import arena_bytes, kv_bytes
+from rockledge.board.memory import working_bytes
 from rockledge.errors import BudgetError
 from rockledge.runtime.offload.budget import free_bytes, largest_plan, npu_budget, this_board
 from rockledge.synth import SHAPES
@@ -19,7 +19,7 @@ AMPLE = int(3.5 * 2**30)
 
 
 def test_an_8b_with_8k_tokens_stays_within_six_and_a_half_gigabytes() -> None:
-    others = WEIGHTS_8B + kv_bytes(LLAMA_8B, 8192) + arena_bytes(LLAMA_8B, 512)
+    others = WEIGHTS_8B + working_bytes(LLAMA_8B, 512, 8192, 4)
     budget = npu_budget(
         BOARD, LLAMA_8B, context=8192, rows=512, weights=WEIGHTS_8B, others=others, memory=None, free=None
     )
@@ -39,7 +39,7 @@ def test_an_8b_with_8k_tokens_stays_within_six_and_a_half_gigabytes() -> None:
 )
 def test_no_limit_is_passed(board_name: str, weights: int, memory: int | None, free: int | None) -> None:
     board = find_board(board_name)
-    others = weights + kv_bytes(LLAMA_8B, 4096) + arena_bytes(LLAMA_8B, 256)
+    others = weights + working_bytes(LLAMA_8B, 256, 4096, 4)
     try:
         budget = npu_budget(
             board, LLAMA_8B, context=4096, rows=256, weights=weights, others=others, memory=memory, free=free

@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.offload.linear_lists import linears_like
 
 from rockledge.board.boards import find_board
-from rockledge.board.memory import arena_bytes, kv_bytes
+from rockledge.board.memory import working_bytes
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.synth import SHAPES
 
@@ -28,7 +28,7 @@ def test_the_table_of_plans(name: str, shape: str, context: int, weights: float)
     config = SHAPES[shape]
 
     def budget(rows: int) -> int:
-        others = int(weights) + kv_bytes(config, context) + arena_bytes(config, rows)
+        others = int(weights) + working_bytes(config, rows, context, 4)
         return npu_budget(
             BOARD, config, context=context, rows=rows, weights=int(weights), others=others, memory=None,
             free=None,

@@ -1,0 +1,91 @@
+"""The board's forecast of memory against what the runtime really takes, for heads of every kind of size."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rockledge.artifact import open_artifact
+from rockledge.board.boards import find_board
+from rockledge.board.memory import arena_bytes, cache_bytes, kv_bytes, pages_of, plan_memory
+from rockledge.model.config import ModelConfig
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.program import build_program
+from rockledge.synth import SHAPES, synth_artifact
+
+HEADS = (64, 80, 96, 100, 128, 256)
+INPUTS = ("attn.q", "attn.k", "attn.v", "attn.o", "ffn.gate", "ffn.up", "ffn.down")
+MOST_OVER = 7 / 6
+"""How much larger the forecast of an arena may be than the arena where all inputs have two planes."""
+
+
+def shape_of(head_dim: int, family: str = "llama", **sizes: Any) -> ModelConfig:
+    biased, normed = family == "qwen2", family == "qwen3"
+    return replace(
+        SHAPES["toy"], family=family, qkv_bias=biased, qk_norm=normed, head_dim=head_dim,
+        rope_divisors=(1.0,) * (head_dim // 2), context=8192, **sizes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("head_dim", HEADS)
+def test_what_an_engine_takes_is_what_was_forecast(head_dim: int, tmp_path: Path) -> None:
+    config = shape_of(head_dim)
+    path = synth_artifact(config, tmp_path / "model", bits=4)
+    for context in (1, 33, 1000, 8192):
+        with Engine.load(path, threads=2, ctx=context, npu="off") as engine:
+            cache, rows = cache_bytes(config, context), engine.footprint.step_tokens
+            assert engine.native_bytes == engine.footprint.bytes - engine.artifact.tensor_bytes
+            assert engine.pages == pages_of(context)
+            assert engine.cache_bytes_per_token == kv_bytes(config, 1)
+            taken = engine.native_bytes - cache
+            assert taken <= arena_bytes(config, rows, context, 2)
+
+
+@pytest.mark.parametrize("head_dim", HEADS)
+def test_the_cache_is_counted_to_the_byte(head_dim: int, tmp_path: Path) -> None:
+    plan = build_program(open_artifact(synth_artifact(shape_of(head_dim), tmp_path / "model", bits=4)))
+    for context in (1, 32, 33, 5000):
+        assert plan.memory(32, pages_of(context), 1).cache == cache_bytes(plan.config, context)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("head_dim", HEADS)
+def test_the_forecast_of_an_arena_is_close(head_dim: int, family: str, tmp_path: Path) -> None:
+    config = shape_of(head_dim, family, hidden=4 * head_dim, heads=4, kv_heads=2, ffn=14 * head_dim, layers=1)
+    path = synth_artifact(config, tmp_path / "model", bits=8, two_planes=INPUTS)
+    plan = build_program(open_artifact(path))
+    for rows, context, threads in product((256, 512), (32, 8192), (1, 4)):
+        taken = plan.memory(rows, pages_of(context), threads).arena
+        assert taken <= arena_bytes(config, rows, context, threads) <= MOST_OVER * taken
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(["llama", "qwen2", "qwen3"]), st.integers(1, 130), st.integers(1, 4), st.integers(1, 4),
+    st.integers(1, 300), st.integers(1, 600), st.sampled_from([(), ("attn.o",), INPUTS]), st.integers(1, 600),
+    st.integers(1, 5000), st.integers(1, 5),
+)  # fmt: skip
+def test_no_arena_is_above_its_forecast(
+    family: str, pairs: int, kv_heads: int, shared: int, hidden: int, ffn: int, two: tuple[str, ...],
+    rows: int, context: int, threads: int,
+) -> None:  # fmt: skip
+    heads = {"heads": shared * kv_heads, "kv_heads": kv_heads}
+    config = shape_of(2 * pairs, family, hidden=hidden, ffn=ffn, layers=1, tied=bool(rows % 2), **heads)
+    with TemporaryDirectory() as folder:
+        path = synth_artifact(config, Path(folder) / "model", bits=8, two_planes=two)
+        plan = build_program(open_artifact(path))
+        assert plan.memory(rows, pages_of(context), threads).arena <= arena_bytes(
+            config, rows, context, threads
+        )
+
+
+def test_the_plan_of_a_board_holds_both_programs() -> None:
+    config, board = SHAPES["8b"], find_board("rk3588-8gb")
+    plan = plan_memory(board, config, 8192, weights_bytes=4_000_000_000, step_rows=512)
+    assert plan.kv_bytes == cache_bytes(config, 8192)
+    assert plan.arena_bytes == sum(arena_bytes(config, rows, 8192, 4) for rows in (512, 32))
