@@ -45,6 +45,7 @@ class Device {
   [[nodiscard]] virtual int allocate(int space, std::int64_t bytes, Memory &memory) = 0;
   virtual void release(const Memory &memory) = 0;
   // A range of a buffer, or where the driver cannot do ranges, all of it.
+  virtual bool syncs_ranges() const = 0;
   [[nodiscard]] virtual int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) = 0;
   // Jobs for different cores; returns when they are on their way. One submit at a time.
   [[nodiscard]] virtual int submit(const CoreJob *jobs, int count, int timeout_ms) = 0;

@@ -168,11 +168,15 @@ const std::uint8_t *Loaded::mark_at(const List<Slot> &slots, const rl_npu_mark &
 
 int Loaded::mark(Device &device, const List<Slot> &slots) const {
   constexpr std::int32_t sentinel = RL_NPU_SENTINEL;
+  for (const rl_npu_mark &mark : marks_)
+    std::memcpy(const_cast<std::uint8_t *>(mark_at(slots, mark)), &sentinel, sizeof sentinel);
+  std::int32_t whole = -1;  // the buffer that was handed over as one
   for (const rl_npu_mark &mark : marks_) {
-    const Memory &memory = slots[bound_[mark.role].to.buffer].memory;
-    const std::uint8_t *at = mark_at(slots, mark);
-    std::memcpy(const_cast<std::uint8_t *>(at), &sentinel, sizeof sentinel);
-    if (device.sync(memory, at - memory.data, sizeof sentinel, RL_NPU_TO_DEVICE) < 0) return -1;
+    const std::int32_t buffer = bound_[mark.role].to.buffer;
+    if (buffer == whole) continue;
+    const Memory &memory = slots[buffer].memory;
+    if (device.sync(memory, mark_at(slots, mark) - memory.data, sizeof sentinel, RL_NPU_TO_DEVICE) < 0) return -1;
+    if (!device.syncs_ranges()) whole = buffer;
   }
   return 0;
 }

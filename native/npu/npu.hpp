@@ -36,6 +36,9 @@ class Npu {
   void give_back() { taken_.store(false); }
   int submit(const std::int32_t *programs, int count, int timeout_ms);
   int wait();
+  // The results of a job that succeeded are wrong: a fault. The device is reset and proven, or given up if that is asked
+  // for, or does not help.
+  int distrust(bool give_up);
   int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms);
 
  private:

@@ -9,9 +9,10 @@
 
 namespace rl::npu {
 
-Owned<Offload> Offload::create(Owned<Plan> plan) {
+Owned<Offload> Offload::create(Owned<Plan> plan, int threads) {
   Owned<Offload> made = make_owned<Offload>(std::move(plan));
-  if (made == nullptr || !made->holder_.allocate(static_cast<std::size_t>(made->plan_->slots()))) {
+  if (made == nullptr || !made->checksum_.allocate(*made->plan_, threads) ||
+      !made->holder_.allocate(static_cast<std::size_t>(made->plan_->slots()))) {
     fail("there is no memory for a plan of the NPU; free some memory");
     return nullptr;
   }
@@ -32,8 +33,13 @@ void Offload::work(rl_npu_work &work) const {
 
 void Offload::begin_step(int rows) {
   rows_ = rows;
-  counted_ = false;
-  prepared_ = -1;
+  counted_ = doubted_ = false;
+  begin_step_again();
+}
+
+void Offload::begin_step_again() {
+  broken_ = false;
+  prepared_ = finished_ = -1;
 }
 
 void Offload::begin_linear(int linear) {
@@ -45,6 +51,7 @@ void Offload::begin_linear(int linear) {
   linear_ = linear;
   next_ = plan_->linear(linear).first_block;
   end_ = next_ + plan_->linear(linear).blocks;
+  checksum_.begin_linear(rows_ * plan_->shape_of(linear).planes);
   if (plan_->sync_input(linear, plan_->size_of(linear, rows_)) < 0) stop();
 }
 
@@ -60,7 +67,7 @@ bool Offload::next() {
       finish();
       continue;
     }
-    if (stopped()) end_ = next_;
+    if (broken_) return false;
     if (next_ == end_) return assign(-1);
     if (!resident(next_)) return assign(next_);
     start();
@@ -70,19 +77,23 @@ bool Offload::next() {
 // What the threads were to do is done.
 void Offload::settle() {
   if (duty_.epilogue >= 0) finished_ = -1;
+  if (duty_.expected > 0 && !checksum_.agrees()) doubt();
   if (duty_.unpack >= 0) {
     holder_[static_cast<std::size_t>(plan_->slot_of(duty_.unpack))] = duty_.unpack;
     ++held_;
+    if (!checksum_.has(duty_.unpack)) checksum_.finish_weights(*plan_, duty_.unpack);
     unpacked_ += plan_->unpacked_bytes(duty_.unpack);
     if (plan_->sync_slot(duty_.unpack) < 0) stop();
   }
-  duty_ = Duty{-1, 0, -1};
+  duty_ = Duty{-1, 0, -1, 0};
 }
 
 // A duty: the epilogue that is due, and this unpacking. False if it is none.
 bool Offload::assign(int unpack) {
   // What came back has the parity of the start before the last while something runs, of the last one otherwise.
-  duty_ = Duty{finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack};
+  const bool last = finished_ >= 0 && finished_ == end_ - 1;
+  duty_ = Duty{finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack,
+               last ? rows_ * plan_->shape_of(linear_).planes : 0};
   if (unpack >= 0) {
     std::int32_t &holder = holder_[static_cast<std::size_t>(plan_->slot_of(unpack))];
     held_ -= holder >= 0;
@@ -133,13 +144,19 @@ void Offload::finish() {
     finished_ = running_;
     ++blocks_;
   } else {
-    next_ = running_;
     stop();
   }
   running_ = -1;
 }
 
+// What the NPU said is wrong: a reset may help, once.
+void Offload::doubt() {
+  if (plan_->npu().distrust(doubted_) < 0) return stop();
+  doubted_ = broken_ = true;
+}
+
 void Offload::stop() {
+  broken_ = true;
   if (stopped()) return;
   std::snprintf(reason_, sizeof reason_, "%s", last_error());
   ++fallbacks_;

@@ -53,6 +53,8 @@ class Rknpu final : public Device {
     call(file_.fd(), kMemDestroy, &destroy);
   }
 
+  bool syncs_ranges() const override { return true; }
+
   int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) override {
     MemSync range{direction == RL_NPU_TO_DEVICE ? rknpu::kToDevice : rknpu::kFromDevice, 0, memory.object,
                   static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(bytes)};

@@ -77,6 +77,8 @@ class Rocket final : public Device {
   }
 
   // This driver knows whole buffers only.
+  bool syncs_ranges() const override { return false; }
+
   int sync(const Memory &memory, std::int64_t, std::int64_t, int direction) override {
     const int fd = files_[memory.space].fd();
     int error = 0;

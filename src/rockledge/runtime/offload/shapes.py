@@ -99,7 +99,8 @@ def make_shape(
     """The programs of `linear` cut into lanes of `lane_columns`, for steps of these many tokens.
 
     `chained`: a lane's programs run in one kick. Where every program is a kick, as with mainline's driver,
-    none may count on what another left in the buffer [H], and none may add to what another wrote.
+    none may count on what another left in the buffer [H]. The CPU adds the sums of input parts: so every
+    program writes a place of its own, which is marked (`npu/programs/marks.py`).
     Raises NpuError for a lane that does not go into one job.
     """
     rates = lane_rates(board, lanes)
@@ -111,8 +112,10 @@ def _make_shape(
     inputs: int, planes: int, lane_columns: int, steps: tuple[int, ...], rates: NpuRates, chained: bool
 ) -> Shape:
     # Activations that stay let a program take all columns of the lane: there is none to leave them to.
-    stays, sums = (None, None) if chained else (Reuse.DATA, Sums.HOST)
-    matmuls = step_matmuls(lane_columns, inputs, planes, rates=rates, sizes=steps, stays=stays, sums=sums)
+    stays = None if chained else Reuse.DATA
+    matmuls = step_matmuls(
+        lane_columns, inputs, planes, rates=rates, sizes=steps, stays=stays, sums=Sums.HOST
+    )
     for rows, matmul in matmuls.items():
         reused = any(
             isinstance(task, Product) and task.reuse is not Reuse.NONE for task in matmul.tiling.tasks()
