@@ -51,6 +51,8 @@ class Device {
   [[nodiscard]] virtual int submit(const CoreJob *jobs, int count, int timeout_ms) = 0;
   // Of the latest submit. Unless it is kDone, there is a sentence.
   [[nodiscard]] virtual Outcome wait() = 0;
+  // What the latest job that is done took by the driver's own clock; 0 where it has none.
+  virtual std::int64_t elapsed_ns() const { return 0; }
   // Leaves the cores idle and ready; what ran is lost.
   [[nodiscard]] virtual int reset() = 0;
   virtual int spaces() const = 0;

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "../clock.hpp"
 #include "../error.hpp"
 
 namespace rl::npu {
@@ -44,6 +45,8 @@ void Npu::describe(rl_npu_description &d) const {
   d.submits = submits_;
   d.faults = faults_;
   d.resets = resets_;
+  d.job_ns = job_ns_;
+  d.device_ns = device_ns_;
 }
 
 int Npu::allocate(int space, std::int64_t bytes) {
@@ -152,11 +155,15 @@ int Npu::start(const Launch &launch) {
     jobs[i] = program.job(slots_);
   }
   ++submits_;
+  began_ = nanoseconds();
   return device_->submit(jobs, launch.count, launch.timeout_ms);
 }
 
 Outcome Npu::finish(const Launch &launch) {
   const Outcome outcome = device_->wait();
+  ended_ = nanoseconds();
+  job_ns_ = ended_ - began_;
+  device_ns_ = device_->elapsed_ns();
   if (outcome != Outcome::kDone) return outcome;
   int untouched = 0;
   for (int i = 0; i < launch.count; ++i) {
@@ -173,11 +180,15 @@ int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job runs already; wait for it first");
   if (check(programs, count, timeout_ms, launch_) < 0) return -1;
+  if (slept() && prove() < 0) return give_up();
   started_ = start(launch_) == 0;
   running_ = true;  // also if it was refused: wait() repeats it
   if (!started_) std::snprintf(reason_, sizeof reason_, "%s", last_error());
   return 0;
 }
+
+// Drivers power the cores off when there is nothing to do, and what runs first on cores that were off may not run at all.
+bool Npu::slept() const { return probe_.count > 0 && idle_ns_ > 0 && nanoseconds() - ended_ >= idle_ns_; }
 
 int Npu::wait() {
   if (!running_) return fail("no job runs; submit one first");
@@ -218,9 +229,10 @@ int Npu::give_up() {
 }
 
 int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
-               int timeout_ms) {
+               int timeout_ms, int idle_ms) {
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job runs already; wait for it first");
+  if (idle_ms < 0) return fail("a probe is due after %d ms of idleness, expected at least 0 (never)", idle_ms);
   Launch launch{};
   if (check(programs, count, timeout_ms, launch) < 0) return -1;
   if (n_expected < 1 || expected == nullptr) return fail("a probe needs results to compare with");
@@ -244,6 +256,7 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
     std::memcpy(copy, e.data, static_cast<std::size_t>(e.bytes));
   }
   probe_ = launch;
+  idle_ns_ = idle_ms * std::int64_t{1000000};
   const int runs = prove();
   return runs < 0 ? give_up() : runs;
 }

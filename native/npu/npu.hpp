@@ -1,7 +1,8 @@
 // A device with its buffers and programs, and what becomes of a job that fails.
 //
 // A job is marked, started and waited for. If it fails, is late or leaves a mark untouched, the device is reset, the
-// probe has to come out right, and the job runs once more; if that fails too, the device is given up.
+// probe has to come out right, and the job runs once more; if that fails too, the device is given up. After a while
+// without a job the probe goes first.
 #pragma once
 
 #include <atomic>
@@ -39,7 +40,8 @@ class Npu {
   // The results of a job that succeeded are wrong: a fault. The device is reset and proven, or given up if that is asked
   // for, or does not help.
   int distrust(bool give_up);
-  int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms);
+  int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
+            int idle_ms);
 
  private:
   struct Launch {
@@ -51,6 +53,7 @@ class Npu {
   // Waits, collects what was written and looks at the marks.
   Outcome finish(const Launch &launch);
   int repeat(const Launch &launch, Outcome outcome);
+  bool slept() const;
   // Runs the probe until it is right; the number of runs, or -1.
   int prove();
   bool proven() const;
@@ -65,8 +68,10 @@ class Npu {
   char node_[64] = "";
   std::int64_t serial_ = 0;
   // Of these a second thread may want to know.
-  std::atomic<std::int64_t> allocated_{0}, submits_{0}, faults_{0}, resets_{0};
+  std::atomic<std::int64_t> allocated_{0}, submits_{0}, faults_{0}, resets_{0}, job_ns_{0}, device_ns_{0};
   std::atomic<bool> failed_{false}, taken_{false};
+  std::int64_t idle_ns_ = 0;     // after which the probe goes first
+  std::int64_t began_ = 0, ended_ = 0;  // the latest job
   bool running_ = false;  // a submit was not waited for
   bool started_ = false;  // and the device took it
   char reason_[512] = "";

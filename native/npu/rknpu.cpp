@@ -99,6 +99,7 @@ class Rknpu final : public Device {
     Submit submit{};
     const int error = caller_->end((3 * std::int64_t{timeout_ms_} + kMargin) * kMillisecond, &submit, sizeof submit);
     if (error == 0) {
+      elapsed_ns_ = submit.elapsed_ns;
       if (submit.task_counter == expected_) return Outcome::kDone;
       fail("the NPU ended a job after %u of %u programs", submit.task_counter, expected_);
       return Outcome::kFailed;
@@ -122,6 +123,7 @@ class Rknpu final : public Device {
     return 0;
   }
 
+  std::int64_t elapsed_ns() const override { return elapsed_ns_; }
   int spaces() const override { return 1; }
 
   void describe(rl_npu_description &d) const override {
@@ -190,6 +192,7 @@ class Rknpu final : public Device {
   Memory tasks_{};
   std::uint32_t version_ = 0;
   std::uint32_t expected_ = 0;
+  std::int64_t elapsed_ns_ = 0;
   int iommu_ = -1;
   int timeout_ms_ = 0;
 };

@@ -58,6 +58,12 @@ class Size:
         """What a lane needs of a buffer."""
         return self.launch.sizes[role]
 
+    def taking(self, seconds: float) -> "Size":
+        """The same, as a job of all lanes was measured to take."""
+        tiling = self.matmul.tiling
+        cost = replace(tiling.cost, npu_seconds=seconds)
+        return replace(self, matmul=replace(self.matmul, tiling=replace(tiling, cost=cost)))
+
 
 @dataclass(frozen=True)
 class Shape:
