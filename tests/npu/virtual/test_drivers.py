@@ -33,6 +33,7 @@ from tests.npu.virtual.driver_calls import (
     rknpu,
     rocket,
     rocket_buffer,
+    rocket_create,
     rocket_job,
     rocket_product,
     submit,

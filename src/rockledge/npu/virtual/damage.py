@@ -1,4 +1,4 @@
-"""What a faulty core does to memory while it runs a chain: no effect of a program, wrong rows, old contents."""
+"""What a faulty core does to memory while it runs a chain: no effect of a program, wrong rows, old output."""
 
 from __future__ import annotations
 

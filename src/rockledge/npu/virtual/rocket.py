@@ -52,8 +52,8 @@ class _Queued:
 class CoreScheduler:
     """Which core a job of a file runs on: the one with the least load, and of several the first.
 
-    A core's load is its jobs, and one for each file whose latest job went there. A file stays where it is while
-    a job of it has not ended (drivers/gpu/drm/scheduler: drm_sched_entity_select_rq, drm_sched_pick_best).
+    A core's load is its jobs, and one for each file whose latest job went there. A file stays where it is
+    while a job of it has not ended (drm_sched_entity_select_rq and drm_sched_pick_best of the DRM scheduler).
     """
 
     def __init__(self) -> None:
