@@ -129,6 +129,7 @@ Phase Program::offload_phase() {
       const npu::Offload::Duty &duty = offload_->duty();
       int units = duty.unpack < 0 ? 0 : plan.strips(duty.unpack);
       if (duty.epilogue >= 0) units += (plan.strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
+      units += offload_->syncs();
       return Phase{static_cast<std::uint32_t>(units), 1};
     }
     const rl_npu_linear &linear = plan.linear(offloaded_[static_cast<std::size_t>(current_)]);
@@ -150,12 +151,15 @@ void Program::offload_work(const rl_op &op, std::uint32_t first, std::uint32_t c
   const npu::Offload::Duty &duty = offload_->duty();
   const int groups =
       duty.epilogue < 0 ? 0 : (offload_->plan().strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
+  const int strips = duty.unpack < 0 ? 0 : offload_->plan().strips(duty.unpack);
   const int begin = static_cast<int>(first), end = begin + static_cast<int>(count);
   for (int unit = begin; unit < end; ++unit) {
     if (unit < groups)
       finish_strips(op, duty, unit);
-    else
+    else if (unit < groups + strips)
       unpack_strip(duty.unpack, unit - groups, scratch);
+    else  // last, when units are handed out one by one: these take longest
+      offload_->sync(unit - groups - strips);
   }
 }
 

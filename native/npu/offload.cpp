@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "../clock.hpp"
 #include "../error.hpp"
@@ -45,11 +46,12 @@ void Offload::begin_linear(int linear) {
   linear_ = linear;
   next_ = plan_->linear(linear).first_block;
   end_ = next_ + plan_->linear(linear).blocks;
-  if (plan_->sync_input(linear, plan_->size_of(linear, rows_)) < 0) stop();
+  if (plan_->sync_input(linear, rows_) < 0) stop();
 }
 
 bool Offload::next() {
   settle();
+  if (follow()) return true;
   for (;;) {
     if (running_ >= 0) {
       if (!used_) {
@@ -60,6 +62,7 @@ bool Offload::next() {
       finish();
       continue;
     }
+    if (lost_ >= 0) next_ = std::exchange(lost_, -1), finished_ = -1;
     if (stopped()) end_ = next_;
     if (next_ == end_) return assign(-1);
     if (!resident(next_)) return assign(next_);
@@ -69,26 +72,54 @@ bool Offload::next() {
 
 // What the threads were to do is done.
 void Offload::settle() {
-  if (duty_.epilogue >= 0) finished_ = -1;
-  if (duty_.unpack >= 0) {
-    holder_[static_cast<std::size_t>(plan_->slot_of(duty_.unpack))] = duty_.unpack;
-    ++held_;
-    unpacked_ += plan_->unpacked_bytes(duty_.unpack);
-    if (plan_->sync_slot(duty_.unpack) < 0) stop();
+  if (unsynced_.exchange(false)) {
+    fail("%s", unsynced_reason_);
+    stop();
+    // Sums that did not arrive are the CPU's to compute, and those of a block that runs now.
+    if (duty_.collect >= 0) lost_ = duty_.collect;
+    duty_.clean = -1;
+  } else {
+    collected_ = duty_.collect;
   }
-  duty_ = Duty{-1, 0, -1};
+  if (duty_.epilogue >= 0) finished_ = -1;
+  unpacked_block_ = duty_.unpack;
+  if (duty_.clean >= 0) {
+    holder_[static_cast<std::size_t>(plan_->slot_of(duty_.clean))] = duty_.clean;
+    ++held_;
+    unpacked_ += plan_->unpacked_bytes(duty_.clean);
+  }
+  duty_ = kNoDuty;
 }
 
-// A duty: the epilogue that is due, and this unpacking. False if it is none.
+// A duty: the epilogue that is due, or the collecting before it, and this unpacking. False if it is none.
 bool Offload::assign(int unpack) {
   // What came back has the parity of the start before the last while something runs, of the last one otherwise.
-  duty_ = Duty{finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack};
+  const bool collect = finished_ >= 0 && plan_->sum_pieces(finished_, rows_) > 0;
+  duty_ = Duty{collect ? -1 : finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack, collect ? finished_ : -1, -1};
   if (unpack >= 0) {
     std::int32_t &holder = holder_[static_cast<std::size_t>(plan_->slot_of(unpack))];
     held_ -= holder >= 0;
     holder = -1;
   }
-  return duty_.epilogue >= 0 || duty_.unpack >= 0;
+  return duty_.epilogue >= 0 || duty_.unpack >= 0 || duty_.collect >= 0;
+}
+
+// The second half of a duty.
+bool Offload::follow() {
+  duty_ = Duty{collected_, running_ >= 0 ? parity_ : 1 - parity_, -1, -1, unpacked_block_};
+  collected_ = unpacked_block_ = -1;
+  return duty_.epilogue >= 0 || duty_.clean >= 0;
+}
+
+int Offload::syncs() const {
+  return (duty_.collect < 0 ? 0 : plan_->sum_pieces(duty_.collect, rows_)) +
+         (duty_.clean < 0 ? 0 : plan_->weight_pieces(duty_.clean));
+}
+
+void Offload::sync(int number) {
+  const int result = duty_.collect >= 0 ? plan_->sync_sums(duty_.collect, rows_, duty_.parity, number)
+                                        : plan_->sync_weights(duty_.clean, number);
+  if (result < 0 && !unsynced_.exchange(true)) std::snprintf(unsynced_reason_, sizeof unsynced_reason_, "%s", last_error());
 }
 
 // The first block, in the order of steps that repeat, whose weights are missing: if what lies in its slot is neither

@@ -1,5 +1,5 @@
-// The pipeline of a program's linears on the NPU: while one block runs, the one before it gets its epilogue and the
-// weights of a later one are unpacked.
+// The pipeline of a program's linears on the NPU: while one block runs, the sums of the one before it are handed to the
+// CPU and become floats, and the weights of a later one are unpacked and handed to the NPU.
 //
 // Everything here is called by one thread at a time, between phases of the threads. What fails once ends the use of the
 // NPU: blocks that came back are done, the others are left to the CPU.
@@ -32,15 +32,20 @@ class Offload {
   int end() const { return end_; }
 
   // What a phase shall do, -1 or a block each: the epilogue of one, whose sums are in output `parity`, and the unpacking
-  // of another.
+  // of another; or, where the driver hands over ranges, first `collect` the sums. What was unpacked is the next phase's to
+  // `clean`.
   struct Duty {
-    int epilogue, parity, unpack;
+    int epilogue, parity, unpack, collect, clean;
   };
   const Duty &duty() const { return duty_; }
+  // Pieces of a duty that are handed over, and one of them; for several threads at once.
+  int syncs() const;
+  void sync(int number);
 
  private:
   void settle();
   bool assign(int unpack);
+  bool follow();
   int unpackable() const;
   void prepare();
   void start();
@@ -60,7 +65,13 @@ class Offload {
   int parity_ = 0;               // of the next to be started, in programs and outputs
   int prepared_ = -1;            // its programs are bound with that
   int finished_ = -1;            // came back with the other one, and wants its epilogue
-  Duty duty_{-1, 0, -1};
+  int lost_ = -1;                // came back, but its sums did not
+  int collected_ = -1;           // the same, when its sums are the CPU's
+  int unpacked_block_ = -1;      // and wants to be cleaned
+  Duty duty_ = kNoDuty;
+  static constexpr Duty kNoDuty{-1, 0, -1, -1, -1};
+  std::atomic<bool> unsynced_{false};  // a piece was not handed over, for:
+  char unsynced_reason_[sizeof(rl_npu_work::reason)] = "";
 
   std::atomic<std::int64_t> steps_{0}, step_rows_{0}, blocks_{0}, unpacked_{0}, waited_{0}, fallbacks_{0};
   std::atomic<bool> stopped_{false};

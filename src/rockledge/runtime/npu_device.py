@@ -41,6 +41,7 @@ class _Description(ctypes.Structure):
         ("submits", ctypes.c_int64),
         ("faults", ctypes.c_int64),
         ("resets", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("syncs", "cleaned_bytes", "invalidated_bytes")),
     ]
 
 
@@ -115,6 +116,7 @@ class Description:
 
     `iommu` and `clock_hz` are None where the driver does not say. `faults` counts jobs that failed, were late
     or left their output untouched, those of probes included; `failed` says that the device was given up.
+    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, whole buffers with rocket.
     """
 
     driver: str
@@ -129,6 +131,9 @@ class Description:
     submits: int
     faults: int
     resets: int
+    syncs: int
+    cleaned_bytes: int
+    invalidated_bytes: int
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,9 @@ class NpuDevice:
             submits=d.submits,
             faults=d.faults,
             resets=d.resets,
+            syncs=d.syncs,
+            cleaned_bytes=d.cleaned_bytes,
+            invalidated_bytes=d.invalidated_bytes,
         )
 
     def allocate(self, size: int, space: int = 0) -> Buffer:

@@ -216,7 +216,7 @@ def _passing(
         lanes=lanes,
         spaces=spaces,
         steps=tuple(steps),
-        times=StepTimes((), steps, lanes, board),
+        times=StepTimes((), steps, lanes, spaces, board),
         from_rows=0,
         shapes=tuple(shapes),
         linears=(),
@@ -251,7 +251,7 @@ def _complete(
         )
         for linear, at in zip(linears, placed, strict=True)
     ]
-    times = StepTimes(offloaded, passing.steps, passing.lanes, board)
+    times = StepTimes(offloaded, passing.steps, passing.lanes, passing.spaces, board)
     return replace(
         passing,
         times=times,
