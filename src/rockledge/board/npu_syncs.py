@@ -7,14 +7,18 @@ a step uses; mainline's takes whole buffers. Seconds are modelled:
     a core's syncs = bytes / what a core cleans or invalidates a second + calls x what a call costs
 """
 
+import math
 from dataclasses import dataclass
 
 from rockledge.board.boards import Board
 
-LINE_BYTES = 64
+MARK_BYTES = 4
 PAGE_BYTES = 4096
 TASK_BYTES = 40
 """Of the vendor's task list, for each program."""
+PIECE_BYTES = 4 << 20
+"""What one call hands over at most of sums and weights, so that all threads have a part (kSyncPiece of
+native/npu/plan.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,12 @@ class Syncs:
 
 @dataclass(frozen=True)
 class LaneBytes:
-    """What a lane of a block has, in bytes: `input` and `output` of the rows that a step uses, `weights`,
-    `words` of its programs; `sums` planes in the output, `programs`, `marks` in their results.
+    """What a lane of a block has, in bytes: `input` and a plane of sums (`plane`, of which there are `sums`) of
+    the rows that a step uses, `weights`, `words` of its programs; `programs`, and `marks` in their results.
     `input_buffer`, `output_buffer`: all of the buffers that those lie in."""
 
     input: int
-    output: int
+    plane: int
     weights: int
     words: int
     sums: int
@@ -68,14 +72,15 @@ class LaneBytes:
 
 
 def ranged_syncs(lane: LaneBytes, lanes: int) -> Syncs:
-    """With the vendor's driver: one input for all lanes, planes of sums one by one, marks line by line."""
-    marks = Sync(lanes * lane.marks * LINE_BYTES, lanes * lane.marks)
+    """With the vendor's driver: one input for all lanes, planes of sums one by one, every mark by itself."""
+    marks = Sync(lanes * lane.marks * MARK_BYTES, lanes * lane.marks)
+    planes = lanes * lane.sums
     return Syncs(
         input=Sync(lane.input, 1),
         between=marks + Sync(lanes * lane.programs * TASK_BYTES, 1),
         words=marks + Sync(lanes * lane.words, lanes),
-        outputs=Sync(lanes * lane.output, lanes * lane.sums),
-        weights=Sync(lanes * lane.weights, lanes),
+        outputs=Sync(planes * lane.plane, planes * math.ceil(lane.plane / PIECE_BYTES)),
+        weights=Sync(lanes * lane.weights, lanes * math.ceil(lane.weights / PIECE_BYTES)),
     )
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from rockledge.board.boards import Board
-from rockledge.board.npu_syncs import Syncs
+from rockledge.board.npu_syncs import LaneBytes, ranged_syncs, whole_syncs
 from rockledge.board.npu_time import NpuRates, npu_rates
 from rockledge.board.prefill import Cut, npu_linear
 from rockledge.errors import NpuError
 from rockledge.npu.programs.marks import marks
 from rockledge.npu.programs.matmul import Launch, Matmul
 from rockledge.npu.programs.steps import step_matmuls
-from rockledge.npu.programs.tile_program import LARGEST_SIZE
+from rockledge.npu.programs.tile_program import LARGEST_SIZE, SUM_BYTES
 from rockledge.npu.programs.tile_search import UNIT, plan
 from rockledge.npu.programs.tiling import Product, Reuse, Sums
 from rockledge.npu.stream import Program
@@ -171,14 +171,28 @@ def choose_columns(
     growing = max(widest.cost.npu_seconds - fixed, 0.0) / widths[0]
     moved = max(widest.cost.moved_bytes - loaded, 0.0) / widths[0]
 
+    sums, programs = len(widest.input_parts), sum(1 for _ in widest.tasks())
+
     def seconds(width: int) -> float:
+        plane = SUM_BYTES * vectors * width
+        lane = LaneBytes(
+            input=loaded,
+            plane=plane,
+            weights=width * linear.inputs,
+            words=int(rates.program_bytes) * programs,
+            sums=sums,
+            programs=programs,
+            marks=programs,
+            input_buffer=loaded,
+            output_buffer=sums * plane,
+        )
         cut = Cut(
             blocks=-(-linear.outputs // (lanes * width)),
             columns=lanes * width,
-            parts=len(widest.input_parts),
+            parts=sums,
             npu_seconds=fixed + growing * width,
             moved_bytes=lanes * (loaded + moved * width),
-            syncs=Syncs(),
+            syncs=(ranged_syncs if chained else whole_syncs)(lane, lanes),
         )
         return npu_linear(board, linear, cut, rows, streamed=float(streamed)).seconds
 

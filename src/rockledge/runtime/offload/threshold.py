@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rockledge.board.boards import Board
 from rockledge.board.npu_syncs import LaneBytes, ranged_syncs, whole_syncs
 from rockledge.board.prefill import Cut, LinearTime, cpu_linear_seconds, npu_linear
-from rockledge.npu.programs.tile_program import INPUT, OUTPUT
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SUM_BYTES
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.shapes import Shape
 
@@ -59,7 +59,7 @@ class StepTimes:
         used = size.used_vectors(tokens * shape.planes)
         lane = LaneBytes(
             input=used * shape.inputs,
-            output=size.bytes(OUTPUT) * used // size.tile_starts[-1],
+            plane=SUM_BYTES * used * shape.lane_columns,
             weights=shape.lane_bytes,
             words=size.program.size_bytes,
             sums=size.sums,
