@@ -13,6 +13,9 @@ constexpr int kStripsTogether = 4;  // 32 columns, which no lane divides: two ca
 bool makes_codes(const rl_op &op) {
   return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_SILU_QUANT;
 }
+int expected_units(const npu::Offload::Duty &duty) {
+  return (duty.expected + npu::Checksum::kVectors - 1) / npu::Checksum::kVectors;
+}
 bool reads(const rl_op &op, int buffer) { return op.in[0] == buffer || op.in[1] == buffer || op.in[2] == buffer; }
 bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[1] == buffer || op.out[2] == buffer; }
 
@@ -127,7 +130,7 @@ Phase Program::offload_phase() {
     const npu::Offload::Duty &duty = offload_->duty();
     int units = duty.unpack < 0 ? 0 : plan.strips(duty.unpack);
     if (duty.epilogue >= 0) units += (plan.strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
-    units += (duty.expected + npu::Checksum::kVectors - 1) / npu::Checksum::kVectors;
+    units += offload_->syncs() + expected_units(duty);
     return Phase{static_cast<std::uint32_t>(units), 1};
   }
   offloading_ = false;
@@ -153,15 +156,17 @@ void Program::offload_work(const rl_op &op, std::uint32_t first, std::uint32_t c
   const npu::Offload::Duty &duty = offload_->duty();
   const int groups =
       duty.epilogue < 0 ? 0 : (offload_->plan().strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
-  const int strips = duty.unpack < 0 ? 0 : offload_->plan().strips(duty.unpack);
+  const int strips = duty.unpack < 0 ? 0 : offload_->plan().strips(duty.unpack), expected = expected_units(duty);
   const int begin = static_cast<int>(first), end = begin + static_cast<int>(count);
   for (int unit = begin; unit < end; ++unit) {
     if (unit < groups)
       finish_strips(op, duty, unit, thread);
     else if (unit < groups + strips)
       unpack_strip(duty.unpack, unit - groups, thread);
-    else
+    else if (unit < groups + strips + expected)
       expect_sums(npu::Checksum::kVectors * (unit - groups - strips));
+    else  // last, when units are handed out one by one: these take longest
+      offload_->sync(unit - groups - strips - expected);
   }
 }
 

@@ -38,6 +38,7 @@ Npu::~Npu() {
 void Npu::describe(rl_npu_description &d) const {
   d = rl_npu_description{};
   device_->describe(d);
+  device_->count_syncs(d);
   d.spaces = device_->spaces();
   std::memcpy(d.node, node_, sizeof node_);
   d.failed = failed_;
@@ -150,8 +151,9 @@ int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &
 int Npu::start(const Launch &launch) {
   CoreJob jobs[RL_NPU_CORES];
   for (int i = 0; i < launch.count; ++i) {
-    const Loaded &program = *programs_[launch.programs[i]];
-    if (program.mark(*device_, slots_) < 0) return -1;
+    Loaded &program = *programs_[launch.programs[i]];
+    if (!program.marked() && program.mark(*device_, slots_) < 0) return -1;
+    program.used_mark();
     jobs[i] = program.job(slots_);
   }
   ++submits_;

@@ -42,6 +42,9 @@ typedef struct rl_npu_description {
   int64_t resets;
   int64_t job_ns;          /* of the latest job, from submit to its end */
   int64_t device_ns;       /* the same by the driver's own clock, which has only its work; 0 where it has none */
+  int64_t syncs;             /* calls that hand memory over, those at allocation left out */
+  int64_t cleaned_bytes;     /* to the device: of the ranges, or of whole buffers where the driver knows no others */
+  int64_t invalidated_bytes; /* from it */
 } rl_npu_description;
 
 typedef struct rl_npu_relocation {
@@ -72,7 +75,8 @@ typedef struct rl_npu_chain {
 /* Where a role lies: bytes first .. first+bytes-1 of the role are those from byte `offset` of `buffer`. */
 typedef struct rl_npu_binding {
   int32_t buffer;  /* -1: the program does not name this role */
-  int32_t written; /* 1: the program writes there */
+  int32_t written; /* 1: the program writes there, and wait hands all of it to the CPU; 2: wait hands over the marks
+                      alone, who reads more syncs it (a device of several spaces: wait hands over marked buffers) */
   int64_t first;
   int64_t offset;
   int64_t bytes;

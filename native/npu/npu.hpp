@@ -28,6 +28,9 @@ class Npu {
   int destroy_program(int program);
   int bind(int program, const rl_npu_binding *bindings, int roles);
   int spaces() const { return device_->spaces(); }
+  bool syncs_ranges() const { return device_->syncs_ranges(); }
+  // Marks a bound program for its next start, while another one runs: nobody else may write its results before.
+  int mark(int program) { return programs_[program]->mark(*device_, slots_); }
   const Loaded *program(int number) const;  // null and a sentence for one that does not exist
   // What a plan relies on can neither be released nor destroyed while somebody holds it.
   void hold_buffer(int buffer, int by) { slots_[buffer].holders += by; }

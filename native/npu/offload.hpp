@@ -1,5 +1,5 @@
-// The pipeline of a program's linears on the NPU: while one block runs, the one before it gets its epilogue and the
-// weights of a later one are unpacked.
+// The pipeline of a program's linears on the NPU: while one block runs, the sums of the one before it are handed to the
+// CPU and become floats, and the weights of a later one are unpacked and handed to the NPU.
 //
 // Everything here is called by one thread at a time, between phases of the threads. What becomes floats is checked when
 // a linear ends. If it was wrong, the step begins anew behind a reset; what is wrong twice in a step, or fails, ends the
@@ -35,15 +35,21 @@ class Offload {
   void begin_step_again();
 
   // What a phase shall do, -1 or a block each: the epilogue of one, whose sums are in output `parity`, and the unpacking
-  // of another. At the end of a linear also what the sums of its first `expected` vectors should be.
+  // of another; or, where the driver hands over ranges, first `collect` the sums. What was unpacked is the next phase's to
+  // `clean`. At the end of a linear also what the sums of its first `expected` vectors should be.
   struct Duty {
-    int epilogue, parity, unpack, expected;
+    int epilogue, parity, unpack, collect, clean, expected;
   };
   const Duty &duty() const { return duty_; }
+  // Pieces of a duty that are handed over, and one of them; for several threads at once.
+  int syncs() const;
+  void sync(int number);
 
  private:
   void settle();
   bool assign(int unpack);
+  bool follow();
+  void expect();
   int unpackable() const;
   void prepare();
   void start();
@@ -66,7 +72,12 @@ class Offload {
   int parity_ = 0;               // of the next to be started, in programs and outputs
   int prepared_ = -1;            // its programs are bound with that
   int finished_ = -1;            // came back with the other one, and wants its epilogue
-  Duty duty_{-1, 0, -1, 0};
+  int collected_ = -1;           // the same, when its sums are the CPU's
+  int unpacked_block_ = -1;      // and wants to be cleaned
+  Duty duty_ = kNoDuty;
+  static constexpr Duty kNoDuty{-1, 0, -1, -1, -1, 0};
+  std::atomic<bool> unsynced_{false};  // a piece was not handed over, for:
+  char unsynced_reason_[sizeof(rl_npu_work::reason)] = "";
 
   std::atomic<std::int64_t> steps_{0}, step_rows_{0}, blocks_{0}, unpacked_{0}, waited_{0}, fallbacks_{0};
   std::atomic<bool> stopped_{false};

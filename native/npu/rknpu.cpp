@@ -53,9 +53,7 @@ class Rknpu final : public Device {
     call(file_.fd(), kMemDestroy, &destroy);
   }
 
-  bool syncs_ranges() const override { return true; }
-
-  int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) override {
+  int sync_range(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) override {
     MemSync range{direction == RL_NPU_TO_DEVICE ? rknpu::kToDevice : rknpu::kFromDevice, 0, memory.object,
                   static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(bytes)};
     if (const int error = call(file_.fd(), kMemSync, &range); error != 0)
@@ -125,6 +123,7 @@ class Rknpu final : public Device {
 
   std::int64_t elapsed_ns() const override { return elapsed_ns_; }
   int spaces() const override { return 1; }
+  bool syncs_ranges() const override { return true; }
 
   void describe(rl_npu_description &d) const override {
     std::strcpy(d.driver, "rknpu");
@@ -180,7 +179,7 @@ class Rknpu final : public Device {
     memory.data = static_cast<std::uint8_t *>(data);
     // With the alignment flag the NPU writes zeros into a buffer that the CPU has not touched before.
     std::memset(data, 0, static_cast<std::size_t>(bytes));
-    if (sync(memory, 0, bytes, RL_NPU_TO_DEVICE) < 0) {
+    if (sync_range(memory, 0, bytes, RL_NPU_TO_DEVICE) < 0) {
       release(memory);
       return -1;
     }

@@ -43,6 +43,7 @@ class _Description(ctypes.Structure):
         ("resets", ctypes.c_int64),
         ("job_ns", ctypes.c_int64),
         ("device_ns", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("syncs", "cleaned_bytes", "invalidated_bytes")),
     ]
 
 
@@ -119,6 +120,7 @@ class Description:
     or left their output untouched, those of probes included; `failed` says that the device was given up.
     `job_seconds`: what the latest job took; `device_seconds`: its work by the driver's own clock, None where
     it has none.
+    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, whole buffers with rocket.
     """
 
     driver: str
@@ -135,6 +137,9 @@ class Description:
     resets: int
     job_seconds: float
     device_seconds: float | None
+    syncs: int
+    cleaned_bytes: int
+    invalidated_bytes: int
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,9 @@ class NpuDevice:
             resets=d.resets,
             job_seconds=d.job_ns / 1e9,
             device_seconds=d.device_ns / 1e9 or None,
+            syncs=d.syncs,
+            cleaned_bytes=d.cleaned_bytes,
+            invalidated_bytes=d.invalidated_bytes,
         )
 
     def allocate(self, size: int, space: int = 0) -> Buffer:

@@ -216,7 +216,7 @@ def _passing(
         lanes=lanes,
         spaces=spaces,
         steps=tuple(steps),
-        times=StepTimes((), steps, lanes, board),
+        times=StepTimes((), steps, lanes, spaces, board),
         from_rows=0,
         shapes=tuple(shapes),
         linears=(),
@@ -264,5 +264,5 @@ def timed(plan: PrefillPlan, linears: Sequence[Linear], board: Board) -> Prefill
         )
         for linear, at in zip(linears, plan.linears, strict=True)
     ]
-    times = StepTimes(offloaded, plan.steps, plan.lanes, board)
+    times = StepTimes(offloaded, plan.steps, plan.lanes, plan.spaces, board)
     return replace(plan, times=times, from_rows=times.threshold())
