@@ -23,22 +23,36 @@ int append(std::uint8_t *bytes, std::size_t &used, std::uint64_t from, std::uint
   return 0;
 }
 
-// Behind the structure of a rocket submit: every job, and behind each job its tasks, inputs and outputs.
+// Appends elements that lie `stride` bytes apart, of which the kernel knows the first sizeof(T); an errno.
+template <typename T>
+int append_known(std::uint8_t *bytes, std::size_t &used, std::uint64_t from, std::uint64_t count, std::size_t stride) {
+  if (stride == sizeof(T)) return append(bytes, used, from, count, sizeof(T));
+  if (stride < sizeof(T)) return EINVAL;
+  for (std::uint64_t i = 0; i < count; ++i)
+    if (const int error = append(bytes, used, from + i * stride, 1, sizeof(T)); error != 0) return error;
+  return 0;
+}
+
+// Behind the structure of a rocket submit: every job, and behind each job its tasks, inputs and outputs. A job whose
+// lists cannot be read goes without any: the kernel passes over both.
 int append_jobs(std::uint8_t *bytes, std::size_t &used) {
+  using npu::rocket::Job;
   npu::rocket::Submit submit{};
   std::memcpy(&submit, bytes, sizeof submit);
-  if (submit.job_bytes != sizeof(npu::rocket::Job)) return 0;  // the driver refuses it
+  if (submit.job_bytes < sizeof(Job) || submit.reserved != 0) return 0;  // the driver refuses it
   for (std::uint32_t i = 0; i < submit.job_count; ++i) {
     const std::size_t at = used;
-    if (const int error = append(bytes, used, submit.jobs + i * sizeof(npu::rocket::Job), 1, sizeof(npu::rocket::Job)); error != 0)
+    if (const int error = append(bytes, used, submit.jobs + std::uint64_t{i} * submit.job_bytes, 1, sizeof(Job)); error != 0)
       return error;
-    npu::rocket::Job job{};
+    Job job{};
     std::memcpy(&job, bytes + at, sizeof job);
-    if (job.task_bytes != sizeof(npu::rocket::Task)) return EINVAL;
-    int error = append(bytes, used, job.tasks, job.task_count, sizeof(npu::rocket::Task));
+    int error = append_known<npu::rocket::Task>(bytes, used, job.tasks, job.task_count, job.task_bytes);
     if (error == 0) error = append(bytes, used, job.inputs, job.input_count, sizeof(std::uint32_t));
     if (error == 0) error = append(bytes, used, job.outputs, job.output_count, sizeof(std::uint32_t));
-    if (error != 0) return error;
+    if (error == 0) continue;
+    job.task_count = job.input_count = job.output_count = 0;
+    std::memcpy(bytes + at, &job, sizeof job);
+    used = at + sizeof job;
   }
   return 0;
 }

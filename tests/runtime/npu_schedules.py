@@ -94,8 +94,10 @@ class Drawn:
     at_once: bool
 
 
-_KINDS_OF_JOBS = tuple(kind for kind in KINDS if KINDS[kind].counts == JOB)
-_LAST = {"job": 24, "allocation": 40, "reset": 3, "open": 3}
+_UNNOTICED = ("skipped_program", "wrong_rows", "stale_output")
+_KINDS = tuple(kind for kind in KINDS if kind not in _UNNOTICED)
+_KINDS_OF_JOBS = tuple(kind for kind in _KINDS if KINDS[kind].counts == JOB)
+_LAST = {"job": 24, "allocation": 40, "reset": 3, "open": 3, "device": 1}
 _PROMPTS = (1, 3, 20, 64, 65, 100)  # one token stays on the CPU; the longest two fit into the cache together
 
 
@@ -108,7 +110,7 @@ def drawn(seed, slowest):
     random = np.random.default_rng(seed)
     driver = ("rknpu", "rocket")[seed % 2]
     kinds = [
-        str(random.choice(_KINDS_OF_JOBS if random.random() < 0.67 else list(KINDS)))
+        str(random.choice(_KINDS_OF_JOBS if random.random() < 0.67 else _KINDS))
         for _ in range(int(random.integers(1, 5)))
     ]
     if "wrong" in kinds:
@@ -134,6 +136,8 @@ def _fault(random, kind, slowest):
         "seconds": float(random.uniform(0, slowest)),
         "errno": str(random.choice(["EIO", "EINVAL", "ENOMEM", "ETIMEDOUT"])),
         "bytes": int(2 ** random.uniform(12, 23)),
+        "core": int(random.integers(CORES)),
+        "hertz": int(random.choice([200_000_000, 600_000_000])),
     }
     takes = KINDS[kind].takes
     # What only takes time would take all of it if it stayed.

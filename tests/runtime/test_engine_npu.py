@@ -215,3 +215,21 @@ def test_batches_read_there_and_write_here(worker, artifact_path, driver):
     assert answer["same"]
     # Three prompts; steps of three rows are more than npu_rows and still the CPU's.
     assert (answer["npu"]["steps"], answer["npu"]["rows"]) == (3, 113)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("length", [20, 100])
+def test_what_is_handed_over_is_what_the_time_formula_counts(worker, artifact_path, driver, length):
+    told = {"order": "handed_over", "path": str(artifact_path("rotated-tied")), "length": length}
+    answer, _ = worker.tell({**told, "npu": "require", "npu_rows": 2, "ctx": 1024}, driver)
+    modelled, lanes, blocks = answer["modelled"], answer["lanes"], answer["blocks"]
+    calls = sum(calls for calls, _ in modelled.values())
+    size = sum(size for _, size in modelled.values())
+    if driver == "rocket":  # waits for the end of a job with a page of each lane, which is not a sync of ours
+        calls -= blocks * lanes
+        size -= blocks * lanes * 4096
+    assert answer["found"][0] == calls
+    assert sum(answer["found"][1:]) == size
+    # What is read comes back once; nothing else does.
+    read = modelled["outputs"][1] if driver == "rknpu" else modelled["between"][1] - blocks * lanes * 4096
+    assert read <= answer["found"][2] <= 1.1 * read

@@ -187,6 +187,10 @@ def test_a_device_of_another_process_is_one_error(worker, driver):
     clean(answer, summary)
 
 
+UNNOTICED = ("skipped_program", "wrong_rows", "stale_output")
+"""What no mark at the end of a chain can tell; results have to be looked at."""
+
+
 def random_faults(seed):
     """Up to four faults of any kinds at any early numbers."""
     random = np.random.default_rng(seed)
@@ -194,8 +198,10 @@ def random_faults(seed):
         "seconds": float(random.uniform(0, 0.15)),
         "errno": "EIO",
         "bytes": int(random.integers(1, 1 << 22)),
+        "core": int(random.integers(3)),
+        "hertz": int(random.integers(20_000_000, 1_000_000_000)),
     }
-    kinds = random.choice(list(KINDS), int(random.integers(1, 5)))
+    kinds = random.choice([kind for kind in KINDS if kind not in UNNOTICED], int(random.integers(1, 5)))
     return [
         {
             "kind": str(kind),
@@ -230,7 +236,7 @@ def test_bad_arguments_are_errnos(worker):
         "bad address": errno.EFAULT,
         "no address": errno.EFAULT,
         "jobs nowhere": errno.EFAULT,
-        "no job": errno.EINVAL,
+        "no job": 0,  # the kernel passes over it
         "other letter": errno.ENOTTY,
         "no device": errno.ENOTTY,
         "no buffer": errno.EINVAL,

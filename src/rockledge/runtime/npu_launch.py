@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from rockledge.npu.stream import Program
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, Buffer, Description, Loaded, NpuDevice
 
 _PROBE_ROWS, _PROBE_INPUTS, _PROBE_COLUMNS = 4, 32, 32
+AWAKE_MS: Final = 2500
+"""A device without a job for so long is proven again: the vendor's driver powers the cores off after 3 s [T],
+and what runs first after that is sometimes not executed [H: ORK]."""
 _WRITTEN = (OUTPUT, SCRATCH)
 _UNTOUCHED = np.uint8(0xA5)  # what an output holds before a job: nothing that looks like a result
 
@@ -79,8 +83,10 @@ class LaunchRunner:
                 self._device.unload(program)
 
 
-def prove(device: NpuDevice, timeout_ms: int = 2000) -> int:
+def prove(device: NpuDevice, timeout_ms: int = 2000, idle_ms: int = AWAKE_MS) -> int:
     """Gives the device a small product on every core as its probe; returns how many runs it took.
+
+    It runs again behind every reset, and after `idle_ms` without a job.
 
     Its buffers stay for as long as the device is open. Raises NpuError when the product stays wrong.
     """
@@ -104,7 +110,7 @@ def prove(device: NpuDevice, timeout_ms: int = 2000) -> int:
         device.bind(program, {INPUT: Binding(left), WEIGHT: Binding(right), OUTPUT: Binding(sums, True)})
         programs.append(program)
         expected.append((sums, c))
-    return device.probe(programs, expected, timeout_ms)
+    return device.probe(programs, expected, timeout_ms, idle_ms)
 
 
 def _spaces(about: Description, count: int) -> list[int]:

@@ -7,8 +7,10 @@ this machine is slow.
 from __future__ import annotations
 
 import errno
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,23 +19,31 @@ from rockledge.npu.emulation.core import Core
 from rockledge.npu.emulation.memory import Memory
 from rockledge.npu.emulation.options import DEFAULT, Options
 from rockledge.npu.emulation.submit import Job, TracedMemory
-from rockledge.npu.virtual.device_faults import JOB, RESET, Fault, Schedule
+from rockledge.npu.virtual.damage import DamagedMemory, LeftByJobs
+from rockledge.npu.virtual.device_faults import CORES, JOB, RESET, Fault, Schedule
 from rockledge.npu.virtual.device_memory import Allocator, DriverError
 
-CORES: Final = 3
 TASKS_IN_KICK: Final = 4095
+CLOCK_HZ: Final = 1_000_000_000
+PRODUCTS_IN_CYCLE: Final = 1024
+_DAMAGE: Final = ("skipped_program", "wrong_rows", "stale_output", "dead_core")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the schedule says about the next job, for a driver to act on before and instead of running it."""
+    """What the schedule says about the next job, for a driver to act on before and instead of running it.
+
+    `damage` is for `Chip.run`: what happens to it while it runs.
+    """
 
     refuse: int | None = None  # an errno
     delay: float = 0.0  # seconds, of which `busy` until it starts
     busy: float = 0.0
     lost: bool = False
+    waits: int = 1  # how many timeouts the driver lets pass before it gives up
     skipped: bool = False
     gone: bool = False
+    damage: tuple[Fault, ...] = ()
 
 
 class Chip:
@@ -63,38 +73,70 @@ class Chip:
         self.macs = 0
         self._cores = tuple(Core(Memory([]), options, index) for index in range(CORES))
         self._running = threading.Lock()
+        self._last_job = math.inf  # when it ended
         self._wrong_next = False
+        self._left = LeftByJobs() if faults.has("stale_output") else None
 
-    def order(self) -> Order:
-        """Counts a job and says what happens to it."""
+    @property
+    def clock_hz(self) -> int:
+        """What drives the cores."""
+        return self.faults.clock_hz or CLOCK_HZ
+
+    def order(self, cores: Iterable[int]) -> Order:
+        """Counts a job for these cores and says what happens to it."""
         with self.changed:
             self.jobs += 1
-            hit = {fault.kind: fault for fault in self.faults.next(JOB)}
+            hits = self.faults.next(JOB, cores)
+            hit = {fault.kind: fault for fault in hits}
             if "gone" in hit:
                 self.gone = True
             none = Fault("late")
             busy = hit.get("busy", none).seconds
+            asleep = time.monotonic() - self._last_job > self.faults.sleeps_after
+            self.faults.happened += asleep
+            self._last_job = time.monotonic()
+            fails = [f.errno for f in hits if f.kind == "error" or _is_dead(f, "error")]
             return Order(
-                refuse=hit["error"].errno if "error" in hit else None,
+                refuse=fails[0] if fails else None,
                 delay=busy + hit.get("late", none).seconds,
                 busy=busy,
                 lost="lost" in hit,
-                skipped="skipped" in hit,
+                waits=hit.get("lost", none).waits,
+                skipped=asleep or "skipped" in hit,
                 gone=self.gone,
+                damage=tuple(f for f in hits if f.kind in _DAMAGE),
             )
 
-    def run(self, memory: Memory, kicks: Mapping[int, Sequence[Job]]) -> bool:
+    def run(
+        self, memory: Memory, kicks: Mapping[int, Sequence[Job]], damage: Sequence[Fault] = ()
+    ) -> float | None:
         """Runs kicks one after the other on each core that is named, over the address space `memory`.
 
-        False when a core hangs.
+        Returns the seconds that the products of the busiest core take, None when a core hangs.
         """
         with self._running:
             wrong, self._wrong_next = self._wrong_next, False
-            return all(
-                self._kick(self._cores[core], memory, job, wrong)
-                for core, jobs in kicks.items()
-                for job in jobs
-            )
+            longest, hangs = 0.0, False
+            for core, jobs in kicks.items():
+                mine = [fault for fault in damage if fault.reaches(core)]
+                if any(_is_dead(fault, "nothing") for fault in mine):
+                    continue
+                if any(_is_dead(fault, "lost") for fault in mine):
+                    hangs = True
+                    continue
+                before = self.macs
+                seen = memory
+                if mine or self._left is not None:
+                    seen = DamagedMemory(memory, mine, [job.tasks for job in jobs], self._left)
+                if not all(self._kick(self._cores[core], seen, job, wrong) for job in jobs):
+                    return None
+                longest = max(longest, (self.macs - before) / PRODUCTS_IN_CYCLE / self.clock_hz)
+            self._last_job = time.monotonic()
+        return None if hangs else longest
+
+    def passing(self, seconds: float) -> float:
+        """How much of what products take does pass: with a slow clock all of it."""
+        return 0.0 if self.faults.clock_hz is None else seconds
 
     def _kick(self, core: Core, memory: Memory, job: Job, wrong: bool) -> bool:
         traced = TracedMemory(memory) if wrong else None
@@ -134,3 +176,7 @@ class Chip:
         with self._running:
             for core in self._cores:
                 core.reset()
+
+
+def _is_dead(fault: Fault, how: str) -> bool:
+    return fault.kind == "dead_core" and fault.how == how

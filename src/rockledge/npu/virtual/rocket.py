@@ -1,7 +1,9 @@
 """The mainline kernel driver, as a program sees it through ioctl, over a virtual chip.
 
-A submit returns at once; the jobs of a file run one after the other. A job that takes the kernel's timeout
-ends by a reset of its core, and nobody is told: its buffers are as they were.
+A submit returns at once; the jobs of a file run one after the other. Which core a job runs on is the kernel's
+choice (`CoreScheduler`). A job that takes the kernel's timeout ends by a reset of its core, and nobody is
+told: its buffers are as they were. Neither does a submit tell of a job that the kernel did not take. All by
+drivers/accel/rocket/rocket_job.c of Linux.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from rockledge.npu import isa
 from rockledge.npu.emulation.memory import Memory
 from rockledge.npu.emulation.submit import Job
 from rockledge.npu.stream import TRAILER_WORDS
-from rockledge.npu.virtual.chip import CORES, Chip, Order
-from rockledge.npu.virtual.device_faults import ALLOCATION
+from rockledge.npu.virtual.chip import Chip, Order
+from rockledge.npu.virtual.device_faults import ALLOCATION, CORES
 from rockledge.npu.virtual.device_memory import DeviceBuffer, DriverError, Space
 from rockledge.npu.virtual.file import VirtualFile
 
-KERNEL_TIMEOUT: Final = 0.5  # seconds for a task
+KERNEL_TIMEOUT: Final = 0.5  # seconds for a job, however many tasks it has
 _CREATE: Final = struct.Struct("<IIQQ")
 _SUBMIT: Final = struct.Struct("<QIIQ")
 _JOB: Final = struct.Struct("<QQQIIII")
@@ -43,8 +45,36 @@ class _Queued:
     memory: Memory
     order: Order
     writes: list[DeviceBuffer]
-    both: bool
+    core: int
     computing: bool = field(default=False)
+
+
+class CoreScheduler:
+    """Which core a job of a file runs on: the one with the least load, and of several the first.
+
+    A core's load is its jobs, and one for each file whose latest job went there. A file stays where it is
+    while a job of it has not ended (drm_sched_entity_select_rq and drm_sched_pick_best of the DRM scheduler).
+    """
+
+    def __init__(self) -> None:
+        self.load = [0] * CORES
+        self.free = tuple(threading.Lock() for _ in range(CORES))
+        """A core runs one job at a time."""
+
+    def place(self, before: int | None, busy: bool) -> int:
+        """The core of a file's next job, by the core `before` and whether a job of it has not ended."""
+        if before is None or not busy:
+            best = self.load.index(min(self.load))
+            if before is not None:
+                self.load[before] -= 1
+            self.load[best] += 1
+            before = best
+        self.load[before] += 1
+        return before
+
+    def ended(self, core: int) -> None:
+        """A job has."""
+        self.load[core] -= 1
 
 
 class RocketDriver:
@@ -55,22 +85,21 @@ class RocketDriver:
 
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
-        self._opened = 0
+        self._scheduler = CoreScheduler()
 
     def open(self) -> RocketFile:
         """A new file on its node."""
-        with self.chip.changed:
-            self._opened += 1
-            return RocketFile(self.chip, self._opened % CORES)
+        return RocketFile(self.chip, self._scheduler)
 
 
 class RocketFile(VirtualFile):
     """An open file: its address space, its queue, and the calls on it."""
 
-    def __init__(self, chip: Chip, core: int) -> None:
+    def __init__(self, chip: Chip, scheduler: CoreScheduler) -> None:
         super().__init__(chip, RocketDriver.name, (0, 0, 0))
         self._space = Space(chip.allocator, downward=False)
-        self._core = core
+        self._scheduler = scheduler
+        self._core: int | None = None  # of its latest job
         self._queue: deque[_Queued] = deque()
         self._closed = False
         self._worker: threading.Thread | None = None
@@ -100,6 +129,9 @@ class RocketFile(VirtualFile):
             self.chip.changed.notify_all()
         if self._worker is not None:
             self._worker.join()
+        with self.chip.changed:
+            if self._core is not None:
+                self._scheduler.ended(self._core)
         return super().close()
 
     def _create(self, data: bytes) -> bytes:
@@ -112,7 +144,8 @@ class RocketFile(VirtualFile):
 
     def _submit(self, data: bytes) -> bytes:
         _, count, job_bytes, reserved = _SUBMIT.unpack(data[: _SUBMIT.size])
-        if reserved or (count and job_bytes != _JOB.size):
+        # Longer structures than ours are taken; what is behind the known part is not read.
+        if count and (job_bytes < _JOB.size or reserved):
             raise DriverError(errno.EINVAL)
         at = _SUBMIT.size
         for _ in range(count):
@@ -120,33 +153,38 @@ class RocketFile(VirtualFile):
         return data[: _SUBMIT.size]
 
     def _submit_one(self, data: bytes, at: int) -> int:
-        """The job at byte `at` of what came behind the structure; returns where the next one is."""
+        """The job at byte `at` of what came behind the structure; returns where the next one is.
+
+        One that the kernel does not take is passed over, and the submit goes on.
+        """
         try:
             *_, tasks, task_bytes, n_reads, n_writes = _JOB.unpack_from(data, at)
             at += _JOB.size
-            if not tasks or task_bytes != _TASK.size:
-                raise DriverError(errno.EINVAL)
             found = [_TASK.unpack_from(data, at + i * _TASK.size) for i in range(tasks)]
             at += tasks * _TASK.size
             handles = [_HANDLE.unpack_from(data, at + 4 * i)[0] for i in range(n_reads + n_writes)]
             at += 4 * len(handles)
         except struct.error:
             raise DriverError(errno.EFAULT) from None
-        if any(not words for _, words in found):
-            raise DriverError(errno.EINVAL)
-        buffers = [self.buffer(handle) for handle in handles]
-        reads, writes = buffers[:n_reads], buffers[n_reads:]
-        kicks = [Job(address, max(words - TRAILER_WORDS, 0), 1, isa.INT_DPU) for address, words in found]
-        order = self.chip.order()
-        if order.gone:
-            raise DriverError(errno.ENODEV)
-        if order.refuse is not None:
-            raise DriverError(order.refuse)
-        both = any(buffer in writes for buffer in reads)
-        if both:
-            self.chip.note("a buffer is in both lists of a job: the job ends without running")
+        if not tasks or task_bytes < _TASK.size or any(not words for _, words in found):
+            return at
         with self.chip.changed:
-            self._queue.append(_Queued(kicks, self._space.memory(), order, writes, both))
+            if any(handle not in self._handles for handle in handles):
+                return at
+            buffers = [self._handles[handle] for handle in handles]
+            if len(set(handles)) < len(handles):  # they cannot be locked together
+                self.chip.note("a buffer is listed twice in a job: the job ends without running")
+                return at
+            core = self._scheduler.place(self._core, bool(self._queue))
+            order = self.chip.order([core])
+            if order.gone:
+                raise DriverError(errno.ENODEV)
+            self._core = core
+            if order.refuse is not None:
+                self._scheduler.ended(core)
+                return at
+            kicks = [Job(where, max(words - TRAILER_WORDS, 0), 1, isa.INT_DPU) for where, words in found]
+            self._queue.append(_Queued(kicks, self._space.memory(), order, buffers[n_reads:], core))
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, daemon=True)
                 self._worker.start()
@@ -189,26 +227,32 @@ class RocketFile(VirtualFile):
                 while not self._queue and not self._closed:
                     self.chip.changed.wait()
                 if self._closed:
+                    for waiting in self._queue:
+                        self._scheduler.ended(waiting.core)
                     self._queue.clear()
                     return
                 job = self._queue[0]
             try:
-                self._run(job)
+                with self._scheduler.free[job.core]:
+                    self._run(job)
             finally:
                 with self.chip.changed:
                     self._queue.popleft()
+                    self._scheduler.ended(job.core)
                     self.chip.changed.notify_all()
 
     def _run(self, job: _Queued) -> None:
-        if job.order.skipped or job.both:
+        if job.order.skipped:
             return
         self.chip.sleep(job.order.busy)
         late = job.order.delay - job.order.busy
         if not job.order.lost and late < KERNEL_TIMEOUT:
             self.chip.sleep(late)
             job.computing = True
-            if self.chip.run(job.memory, {self._core: job.kicks}):
-                return
+            took = self.chip.run(job.memory, {job.core: job.kicks}, job.order.damage)
             job.computing = False
+            if took is not None and (passing := self.chip.passing(took)) + late < KERNEL_TIMEOUT:
+                self.chip.sleep(passing)
+                return
         self.chip.sleep(KERNEL_TIMEOUT)
         self.chip.reset()
