@@ -54,7 +54,14 @@ def choose_npu(
         )
 
     try:
-        return open_npu(linears, board=board, context=context, budget=budget, from_rows=from_rows)
+        return open_npu(
+            linears,
+            board=board,
+            context=context,
+            budget=budget,
+            from_rows=from_rows,
+            required=mode == "require",
+        )
     except NpuUnusedError as error:
         return unused(mode, error)
 

@@ -8,16 +8,16 @@ from typing import Final
 
 from rockledge.board.boards import Board
 from rockledge.errors import BudgetError, NpuError
+from rockledge.runtime.npu_cores import named
 from rockledge.runtime.npu_device import NpuDevice
-from rockledge.runtime.npu_launch import prove
 from rockledge.runtime.offload import native_plan
 from rockledge.runtime.offload.budget import largest_plan
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.native_plan import ROLES, NpuWork
+from rockledge.runtime.offload.opening import open_proven
 from rockledge.runtime.offload.plan import INSTANCES, Place, PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
 
-PROBE_MS: Final = 500
 JOB_MS: Final = 2000
 """What a job may take: some hundred times what the slowest block is modelled to."""
 _ABSENT: Final = "there is no NPU here"
@@ -82,8 +82,9 @@ class NpuUse:
     def describe(self) -> str:
         """A line for the log."""
         now, plan = self.status(), self.plan
+        cores = named(self.device.describe().core_numbers)
         return (
-            f"NPU: {now.driver} {now.version} at {now.node}, {now.cores} cores; prompts go there in steps of "
+            f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prompts go there in steps of "
             f"{plan.from_rows} to {plan.steps[-1]} tokens; {plan.pinned} of {len(plan.block_slot)} blocks of "
             f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB"
         )
@@ -112,20 +113,21 @@ def open_npu(
     context: int,
     budget: Callable[[int], int],
     from_rows: int | None = None,
+    required: bool = False,
 ) -> NpuUse:
     """The NPU of this machine, proven and loaded for `linears`.
 
     `budget`: bytes its buffers may take beside steps of that many tokens. `from_rows`: steps of so many
-    tokens go to it; None for those that are modelled to be faster there. Raises NpuUnusedError.
+    tokens go to it; None for those that are modelled to be faster there. `required`: also with a driver that
+    is otherwise left alone (`driver_versions.py`). Raises NpuUnusedError.
     """
     try:
-        device = NpuDevice()
+        device = open_proven(required=required)
     except NpuError as error:
         state: State = "none" if str(error).startswith(_ABSENT) else "unusable"
         raise NpuUnusedError(str(error), state) from None
     try:
         about = device.describe()
-        _prove(device, about.node)
         plan = largest_plan(
             linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=budget
         )
@@ -139,15 +141,6 @@ def open_npu(
         if isinstance(error, (BudgetError, NpuError)) and not isinstance(error, NpuUnusedError):
             raise NpuUnusedError(str(error), "unusable") from None
         raise
-
-
-def _prove(device: NpuDevice, node: str) -> None:
-    try:
-        prove(device, PROBE_MS)
-    except NpuError as error:
-        raise NpuError(
-            f"{error}; if another program keeps it busy (`sudo fuser -v {node}` names it), stop that one"
-        ) from None
 
 
 def _load(device: NpuDevice, plan: PrefillPlan) -> native_plan.OffloadPlan:
