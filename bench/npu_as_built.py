@@ -1,50 +1,41 @@
-"""A prompt as the runtime reads it: one step at a time, blocks of columns on the NPU, all else in turn.
+"""A prompt as the runtime reads it: what the engine would plan, put into the time of a prompt.
 
-What the engine would plan on a board with 8k tokens of cache (`runtime/offload`) is put into the time
-formula. While the NPU multiplies a block, the CPU makes floats of the block before and unpacks the next one
-that has no slot of its own. Attention, norms, gates and quantisation find the NPU idle. The floats of a step
-go through memory between operations. Everything is modelled.
+The plan is that of a board with 8k tokens of cache (`runtime/offload`), under either kernel driver. The
+floats of a step go through memory between operations. Everything is modelled.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rockledge.board.boards import Board
-from rockledge.board.memory import arena_bytes, kv_bytes
-from rockledge.board.prefill import CpuWork, StageProduct, chunk_stages
+from rockledge.board.memory import DecoderShape, arena_bytes, kv_bytes
+from rockledge.board.npu_syncs import Sync
+from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, around_linears
 from rockledge.board.time import band_ms, stored_bytes
 from rockledge.model.config import ModelConfig
-from rockledge.npu.programs.prompt_time import layer_linears
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.plan import PrefillPlan
-from rockledge.runtime.offload.threshold import Offloaded, cpu_seconds
-from rockledge.runtime.offload.work import block_work
 from rockledge.synth import shape_config
 
 LANES = 3
 CONTEXT = 8192
 BITS = 4
-FLOAT = 4
-NPU, BUS, BESIDE, ATTENTION, AROUND, HEAD = (
-    "NPU",
-    "DRAM bus",
-    "CPU beside it",
-    "attention",
-    "other CPU",
-    "head",
-)
+ATTENTION, AROUND, HEAD = "attention", "other CPU", "head"
+PARTS = (NPU, BUS, BESIDE, SYNC, ATTENTION, AROUND)
+"""What a prompt's seconds are spent on, in the order of tables; the head is left to the reader."""
 
 
 @dataclass(frozen=True)
 class AsBuilt:
-    """`elapsed`: the prompt's seconds by what the others wait for at the time; `alone`: seconds that NPU, bus
-    and the CPU's work beside the NPU (epilogue, unpacking) would take for the linears. `pinned`: share of the
-    blocks that stay unpacked."""
+    """`elapsed`: the prompt's seconds by what the others wait for at the time; `alone`: seconds that NPU, bus,
+    the CPU's work beside the NPU (epilogue, unpacking, syncs) and cache maintenance by one core would take
+    for the linears; `syncs`: that maintenance. `pinned`: share of the blocks that stay unpacked."""
 
     steps: tuple[int, ...]
     elapsed: Mapping[str, float]
     alone: Mapping[str, float]
+    syncs: Sync
     pinned: float
 
     @property
@@ -58,12 +49,23 @@ class AsBuilt:
         return max(self.elapsed, key=lambda part: self.elapsed[part])
 
 
-def model_linears(config: ModelConfig, planes: int = 1) -> tuple[Linear, ...]:
+def layer_linears(shape: DecoderShape) -> tuple[tuple[int, int, bool], ...]:
+    """(outputs, inputs, adds to the residual) of the four products of a layer: q|k|v, o, gate|up, down."""
+    attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return (
+        (attention + 2 * kv, shape.hidden, False),
+        (shape.hidden, attention, True),
+        (2 * shape.ffn, shape.hidden, False),
+        (shape.hidden, shape.ffn, True),
+    )
+
+
+def model_linears(config: DecoderShape, planes: int = 1) -> tuple[Linear, ...]:
     """The linears of all layers at 4.25 bits."""
     return tuple(
-        Linear(4 * layer + number, n, k, planes, {BITS: n * k}, stored_bytes(BITS, n, k))
+        Linear(4 * layer + number, n, k, planes, {BITS: n * k}, stored_bytes(BITS, n, k), adds)
         for layer in range(config.layers)
-        for number, (n, k) in enumerate(layer_linears(config))
+        for number, (n, k, adds) in enumerate(layer_linears(config))
     )
 
 
@@ -78,97 +80,41 @@ def weight_bytes(config: ModelConfig) -> int:
 class Prefill:
     """What a board's engine plans for one of the named shapes, and what prompts take with it."""
 
-    def __init__(self, board: Board, model: str, planes: int = 1, *, cached: bool = False) -> None:
-        """`cached`: floats between operations stay in the caches."""
+    def __init__(
+        self, board: Board, model: str, planes: int = 1, *, cached: bool = False, spaces: int = 1
+    ) -> None:
+        """`cached`: floats between operations stay in the caches; `spaces`: of addresses, 3 with mainline."""
         self._board, self._cached = board, cached
         self._config = shape_config(model)
-        linears = model_linears(self._config, planes)
-        self.plan = _plan(board, self._config, linears)
-        self._kinds: dict[tuple[int, ...], tuple[Offloaded, int]] = {}
-        for linear, at in zip(linears, self.plan.linears, strict=True):
-            slots = self.plan.block_slot[at.first_block : at.first_block + at.blocks]
-            streamed = sum(slot >= self.plan.pinned for slot in slots)
-            one = Offloaded(linear, self.plan.shapes[at.shape], at.blocks, streamed)
-            kind = (linear.outputs, linear.inputs, at.shape, at.blocks, streamed)
-            self._kinds[kind] = one, self._kinds.get(kind, (one, 0))[1] + 1
+        self.plan = _plan(board, self._config, model_linears(self._config, planes), spaces)
 
     def prompt(self, tokens: int, *, fresh: bool = False, streamed: bool = False) -> AsBuilt:
-        """`tokens` behind an empty context. `fresh`: nothing is unpacked yet; `streamed`: no block has a slot
+        """`tokens` after an empty context. `fresh`: nothing is unpacked yet; `streamed`: no block has a slot
         of its own."""
+        board, config, times = self._board, self._config, self.plan.times
         steps = self.plan.chunks(tokens)
-        elapsed = dict.fromkeys((NPU, BUS, BESIDE, ATTENTION, AROUND, HEAD), 0.0)
-        alone = dict.fromkeys((NPU, BUS, BESIDE), 0.0)
-        start = 0
+        elapsed = dict.fromkeys((*PARTS, HEAD), 0.0)
+        alone = dict.fromkeys(LINEAR_SIDES, 0.0)
+        syncs, start = Sync(), 0
         for number, rows in enumerate(steps):
-            for one, times in self._kinds.values():
-                if rows < self.plan.from_rows:
-                    elapsed[AROUND] += times * cpu_seconds(one.linear, rows, self._board)
-                    continue
-                share = 1.0 if streamed or (fresh and number == 0) else one.streamed / one.blocks
-                self._linear(one, times, rows, share, elapsed, alone)
-            work = self._cpu(rows, start)
-            elapsed[ATTENTION] += work.attention
-            elapsed[AROUND] += work.seconds - work.attention
+            if rows < self.plan.from_rows:
+                elapsed[AROUND] += times.cpu(rows)
+            else:
+                everything = streamed or (fresh and number == 0)
+                for count, time in times.linears(rows, all_streamed=everything, cached=self._cached):
+                    syncs += time.syncs.times(count)
+                    for side in LINEAR_SIDES:
+                        elapsed[side] += count * time.elapsed[side]
+                        alone[side] += count * time.alone[side]
+            around = around_linears(board, config, rows, start, hadamard=True, cached=self._cached)
+            elapsed[ATTENTION] += config.layers * around.attention
+            elapsed[AROUND] += config.layers * around.other
             start += rows
-        elapsed[HEAD] = band_ms(BITS, self._config.vocab, self._config.hidden, board=self._board) / 1e3
-        pinned = self.plan.pinned / len(self.plan.block_slot)
-        return AsBuilt(steps, elapsed, alone, pinned)
-
-    def _linear(
-        self,
-        one: Offloaded,
-        times: int,
-        rows: int,
-        streamed: float,
-        elapsed: dict[str, float],
-        alone: dict[str, float],
-    ) -> None:
-        """Like `npu_seconds` of runtime/offload/threshold.py, with what else moves while blocks run."""
-        size = next(size for size in one.shape.sizes if rows <= size.rows)
-        lanes = self.plan.lanes
-        columns = lanes * one.shape.lane_columns
-        cost = size.matmul.tiling.cost
-        work = block_work(one.linear, rows, columns, size.sums, self._board)
-        # o and down add to what they find.
-        adds = one.linear.outputs == self._config.hidden
-        floats = 0.0 if self._cached else FLOAT * (1 + adds) * rows * columns
-        finished = work.epilogue_bytes + floats
-        epilogue = max(work.epilogue, finished / self._board.value("cpu_read_bandwidth"))
-        moved = lanes * cost.moved_bytes + streamed * work.unpack_bytes
-        unpack = streamed * work.unpack
-        bus = self._board.value("npu_bus_bandwidth")
-        # Beside the first block there is no epilogue, behind the last one nothing else runs.
-        first = {NPU: cost.npu_seconds, BUS: moved / bus, BESIDE: unpack}
-        other = {NPU: cost.npu_seconds, BUS: (moved + finished) / bus, BESIDE: epilogue + unpack}
-        for sides, blocks in ((first, 1), (other, one.blocks - 1)):
-            slowest = max(sides, key=lambda side: sides[side])
-            elapsed[slowest] += times * blocks * sides[slowest]
-        elapsed[BESIDE] += times * epilogue
-        for side, seconds in other.items():
-            alone[side] += times * one.blocks * seconds
-
-    def _cpu(self, rows: int, start: int) -> CpuWork:
-        """Seconds of all layers behind one another, floats through memory."""
-        c = self._config
-        nothing = [StageProduct(0.0, 0.0, 0.0, 0, 0)] * 4
-        stages = chunk_stages(self._board, c, rows, start, nothing, hadamard=True)
-        found = CpuWork()
-        attention, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        moved = (  # floats read and written and codes written by the operations behind each product
-            (FLOAT + 1) * (attention + 2 * kv) + (2 * FLOAT + 1) * attention,
-            (FLOAT + 1) * c.hidden,
-            (2 * FLOAT + 1) * c.ffn,
-            (FLOAT + 1) * c.hidden,
-        )
-        for stage, each in zip(stages, moved, strict=True):
-            bytes_seconds = 0.0 if self._cached else rows * each / self._board.value("cpu_read_bandwidth")
-            # What waits for memory counts as quantisation, which is the last to touch every row.
-            waits = max(0.0, bytes_seconds - (stage.cpu.seconds - stage.cpu.attention))
-            found += stage.cpu + CpuWork(quantise=waits)
-        return CpuWork(**{name: c.layers * seconds for name, seconds in vars(found).items()})
+        elapsed[HEAD] = band_ms(BITS, config.vocab, config.hidden, board=board) / 1e3
+        return AsBuilt(steps, elapsed, alone, syncs, self.plan.pinned / len(self.plan.block_slot))
 
 
-def _plan(board: Board, config: ModelConfig, linears: tuple[Linear, ...]) -> PrefillPlan:
+def _plan(board: Board, config: ModelConfig, linears: tuple[Linear, ...], spaces: int) -> PrefillPlan:
     weights = weight_bytes(config)
 
     def budget(rows: int) -> int:
@@ -183,4 +129,6 @@ def _plan(board: Board, config: ModelConfig, linears: tuple[Linear, ...]) -> Pre
             free=None,
         )
 
-    return largest_plan(linears, lanes=LANES, spaces=1, board=board, context=CONTEXT, budget=budget)
+    return largest_plan(
+        linears, lanes=LANES, spaces=spaces, board=board, context=CONTEXT, budget=budget
+    )

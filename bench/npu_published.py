@@ -12,11 +12,17 @@ fitted: they are printed, but no test of the formula.
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from bench.npu_as_built import layer_linears, model_linears
 from rockledge.board.boards import Board
+from rockledge.board.npu_syncs import Sync, Syncs
 from rockledge.board.npu_time import NpuRates, kick_seconds, npu_rates, product_seconds
-from rockledge.npu.programs.prompt_time import Schedule, layer_linears, prompt_time
-from rockledge.npu.programs.tile_search import plan
+from rockledge.board.prefill import Cut, around_linears, npu_linear
+from rockledge.board.time import band_ms
+from rockledge.npu.programs.tile_program import BANKS, data_banks, least_weight_banks
+from rockledge.npu.programs.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
+from rockledge.npu.programs.tiling import Reuse, Tiling
 
 KERNEL, PROMPT, TILED, GROUPED, DECODE = (
     "one product",
@@ -120,8 +126,7 @@ _RKLLM_DECODE: tuple[tuple[str, float], ...] = (
     ("Qwen2-0.5B", 41.58),
 )
 
-# Columns shared by three cores, int8 ready in memory, CPU work in turn with the NPU's.
-_CLOSED = Schedule(0, 1, bits=8, streamed=False, hadamard=False, whole_inputs=True)
+HEAD_BITS = 8
 
 LEFT_OUT: dict[str, str] = {
     "ork-driver's single products (1391 GOP/s at M=512, K=2048 and others)": "columns and cores not stated",
@@ -167,18 +172,18 @@ def pairs(board: Board) -> Iterator[Pair]:
 def _prompts(board: Board) -> Iterator[Pair]:
     said = "few input parts, int8 resident, one chunk"
     for name, tokens, published, source in _published_prompts():
-        found = prompt_time(board, SHAPES[name], tokens, replace(_CLOSED, chunk=tokens))
-        yield Pair(_title(name, tokens, source), PROMPT, "tok/s", published, found.tok_s, said, source)
+        speed = _prompt_speed(board, name, tokens)
+        yield Pair(_title(name, tokens, source), PROMPT, "tok/s", published, speed, said, source)
 
 
 def _tiled_prompts(board: Board, rows: int) -> Iterator[Pair]:
     said = f"weights read for every {rows} rows, int8 resident, one chunk"
     for name, tokens, published, source in _published_prompts():
-        speed = _tiled_speed(board, name, tokens, rows)
+        speed = _prompt_speed(board, name, tokens, rows)
         title, fitted = _title(name, tokens, source), source == _README
         yield Pair(title, TILED, "tok/s", published, speed, said, source, fitted)
     for name, group, tokens, milliseconds in _RKLLM_GROUPED:
-        speed = _tiled_speed(board, name, tokens, rows, group)
+        speed = _prompt_speed(board, name, tokens, rows, group)
         yield Pair(
             f"RKLLM {name} g{group}, {tokens} tokens",
             GROUPED,
@@ -196,15 +201,54 @@ def fitted_tile_rows(board: Board) -> int:
     def error(rows: int) -> float:
         table = [row for row in _published_prompts() if row[3] == _README]
         return statistics.median(
-            abs(_tiled_speed(board, name, tokens, rows) / speed - 1) for name, tokens, speed, _ in table
+            abs(_prompt_speed(board, name, tokens, rows) / speed - 1) for name, tokens, speed, _ in table
         )
 
     return min(range(8, 68, 4), key=error)
 
 
-def _tiled_speed(board: Board, name: str, tokens: int, rows: int, group: int | None = None) -> float:
-    schedule = replace(_CLOSED, whole_inputs=False, chunk=tokens, tile_rows=rows, group=group)
-    return prompt_time(board, SHAPES[name], tokens, schedule).tok_s
+def _prompt_speed(
+    board: Board, name: str, tokens: int, rows: int | None = None, group: int | None = None
+) -> float:
+    """Modelled tok/s of a prompt in one step: a linear is one block, int8 lies ready, floats stay in caches.
+
+    As few input parts as the buffer allows; `rows`: as few as let so many rows lie in it, and weights read
+    again for every such tile; `group`: a part for every so many inputs. The caches are maintained for the
+    bytes that are used, once a linear.
+    """
+    shape = SHAPES[name]
+    seconds = 0.0
+    for linear in model_linears(replace(shape, layers=1)):
+        tiling = _tiling(tokens, linear.outputs, linear.inputs, rows, group, npu_rates(board))
+        cost = tiling.cost
+        syncs = Syncs(input=Sync(tokens * linear.inputs, 1), outputs=Sync(cost.read_back_bytes, 1))
+        parts = len(tiling.input_parts)
+        block = Cut(1, linear.outputs, parts, cost.npu_seconds, cost.moved_bytes, syncs)
+        seconds += npu_linear(board, linear, block, tokens, streamed=0.0, cached=True).seconds
+    around = around_linears(board, shape, tokens, 0, hadamard=False, cached=True)
+    seconds += around.attention + around.other
+    head = band_ms(HEAD_BITS, shape.vocab, shape.hidden, board=board) / 1e3
+    return tokens / (shape.layers * seconds + head)
+
+
+@lru_cache(maxsize=1024)
+def _tiling(tokens: int, n: int, k: int, rows: int | None, group: int | None, rates: NpuRates) -> Tiling:
+    least = 1 if group is None else -(-k // group)
+    parts = _fewest_parts(k, least, rows or ROW_UNIT)
+    return plan(
+        tokens, n, k, rates=rates, parts=parts, tile_rows=rows, stays=None if rows is None else Reuse.DATA
+    )
+
+
+def _fewest_parts(inputs: int, least: int, rows: int) -> int:
+    """The fewest input parts, at least `least`, that let `rows` rows lie beside one kernel group."""
+    units = -(-inputs // UNIT)
+    for parts in range(least, units):
+        sizes = cut(units * UNIT, parts, UNIT)
+        fits = data_banks(rows, sizes[0]) + least_weight_banks(sizes[0]) <= BANKS
+        if fits and not any(size in FAILING_INPUTS for size in sizes):
+            return parts
+    return units
 
 
 def _published_prompts() -> Iterator[tuple[str, int, float, str]]:
@@ -222,7 +266,7 @@ def _generations(board: Board) -> Iterator[Pair]:
     rates = npu_rates(board)
     for name, published in _RKLLM_DECODE:
         shape = SHAPES[name]
-        layer = sum(plan(1, n, k, rates=rates).cost.seconds for n, k in layer_linears(shape))
+        layer = sum(plan(1, n, k, rates=rates).cost.seconds for n, k, _ in layer_linears(shape))
         head = plan(1, shape.vocab, shape.hidden, rates=rates).cost.seconds
         predicted = 1 / (shape.layers * layer + head)
         said = "one row, int8 resident"

@@ -35,14 +35,19 @@ int Program::run(const rl_step &step, int first, int last) {
   if (first < 0 || last < first || last > count)
     return fail("operations %d to %d were asked for; the program has %d", first, last, count);
   if (busy_.exchange(true)) return fail("this program is already running a step; wait for it, or use another program");
-  const bool good = check_step(step, first, last) == 0;
+  bool good = check_step(step, first, last) == 0;
   if (good) {
     step_ = step;
+    first_ = first;
     current_ = first - 1;
     end_ = last;
     begun_ = 0;
     begin_offloads();
     threads_.run(*this);
+    if (cut_off_) {
+      cut_off_ = good = false;
+      fail("the NPU failed in a part of a step, whose inputs are gone; run the step from its first operation");
+    }
   }
   busy_.store(false);
   return good ? 0 : -1;
@@ -67,7 +72,7 @@ Phase Program::next(int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
   if (current_ >= 0 && splits_ > 0) merge_parts(ops_[static_cast<std::size_t>(current_)]);
   splits_ = 0;
-  if (offloading_ != Offloading::kNo) {
+  if (offloading_) {
     const Phase phase = offload_phase();
     if (phase.units > 0) return phase;
   }
@@ -122,7 +127,7 @@ Phase Program::phase_of(const rl_op &op) {
 void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
   const rl_op &op = ops_[static_cast<std::size_t>(current_)];
-  if (offloading_ != Offloading::kNo) return offload_work(op, first, count, scratch);
+  if (offloading_) return offload_work(op, first, count, thread);
   switch (op.code) {
     case RL_LINEAR:
     case RL_LINEAR_I32: linear(op, first, count, scratch); break;

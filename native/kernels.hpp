@@ -57,6 +57,8 @@ struct LaneSums {
   std::int64_t part_stride;         // int32s of a plane
   const std::int32_t *tile_starts;  // [tiles + 1], vectors
   std::int32_t tiles, parts, columns;
+  const std::int32_t *factors;      // of each column from the first strip on
+  std::int32_t *checks;             // [vectors][8]: the sums times them are added, modulo 2^32
 };
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.

@@ -54,16 +54,23 @@ RL_INLINE void finish_lane_of(LinearTask task, const LaneSums lane, int column, 
       if (row >= task.rows) return;
       fetch_row(task, row + kRowsAhead, first, last);
       const V8f sx = splat(task.sx[row]);
-      const std::int32_t *at = tile + 4 * v;
-      for (int strip = first; strip < last; ++strip, at += 2 * upper) {
+      const std::int32_t *at = tile + 4 * v, *factors = lane.factors;
+      std::int32_t *checks = lane.checks + std::ptrdiff_t{kStrip} * (start + v);
+      V8i check = load<V8i>(checks), check_low = Planes == 1 ? check : load<V8i>(checks + kStrip);
+      for (int strip = first; strip < last; ++strip, at += 2 * upper, factors += kStrip) {
         const int done = strip * kStrip, left = band.rows - done;
         const V8i high = lane_sums(lane, at, upper);
-        const V8f value = Planes == 1 ? to_float(high) : to_float(high, lane_sums(lane, at + 4, upper));
+        const V8i low = Planes == 1 ? high : lane_sums(lane, at + 4, upper);
+        check = plus_product(check, high, load<V8i>(factors));
+        if (Planes == 2) check_low = plus_product(check_low, low, load<V8i>(factors));
+        const V8f value = Planes == 1 ? to_float(high) : to_float(high, low);
         const Epilogue epilogue(task, done, row);
         each_eight(left < kStrip ? left : kStrip, [&](int i, auto n) {
           store_part(task.y + row * task.y_stride + done + i, epilogue(value, sx, i, n), n);
         });
       }
+      store(checks, check);
+      if (Planes == 2) store(checks + kStrip, check_low);
     }
   }
 }

@@ -98,6 +98,22 @@ RL_INLINE V4i difference4(V4i a, V4i b) {
 RL_INLINE V8i difference(V8i a, V8i b) { return {difference4(a.low, b.low), difference4(a.high, b.high)}; }
 #endif
 
+// sum + a * b modulo 2^32.
+#if defined(__AVX2__)
+RL_INLINE V8i plus_product(V8i sum, V8i a, V8i b) {
+  typedef std::uint32_t V8u __attribute__((vector_size(32)));
+  return (V8i)((V8u)sum + (V8u)a * (V8u)b);
+}
+#else
+RL_INLINE V4i plus_product4(V4i sum, V4i a, V4i b) {
+  typedef std::uint32_t V4u __attribute__((vector_size(16)));
+  return (V4i)((V4u)sum + (V4u)a * (V4u)b);
+}
+RL_INLINE V8i plus_product(V8i sum, V8i a, V8i b) {
+  return {plus_product4(sum.low, a.low, b.low), plus_product4(sum.high, a.high, b.high)};
+}
+#endif
+
 template <typename V, typename T>
 RL_INLINE V load(const T *p) {
   V v;

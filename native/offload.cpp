@@ -13,6 +13,9 @@ constexpr int kStripsTogether = 4;  // 32 columns, which no lane divides: two ca
 bool makes_codes(const rl_op &op) {
   return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_SILU_QUANT;
 }
+int expected_units(const npu::Offload::Duty &duty) {
+  return (duty.expected + npu::Checksum::kVectors - 1) / npu::Checksum::kVectors;
+}
 bool reads(const rl_op &op, int buffer) { return op.in[0] == buffer || op.in[1] == buffer || op.in[2] == buffer; }
 bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[1] == buffer || op.out[2] == buffer; }
 
@@ -26,7 +29,7 @@ int Program::use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan) {
     Array<npu::LinearFacts> facts;
     result = check_offload(*plan, facts);
     Owned<npu::Plan> checked = result < 0 ? nullptr : npu::Plan::create(*npu, *plan, facts);
-    if (checked != nullptr) offload_ = npu::Offload::create(std::move(checked));
+    if (checked != nullptr) offload_ = npu::Offload::create(std::move(checked), threads_.threads());
     result = offload_ == nullptr ? -1 : 0;
   }
   busy_.store(false);
@@ -108,7 +111,7 @@ bool Program::begin_offload() {
   const int linear = offloaded_[static_cast<std::size_t>(current_)];
   if (linear >= 0 && linear == fed_) {
     fed_ = -1;
-    offloading_ = Offloading::kNpu;
+    offloading_ = true;
     offload_->begin_linear(linear);
     return true;
   }
@@ -120,66 +123,78 @@ bool Program::begin_offload() {
   return false;
 }
 
-// The next phase of a linear on the NPU; no units when it is done. What the NPU leaves is a linear of the CPU.
+// The next phase of a linear on the NPU; no units when it is done, or the step begins anew.
 Phase Program::offload_phase() {
-  const rl_op &op = ops_[static_cast<std::size_t>(current_)];
-  if (offloading_ == Offloading::kNpu) {
-    const npu::Plan &plan = offload_->plan();
-    if (offload_->next()) {
-      const npu::Offload::Duty &duty = offload_->duty();
-      int units = duty.unpack < 0 ? 0 : plan.strips(duty.unpack);
-      if (duty.epilogue >= 0) units += (plan.strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
-      return Phase{static_cast<std::uint32_t>(units), 1};
-    }
-    const rl_npu_linear &linear = plan.linear(offloaded_[static_cast<std::size_t>(current_)]);
-    if (offload_->end() < linear.first_block + linear.blocks) {
-      take_back_input(op);
-      offloading_ = Offloading::kLeft;
-      left_from_ = plan.first_strip(offload_->end());
-      Phase phase = phase_of(op);
-      phase.units -= static_cast<std::uint32_t>(left_from_);
-      return phase;
-    }
+  const npu::Plan &plan = offload_->plan();
+  if (offload_->next()) {
+    const npu::Offload::Duty &duty = offload_->duty();
+    int units = duty.unpack < 0 ? 0 : plan.strips(duty.unpack);
+    if (duty.epilogue >= 0) units += (plan.strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
+    units += offload_->syncs() + expected_units(duty);
+    return Phase{static_cast<std::uint32_t>(units), 1};
   }
-  offloading_ = Offloading::kNo;
+  offloading_ = false;
+  if (offload_->broken()) begin_again();
   return Phase{0, 1};
 }
 
-void Program::offload_work(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch) {
-  if (offloading_ == Offloading::kLeft) return linear(op, static_cast<std::uint32_t>(left_from_) + first, count, scratch);
+// From the first operation, which makes everything that others read and add to; without it, that is lost.
+void Program::begin_again() {
+  if (first_ > 0) {
+    cut_off_ = true;
+    end_ = 0;
+    return;
+  }
+  current_ = first_ - 1;
+  begun_ = 0;
+  offloads_ = offload_->takes(step_.rows);
+  fed_ = -1;
+  offload_->begin_step_again();
+}
+
+void Program::offload_work(const rl_op &op, std::uint32_t first, std::uint32_t count, int thread) {
   const npu::Offload::Duty &duty = offload_->duty();
   const int groups =
       duty.epilogue < 0 ? 0 : (offload_->plan().strips(duty.epilogue) + kStripsTogether - 1) / kStripsTogether;
+  const int strips = duty.unpack < 0 ? 0 : offload_->plan().strips(duty.unpack), expected = expected_units(duty);
   const int begin = static_cast<int>(first), end = begin + static_cast<int>(count);
   for (int unit = begin; unit < end; ++unit) {
     if (unit < groups)
-      finish_strips(op, duty, unit);
-    else
-      unpack_strip(duty.unpack, unit - groups, scratch);
+      finish_strips(op, duty, unit, thread);
+    else if (unit < groups + strips)
+      unpack_strip(duty.unpack, unit - groups, thread);
+    else if (unit < groups + strips + expected)
+      expect_sums(npu::Checksum::kVectors * (unit - groups - strips));
+    else  // last, when units are handed out one by one: these take longest
+      offload_->sync(unit - groups - strips - expected);
   }
 }
 
-void Program::finish_strips(const rl_op &op, const npu::Offload::Duty &duty, int group) {
+void Program::finish_strips(const rl_op &op, const npu::Offload::Duty &duty, int group, int thread) {
   const npu::Plan &plan = offload_->plan();
   const int number = plan.linear_of(duty.epilogue), in_lane = plan.strips_in_lane(number);
   const rl_npu_shape &shape = plan.shape_of(number);
   const rl_npu_size &size = plan.size_of(number, step_.rows);
   const int strip = group * kStripsTogether, lane = strip / in_lane;
   const int count = std::min(kStripsTogether, plan.strips(duty.epilogue) - strip);
-  const LaneSums sums{reinterpret_cast<const std::int32_t *>(plan.output(duty.parity, lane)),
+  const int first_strip = plan.first_strip(duty.epilogue) + strip;
+  LaneSums sums{reinterpret_cast<const std::int32_t *>(plan.output(duty.parity, lane)),
                       static_cast<std::int64_t>(size.rows) * shape.planes * shape.lane_columns,
                       size.tile_starts,
                       size.n_tiles,
                       size.sums,
-                      shape.lane_columns};
+                      shape.lane_columns,
+                      offload_->checksum().factors(first_strip),
+                      offload_->checksum().sums(thread)};
   int column = (strip - lane * in_lane) * kStrip;
-  each_band(op, plan.first_strip(duty.epilogue) + strip, count, [&](std::size_t band, int first, int last) {
+  each_band(op, first_strip, count, [&](std::size_t band, int first, int last) {
     kernels_->finish_lane(linear_task(op, band), sums, column, first, last);
     column += (last - first) * kStrip;
+    sums.factors += (last - first) * kStrip;
   });
 }
 
-void Program::unpack_strip(int block, int strip, Scratch &scratch) {
+void Program::unpack_strip(int block, int strip, int thread) {
   const npu::Plan &plan = offload_->plan();
   const int number = plan.linear_of(block), in_lane = plan.strips_in_lane(number), lane = strip / in_lane;
   const rl_npu_shape &shape = plan.shape_of(number);
@@ -187,15 +202,27 @@ void Program::unpack_strip(int block, int strip, Scratch &scratch) {
   auto *to = reinterpret_cast<std::int8_t *>(plan.slot(plan.slot_of(block), lane));
   // Four strips are side by side in a run of 32 columns: so far are their tiles apart.
   constexpr int kTileBytes = kStrip * kTile, kApart = 4 * kTileBytes;
-  const int run = (strip - lane * in_lane) / 4, quarter = strip % 4;
-  each_band(op, plan.first_strip(block) + strip, 1, [&](std::size_t band, int first, int) {
+  const int run = (strip - lane * in_lane) / 4, quarter = strip % 4, first_strip = plan.first_strip(block) + strip;
+  each_band(op, first_strip, 1, [&](std::size_t band, int first, int) {
     for (int p = 0; p < shape.n_parts; ++p) {
       const int start = shape.part_starts[p], tiles = (shape.part_starts[p + 1] - start) / kTile;
-      std::int8_t *part = to + static_cast<std::int64_t>(start) * shape.lane_columns;
-      kernels_->unpack(bands_[band], first, start / kTile, tiles, kApart,
-                       part + static_cast<std::int64_t>(run) * tiles * kApart + quarter * kTileBytes, scratch);
+      std::int8_t *at = to + static_cast<std::int64_t>(start) * shape.lane_columns +
+                        static_cast<std::int64_t>(run) * tiles * kApart + quarter * kTileBytes;
+      kernels_->unpack(bands_[band], first, start / kTile, tiles, kApart, at,
+                       scratch_[static_cast<std::size_t>(thread)]);
+      if (!offload_->checksum().has(block))
+        offload_->checksum().add_weights(first_strip, at, tiles, kApart, start, thread);
     }
   });
+}
+
+// What the current linear's sums of some vectors should be, by its input and weights. Row tiles are multiples of them.
+void Program::expect_sums(int vector) const {
+  const int linear = offloaded_[static_cast<std::size_t>(current_)];
+  const rl_npu_shape &shape = offload_->plan().shape_of(linear);
+  static_assert(npu::Checksum::kVectors % 2 == 0);
+  const QuantOut at = npu_row(linear, 0, vector / shape.planes);
+  offload_->checksum().expect(linear, shape.inputs, vector, at.q, at.atom_stride);
 }
 
 // Where a row's codes are in the NPU's input for a linear; its scale is not there.
@@ -218,19 +245,6 @@ void Program::spread_row(int row) const {
   for (int space = 1; space < offload_->plan().inputs(); ++space) {
     std::int8_t *to = npu_row(fed_, space, row).q, *q = from.q;
     for (int k = 0; k < from.stride; k += kAtom, q += from.atom_stride, to += from.atom_stride) std::memcpy(to, q, bytes);
-  }
-}
-
-// Puts a linear's codes where the CPU's linear looks for them.
-void Program::take_back_input(const rl_op &op) {
-  const int linear = offloaded_[static_cast<std::size_t>(current_)];
-  for (int r = 0; r < step_.rows; ++r) {
-    const QuantOut from = npu_row(linear, 0, r);
-    for (int plane = 0; plane < from.planes; ++plane) {
-      const std::int8_t *q = from.q + plane * kAtom;
-      std::int8_t *to = at<std::int8_t>(op.in[0], r) + static_cast<std::int64_t>(plane) * from.stride;
-      for (int k = 0; k < from.stride; k += kAtom, q += from.atom_stride) std::memcpy(to + k, q, kAtom);
-    }
   }
 }
 

@@ -92,12 +92,13 @@ class Program final : public Job {
   void begin_offloads();
   bool begin_offload();
   Phase offload_phase();
-  void offload_work(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch);
-  void finish_strips(const rl_op &op, const npu::Offload::Duty &duty, int group);
-  void unpack_strip(int block, int strip, Scratch &scratch);
+  void begin_again();
+  void offload_work(const rl_op &op, std::uint32_t first, std::uint32_t count, int thread);
+  void finish_strips(const rl_op &op, const npu::Offload::Duty &duty, int group, int thread);
+  void unpack_strip(int block, int strip, int thread);
+  void expect_sums(int vector) const;
   QuantOut npu_row(int linear, int space, int row) const;
   void spread_row(int row) const;
-  void take_back_input(const rl_op &op);
 
   template <typename T>
   T *at(int buffer, int row) const {
@@ -130,7 +131,7 @@ class Program final : public Job {
   // The step that is running.
   std::atomic<bool> busy_{false};
   rl_step step_{};
-  int current_ = 0, end_ = 0;
+  int first_ = 0, current_ = 0, end_ = 0;
   std::int64_t *times_ = nullptr;  // of each operation, in nanoseconds; null: nobody wants to know
   std::int64_t begun_ = 0;         // when the current one began; 0 before the first
   bool turned_ = false;   // the rotary angles of this step are ready
@@ -140,11 +141,11 @@ class Program final : public Job {
   Owned<npu::Offload> offload_;
   Array<std::int32_t> offloaded_;  // of each operation: the linear of the plan that it is, or -1
   Array<std::int32_t> feeds_;      // of each operation: the linear of the plan whose input it makes, or -1
-  enum class Offloading { kNo, kNpu, kLeft } offloading_ = Offloading::kNo;  // the open phase: is it for a linear there
+  bool offloading_ = false;  // the open phase is for a linear there
   bool offloads_ = false;  // this step
   bool feeding_ = false;   // the open phase writes its rows into the NPU's input
   int fed_ = -1;           // the linear of the plan whose input is there
-  int left_from_ = 0;      // the first strip of a linear that was left to the CPU
+  bool cut_off_ = false;   // the step had to begin anew and cannot
 
   Pool threads_;  // last: its threads end before the memory above goes
 };

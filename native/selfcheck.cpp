@@ -176,7 +176,9 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int planes = 1 + random.below(2), first = 4 * (1 + random.below(3)), all = first + 4 * (1 + random.below(3));
   const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);
   const std::int32_t starts[] = {0, first, all};
-  rl::LaneSums lane{nullptr, std::int64_t{64} * all, starts, 2, parts, 64};
+  const auto factors = array<std::int32_t>(kStrip * strips);
+  for (std::int32_t &by : factors) by = static_cast<std::int32_t>(random.next());
+  rl::LaneSums lane{nullptr, std::int64_t{64} * all, starts, 2, parts, 64, nullptr, nullptr};
   auto sums = array<std::int32_t>(parts * lane.part_stride);
   for (std::int32_t &sum : sums) sum = static_cast<std::int32_t>(random.next() % 400000000) - 200000000;
   lane.sums = sums.data();
@@ -195,6 +197,7 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   constexpr std::int64_t kApart = 1024, kAtomApart = 96;
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<float> y[2], sq[2];
+  rl::Array<std::int32_t> checks[2];
   rl::Array<std::int8_t> q[2];
   rl::Pages weights[2];
   Memory memory(32);
@@ -206,6 +209,9 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
                     memory.scratch());
     y[i] = array<float>(std::int64_t{rows} * band.rows);
     task.y = y[i].data();
+    checks[i] = array<std::int32_t>(std::int64_t{kStrip} * all);
+    lane.factors = factors.data();
+    lane.checks = checks[i].data();
     both[i]->finish_lane(task, lane, column, strip, last);
     q[i] = array<std::int8_t>(atoms * kAtomApart);
     sq[i] = array<float>(1);
@@ -213,6 +219,7 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   }
   int wrong = std::memcmp(weights[0].data(), weights[1].data(), weights[0].size()) != 0;
   same("floats of the NPU's sums", y[0], y[1]);
+  same("checks of the NPU's sums", checks[0], checks[1]);
   same("codes for the NPU", q[0], q[1]);
   // The same numbers as in rows.
   auto rowwise = array<std::int8_t>(std::int64_t{planes} * cols);

@@ -96,7 +96,7 @@ class Work final : public rl::Job {
     return rl::Phase{open_ ? units() : 0, 1};
   }
   void work(std::uint32_t first, std::uint32_t count, int thread) override {
-    for (std::uint32_t unit = first; unit < first + count; ++unit) one(static_cast<int>(unit), scratch_[thread]);
+    for (std::uint32_t unit = first; unit < first + count; ++unit) one(static_cast<int>(unit), thread);
   }
 
  private:
@@ -109,10 +109,10 @@ class Work final : public rl::Job {
     if (kind_->planes > 0) return static_cast<std::uint32_t>(rows() / kTogether);
     return static_cast<std::uint32_t>(kind_->bits > 0 ? strips_ : bytes_ / kChunk);
   }
-  void one(int unit, rl::Scratch &scratch) {
-    if (kind_->parts > 0) return finish(unit);
+  void one(int unit, int thread) {
+    if (kind_->parts > 0) return finish(unit, thread);
     if (kind_->planes > 0) return quantise(unit);
-    if (kind_->bits > 0) return unpack(unit, scratch);
+    if (kind_->bits > 0) return unpack(unit, scratch_[thread]);
     if (kind_->name[0] == 'w') return write_all(to_ + unit * kChunk, kChunk);
     std::memcpy(to_ + unit * kChunk, from_ + unit * kChunk, kChunk);
   }
@@ -140,7 +140,7 @@ class Work final : public rl::Job {
                      rl::QuantOut{q, &scale, kCols, planes, in_order ? 0 : rows() * planes * rl::kAtom});
     }
   }
-  void finish(int unit) {
+  void finish(int unit, int thread) {
     static const std::int32_t starts[] = {0, kRows};
     rl_band band{};
     band.rows = columns_;
@@ -160,7 +160,9 @@ class Work final : public rl::Job {
                             starts,
                             1,
                             kind_->parts,
-                            columns_};
+                            columns_,
+                            factors_,
+                            checks_[thread]};
     const int first = unit * kTogether;
     kernels_.finish_lane(task, sums, first * rl::kStrip, first, first + kTogether);
   }
@@ -171,6 +173,8 @@ class Work final : public rl::Job {
   std::uint8_t *const from_, *const to_;
   std::int8_t tables_[kTableBytes];
   float ones_[kRows];
+  std::int32_t factors_[kTogether * rl::kStrip] = {};
+  std::int32_t checks_[kMostThreads][kRows * rl::kStrip] = {};
   float *scale_;
   rl::Scratch scratch_[kMostThreads];
   const Kind *kind_ = nullptr;

@@ -2,6 +2,7 @@
 #include "../error.hpp"
 #include "../handle.hpp"
 #include "handle.hpp"
+#include "lane_sums.hpp"
 
 namespace {
 int no_device() { return rl::fail("no NPU was given"); }
@@ -69,8 +70,15 @@ int32_t rl_npu_submit(rl_npu *npu, const int32_t *programs, int32_t count, int32
 int32_t rl_npu_wait(rl_npu *npu) { return npu == nullptr ? no_device() : npu->core->wait(); }
 
 int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
-                     int32_t n_expected, int32_t timeout_ms) {
-  return npu == nullptr ? no_device() : npu->core->probe(programs, count, expected, n_expected, timeout_ms);
+                     int32_t n_expected, int32_t timeout_ms, int32_t idle_ms) {
+  return npu == nullptr ? no_device() : npu->core->probe(programs, count, expected, n_expected, timeout_ms, idle_ms);
+}
+
+int64_t rl_npu_wrong_sums(const rl_npu_lane *lane, const int32_t *vectors, int32_t n_vectors, const int32_t *columns,
+                          int32_t n_columns, int32_t *where) {
+  if (lane == nullptr || vectors == nullptr || columns == nullptr || where == nullptr)
+    return rl::fail("no lane was given, or no sums of it");
+  return rl::npu::wrong_sums(*lane, vectors, n_vectors, columns, n_columns, where);
 }
 
 int32_t rl_npu_use_cores(rl_npu *npu, int32_t core_mask) {

@@ -3,6 +3,7 @@
 // Two drivers are known, each in one file. A call that fails returns -1 and leaves its sentence (error.hpp).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "../memory.hpp"
@@ -44,16 +45,35 @@ class Device {
 
   [[nodiscard]] virtual int allocate(int space, std::int64_t bytes, Memory &memory) = 0;
   virtual void release(const Memory &memory) = 0;
-  // A range of a buffer, or where the driver cannot do ranges, all of it.
-  [[nodiscard]] virtual int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) = 0;
+  // A range of a buffer, or where the driver cannot do ranges, all of it; also for several threads at once.
+  [[nodiscard]] int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) {
+    ++syncs_;
+    (direction == RL_NPU_TO_DEVICE ? cleaned_ : invalidated_) += syncs_ranges() ? bytes : memory.bytes;
+    return sync_range(memory, offset, bytes, direction);
+  }
+  // False: a sync is one of the whole buffer, whatever the range.
+  virtual bool syncs_ranges() const = 0;
+  void count_syncs(rl_npu_description &description) const {
+    description.syncs = syncs_;
+    description.cleaned_bytes = cleaned_;
+    description.invalidated_bytes = invalidated_;
+  }
   // Jobs for different cores; returns when they are on their way. One submit at a time.
   [[nodiscard]] virtual int submit(const CoreJob *jobs, int count, int timeout_ms) = 0;
   // Of the latest submit. Unless it is kDone, there is a sentence.
   [[nodiscard]] virtual Outcome wait() = 0;
+  // What the latest job that is done took by the driver's own clock; 0 where it has none.
+  virtual std::int64_t elapsed_ns() const { return 0; }
   // Leaves the cores idle and ready; what ran is lost.
   [[nodiscard]] virtual int reset() = 0;
   virtual int spaces() const = 0;
   virtual void describe(rl_npu_description &description) const = 0;
+
+ protected:
+  [[nodiscard]] virtual int sync_range(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) = 0;
+
+ private:
+  std::atomic<std::int64_t> syncs_{0}, cleaned_{0}, invalidated_{0};
 };
 
 inline constexpr std::int64_t kPage = 4096;

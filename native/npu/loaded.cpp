@@ -111,7 +111,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
   }
   for (const rl_npu_mark &mark : marks_) {
     const rl_npu_binding *range = range_of(mark.role);
-    if (range == nullptr || range->written != 1 || !holds(*range, mark.offset, 4) ||
+    if (range == nullptr || range->written == 0 || !holds(*range, mark.offset, 4) ||
         (mark.offset - range->first + range->offset) % 4 != 0)
       return fail("a mark at byte %lld of role %d is no int32 that the program writes", static_cast<long long>(mark.offset),
                   mark.role);
@@ -131,7 +131,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
   for (int role = 0; role < roles; ++role) {
     const rl_npu_binding &to = bindings[role];
     bound_[role] = Bound{to, to.buffer < 0 ? 0 : slots[to.buffer].serial};
-    if (to.buffer >= 0 && to.written == 1) add(writes_, n_writes_, slots[to.buffer].memory.handle);
+    if (to.buffer >= 0 && to.written != 0) add(writes_, n_writes_, slots[to.buffer].memory.handle);
   }
   // Mainline skips a job that names a buffer in both lists: one that is written is in that list alone.
   for (int role = -1; role < roles; ++role) {
@@ -143,6 +143,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
     if (!written) add(reads_, n_reads_, handle);
   }
   is_bound_ = true;
+  marked_ = false;
   return 0;
 }
 
@@ -166,15 +167,24 @@ const std::uint8_t *Loaded::mark_at(const List<Slot> &slots, const rl_npu_mark &
   return slots[to.buffer].memory.data + to.offset + mark.offset - to.first;
 }
 
-int Loaded::mark(Device &device, const List<Slot> &slots) const {
+int Loaded::mark(Device &device, const List<Slot> &slots) {
   constexpr std::int32_t sentinel = RL_NPU_SENTINEL;
-  for (const rl_npu_mark &mark : marks_) {
-    const Memory &memory = slots[bound_[mark.role].to.buffer].memory;
-    const std::uint8_t *at = mark_at(slots, mark);
-    std::memcpy(const_cast<std::uint8_t *>(at), &sentinel, sizeof sentinel);
-    if (device.sync(memory, at - memory.data, sizeof sentinel, RL_NPU_TO_DEVICE) < 0) return -1;
-  }
+  for (const rl_npu_mark &mark : marks_)
+    std::memcpy(const_cast<std::uint8_t *>(mark_at(slots, mark)), &sentinel, sizeof sentinel);
+  for (std::size_t i = 0; i < marks_.size(); ++i)
+    if (sync_mark(device, slots, i, RL_NPU_TO_DEVICE) < 0) return -1;
+  marked_ = true;
   return 0;
+}
+
+// The bytes of a mark alone; with a driver that syncs whole buffers, each buffer of marks once.
+int Loaded::sync_mark(Device &device, const List<Slot> &slots, std::size_t number, int direction) const {
+  const std::int32_t buffer = bound_[marks_[number].role].to.buffer;
+  if (!device.syncs_ranges())
+    for (std::size_t i = 0; i < number; ++i)
+      if (bound_[marks_[i].role].to.buffer == buffer) return 0;
+  const Memory &memory = slots[buffer].memory;
+  return device.sync(memory, mark_at(slots, marks_[number]) - memory.data, sizeof(std::int32_t), direction);
 }
 
 int Loaded::untouched(const List<Slot> &slots) const {
@@ -193,6 +203,8 @@ int Loaded::collect(Device &device, const List<Slot> &slots) const {
     if (to.buffer < 0 || to.written != 1 || to.bytes == 0) continue;
     if (device.sync(slots[to.buffer].memory, to.offset, to.bytes, RL_NPU_FROM_DEVICE) < 0) return -1;
   }
+  for (std::size_t i = 0; i < marks_.size(); ++i)
+    if (bound_[marks_[i].role].to.written != 1 && sync_mark(device, slots, i, RL_NPU_FROM_DEVICE) < 0) return -1;
   return 0;
 }
 

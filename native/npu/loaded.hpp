@@ -35,10 +35,12 @@ class Loaded {
   int check(const List<Slot> &slots) const;
   CoreJob job(const List<Slot> &slots) const;
 
-  // Writes the sentinel wherever the program will write, or sees whether one is still there.
-  int mark(Device &device, const List<Slot> &slots) const;
+  // Writes the sentinel wherever the program will write, or sees whether one is still there. A mark is for one start.
+  int mark(Device &device, const List<Slot> &slots);
+  bool marked() const { return marked_; }
+  void used_mark() { marked_ = false; }
   int untouched(const List<Slot> &slots) const;
-  // Hands to the CPU all that the program wrote.
+  // Hands to the CPU what the program wrote, or the marks of it.
   int collect(Device &device, const List<Slot> &slots) const;
 
  private:
@@ -47,6 +49,7 @@ class Loaded {
     std::int64_t serial;
   };
   const std::uint8_t *mark_at(const List<Slot> &slots, const rl_npu_mark &mark) const;
+  int sync_mark(Device &device, const List<Slot> &slots, std::size_t number, int direction) const;
 
   Array<std::uint64_t> words_;
   Array<rl_npu_relocation> relocations_;
@@ -57,7 +60,7 @@ class Loaded {
   std::int64_t own_serial_ = 0;
   Bound bound_[RL_NPU_ROLES] = {};
   int roles_ = 0;
-  bool is_bound_ = false;
+  bool is_bound_ = false, marked_ = false;
   int holders_ = 0;
   std::uint32_t reads_[RL_NPU_ROLES + 1] = {}, writes_[RL_NPU_ROLES + 1] = {};
   std::uint32_t n_reads_ = 0, n_writes_ = 0;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "../clock.hpp"
 #include "../error.hpp"
 
 namespace rl::npu {
@@ -39,6 +40,7 @@ Npu::~Npu() {
 void Npu::describe(rl_npu_description &d) const {
   d = rl_npu_description{};
   device_->describe(d);
+  device_->count_syncs(d);
   d.spaces = device_->spaces();
   d.cores = n_cores_;
   for (int i = 0; i < n_cores_; ++i) d.core_mask |= 1 << cores_[i];
@@ -48,6 +50,8 @@ void Npu::describe(rl_npu_description &d) const {
   d.submits = submits_;
   d.faults = faults_;
   d.resets = resets_;
+  d.job_ns = job_ns_;
+  d.device_ns = device_ns_;
 }
 
 int Npu::use_cores(int core_mask) {
@@ -164,17 +168,22 @@ int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &
 int Npu::start(const Launch &launch) {
   CoreJob jobs[RL_NPU_CORES];
   for (int i = 0; i < launch.count; ++i) {
-    const Loaded &program = *programs_[launch.programs[i]];
-    if (program.mark(*device_, slots_) < 0) return -1;
+    Loaded &program = *programs_[launch.programs[i]];
+    if (!program.marked() && program.mark(*device_, slots_) < 0) return -1;
+    program.used_mark();
     jobs[i] = program.job(slots_);
     jobs[i].core = launch.cores[i];
   }
   ++submits_;
+  began_ = nanoseconds();
   return device_->submit(jobs, launch.count, launch.timeout_ms);
 }
 
 Outcome Npu::finish(const Launch &launch) {
   const Outcome outcome = device_->wait();
+  ended_ = nanoseconds();
+  job_ns_ = ended_ - began_;
+  device_ns_ = device_->elapsed_ns();
   if (outcome != Outcome::kDone) return outcome;
   int untouched = 0;
   for (int i = 0; i < launch.count; ++i) {
@@ -191,11 +200,15 @@ int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job runs already; wait for it first");
   if (check(programs, count, timeout_ms, launch_) < 0) return -1;
+  if (slept() && prove() < 0) return give_up();
   started_ = start(launch_) == 0;
   running_ = true;  // also if it was refused: wait() repeats it
   if (!started_) std::snprintf(reason_, sizeof reason_, "%s", last_error());
   return 0;
 }
+
+// Drivers power the cores off when there is nothing to do, and what runs first on cores that were off may not run at all.
+bool Npu::slept() const { return probe_.count > 0 && idle_ns_ > 0 && nanoseconds() - ended_ >= idle_ns_; }
 
 int Npu::wait() {
   if (!running_) return fail("no job runs; submit one first");
@@ -215,6 +228,15 @@ int Npu::repeat(const Launch &launch, Outcome outcome) {
     ++faults_;
     return give_up();
   }
+  return 0;
+}
+
+int Npu::distrust(bool give_up) {
+  ++faults_;
+  fail("the NPU reported success, and its sums are wrong");
+  if (give_up) return this->give_up();
+  ++resets_;
+  if (device_->reset() < 0 || (probe_.count > 0 && prove() < 0)) return this->give_up();
   return 0;
 }
 
@@ -240,9 +262,10 @@ int Npu::check_expected(const rl_npu_expected *expected, int n_expected) const {
 }
 
 int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
-               int timeout_ms) {
+               int timeout_ms, int idle_ms) {
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job runs already; wait for it first");
+  if (idle_ms < 0) return fail("a probe is due after %d ms of idleness, expected at least 0 (never)", idle_ms);
   Launch launch{};
   if (check(programs, count, timeout_ms, launch) < 0) return -1;
   if (check_expected(expected, n_expected) < 0) return -1;
@@ -258,6 +281,7 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
     std::memcpy(copy, e.data, static_cast<std::size_t>(e.bytes));
   }
   probe_ = launch;
+  idle_ns_ = idle_ms * std::int64_t{1000000};
   const int runs = prove();
   return runs < 0 ? give_up() : runs;
 }

@@ -40,6 +40,11 @@ typedef struct rl_npu_description {
   int64_t submits;         /* jobs started, repeats included */
   int64_t faults;          /* jobs that failed, were late, or left their output untouched */
   int64_t resets;
+  int64_t job_ns;          /* of the latest job, from submit to its end */
+  int64_t device_ns;       /* the same by the driver's own clock, which has only its work; 0 where it has none */
+  int64_t syncs;             /* calls that hand memory over, those at allocation left out */
+  int64_t cleaned_bytes;     /* to the device: of the ranges, or of whole buffers where the driver knows no others */
+  int64_t invalidated_bytes; /* from it */
   int32_t core_mask;       /* bit i: core i is in use */
   int32_t reserved;
 } rl_npu_description;
@@ -72,7 +77,8 @@ typedef struct rl_npu_chain {
 /* Where a role lies: bytes first .. first+bytes-1 of the role are those from byte `offset` of `buffer`. */
 typedef struct rl_npu_binding {
   int32_t buffer;  /* -1: the program does not name this role */
-  int32_t written; /* 1: the program writes there */
+  int32_t written; /* 1: the program writes there, and wait hands all of it to the CPU; 2: wait hands over the marks
+                      alone, who reads more syncs it (a device of several spaces: wait hands over marked buffers) */
   int64_t first;
   int64_t offset;
   int64_t bytes;
@@ -117,9 +123,23 @@ RL_API int32_t rl_npu_submit(rl_npu *npu, const int32_t *programs, int32_t count
 RL_API int32_t rl_npu_wait(rl_npu *npu);
 
 /* A job with known results (copied). It is run now and after every reset until it comes out right, three times at most:
- * the first job after a reset may report success and have done nothing. Returns how many runs it took. */
+ * the first job after a reset may report success and have done nothing. So it is before a job that comes `idle_ms` or more
+ * after the one before it: a device that was powered off meanwhile. Returns how many runs it took. */
 RL_API int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
-                            int32_t n_expected, int32_t timeout_ms);
+                            int32_t n_expected, int32_t timeout_ms, int32_t idle_ms);
+
+/* Sums of a lane as it left them, beside those that the CPU makes of the same operands; layouts and starts as below. */
+typedef struct rl_npu_lane {
+  const int8_t *input;
+  const int8_t *weight;
+  const int32_t *output;
+  const int32_t *part_starts;
+  const int32_t *tile_starts;
+  int32_t n_parts, n_tiles, columns, sums;
+} rl_npu_lane;
+/* How many of the sums of these vectors and columns are wrong; of the first one `where` gets vector and column. */
+RL_API int64_t rl_npu_wrong_sums(const rl_npu_lane *lane, const int32_t *vectors, int32_t n_vectors, const int32_t *columns,
+                                 int32_t n_columns, int32_t *where);
 
 /* A job with known results that may fail without the device being given up: run at most `runs` times, behind a reset where
  * it failed or was late. Returns how many runs it took, or a negative number when it never came out right. */

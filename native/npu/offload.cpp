@@ -9,9 +9,10 @@
 
 namespace rl::npu {
 
-Owned<Offload> Offload::create(Owned<Plan> plan) {
+Owned<Offload> Offload::create(Owned<Plan> plan, int threads) {
   Owned<Offload> made = make_owned<Offload>(std::move(plan));
-  if (made == nullptr || !made->holder_.allocate(static_cast<std::size_t>(made->plan_->slots()))) {
+  if (made == nullptr || !made->checksum_.allocate(*made->plan_, threads) ||
+      !made->holder_.allocate(static_cast<std::size_t>(made->plan_->slots()))) {
     fail("there is no memory for a plan of the NPU; free some memory");
     return nullptr;
   }
@@ -32,8 +33,13 @@ void Offload::work(rl_npu_work &work) const {
 
 void Offload::begin_step(int rows) {
   rows_ = rows;
-  counted_ = false;
-  prepared_ = -1;
+  counted_ = doubted_ = false;
+  begin_step_again();
+}
+
+void Offload::begin_step_again() {
+  broken_ = false;
+  prepared_ = finished_ = collected_ = unpacked_block_ = -1;
 }
 
 void Offload::begin_linear(int linear) {
@@ -45,11 +51,13 @@ void Offload::begin_linear(int linear) {
   linear_ = linear;
   next_ = plan_->linear(linear).first_block;
   end_ = next_ + plan_->linear(linear).blocks;
-  if (plan_->sync_input(linear, plan_->size_of(linear, rows_)) < 0) stop();
+  checksum_.begin_linear(rows_ * plan_->shape_of(linear).planes);
+  if (plan_->sync_input(linear, rows_) < 0) stop();
 }
 
 bool Offload::next() {
   settle();
+  if (!broken_ && follow()) return true;
   for (;;) {
     if (running_ >= 0) {
       if (!used_) {
@@ -60,7 +68,7 @@ bool Offload::next() {
       finish();
       continue;
     }
-    if (stopped()) end_ = next_;
+    if (broken_) return false;
     if (next_ == end_) return assign(-1);
     if (!resident(next_)) return assign(next_);
     start();
@@ -69,26 +77,61 @@ bool Offload::next() {
 
 // What the threads were to do is done.
 void Offload::settle() {
-  if (duty_.epilogue >= 0) finished_ = -1;
-  if (duty_.unpack >= 0) {
-    holder_[static_cast<std::size_t>(plan_->slot_of(duty_.unpack))] = duty_.unpack;
-    ++held_;
-    unpacked_ += plan_->unpacked_bytes(duty_.unpack);
-    if (plan_->sync_slot(duty_.unpack) < 0) stop();
+  if (unsynced_.exchange(false)) {
+    fail("%s", unsynced_reason_);
+    stop();
+    duty_.clean = -1;
+  } else {
+    collected_ = duty_.collect;
   }
-  duty_ = Duty{-1, 0, -1};
+  if (duty_.epilogue >= 0) finished_ = -1;
+  if (duty_.expected > 0 && !checksum_.agrees()) doubt();
+  unpacked_block_ = duty_.unpack;
+  if (duty_.unpack >= 0 && !checksum_.has(duty_.unpack)) checksum_.finish_weights(*plan_, duty_.unpack);
+  if (duty_.clean >= 0) {
+    holder_[static_cast<std::size_t>(plan_->slot_of(duty_.clean))] = duty_.clean;
+    ++held_;
+    unpacked_ += plan_->unpacked_bytes(duty_.clean);
+  }
+  duty_ = kNoDuty;
 }
 
-// A duty: the epilogue that is due, and this unpacking. False if it is none.
+// A duty: the epilogue that is due, or the collecting before it, and this unpacking. False if it is none.
 bool Offload::assign(int unpack) {
   // What came back has the parity of the start before the last while something runs, of the last one otherwise.
-  duty_ = Duty{finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack};
+  const bool collect = finished_ >= 0 && plan_->sum_pieces(finished_, rows_) > 0;
+  duty_ = Duty{collect ? -1 : finished_, running_ >= 0 ? parity_ : 1 - parity_, unpack, collect ? finished_ : -1, -1, 0};
+  expect();
   if (unpack >= 0) {
     std::int32_t &holder = holder_[static_cast<std::size_t>(plan_->slot_of(unpack))];
     held_ -= holder >= 0;
     holder = -1;
   }
-  return duty_.epilogue >= 0 || duty_.unpack >= 0;
+  return duty_.epilogue >= 0 || duty_.unpack >= 0 || duty_.collect >= 0;
+}
+
+// The second half of a duty.
+bool Offload::follow() {
+  duty_ = Duty{collected_, running_ >= 0 ? parity_ : 1 - parity_, -1, -1, unpacked_block_, 0};
+  expect();
+  collected_ = unpacked_block_ = -1;
+  return duty_.epilogue >= 0 || duty_.clean >= 0;
+}
+
+// With the last floats of a linear goes what it is checked by.
+void Offload::expect() {
+  if (duty_.epilogue >= 0 && duty_.epilogue == end_ - 1) duty_.expected = rows_ * plan_->shape_of(linear_).planes;
+}
+
+int Offload::syncs() const {
+  return (duty_.collect < 0 ? 0 : plan_->sum_pieces(duty_.collect, rows_)) +
+         (duty_.clean < 0 ? 0 : plan_->weight_pieces(duty_.clean));
+}
+
+void Offload::sync(int number) {
+  const int result = duty_.collect >= 0 ? plan_->sync_sums(duty_.collect, rows_, duty_.parity, number)
+                                        : plan_->sync_weights(duty_.clean, number);
+  if (result < 0 && !unsynced_.exchange(true)) std::snprintf(unsynced_reason_, sizeof unsynced_reason_, "%s", last_error());
 }
 
 // The first block, in the order of steps that repeat, whose weights are missing: if what lies in its slot is neither
@@ -133,13 +176,19 @@ void Offload::finish() {
     finished_ = running_;
     ++blocks_;
   } else {
-    next_ = running_;
     stop();
   }
   running_ = -1;
 }
 
+// What the NPU said is wrong: a reset may help, once.
+void Offload::doubt() {
+  if (plan_->npu().distrust(doubted_) < 0) return stop();
+  doubted_ = broken_ = true;
+}
+
 void Offload::stop() {
+  broken_ = true;
   if (stopped()) return;
   std::snprintf(reason_, sizeof reason_, "%s", last_error());
   ++fallbacks_;

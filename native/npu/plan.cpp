@@ -12,6 +12,8 @@ constexpr int kMostInputs = 131071;    // beyond, sums of int8 products can leav
 constexpr int kMostColumns = 1 << 24, kMostRows = 1 << 16, kMostTiles = 1 << 14;
 constexpr int kMostBlocks = 1 << 20, kMostSizes = 64, kMostShapes = 4096;
 constexpr std::int64_t kPlaceAlignment = 64;
+// What one thread hands over in one call: few calls, and enough of them for all threads.
+constexpr std::int64_t kSyncPiece = std::int64_t{4} << 20;
 
 // Rising multiples of `step` from 0 to `end`.
 bool rises(const std::int32_t *starts, int count, int step, int end) {
@@ -23,6 +25,10 @@ bool rises(const std::int32_t *starts, int count, int step, int end) {
 
 std::int64_t vectors(const rl_npu_shape &shape, const rl_npu_size &size) {
   return static_cast<std::int64_t>(size.rows) * shape.planes;
+}
+// Those of the row tiles in which the vectors of so many rows lie.
+std::int64_t used_vectors(const rl_npu_shape &shape, const rl_npu_size &size, int rows) {
+  return *std::lower_bound(size.tile_starts, size.tile_starts + size.n_tiles, rows * shape.planes);
 }
 std::int64_t input_bytes(const rl_npu_shape &shape, const rl_npu_size &size) {
   return vectors(shape, size) * shape.inputs;
@@ -290,25 +296,59 @@ int Plan::active_lanes(int block) const {
   return (strips(block) + of_lane - 1) / of_lane;
 }
 
-int Plan::sync_input(int linear, const rl_npu_size &size) const {
+int Plan::sync_input(int linear, int rows) const {
+  const rl_npu_shape &shape = shape_of(linear);
+  const std::int64_t bytes = used_vectors(shape, size_of(linear, rows), rows) * shape.inputs;
   for (int c = 0; c < inputs(); ++c)
-    if (npu_->sync(plan_.input[c].buffer, plan_.input[c].offset, input_bytes(shape_of(linear), size),
-                   RL_NPU_TO_DEVICE) < 0)
-      return -1;
+    if (npu_->sync(plan_.input[c].buffer, plan_.input[c].offset, bytes, RL_NPU_TO_DEVICE) < 0) return -1;
   return 0;
 }
 
-int Plan::sync_slot(int block) const {
-  for (int c = 0; c < active_lanes(block); ++c) {
-    const rl_npu_place &place = place_of(slot_of(block), c);
-    if (npu_->sync(place.buffer, place.offset, weight_bytes(shape_of(linear_of(block))), RL_NPU_TO_DEVICE) < 0) return -1;
-  }
-  return 0;
+int Plan::sync_piece(const rl_npu_place &place, std::int64_t first, std::int64_t bytes, int piece, int direction) const {
+  const std::int64_t begin = piece * kSyncPiece, end = npu_->syncs_ranges() ? std::min(bytes, begin + kSyncPiece) : bytes;
+  return npu_->sync(place.buffer, place.offset + first + begin, end - begin, direction);
+}
+
+int Plan::pieces(std::int64_t bytes) const {
+  return npu_->syncs_ranges() ? static_cast<int>((bytes + kSyncPiece - 1) / kSyncPiece) : 1;
+}
+
+int Plan::weight_pieces(int block) const {
+  return active_lanes(block) * pieces(weight_bytes(shape_of(linear_of(block))));
+}
+
+int Plan::sync_weights(int block, int piece) const {
+  const std::int64_t bytes = weight_bytes(shape_of(linear_of(block)));
+  const int of_lane = pieces(bytes);
+  return sync_piece(place_of(slot_of(block), piece / of_lane), 0, bytes, piece % of_lane, RL_NPU_TO_DEVICE);
+}
+
+// A plane of sums, without the row tiles that are padding alone.
+std::int64_t Plan::used_sums(int block, int rows) const {
+  const rl_npu_shape &shape = shape_of(linear_of(block));
+  return used_vectors(shape, size_of(linear_of(block), rows), rows) * shape.lane_columns * std::int64_t{sizeof(std::int32_t)};
+}
+
+int Plan::sum_pieces(int block, int rows) const {
+  // Where the marks brought whole buffers, there is nothing left to hand over.
+  if (!npu_->syncs_ranges()) return 0;
+  return active_lanes(block) * size_of(linear_of(block), rows).sums * pieces(used_sums(block, rows));
+}
+
+int Plan::sync_sums(int block, int rows, int parity, int piece) const {
+  const rl_npu_size &size = size_of(linear_of(block), rows);
+  const std::int64_t bytes = used_sums(block, rows);
+  const int of_plane = pieces(bytes), plane = piece / of_plane;
+  const std::int64_t first = plane % size.sums * scratch_bytes(shape_of(linear_of(block)), size);
+  return sync_piece(plan_.output[parity][plane / size.sums], first, bytes, piece % of_plane, RL_NPU_FROM_DEVICE);
 }
 
 int Plan::bind(int block, const rl_npu_size &size, int parity) const {
-  for (int c = 0; c < active_lanes(block); ++c)
+  for (int c = 0; c < active_lanes(block); ++c) {
     if (bind_lane(block, size, parity, c) < 0) return -1;
+    // The block that may be running writes the other output, but the same scratch: that is marked when this one starts.
+    if (plan_.scratch[c].buffer == -1 && npu_->mark(size.programs[parity][c]) < 0) return -1;
+  }
   return 0;
 }
 
@@ -320,8 +360,9 @@ int Plan::bind_lane(int block, const rl_npu_size &size, int parity, int lane) co
   const rl_npu_binding bindings[] = {
       binding(plan_.input[lane], 0, input_bytes(shape, size)),
       binding(place_of(slot_of(block), lane), 0, weight_bytes(shape)),
-      binding(plan_.output[parity][lane], 1, output_bytes(shape, size)),
-      binding(plan_.scratch[lane], 1, scratch_bytes(shape, size)),
+      // The CPU reads the output alone, and of that what a step uses: sync_sums.
+      binding(plan_.output[parity][lane], 2, output_bytes(shape, size)),
+      binding(plan_.scratch[lane], 2, scratch_bytes(shape, size)),
   };
   static_assert(RL_NPU_INPUT == 0 && RL_NPU_WEIGHT == 1 && RL_NPU_OUTPUT == 2 && RL_NPU_SCRATCH == 3);
   return npu_->bind(size.programs[parity][lane], bindings, sizeof bindings / sizeof *bindings);

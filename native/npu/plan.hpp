@@ -55,10 +55,15 @@ class Plan {
   // Address spaces, each with an input of its own: lane c has input c, or they all have input 0.
   int inputs() const { return npu_->spaces() == 1 ? 1 : plan_.lanes; }
 
-  // Handing over to the device: what producers wrote, and a block's weights. -1 and a sentence on failure.
-  int sync_input(int linear, const rl_npu_size &size) const;
-  int sync_slot(int block) const;
-  // Writes the addresses of a block into the programs of its lanes.
+  // Handing over what a step of so many rows uses: to the device, what producers wrote and a block's weights; from it,
+  // a block's sums, as far as its end has not. Weights and sums go by pieces, which several threads may do at once.
+  // -1 and a sentence on failure.
+  int sync_input(int linear, int rows) const;
+  int weight_pieces(int block) const;
+  int sync_weights(int block, int piece) const;
+  int sum_pieces(int block, int rows) const;
+  int sync_sums(int block, int rows, int parity, int piece) const;
+  // Writes the addresses of a block into the programs of its lanes, and marks what they will write.
   int bind(int block, const rl_npu_size &size, int parity) const;
 
   static constexpr int kColumns = 8;  // of a strip
@@ -80,6 +85,9 @@ class Plan {
   int check_programs();
   int check_overlaps();
   int bind_lane(int block, const rl_npu_size &size, int parity, int lane) const;
+  int pieces(std::int64_t bytes) const;
+  int sync_piece(const rl_npu_place &place, std::int64_t first, std::int64_t bytes, int piece, int direction) const;
+  std::int64_t used_sums(int block, int rows) const;
   // From here on nobody releases them.
   int hold(const char *what, const rl_npu_place &place, int lane, std::int64_t bytes);
   int hold(int program);

@@ -53,7 +53,7 @@ class Rknpu final : public Device {
     call(file_.fd(), kMemDestroy, &destroy);
   }
 
-  int sync(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) override {
+  int sync_range(const Memory &memory, std::int64_t offset, std::int64_t bytes, int direction) override {
     MemSync range{direction == RL_NPU_TO_DEVICE ? rknpu::kToDevice : rknpu::kFromDevice, 0, memory.object,
                   static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(bytes)};
     if (const int error = call(file_.fd(), kMemSync, &range); error != 0)
@@ -100,6 +100,7 @@ class Rknpu final : public Device {
     Submit submit{};
     const int error = caller_->end((3 * std::int64_t{timeout_ms_} + kMargin) * kMillisecond, &submit, sizeof submit);
     if (error == 0) {
+      elapsed_ns_ = submit.elapsed_ns;
       if (submit.task_counter == expected_) return Outcome::kDone;
       fail("the NPU ended a job after %u of %u programs", submit.task_counter, expected_);
       return Outcome::kFailed;
@@ -123,7 +124,9 @@ class Rknpu final : public Device {
     return 0;
   }
 
+  std::int64_t elapsed_ns() const override { return elapsed_ns_; }
   int spaces() const override { return 1; }
+  bool syncs_ranges() const override { return true; }
 
   void describe(rl_npu_description &d) const override {
     std::strcpy(d.driver, "rknpu");
@@ -178,7 +181,7 @@ class Rknpu final : public Device {
     memory.data = static_cast<std::uint8_t *>(data);
     // With the alignment flag the NPU writes zeros into a buffer that the CPU has not touched before.
     std::memset(data, 0, static_cast<std::size_t>(bytes));
-    if (sync(memory, 0, bytes, RL_NPU_TO_DEVICE) < 0) {
+    if (sync_range(memory, 0, bytes, RL_NPU_TO_DEVICE) < 0) {
       release(memory);
       return -1;
     }
@@ -190,6 +193,7 @@ class Rknpu final : public Device {
   Memory tasks_{};
   std::uint32_t version_ = 0;
   std::uint32_t expected_ = 0;
+  std::int64_t elapsed_ns_ = 0;
   int iommu_ = -1;
   int timeout_ms_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "../clock.hpp"
@@ -70,7 +71,7 @@ class Rocket final : public Device {
     }
     memory.data = static_cast<std::uint8_t *>(data);
     std::memset(data, 0, static_cast<std::size_t>(bytes));
-    if (sync(memory, 0, bytes, RL_NPU_TO_DEVICE) < 0) {
+    if (sync_range(memory, 0, bytes, RL_NPU_TO_DEVICE) < 0) {
       release(memory);
       return -1;
     }
@@ -83,8 +84,7 @@ class Rocket final : public Device {
     call(files_[memory.space].fd(), kGemClose, &close);
   }
 
-  // This driver knows whole buffers only.
-  int sync(const Memory &memory, std::int64_t, std::int64_t, int direction) override {
+  int sync_range(const Memory &memory, std::int64_t, std::int64_t, int direction) override {
     const int fd = files_[memory.space].fd();
     int error = 0;
     if (direction == RL_NPU_TO_DEVICE) {
@@ -105,27 +105,30 @@ class Rocket final : public Device {
       Task *tasks = tasks_.data() + std::ptrdiff_t{i} * kPiecesInKick;
       for (std::uint32_t piece = 0; piece < from.count; ++piece)
         tasks[piece] = Task{static_cast<std::uint32_t>(from.pieces[piece].address), from.pieces[piece].body_words + 4};
+      // Waiting for a buffer invalidates all of it: what is waited for is a page that every job claims to write.
+      std::uint32_t outputs[RL_NPU_ROLES + 2];
+      std::copy_n(from.writes, from.n_writes, outputs);
+      outputs[from.n_writes] = guards_[from.space].handle;
       Job job{};
       job.tasks = reinterpret_cast<std::uintptr_t>(tasks);
       job.inputs = reinterpret_cast<std::uintptr_t>(from.reads);
-      job.outputs = reinterpret_cast<std::uintptr_t>(from.writes);
+      job.outputs = reinterpret_cast<std::uintptr_t>(outputs);
       job.task_count = from.count;
       job.task_bytes = sizeof(Task);
       job.input_count = from.n_reads;
-      job.output_count = from.n_writes;
+      job.output_count = from.n_writes + 1;
       Submit submit{reinterpret_cast<std::uintptr_t>(&job), 1, sizeof(Job), 0};
       if (const int error = call(files_[from.space].fd(), rocket::kSubmit, &submit); error != 0) {
         return fail("the rocket driver refused a job: %s", std::strerror(error));
       }
-      // The output's fence is the job's end; the memory is the caller's, who keeps it until the job has ended.
-      last_[running_++] = Running{from.space, from.n_writes > 0 ? from.writes[0] : from.reads[0]};
+      spaces_running_[running_++] = from.space;
     }
     return 0;
   }
 
   Outcome wait() override {
     for (int i = 0; i < running_; ++i) {
-      const int error = prepare(last_[i].space, last_[i].handle, deadline_);
+      const int error = prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline_);
       if (error == 0) continue;
       if (error == ETIMEDOUT || error == EBUSY) {
         fail("a job on the NPU did not end within %d ms", timeout_ms_);
@@ -144,7 +147,7 @@ class Rocket final : public Device {
     // Jobs may have been put on one core, one behind the other.
     const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
     for (int i = 0; i < running_; ++i)
-      if (const int error = prepare(last_[i].space, last_[i].handle, deadline); error != 0)
+      if (const int error = prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline); error != 0)
         return fail("a core of the NPU does not come back: %s", std::strerror(error));
     running_ = 0;
     ended_ = nanoseconds();
@@ -152,6 +155,7 @@ class Rocket final : public Device {
   }
 
   int spaces() const override { return kSpaces; }
+  bool syncs_ranges() const override { return false; }
 
   void describe(rl_npu_description &d) const override {
     std::strcpy(d.driver, "rocket");
@@ -166,16 +170,11 @@ class Rocket final : public Device {
   }
 
  private:
-  struct Running {
-    int space;
-    std::uint32_t handle;
-  };
-
   // What has to be over before the files are closed.
   void settle() {
     const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
     for (int i = 0; i < running_; ++i)
-      if (prepare(last_[i].space, last_[i].handle, deadline) == 0) ended_ = nanoseconds();
+      if (prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline) == 0) ended_ = nanoseconds();
     const std::int64_t left = ended_ == 0 ? 0 : ended_ + kCloseGrace - nanoseconds();
     const timespec rest{0, left};
     if (left > 0) nanosleep(&rest, nullptr);
@@ -189,7 +188,7 @@ class Rocket final : public Device {
   File files_[kSpaces];
   Memory guards_[kSpaces] = {};
   Array<Task> tasks_;
-  Running last_[kSpaces] = {};
+  int spaces_running_[kSpaces] = {};
   int running_ = 0;
   std::int64_t deadline_ = 0;
   std::int64_t ended_ = 0;  // the latest job

@@ -57,6 +57,21 @@ NPU_FACTS: dict[str, Fact] = {
     "npu_program_bytes": Fact(
         864.0, "B/program", "a matmul body of 104 words and 4 of trailer (mtx512/rk3588-npu)", "specified"
     ),
+    # Cache maintenance by the CPU, before and after the NPU.
+    "cpu_cache_sync_bandwidth": Fact(
+        20.0e9,
+        "B/s/core",
+        "clean or invalidate by address: 112 ms less for 8 slices x 10 jobs x 4 syncs of 1 instead of 8 MB "
+        "(gregordinary/rockchip-npu-notes perf/bo-sync-cost.md); that there are 8 slices is inferred",
+        "derived",
+    ),
+    "npu_sync_call_seconds": Fact(
+        5e-6,
+        "s",
+        "52 ms for 21 x 126 jobs x 4 syncs of small buffers, their bytes included, mainline (ibid.); taken for "
+        "the vendor's driver too",
+        "derived",
+    ),
     # The CPU around the NPU, on one A76.
     **{
         f"cpu_unpack_cycles_per_weight_{bits}_bits": Fact(

@@ -1,123 +1,160 @@
-"""The time of a prompt: the NPU multiplies, the CPU does the rest, both share one DRAM bus. All modelled.
+"""The time of a prompt, for every decision and forecast: a linear on either side, and all else of a step.
 
-A layer is four stages for each chunk of tokens: the NPU multiplies (q|k|v, o, gate|up, down), then the CPU
-does what the next product waits for (epilogue, heads and attention, norm, gate, quantisation). With one chunk
-in flight the two take turns. With two, one chunk's CPU work runs beside the other's products: `makespan` lets
-each side take whatever is ready. Beside that the CPU unpacks codes into int8 tiles whenever it is free, so
+A step takes its tokens through all layers, one linear after another. The NPU does a linear in blocks of
+columns. While it multiplies one, the CPU hands over and turns into floats the sums of the block before, and
+unpacks the codes of the next one that is to be; all of it shares one DRAM bus. What stands before a block
+(its predecessor's marks, the list of its programs) finds the NPU idle, as do attention, norms, gates and
+quantisation. Everything is modelled:
 
-    seconds = max(makespan, all CPU work with unpacking, all bytes on the bus / its bandwidth)
+    linear on the NPU = syncs of the input
+                        + for each block: syncs between + max(NPU, bytes / bus, CPU beside it)
+                        + syncs and floats of the last block
+    linear on the CPU = max(its bytes / bandwidth, (unpacking + tokens x products) / four big cores)
 
-for all layers of a wave (the chunks in flight together share unpacked tiles), summed over waves. No factor
-for efficiency: an A76 core is taken at its simulated cycles, four of them share every stage evenly.
-
-Not charged: floats between an epilogue and the next quantisation, which stay in the caches when a few tokens
-are taken through at a time, and keys and values, of which a split of 512 positions stays in a core's cache.
+No factor for efficiency: an A76 core is taken at its simulated cycles, four of them share work evenly. Keys
+and values are not charged on the bus: a split of 512 positions stays in a core's cache.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape
+from rockledge.board.npu_syncs import Sync, Syncs, sync_seconds
+from rockledge.board.npu_time import SUM_BYTES
+
+FLOAT_BYTES = 4
+NPU: Final = "NPU"
+BUS: Final = "DRAM bus"
+BESIDE: Final = "CPU beside it"
+SYNC: Final = "cache maintenance"
+LINEAR_SIDES: Final = (NPU, BUS, BESIDE, SYNC)
+
+
+class LinearShape(Protocol):
+    """A linear layer: int8 [rows * planes, inputs] x [outputs, inputs]. `weights` by code width;
+    `stored_bytes` of codes, indices and scales; `adds`: to floats that are there."""
+
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def planes(self) -> int: ...
+    @property
+    def weights(self) -> Mapping[int, int]: ...
+    @property
+    def stored_bytes(self) -> int: ...
+    @property
+    def adds(self) -> bool: ...
 
 
 @dataclass(frozen=True)
-class StageProduct:
-    """One product of a chunk, as planned: seconds and bytes of the NPU, `outputs` columns, input `parts`."""
+class Cut:
+    """How the NPU takes a linear: in `blocks` of `columns`, sums in `parts` planes. `npu_seconds` and
+    `moved_bytes` of a block as `npu_time` has them, padding included; `syncs` of the rows in use."""
 
+    blocks: int
+    columns: int
+    parts: int
     npu_seconds: float
     moved_bytes: float
-    read_back_bytes: float
-    outputs: int
-    parts: int
+    syncs: Syncs
 
 
 @dataclass(frozen=True)
-class CpuWork:
-    """Seconds of all big cores together, by what they do."""
+class LinearTime:
+    """Seconds of a linear on the NPU by what the others wait for (`LINEAR_SIDES`), and what NPU, bus, the
+    CPU's work beside and cache maintenance by one core would take alone; `syncs`: that maintenance."""
 
-    attention: float = 0.0
-    heads: float = 0.0
-    norm: float = 0.0
-    quantise: float = 0.0
-    gate: float = 0.0
-    epilogue: float = 0.0
-    unpack: float = 0.0
+    elapsed: Mapping[str, float]
+    alone: Mapping[str, float]
+    syncs: Sync
 
     @property
     def seconds(self) -> float:
-        total: float = sum(getattr(self, field.name) for field in fields(self))
-        return total
-
-    def __add__(self, other: "CpuWork") -> "CpuWork":
-        both = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
-        return CpuWork(**both)
+        return sum(self.elapsed.values())
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A product, then the CPU work that the chunk's next product waits for; in seconds."""
+class Around:
+    """Seconds of all big cores for what a layer does between its linears."""
 
-    npu_seconds: float
-    cpu: CpuWork
-
-
-@dataclass(frozen=True)
-class Wave:
-    """Chunks that pass all layers together: seconds in all, and of each side if it never had to wait."""
-
-    seconds: float
-    npu_seconds: float
-    bus_seconds: float
-    cpu: CpuWork
+    attention: float
+    other: float
 
 
-def chunk_stages(
-    board: Board,
-    shape: DecoderShape,
-    rows: int,
-    start: int,
-    products: Sequence[StageProduct],
-    *,
-    hadamard: bool,
-) -> list[Stage]:
-    """The four stages of one layer for `rows` tokens behind `start` earlier ones. `products`: q|k|v, o,
-    gate|up and down; `hadamard`: whether down's input is transformed."""
-    hz = board.value("cpu_cores") * board.value("cpu_hz")
-    attention = shape.heads * shape.head_dim
-
-    def work(cycles: float) -> float:
-        return cycles / hz
-
-    def epilogue(product: StageProduct) -> float:
-        each = board.value("cpu_epilogue_cycles") + product.parts * board.value(
-            "cpu_epilogue_cycles_per_part"
-        )
-        reading = product.read_back_bytes / board.value("cpu_read_bandwidth")
-        return max(work(rows * product.outputs * each), reading)
-
-    def quantise(width: int) -> float:
-        return work(rows * width * board.value("cpu_quantise_cycles"))
-
-    norm = work(rows * shape.hidden * board.value("cpu_norm_cycles"))
-    turned = rows * (attention + shape.kv_heads * shape.head_dim)
-    gate_cycles = board.value("cpu_gate_cycles") + hadamard * board.value("cpu_hadamard_cycles")
-    after = (
-        CpuWork(
-            attention=work(attention_cycles(board, shape, rows, start)),
-            heads=work(turned * board.value("cpu_rope_cycles")),
-            quantise=quantise(2 * attention + 2 * shape.kv_heads * shape.head_dim),
-            epilogue=epilogue(products[0]),
-        ),
-        CpuWork(norm=norm, quantise=quantise(shape.hidden), epilogue=epilogue(products[1])),
-        CpuWork(
-            gate=work(rows * shape.ffn * gate_cycles),
-            quantise=quantise(shape.ffn),
-            epilogue=epilogue(products[2]),
-        ),
-        CpuWork(norm=norm, quantise=quantise(shape.hidden), epilogue=epilogue(products[3])),
+def npu_linear(
+    board: Board, linear: LinearShape, cut: Cut, tokens: int, *, streamed: float, cached: bool = False
+) -> LinearTime:
+    """`linear` on the NPU for `tokens`. The share `streamed` of its blocks is unpacked on the way. `cached`:
+    the floats that it makes stay in the caches."""
+    cores, bus = board.value("cpu_cores"), board.value("npu_bus_bandwidth")
+    share = cut.columns / linear.outputs
+    sums = tokens * linear.planes * cut.columns
+    cycles = board.value("cpu_epilogue_cycles") + cut.parts * board.value("cpu_epilogue_cycles_per_part")
+    floats = 0.0 if cached else FLOAT_BYTES * (1 + linear.adds) * tokens * cut.columns
+    finished = SUM_BYTES * cut.parts * sums + floats
+    collect = sync_seconds(board, cut.syncs.outputs, cores)
+    epilogue = max(sums * cycles / _cpu_hz(board), finished / board.value("cpu_read_bandwidth"))
+    unpack = streamed * (
+        share * sum(unpack_seconds(board, count, bits, for_npu=True) for bits, count in linear.weights.items())
+        + sync_seconds(board, cut.syncs.weights, cores)
     )
-    return [Stage(product.npu_seconds, cpu) for product, cpu in zip(products, after, strict=True)]
+    words = sync_seconds(board, cut.syncs.words)
+    between = sync_seconds(board, cut.syncs.between)
+    moved = cut.moved_bytes + streamed * (share * linear.stored_bytes + cut.columns * linear.inputs)
+    # Beside the first block there are no sums, after the last one nothing else runs.
+    first = {NPU: cut.npu_seconds, BUS: moved / bus, BESIDE: unpack + words}
+    other = {
+        NPU: cut.npu_seconds,
+        BUS: (moved + finished) / bus,
+        BESIDE: collect + epilogue + unpack + words,
+    }
+    elapsed = dict.fromkeys(LINEAR_SIDES, 0.0)
+    for sides, blocks in ((first, 1), (other, cut.blocks - 1)):
+        slowest = max(sides, key=lambda side: sides[side])
+        elapsed[slowest] += blocks * sides[slowest]
+    elapsed[BESIDE] += epilogue
+    elapsed[SYNC] = sync_seconds(board, cut.syncs.input) + cut.blocks * between + collect
+    alone = {side: cut.blocks * seconds for side, seconds in other.items()}
+    syncs = cut.syncs.linear(cut.blocks, streamed)
+    alone[SYNC] = sync_seconds(board, syncs)
+    return LinearTime(elapsed, alone, syncs)
+
+
+def cpu_linear_seconds(board: Board, linear: LinearShape, tokens: int) -> float:
+    """`linear` on the CPU: codes are unpacked once, then every token multiplies."""
+    unpack = sum(unpack_seconds(board, count, bits, for_npu=False) for bits, count in linear.weights.items())
+    products = tokens * linear.planes * sum(linear.weights.values())
+    rate = _cpu_hz(board) * board.value("cpu_prefill_macs_per_cycle")
+    return max(linear.stored_bytes / board.value("cpu_read_bandwidth"), unpack + products / rate)
+
+
+def around_linears(
+    board: Board, shape: DecoderShape, rows: int, start: int, *, hadamard: bool, cached: bool = False
+) -> Around:
+    """All else of a layer for `rows` tokens after `start` earlier ones. `hadamard`: down's input is
+    transformed; `cached`: floats between operations stay in the caches."""
+    query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norm, quantise = board.value("cpu_norm_cycles"), board.value("cpu_quantise_cycles")
+    gate = board.value("cpu_gate_cycles") + hadamard * board.value("cpu_hadamard_cycles")
+    # Cycles a token after q|k|v, o, gate|up and down; bytes of floats read and written and codes written.
+    stages = (
+        (
+            (query + kv) * board.value("cpu_rope_cycles") + 2 * (query + kv) * quantise,
+            (FLOAT_BYTES + 1) * (query + 2 * kv) + (2 * FLOAT_BYTES + 1) * query,
+        ),
+        (shape.hidden * (norm + quantise), (FLOAT_BYTES + 1) * shape.hidden),
+        (shape.ffn * (gate + quantise), (2 * FLOAT_BYTES + 1) * shape.ffn),
+        (shape.hidden * (norm + quantise), (FLOAT_BYTES + 1) * shape.hidden),
+    )
+    other = 0.0
+    for cycles, moved in stages:
+        reading = 0.0 if cached else rows * moved / board.value("cpu_read_bandwidth")
+        other += max(rows * cycles / _cpu_hz(board), reading)
+    return Around(attention_cycles(board, shape, rows, start) / _cpu_hz(board), other)
 
 
 def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int) -> float:
@@ -133,40 +170,9 @@ def unpack_seconds(board: Board, weights: int, bits: int, *, for_npu: bool) -> f
     """Seconds in which all big cores turn the codes of `weights` into int8 tiles of the NPU's layout, or into
     the blocks that the CPU multiplies."""
     cycles = weights * board.value(f"cpu_unpack_{'for_npu_' * for_npu}cycles_per_weight_{bits}_bits")
-    return cycles / (board.value("cpu_cores") * board.value("cpu_hz"))
+    return cycles / _cpu_hz(board)
 
 
-def makespan(jobs: Sequence[Sequence[Stage]]) -> float:
-    """Seconds until all jobs are done, when the NPU and the CPU each take the earliest stage that is ready,
-    the earlier job first. The stages of a job follow one another, product before CPU work."""
-    steps = [[seconds for stage in job for seconds in (stage.npu_seconds, stage.cpu.seconds)] for job in jobs]
-    done = [0] * len(jobs)
-    ready = [0.0] * len(jobs)
-    free = [0.0, 0.0]
-    while waiting := [j for j in range(len(jobs)) if done[j] < len(steps[j])]:
-        job = min(waiting, key=lambda j: (max(ready[j], free[done[j] % 2]), j))
-        side = done[job] % 2
-        ready[job] = free[side] = max(ready[job], free[side]) + steps[job][done[job]]
-        done[job] += 1
-    return max(ready, default=0.0)
-
-
-def wave(
-    board: Board,
-    chunks: Sequence[Sequence[Stage]],
-    *,
-    layers: int,
-    moved_bytes: float,
-    unpack: float,
-) -> Wave:
-    """All layers of the chunks in flight together. `chunks`: the stages of one layer for each; `moved_bytes`
-    on the bus and `unpack` seconds of the CPU for one layer and all chunks."""
-    stages = [stage for chunk in chunks for stage in chunk]
-    cpu = CpuWork(unpack=unpack)
-    for stage in stages:
-        cpu += stage.cpu
-    scaled = CpuWork(**{f.name: layers * getattr(cpu, f.name) for f in fields(cpu)})
-    npu = layers * sum(stage.npu_seconds for stage in stages)
-    bus = layers * moved_bytes / board.value("npu_bus_bandwidth")
-    turns = makespan([list(chunk) * layers for chunk in chunks])
-    return Wave(max(turns, scaled.seconds, bus), npu, bus, scaled)
+def _cpu_hz(board: Board) -> float:
+    """Cycles a second of all big cores."""
+    return board.value("cpu_cores") * board.value("cpu_hz")

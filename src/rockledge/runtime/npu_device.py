@@ -42,6 +42,9 @@ class _Description(ctypes.Structure):
         ("submits", ctypes.c_int64),
         ("faults", ctypes.c_int64),
         ("resets", ctypes.c_int64),
+        ("job_ns", ctypes.c_int64),
+        ("device_ns", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("syncs", "cleaned_bytes", "invalidated_bytes")),
         ("core_mask", ctypes.c_int32),
         ("reserved", ctypes.c_int32),
     ]
@@ -96,7 +99,7 @@ def _library() -> ctypes.CDLL:
         "rl_npu_program_bind": (i32, [pointer, i32, pointer, i32]),
         "rl_npu_submit": (i32, [pointer, pointer, i32, i32]),
         "rl_npu_wait": (i32, [pointer]),
-        "rl_npu_probe": (i32, [pointer, pointer, i32, pointer, i32, i32]),
+        "rl_npu_probe": (i32, [pointer, pointer, i32, pointer, i32, i32, i32]),
         "rl_npu_try": (i32, [pointer, pointer, i32, pointer, i32, i32, i32]),
         "rl_npu_use_cores": (i32, [pointer, i32]),
     }
@@ -121,6 +124,9 @@ class Description:
     `cores` are in use, by number `core_numbers`. `iommu` and `clock_hz` are None where the driver does not
     say. `faults` counts jobs that failed, were late or left their output untouched, those of probes included;
     `failed` says that the device was given up.
+    `job_seconds`: what the latest job took; `device_seconds`: its work by the driver's own clock, None where
+    it has none.
+    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, whole buffers with rocket.
     """
 
     driver: str
@@ -135,6 +141,11 @@ class Description:
     submits: int
     faults: int
     resets: int
+    job_seconds: float
+    device_seconds: float | None
+    syncs: int
+    cleaned_bytes: int
+    invalidated_bytes: int
     core_numbers: tuple[int, ...]
 
 
@@ -203,6 +214,11 @@ class NpuDevice:
             submits=d.submits,
             faults=d.faults,
             resets=d.resets,
+            job_seconds=d.job_ns / 1e9,
+            device_seconds=d.device_ns / 1e9 or None,
+            syncs=d.syncs,
+            cleaned_bytes=d.cleaned_bytes,
+            invalidated_bytes=d.invalidated_bytes,
             core_numbers=tuple(core for core in range(CORES) if d.core_mask >> core & 1),
         )
 
@@ -298,13 +314,15 @@ class NpuDevice:
         programs: Sequence[Loaded],
         expected: Sequence[tuple[Buffer, NDArray[Any]]],
         timeout_ms: int = 2000,
+        idle_ms: int = 0,
     ) -> int:
-        """A job with known results (the first bytes of each buffer), run now and behind every reset.
+        """A job with known results (the first bytes of each buffer), run now and behind every reset, and before
+        a job that follows `idle_ms` or more without one (0: never).
 
         Returns how many runs it took until they were right. Raises NpuError when they are not.
         """
         known = _Known(programs, expected)
-        return self._check(self._lib.rl_npu_probe(self.handle, *known.arguments, timeout_ms))
+        return self._check(self._lib.rl_npu_probe(self.handle, *known.arguments, timeout_ms, idle_ms))
 
     def attempt(
         self,

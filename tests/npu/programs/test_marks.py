@@ -1,4 +1,4 @@
-"""Marks lie at the last int32 of what a chain writes, whatever it is made of."""
+"""Marks lie at the last int32 that each program of a chain writes, whatever it is made of."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from rockledge.npu.layout import pack_cube
 from rockledge.npu.programs.marks import Mark, marks
 from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_program import OUTPUT, SCRATCH, addition_program, product_program
+from rockledge.npu.programs.tiling import Sums
 from rockledge.npu.stream import build
 
 
@@ -43,3 +44,15 @@ def test_the_last_sum_of_a_native_layout_is_the_last_element():
 def test_what_writes_no_int32_is_refused():
     with pytest.raises(NpuError, match="no buffer that is known"):
         marks(build([("DPU_DST_BASE_ADDR", 4096)], 0x1D))
+
+
+@settings(max_examples=30, deadline=None)
+@given(tilings())
+def test_every_program_has_its_own_unless_the_npu_adds(tiling):
+    for launch in compile_matmul(tiling).launches:
+        for chain in launch.chains:
+            if chain is None:
+                continue
+            found = marks(chain)
+            programs = len(chain.starts)
+            assert len(found) == programs or (tiling.sums is Sums.CHAIN and len(found) < programs)

@@ -1,7 +1,7 @@
-"""Where a program's last results lie: one int32 for each buffer that it writes, to see whether it ran at all.
+"""Where a program's last results lie: one int32 for each program of a chain, to see whether it ran at all.
 
-A job that reports success may not have run. Whoever starts it stores a value there that no sum can be, and
-finds it again if nothing was written. Programs of a chain run in order, so the last one speaks for all.
+A job that reports success may not have run, or not all of its programs. Whoever starts it stores a value there
+that no sum can be, and finds it again if nothing was written.
 """
 
 from __future__ import annotations
@@ -30,15 +30,21 @@ class Mark:
 
 
 def marks(program: Program) -> tuple[Mark, ...]:
-    """For each role, the last int32 that the last program of a chain writes there.
+    """For each program of a chain the last int32 that it writes, but for those that a later one writes over.
 
+    Programs of a matmul whose parts the host adds all have one, which proves that they ran. In a chain that
+    adds on the NPU most have none, and that of the last addition is met by the product it adds to.
     Raises NpuError for a program that writes something else than int32 to a relocated address.
     """
-    last = {role: Mark(role, offset) for role, offset in _destinations(program)}
-    return tuple(last.values())
+    kept: list[Mark] = []
+    for role, first, size in _destinations(program):
+        kept = [m for m in kept if m.role != role or not first <= m.offset < first + size]
+        kept.append(Mark(role, first + size - _SUM_BYTES))
+    return tuple(kept)
 
 
-def _destinations(program: Program) -> Iterator[tuple[str, int]]:
+def _destinations(program: Program) -> Iterator[tuple[str, int, int]]:
+    """Of each program (role, offset, bytes) of what it writes."""
     roles = {relocation.word: relocation for relocation in program.relocations}
     destination = isa.register_named("DPU_DST_BASE_ADDR")
     for piece in parse(program.words):
@@ -62,4 +68,4 @@ def _destinations(program: Program) -> Iterator[tuple[str, int]]:
         size = _SUM_BYTES
         for name, extent in _EXTENTS:
             size *= isa.decode(name, values.get(name, 0))[extent] + 1
-        yield where.role, where.offset + size - _SUM_BYTES
+        yield where.role, where.offset, size

@@ -7,7 +7,9 @@ this machine is slow.
 from __future__ import annotations
 
 import errno
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -71,6 +73,7 @@ class Chip:
         self.macs = 0
         self._cores = tuple(Core(Memory([]), options, index) for index in range(CORES))
         self._running = threading.Lock()
+        self._last_job = math.inf  # when it ended
         self._wrong_next = False
         self._left = LeftByJobs() if faults.has("stale_output") else None
 
@@ -89,6 +92,9 @@ class Chip:
                 self.gone = True
             none = Fault("late")
             busy = hit.get("busy", none).seconds
+            asleep = time.monotonic() - self._last_job > self.faults.sleeps_after
+            self.faults.happened += asleep
+            self._last_job = time.monotonic()
             fails = [f.errno for f in hits if f.kind == "error" or _is_dead(f, "error")]
             return Order(
                 refuse=fails[0] if fails else None,
@@ -96,7 +102,7 @@ class Chip:
                 busy=busy,
                 lost="lost" in hit,
                 waits=hit.get("lost", none).waits,
-                skipped="skipped" in hit,
+                skipped=asleep or "skipped" in hit,
                 gone=self.gone,
                 damage=tuple(f for f in hits if f.kind in _DAMAGE),
             )
@@ -125,6 +131,7 @@ class Chip:
                 if not all(self._kick(self._cores[core], seen, job, wrong) for job in jobs):
                     return None
                 longest = max(longest, (self.macs - before) / PRODUCTS_IN_CYCLE / self.clock_hz)
+            self._last_job = time.monotonic()
         return None if hangs else longest
 
     def passing(self, seconds: float) -> float:

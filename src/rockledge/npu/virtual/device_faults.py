@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "refused": Kind(ALLOCATION, ("errno",), "the driver refuses a buffer with this error"),
     "memory": Kind(DEVICE, ("bytes",), "the device has that many bytes in all"),
     "slow_clock": Kind(DEVICE, ("hertz",), "the cores have that clock, and take as long as it makes them"),
+    "asleep": Kind(
+        DEVICE, ("seconds",), "a job after so many seconds without one reports success, and nothing ran"
+    ),
     "locked": Kind(OPEN, (), "another process has locked the device"),
     "denied": Kind(OPEN, (), "the node belongs to a group that this user is not in"),
 }
@@ -135,6 +139,11 @@ class Schedule:
     def clock_hz(self) -> int | None:
         """The clock of the cores, or None: the driver's own."""
         return min((fault.hertz for fault in self.faults if fault.kind == "slow_clock"), default=None)
+
+    @property
+    def sleeps_after(self) -> float:
+        """Seconds without a job after which the next one does nothing."""
+        return min((fault.seconds for fault in self.faults if fault.kind == "asleep"), default=math.inf)
 
     def has(self, kind: str) -> bool:
         """Whether a fault of that kind may happen."""

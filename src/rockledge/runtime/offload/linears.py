@@ -8,13 +8,16 @@ from rockledge.npu.programs.matmul import LARGEST_INPUTS
 from rockledge.runtime.native import Band, OpCode
 from rockledge.runtime.program import ProgramPlan
 
+_CODES_AND_SCALE = 2
+"""Inputs of a linear; one more is what it adds to."""
+
 
 @dataclass(frozen=True)
 class Linear:
     """A linear operation, all its bands together: int8 [rows * planes, inputs] x [outputs, inputs].
 
     `inputs` is padded to a tile's 32. `weights` counts the stored weights by code width; `stored_bytes` are
-    those of codes, indices and scales.
+    those of codes, indices and scales. `adds`: its results are added to floats that are there.
     """
 
     op: int
@@ -23,6 +26,7 @@ class Linear:
     planes: int
     weights: Mapping[int, int]
     stored_bytes: int
+    adds: bool = False
 
 
 def linears_of(plan: ProgramPlan) -> tuple[Linear, ...]:
@@ -54,6 +58,7 @@ def _linears(plan: ProgramPlan) -> Iterator[Linear]:
             planes=source.planes,
             weights=weights,
             stored_bytes=sum(array.nbytes for array in arrays if array is not None),
+            adds=len(op.inputs) > _CODES_AND_SCALE,
         )
 
 

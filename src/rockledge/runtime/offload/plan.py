@@ -58,7 +58,7 @@ class PrefillPlan:
     `slots` one for each slot; on one address space all lanes read the same input. Without programs that add
     on the NPU there is no `scratch`.
 
-    `programs` is the buffer for the words of a program by (shape, size, instance, lane). Steps of
+    `programs` is the buffer for the words of a program by (shape, rows, instance, lane). Steps of
     `from_rows` tokens or more go to the NPU, padded to the next of `steps`; `times` says how long they take.
     """
 
@@ -206,9 +206,9 @@ def _passing(
     outputs = tuple(each(OUTPUT) for _ in range(2))
     scratch = each(SCRATCH) if most[SCRATCH] else ()
     programs = {
-        (shape, size, instance, lane): buffers.own(lane, shapes[shape].sizes[size].program.size_bytes)
-        for shape in range(len(shapes))
-        for size in range(len(steps))
+        (number, size.rows, instance, lane): buffers.own(lane, size.program.size_bytes)
+        for number, shape in enumerate(shapes)
+        for size in shape.sizes
         for instance in range(INSTANCES)
         for lane in range(lanes)
     }
@@ -216,7 +216,7 @@ def _passing(
         lanes=lanes,
         spaces=spaces,
         steps=tuple(steps),
-        times=StepTimes((), steps, lanes, board),
+        times=StepTimes((), steps, lanes, spaces, board),
         from_rows=0,
         shapes=tuple(shapes),
         linears=(),
@@ -242,23 +242,27 @@ def _complete(
     places = tuple(
         tuple(buffers.shared(lane, size) for lane in range(passing.lanes)) for size in slots.lane_bytes
     )
-    offloaded = [
-        Offloaded(
-            linear,
-            passing.shapes[at.shape],
-            at.blocks,
-            sum(slots.of_block[b] >= slots.pinned for b in range(at.first_block, at.first_block + at.blocks)),
-        )
-        for linear, at in zip(linears, placed, strict=True)
-    ]
-    times = StepTimes(offloaded, passing.steps, passing.lanes, board)
-    return replace(
+    plan = replace(
         passing,
-        times=times,
-        from_rows=times.threshold(),
         linears=placed,
         block_slot=slots.of_block,
         pinned=slots.pinned,
         slots=places,
         buffers=tuple(buffers.made),
     )
+    return timed(plan, linears, board)
+
+
+def timed(plan: PrefillPlan, linears: Sequence[Linear], board: Board) -> PrefillPlan:
+    """The plan of these linears with the times that follow from its shapes, and from where it pays by them."""
+    offloaded = [
+        Offloaded(
+            linear,
+            plan.shapes[at.shape],
+            at.blocks,
+            sum(plan.block_slot[b] >= plan.pinned for b in range(at.first_block, at.first_block + at.blocks)),
+        )
+        for linear, at in zip(linears, plan.linears, strict=True)
+    ]
+    times = StepTimes(offloaded, plan.steps, plan.lanes, plan.spaces, board)
+    return replace(plan, times=times, from_rows=times.threshold())

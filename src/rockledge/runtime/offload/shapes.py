@@ -7,19 +7,21 @@ planes share their programs: a shape.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from rockledge.board.boards import Board
+from rockledge.board.npu_syncs import LaneBytes, ranged_syncs, whole_syncs
 from rockledge.board.npu_time import NpuRates, npu_rates
+from rockledge.board.prefill import Cut, npu_linear
 from rockledge.errors import NpuError
+from rockledge.npu.programs.marks import marks
 from rockledge.npu.programs.matmul import Launch, Matmul
 from rockledge.npu.programs.steps import step_matmuls
-from rockledge.npu.programs.tile_program import LARGEST_SIZE
+from rockledge.npu.programs.tile_program import LARGEST_SIZE, SUM_BYTES
 from rockledge.npu.programs.tile_search import UNIT, plan
 from rockledge.npu.programs.tiling import Product, Reuse, Sums
 from rockledge.npu.stream import Program
 from rockledge.runtime.offload.linears import Linear
-from rockledge.runtime.offload.work import block_work
 
 MOST_BLOCKS = 64
 
@@ -54,9 +56,25 @@ class Size:
         tiling = self.matmul.tiling
         return len(tiling.input_parts) if tiling.sums is Sums.HOST else 1
 
+    @cached_property
+    def marks(self) -> int:
+        """Places in a lane's results by which one sees whether its programs ran."""
+        return len(marks(self.program))
+
+    def used_vectors(self, vectors: int) -> int:
+        """Vectors of the row tiles that so many of a step lie in: what is handed over, the others are
+        padding."""
+        return next(start for start in self.tile_starts if start >= vectors)
+
     def bytes(self, role: str) -> int:
         """What a lane needs of a buffer."""
         return self.launch.sizes[role]
+
+    def taking(self, seconds: float) -> "Size":
+        """The same, as a job of all lanes was measured to take."""
+        tiling = self.matmul.tiling
+        cost = replace(tiling.cost, npu_seconds=seconds)
+        return replace(self, matmul=replace(self.matmul, tiling=replace(tiling, cost=cost)))
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,8 @@ def make_shape(
     """The programs of `linear` cut into lanes of `lane_columns`, for steps of these many tokens.
 
     `chained`: a lane's programs run in one kick. Where every program is a kick, as with mainline's driver,
-    none may count on what another left in the buffer [H], and none may add to what another wrote.
+    none may count on what another left in the buffer [H]. The CPU adds the sums of input parts: so every
+    program writes a place of its own, which is marked (`npu/programs/marks.py`).
     Raises NpuError for a lane that does not go into one job.
     """
     rates = lane_rates(board, lanes)
@@ -111,8 +130,10 @@ def _make_shape(
     inputs: int, planes: int, lane_columns: int, steps: tuple[int, ...], rates: NpuRates, chained: bool
 ) -> Shape:
     # Activations that stay let a program take all columns of the lane: there is none to leave them to.
-    stays, sums = (None, None) if chained else (Reuse.DATA, Sums.HOST)
-    matmuls = step_matmuls(lane_columns, inputs, planes, rates=rates, sizes=steps, stays=stays, sums=sums)
+    stays = None if chained else Reuse.DATA
+    matmuls = step_matmuls(
+        lane_columns, inputs, planes, rates=rates, sizes=steps, stays=stays, sums=Sums.HOST
+    )
     for rows, matmul in matmuls.items():
         reused = any(
             isinstance(task, Product) and task.reuse is not Reuse.NONE for task in matmul.tiling.tasks()
@@ -154,15 +175,35 @@ def choose_columns(
     vectors = rows * linear.planes
     stays = None if chained else Reuse.DATA
     widest = plan(vectors, widths[0], linear.inputs, rates=rates, stays=stays)
-    fixed = rates.dispatch_seconds + vectors * linear.inputs / rates.share(1)
+    loaded = vectors * linear.inputs
+    fixed = rates.dispatch_seconds + loaded / rates.share(1)
     growing = max(widest.cost.npu_seconds - fixed, 0.0) / widths[0]
+    moved = max(widest.cost.moved_bytes - loaded, 0.0) / widths[0]
+
+    sums, programs = len(widest.input_parts), sum(1 for _ in widest.tasks())
 
     def seconds(width: int) -> float:
-        npu = fixed + growing * width
-        blocks = -(-linear.outputs // (lanes * width))
-        beside = block_work(linear, rows, lanes * width, len(widest.input_parts), board)
-        during = beside.epilogue + (beside.unpack if streamed else 0.0)
-        return npu + (blocks - 1) * max(npu, during) + beside.epilogue
+        plane = SUM_BYTES * vectors * width
+        lane = LaneBytes(
+            input=loaded,
+            plane=plane,
+            weights=width * linear.inputs,
+            words=int(rates.program_bytes) * programs,
+            sums=sums,
+            programs=programs,
+            marks=programs,
+            input_buffer=loaded,
+            output_buffer=sums * plane,
+        )
+        cut = Cut(
+            blocks=-(-linear.outputs // (lanes * width)),
+            columns=lanes * width,
+            parts=sums,
+            npu_seconds=fixed + growing * width,
+            moved_bytes=lanes * (loaded + moved * width),
+            syncs=(ranged_syncs if chained else whole_syncs)(lane, lanes),
+        )
+        return npu_linear(board, linear, cut, rows, streamed=float(streamed)).seconds
 
     return min(widths, key=seconds)
 

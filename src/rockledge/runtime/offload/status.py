@@ -15,7 +15,8 @@ class NpuStatus:
     Steps of `from_rows` tokens or more go to it, of at most `step_rows`. Since loading: `steps` with `rows`
     tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them, `jobs` given to the
     device, `waited_seconds` for their ends by a thread, `faults` of jobs, `resets`, and `fallbacks`: steps
-    that the CPU had to finish.
+    that the CPU had to do again. While loading: programs `tried`, those that were `tried_wrong`, and the
+    seconds that took.
     """
 
     state: State
@@ -36,6 +37,9 @@ class NpuStatus:
     faults: int = 0
     resets: int = 0
     fallbacks: int = 0
+    tried: int = 0
+    tried_wrong: int = 0
+    tried_seconds: float = 0.0
 
     @property
     def in_use(self) -> bool:

@@ -1,24 +1,19 @@
-"""From how many tokens a step is faster on the NPU: the time formula for both sides, linears only.
+"""From how many tokens a step is faster on the NPU, and in which steps a prompt is read soonest.
 
-What stays on the CPU either way (attention, norms, gates) is left out. All modelled:
-
-    CPU of a linear = max(its bytes / bandwidth, (unpacking + tokens x products) / four big cores)
-    NPU of a linear = its first block + for each other block max(NPU, CPU work beside it, bytes / bus)
-                      + the last block's epilogue
-
-where a block takes the NPU as long as the step's padded size does, and the CPU beside it turns the sums of
-the block before into floats and unpacks the one behind it, if that passes through the ring.
+Both follow from the time of linears (`board/prefill.py`). What stays on the CPU either way (attention, norms,
+gates) is left out. All modelled.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rockledge.board.boards import Board
-from rockledge.board.prefill import unpack_seconds
+from rockledge.board.npu_syncs import LaneBytes, ranged_syncs, whole_syncs
+from rockledge.board.prefill import Cut, LinearTime, cpu_linear_seconds, npu_linear
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SUM_BYTES
 from rockledge.runtime.offload.linears import Linear
-from rockledge.runtime.offload.shapes import Shape, Size
-from rockledge.runtime.offload.work import block_work
+from rockledge.runtime.offload.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -34,20 +29,57 @@ class Offloaded:
 class StepTimes:
     """Modelled seconds of a step's linears by its tokens, on either side."""
 
-    def __init__(self, linears: Sequence[Offloaded], steps: Sequence[int], lanes: int, board: Board) -> None:
+    def __init__(
+        self, linears: Sequence[Offloaded], steps: Sequence[int], lanes: int, spaces: int, board: Board
+    ) -> None:
         kinds = {_kind(one): one for one in linears}
         times = Counter(map(_kind, linears))
         self._counted = [(one, times[kind]) for kind, one in kinds.items()]
-        self._steps, self._lanes, self._board = tuple(steps), lanes, board
+        self._steps, self._lanes, self._spaces, self._board = tuple(steps), lanes, spaces, board
+        shapes = [one.shape for one in kinds.values()]
+        self._buffers = {role: max((s.most(role) for s in shapes), default=0) for role in (INPUT, OUTPUT)}
+
+    def linears(
+        self, tokens: int, *, all_streamed: bool = False, cached: bool = False
+    ) -> Iterator[tuple[int, LinearTime]]:
+        """For each kind of linear, how many there are and what one takes on the NPU, with the programs of the
+        next step size. `all_streamed`: no block is unpacked yet; `cached` as for `npu_linear`."""
+        for one, count in self._counted:
+            streamed = 1.0 if all_streamed else one.streamed / one.blocks
+            cut = self.cut(one, tokens)
+            yield (
+                count,
+                npu_linear(self._board, one.linear, cut, tokens, streamed=streamed, cached=cached),
+            )
+
+    def cut(self, one: Offloaded, tokens: int) -> Cut:
+        """What the NPU does for a linear in a step of `tokens`, in plain numbers."""
+        shape = one.shape
+        size = next(size for size in shape.sizes if tokens <= size.rows)
+        used = size.used_vectors(tokens * shape.planes)
+        lane = LaneBytes(
+            input=used * shape.inputs,
+            plane=SUM_BYTES * used * shape.lane_columns,
+            weights=shape.lane_bytes,
+            words=size.program.size_bytes,
+            sums=size.sums,
+            programs=len(size.program.starts),
+            marks=size.marks,
+            input_buffer=self._buffers[INPUT],
+            output_buffer=self._buffers[OUTPUT],
+        )
+        syncs = (ranged_syncs if self._spaces == 1 else whole_syncs)(lane, self._lanes)
+        cost = size.matmul.tiling.cost
+        columns = self._lanes * shape.lane_columns
+        return Cut(one.blocks, columns, size.sums, cost.npu_seconds, self._lanes * cost.moved_bytes, syncs)
 
     def npu(self, tokens: int) -> float:
         """With the programs of the next step size."""
-        size = next(number for number, rows in enumerate(self._steps) if tokens <= rows)
-        return sum(n * npu_seconds(one, size, tokens, self._lanes, self._board) for one, n in self._counted)
+        return sum(count * time.seconds for count, time in self.linears(tokens))
 
     def cpu(self, tokens: int) -> float:
         """Without the NPU."""
-        return sum(n * cpu_seconds(one.linear, tokens, self._board) for one, n in self._counted)
+        return sum(n * cpu_linear_seconds(self._board, one.linear, tokens) for one, n in self._counted)
 
     def threshold(self) -> int:
         """The least number of tokens from which on every step is faster on the NPU; one more than the largest
@@ -75,29 +107,8 @@ class StepTimes:
         return best
 
 
-def cpu_seconds(linear: Linear, tokens: int, board: Board) -> float:
-    """A linear on the CPU: codes are unpacked once, then every token multiplies."""
-    unpack = sum(unpack_seconds(board, count, bits, for_npu=False) for bits, count in linear.weights.items())
-    products = tokens * linear.planes * sum(linear.weights.values())
-    rate = board.value("cpu_cores") * board.value("cpu_hz") * board.value("cpu_prefill_macs_per_cycle")
-    return max(linear.stored_bytes / board.value("cpu_read_bandwidth"), unpack + products / rate)
-
-
-def npu_seconds(one: Offloaded, size: int, tokens: int, lanes: int, board: Board) -> float:
-    """A linear on the NPU, in a step of `tokens` padded to step size number `size`."""
-    programs: Size = one.shape.sizes[size]
-    cost = programs.matmul.tiling.cost
-    columns = lanes * one.shape.lane_columns
-    work = block_work(one.linear, tokens, columns, programs.sums, board)
-    streamed = one.streamed / one.blocks
-    cpu = work.epilogue + streamed * work.unpack
-    moved = lanes * cost.moved_bytes + work.epilogue_bytes + streamed * work.unpack_bytes
-    each = max(cost.npu_seconds, cpu, moved / board.value("npu_bus_bandwidth"))
-    return cost.npu_seconds + (one.blocks - 1) * each + work.epilogue
-
-
 def _kind(one: Offloaded) -> tuple[object, ...]:
     linear = one.linear
     weights = tuple(sorted(linear.weights.items()))
-    sizes = linear.outputs, linear.inputs, linear.planes, weights, linear.stored_bytes
+    sizes = linear.outputs, linear.inputs, linear.planes, weights, linear.stored_bytes, linear.adds
     return one.shape, one.blocks, one.streamed, sizes

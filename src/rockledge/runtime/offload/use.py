@@ -10,13 +10,14 @@ from rockledge.board.boards import Board
 from rockledge.errors import BudgetError, NpuError
 from rockledge.runtime.npu_cores import named
 from rockledge.runtime.npu_device import NpuDevice
-from rockledge.runtime.offload import native_plan
 from rockledge.runtime.offload.budget import largest_plan
 from rockledge.runtime.offload.linears import Linear
-from rockledge.runtime.offload.native_plan import ROLES, NpuWork
+from rockledge.runtime.offload.load import OnDevice, load, offload_plan
+from rockledge.runtime.offload.native_plan import NpuWork
 from rockledge.runtime.offload.opening import open_proven
-from rockledge.runtime.offload.plan import INSTANCES, Place, PrefillPlan
+from rockledge.runtime.offload.plan import PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
+from rockledge.runtime.offload.trial import HungError, Trials, as_shown, try_programs
 
 JOB_MS: Final = 2000
 """What a job may take: some hundred times what the slowest block is modelled to."""
@@ -36,11 +37,12 @@ class NpuUnusedError(NpuError):
 class NpuUse:
     """An NPU with everything on it that `plan` needs. Programs use it through `offload`, until `close`."""
 
-    def __init__(self, device: NpuDevice, plan: PrefillPlan) -> None:
-        """Allocates all buffers and loads all programs. Raises NpuError."""
+    def __init__(self, device: NpuDevice, plan: PrefillPlan, there: OnDevice, trials: Trials) -> None:
+        """`there`: its buffers and programs on `device`, tried with `trials`."""
         self.plan = plan
-        self.offload = _load(device, plan)
+        self.offload = offload_plan(plan, there, JOB_MS)
         self.device = device
+        self._trials = trials
         self._work: Callable[[], NpuWork] | None = None
         self._last = NpuStatus("ready")
         self._told = False
@@ -77,6 +79,9 @@ class NpuUse:
             faults=about.faults,
             resets=about.resets,
             fallbacks=work.fallbacks,
+            tried=len(self._trials.jobs),
+            tried_wrong=len(self._trials.wrong),
+            tried_seconds=self._trials.seconds,
         )
 
     def describe(self) -> str:
@@ -86,7 +91,8 @@ class NpuUse:
         return (
             f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prompts go there in steps of "
             f"{plan.from_rows} to {plan.steps[-1]} tokens; {plan.pinned} of {len(plan.block_slot)} blocks of "
-            f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB"
+            f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB; {now.tried - now.tried_wrong} of "
+            f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s"
         )
 
     def tell_end(self) -> None:
@@ -115,71 +121,74 @@ def open_npu(
     from_rows: int | None = None,
     required: bool = False,
 ) -> NpuUse:
-    """The NPU of this machine, proven and loaded for `linears`.
+    """The NPU of this machine, proven, loaded for `linears`, and with every program tried.
 
     `budget`: bytes its buffers may take beside steps of that many tokens. `from_rows`: steps of so many
-    tokens go to it; None for those that are modelled to be faster there. `required`: also with a driver that
-    is otherwise left alone (`driver_versions.py`). Raises NpuUnusedError.
+    tokens go to it; None for those that are faster there as measured, or where none is and it is `required`,
+    as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
+    wrong stays on the CPU. Raises NpuUnusedError.
     """
+    left = list(linears)
+    hung: HungError | None = None
+    while True:
+        device = _open(required, hung)
+        try:
+            return _loaded(device, left, board, context, budget, from_rows, required)
+        except HungError as error:
+            device.close()
+            hung = error
+            log.warning("%s; %d linear layers of that shape stay on the CPU", error, len(error.ops))
+            left = [linear for linear in left if linear.op not in error.ops]
+            if not left:
+                raise NpuUnusedError(str(error), "unusable") from None
+        except BaseException as error:
+            device.close()
+            if isinstance(error, (BudgetError, NpuError)) and not isinstance(error, NpuUnusedError):
+                raise NpuUnusedError(str(error), "unusable") from None
+            raise
+
+
+def _open(required: bool, hung: HungError | None) -> NpuDevice:
+    """The device, proven; maybe for one more time because it `hung`."""
     try:
-        device = open_proven(required=required)
+        return open_proven(required=required)
     except NpuError as error:
+        if hung is not None:
+            raise NpuUnusedError(str(hung), "unusable") from None
         state: State = "none" if str(error).startswith(_ABSENT) else "unusable"
         raise NpuUnusedError(str(error), state) from None
-    try:
-        about = device.describe()
-        plan = largest_plan(
-            linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=budget
-        )
-        if from_rows is not None:
-            plan = replace(plan, from_rows=from_rows)
-        if plan.from_rows > plan.steps[-1]:
-            raise NpuUnusedError("the CPU is modelled to be faster for every step of this model", "slower")
-        return NpuUse(device, plan)
-    except BaseException as error:
-        device.close()
-        if isinstance(error, (BudgetError, NpuError)) and not isinstance(error, NpuUnusedError):
-            raise NpuUnusedError(str(error), "unusable") from None
-        raise
 
 
-def _load(device: NpuDevice, plan: PrefillPlan) -> native_plan.OffloadPlan:
-    """The plan over real buffers and programs."""
-    buffers = [device.allocate(buffer.bytes, buffer.space) for buffer in plan.buffers]
-
-    def at(place: Place) -> native_plan.BufferPlace:
-        return native_plan.BufferPlace(buffers[place.buffer], place.offset)
-
-    def each(places: Sequence[Place]) -> tuple[native_plan.BufferPlace, ...]:
-        return tuple(map(at, places))
-
-    shapes = []
-    for number, shape in enumerate(plan.shapes):
-        sizes = []
-        for step, size in enumerate(shape.sizes):
-            first, second = (
-                tuple(
-                    device.load(size.program, buffers[plan.programs[number, step, instance, lane]], 0, ROLES)
-                    for lane in range(plan.lanes)
-                )
-                for instance in range(INSTANCES)
-            )
-            sizes.append(native_plan.StepSize(size.rows, size.sums, size.tile_starts, (first, second)))
-        shapes.append(
-            native_plan.OffloadShape(
-                shape.inputs, shape.planes, shape.lane_columns, shape.part_starts, tuple(sizes)
-            )
-        )
-    first_output, second_output = map(each, plan.outputs)
-    return native_plan.OffloadPlan(
-        lanes=plan.lanes,
-        from_rows=plan.from_rows,
-        timeout_ms=JOB_MS,
-        shapes=tuple(shapes),
-        linears=tuple(native_plan.OffloadLinear(one.op, one.shape, one.blocks) for one in plan.linears),
-        block_slot=plan.block_slot,
-        slots=tuple(map(each, plan.slots)),
-        inputs=each(plan.inputs),
-        outputs=(first_output, second_output),
-        scratch=each(plan.scratch),
+def _loaded(
+    device: NpuDevice,
+    linears: Sequence[Linear],
+    board: Board,
+    context: int,
+    budget: Callable[[int], int],
+    from_rows: int | None,
+    required: bool,
+) -> NpuUse:
+    about = device.describe()
+    modelled = largest_plan(
+        linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=budget
     )
+    if (from_rows or modelled.from_rows) > modelled.steps[-1]:
+        raise NpuUnusedError("the CPU is modelled to be faster for every step of this model", "slower")
+    there = load(device, modelled)
+    trials = try_programs(device, modelled, there, board, JOB_MS)
+    for wrong in trials.wrong:
+        log.warning("the NPU is not used for %s", wrong)
+    plan = as_shown(modelled, linears, trials, board)
+    slower = plan.from_rows > plan.steps[-1]
+    if slower and from_rows is None and not required:
+        raise NpuUnusedError(f"{_slower(device)}; --npu-rows uses it all the same", "slower")
+    if slower and from_rows is None:
+        log.warning("%s; it is used because it is required", _slower(device))
+    wanted = from_rows or min(modelled.from_rows if slower else plan.from_rows, plan.steps[-1])
+    return NpuUse(device, replace(plan, from_rows=wanted), there, trials)
+
+
+def _slower(device: NpuDevice) -> str:
+    clock = device.describe().clock_hz
+    at = f" at {clock / 1e6:.0f} MHz" if clock else ""
+    return f"as measured, the NPU{at} is slower than the CPU for every step of this model"

@@ -1,0 +1,49 @@
+// Whether the sums of a linear are those of its activations and weights: one sum of all of a row's results.
+//
+// With a random factor r[n] for every column, sum_n r[n] C[m][n] is sum_k A[m][k] v[k], where v[k] = sum_n r[n] B[n][k]:
+// a column more of the product (K.-H. Huang, J. A. Abraham, Algorithm-Based Fault Tolerance for Matrix Operations, 1984).
+// All is modulo 2^32, so exact. Factors are odd: one wrong sum of a row always shows; that several cancel out has a
+// chance of about 2^-31. v is made once, while the weights are unpacked for the first time, from what the CPU wrote: so
+// what the NPU did not run, ran with old operands, or left as it was before, shows as well as what it got wrong.
+#pragma once
+
+#include "plan.hpp"
+
+namespace rl::npu {
+
+class Checksum {
+ public:
+  // False when there is no memory. `threads` work at once, each in places of its own.
+  [[nodiscard]] bool allocate(const Plan &plan, int threads);
+
+  // Factors of the columns of a linear's strips from `strip` on.
+  const std::int32_t *factors(int strip) const { return factors_.data() + std::ptrdiff_t{strip} * Plan::kColumns; }
+
+  // Weights. Whether those of a block are in its linear's v; a thread adds a strip's, and the last one says that all are.
+  bool has(int block) const { return has_[static_cast<std::size_t>(block)] != 0; }
+  // `tiles` tiles int8 [8][32] of a strip, `apart` bytes from each other, from input `start` on.
+  void add_weights(int strip, const std::int8_t *tile, int tiles, std::int64_t apart, int start, int thread);
+  void finish_weights(const Plan &plan, int block);
+
+  // Sums. begin_linear forgets those of the linear before; a thread adds what it sees to its own int32 [vectors][8].
+  void begin_linear(int vectors);
+  std::int32_t *sums(int thread) { return sums_.data() + std::ptrdiff_t{thread} * vectors_most_ * Plan::kColumns; }
+
+  // What the sums of four vectors should be: their atoms of 16 inputs lie `atom_stride` bytes from each other.
+  static constexpr int kVectors = 4, kAtom = 16;
+  void expect(int linear, int inputs, int vector, const std::int8_t *atoms, std::int64_t atom_stride);
+  // Whether they all are.
+  bool agrees() const;
+
+ private:
+  Array<std::int32_t> factors_;
+  Array<std::int64_t> first_input_;  // of each linear in `weights_`
+  Array<std::uint32_t> weights_;     // v of each linear
+  Array<std::uint8_t> has_;          // of each block
+  Array<std::uint32_t> adding_;      // v of the block that is being unpacked, of each thread
+  Array<std::int32_t> sums_;
+  Array<std::uint32_t> expected_;    // of each vector
+  int threads_ = 0, inputs_most_ = 0, vectors_most_ = 0, vectors_ = 0;
+};
+
+}  // namespace rl::npu
