@@ -1,8 +1,8 @@
 """Schedules of what goes wrong with an NPU while requests run: chosen ones, and random ones from a seed.
 
-The toy's engine proves the device with one job and tries its programs with nine, then gives it eight for a
-step of a prompt. With mainline's driver each is three: `at` counts jobs of the vendor's, and `for_driver` makes
-the other count.
+The toy's engine proves each core with a job and all together with two, tries its programs with nine, then
+gives the device eight for a step of a prompt. With mainline's driver each is three, but for the first ones: `at`
+counts jobs of the vendor's, and `for_driver` makes the other count.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from rockledge.npu.virtual.device_faults import JOB, KINDS
 CORES = 3
 STAYS = 1000
 """As often as anybody asks."""
+PROVEN = 5
+"""Jobs that prove the cores: each alone, all together, and those once more, which may be repeated later."""
 TRIED = 9
 """Programs that are tried: three shapes, three step sizes."""
-FIRST_STEP = 2 + TRIED
+FIRST_STEP = 1 + PROVEN + TRIED
 SECOND_STEP = FIRST_STEP + 8
 THIRD_STEP = SECOND_STEP + 8
 """The first jobs of steps."""
@@ -72,12 +74,12 @@ CHOSEN = (
     Chosen("another process had the cores before", (fault("busy", 1, STAYS, **TOO_LATE),), "unusable"),
     Chosen("another process has locked the device", (fault("locked", 1, STAYS),), "unusable"),
     Chosen("this user may not open it", (fault("denied", 1, STAYS),), "unusable"),
-    Chosen("the device goes while programs are tried", (fault("gone", 5),), "unusable"),
-    Chosen("a program that is tried is lost", (fault("lost", 4),), "ready"),
-    Chosen("a program that is tried is lost twice", (fault("lost", 4), fault("lost", 6)), "ready"),
-    Chosen("a program that is tried is wrong", (fault("wrong_rows", 5, **EVERY_ROW),), "ready"),
-    Chosen("a program that is tried leaves what was there", (fault("stale_output", 5),), "ready"),
-    Chosen("all programs are wrong", (fault("wrong_rows", 2, STAYS, **EVERY_ROW),), "unusable"),
+    Chosen("the device goes while programs are tried", (fault("gone", PROVEN + 4),), "unusable"),
+    Chosen("a program that is tried is lost", (fault("lost", PROVEN + 3),), "ready"),
+    Chosen("a program that is tried is lost twice", (fault("lost", PROVEN + 3), fault("lost", PROVEN + 5)), "ready"),
+    Chosen("a program that is tried is wrong", (fault("wrong_rows", PROVEN + 4, **EVERY_ROW),), "ready"),
+    Chosen("a program that is tried leaves what was there", (fault("stale_output", PROVEN + 4),), "ready"),
+    Chosen("all programs are wrong", (fault("wrong_rows", PROVEN + 1, STAYS, **EVERY_ROW),), "unusable"),
     Chosen("a program does not run", (fault("skipped_program", FIRST_STEP + 3, program=1),), "ready"),
     Chosen("a program never runs", (fault("skipped_program", SECOND_STEP, STAYS, program=1),), "failed"),
     Chosen("rows of a job are wrong", (fault("wrong_rows", FIRST_STEP + 3, **EVERY_ROW),), "ready"),
@@ -92,13 +94,17 @@ CHOSEN = (
 
 
 def for_driver(faults, driver, core=0):
-    """The same faults in that driver's count of jobs; with a job for each core they begin at `core`."""
+    """The same faults in that driver's count of jobs; with a job for each core they begin at `core`.
+
+    The first three jobs are of one core each with either driver.
+    """
     if driver == "rknpu":
         return list(faults)
-    return [
-        {**one, "at": CORES * (one["at"] - 1) + 1 + core} if KINDS[one["kind"]].counts == JOB else one
-        for one in faults
-    ]
+
+    def mainline(at):
+        return at if at <= CORES else CORES + CORES * (at - CORES - 1) + 1 + core
+
+    return [{**one, "at": mainline(one["at"])} if KINDS[one["kind"]].counts == JOB else one for one in faults]
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Drawn:
 
 
 _KINDS_OF_JOBS = tuple(kind for kind in KINDS if KINDS[kind].counts == JOB)
-_LAST = {"job": TRIED + 24, "allocation": 40, "reset": 3, "open": 3, "device": 1}
+_LAST = {"job": PROVEN + TRIED + 24, "allocation": 40, "reset": 3, "open": 3, "device": 1}
 _PROMPTS = (1, 3, 20, 64, 65, 100)  # one token stays on the CPU; the longest two fit into the cache together
 
 

@@ -116,7 +116,9 @@ def test_memory_is_kept_to(ask, driver):
     ],
 )
 def test_a_fault_is_mended_by_a_reset(ask, driver, fault):
-    answer, summary = ask("rotated-tied", driver, [{**fault, "at": of_step(driver, fault["at"])}], lengths=(20,))
+    answer, summary = ask(
+        "rotated-tied", driver, [{**fault, "at": of_step(driver, fault["at"])}], lengths=(20,)
+    )
     assert answer["same"] == [True]
     assert answer["states"] == ["ready"]
     npu = answer["npu"]
