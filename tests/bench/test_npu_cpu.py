@@ -5,9 +5,10 @@ import json
 import pytest
 
 from bench import npu_cpu
-from bench.npu_as_built import AROUND, ATTENTION, BESIDE, BUS, NPU
+from bench.npu_as_built import AROUND, ATTENTION
 from bench.npu_work.driver import Found, parse, rates
 from rockledge.board.boards import find_board
+from rockledge.board.prefill import BESIDE, BUS, NPU
 from rockledge.board.npu_facts import APART_CYCLES, EPILOGUE_INSTRUCTIONS
 
 BOARD = find_board("rk3588-8gb")

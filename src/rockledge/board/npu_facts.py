@@ -61,15 +61,15 @@ NPU_FACTS: dict[str, Fact] = {
     "cpu_cache_sync_bandwidth": Fact(
         20.0e9,
         "B/s/core",
-        "clean or invalidate by address: 112 ms less for 8 slices x 10 jobs x 4 syncs of 1 instead of 8 MB "
-        "(gregordinary/rockchip-npu-notes perf/bo-sync-cost.md); that there are 8 slices is inferred",
+        "clean or invalidate by address: 112 ms less for 8 slices x 10 jobs x 4 syncs of 1 instead of 8 MB"
+        " (gregordinary/rockchip-npu-notes perf/bo-sync-cost.md); that there are 8 slices is inferred",
         "derived",
     ),
     "npu_sync_call_seconds": Fact(
         5e-6,
         "s",
-        "52 ms for 21 x 126 jobs x 4 syncs of small buffers, their bytes included, mainline (ibid.); taken for "
-        "the vendor's driver too",
+        "at most 52 ms for 21 x 126 jobs x 4 syncs of small buffers, bytes included, mainline (same page); "
+        "taken for the vendor's driver too",
         "derived",
     ),
     # The CPU around the NPU, on one A76.

@@ -126,7 +126,8 @@ class Description:
     `failed` says that the device was given up.
     `job_seconds`: what the latest job took; `device_seconds`: its work by the driver's own clock, None where
     it has none.
-    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, whole buffers with rocket.
+    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, with rocket whole
+    buffers.
     """
 
     driver: str
