@@ -81,6 +81,15 @@ int64_t rl_npu_wrong_sums(const rl_npu_lane *lane, const int32_t *vectors, int32
   return rl::npu::wrong_sums(*lane, vectors, n_vectors, columns, n_columns, where);
 }
 
+int32_t rl_npu_use_cores(rl_npu *npu, int32_t core_mask) {
+  return npu == nullptr ? no_device() : npu->core->use_cores(core_mask);
+}
+
+int32_t rl_npu_try(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
+                   int32_t n_expected, int32_t timeout_ms, int32_t runs) {
+  return npu == nullptr ? no_device() : npu->core->try_job(programs, count, expected, n_expected, timeout_ms, runs);
+}
+
 int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan) {
   if (program == nullptr || (npu == nullptr) != (plan == nullptr))
     return rl::fail("a program takes an NPU and a plan for it, or neither");

@@ -26,9 +26,9 @@ struct Piece {
   std::uint32_t body_words;
 };
 
-// One core's share of a submit. `reads` and `writes` are handles of the space's memory; none is in both.
+// One core's share of a submit. Mainline chooses the core by itself (rocket.cpp), so `core` is a wish. `reads` and `writes` are handles of the space's memory; none is in both.
 struct CoreJob {
-  std::int32_t space;
+  std::int32_t space, core;
   const Piece *pieces;
   std::uint32_t count;
   const std::uint32_t *reads;

@@ -158,7 +158,7 @@ int Loaded::check(const List<Slot> &slots) const {
 }
 
 CoreJob Loaded::job(const List<Slot> &slots) const {
-  return CoreJob{slots[own_.buffer].memory.space, pieces_.data(), static_cast<std::uint32_t>(pieces_.size()),
+  return CoreJob{slots[own_.buffer].memory.space, 0, pieces_.data(), static_cast<std::uint32_t>(pieces_.size()),
                  reads_, n_reads_, writes_, n_writes_};
 }
 

@@ -1,7 +1,9 @@
 #include "npu.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include "../clock.hpp"
 #include "../error.hpp"
@@ -40,6 +42,8 @@ void Npu::describe(rl_npu_description &d) const {
   device_->describe(d);
   device_->count_syncs(d);
   d.spaces = device_->spaces();
+  d.cores = n_cores_;
+  for (int i = 0; i < n_cores_; ++i) d.core_mask |= 1 << cores_[i];
   std::memcpy(d.node, node_, sizeof node_);
   d.failed = failed_;
   d.allocated_bytes = allocated_;
@@ -48,6 +52,18 @@ void Npu::describe(rl_npu_description &d) const {
   d.resets = resets_;
   d.job_ns = job_ns_;
   d.device_ns = device_ns_;
+}
+
+int Npu::use_cores(int core_mask) {
+  if (running_) return fail("the cores cannot be chosen while a job runs; wait for it first");
+  // rknpu_job.c of 0.9.8 commits no others.
+  static constexpr int kMasks[] = {1, 2, 4, 3, 7};
+  if (std::find(std::begin(kMasks), std::end(kMasks), core_mask) == std::end(kMasks))
+    return fail("cores %#x of the NPU were chosen, expected one core (1, 2 or 4), the first two (3) or all (7)", core_mask);
+  n_cores_ = 0;
+  for (int core = 0; core < RL_NPU_CORES; ++core)
+    if ((core_mask >> core & 1) != 0) cores_[n_cores_++] = core;
+  return 0;
 }
 
 int Npu::allocate(int space, std::int64_t bytes) {
@@ -128,12 +144,12 @@ int Npu::bind(int program, const rl_npu_binding *bindings, int roles) {
 }
 
 int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &launch) const {
-  if (count < 1 || count > RL_NPU_CORES || programs == nullptr)
-    return fail("%d programs were submitted, expected 1 to %d", count, RL_NPU_CORES);
+  if (count < 1 || count > n_cores_ || programs == nullptr)
+    return fail("%d programs were submitted, expected 1 to %d, a core for each", count, n_cores_);
   if (timeout_ms < 1 || timeout_ms > kLongestTimeout)
     return fail("a job may take %d ms, expected 1 to %d", timeout_ms, kLongestTimeout);
   bool used[RL_NPU_CORES] = {};
-  launch = Launch{{}, count, timeout_ms};
+  launch = Launch{{}, {}, count, timeout_ms};
   for (int i = 0; i < count; ++i) {
     const int program = programs[i];
     if (this->program(program) == nullptr) return -1;
@@ -144,6 +160,7 @@ int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &
     if (device_->spaces() > 1 && used[space]) return fail("two programs of address space %d were submitted at once", space);
     used[space] = true;
     launch.programs[i] = program;
+    launch.cores[i] = device_->spaces() > 1 ? space : cores_[i];
   }
   return 0;
 }
@@ -155,6 +172,7 @@ int Npu::start(const Launch &launch) {
     if (!program.marked() && program.mark(*device_, slots_) < 0) return -1;
     program.used_mark();
     jobs[i] = program.job(slots_);
+    jobs[i].core = launch.cores[i];
   }
   ++submits_;
   began_ = nanoseconds();
@@ -230,13 +248,7 @@ int Npu::give_up() {
   return fail("%s", reason_);
 }
 
-int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
-               int timeout_ms, int idle_ms) {
-  if (failed_) return fail("%s", reason_);
-  if (running_) return fail("a job runs already; wait for it first");
-  if (idle_ms < 0) return fail("a probe is due after %d ms of idleness, expected at least 0 (never)", idle_ms);
-  Launch launch{};
-  if (check(programs, count, timeout_ms, launch) < 0) return -1;
+int Npu::check_expected(const rl_npu_expected *expected, int n_expected) const {
   if (n_expected < 1 || expected == nullptr) return fail("a probe needs results to compare with");
   for (int i = 0; i < n_expected; ++i) {
     const rl_npu_expected &e = expected[i];
@@ -246,6 +258,17 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
       return fail("a probe expects bytes %lld to %lld of a buffer of %lld", static_cast<long long>(e.offset),
                   static_cast<long long>(e.offset + e.bytes), static_cast<long long>(found->bytes));
   }
+  return 0;
+}
+
+int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
+               int timeout_ms, int idle_ms) {
+  if (failed_) return fail("%s", reason_);
+  if (running_) return fail("a job runs already; wait for it first");
+  if (idle_ms < 0) return fail("a probe is due after %d ms of idleness, expected at least 0 (never)", idle_ms);
+  Launch launch{};
+  if (check(programs, count, timeout_ms, launch) < 0) return -1;
+  if (check_expected(expected, n_expected) < 0) return -1;
   for (const rl_npu_expected &e : expected_) std::free(const_cast<std::uint8_t *>(e.data));
   expected_.clear();
   for (int i = 0; i < n_expected; ++i) {
@@ -263,27 +286,50 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
   return runs < 0 ? give_up() : runs;
 }
 
+int Npu::try_job(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
+                 int runs) {
+  if (failed_) return fail("%s", reason_);
+  if (running_) return fail("a job runs already; wait for it first");
+  if (check_expected(expected, n_expected) < 0) return -1;
+  bool gone = false;
+  const int ran = run_known(programs, count, timeout_ms, expected, n_expected, runs, gone);
+  return ran < 0 && gone ? give_up() : ran;
+}
+
 int Npu::prove() {
-  for (int run = 1; run <= kProbeRuns; ++run) {
-    Launch again{};
-    if (check(probe_.programs, probe_.count, probe_.timeout_ms, again) < 0) return -1;
-    const Outcome outcome = start(again) == 0 ? finish(again) : Outcome::kFailed;
-    if (outcome == Outcome::kDone && proven()) return run;
+  bool gone = false;
+  return run_known(probe_.programs, probe_.count, probe_.timeout_ms, expected_.data(), expected_.size(), kProbeRuns, gone);
+}
+
+int Npu::run_known(const std::int32_t *programs, int count, int timeout_ms, const rl_npu_expected *expected, int n_expected,
+                   int most_runs, bool &gone) {
+  for (int run = 1; run <= most_runs; ++run) {
+    Launch launch{};
+    if (check(programs, count, timeout_ms, launch) < 0) return -1;
+    const Outcome outcome = start(launch) == 0 ? finish(launch) : Outcome::kFailed;
+    if (outcome == Outcome::kDone && are_expected(expected, n_expected)) return run;
     ++faults_;
-    if (outcome == Outcome::kGone) return -1;
+    gone = outcome == Outcome::kGone;
+    if (gone) return -1;
     if (outcome == Outcome::kDone) {
-      fail("the NPU's first jobs after a reset come out wrong");
+      fail("the NPU's first jobs come out wrong");
       continue;
     }
     ++resets_;
-    if (device_->reset() < 0) return -1;
+    char why[384];
+    std::snprintf(why, sizeof why, "%s", last_error());
+    gone = device_->reset() < 0;
+    if (gone) return -1;
+    fail("%s", why);
   }
   return -1;
 }
 
-bool Npu::proven() const {
-  for (const rl_npu_expected &e : expected_)
+bool Npu::are_expected(const rl_npu_expected *expected, int n_expected) const {
+  for (int i = 0; i < n_expected; ++i) {
+    const rl_npu_expected &e = expected[i];
     if (std::memcmp(slots_[e.buffer].memory.data + e.offset, e.data, static_cast<std::size_t>(e.bytes)) != 0) return false;
+  }
   return true;
 }
 

@@ -31,7 +31,7 @@ typedef struct rl_npu_description {
   char node[64];
   int32_t flavour;
   int32_t version[3];
-  int32_t cores;
+  int32_t cores;           /* in use */
   int32_t spaces;
   int32_t iommu;           /* 1, 0, or -1: unknown */
   int32_t failed;          /* 1: given up after a reset did not help; open it anew */
@@ -45,6 +45,8 @@ typedef struct rl_npu_description {
   int64_t syncs;             /* calls that hand memory over, those at allocation left out */
   int64_t cleaned_bytes;     /* to the device: of the ranges, or of whole buffers where the driver knows no others */
   int64_t invalidated_bytes; /* from it */
+  int32_t core_mask;       /* bit i: core i is in use */
+  int32_t reserved;
 } rl_npu_description;
 
 typedef struct rl_npu_relocation {
@@ -95,6 +97,11 @@ RL_API rl_npu *rl_npu_open(int32_t flavour);
 RL_API void rl_npu_close(rl_npu *npu);
 RL_API int32_t rl_npu_describe(const rl_npu *npu, rl_npu_description *description);
 
+/* From now on programs are started on these cores: the i-th of a submit on the i-th of them, and no more than there are.
+ * Bits as in core_mask; 1, 2, 4, 3 and 7 are the sets that the vendor's driver can start. On a device of several spaces
+ * core i stands for space i. At first it is 7. */
+RL_API int32_t rl_npu_use_cores(rl_npu *npu, int32_t core_mask);
+
 /* A buffer of zeros in an address space; returns its number. `sync` hands a range to the device after the CPU wrote it
  * (RL_NPU_TO_DEVICE), or to the CPU after the device did. */
 RL_API int32_t rl_npu_allocate(rl_npu *npu, int32_t space, int64_t bytes);
@@ -133,6 +140,11 @@ typedef struct rl_npu_lane {
 /* How many of the sums of these vectors and columns are wrong; of the first one `where` gets vector and column. */
 RL_API int64_t rl_npu_wrong_sums(const rl_npu_lane *lane, const int32_t *vectors, int32_t n_vectors, const int32_t *columns,
                                  int32_t n_columns, int32_t *where);
+
+/* A job with known results that may fail without the device being given up: run at most `runs` times, behind a reset where
+ * it failed or was late. Returns how many runs it took, or a negative number when it never came out right. */
+RL_API int32_t rl_npu_try(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
+                          int32_t n_expected, int32_t timeout_ms, int32_t runs);
 
 /* Linears of a program's prefill steps on the NPU. The outputs of a linear (all bands) are cut into blocks, a block into
  * `lanes` lanes of `lane_columns` columns: lane c is what core c computes, of one address space on a device of several.

@@ -40,6 +40,10 @@ class Npu {
   void give_back() { taken_.store(false); }
   int submit(const std::int32_t *programs, int count, int timeout_ms);
   int wait();
+  int use_cores(int core_mask);
+  // A job with known results that may fail; the number of runs, or -1.
+  int try_job(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
+              int runs);
   // The results of a job that succeeded are wrong: a fault. The device is reset and proven, or given up if that is asked
   // for, or does not help.
   int distrust(bool give_up);
@@ -49,6 +53,7 @@ class Npu {
  private:
   struct Launch {
     std::int32_t programs[RL_NPU_CORES];
+    int cores[RL_NPU_CORES];
     int count, timeout_ms;
   };
   int check(const std::int32_t *programs, int count, int timeout_ms, Launch &launch) const;
@@ -57,12 +62,17 @@ class Npu {
   Outcome finish(const Launch &launch);
   int repeat(const Launch &launch, Outcome outcome);
   bool slept() const;
-  // Runs the probe until it is right; the number of runs, or -1.
+  bool are_expected(const rl_npu_expected *expected, int n_expected) const;
+  // Runs a job with known results until they are right; the number of runs, or -1. `gone`: a further one cannot help.
+  int run_known(const std::int32_t *programs, int count, int timeout_ms, const rl_npu_expected *expected, int n_expected,
+                int most_runs, bool &gone);
   int prove();
-  bool proven() const;
+  int check_expected(const rl_npu_expected *expected, int n_expected) const;
   int give_up();
 
   Owned<Device> device_;
+  int cores_[RL_NPU_CORES] = {0, 1, 2};  // in use
+  int n_cores_ = RL_NPU_CORES;
   List<Slot> slots_;
   List<Loaded *> programs_;
   Launch launch_{};

@@ -62,24 +62,27 @@ class Rknpu final : public Device {
   }
 
   int submit(const CoreJob *jobs, int count, int timeout_ms) override {
-    // Which entry of `cores` counts depends on how many cores there are.
-    static constexpr std::uint32_t kMask[] = {0, 1, 3, 7}, kFirstSlot[] = {0, 0, 0, 2};
+    // Which entry of `cores` counts depends on how many cores there are: one has its own.
+    static constexpr std::uint32_t kFirstSlot[] = {0, 0, 0, 2};
+    std::uint32_t mask = 0;
+    for (int i = 0; i < count; ++i) mask |= 1U << jobs[i].core;
+    const std::uint32_t first_slot = count == 1 ? static_cast<std::uint32_t>(jobs[0].core) : kFirstSlot[count];
     Submit submit{};
     submit.flags = kPcMode | kPingPong;
     submit.timeout_ms = static_cast<std::uint32_t>(timeout_ms);
     submit.task_object = tasks_.object;
-    submit.core_mask = kMask[count];
+    submit.core_mask = mask;
     submit.fence = -1;
     auto *tasks = reinterpret_cast<Task *>(tasks_.data);
     std::uint32_t used = 0;
-    for (int core = 0; core < count; ++core) {
-      const CoreJob &job = jobs[core];
-      submit.cores[kFirstSlot[count] + static_cast<std::uint32_t>(core)] = Range{used, job.count};
-      for (std::uint32_t i = 0; i < job.count; ++i) {
+    for (int i = 0; i < count; ++i) {
+      const CoreJob &job = jobs[i];
+      submit.cores[first_slot + static_cast<std::uint32_t>(i)] = Range{used, job.count};
+      for (std::uint32_t piece = 0; piece < job.count; ++piece) {
         Task task{};
         task.int_mask = task.int_clear = kInterruptDpu;
-        task.amount = job.pieces[i].body_words;
-        task.address = job.pieces[i].address;
+        task.amount = job.pieces[piece].body_words;
+        task.address = job.pieces[piece].address;
         tasks[used++] = task;
       }
     }
@@ -131,7 +134,6 @@ class Rknpu final : public Device {
     d.version[0] = static_cast<std::int32_t>(version_ / 10000);
     d.version[1] = static_cast<std::int32_t>(version_ / 100 % 100);
     d.version[2] = static_cast<std::int32_t>(version_ % 100);
-    d.cores = RL_NPU_CORES;
     d.iommu = iommu_;
     std::uint32_t hertz = 0;
     d.clock_hz = action(kGetFrequency, hertz) == 0 ? hertz : 0;

@@ -17,7 +17,13 @@ using namespace rocket;
 
 constexpr int kSpaces = RL_NPU_CORES;
 constexpr std::int64_t kMillisecond = 1000000;
-constexpr std::int64_t kKernelTimeout = 500 * kMillisecond;  // after which the driver resets the core by itself
+// After which the driver resets a core by itself, whatever number of programs the job has (JOB_TIMEOUT_MS in rocket_job.c).
+constexpr std::int64_t kKernelTimeout = 500 * kMillisecond;
+// How long a file stays open behind the end of its last job. A job's buffers are given back by a worker of the kernel's
+// scheduler, some time after its end; if the file is closed before, the stock driver then follows freed memory (gregordinary's
+// patches/rocket/084-rocket-drv-fix-bo-mm-uaf.patch). The worker is due at once, and gets a processor within a few scheduler
+// ticks of at most 10 ms.
+constexpr std::int64_t kCloseGrace = 50 * kMillisecond;
 
 class Rocket final : public Device {
  public:
@@ -25,6 +31,7 @@ class Rocket final : public Device {
   Rocket &operator=(const Rocket &) = delete;
   explicit Rocket(File file) { files_[0] = std::move(file); }
   ~Rocket() override {
+    settle();
     for (int space = 0; space < kSpaces; ++space)
       if (guards_[space].handle != 0) release(guards_[space]);
   }
@@ -93,7 +100,6 @@ class Rocket final : public Device {
     deadline_ = nanoseconds() + timeout_ms * kMillisecond;
     timeout_ms_ = timeout_ms;
     running_ = 0;
-    pieces_ = 0;
     for (int i = 0; i < count; ++i) {
       const CoreJob &from = jobs[i];
       Task *tasks = tasks_.data() + std::ptrdiff_t{i} * kPiecesInKick;
@@ -116,7 +122,6 @@ class Rocket final : public Device {
         return fail("the rocket driver refused a job: %s", std::strerror(error));
       }
       spaces_running_[running_++] = from.space;
-      pieces_ = from.count > pieces_ ? from.count : pieces_;
     }
     return 0;
   }
@@ -132,16 +137,20 @@ class Rocket final : public Device {
       fail("the rocket driver does not wait for a job: %s", std::strerror(error));
       return error == ENODEV || error == ENXIO || error == EBADF ? Outcome::kGone : Outcome::kFailed;
     }
+    running_ = 0;
+    ended_ = nanoseconds();
     return Outcome::kDone;
   }
 
   // The driver resets a core whose job takes too long, by itself: what is left to do is to wait until it has.
   int reset() override {
-    const std::int64_t deadline = nanoseconds() + (std::int64_t{pieces_} + 2) * kKernelTimeout;
+    // Jobs may have been put on one core, one behind the other.
+    const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
     for (int i = 0; i < running_; ++i)
       if (const int error = prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline); error != 0)
         return fail("a core of the NPU does not come back: %s", std::strerror(error));
     running_ = 0;
+    ended_ = nanoseconds();
     return 0;
   }
 
@@ -151,7 +160,6 @@ class Rocket final : public Device {
   void describe(rl_npu_description &d) const override {
     std::strcpy(d.driver, "rocket");
     d.flavour = RL_NPU_ROCKET;
-    d.cores = RL_NPU_CORES;
     d.iommu = 1;
     DrmVersion version{};
     if (call(files_[0].fd(), kDrmVersion, &version) == 0) {
@@ -162,6 +170,16 @@ class Rocket final : public Device {
   }
 
  private:
+  // What has to be over before the files are closed.
+  void settle() {
+    const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
+    for (int i = 0; i < running_; ++i)
+      if (prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline) == 0) ended_ = nanoseconds();
+    const std::int64_t left = ended_ == 0 ? 0 : ended_ + kCloseGrace - nanoseconds();
+    const timespec rest{0, left};
+    if (left > 0) nanosleep(&rest, nullptr);
+  }
+
   int prepare(int space, std::uint32_t handle, std::int64_t deadline) const {
     Prepare prepare{handle, 0, deadline};
     return call(files_[space].fd(), kPrepare, &prepare);
@@ -172,8 +190,8 @@ class Rocket final : public Device {
   Array<Task> tasks_;
   int spaces_running_[kSpaces] = {};
   int running_ = 0;
-  std::uint32_t pieces_ = 0;
   std::int64_t deadline_ = 0;
+  std::int64_t ended_ = 0;  // the latest job
   int timeout_ms_ = 0;
 };
 

@@ -13,8 +13,8 @@ from tests.runtime.offloaded_toy import NOTHING, Cut, Offloaded, Toy
 from rockledge.errors import NativeError, NpuError
 from rockledge.npu.layout import INT8, pack_cube, pad
 from rockledge.npu.programs.tiling import Sums
+from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import NpuDevice
-from rockledge.runtime.npu_launch import prove
 from rockledge.runtime.offload import native_plan
 from rockledge.runtime.offload.native_plan import BufferPlace, OffloadLinear, leave_npu, npu_work, use_npu
 

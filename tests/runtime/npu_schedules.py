@@ -1,7 +1,8 @@
 """Schedules of what goes wrong with an NPU while requests run: chosen ones, and random ones from a seed.
 
-The toy's engine proves the device with one job, then gives it eight for a step of a prompt. With mainline's
-driver each is three: `at` counts jobs of the vendor's, and `for_driver` makes the other count.
+The toy's engine proves each core with a job and all together with two, tries its programs with nine, then
+gives the device eight for a step of a prompt. With mainline's driver each is three, but for the first ones: `at`
+counts jobs of the vendor's, and `for_driver` makes the other count.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ from rockledge.npu.virtual.device_faults import JOB, KINDS
 CORES = 3
 STAYS = 1000
 """As often as anybody asks."""
-FIRST_STEP, SECOND_STEP = 2, 10
+PROVEN = 5
+"""Jobs that prove the cores: each alone, all together, and those once more, which may be repeated later."""
+TRIED = 9
+"""Programs that are tried: three shapes, three step sizes."""
+FIRST_STEP = 1 + PROVEN + TRIED
+SECOND_STEP = FIRST_STEP + 8
+THIRD_STEP = SECOND_STEP + 8
 """The first jobs of steps."""
 
 
@@ -32,7 +39,8 @@ def fault(kind, at=1, times=1, **more):
 
 EIO, EINVAL = {"errno": "EIO"}, {"errno": "EINVAL"}
 SOON, TOO_LATE = {"seconds": 0.05}, {"seconds": 1.0}
-LOST_TWICE = (fault("lost", 6), fault("lost", 20))
+LOST_TWICE = (fault("lost", FIRST_STEP + 4), fault("lost", THIRD_STEP + 2))
+EVERY_ROW = {"every": 1, "rows": 64}
 
 # Jobs have 0.6 s.
 CHOSEN = (
@@ -40,43 +48,63 @@ CHOSEN = (
     Chosen("the last job of a step is lost", (fault("lost", SECOND_STEP - 1),), "ready"),
     Chosen("the probe is lost", (fault("lost"),), "ready"),
     Chosen("a job of two steps is lost", LOST_TWICE, "ready"),
-    Chosen("every job is lost from the third block on", (fault("lost", 4, STAYS),), "failed"),
-    Chosen("a job reports success and did not run", (fault("skipped", 5),), "ready"),
+    Chosen("every job is lost from the third block on", (fault("lost", FIRST_STEP + 2, STAYS),), "failed"),
+    Chosen("a job reports success and did not run", (fault("skipped", FIRST_STEP + 3),), "ready"),
     Chosen("no job runs from the second step on", (fault("skipped", SECOND_STEP, STAYS),), "failed"),
     Chosen("no job ever runs", (fault("skipped", 1, STAYS),), "unusable"),
-    Chosen("a job is late, and in time", (fault("late", 7, **SOON),), "ready"),
-    Chosen("a job is too late", (fault("late", 7, **TOO_LATE),), "ready"),
-    Chosen("jobs are too late from a block on", (fault("late", 12, STAYS, **TOO_LATE),), "failed"),
-    Chosen("a job ends in an error", (fault("error", 3, **EIO),), "ready"),
-    Chosen("the driver refuses a job", (fault("error", 8, **EINVAL),), "ready"),
+    Chosen("a job is late, and in time", (fault("late", FIRST_STEP + 5, **SOON),), "ready"),
+    Chosen("a job is too late", (fault("late", FIRST_STEP + 5, **TOO_LATE),), "ready"),
+    Chosen("jobs are too late from a block on", (fault("late", SECOND_STEP + 2, STAYS, **TOO_LATE),), "failed"),
+    Chosen("a job ends in an error", (fault("error", FIRST_STEP + 1, **EIO),), "ready"),
+    Chosen("the driver refuses a job", (fault("error", FIRST_STEP + 6, **EINVAL),), "ready"),
     Chosen("every job of a step ends in an error", (fault("error", FIRST_STEP, STAYS, **EIO),), "failed"),
     Chosen("the device goes before its first job", (fault("gone"),), "unusable"),
-    Chosen("the device goes within the first step", (fault("gone", 8),), "failed"),
+    Chosen("the device goes within the first step", (fault("gone", FIRST_STEP + 6),), "failed"),
     Chosen("the device goes between the steps", (fault("gone", SECOND_STEP),), "failed"),
-    Chosen("the device goes while it is being reset", (fault("lost", 6), fault("gone", 7)), "failed"),
-    Chosen("the first output behind a reset is wrong", (fault("lost", 6), fault("wrong")), "ready"),
+    Chosen("the device goes while it is being reset", (fault("lost", FIRST_STEP + 4), fault("gone", FIRST_STEP + 5)), "failed"),
+    Chosen("the first output behind a reset is wrong", (fault("lost", FIRST_STEP + 4), fault("wrong")), "ready"),
     Chosen("outputs are wrong behind every reset", (*LOST_TWICE, fault("wrong", 1, STAYS)), "ready"),
     Chosen("the first buffer is refused", (fault("refused", 1, errno="ENOMEM"),), "unusable"),
     Chosen("a late buffer is refused", (fault("refused", 20, errno="ENOMEM"),), "unusable"),
     Chosen("the device has too little memory", (fault("memory", bytes=1 << 18),), "unusable"),
     Chosen("the device has hardly any memory", (fault("memory", bytes=1 << 12),), "unusable"),
-    Chosen("another process has the cores for a moment", (fault("busy", 5, **SOON),), "ready"),
-    Chosen("another process has the cores for too long", (fault("busy", 5, **TOO_LATE),), "ready"),
-    Chosen("another process keeps the cores", (fault("busy", 20, STAYS, **TOO_LATE),), "failed"),
+    Chosen("another process has the cores for a moment", (fault("busy", FIRST_STEP + 3, **SOON),), "ready"),
+    Chosen("another process has the cores for too long", (fault("busy", FIRST_STEP + 3, **TOO_LATE),), "ready"),
+    Chosen("another process keeps the cores", (fault("busy", THIRD_STEP + 2, STAYS, **TOO_LATE),), "failed"),
     Chosen("another process had the cores before", (fault("busy", 1, STAYS, **TOO_LATE),), "unusable"),
     Chosen("another process has locked the device", (fault("locked", 1, STAYS),), "unusable"),
     Chosen("this user may not open it", (fault("denied", 1, STAYS),), "unusable"),
+    Chosen("the device goes while programs are tried", (fault("gone", PROVEN + 4),), "unusable"),
+    Chosen("a program that is tried is lost", (fault("lost", PROVEN + 3),), "ready"),
+    Chosen("a program that is tried is lost twice", (fault("lost", PROVEN + 3), fault("lost", PROVEN + 5)), "ready"),
+    Chosen("a program that is tried is wrong", (fault("wrong_rows", PROVEN + 4, **EVERY_ROW),), "ready"),
+    Chosen("a program that is tried leaves what was there", (fault("stale_output", PROVEN + 4),), "ready"),
+    Chosen("all programs are wrong", (fault("wrong_rows", PROVEN + 1, STAYS, **EVERY_ROW),), "unusable"),
+    Chosen("a program does not run", (fault("skipped_program", FIRST_STEP + 3, program=1),), "ready"),
+    Chosen("a program never runs", (fault("skipped_program", SECOND_STEP, STAYS, program=1),), "failed"),
+    Chosen("rows of a job are wrong", (fault("wrong_rows", FIRST_STEP + 3, **EVERY_ROW),), "ready"),
+    Chosen("rows are wrong from a job on", (fault("wrong_rows", SECOND_STEP + 1, STAYS, **EVERY_ROW),), "failed"),
+    Chosen("a job leaves what was there", (fault("stale_output", SECOND_STEP + 3),), "ready"),
+    Chosen("jobs leave what was there", (fault("stale_output", SECOND_STEP + 3, STAYS),), "failed"),
+    Chosen("a core dies", (fault("dead_core", FIRST_STEP + 4, core=1),), "failed"),
+    Chosen("a core dies and says nothing", (fault("dead_core", FIRST_STEP, core=2, how="nothing"),), "failed"),
+    Chosen("the driver waits three times", (fault("lost", FIRST_STEP + 3, waits=3),), "ready"),
+    Chosen("the clock is slow", (fault("slow_clock", hertz=200_000_000),), "ready"),
 )  # fmt: skip
 
 
 def for_driver(faults, driver, core=0):
-    """The same faults in that driver's count of jobs; with a job for each core they begin at `core`."""
+    """The same faults in that driver's count of jobs; with a job for each core they begin at `core`.
+
+    The first three jobs are of one core each with either driver.
+    """
     if driver == "rknpu":
         return list(faults)
-    return [
-        {**one, "at": CORES * (one["at"] - 1) + 1 + core} if KINDS[one["kind"]].counts == JOB else one
-        for one in faults
-    ]
+
+    def mainline(at):
+        return at if at <= CORES else CORES + CORES * (at - CORES - 1) + 1 + core
+
+    return [{**one, "at": mainline(one["at"])} if KINDS[one["kind"]].counts == JOB else one for one in faults]
 
 
 @dataclass(frozen=True)
@@ -94,10 +122,8 @@ class Drawn:
     at_once: bool
 
 
-_UNNOTICED = ("skipped_program", "wrong_rows", "stale_output")
-_KINDS = tuple(kind for kind in KINDS if kind not in _UNNOTICED)
-_KINDS_OF_JOBS = tuple(kind for kind in _KINDS if KINDS[kind].counts == JOB)
-_LAST = {"job": 24, "allocation": 40, "reset": 3, "open": 3, "device": 1}
+_KINDS_OF_JOBS = tuple(kind for kind in KINDS if KINDS[kind].counts == JOB)
+_LAST = {"job": PROVEN + TRIED + 24, "allocation": 40, "reset": 3, "open": 3, "device": 1}
 _PROMPTS = (1, 3, 20, 64, 65, 100)  # one token stays on the CPU; the longest two fit into the cache together
 
 
@@ -110,7 +136,7 @@ def drawn(seed, slowest):
     random = np.random.default_rng(seed)
     driver = ("rknpu", "rocket")[seed % 2]
     kinds = [
-        str(random.choice(_KINDS_OF_JOBS if random.random() < 0.67 else _KINDS))
+        str(random.choice(_KINDS_OF_JOBS if random.random() < 0.67 else list(KINDS)))
         for _ in range(int(random.integers(1, 5)))
     ]
     if "wrong" in kinds:
@@ -138,13 +164,18 @@ def _fault(random, kind, slowest):
         "bytes": int(2 ** random.uniform(12, 23)),
         "core": int(random.integers(CORES)),
         "hertz": int(random.choice([200_000_000, 600_000_000])),
+        "program": int(random.choice([1, 2, -1])),
+        "every": int(random.integers(1, 4)),
+        "rows": int(random.choice([1, 2, 64])),
+        "how": str(random.choice(["lost", "error", "nothing"])),
     }
     takes = KINDS[kind].takes
+    may_take = [key for key in KINDS[kind].may_take if key in values and random.random() < 0.5]
     # What only takes time would take all of it if it stayed.
     often = 6 if "seconds" in takes else STAYS
     return fault(
         kind,
         int(random.integers(1, _LAST[KINDS[kind].counts] + 1)),
         int(random.choice([1, 1, 1, 2, 3, often])),
-        **{key: values[key] for key in takes},
+        **{key: values[key] for key in (*takes, *may_take)},
     )

@@ -11,6 +11,7 @@ import os
 import select
 import struct
 import sys
+from dataclasses import replace
 
 import numpy as np
 from tests.runtime import npu_offloading
@@ -18,10 +19,11 @@ from tests.runtime.held import held
 
 from rockledge.errors import NpuError
 from rockledge.npu.programs.matmul import compile_matmul
-from rockledge.npu.programs.tile_search import plan
+from rockledge.npu.programs.tile_search import DEFAULT_RATES, plan
 from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
+from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import NpuDevice
-from rockledge.runtime.npu_launch import LaunchRunner, prove
+from rockledge.runtime.npu_launch import LaunchRunner
 
 
 def multiply(driver, shapes, timeout_ms, probe=True, seed=0):
@@ -33,11 +35,14 @@ def multiply(driver, shapes, timeout_ms, probe=True, seed=0):
         device = NpuDevice(driver)
         if probe:
             prove(device, timeout_ms)
+        rates = replace(DEFAULT_RATES, cores=device.describe().cores)
         for m, n, k in shapes:
             random = np.random.default_rng(seed)
             a = random.integers(-128, 128, (m, k)).astype(np.int8)
             b = random.integers(-128, 128, (n, k)).astype(np.int8)
-            c = compile_matmul(plan(m, n, k)).multiply(a, b, LaunchRunner(device, timeout_ms).run)
+            c = compile_matmul(plan(m, n, k, rates=rates)).multiply(
+                a, b, LaunchRunner(device, timeout_ms).run
+            )
             right.append(bool((c == a.astype(np.float64) @ b.astype(np.float64).T).all()))
     except NpuError as error:
         errors.append(str(error))

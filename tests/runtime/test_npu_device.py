@@ -75,7 +75,7 @@ def test_the_other_driver_is_not_taken(worker, wanted, there):
     clean(answer, summary)
 
 
-# Faults that one reset mends. The first job is the probe: products begin at job 2 (rocket, a job a core: 4).
+# Faults that one reset mends. The first jobs prove the cores, each alone and then all together twice.
 # (kind and its numbers, whether the device saw a fault)
 MENDED = [
     ({"kind": "lost"}, True),
@@ -90,7 +90,7 @@ MENDED = [
 
 
 def first_product(driver):
-    return 2 if driver == "rknpu" else 4
+    return 6 if driver == "rknpu" else 10
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -136,12 +136,12 @@ def test_a_fault_that_stays_is_one_error(worker, driver, fault):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("at", [1, 5])
+@pytest.mark.parametrize("at", [1, 11])
 def test_a_device_that_goes_is_one_error(worker, driver, at):
     answer, summary = worker.multiply(driver, [{"kind": "gone", "at": at}], shapes=((4, 32, 32),) * 6)
     (error,) = answer["errors"]
-    assert "was given up" in error
-    assert answer["about"]["failed"]
+    assert "No such device" in error
+    assert answer["about"]["failed"] or "no core" in error
     assert all(answer["right"])
     before, after = answer["held"]
     assert after == before

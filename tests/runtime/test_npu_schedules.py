@@ -69,8 +69,8 @@ def test_a_chosen_schedule(ask, chosen, driver):
     assert npu["state"] == chosen.state
     assert (npu["reason"] is None) == (chosen.state == "ready")
     assert npu["fallbacks"] == (chosen.state == "failed")
-    limited = any(fault["kind"] == "memory" for fault in faults)  # of which nothing is counted
-    assert limited or summary.faults >= len(faults)
+    counted = [fault for fault in faults if fault["kind"] not in ("memory", "slow_clock")]
+    assert summary.faults >= len(counted)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -92,11 +92,23 @@ def check_error(error):
     assert "\n" not in text
 
 
+SOME = range(RANDOM, RANDOM + 20, 10)
+
+
+@pytest.mark.parametrize("first", SOME)
+def test_a_few_random_schedules(ask, first):
+    random_schedules(ask, range(first, first + SOME.step))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("first", range(0, RANDOM, BLOCK))
 def test_random_schedules(ask, first):
-    for seed in range(first, first + BLOCK):
+    random_schedules(ask, range(first, first + BLOCK))
+
+
+def random_schedules(ask, seeds):
+    for seed in seeds:
         one = drawn(seed, slowest=0.15)
         answer, _ = ask(
             STREAMED if one.streamed else ALL_FITS,

@@ -22,25 +22,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "rknpu", "rocket"),
         help="look for this one (default any)",
     )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="try a driver that may hang the board too (rknpu before 0.9.6)",
+    )
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Looks, and multiplies something small on every core; the exit code is 1 when no NPU can be used."""
-    return report(args.driver, Path("/"), terminal)
+    return report(args.driver, Path("/"), terminal, probe=args.probe)
 
 
-def report(driver: str, root: Path, terminal: Terminal) -> dict[str, Any]:
-    """As `run`, for a machine whose sysfs and procfs lie below `root`."""
+def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) -> dict[str, Any]:
+    """As `run`, for a machine whose sysfs and procfs lie below `root`. `probe`: any driver is tried."""
+    from rockledge.runtime.npu_cores import named, prove
     from rockledge.runtime.npu_device import NpuDevice
-    from rockledge.runtime.npu_launch import prove
     from rockledge.runtime.npu_system import findings, look
+    from rockledge.runtime.offload.driver_versions import doubt
 
-    about, reason, runs = None, None, None
+    about, reason, proof = None, None, None
     try:
         with NpuDevice(driver) as device:
             about = device.describe()
-            runs = prove(device, _PROBE_MS)
-            about = device.describe()
+            reason = doubt(about)
+            if reason is not None and not probe:
+                reason += "; nothing was tried: use another kernel, or see what happens with --probe"
+            else:
+                reason, proof = None, prove(device, _PROBE_MS)
+                about = device.describe()
     except RockledgeError as error:
         reason = str(error)
     system = look(root)
@@ -50,14 +60,16 @@ def report(driver: str, root: Path, terminal: Terminal) -> dict[str, Any]:
         clock = about.clock_hz or (system.npu.current if system.npu else None)
         rows += [
             ("driver", f"{about.driver} {'.'.join(map(str, about.version))}, {about.node}"),
-            ("cores", f"{about.cores} in {about.spaces} address space{'s' * (about.spaces > 1)}"),
+            ("address spaces", str(about.spaces)),
             ("clock", f"{clock / 1e6:.0f} MHz" if clock else "unknown"),
             ("IOMMU", _known(about.iommu if about.iommu is not None else system.iommu)),
         ]
     rows += [("governor", f"{c.governor}, {c.folder}") for c in (system.npu, system.memory) if c is not None]
     rows += [(f"interrupt {i.number}", f"{i.name}, cores {i.processors}") for i in system.interrupts]
-    if runs is not None:
-        rows.append(("a small product", "right" if runs == 1 else f"right at the {runs}. run"))
+    if proof is not None:
+        at_once = "right" if proof.runs == 1 else f"right at the {proof.runs}. run"
+        rows.append(("a small product", f"{at_once} on {named(proof.cores)}"))
+        rows += [(f"core {core}", f"does not work: {why}") for core, why in proof.failed.items()]
     terminal.say(table(("", ""), rows))
     if reason is not None:
         terminal.say(f"\nThe NPU cannot be used: {reason}")
@@ -67,7 +79,9 @@ def report(driver: str, root: Path, terminal: Terminal) -> dict[str, Any]:
         "usable": reason is None,
         "reason": reason,
         "device": None if about is None else asdict(about),
-        "probe_runs": runs,
+        "probe_runs": None if proof is None else proof.runs,
+        "cores": [] if proof is None else list(proof.cores),
+        "failed_cores": {} if proof is None else {str(core): why for core, why in proof.failed.items()},
         "system": asdict(system),
         "findings": [asdict(finding) for finding in found],
         "exit_code": int(reason is not None),

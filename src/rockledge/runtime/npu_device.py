@@ -22,6 +22,7 @@ from rockledge.runtime import native
 
 FLAVOURS: Final[Mapping[str, int]] = {"auto": 0, "rknpu": 1, "rocket": 2}
 ROLES: Final = 8
+CORES: Final = 3
 TO_DEVICE, FROM_DEVICE = 1, 2
 _OWN_WORDS = -1
 
@@ -44,6 +45,8 @@ class _Description(ctypes.Structure):
         ("job_ns", ctypes.c_int64),
         ("device_ns", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("syncs", "cleaned_bytes", "invalidated_bytes")),
+        ("core_mask", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
     ]
 
 
@@ -97,6 +100,8 @@ def _library() -> ctypes.CDLL:
         "rl_npu_submit": (i32, [pointer, pointer, i32, i32]),
         "rl_npu_wait": (i32, [pointer]),
         "rl_npu_probe": (i32, [pointer, pointer, i32, pointer, i32, i32, i32]),
+        "rl_npu_try": (i32, [pointer, pointer, i32, pointer, i32, i32, i32]),
+        "rl_npu_use_cores": (i32, [pointer, i32]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name, None)
@@ -116,8 +121,9 @@ def _failure() -> NpuError:
 class Description:
     """What was opened, and how it has fared.
 
-    `iommu` and `clock_hz` are None where the driver does not say. `faults` counts jobs that failed, were late
-    or left their output untouched, those of probes included; `failed` says that the device was given up.
+    `cores` are in use, by number `core_numbers`. `iommu` and `clock_hz` are None where the driver does not
+    say. `faults` counts jobs that failed, were late or left their output untouched, those of probes included;
+    `failed` says that the device was given up.
     `job_seconds`: what the latest job took; `device_seconds`: its work by the driver's own clock, None where
     it has none.
     `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, with rocket whole
@@ -141,6 +147,7 @@ class Description:
     syncs: int
     cleaned_bytes: int
     invalidated_bytes: int
+    core_numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -213,7 +220,16 @@ class NpuDevice:
             syncs=d.syncs,
             cleaned_bytes=d.cleaned_bytes,
             invalidated_bytes=d.invalidated_bytes,
+            core_numbers=tuple(core for core in range(CORES) if d.core_mask >> core & 1),
         )
+
+    def use_cores(self, cores: Sequence[int]) -> None:
+        """Starts programs on these cores from now on: the i-th of a submit on the i-th of them.
+
+        With mainline's driver core i stands for address space i. Raises NpuError for a set that the vendor's
+        driver cannot start.
+        """
+        self._check(self._lib.rl_npu_use_cores(self.handle, sum(1 << core for core in cores)))
 
     def allocate(self, size: int, space: int = 0) -> Buffer:
         """A buffer of `size` zero bytes. Raises NpuError when the driver has none."""
@@ -306,19 +322,19 @@ class NpuDevice:
 
         Returns how many runs it took until they were right. Raises NpuError when they are not.
         """
-        numbers = (ctypes.c_int32 * len(programs))(*(program.number for program in programs))
-        kept = [np.ascontiguousarray(values) for _, values in expected]
-        listed = (_Expected * len(kept))(
-            *(
-                _Expected(buffer.number, 0, 0, values.nbytes, values.ctypes.data)
-                for (buffer, _), values in zip(expected, kept, strict=True)
-            )
-        )
-        return self._check(
-            self._lib.rl_npu_probe(
-                self.handle, numbers, len(programs), listed, len(kept), timeout_ms, idle_ms
-            )
-        )
+        known = _Known(programs, expected)
+        return self._check(self._lib.rl_npu_probe(self.handle, *known.arguments, timeout_ms, idle_ms))
+
+    def attempt(
+        self,
+        programs: Sequence[Loaded],
+        expected: Sequence[tuple[Buffer, NDArray[Any]]],
+        timeout_ms: int,
+        runs: int,
+    ) -> int:
+        """As `probe`, at most `runs` times and once and for all: if it fails, the device is not given up."""
+        known = _Known(programs, expected)
+        return self._check(self._lib.rl_npu_try(self.handle, *known.arguments, timeout_ms, runs))
 
     @property
     def handle(self) -> int:
@@ -349,6 +365,21 @@ class NpuDevice:
         if result < 0:
             raise _failure()
         return result
+
+
+class _Known:
+    """A job with known results for ctypes: `arguments` live as long as this does."""
+
+    def __init__(self, programs: Sequence[Loaded], expected: Sequence[tuple[Buffer, NDArray[Any]]]) -> None:
+        numbers = (ctypes.c_int32 * len(programs))(*(program.number for program in programs))
+        self._kept = [np.ascontiguousarray(values) for _, values in expected]
+        listed = (_Expected * len(self._kept))(
+            *(
+                _Expected(buffer.number, 0, 0, values.nbytes, values.ctypes.data)
+                for (buffer, _), values in zip(expected, self._kept, strict=True)
+            )
+        )
+        self.arguments = (numbers, len(programs), listed, len(self._kept))
 
 
 def _binding(to: Binding | None) -> _Binding:

@@ -1,4 +1,4 @@
-"""Launches of a matmul (`npu/programs/matmul.py`) on an open NPU, and the small product that proves it works.
+"""Launches of a matmul (`npu/programs/matmul.py`) on an open NPU.
 
 On a device of several address spaces every core has buffers of its own: what a launch calls input or weight
 is then there once for each core, and the parts that a core writes are taken from its own output.
@@ -8,21 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rockledge.npu.layout import INT8, SUMS_IN_ATOM, pack_cube, pack_kernels
 from rockledge.npu.programs.matmul import Launch
-from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT, product_program
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
 from rockledge.npu.stream import Program
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, Buffer, Description, Loaded, NpuDevice
 
-_PROBE_ROWS, _PROBE_INPUTS, _PROBE_COLUMNS = 4, 32, 32
-AWAKE_MS: Final = 2500
-"""A device without a job for so long is proven again: the vendor's driver powers the cores off after 3 s [T],
-and what runs first after that is sometimes not executed [H: ORK]."""
 _WRITTEN = (OUTPUT, SCRATCH)
 _UNTOUCHED = np.uint8(0xA5)  # what an output holds before a job: nothing that looks like a result
 
@@ -81,36 +75,6 @@ class LaunchRunner:
                 yield program
             finally:
                 self._device.unload(program)
-
-
-def prove(device: NpuDevice, timeout_ms: int = 2000, idle_ms: int = AWAKE_MS) -> int:
-    """Gives the device a small product on every core as its probe; returns how many runs it took.
-
-    It runs again behind every reset, and after `idle_ms` without a job.
-
-    Its buffers stay for as long as the device is open. Raises NpuError when the product stays wrong.
-    """
-    a = np.arange(_PROBE_ROWS * _PROBE_INPUTS).reshape(_PROBE_ROWS, _PROBE_INPUTS).astype(np.int8)
-    b = (np.arange(_PROBE_COLUMNS * _PROBE_INPUTS).reshape(_PROBE_COLUMNS, _PROBE_INPUTS) % 251 - 125).astype(
-        np.int8
-    )
-    c = pack_cube(a.astype(np.int32) @ b.astype(np.int32).T, SUMS_IN_ATOM)
-    chain = product_program(_PROBE_ROWS, _PROBE_INPUTS, _PROBE_COLUMNS)
-    about = device.describe()
-    programs, expected = [], []
-    for space in _spaces(about, about.cores):
-        words = device.allocate(chain.size_bytes + chain.size_bytes % 16, space)
-        left, right = device.allocate(a.size, space), device.allocate(b.size, space)
-        left.data[:] = pack_cube(a, INT8.atom).view(np.uint8)
-        right.data[:] = pack_kernels(b, INT8).view(np.uint8)
-        sums = device.allocate(c.nbytes, space)
-        for buffer in (left, right):
-            device.sync(buffer, TO_DEVICE)
-        program = device.load(chain, words)
-        device.bind(program, {INPUT: Binding(left), WEIGHT: Binding(right), OUTPUT: Binding(sums, True)})
-        programs.append(program)
-        expected.append((sums, c))
-    return device.probe(programs, expected, timeout_ms, idle_ms)
 
 
 def _spaces(about: Description, count: int) -> list[int]:

@@ -105,10 +105,11 @@ BLOCKS = (3, 3, 1, 3, 3, 3, 3, 3)
 
 
 def job(driver, number):
-    """The job as drivers count them, of block `number` from 0; before it is the probe."""
+    """The job as drivers count them, of block `number` from 0; before it are
+    those that prove the cores: each alone, then all, then all as the probe."""
     if driver == "rknpu":
-        return 2 + number
-    return 1 + LANES + sum(BLOCKS[i % len(BLOCKS)] for i in range(number))
+        return 1 + LANES + 2 + number
+    return 1 + 3 * LANES + sum(BLOCKS[i % len(BLOCKS)] for i in range(number))
 
 
 # Blocks in the middle of a linear, its first, its last, and those of the second step.

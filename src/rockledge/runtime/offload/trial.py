@@ -30,6 +30,8 @@ WHOLE: Final = 1 << 24
 """Products of a lane up to which all of its sums are compared."""
 SPREAD: Final = 32
 """Rows, and columns, of a large lane whose sums are compared beside those of the edges."""
+TELLING: Final = 8 << 20
+"""Bytes handed over from which their rate is taken for that of all."""
 _PATTERN: Final = 1_000_003
 """Random bytes that fill all operands: a prime, so that no tile begins like another."""
 
@@ -45,10 +47,29 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Cleaned:
+    """Bytes that one thread handed to the device, and the seconds that took."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cleaned") -> "Cleaned":
+        return Cleaned(self.bytes + other.bytes, self.seconds + other.seconds)
+
+    def on(self, board: Board) -> Board:
+        """The board with the rate of that, where there was enough to tell it by."""
+        if self.bytes < TELLING or not self.seconds:
+            return board
+        rate = {"cpu_cache_sync_bandwidth": self.bytes / self.seconds}
+        return board.measured(rate, "weights handed to the device when it was tried")
+
+
+@dataclass(frozen=True)
 class Trials:
     """All of a plan's, and the `seconds` that they took with all that belongs to them."""
 
     jobs: tuple[Trial, ...]
+    cleaned: "Cleaned"
     seconds: float
 
     @property
@@ -69,14 +90,13 @@ def try_programs(
     device: NpuDevice, plan: PrefillPlan, there: OnDevice, board: Board, timeout_ms: int
 ) -> Trials:
     """Runs and compares all of them. Raises HungError when a job ends the device."""
-    began = time.monotonic()
+    began, cleaned, jobs = time.monotonic(), Cleaned(), list[Trial]()
     pattern = np.random.default_rng(0).integers(0, 256, _PATTERN).astype(np.uint8)
-    jobs = tuple(
-        trial
-        for number, shape in enumerate(plan.shapes)
-        for trial in _Shape(device, plan, there, number, pattern).trials(shape, board, timeout_ms)
-    )
-    return Trials(jobs, time.monotonic() - began)
+    for number, shape in enumerate(plan.shapes):
+        one = _Shape(device, plan, there, number, pattern)
+        jobs += one.trials(shape, board, timeout_ms)
+        cleaned += one.cleaned
+    return Trials(tuple(jobs), cleaned, time.monotonic() - began)
 
 
 class _Shape:
@@ -103,6 +123,7 @@ class _Shape:
         }
         self._inputs = [there.at(place) for place in dict.fromkeys(plan.inputs)]
         self._pattern = pattern
+        self.cleaned = Cleaned()
 
     def trials(self, shape: Shape, board: Board, timeout_ms: int) -> Iterator[Trial]:
         """One for each step size."""
@@ -125,7 +146,9 @@ class _Shape:
         for start in range(0, size, _PATTERN):
             part = to[start : start + _PATTERN]
             part[:] = pattern[: part.size]
+        before, began = self._device.describe().cleaned_bytes, time.monotonic()
         self._device.sync(place.buffer, TO_DEVICE, place.offset, size)
+        self.cleaned += Cleaned(self._device.describe().cleaned_bytes - before, time.monotonic() - began)
 
     def _run(self, shape: Shape, size: Size, board: Board, timeout_ms: int) -> float:
         """The seconds of the job: measured, or by the driver's clock and what a job costs beside its work."""
@@ -220,7 +243,8 @@ def as_shown(plan: PrefillPlan, linears: Sequence[Linear], trials: Trials, board
     )
     kept = replace(plan, steps=tuple(steps), shapes=shapes)
     ops = {one.op for one in left}
-    return timed(_of(kept, left), [linear for linear in linears if linear.op in ops], board)
+    of_ops = [linear for linear in linears if linear.op in ops]
+    return timed(_of(kept, left), of_ops, trials.cleaned.on(board))
 
 
 def _of(plan: PrefillPlan, linears: Sequence[PlacedLinear]) -> PrefillPlan:

@@ -9,17 +9,17 @@ from typing import Final
 from rockledge.board.boards import Board
 from rockledge.board.npu_drivers import board_under
 from rockledge.errors import BudgetError, NpuError
+from rockledge.runtime.npu_cores import named
 from rockledge.runtime.npu_device import NpuDevice
-from rockledge.runtime.npu_launch import prove
 from rockledge.runtime.offload.budget import largest_plan
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.load import OnDevice, load, offload_plan
 from rockledge.runtime.offload.native_plan import NpuWork
+from rockledge.runtime.offload.opening import open_proven
 from rockledge.runtime.offload.plan import PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
 from rockledge.runtime.offload.trial import HungError, Trials, as_shown, try_programs
 
-PROBE_MS: Final = 500
 JOB_MS: Final = 2000
 """What a job may take: some hundred times what the slowest block is modelled to."""
 _ABSENT: Final = "there is no NPU here"
@@ -88,8 +88,9 @@ class NpuUse:
     def describe(self) -> str:
         """A line for the log."""
         now, plan = self.status(), self.plan
+        cores = named(self.device.describe().core_numbers)
         return (
-            f"NPU: {now.driver} {now.version} at {now.node}, {now.cores} cores; prompts go there in steps of "
+            f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prompts go there in steps of "
             f"{plan.from_rows} to {plan.steps[-1]} tokens; {plan.pinned} of {len(plan.block_slot)} blocks of "
             f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB; {now.tried - now.tried_wrong} of "
             f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s"
@@ -125,12 +126,13 @@ def open_npu(
 
     `budget`: bytes its buffers may take beside steps of that many tokens. `from_rows`: steps of so many
     tokens go to it; None for those that are faster there as measured, or where none is and it is `required`,
-    as modelled. What is wrong stays on the CPU. Raises NpuUnusedError.
+    as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
+    wrong stays on the CPU. Raises NpuUnusedError.
     """
     left = list(linears)
     hung: HungError | None = None
     while True:
-        device = _open(hung)
+        device = _open(required, hung)
         try:
             return _loaded(device, left, board, context, budget, from_rows, required)
         except HungError as error:
@@ -147,10 +149,10 @@ def open_npu(
             raise
 
 
-def _open(hung: HungError | None) -> NpuDevice:
-    """The device, maybe for one more time because it `hung`."""
+def _open(required: bool, hung: HungError | None) -> NpuDevice:
+    """The device, proven; maybe for one more time because it `hung`."""
     try:
-        return NpuDevice()
+        return open_proven(required=required)
     except NpuError as error:
         if hung is not None:
             raise NpuUnusedError(str(hung), "unusable") from None
@@ -168,7 +170,6 @@ def _loaded(
     required: bool,
 ) -> NpuUse:
     about = device.describe()
-    _prove(device, about.node)
     board = board_under(board, about.driver, about.clock_hz)
     modelled = largest_plan(
         linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=budget
@@ -193,12 +194,3 @@ def _slower(device: NpuDevice) -> str:
     clock = device.describe().clock_hz
     at = f" at {clock / 1e6:.0f} MHz" if clock else ""
     return f"as measured, the NPU{at} is slower than the CPU for every step of this model"
-
-
-def _prove(device: NpuDevice, node: str) -> None:
-    try:
-        prove(device, PROBE_MS)
-    except NpuError as error:
-        raise NpuError(
-            f"{error}; if another program keeps it busy (`sudo fuser -v {node}` names it), stop that one"
-        ) from None
