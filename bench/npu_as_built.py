@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from rockledge.board.boards import Board
 from rockledge.board.memory import working_bytes
 from rockledge.board.prefill import CpuWork, StageProduct, chunk_stages
-from rockledge.board.time import band_ms, stored_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import band_ms
 from rockledge.model.config import ModelConfig
 from rockledge.npu.programs.prompt_time import layer_linears
 from rockledge.runtime.offload.budget import largest_plan, npu_budget

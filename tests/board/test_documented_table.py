@@ -8,7 +8,8 @@ import pytest
 
 from rockledge.board.boards import find_board
 from rockledge.board.memory import kv_bytes, weight_budget
-from rockledge.board.time import predict_decode, stored_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import predict_decode
 
 PAGE = Path(__file__).parents[2] / "docs" / "precision.md"
 BOARD = find_board("rk3588-8gb")

@@ -12,7 +12,8 @@ from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape
 from rockledge.board.npu_time import NpuRates, npu_rates
 from rockledge.board.prefill import CpuWork, StageProduct, chunk_stages, unpack_seconds, wave
-from rockledge.board.time import band_ms, stored_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import band_ms
 from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.npu.programs.tile_program import BANKS, data_banks, least_weight_banks
 from rockledge.npu.programs.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
