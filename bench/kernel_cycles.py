@@ -23,8 +23,9 @@ from functools import cache
 from pathlib import Path
 
 from rockledge.board.boards import find_board
-from rockledge.board.cycles import PREFILL_MACS_PER_CYCLE, TILE_CYCLES, TILE_WEIGHTS
+from rockledge.board.cycles import PREFILL_MACS_PER_CYCLE, TILE_CYCLES
 from rockledge.board.npu_facts import APART_CYCLES, LOOP_CYCLES, UNPACK_CYCLES
+from rockledge.board.tiles import TILE_WEIGHTS
 
 TREE = Path(__file__).parent.parent
 COMPILER, DISASSEMBLER, SIMULATOR = "aarch64-linux-gnu-g++", "aarch64-linux-gnu-objdump", "llvm-mca-19"

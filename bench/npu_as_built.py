@@ -11,7 +11,8 @@ from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape, working_bytes
 from rockledge.board.npu_syncs import Sync
 from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, around_linears
-from rockledge.board.time import band_ms, stored_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import band_ms
 from rockledge.model.config import ModelConfig
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.runtime.offload.linears import Linear

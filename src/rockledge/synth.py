@@ -13,7 +13,7 @@ from rockledge import tensor_file
 from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.errors import ArtifactError, UsageError
-from rockledge.formats.bands import STRIP, Band, spans, stream_bytes, table_widths
+from rockledge.formats.bands import STRIP, Band, spans, stream_bytes, strips, table_widths
 from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, power_of_two_block, random_rotation
 from rockledge.formats.packing import PackedLinear, pack_codes, pack_index
 from rockledge.formats.table import Int8, padded_tables
@@ -158,9 +158,9 @@ def _random_band(band: Band, cols: int, generator: np.random.Generator) -> tuple
 
     if band.rows <= _POOL_ROWS:
         return streams(band.rows)
-    strips = -(-band.rows // STRIP)
+    count = strips(band.rows)
     filled = [
-        np.resize(pool.reshape(_POOL_ROWS // STRIP, -1), (strips, pool.size * STRIP // _POOL_ROWS))
+        np.resize(pool.reshape(_POOL_ROWS // STRIP, -1), (count, pool.size * STRIP // _POOL_ROWS))
         for pool in streams(_POOL_ROWS)
     ]
     if band.rows % STRIP:  # the rows that fill up the last strip are zeros

@@ -9,7 +9,8 @@ import pytest
 from rockledge.board.boards import find_board
 from rockledge.board.cycles import TILE_CYCLES, TILE_WEIGHTS
 from rockledge.board.memory import kv_bytes, weight_budget
-from rockledge.board.time import predict_decode, stored_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import predict_decode
 
 PAGE = Path(__file__).parents[2] / "docs" / "precision.md"
 SPEEDS = PAGE.with_name("performance.md")

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from rockledge.board.boards import BOARDS
 from rockledge.board.cycles import cycles_fact
-from rockledge.board.time import band_ms, band_time, predict_decode, stored_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import band_ms, band_time, predict_decode
 
 BOARD = BOARDS["rk3588-8gb"]
 WIDTHS = st.sampled_from([2, 3, 4, 8])

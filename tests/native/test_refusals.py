@@ -17,6 +17,7 @@ from tests.native.one_op import (
 
 from rockledge.errors import NativeError
 from rockledge.runtime import native
+from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import OpCode
 
 CACHE = native.Shape(4, heads=4, kv_heads=2, head_dim=16, layers=2, page_tokens=16, pages=3)
@@ -186,7 +187,7 @@ def test_impossible_thread_counts(threads: int) -> None:
 
 
 def test_kernels_this_processor_lacks() -> None:
-    for name in set(native.KERNELS) - {"auto"} - set(supported_kernels()):
+    for name in set(KERNELS) - {"auto"} - set(supported_kernels()):
         with pytest.raises(NativeError, match=name):
             create(*linear_parts(), kernel=name)
     with pytest.raises(NativeError, match="no kernel 'fast'"):

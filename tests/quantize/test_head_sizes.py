@@ -1,4 +1,4 @@
-"""Heads of any even size, from a checkpoint to logits: transformers on the same directory is the reference."""
+"""Heads of any even size, from a checkpoint to logits, beside transformers on the same directory."""
 
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ CASE = Path(__file__).parents[1] / "model" / "cases" / "f6_hd100"
 VOCAB = 300
 WINDOW = np.random.default_rng(5).integers(3, VOCAB, 120).tolist()
 # Sizes that are, and are not, multiples of a tile, of a vector of eight, of a power of two.
-SIZES = [(2, "llama3"), (34, "qwen2"), (50, "qwen3-tied"), (80, "qwen2.5-tied"), (96, "mistral"), (100, "qwen2"),
-         (256, "llama3")]  # fmt: skip
+SIZES = [(2, "llama3"), (34, "qwen2"), (50, "qwen3-tied"), (80, "qwen2.5-tied"), (96, "mistral"),
+         (100, "qwen2"), (256, "llama3")]  # fmt: skip
 
 
 def checkpoint_of(name: str, head_dim: int, path: Path) -> Path:

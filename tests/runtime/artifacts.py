@@ -55,8 +55,9 @@ def config_of(variant: Variant) -> ModelConfig:
     """Sizes that are no multiples of a tile wherever the format allows it."""
     family = FAMILIES[variant.family]
     return ModelConfig(
-        family=family.name, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=variant.head_dim, ffn=144, vocab=VOCAB,
-        norm_eps=1e-5, rope_theta=10000.0, rope_divisors=tuple(1.0 + i / 8 for i in range(variant.head_dim // 2)),
+        family=family.name, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=variant.head_dim, ffn=144,
+        vocab=VOCAB, norm_eps=1e-5, rope_theta=10000.0,
+        rope_divisors=tuple(1.0 + i / 8 for i in range(variant.head_dim // 2)),
         tied=variant.tied, context=1024, qkv_bias=family.qkv_bias, qk_norm=family.qk_norm,
         bos=BOS, eos=variant.eos,
     )  # fmt: skip

@@ -89,10 +89,11 @@ def test_memory_is_kept_to(ask, driver):
     answer, _ = ask("two-planes", driver, lengths=(200,))
     assert answer["npu"]["buffer_bytes"] > 0
     planned = answer["planned_bytes"] - answer["npu"]["buffer_bytes"]
-    assert answer["native_bytes"] == planned
+    # The programs' own words are the device's buffers too, and no part of the plan.
+    assert 0 <= answer["native_bytes"] - planned < 1 << 17
     # Less memory: smaller steps, then weights that pass through the ring, then no NPU; always right.
     found = []
-    for memory in (4_000_000, 2_000_000, 1_000_000):
+    for memory in (4_000_000, 1_100_000, 600_000):
         answer, _ = ask("two-planes", driver, lengths=(200,), memory=memory, ctx=256)
         assert answer["same"] == [True]
         assert answer["planned_bytes"] <= memory

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rockledge.errors import BudgetError, RockledgeError, UsageError
 from rockledge.runtime.footprint import DEFAULT_CONTEXT, STEP_TOKENS, Demand, choose_footprint
 
-DEMAND = Demand(weights=1_000_000, arena=lambda rows, pages: 1000 * rows, page=3200, page_tokens=32, longest=8192)
+DEMAND = Demand(1_000_000, lambda rows, pages: 1000 * rows, page=3200, page_tokens=32, longest=8192)
 
 
 def test_defaults_without_a_limit() -> None:

@@ -64,7 +64,7 @@ def test_the_forecast_of_an_arena_is_close(head_dim: int, family: str, tmp_path:
         assert taken <= arena_bytes(config, rows, context, threads) <= MOST_OVER * taken
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     st.sampled_from(["llama", "qwen2", "qwen3"]), st.integers(1, 130), st.integers(1, 4), st.integers(1, 4),
     st.integers(1, 300), st.integers(1, 600), st.sampled_from([(), ("attn.o",), INPUTS]), st.integers(1, 600),

@@ -10,8 +10,8 @@ getting codes out of their bytes adds 4 cycles at 2 bits, 16 at 3 and 8 at 4. At
 """
 
 from rockledge.board.facts import Fact
+from rockledge.board.tiles import TILE_WEIGHTS
 
-TILE_WEIGHTS = 8 * 32
 TILE_CYCLES: dict[tuple[int, int], float] = {
     (2, 1): 20.0,
     (3, 1): 32.0,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rockledge.board.boards import Board
+from rockledge.board.tiles import STRIP, padded
 from rockledge.errors import BudgetError
-
 
 PAGE_TOKENS = 32
 """Tokens of a page of the KV cache."""
@@ -17,7 +17,6 @@ DECODE_ROWS = 32
 """Rows of the largest step of the program that writes tokens while the NPU is busy with a prompt."""
 
 # As native/kernels.hpp and native/program.hpp have them.
-_TILE, _STRIP = 32, 8  # inputs and rows of a tile
 _SPLIT = 512  # positions of an attention split
 _BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
 _PARTS_PER_THREAD = 4  # attention's partial sums that a thread keeps for each split
@@ -67,8 +66,8 @@ class MemoryPlan:
 
 
 def padded_head(head_dim: int) -> int:
-    """Bytes of the int8 codes of one key, value or query of one head: whole tiles of 32 (native/rockledge.h)."""
-    return _padded(head_dim)
+    """Bytes of the int8 codes of one head's key, value or query: whole tiles (native/rockledge.h)."""
+    return padded(head_dim)
 
 
 def pages_of(tokens: int) -> int:
@@ -87,31 +86,32 @@ def cache_bytes(shape: DecoderShape, context: int) -> int:
 
 
 def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
-    """Bytes besides weights and cache of a program for steps of up to `rows` tokens, whatever its recipe: never
-    fewer than it takes. At 256 rows or more it is at most a sixth more where every input has two planes and
-    heads together are as wide as the residual (tests/runtime/test_forecast.py).
+    """Bytes besides weights and cache of a program for steps of up to `rows` tokens, whatever its recipe:
+    never fewer than it takes. At 256 rows or more it is at most a sixth more where every input has two planes
+    and heads together are as wide as the residual (tests/runtime/test_forecast.py).
 
-    A row has gate and up, or q, k and v; the residual; the widest input in two int8 planes; the queries; and as
-    much again as all heads' outputs, for the terms of a score bias. A thread keeps the unpacked weights of a block,
-    one row, and partial sums of attention, some of them for every 512 positions (native/program.cpp).
+    A row has gate and up, or q, k and v; the residual; the widest input in two int8 planes; the queries; and
+    as much again as all heads' outputs, for the terms of a score bias. A thread keeps the unpacked weights of
+    a block, one row, and partial sums of attention, some of them for every 512 positions
+    (native/program.cpp).
     """
     attention, queries = shape.heads * shape.head_dim, shape.heads * padded_head(shape.head_dim)
     widest = max(2 * shape.ffn, attention + 2 * shape.kv_heads * shape.head_dim, shape.hidden)
-    inputs = _padded(max(shape.hidden, attention, shape.ffn))
+    inputs = padded(max(shape.hidden, attention, shape.ffn))
     row = (
         4 * (widest + shape.hidden + attention + shape.head_dim) + 2 * inputs + queries + 4 * shape.heads + 16
     )
     splits = -(-pages_of(context) * PAGE_TOKENS // _SPLIT)
     partial = 4 * (shape.heads // shape.kv_heads) * (padded_head(shape.head_dim) + 8)
-    block = 2 * _STRIP * inputs
+    block = 2 * STRIP * inputs
     block = max(block, min(_BLOCK_STRIPS * block, _BLOCK_BYTES))
     thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + (2 + _PARTS_PER_THREAD * splits) * partial
     return rows * row + threads * thread + 4 * shape.head_dim * (_SPLIT + splits) + _ALIGNMENT_BYTES
 
 
 def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
-    """Bytes of cache and arenas for `context` tokens: of the program that reads prompts in steps of up to `rows`
-    tokens, and of the second one that writes tokens while the first waits for the NPU."""
+    """Bytes of cache and arenas for `context` tokens: of the program that reads prompts in steps of up to
+    `rows` tokens, and of the second one that writes tokens while the first waits for the NPU."""
     arenas = sum(arena_bytes(shape, each, context, threads) for each in (rows, DECODE_ROWS))
     return cache_bytes(shape, context) + arenas
 
@@ -124,10 +124,6 @@ def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) ->
 
     most = max(0, room) // kv_bytes(shape, PAGE_TOKENS)
     return bisect_right(range(1, most + 1), room, key=needed) * PAGE_TOKENS
-
-
-def _padded(width: int) -> int:
-    return -(-width // _TILE) * _TILE
 
 
 def plan_memory(

@@ -5,16 +5,14 @@
 It is a roofline: thread joins, norms and attention arithmetic are not in it; a real board is a little slower.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rockledge.board.boards import BOARDS, Board
 from rockledge.board.cycles import cycles_fact
+from rockledge.board.tiles import stored_bytes
 
 DEFAULT_BOARD = BOARDS["rk3588-8gb"]
-# Bytes of one 8 x 32 tile by width: codes, and below 8 bits the 8 bytes of table indices (docs/formats.md).
-_TILE_BYTES = {2: 64 + 8, 3: 96 + 8, 4: 128 + 8, 8: 256}
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,6 @@ class DecodePrediction:
     ms_per_token: float
     bytes_per_token: int
     basis: str = "modelled"
-
-
-def stored_bytes(bits: int, rows: int, cols: int) -> int:
-    """Bytes of a band of `rows` x `cols` weights: padded tiles, indices and one fp32 scale a row."""
-    return math.ceil(rows / 8) * math.ceil(cols / 32) * _TILE_BYTES[bits] + 4 * rows
 
 
 def band_time(bits: int, rows: int, cols: int, *, board: Board = DEFAULT_BOARD, planes: int = 1) -> BandTime:

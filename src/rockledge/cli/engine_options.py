@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from rockledge.cli.sizes import parse_size
 from rockledge.errors import UsageError
+from rockledge.runtime.choices import KERNELS, NPU_MODES
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.sampling import Sampling
-
-KERNELS = ("auto", "portable", "avx2", "vnni", "neon")
-NPU_MODES = ("auto", "off", "require")
 
 
 def size(text: str) -> int:
@@ -46,7 +44,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
     parser.add_argument("--ctx", type=whole(1), metavar="TOKENS", help="context to make room for")
     parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory to use, such as 6G")
-    parser.add_argument("--kernel", choices=KERNELS, default="auto", help="kernels to use (default: auto)")
+    parser.add_argument(
+        "--kernel", choices=tuple(KERNELS), default="auto", help="kernels to use (default: auto)"
+    )
     parser.add_argument(
         "--npu",
         choices=NPU_MODES,

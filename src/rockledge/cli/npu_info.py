@@ -10,6 +10,7 @@ from typing import Any
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import RockledgeError
+from rockledge.runtime.choices import NPU_DRIVERS
 
 _PROBE_MS = 500  # some thousand times what the small product takes
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--driver",
         default="auto",
-        choices=("auto", "rknpu", "rocket"),
+        choices=tuple(NPU_DRIVERS),
         help="look for this one (default any)",
     )
     parser.add_argument(

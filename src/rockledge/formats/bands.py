@@ -49,6 +49,11 @@ def tiles(cols: int) -> int:
     return -(-cols // TILE)
 
 
+def padded(cols: int) -> int:
+    """Inputs in whole tiles."""
+    return tiles(cols) * TILE
+
+
 def groups(cols: int) -> int:
     """Groups of a row of `cols` inputs; the last may be short."""
     return -(-cols // GROUP)

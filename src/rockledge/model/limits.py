@@ -22,8 +22,8 @@ LARGEST: Final[Mapping[str, int]] = {
     "vocab": 1 << 22,
     "context": 1 << 31,
 }
-"""Largest value of each size of a `ModelConfig`. Those that nothing in the core limits are far above any model,
-and far below what would exhaust memory before a check fails."""
+"""Largest value of each size of a `ModelConfig`. Those that nothing in the core limits are far above any
+model, and far below what would exhaust memory before a check fails."""
 
 
 def check_size(name: str, value: int) -> None:

@@ -93,7 +93,7 @@ class Engine:
 
         `threads`: None for one per fast core. `ctx`: tokens of context, None for min(the model's, 4096, what
         `memory` allows). `memory`: bytes that weights, arena, cache and NPU buffers may take together.
-        `kernel`: "auto", "portable", "avx2", "vnni" or "neon". `npu`: "auto" reads prompts on the NPU where
+        `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
         steps of so many tokens or more, None for as many as the board's facts say.
         Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.

@@ -5,8 +5,8 @@ ctypes releases the GIL during every call, so a whole step runs without it.
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
+from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, padded, strips, tiles
+from rockledge.runtime.choices import KERNELS
 
 ABI = 5
 LIBRARY = "librockledge.so"
-KERNELS: Mapping[str, int] = {"auto": -1, "portable": 0, "avx2": 1, "neon": 2, "vnni": 3}
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
 
@@ -271,11 +272,11 @@ def _checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) 
 
 
 def _band(number: int, band: Band) -> _Band:
-    tiles = -(-band.rows // 8) * -(-band.cols // 32)
+    count = strips(band.rows) * tiles(band.cols)
     name = f"band {number}"
     return _Band(
-        _checked(f"{name} codes", band.codes, np.uint8, tiles * 32 * band.bits),
-        _checked(f"{name} index", band.index, np.uint8, tiles * 8),
+        _checked(f"{name} codes", band.codes, np.uint8, count * TILE_BYTES.get(band.bits, 0)),
+        _checked(f"{name} index", band.index, np.uint8, count * INDEX_BYTES),
         _checked(f"{name} tables", band.tables, np.int8, 256),
         _checked(f"{name} scale", band.scale, np.float32, band.rows),
         _checked(f"{name} bias", band.bias, np.float32, band.rows),
@@ -318,7 +319,7 @@ def _lists(ops: Sequence[Op], bands: Sequence[Band], buffers: Sequence[Buffer]) 
 
 
 def _shape(shape: Shape) -> Any:
-    return ctypes.byref(_Shape(*(getattr(shape, name) for name, _ in _Shape._fields_)))
+    return ctypes.byref(_Shape(*astuple(shape)))
 
 
 class Outline:
@@ -328,7 +329,7 @@ class Outline:
         self._lists = _lists(ops, bands, buffers)
 
     def memory(self, shape: Shape, threads: int) -> ProgramMemory:
-        """What `Program` would take with this shape and these threads; nothing is taken. Raises NativeError."""
+        """What `Program` would take with this shape and these threads, without taking it. NativeError."""
         found = _Memory()
         if library().rl_program_plan(*self._lists, _shape(shape), threads, ctypes.byref(found)) < 0:
             raise _failure()
@@ -442,7 +443,7 @@ class Program:
         shape: tuple[int, ...] = (self.shape.max_rows, spec.width)
         dtype: np.dtype[Any] = np.dtype(np.float32)
         if spec.kind == BufferKind.INT8:
-            shape, dtype = (self.shape.max_rows, spec.planes, -(-spec.width // 32) * 32), np.dtype(np.int8)
+            shape, dtype = (self.shape.max_rows, spec.planes, padded(spec.width)), np.dtype(np.int8)
         raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
         return np.ndarray(shape, dtype, buffer=memoryview(raw))
 

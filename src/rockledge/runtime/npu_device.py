@@ -19,8 +19,8 @@ from rockledge.errors import NpuError
 from rockledge.npu.programs.marks import marks
 from rockledge.npu.stream import PROGRAM_ROLE, Program
 from rockledge.runtime import native
+from rockledge.runtime.choices import NPU_DRIVERS
 
-FLAVOURS: Final[Mapping[str, int]] = {"auto": 0, "rknpu": 1, "rocket": 2}
 ROLES: Final = 8
 CORES: Final = 3
 TO_DEVICE, FROM_DEVICE = 1, 2
@@ -191,10 +191,10 @@ class NpuDevice:
     def __init__(self, driver: str = "auto") -> None:
         """Opens the device of a driver ("rknpu", "rocket"), or the first found. Raises NpuError."""
         self._handle: int | None = None
-        if driver not in FLAVOURS:
-            raise NpuError(f"there is no NPU driver {driver!r}; choose one of {', '.join(FLAVOURS)}")
+        if driver not in NPU_DRIVERS:
+            raise NpuError(f"there is no NPU driver {driver!r}; choose one of {', '.join(NPU_DRIVERS)}")
         self._lib = _library()
-        self._handle = self._lib.rl_npu_open(FLAVOURS[driver])
+        self._handle = self._lib.rl_npu_open(NPU_DRIVERS[driver])
         if not self._handle:
             raise _failure()
 

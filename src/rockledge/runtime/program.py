@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rockledge.artifact import Artifact
 from rockledge.board.memory import PAGE_TOKENS, padded_head
-from rockledge.formats.bands import TILE
+from rockledge.formats.bands import padded
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import PackedLinear
@@ -110,12 +110,8 @@ def build_program(artifact: Artifact) -> ProgramPlan:
 
 def _row_bytes(buffer: Buffer) -> int:
     if buffer.kind is BufferKind.INT8:
-        return buffer.planes * _padded(buffer.width)
+        return buffer.planes * padded(buffer.width)
     return 4 * buffer.width
-
-
-def _padded(width: int) -> int:
-    return -(-width // TILE) * TILE
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from rockledge.board.time import stored_bytes
+from rockledge.board.tiles import stored_bytes
 from rockledge.model.config import ModelConfig
 from rockledge.runtime.offload.linears import Linear
 from rockledge.synth import SHAPES

@@ -2,16 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from rockledge.board.memory import DecoderShape
 from rockledge.errors import NpuError, UsageError
+from rockledge.runtime.choices import NPU_MODES
 from rockledge.runtime.offload.budget import free_bytes, npu_budget, this_board
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.offload.use import NpuUnusedError, NpuUse, open_npu
-
-MODES: Final = ("auto", "off", "require")
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +31,8 @@ def choose_npu(
     steps of that many tokens. `from_rows` as for `open_npu`. Raises UsageError for an unknown mode, and with
     "require" NpuError.
     """
-    if mode not in MODES:
-        raise UsageError(f"the NPU was asked for with {mode!r}; choose one of {', '.join(MODES)}")
+    if mode not in NPU_MODES:
+        raise UsageError(f"the NPU was asked for with {mode!r}; choose one of {', '.join(NPU_MODES)}")
     if from_rows is not None and from_rows < 1:
         raise UsageError(f"the NPU was asked for from {from_rows} tokens on; give at least 1")
     if mode == "off":

@@ -1,0 +1,13 @@
+"""What a user can choose by name: kernels, how the NPU is asked for, its drivers. Cheap to import."""
+
+from collections.abc import Mapping
+from typing import Final
+
+KERNELS: Final[Mapping[str, int]] = {"auto": -1, "portable": 0, "avx2": 1, "vnni": 3, "neon": 2}
+"""Kernels by name, with their numbers in native/rockledge.h; "auto" is the best this processor supports."""
+
+NPU_MODES: Final = ("auto", "off", "require")
+"""Prompts are read on the NPU where it can be used, never, or not without it."""
+
+NPU_DRIVERS: Final[Mapping[str, int]] = {"auto": 0, "rknpu": 1, "rocket": 2}
+"""The NPU's kernel drivers, with their numbers in native/npu/npu.h; "auto" takes the one that is there."""
