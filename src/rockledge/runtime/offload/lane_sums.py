@@ -55,6 +55,7 @@ class LaneSums:
             self.columns,
             self.sums,
         )
+        vectors, columns = (np.ascontiguousarray(x, np.int32) for x in (vectors, columns))
         where = np.zeros(2, np.int32)
         found = _library().rl_npu_wrong_sums(
             ctypes.byref(lane),
