@@ -162,3 +162,26 @@ def test_any_values_are_read_or_refused(change: dict[str, Any]) -> None:
         pass
     else:
         assert check_config(found) == found
+
+
+# Words that keys of known and unknown models are made of.
+WORDS = [
+    "attention", "attn", "logit", "logits", "embedding", "residual", "rope", "rotary", "expert", "norm", "bias",
+    "scale", "multiplier", "softcap", "clip", "window", "mlp", "use", "num", "hidden", "layers", "dim", "factor",
+    "author", "date", "extra", "custom",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join), JSON)
+@settings(max_examples=300, deadline=None)
+def test_no_key_is_passed_over_in_silence(key: str, value: Any) -> None:
+    plain = read_hf_config(PLAIN)
+    off = value is None or value is False or value in ("", 0, 1) or value in ([], {})
+    try:
+        found = read_hf_config({**PLAIN, key: value})
+    except CheckpointError as error:
+        said = str(error)
+    else:
+        assert found.config == plain.config
+        said = " ".join(found.notes)
+    assert off or key in said

@@ -39,6 +39,8 @@ _HARMLESS = _names(
     output_router_logits output_scores return_dict_in_generate chunk_size_feed_forward finetuning_task
     problem_type task_specific_params prefix id2label label2id num_labels tf_legacy_loss
     remove_invalid_values gradient_checkpointing use_flash_attn use_flash_attention
+    activation_checkpointing residual_in_fp32 scale_attention_softmax_in_fp32 sequence_parallel
+    tensor_parallel_size
     _flash_attn_2_enabled attn_implementation _attn_implementation _attn_implementation_autoset
     attn_implementation_internal _attn_implementation_internal experts_implementation
     _experts_implementation_internal do_sample early_stopping max_length min_length max_new_tokens
@@ -63,6 +65,8 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "attention_out_bias": (),
     "hidden_activation": ("silu", "swish"),
     "activation_function": ("silu", "swish"),
+    "mlp_activation": ("silu", "swish"),
+    "use_parallel_residual": (),
     "norm_type": ("rmsnorm", "rms_norm", "RMSNorm"),
     "normalization": ("rmsnorm", "rms_norm", "RMSNorm"),
     "position_embedding_type": ("rope", "rotary"),
@@ -111,12 +115,12 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "rescale_every": (),
 }
 
-# Words of a name that speak of arithmetic; 0 and 1 count as switched off for such keys.
+# Words of a name that speak of arithmetic, for keys that nobody knows; 1 counts as switched off there too.
 _ARITHMETIC = _names(
     """
-    scale scales scaling multiplier multipliers softcap softcapping cap capping clip clipping clamp bias
-    biases norm norms layernorm rmsnorm rope nope rotary rotation expert experts moe alibi window
-    windows residual sparse sparsity temperature act activation parallel shared
+    scale scales scaling multiplier multipliers softcap softcapping cap capping clip clipping clamp bias biases
+    norm norms layernorm rmsnorm rope nope rotary rotation expert experts moe alibi window windows residual
+    sparse sparsity temperature
     """
 )
 
