@@ -119,8 +119,8 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 _ARITHMETIC = _names(
     """
     scale scales scaling multiplier multipliers softcap softcapping cap capping clip clipping clamp bias
-    biases norm norms layernorm rmsnorm rope nope rotary rotation expert experts moe alibi window windows residual
-    sparse sparsity temperature
+    biases norm norms layernorm rmsnorm rope nope rotary rotation expert experts moe alibi window windows
+    residual sparse sparsity temperature
     """
 )
 
