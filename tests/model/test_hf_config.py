@@ -166,9 +166,9 @@ def test_any_values_are_read_or_refused(change: dict[str, Any]) -> None:
 
 # Words that keys of known and unknown models are made of.
 WORDS = [
-    "attention", "attn", "logit", "logits", "embedding", "residual", "rope", "rotary", "expert", "norm", "bias",
-    "scale", "multiplier", "softcap", "clip", "window", "mlp", "use", "num", "hidden", "layers", "dim", "factor",
-    "author", "date", "extra", "custom",
+    "attention", "attn", "logit", "logits", "embedding", "residual", "rope", "rotary", "expert", "norm",
+    "bias", "scale", "multiplier", "softcap", "clip", "window", "mlp", "use", "num", "hidden", "layers",
+    "dim", "factor", "author", "date", "extra", "custom",
 ]  # fmt: skip
 
 

@@ -118,9 +118,9 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 # Words of a name that speak of arithmetic, for keys that nobody knows; 1 counts as switched off there too.
 _ARITHMETIC = _names(
     """
-    scale scales scaling multiplier multipliers softcap softcapping cap capping clip clipping clamp bias biases
-    norm norms layernorm rmsnorm rope nope rotary rotation expert experts moe alibi window windows residual
-    sparse sparsity temperature
+    scale scales scaling multiplier multipliers softcap softcapping cap capping clip clipping clamp bias
+    biases norm norms layernorm rmsnorm rope nope rotary rotation expert experts moe alibi window windows
+    residual sparse sparsity temperature
     """
 )
 
