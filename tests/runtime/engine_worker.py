@@ -134,8 +134,8 @@ def batch(path, lengths, steps, **settings):
 
 
 def handed_over(path, length, **settings):
-    """Cache maintenance of a prompt's step whose weights stay unpacked: (calls, bytes to the device, bytes from
-    it) as the device counted them, and as the time formula has them, block by block."""
+    """Cache maintenance of a prompt's step whose weights stay unpacked: (calls, bytes to the device, bytes
+    from it) as the device counted them, and as the time formula has them, block by block."""
     with Engine.load(path, threads=2, **settings) as engine:
         use = engine._npu  # no user needs to see these
         prompt = prompts_of([length], engine.config.vocab)[0]
