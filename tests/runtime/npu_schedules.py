@@ -61,7 +61,7 @@ CHOSEN = (
     Chosen("the device goes before its first job", (fault("gone"),), "unusable"),
     Chosen("the device goes within the first step", (fault("gone", FIRST + 6),), "failed"),
     Chosen("the device goes between the steps", (fault("gone", SECOND),), "failed"),
-    Chosen("the device goes while it is reset", (fault("lost", FIRST + 4), fault("gone", FIRST + 5)), "failed"),
+    Chosen("the device goes during a reset", (fault("lost", FIRST + 4), fault("gone", FIRST + 5)), "failed"),
     Chosen("the first output behind a reset is wrong", (fault("lost", FIRST + 4), fault("wrong")), "ready"),
     Chosen("outputs are wrong behind every reset", (*LOST_TWICE, fault("wrong", 1, STAYS)), "ready"),
     Chosen("the first buffer is refused", (fault("refused", 1, errno="ENOMEM"),), "unusable"),
