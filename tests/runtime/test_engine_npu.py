@@ -53,8 +53,8 @@ def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
     assert npu["reason"] is None
     assert set(answer["states"]) == {"ready"}
     assert (npu["driver"], npu["cores"], npu["faults"], npu["fallbacks"]) == (driver, 3, 0, 0)
-    # Every prompt but the one of one token goes there, in steps of up to 512 as measured times have it, for logits
-    # and for the answer.
+    # Every prompt but the one of one token goes there, for logits and for the answer, in steps of up to 512:
+    # of how many tokens follows from measured times.
     assert npu["steps"] >= 2 * 5
     assert npu["rows"] == 2 * (3 + 64 + 130 + 700)
     assert warnings(answer) == []

@@ -34,7 +34,13 @@ class Worker:
     ):
         """Products on a fresh virtual NPU; returns what the worker says, and the NPU's summary. `more` is for
         the worker."""
-        told = {"order": "multiply", "driver": driver, "shapes": shapes, "timeout_ms": timeout_ms, **(more or {})}
+        told = {
+            "order": "multiply",
+            "driver": driver,
+            "shapes": shapes,
+            "timeout_ms": timeout_ms,
+            **(more or {}),
+        }
         return self.tell(told, emulated or driver, faults, **npu)
 
     def call_badly(self, driver, node):

@@ -17,17 +17,13 @@ def lane(random, tiles, parts, columns, wrong=()):
     vectors, inputs, planes = tiles[-1], parts[-1], len(parts) - 1
     a = random.integers(-128, 128, (vectors, inputs)).astype(np.int8)
     b = random.integers(-128, 128, (columns, inputs)).astype(np.int8)
-    sums = [
-        a[:, i:j].astype(np.int32) @ b[:, i:j].astype(np.int32).T for i, j in pairwise(parts)
-    ]
+    sums = [a[:, i:j].astype(np.int32) @ b[:, i:j].astype(np.int32).T for i, j in pairwise(parts)]
     for vector, column in wrong:
         sums[int(random.integers(planes))][vector, column] += int(random.choice([-1, 1, 1 << 20]))
     spans = list(pairwise(tiles))
     return LaneSums(
         np.concatenate([pack_cube(a[i:j], INT8.atom) for i, j in spans]).view(np.uint8),
-        np.concatenate([pack_kernels(b[:, i:j], INT8) for i, j in pairwise(parts)]).view(
-            np.uint8
-        ),
+        np.concatenate([pack_kernels(b[:, i:j], INT8) for i, j in pairwise(parts)]).view(np.uint8),
         np.concatenate([pack_cube(c[i:j], SUMS_IN_ATOM) for c in sums for i, j in spans]).view(np.uint8),
         np.array(parts, np.int32),
         np.array(tiles, np.int32),
