@@ -3,7 +3,7 @@
 from typing import Final
 
 from rockledge.board.boards import Board
-from rockledge.board.time import stored_bytes
+from rockledge.board.tiles import stored_bytes
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.load import load

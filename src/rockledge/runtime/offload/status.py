@@ -41,6 +41,11 @@ class NpuStatus:
     tried_wrong: int = 0
     tried_seconds: float = 0.0
 
+    @property
+    def in_use(self) -> bool:
+        """Whether prompts go to it."""
+        return self.state == "ready"
+
     def line(self) -> str:
         """For people: what it did, or why it did nothing."""
         if self.driver is None:
