@@ -28,9 +28,9 @@ PARTS = (NPU, BUS, BESIDE, SYNC, ATTENTION, AROUND)
 
 @dataclass(frozen=True)
 class AsBuilt:
-    """`elapsed`: the prompt's seconds by what the others wait for at the time; `alone`: seconds that NPU, bus,
-    the CPU's work beside the NPU (epilogue, unpacking, syncs) and cache maintenance by one core would take
-    for the linears; `syncs`: that maintenance. `pinned`: share of the blocks that stay unpacked."""
+    """`elapsed`: the prompt's seconds by what the others wait for at the time; `alone`: seconds that NPU,
+    bus, the CPU's work beside the NPU (epilogue, unpacking, syncs) and cache maintenance by one core would
+    take for the linears; `syncs`: that maintenance. `pinned`: share of the blocks that stay unpacked."""
 
     steps: tuple[int, ...]
     elapsed: Mapping[str, float]
@@ -129,6 +129,4 @@ def _plan(board: Board, config: ModelConfig, linears: tuple[Linear, ...], spaces
             free=None,
         )
 
-    return largest_plan(
-        linears, lanes=LANES, spaces=spaces, board=board, context=CONTEXT, budget=budget
-    )
+    return largest_plan(linears, lanes=LANES, spaces=spaces, board=board, context=CONTEXT, budget=budget)

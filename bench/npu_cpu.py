@@ -21,11 +21,12 @@ import numpy as np
 from bench import kernel_cycles
 from bench.machine import processor
 from bench.models import UnavailableError
-from bench.npu_as_built import AROUND, ATTENTION, BESIDE, BUS, NPU, Prefill
+from bench.npu_as_built import AROUND, ATTENTION, Prefill
 from bench.npu_work.driver import Found, instructions, rates, times
 from bench.speed_models import artifact
 from rockledge.board.boards import Board, find_board
 from rockledge.board.npu_facts import APART_CYCLES, EPILOGUE_INSTRUCTIONS, LOOP_CYCLES
+from rockledge.board.prefill import BESIDE, BUS, NPU
 from rockledge.runtime.engine import Engine
 
 RESULTS = Path(__file__).parent / "results" / "npu_cpu.json"

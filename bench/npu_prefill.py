@@ -3,32 +3,38 @@
     python -m bench.npu_prefill [--json]
 
 Weights are 4.25-bit codes, activations one int8 plane. The forecast is of what the runtime does
-(`npu_as_built`): one chunk at a time, blocks that memory has no room for unpacked in every step. Beside it
-stands what two chunks in flight would give. The formula is in `rockledge/board` and
-`rockledge/runtime/offload`; no factor in it stands for efficiency. Published runs with enough information are
-predicted with their own schedules. Nothing here was measured on a board. Writes
-bench/results/npu_prefill.json.
+(`npu_as_built`): one chunk at a time, blocks that memory has no room for unpacked in every step, caches
+maintained for what is used. It is made for the vendor's driver at its clock, and for mainline's at its own
+and at that of a public patch. The formula is `rockledge/board/prefill.py`; no factor in it stands for
+efficiency. Published runs with enough information are predicted with their own schedules. Nothing here was
+measured on a board. Writes bench/results/npu_prefill.json.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.npu_as_built import AROUND, ATTENTION, BESIDE, BUS, NPU, Prefill
+from bench.npu_as_built import PARTS, AsBuilt, Prefill
 from bench.npu_published import GROUPED, LEFT_OUT, PROMPT, TILED, Pair, fitted_tile_rows, pairs
 from rockledge.board.boards import Board, find_board
-from rockledge.npu.programs.prompt_time import PromptTime, Schedule, best_schedule
-from rockledge.synth import shape_config
+from rockledge.board.npu_drivers import MAINLINE_PATCHED_HZ, board_under
+from rockledge.board.prefill import SYNC
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("1b", "3b", "8b")
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192)
-OURS = Schedule(chunk=64, in_flight=2)
+DRIVERS: dict[str, tuple[str, float | None, int]] = {
+    "vendor": ("rknpu", None, 1),
+    "mainline": ("rocket", None, 3),
+    "mainline, patched": ("rocket", MAINLINE_PATCHED_HZ, 3),
+}
+"""Driver, the NPU's clock where it is not the driver's own, address spaces."""
+VENDOR = "vendor"
 GOAL = ("8b", 512, 150.0)  # tok/s
 SWING = 0.3
 ALL_UNFITTED = "all, nothing fitted"
@@ -62,18 +68,24 @@ class Assumption:
 
 @dataclass(frozen=True)
 class Forecast:
-    """One model and prompt as the runtime reads it: modelled speed, of the first prompt too, its steps, what
-    most time is spent on; `elapsed` and `alone` as for `AsBuilt`; `swings`: tok/s with a fact 30 % lower and
-    30 % higher; assumptions with what the figure is without them."""
+    """One model and prompt as the runtime reads it under a driver: modelled speed, of the first prompt too,
+    its steps, the tokens from which steps go to the NPU, what most time is spent on; `elapsed` and `alone`
+    as for `AsBuilt`; bytes that cache maintenance hands over, and its calls. For the vendor's driver
+    `swings`: tok/s with a fact 30 % lower and 30 % higher; and assumptions with what the figure is without
+    them."""
 
+    driver: str
     model: str
     tokens: int
     tok_s: float
     first_tok_s: float
     steps: tuple[int, ...]
+    from_rows: int
     binds: str
     elapsed: dict[str, float]
     alone: dict[str, float]
+    synced_bytes: int
+    sync_calls: int
     swings: dict[str, tuple[float, float]]
     assumptions: list[Assumption]
 
@@ -82,32 +94,18 @@ class Forecast:
         return max(self.assumptions, key=lambda a: max(a.tok_s / self.tok_s, self.tok_s / a.tok_s))
 
 
-@dataclass(frozen=True)
-class TwoChunks:
-    """The same prompt in two chunks of the best size at a time, which the runtime does not do: one's CPU work
-    beside the other's products, floats in the caches, all weights unpacked on the way."""
-
-    model: str
-    tokens: int
-    tok_s: float
-    chunk: int
-    in_flight: int
-    binds: str
-    seconds: dict[str, float]
-    cpu_seconds: dict[str, float]
-
-
 class Model:
-    """A model on a board and on boards with other facts; each is planned once."""
+    """A model on a board and on boards with other facts, the vendor's driver; each is planned once."""
 
     def __init__(self, board: Board, name: str) -> None:
-        self.name, self._board = name, board
+        self.name = name
         self._as_is = Prefill(board, name)
         cycles = tuple(fact for fact in board.facts if fact.startswith(CPU_CYCLES))
         swings = {
             "NPU clock": ("npu_hz",),
             "DRAM bandwidth": BANDWIDTHS,
             "dispatch": ("npu_submit_seconds",),
+            "cache maintenance": ("cpu_cache_sync_bandwidth",),
             "CPU cycles": cycles,
         }
         self._swings = {
@@ -142,57 +140,80 @@ class Model:
                 Prefill(board, name, cached=True),
             ),
             ("activations in one int8 plane", "two planes everywhere", Prefill(board, name, planes=2)),
+            (
+                "a core cleans or invalidates 20 GB/s of its caches",
+                "10 GB/s",
+                Prefill(board.measured({"cpu_cache_sync_bandwidth": 10e9}, "half of it"), name),
+            ),
         ]
 
     def forecast(self, tokens: int) -> Forecast:
-        """The modelled prefill of one prompt."""
+        """The modelled prefill of one prompt, and what it rests on."""
         as_is = self._as_is.prompt(tokens)
 
         def speed(prefill: Prefill) -> float:
             return round(tokens / prefill.prompt(tokens).seconds, 1)
 
         streamed = self._as_is.prompt(tokens, streamed=True)
-        two = best_two(self._board, self.name, tokens)
+        in_turn = as_is.seconds - as_is.elapsed[SYNC] + as_is.alone[SYNC]
         assumptions = [
             Assumption(assumed, otherwise, speed(prefill)) for assumed, otherwise, prefill in self._otherwise
         ]
         assumptions += [
             Assumption(
+                "sums and weights are handed over by all cores while the NPU works",
+                "by one, while it waits",
+                round(tokens / in_turn, 1),
+            ),
+            Assumption(
                 f"{as_is.pinned:.0%} of the blocks stay unpacked",
                 "none does",
                 round(tokens / streamed.seconds, 1),
             ),
-            Assumption(
-                "one chunk at a time", f"{two.in_flight} x {two.chunk}, floats in the caches", two.tok_s
-            ),
         ]
-        return Forecast(
-            model=self.name,
-            tokens=tokens,
-            tok_s=speed(self._as_is),
-            first_tok_s=round(tokens / self._as_is.prompt(tokens, fresh=True).seconds, 1),
-            steps=as_is.steps,
-            binds=as_is.binds,
-            elapsed={side: round(seconds, 4) for side, seconds in as_is.elapsed.items()},
-            alone={side: round(seconds, 4) for side, seconds in as_is.alone.items()},
-            swings={what: (speed(low), speed(high)) for what, (low, high) in self._swings.items()},
-            assumptions=assumptions,
-        )
+        swings = {what: (speed(low), speed(high)) for what, (low, high) in self._swings.items()}
+        return forecast(VENDOR, self.name, self._as_is, tokens, swings, assumptions)
 
 
-def best_two(board: Board, model: str, tokens: int) -> TwoChunks:
-    """The modelled prefill with the fastest chunk size, two chunks in flight where that is faster."""
-    schedule, time = best_schedule(board, shape_config(model), tokens, OURS)
-    return TwoChunks(
+def forecast(
+    driver: str,
+    model: str,
+    prefill: Prefill,
+    tokens: int,
+    swings: dict[str, tuple[float, float]] | None = None,
+    assumptions: Sequence[Assumption] = (),
+) -> Forecast:
+    """The modelled prefill of one prompt."""
+
+    def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+        return {side: round(value, 4) for side, value in seconds.items()}
+
+    def speed(time: AsBuilt) -> float:
+        return round(tokens / time.seconds, 1)
+
+    time = prefill.prompt(tokens)
+    return Forecast(
+        driver=driver,
         model=model,
         tokens=tokens,
-        tok_s=round(time.tok_s, 1),
-        chunk=schedule.chunk,
-        in_flight=schedule.in_flight,
+        tok_s=speed(time),
+        first_tok_s=speed(prefill.prompt(tokens, fresh=True)),
+        steps=time.steps,
+        from_rows=prefill.plan.from_rows,
         binds=time.binds,
-        seconds=_sides(time),
-        cpu_seconds={name: round(value, 4) for name, value in vars(time.cpu).items()},
+        elapsed=rounded(time.elapsed),
+        alone=rounded(time.alone),
+        synced_bytes=round(time.syncs.bytes),
+        sync_calls=round(time.syncs.calls),
+        swings=swings or {},
+        assumptions=list(assumptions),
     )
+
+
+def under(board: Board, driver: str, model: str) -> Prefill:
+    """What the engine plans for a model with one of `DRIVERS`."""
+    name, hz, spaces = DRIVERS[driver]
+    return Prefill(board_under(board, name, hz), model, spaces=spaces)
 
 
 def _scaled(board: Board, facts: Sequence[str], factor: float) -> Board:
@@ -208,18 +229,6 @@ def _at_published_rate(board: Board) -> Board:
     share = board.value("npu_int8_ops_matmul") / peak
     rate = share * board.value("npu_int8_macs_per_cycle")
     return board.measured({"npu_int8_macs_per_cycle": rate}, "best published int8 product")
-
-
-def _sides(time: PromptTime) -> dict[str, float]:
-    sides = {
-        "all": time.seconds,
-        "arrays": time.array_seconds,
-        "npu": time.npu_seconds,
-        "dispatch": time.dispatch_seconds,
-        "bus": time.bus_seconds,
-        "cpu": time.cpu.seconds,
-    }
-    return {name: round(value, 4) for name, value in sides.items()}
 
 
 def median_errors(found: Sequence[Pair]) -> dict[str, dict[str, float]]:
@@ -255,33 +264,30 @@ def goal(forecasts: Sequence[Forecast]) -> dict[str, Any]:
 
 
 def _goal_row(forecasts: Sequence[Forecast]) -> Forecast:
-    (row,) = (f for f in forecasts if (f.model, f.tokens) == GOAL[:2])
+    (row,) = (f for f in forecasts if (f.driver, f.model, f.tokens) == (VENDOR, *GOAL[:2]))
     return row
 
 
-def report(
-    forecasts: Sequence[Forecast], two: Sequence[TwoChunks], found: Sequence[Pair], rows: int
-) -> list[str]:
+def report(forecasts: Sequence[Forecast], found: Sequence[Pair], rows: int) -> list[str]:
     """Everything as lines of text."""
     lines = [
-        "modelled prefill as the runtime does it, weights in 4.25-bit codes: seconds by what is waited for",
-        "",
+        "modelled prefill as the runtime does it, weights in 4.25-bit codes: seconds by what is waited for"
     ]
-    lines.append("model tokens  tok/s  first     NPU     bus  beside  attention  other CPU  binds")
-    for f in forecasts:
-        parts = [f.elapsed[part] for part in (NPU, BUS, BESIDE, ATTENTION, AROUND)]
-        times = "{:8.2f}{:8.2f}{:8.2f}{:11.2f}{:11.2f}".format(*parts)
-        lines.append(f"{f.model:5} {f.tokens:6} {f.tok_s:6.0f} {f.first_tok_s:6.0f}{times}  {f.binds}")
-    lines += ["", "two chunks in flight, floats in the caches; seconds each side would take alone"]
-    lines.append("model tokens  tok/s  chunks     arrays   NPU   bus    CPU   all s  binds")
-    for t in two:
-        s = t.seconds
-        alone = f"{s['arrays']:8.2f}{s['npu']:6.2f}{s['bus']:6.2f}{s['cpu']:7.2f}{s['all']:8.2f}"
+    for driver in dict.fromkeys(f.driver for f in forecasts):
+        lines += ["", f"{driver} driver"]
         lines.append(
-            f"{t.model:5} {t.tokens:6} {t.tok_s:6.0f}  {t.in_flight} x {t.chunk:<4} {alone}  {t.binds}"
+            "model tokens  from  tok/s  first     NPU     bus  beside   syncs  attention  other CPU  "
+            "GB synced   calls  binds"
         )
+        for f in (f for f in forecasts if f.driver == driver):
+            parts = [f.elapsed[part] for part in PARTS]
+            times = "{:8.2f}{:8.2f}{:8.2f}{:8.2f}{:11.2f}{:11.2f}".format(*parts)
+            lines.append(
+                f"{f.model:5} {f.tokens:6} {f.from_rows:5} {f.tok_s:6.0f} {f.first_tok_s:6.0f}{times}"
+                f"{f.synced_bytes / 1e9:11.1f}{f.sync_calls:8}  {f.binds}"
+            )
     lines += ["", "tok/s with a fact 30 % lower .. higher, and the assumption that moves the figure most"]
-    for f in forecasts:
+    for f in (f for f in forecasts if f.driver == VENDOR):
         swings = "  ".join(f"{name} {low:.0f}..{high:.0f}" for name, (low, high) in f.swings.items())
         lines.append(f"{f.model:5} {f.tokens:6} {f.tok_s:6.0f}  {swings}")
         a = f.carried_by
@@ -320,22 +326,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     board = find_board("rk3588-8gb")
     models = [Model(board, name) for name in MODELS]
     forecasts = [model.forecast(tokens) for model in models for tokens in PROMPTS]
-    two = [best_two(board, name, tokens) for name in MODELS for tokens in PROMPTS]
+    for driver in DRIVERS:
+        if driver != VENDOR:
+            plans = {name: under(board, driver, name) for name in MODELS}
+            forecasts += [
+                forecast(driver, n, plan, tokens) for n, plan in plans.items() for tokens in PROMPTS
+            ]
     found, rows = list(pairs(board)), fitted_tile_rows(board)
     result = {
         "basis": "modelled",
         "board": board.name,
         "bits_per_weight": 4.25,
         "goal": goal(forecasts),
-        "forecasts": [{**asdict(f), "carried_by": asdict(f.carried_by)} for f in forecasts],
-        "two_chunks": [asdict(t) for t in two],
+        "forecasts": [
+            {**asdict(f), "carried_by": asdict(f.carried_by) if f.assumptions else None} for f in forecasts
+        ],
         "fitted_tile_rows": rows,
         "pairs": [{**asdict(p), "ratio": round(p.ratio, 3)} for p in found],
         "median_errors": median_errors(found),
         "left_out": LEFT_OUT,
     }
     chosen.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result) if chosen.json else "\n".join(report(forecasts, two, found, rows)))
+    print(json.dumps(result) if chosen.json else "\n".join(report(forecasts, found, rows)))
     return 0
 
 

@@ -176,7 +176,7 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int planes = 1 + random.below(2), first = 4 * (1 + random.below(3)), all = first + 4 * (1 + random.below(3));
   const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);
   const std::int32_t starts[] = {0, first, all};
-  const auto factors = array<std::int32_t>(kStrip * strips);
+  auto factors = array<std::int32_t>(kStrip * strips);
   for (std::int32_t &by : factors) by = static_cast<std::int32_t>(random.next());
   rl::LaneSums lane{nullptr, std::int64_t{64} * all, starts, 2, parts, 64, nullptr, nullptr};
   auto sums = array<std::int32_t>(parts * lane.part_stride);

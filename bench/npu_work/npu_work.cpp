@@ -15,6 +15,7 @@
 #include "clock.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "npu/lane_sums.hpp"
 #include "pool.hpp"
 
 namespace {
@@ -39,7 +40,9 @@ constexpr Kind kKinds[] = {
     {"quantise, 2 planes", 0, 2, 0, false}, {"finish, 1 part", 0, 1, 1, false},
     {"finish, 3 parts", 0, 1, 3, false}, {"finish, 1 part, residual", 0, 1, 1, true},
     {"finish, 3 parts, residual", 0, 1, 3, true}, {"finish, 1 part, 2 planes", 0, 2, 1, false},
+    {"Products compared", 0, 0, 0, false},
 };
+constexpr int kCompared = 32;  // vectors, and columns
 
 std::uint8_t *memory(std::int64_t bytes, int fill) {
   auto *pages = new rl::Pages;
@@ -88,6 +91,7 @@ class Work final : public rl::Job {
   std::int64_t elements(const Kind &kind) const {
     if (kind.parts > 0) return std::int64_t{kRows} / kind.planes * columns_;
     if (kind.planes > 0) return std::int64_t{rows()} * kCols;
+    if (kind.name[0] == 'P') return std::int64_t{kCompared} * kCompared * kCols;
     return bytes_;
   }
 
@@ -107,12 +111,14 @@ class Work final : public rl::Job {
   std::uint32_t units() const {
     if (kind_->parts > 0) return static_cast<std::uint32_t>(columns_ / (kTogether * rl::kStrip));
     if (kind_->planes > 0) return static_cast<std::uint32_t>(rows() / kTogether);
+    if (kind_->name[0] == 'P') return 1;
     return static_cast<std::uint32_t>(kind_->bits > 0 ? strips_ : bytes_ / kChunk);
   }
   void one(int unit, int thread) {
     if (kind_->parts > 0) return finish(unit, thread);
     if (kind_->planes > 0) return quantise(unit);
     if (kind_->bits > 0) return unpack(unit, scratch_[thread]);
+    if (kind_->name[0] == 'P') return compare();
     if (kind_->name[0] == 'w') return write_all(to_ + unit * kChunk, kChunk);
     std::memcpy(to_ + unit * kChunk, from_ + unit * kChunk, kChunk);
   }
@@ -139,6 +145,15 @@ class Work final : public rl::Job {
       kernels_.quant(reinterpret_cast<const float *>(from_) + std::int64_t{row} * kCols, kCols,
                      rl::QuantOut{q, &scale, kCols, planes, in_order ? 0 : rows() * planes * rl::kAtom});
     }
+  }
+  // One part and one tile, as a program that is tried leaves them.
+  void compare() {
+    static const std::int32_t parts[] = {0, kCols}, tiles[] = {0, kCompared};
+    std::int32_t all[kCompared], where[2];
+    for (int i = 0; i < kCompared; ++i) all[i] = i;
+    const rl_npu_lane lane{reinterpret_cast<const std::int8_t *>(from_), reinterpret_cast<const std::int8_t *>(from_),
+                           reinterpret_cast<const std::int32_t *>(to_), parts, tiles, 1, 1, kCompared, 1};
+    rl::npu::wrong_sums(lane, all, kCompared, all, kCompared, where);
   }
   void finish(int unit, int thread) {
     static const std::int32_t starts[] = {0, kRows};

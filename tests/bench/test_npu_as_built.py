@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.npu_as_built import BESIDE, BUS, NPU, Prefill, model_linears, weight_bytes
+from bench.npu_as_built import PARTS, Prefill, layer_linears, model_linears, weight_bytes
 from rockledge.board.boards import find_board
+from rockledge.board.prefill import BESIDE, LINEAR_SIDES, NPU, SYNC
 from rockledge.synth import shape_config
 
 BOARD = find_board("rk3588-8gb")
@@ -21,13 +22,29 @@ def test_weights_by_hand() -> None:
     rows = 32 * (6144 + 4096 + 28672 + 4096) + 2 * 128256
     assert weight_bytes(config) == weights * 136 // 256 + 4 * rows
     assert len(model_linears(config)) == 4 * 32
+    products = ((6144, 4096, False), (4096, 4096, True), (28672, 4096, False), (4096, 14336, True))
+    assert layer_linears(config) == products
 
 
 def test_linears_take_no_less_than_any_side_alone_and_no_more_than_all(large: Prefill) -> None:
     found = large.prompt(512)
-    linears = sum(found.elapsed[side] for side in (NPU, BUS, BESIDE))
+    linears = sum(found.elapsed[side] for side in LINEAR_SIDES)
     assert max(found.alone.values()) <= linears + 1e-9 <= sum(found.alone.values())
     assert found.seconds == pytest.approx(sum(found.elapsed.values()))
+    assert set(found.elapsed) == {*PARTS, "head"}
+
+
+@pytest.mark.parametrize("tokens", [64, 300, 512])
+def test_the_forecast_of_linears_is_what_the_threshold_goes_by(large: Prefill, tokens: int) -> None:
+    found = large.prompt(tokens)
+    linears = sum(found.elapsed[side] for side in LINEAR_SIDES)
+    assert linears == pytest.approx(sum(large.plan.times.npu(rows) for rows in found.steps))
+
+
+def test_mainline_hands_over_more_and_waits_longer(large: Prefill) -> None:
+    vendor, mainline = large.prompt(512), Prefill(BOARD, "8b", spaces=3).prompt(512)
+    assert mainline.syncs.bytes > vendor.syncs.bytes > 5e9
+    assert mainline.elapsed[SYNC] > vendor.elapsed[SYNC] > 0
 
 
 def test_blocks_with_a_slot_are_unpacked_once(large: Prefill) -> None:

@@ -5,16 +5,18 @@ import json
 import pytest
 
 from bench import npu_prefill, npu_published
-from bench.npu_as_built import AROUND, ATTENTION, BESIDE, BUS, NPU, Prefill
+from bench.npu_as_built import PARTS
 from bench.npu_prefill import (
     ALL_TESTED,
     ALL_UNFITTED,
+    DRIVERS,
+    VENDOR,
     Assumption,
     Forecast,
     Model,
-    best_two,
     goal,
     median_errors,
+    under,
 )
 from bench.npu_published import GROUPED, PROMPT, TILED, Pair
 from rockledge.board.boards import find_board
@@ -45,7 +47,7 @@ def test_medians_leave_out_what_was_fitted() -> None:
 def forecast(tok_s: float) -> Forecast:
     far = Assumption("one", "other", 3 * tok_s)
     near = Assumption("one", "other", tok_s / 2)
-    return Forecast("8b", 512, tok_s, tok_s, (512,), "DRAM bus", {}, {}, {}, [near, far])
+    return Forecast(VENDOR, "8b", 512, tok_s, tok_s, (512,), 20, "DRAM bus", {}, {}, 0, 0, {}, [near, far])
 
 
 @pytest.mark.parametrize("tok_s, met", [(149.9, False), (150.0, True)])
@@ -66,6 +68,8 @@ def test_a_forecast_has_its_swings_on_both_sides(small: Model) -> None:
     found = small.forecast(128)
     low, high = found.swings["DRAM bandwidth"]
     assert low <= found.tok_s <= high
+    low, high = found.swings["cache maintenance"]
+    assert low <= found.tok_s <= high
     for name in ("dispatch", "CPU cycles"):
         low, high = found.swings[name]
         assert high <= found.tok_s <= low
@@ -74,6 +78,9 @@ def test_a_forecast_has_its_swings_on_both_sides(small: Model) -> None:
     assert by_otherwise["they stay in the caches"] > found.tok_s
     assert by_otherwise["two planes everywhere"] < found.tok_s
     assert by_otherwise["none does"] < found.tok_s
+    assert by_otherwise["by one, while it waits"] < found.tok_s
+    assert by_otherwise["10 GB/s"] < found.tok_s
+    assert found.synced_bytes > 0 < found.sync_calls
 
 
 def test_published_pairs(published: list[Pair]) -> None:
@@ -89,30 +96,41 @@ def test_published_pairs(published: list[Pair]) -> None:
 
 def test_the_stored_result_is_todays(published: list[Pair], small: Model) -> None:
     stored = json.loads((npu_prefill.RESULTS / "npu_prefill.json").read_text(encoding="utf-8"))
-    by_key = {(f["model"], f["tokens"]): f for f in stored["forecasts"]}
-    assert small.forecast(512).tok_s == pytest.approx(by_key["1b", 512]["tok_s"], rel=1e-3)
-    time = Prefill(BOARD, "8b").prompt(512)
-    assert 512 / time.seconds == pytest.approx(by_key["8b", 512]["tok_s"], rel=1e-3)
-    assert stored["goal"]["modelled_tok_s"] == by_key["8b", 512]["tok_s"]
-    (row,) = (t for t in stored["two_chunks"] if (t["model"], t["tokens"]) == ("8b", 512))
-    assert best_two(BOARD, "8b", 512).tok_s == pytest.approx(row["tok_s"], rel=1e-3)
+    by_key = {(f["driver"], f["model"], f["tokens"]): f for f in stored["forecasts"]}
+    assert small.forecast(512).tok_s == pytest.approx(by_key[VENDOR, "1b", 512]["tok_s"], rel=1e-3)
+    for driver in DRIVERS:
+        time = under(BOARD, driver, "8b").prompt(512)
+        row = by_key[driver, "8b", 512]
+        assert 512 / time.seconds == pytest.approx(row["tok_s"], rel=1e-3)
+        assert (time.syncs.bytes, time.syncs.calls) == (row["synced_bytes"], row["sync_calls"])
+    assert stored["goal"]["modelled_tok_s"] == by_key[VENDOR, "8b", 512]["tok_s"]
     assert stored["median_errors"] == median_errors(published)
 
 
 def test_the_documented_tables_are_the_stored_result() -> None:
     stored = json.loads((npu_prefill.RESULTS / "npu_prefill.json").read_text(encoding="utf-8"))
-    by_key = {(f["model"], str(f["tokens"])): f for f in stored["forecasts"]}
-    two = {(t["model"], str(t["tokens"])): t for t in stored["two_chunks"]}
+    by_key = {(f["driver"], f["model"], str(f["tokens"])): f for f in stored["forecasts"]}
     page = (npu_prefill.RESULTS.parents[1] / "docs" / "npu.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
     documented = [cells for cells in rows if cells[0] in npu_prefill.MODELS]
     assert len(documented) == 12
     for model, tokens, *cells in documented:
-        f, t = by_key[model, tokens], two[model, tokens]
-        parts = [f"{f['elapsed'][part]:.2f}" for part in (NPU, BUS, BESIDE, ATTENTION, AROUND)]
+        f = by_key[VENDOR, model, tokens]
+        parts = [f"{f['elapsed'][part]:.2f}" for part in PARTS]
         speeds = [f"{speed:.0f}" for speed in (f["tok_s"], f["first_tok_s"])]
-        assert cells == [*speeds, *parts, f"{t['tok_s']:.0f}"]
+        assert cells == [*speeds, *parts]
+    drivers = [cells for cells in rows if cells[0] in DRIVERS]
+    assert len(drivers) == 3 * 3
+    for driver, model, *cells in drivers:
+        f = by_key[driver, model, "512"]
+        assert cells == [
+            str(f["from_rows"]),
+            f"{f['tok_s']:.0f}",
+            f"{f['synced_bytes'] / 1e9:.1f}",
+            str(f["sync_calls"]),
+            f"{f['elapsed']['cache maintenance']:.2f}",
+        ]
     errors = [f"{kind['median_error']:.0%}".replace("%", " %") for kind in stored["median_errors"].values()]
     assert all(f"| {error} |" in page for error in errors)
-    for assumption in by_key["8b", "512"]["assumptions"]:
+    for assumption in by_key[VENDOR, "8b", "512"]["assumptions"]:
         assert f" {assumption['tok_s']:.0f}" in page

@@ -1,24 +1,29 @@
-"""The formula for a whole prompt, by hand: two machines in turn and side by side, a layer's CPU work."""
+"""The time of a prompt by hand: a linear on either side, a layer between them; and its properties."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.board.boards import BOARDS
+from rockledge.board.boards import find_board
+from rockledge.board.npu_syncs import Sync, Syncs, sync_seconds
 from rockledge.board.prefill import (
-    CpuWork,
-    Stage,
-    StageProduct,
+    BESIDE,
+    BUS,
+    NPU,
+    SYNC,
+    Cut,
+    around_linears,
     attention_cycles,
-    chunk_stages,
-    makespan,
+    cpu_linear_seconds,
+    npu_linear,
     unpack_seconds,
-    wave,
 )
 
-BOARD = BOARDS["rk3588-8gb"]
+BOARD = find_board("rk3588-8gb")
+CPU_HZ = 4 * 2.2e9
 
 
 @dataclass(frozen=True)
@@ -32,34 +37,99 @@ class Shape:
     vocab: int = 1000
 
 
-def stage(npu: float, cpu: float) -> Stage:
-    return Stage(npu, CpuWork(norm=cpu))
+@dataclass(frozen=True)
+class Linear:
+    weights: Mapping[int, int]
+    outputs: int = 1024
+    inputs: int = 1024
+    planes: int = 1
+    stored_bytes: int = 1 << 19
+    adds: bool = False
 
 
-def test_one_chunk_takes_turns() -> None:
-    assert makespan([[stage(3, 1), stage(2, 4)]]) == 10
+LINEAR = Linear({4: 1 << 20})
+CUT = Cut(blocks=4, columns=256, parts=3, npu_seconds=1.0, moved_bytes=0.0, syncs=Syncs())
 
 
-def test_two_chunks_hide_behind_each_other() -> None:
-    # NPU: A 0-2, B 2-4, A 4-6, B 6-8; CPU: A 2-4, B 4-6, A 6-8, B 8-10.
-    assert makespan([[stage(2, 2), stage(2, 2)]] * 2) == 10
-    # A slow CPU is never idle after its first product: 1 + 4 x 3.
-    assert makespan([[stage(1, 3), stage(1, 3)]] * 2) == 13
-    assert makespan([]) == 0
+def test_blocks_follow_one_another_and_the_last_floats_come_after() -> None:
+    found = npu_linear(BOARD, LINEAR, CUT, 100, streamed=0.0, cached=True)
+    cycles = BOARD.value("cpu_epilogue_cycles") + 3 * BOARD.value("cpu_epilogue_cycles_per_part")
+    floats = max(100 * 256 * cycles / CPU_HZ, 100 * 256 * 3 * 4 / BOARD.value("cpu_read_bandwidth"))
+    assert found.elapsed == pytest.approx({NPU: 4.0, BUS: 0.0, BESIDE: floats, SYNC: 0.0})
+    assert found.seconds == pytest.approx(4.0 + floats)
+    assert found.alone[BESIDE] == pytest.approx(4 * floats)
 
 
-TIMES = st.floats(0, 10)
-JOBS = st.lists(st.lists(st.builds(stage, TIMES, TIMES), max_size=6), max_size=3)
+def test_the_slowest_side_is_waited_for() -> None:
+    bus = replace(CUT, moved_bytes=2 * BOARD.value("npu_bus_bandwidth"))
+    assert npu_linear(BOARD, LINEAR, bus, 1, streamed=0.0).elapsed[BUS] == pytest.approx(8.0, rel=1e-3)
+    cpu = replace(CUT, npu_seconds=1e-9)
+    unpack = unpack_seconds(BOARD, 1 << 20, 4, for_npu=True) / 4
+    found = npu_linear(
+        BOARD.measured({"npu_bus_bandwidth": 1e15}, "a wide bus"), LINEAR, cpu, 0, streamed=1.0
+    )
+    assert found.elapsed[BESIDE] == pytest.approx(4 * unpack)
 
 
-@given(JOBS)
-def test_the_makespan_lies_between_its_bounds(jobs: list[list[Stage]]) -> None:
-    npu = sum(s.npu_seconds for job in jobs for s in job)
-    cpu = sum(s.cpu.seconds for job in jobs for s in job)
-    longest = max((sum(s.npu_seconds + s.cpu.seconds for s in job) for job in jobs), default=0.0)
-    found = makespan(jobs)
-    assert found >= max(npu, cpu, longest) * (1 - 1e-12)
-    assert found <= (npu + cpu) * (1 + 1e-12)
+def test_syncs_are_waited_for_where_nothing_runs_and_beside_the_npu_otherwise() -> None:
+    rate = BOARD.value("cpu_cache_sync_bandwidth")
+    syncs = Syncs(input=Sync(rate, 0), between=Sync(2 * rate, 0), outputs=Sync(0.4 * rate, 0))
+    found = npu_linear(BOARD, LINEAR, replace(CUT, syncs=syncs), 0, streamed=0.0)
+    # One input, four times what is between, the last outputs by four cores.
+    assert found.elapsed == pytest.approx({NPU: 4.0, BUS: 0.0, BESIDE: 0.0, SYNC: 1 + 4 * 2 + 0.1})
+    assert found.syncs == syncs.linear(4, 0.0)
+    assert found.alone[SYNC] == pytest.approx(sync_seconds(BOARD, found.syncs))
+    beside = replace(CUT, syncs=Syncs(words=Sync(3 * rate, 0)))
+    assert npu_linear(BOARD, LINEAR, beside, 0, streamed=0.0).elapsed[BESIDE] == pytest.approx(4 * 3.0)
+
+
+SYNCS = st.builds(Sync, st.floats(0, 1e9), st.floats(0, 1e3))
+CUTS = st.builds(
+    Cut,
+    st.integers(1, 20),
+    st.integers(32, 4096),
+    st.integers(1, 8),
+    st.floats(0, 1),
+    st.floats(0, 1e9),
+    st.builds(Syncs, SYNCS, SYNCS, SYNCS, SYNCS, SYNCS),
+)
+
+
+@given(CUTS, st.integers(1, 512), st.integers(0, 512), st.floats(0, 1), st.booleans())
+def test_more_rows_bytes_or_syncs_never_take_less(
+    cut: Cut, tokens: int, more: int, streamed: float, cached: bool
+) -> None:
+    def seconds(cut: Cut, tokens: int, streamed: float = streamed) -> float:
+        return npu_linear(BOARD, LINEAR, cut, tokens, streamed=streamed, cached=cached).seconds
+
+    least = seconds(cut, tokens) * (1 - 1e-12)
+    assert seconds(cut, tokens + more) >= least
+    assert seconds(replace(cut, moved_bytes=cut.moved_bytes + more * 1e6), tokens) >= least
+    assert seconds(cut, tokens, 1.0) >= least
+    for name in vars(cut.syncs):
+        larger = replace(cut.syncs, **{name: getattr(cut.syncs, name) + Sync(more * 1e6, more)})
+        assert seconds(replace(cut, syncs=larger), tokens) >= least
+    assert cpu_linear_seconds(BOARD, LINEAR, tokens + more) >= cpu_linear_seconds(BOARD, LINEAR, tokens)
+
+
+@given(CUTS, st.integers(1, 512), st.floats(0, 1))
+def test_a_linear_takes_no_less_than_its_longest_side(cut: Cut, tokens: int, streamed: float) -> None:
+    found = npu_linear(BOARD, LINEAR, cut, tokens, streamed=streamed)
+    without = found.seconds - found.elapsed[SYNC]
+    # The first block has no sums of another beside it, the last ones come after it.
+    assert without >= max(found.alone[NPU], cut.blocks * cut.moved_bytes / 26e9) * (1 - 1e-9)
+    assert found.seconds <= sum(found.alone.values()) + found.elapsed[SYNC] + found.elapsed[BESIDE]
+
+
+def test_the_cpu_side_by_hand() -> None:
+    # 1024 x 1024 weights of 4 bits, 100 tokens: unpacking, then 32 products a cycle on four cores.
+    unpack = BOARD.value("cpu_unpack_cycles_per_weight_4_bits") * 2**20 / CPU_HZ
+    products = 100 * 2**20 / BOARD.value("cpu_prefill_macs_per_cycle") / CPU_HZ
+    assert cpu_linear_seconds(BOARD, LINEAR, 100) == pytest.approx(unpack + products)
+    two = replace(LINEAR, planes=2)
+    assert cpu_linear_seconds(BOARD, two, 100) == pytest.approx(unpack + 2 * products)
+    slow = BOARD.measured({"cpu_read_bandwidth": 1e9}, "slow memory")
+    assert cpu_linear_seconds(slow, LINEAR, 1) == pytest.approx(LINEAR.stored_bytes / 1e9)
 
 
 def test_attention_meets_every_earlier_position() -> None:
@@ -71,35 +141,20 @@ def test_attention_meets_every_earlier_position() -> None:
     assert one == pytest.approx(4 * (BOARD.value("cpu_attention_cycles_per_score") + 16 * macs))
 
 
-def test_stages_of_a_layer() -> None:
-    products = [
-        StageProduct(float(i), 0.0, 0.0, outputs=n, parts=1) for i, n in enumerate((128, 64, 256, 64))
-    ]
-    plain = chunk_stages(BOARD, Shape(), 8, 0, products, hadamard=False)
-    turned = chunk_stages(BOARD, Shape(), 8, 0, products, hadamard=True)
-    assert [s.npu_seconds for s in plain] == [0, 1, 2, 3]
-    assert [i for i, s in enumerate(plain) if s.cpu.attention] == [0]
-    assert [i for i, s in enumerate(plain) if s.cpu.gate] == [2]
-    added = turned[2].cpu.gate - plain[2].cpu.gate
-    assert added == pytest.approx(8 * 128 * BOARD.value("cpu_hadamard_cycles") / 8.8e9)
-    assert plain[1].cpu == plain[3].cpu
-
-
-def test_reading_sums_back_can_take_longer_than_adding_them() -> None:
-    products = [StageProduct(0.0, 0.0, 24e9, outputs=64, parts=3)] * 4
-    assert chunk_stages(BOARD, Shape(), 8, 0, products, hadamard=False)[1].cpu.epilogue == pytest.approx(1.0)
-
-
-def test_a_wave_is_bound_by_its_slowest_side() -> None:
-    chunk = [stage(1, 1)]
-    alone = wave(BOARD, [chunk], layers=3, moved_bytes=0.0, unpack=0.0)
-    assert (alone.seconds, alone.npu_seconds, alone.cpu.seconds) == (6, 3, 3)
-    assert wave(BOARD, [chunk], layers=3, moved_bytes=0.0, unpack=4.0).seconds == 15
-    assert wave(BOARD, [chunk], layers=3, moved_bytes=10 * 26e9, unpack=0.0).seconds == pytest.approx(30)
+def test_what_a_layer_does_between_its_linears() -> None:
+    plain = around_linears(BOARD, Shape(), 8, 0, hadamard=False, cached=True)
+    turned = around_linears(BOARD, Shape(), 8, 0, hadamard=True, cached=True)
+    assert plain.attention == pytest.approx(attention_cycles(BOARD, Shape(), 8, 0) / CPU_HZ)
+    assert turned.other - plain.other == pytest.approx(8 * 128 * BOARD.value("cpu_hadamard_cycles") / CPU_HZ)
+    slow = BOARD.measured({"cpu_read_bandwidth": 1e6}, "slow memory")
+    through = around_linears(slow, Shape(), 8, 0, hadamard=False)
+    # Floats read and written and codes written: q|k|v and attention's, o's, the gate's, down's.
+    moved = 5 * 128 + 9 * 64 + 5 * 64 + 9 * 128 + 5 * 64
+    assert through.other == pytest.approx(8 * moved / 1e6)
 
 
 def test_unpacking_takes_all_big_cores() -> None:
     for for_npu, fact in ((False, "cpu_unpack_cycles"), (True, "cpu_unpack_for_npu_cycles")):
         cycles = BOARD.value(f"{fact}_per_weight_4_bits")
         found = unpack_seconds(BOARD, 1000, 4, for_npu=for_npu)
-        assert found == pytest.approx(1000 * cycles / (4 * 2.2e9))
+        assert found == pytest.approx(1000 * cycles / CPU_HZ)

@@ -40,6 +40,17 @@ def test_an_npu_is_described_and_tried(driver, node):
     assert (told["device"]["driver"], told["device"]["node"], told["probe_runs"]) == (driver, node, 1)
     assert f"{driver} " in shown.stdout
     assert "right" in shown.stdout
+    assert (told["programs_tried"], told["programs_wrong"]) == (6, [])
+
+
+def test_programs_that_are_wrong_are_named():
+    wrong = {"kind": "wrong_rows", "every": 1, "at": 8}
+    with VirtualNpu("rknpu", parse_faults({"faults": [wrong]})) as npu:
+        done = ask(npu, "--json")
+        told = json.loads(done.stdout)
+    assert done.returncode == 0
+    (said,) = told["programs_wrong"]
+    assert "sums are wrong on core" in said
 
 
 @pytest.mark.parametrize(
@@ -47,7 +58,7 @@ def test_an_npu_is_described_and_tried(driver, node):
     [
         ({"kind": "denied", "times": 99}, ["group render", "usermod", "60-rockledge-npu.rules"]),
         ({"kind": "locked", "times": 99}, ["another process"]),
-        ({"kind": "lost", "times": 99}, ["given up", "did not end"]),
+        ({"kind": "lost", "times": 99}, ["no core of the NPU", "did not end"]),
     ],
 )
 def test_why_it_cannot_be_used_is_said(fault, words):

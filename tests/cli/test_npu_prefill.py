@@ -36,12 +36,7 @@ def test_run_reads_its_prompt_there_and_answers_the_same(rockledge: Run, artifac
     found = json.loads(done.stdout)
     assert (found["text"], found["prompt_tokens"]) == (alone["text"], alone["prompt_tokens"])
     npu = found["npu"]
-    assert (npu["state"], npu["driver"], npu["steps"], npu["rows"]) == (
-        "ready",
-        driver,
-        1,
-        found["prompt_tokens"],
-    )
+    assert (npu["state"], npu["driver"], npu["rows"]) == ("ready", driver, found["prompt_tokens"])
     assert f"NPU: {driver}" in done.stderr
     assert "left behind" not in done.stderr
 
@@ -79,7 +74,8 @@ def test_a_server_outlives_its_npu(artifact: Path, tmp_path: Path) -> None:
     """The first requests are read on the NPU; then it fails for good, which costs no answer."""
     flags = ["--port", "0", "--threads", "1", "--json", "--npu-rows", "2"]
     body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 5, "temperature": 0}
-    lost = parse_faults({"faults": [{"kind": "skipped", "at": 14, "times": 1000}]})
+    # Five jobs prove the cores, twelve try programs, eight are the first request's.
+    lost = parse_faults({"faults": [{"kind": "skipped", "at": 5 + 12 + 8 + 5, "times": 1000}]})
     log = tmp_path / "log"
     with (
         VirtualNpu("rknpu", lost) as npu,

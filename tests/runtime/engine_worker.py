@@ -133,7 +133,33 @@ def batch(path, lengths, steps, **settings):
     return {"same": bool((found == right).all()), "npu": npu}
 
 
-ORDERS = {"ask": ask, "overlap": overlap, "batch": batch}
+def handed_over(path, length, **settings):
+    """Cache maintenance of a prompt's step whose weights stay unpacked: (calls, bytes to the device, bytes
+    from it) as the device counted them, and as the time formula has them, block by block."""
+    with Engine.load(path, threads=2, **settings) as engine:
+        use = engine._npu  # no user needs to see these
+        prompt = prompts_of([length], engine.config.vocab)[0]
+        engine.logits(prompt)
+        before = use.device.describe()
+        engine.logits(prompt)
+        after = use.device.describe()
+        assert use.status().steps == 2
+        found = [
+            getattr(after, name) - getattr(before, name)
+            for name in ("syncs", "cleaned_bytes", "invalidated_bytes")
+        ]
+        plan, modelled = use.plan, {"input": [0, 0], "between": [0, 0], "words": [0, 0], "outputs": [0, 0]}
+        blocks = 0
+        for count, cut in plan.times.cuts(length):
+            blocks += count * cut.blocks
+            for name, total in modelled.items():
+                sync = getattr(cut.syncs, name).times(count * (1 if name == "input" else cut.blocks))
+                total[0] += sync.calls
+                total[1] += sync.bytes
+        return {"found": found, "modelled": modelled, "blocks": blocks, "lanes": plan.lanes}
+
+
+ORDERS = {"ask": ask, "overlap": overlap, "batch": batch, "handed_over": handed_over}
 
 
 def main():

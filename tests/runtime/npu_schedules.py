@@ -1,8 +1,8 @@
 """Schedules of what goes wrong with an NPU while requests run: chosen ones, and random ones from a seed.
 
 The toy's engine proves each core with a job and all together with two, tries its programs with nine, then
-gives the device eight for a step of a prompt. With mainline's driver each is three, but for the first ones: `at`
-counts jobs of the vendor's, and `for_driver` makes the other count.
+gives the device eight for a step of a prompt. With mainline's driver each is three, but for the first ones:
+`at` counts jobs of the vendor's, and `for_driver` makes the other count.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ PROVEN = 5
 """Jobs that prove the cores: each alone, all together, and those once more, which may be repeated later."""
 TRIED = 9
 """Programs that are tried: three shapes, three step sizes."""
-FIRST_STEP = 1 + PROVEN + TRIED
-SECOND_STEP = FIRST_STEP + 8
-THIRD_STEP = SECOND_STEP + 8
+FIRST = 1 + PROVEN + TRIED
+SECOND = FIRST + 8
+THIRD = SECOND + 8
 """The first jobs of steps."""
 
 
@@ -39,56 +39,56 @@ def fault(kind, at=1, times=1, **more):
 
 EIO, EINVAL = {"errno": "EIO"}, {"errno": "EINVAL"}
 SOON, TOO_LATE = {"seconds": 0.05}, {"seconds": 1.0}
-LOST_TWICE = (fault("lost", FIRST_STEP + 4), fault("lost", THIRD_STEP + 2))
+LOST_TWICE = (fault("lost", FIRST + 4), fault("lost", THIRD + 2))
 EVERY_ROW = {"every": 1, "rows": 64}
 
 # Jobs have 0.6 s.
 CHOSEN = (
-    Chosen("the first job of a step is lost", (fault("lost", FIRST_STEP),), "ready"),
-    Chosen("the last job of a step is lost", (fault("lost", SECOND_STEP - 1),), "ready"),
+    Chosen("the first job of a step is lost", (fault("lost", FIRST),), "ready"),
+    Chosen("the last job of a step is lost", (fault("lost", SECOND - 1),), "ready"),
     Chosen("the probe is lost", (fault("lost"),), "ready"),
     Chosen("a job of two steps is lost", LOST_TWICE, "ready"),
-    Chosen("every job is lost from the third block on", (fault("lost", FIRST_STEP + 2, STAYS),), "failed"),
-    Chosen("a job reports success and did not run", (fault("skipped", FIRST_STEP + 3),), "ready"),
-    Chosen("no job runs from the second step on", (fault("skipped", SECOND_STEP, STAYS),), "failed"),
+    Chosen("every job is lost from the third block on", (fault("lost", FIRST + 2, STAYS),), "failed"),
+    Chosen("a job reports success and did not run", (fault("skipped", FIRST + 3),), "ready"),
+    Chosen("no job runs from the second step on", (fault("skipped", SECOND, STAYS),), "failed"),
     Chosen("no job ever runs", (fault("skipped", 1, STAYS),), "unusable"),
-    Chosen("a job is late, and in time", (fault("late", FIRST_STEP + 5, **SOON),), "ready"),
-    Chosen("a job is too late", (fault("late", FIRST_STEP + 5, **TOO_LATE),), "ready"),
-    Chosen("jobs are too late from a block on", (fault("late", SECOND_STEP + 2, STAYS, **TOO_LATE),), "failed"),
-    Chosen("a job ends in an error", (fault("error", FIRST_STEP + 1, **EIO),), "ready"),
-    Chosen("the driver refuses a job", (fault("error", FIRST_STEP + 6, **EINVAL),), "ready"),
-    Chosen("every job of a step ends in an error", (fault("error", FIRST_STEP, STAYS, **EIO),), "failed"),
+    Chosen("a job is late, and in time", (fault("late", FIRST + 5, **SOON),), "ready"),
+    Chosen("a job is too late", (fault("late", FIRST + 5, **TOO_LATE),), "ready"),
+    Chosen("jobs are too late from a block on", (fault("late", SECOND + 2, STAYS, **TOO_LATE),), "failed"),
+    Chosen("a job ends in an error", (fault("error", FIRST + 1, **EIO),), "ready"),
+    Chosen("the driver refuses a job", (fault("error", FIRST + 6, **EINVAL),), "ready"),
+    Chosen("every job of a step ends in an error", (fault("error", FIRST, STAYS, **EIO),), "failed"),
     Chosen("the device goes before its first job", (fault("gone"),), "unusable"),
-    Chosen("the device goes within the first step", (fault("gone", FIRST_STEP + 6),), "failed"),
-    Chosen("the device goes between the steps", (fault("gone", SECOND_STEP),), "failed"),
-    Chosen("the device goes while it is being reset", (fault("lost", FIRST_STEP + 4), fault("gone", FIRST_STEP + 5)), "failed"),
-    Chosen("the first output behind a reset is wrong", (fault("lost", FIRST_STEP + 4), fault("wrong")), "ready"),
+    Chosen("the device goes within the first step", (fault("gone", FIRST + 6),), "failed"),
+    Chosen("the device goes between the steps", (fault("gone", SECOND),), "failed"),
+    Chosen("the device goes during a reset", (fault("lost", FIRST + 4), fault("gone", FIRST + 5)), "failed"),
+    Chosen("the first output behind a reset is wrong", (fault("lost", FIRST + 4), fault("wrong")), "ready"),
     Chosen("outputs are wrong behind every reset", (*LOST_TWICE, fault("wrong", 1, STAYS)), "ready"),
     Chosen("the first buffer is refused", (fault("refused", 1, errno="ENOMEM"),), "unusable"),
     Chosen("a late buffer is refused", (fault("refused", 20, errno="ENOMEM"),), "unusable"),
     Chosen("the device has too little memory", (fault("memory", bytes=1 << 18),), "unusable"),
     Chosen("the device has hardly any memory", (fault("memory", bytes=1 << 12),), "unusable"),
-    Chosen("another process has the cores for a moment", (fault("busy", FIRST_STEP + 3, **SOON),), "ready"),
-    Chosen("another process has the cores for too long", (fault("busy", FIRST_STEP + 3, **TOO_LATE),), "ready"),
-    Chosen("another process keeps the cores", (fault("busy", THIRD_STEP + 2, STAYS, **TOO_LATE),), "failed"),
+    Chosen("another process has the cores for a moment", (fault("busy", FIRST + 3, **SOON),), "ready"),
+    Chosen("another process has the cores for too long", (fault("busy", FIRST + 3, **TOO_LATE),), "ready"),
+    Chosen("another process keeps the cores", (fault("busy", THIRD + 2, STAYS, **TOO_LATE),), "failed"),
     Chosen("another process had the cores before", (fault("busy", 1, STAYS, **TOO_LATE),), "unusable"),
     Chosen("another process has locked the device", (fault("locked", 1, STAYS),), "unusable"),
     Chosen("this user may not open it", (fault("denied", 1, STAYS),), "unusable"),
     Chosen("the device goes while programs are tried", (fault("gone", PROVEN + 4),), "unusable"),
     Chosen("a program that is tried is lost", (fault("lost", PROVEN + 3),), "ready"),
-    Chosen("a program that is tried is lost twice", (fault("lost", PROVEN + 3), fault("lost", PROVEN + 5)), "ready"),
+    Chosen("a program tried is lost twice", (fault("lost", PROVEN + 3), fault("lost", PROVEN + 5)), "ready"),
     Chosen("a program that is tried is wrong", (fault("wrong_rows", PROVEN + 4, **EVERY_ROW),), "ready"),
     Chosen("a program that is tried leaves what was there", (fault("stale_output", PROVEN + 4),), "ready"),
     Chosen("all programs are wrong", (fault("wrong_rows", PROVEN + 1, STAYS, **EVERY_ROW),), "unusable"),
-    Chosen("a program does not run", (fault("skipped_program", FIRST_STEP + 3, program=1),), "ready"),
-    Chosen("a program never runs", (fault("skipped_program", SECOND_STEP, STAYS, program=1),), "failed"),
-    Chosen("rows of a job are wrong", (fault("wrong_rows", FIRST_STEP + 3, **EVERY_ROW),), "ready"),
-    Chosen("rows are wrong from a job on", (fault("wrong_rows", SECOND_STEP + 1, STAYS, **EVERY_ROW),), "failed"),
-    Chosen("a job leaves what was there", (fault("stale_output", SECOND_STEP + 3),), "ready"),
-    Chosen("jobs leave what was there", (fault("stale_output", SECOND_STEP + 3, STAYS),), "failed"),
-    Chosen("a core dies", (fault("dead_core", FIRST_STEP + 4, core=1),), "failed"),
-    Chosen("a core dies and says nothing", (fault("dead_core", FIRST_STEP, core=2, how="nothing"),), "failed"),
-    Chosen("the driver waits three times", (fault("lost", FIRST_STEP + 3, waits=3),), "ready"),
+    Chosen("a program does not run", (fault("skipped_program", FIRST + 3, program=1),), "ready"),
+    Chosen("a program never runs", (fault("skipped_program", SECOND, STAYS, program=1),), "failed"),
+    Chosen("rows of a job are wrong", (fault("wrong_rows", FIRST + 3, **EVERY_ROW),), "ready"),
+    Chosen("rows are wrong from a job on", (fault("wrong_rows", SECOND + 1, STAYS, **EVERY_ROW),), "failed"),
+    Chosen("a job leaves what was there", (fault("stale_output", SECOND + 3),), "ready"),
+    Chosen("jobs leave what was there", (fault("stale_output", SECOND + 3, STAYS),), "failed"),
+    Chosen("a core dies", (fault("dead_core", FIRST + 4, core=1),), "failed"),
+    Chosen("a core dies and says nothing", (fault("dead_core", FIRST, core=2, how="nothing"),), "failed"),
+    Chosen("the driver waits three times", (fault("lost", FIRST + 3, waits=3),), "ready"),
     Chosen("the clock is slow", (fault("slow_clock", hertz=200_000_000),), "ready"),
 )  # fmt: skip
 

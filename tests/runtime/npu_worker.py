@@ -23,22 +23,26 @@ from rockledge.errors import NpuError
 from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import DEFAULT_RATES, plan
 from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
-from rockledge.runtime.npu_cores import prove
+from rockledge.runtime.npu_cores import AWAKE_MS, prove
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.npu_launch import LaunchRunner
 
 
-def multiply(driver, shapes, timeout_ms, probe=True, seed=0):
-    """Products on the NPU for as long as it lives: which were right, and what it said when it was not."""
+def multiply(driver, shapes, timeout_ms, probe=True, seed=0, idle_ms=AWAKE_MS, pause=0.0):
+    """Products on the NPU for as long as it lives: which were right, and what it said when it was not.
+
+    `pause` in seconds before each.
+    """
     before = held()
     errors, right, about = [], [], None
     device = None
     try:
         device = NpuDevice(driver)
         if probe:
-            prove(device, timeout_ms)
+            prove(device, timeout_ms, idle_ms)
         rates = replace(DEFAULT_RATES, cores=device.describe().cores)
         for m, n, k in shapes:
+            time.sleep(pause)
             random = np.random.default_rng(seed)
             a = random.integers(-128, 128, (m, k)).astype(np.int8)
             b = random.integers(-128, 128, (n, k)).astype(np.int8)

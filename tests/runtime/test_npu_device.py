@@ -246,3 +246,16 @@ def test_bad_arguments_are_errnos(worker):
         "closed": errno.EBADF,
     }
     assert (summary.files_opened, summary.files_left, summary.buffers_left) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_device_that_slept_is_proven_before_its_results_count(worker, driver):
+    shapes, pause = ((20, 64, 96),) * 2, 0.3
+    awake, _ = worker.multiply(driver, shapes=shapes, more={"idle_ms": 10_000, "pause": pause})
+    asleep = {"kind": "asleep", "seconds": 0.2}
+    answer, summary = worker.multiply(driver, [asleep], shapes=shapes, more={"idle_ms": 150, "pause": pause})
+    assert awake["right"] == answer["right"] == [True, True]
+    # Behind each pause it is the probe that does not run, once, and is run again.
+    assert summary.faults == answer["about"]["faults"] == 2
+    assert answer["about"]["submits"] == awake["about"]["submits"] + 4
+    clean(answer, summary)

@@ -29,9 +29,18 @@ class Worker:
             text=True,
         )
 
-    def multiply(self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=600, emulated=None, **npu):
-        """Products on a fresh virtual NPU; returns what the worker says, and the NPU's summary."""
-        told = {"order": "multiply", "driver": driver, "shapes": shapes, "timeout_ms": timeout_ms}
+    def multiply(
+        self, driver, faults=(), *, shapes=((20, 64, 96),), timeout_ms=600, emulated=None, more=None, **npu
+    ):
+        """Products on a fresh virtual NPU; returns what the worker says, and the NPU's summary. `more` is for
+        the worker."""
+        told = {
+            "order": "multiply",
+            "driver": driver,
+            "shapes": shapes,
+            "timeout_ms": timeout_ms,
+            **(more or {}),
+        }
         return self.tell(told, emulated or driver, faults, **npu)
 
     def call_badly(self, driver, node):

@@ -34,8 +34,8 @@ later steps on 64, scaling of 8. Quantisation of 16 elements into the NPU's layo
 sums of the NPU to floats, bias and residual included, and 8 sums of a further input part added."""
 EPILOGUE_INSTRUCTIONS = (7.35, 1.13)
 """Instructions of finish_lane for one float: from one part's sums, residual and check sum included; for every
-further part. At four a cycle they take longer than llvm-mca gives the loop (11 cycles for 8), because of what every row of
-32 columns begins with."""
+further part. At four a cycle they take longer than llvm-mca gives the loop (11 cycles for 8), because of what
+every row of 32 columns begins with."""
 _COUNTED = "instructions counted by bench/npu_cpu.py, four a cycle: finish_lane of native/lane.hpp"
 
 NPU_FACTS: dict[str, Fact] = {
@@ -61,15 +61,15 @@ NPU_FACTS: dict[str, Fact] = {
     "cpu_cache_sync_bandwidth": Fact(
         20.0e9,
         "B/s/core",
-        "clean or invalidate by address: 112 ms less for 8 slices x 10 jobs x 4 syncs of 1 instead of 8 MB "
-        "(gregordinary/rockchip-npu-notes perf/bo-sync-cost.md); that there are 8 slices is inferred",
+        "clean or invalidate by address: 112 ms less for 8 slices x 10 jobs x 4 syncs of 1 instead of 8 MB"
+        " (gregordinary/rockchip-npu-notes perf/bo-sync-cost.md); that there are 8 slices is inferred",
         "derived",
     ),
     "npu_sync_call_seconds": Fact(
         5e-6,
         "s",
-        "52 ms for 21 x 126 jobs x 4 syncs of small buffers, their bytes included, mainline (ibid.); taken for "
-        "the vendor's driver too",
+        "at most 52 ms for 21 x 126 jobs x 4 syncs of small buffers, bytes included, mainline (same page); "
+        "taken for the vendor's driver too",
         "derived",
     ),
     # The CPU around the NPU, on one A76.

@@ -56,9 +56,9 @@ class Syncs:
 
 @dataclass(frozen=True)
 class LaneBytes:
-    """What a lane of a block has, in bytes: `input` and a plane of sums (`plane`, of which there are `sums`) of
-    the rows that a step uses, `weights`, `words` of its programs; `programs`, and `marks` in their results.
-    `input_buffer`, `output_buffer`: all of the buffers that those lie in."""
+    """What a lane of a block has, in bytes: `input` and a plane of sums (`plane`, of which there are `sums`)
+    of the rows that a step uses, `weights`, `words` of its programs; `programs`, and `marks` in their
+    results. `input_buffer`, `output_buffer`: all of the buffers that those lie in."""
 
     input: int
     plane: int
@@ -87,12 +87,17 @@ def ranged_syncs(lane: LaneBytes, lanes: int) -> Syncs:
 def whole_syncs(lane: LaneBytes, lanes: int) -> Syncs:
     """With mainline's: an input for every lane; a job's end is waited for at a page, then the output is
     invalidated, because the marks lie in it, and cleaned before the next job, because they are written."""
+    output = _pages(lane.output_buffer)
     return Syncs(
-        input=Sync(lanes * lane.input_buffer, lanes),
-        between=Sync(lanes * (PAGE_BYTES + lane.output_buffer), 2 * lanes),
-        words=Sync(lanes * (lane.words + lane.output_buffer), 2 * lanes),
-        weights=Sync(lanes * lane.weights, lanes),
+        input=Sync(lanes * _pages(lane.input_buffer), lanes),
+        between=Sync(lanes * (PAGE_BYTES + output), 2 * lanes),
+        words=Sync(lanes * (_pages(lane.words) + output), 2 * lanes),
+        weights=Sync(lanes * _pages(lane.weights), lanes),
     )
+
+
+def _pages(size: int) -> int:
+    return math.ceil(size / PAGE_BYTES) * PAGE_BYTES
 
 
 def sync_seconds(board: Board, sync: Sync, cores: float = 1.0) -> float:

@@ -99,7 +99,8 @@ def npu_linear(
     collect = sync_seconds(board, cut.syncs.outputs, cores)
     epilogue = max(sums * cycles / _cpu_hz(board), finished / board.value("cpu_read_bandwidth"))
     unpack = streamed * (
-        share * sum(unpack_seconds(board, count, bits, for_npu=True) for bits, count in linear.weights.items())
+        share
+        * sum(unpack_seconds(board, count, bits, for_npu=True) for bits, count in linear.weights.items())
         + sync_seconds(board, cut.syncs.weights, cores)
     )
     words = sync_seconds(board, cut.syncs.words)

@@ -12,6 +12,7 @@ from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import RockledgeError
 
 _PROBE_MS = 500  # some thousand times what the small product takes
+_JOB_MS = 2000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +40,11 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
     from rockledge.runtime.npu_cores import named, prove
     from rockledge.runtime.npu_device import NpuDevice
     from rockledge.runtime.npu_system import findings, look
+    from rockledge.runtime.offload.budget import this_board
     from rockledge.runtime.offload.driver_versions import doubt
+    from rockledge.runtime.offload.representative import try_representative
 
-    about, reason, proof = None, None, None
+    about, reason, proof, trials = None, None, None, None
     try:
         with NpuDevice(driver) as device:
             about = device.describe()
@@ -50,6 +53,8 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
                 reason += "; nothing was tried: use another kernel, or see what happens with --probe"
             else:
                 reason, proof = None, prove(device, _PROBE_MS)
+                about = device.describe()
+                trials = try_representative(device, this_board(), _JOB_MS)
                 about = device.describe()
     except RockledgeError as error:
         reason = str(error)
@@ -70,6 +75,10 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
         at_once = "right" if proof.runs == 1 else f"right at the {proof.runs}. run"
         rows.append(("a small product", f"{at_once} on {named(proof.cores)}"))
         rows += [(f"core {core}", f"does not work: {why}") for core, why in proof.failed.items()]
+    if trials is not None:
+        right = len(trials.jobs) - len(trials.wrong)
+        rows.append(("programs", f"{right} of {len(trials.jobs)} tried are right, {trials.seconds:.1f} s"))
+        rows += [("wrong", text) for text in trials.wrong]
     terminal.say(table(("", ""), rows))
     if reason is not None:
         terminal.say(f"\nThe NPU cannot be used: {reason}")
@@ -82,6 +91,8 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
         "probe_runs": None if proof is None else proof.runs,
         "cores": [] if proof is None else list(proof.cores),
         "failed_cores": {} if proof is None else {str(core): why for core, why in proof.failed.items()},
+        "programs_tried": 0 if trials is None else len(trials.jobs),
+        "programs_wrong": [] if trials is None else list(trials.wrong),
         "system": asdict(system),
         "findings": [asdict(finding) for finding in found],
         "exit_code": int(reason is not None),

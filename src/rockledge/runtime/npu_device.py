@@ -126,7 +126,8 @@ class Description:
     `failed` says that the device was given up.
     `job_seconds`: what the latest job took; `device_seconds`: its work by the driver's own clock, None where
     it has none.
-    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, whole buffers with rocket.
+    `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, with rocket whole
+    buffers.
     """
 
     driver: str
@@ -316,8 +317,8 @@ class NpuDevice:
         timeout_ms: int = 2000,
         idle_ms: int = 0,
     ) -> int:
-        """A job with known results (the first bytes of each buffer), run now and behind every reset, and before
-        a job that follows `idle_ms` or more without one (0: never).
+        """A job with known results (the first bytes of each buffer), run now and behind every reset, and
+        before a job that follows `idle_ms` or more without one (0: never).
 
         Returns how many runs it took until they were right. Raises NpuError when they are not.
         """

@@ -106,10 +106,11 @@ BLOCKS = (3, 3, 1, 3, 3, 3, 3, 3)
 
 
 def job(driver, number):
-    """The job as drivers count them, of block `number` from 0; before it is the probe."""
+    """The job as drivers count them, of block `number` from 0; before it are
+    those that prove the cores: each alone, then all, then all as the probe."""
     if driver == "rknpu":
-        return 2 + number
-    return 1 + LANES + sum(BLOCKS[i % len(BLOCKS)] for i in range(number))
+        return 1 + LANES + 2 + number
+    return 1 + 3 * LANES + sum(BLOCKS[i % len(BLOCKS)] for i in range(number))
 
 
 # Blocks in the middle of a linear, its first, its last, and those of the second step.
@@ -199,3 +200,47 @@ def test_random_faults_and_plans_end_with_the_floats_of_the_cpu(worker, driver, 
             parts=int(random.integers(1, 4)), sums=sums, tile_rows=4 * int(random.integers(1, 5)),
             lanes=int(random.integers(1, 4)),
         )  # fmt: skip
+
+
+MANY = {"tile_rows": 4, "parts": 2, "sums": "HOST", "threads": 2}  # chains of ten programs
+SILENT = [
+    {"kind": "skipped_program", "program": 1},
+    {"kind": "skipped_program", "program": 4},
+    {"kind": "skipped_program", "program": -1},
+    {"kind": "wrong_rows", "every": 3, "rows": 2},
+    {"kind": "wrong_rows", "every": 1, "rows": 1, "core": 0},
+    {"kind": "stale_output"},
+]
+
+
+def called(fault):
+    return " ".join(map(str, fault.values()))
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("fault", SILENT, ids=called)
+def test_what_is_wrong_in_a_job_that_succeeds_is_noticed(worker, driver, fault, planes):
+    at = job(driver, 12)
+    answer = prefill(worker, driver, [20, 20, 20], [{**fault, "at": at}], planes=planes, **MANY)
+    assert (answer["work"]["fallbacks"], answer["work"]["stopped"]) == (0, None)
+    assert answer["work"]["steps"] == 3
+    assert answer["about"]["faults"] == answer["about"]["resets"] == 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("fault", SILENT, ids=called)
+def test_what_stays_wrong_ends_on_the_cpu(worker, driver, fault):
+    faults = [{**fault, "at": job(driver, 12), "times": 1000}]
+    answer = prefill(worker, driver, [20, 20, 20], faults, **MANY)
+    assert answer["work"]["fallbacks"] == 1
+    assert "was given up" in answer["work"]["stopped"]
+    assert answer["about"]["faults"] >= 2
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_part_of_a_step_that_cannot_begin_anew_is_an_error(worker, driver):
+    order = {"order": "in_pieces", "driver": driver, "pieces": [[0, 2], [2, 9], [9, -1]]}
+    wrong = {"kind": "wrong_rows", "every": 1, "rows": 24, "at": 4, "times": 1000}
+    answer, _ = worker.tell(order, driver, [wrong])
+    assert "run the step from its first operation" in answer["error"]

@@ -47,8 +47,9 @@ def pieces(plan: PrefillPlan) -> Iterator[tuple[Place, int, int]]:
         for places in sets:
             for lane, place in enumerate(dict.fromkeys(places) if role == INPUT else places):
                 yield place, size, lane
-    for (shape, size, _, lane), buffer in plan.programs.items():
-        yield Place(buffer, 0), plan.shapes[shape].sizes[size].program.size_bytes, lane
+    for (shape, rows, _, lane), buffer in plan.programs.items():
+        size = next(size for size in plan.shapes[shape].sizes if size.rows == rows)
+        yield Place(buffer, 0), size.program.size_bytes, lane
 
 
 def check(plan: PrefillPlan, linears: Sequence[Linear], budget: int) -> None:

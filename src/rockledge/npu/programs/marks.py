@@ -1,7 +1,7 @@
 """Where a program's last results lie: one int32 for each program of a chain, to see whether it ran at all.
 
-A job that reports success may not have run, or not all of its programs. Whoever starts it stores a value there
-that no sum can be, and finds it again if nothing was written.
+A job that reports success may not have run, or not all of its programs. Whoever starts it stores a value
+there that no sum can be, and finds it again if nothing was written.
 """
 
 from __future__ import annotations

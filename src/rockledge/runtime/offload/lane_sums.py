@@ -31,8 +31,8 @@ def _library() -> ctypes.CDLL:
 
 @dataclass(frozen=True)
 class LaneSums:
-    """A lane's operands and output where they lie, uint8 in the layouts of native/npu/npu.h; `part_starts` and
-    `tile_starts` int32, `sums` planes of int32 in the output."""
+    """A lane's operands and output where they lie, uint8 in the layouts of native/npu/npu.h; `part_starts`
+    and `tile_starts` int32, `sums` planes of int32 in the output."""
 
     input: NDArray[np.uint8]
     weight: NDArray[np.uint8]
@@ -55,6 +55,7 @@ class LaneSums:
             self.columns,
             self.sums,
         )
+        vectors, columns = (np.ascontiguousarray(x, np.int32) for x in (vectors, columns))
         where = np.zeros(2, np.int32)
         found = _library().rl_npu_wrong_sums(
             ctypes.byref(lane),

@@ -254,7 +254,7 @@ def _complete(
 
 
 def timed(plan: PrefillPlan, linears: Sequence[Linear], board: Board) -> PrefillPlan:
-    """The plan of these linears with the times that follow from its shapes, and from where it pays by them."""
+    """The plan of these linears with the times that follow from its shapes, and from where on it pays."""
     offloaded = [
         Offloaded(
             linear,

@@ -44,16 +44,16 @@ class StepTimes:
     ) -> Iterator[tuple[int, LinearTime]]:
         """For each kind of linear, how many there are and what one takes on the NPU, with the programs of the
         next step size. `all_streamed`: no block is unpacked yet; `cached` as for `npu_linear`."""
-        for one, count in self._counted:
+        for (one, count), (_, cut) in zip(self._counted, self.cuts(tokens), strict=True):
             streamed = 1.0 if all_streamed else one.streamed / one.blocks
-            cut = self.cut(one, tokens)
-            yield (
-                count,
-                npu_linear(self._board, one.linear, cut, tokens, streamed=streamed, cached=cached),
-            )
+            time = npu_linear(self._board, one.linear, cut, tokens, streamed=streamed, cached=cached)
+            yield count, time
 
-    def cut(self, one: Offloaded, tokens: int) -> Cut:
-        """What the NPU does for a linear in a step of `tokens`, in plain numbers."""
+    def cuts(self, tokens: int) -> Iterator[tuple[int, Cut]]:
+        """For each kind of linear, how many there are and what the NPU does for one in a step of `tokens`."""
+        return ((count, self._cut(one, tokens)) for one, count in self._counted)
+
+    def _cut(self, one: Offloaded, tokens: int) -> Cut:
         shape = one.shape
         size = next(size for size in shape.sizes if tokens <= size.rows)
         used = size.used_vectors(tokens * shape.planes)

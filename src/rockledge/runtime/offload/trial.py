@@ -1,4 +1,4 @@
-"""Every program of a plan run once with random numbers, on all cores together: what is right, and how long it takes.
+"""Every program of a plan run once with random numbers, on all cores: what is right, and how long it takes.
 
 A device is believed for what it has shown. Each shape and step size is a job on every lane with random int8
 inputs and weights. Of its sums the CPU computes again: all of a small one; of a large one the last row and
@@ -196,9 +196,9 @@ class _Shape:
         if not wrong:
             return None
         return (
-            f"steps of {size.rows} tokens of layers with {shape.inputs} inputs, {shape.lane_columns} columns a "
-            f"core: {wrong} of {compared} sums are wrong on core {lane}, the first at row {first[0]}, column "
-            f"{first[1]}"
+            f"steps of {size.rows} tokens of layers with {shape.inputs} inputs, {shape.lane_columns} columns "
+            f"a core: {wrong} of {compared} sums are wrong on core {lane}, the first at row {first[0]}, "
+            f"column {first[1]}"
         )
 
 
