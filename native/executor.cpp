@@ -33,7 +33,7 @@ int Program::run(const rl_step &step, int first, int last) {
   const int count = static_cast<int>(ops_.size());
   if (last == -1) last = count;
   if (first < 0 || last < first || last > count)
-    return fail("operations %d to %d were asked for; the program has %d", first, last, count);
+    return fail("operations %d to %d cannot be run; the program has %d", first, last, count);
   if (busy_.exchange(true)) return fail("this program is already running a step; wait for it, or use another program");
   const bool good = check_step(step, first, last) == 0;
   if (good) {

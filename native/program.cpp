@@ -30,7 +30,7 @@ Owned<Program> Program::create(const rl_op *ops, int n_ops, const rl_band *bands
                                const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads,
                                int kernel) {
   if (threads < 1 || threads > kMaxThreads) {
-    fail("the program asks for %d threads; use 1 to %d", threads, kMaxThreads);
+    fail("a program cannot have %d threads; use 1 to %d", threads, kMaxThreads);
     return nullptr;
   }
   const Kernels *chosen = kernels(kernel == RL_KERNEL_AUTO ? best_kernel() : kernel);
@@ -40,7 +40,7 @@ Owned<Program> Program::create(const rl_op *ops, int n_ops, const rl_band *bands
   }
   Owned<Program> program = make_owned<Program>();
   if (program == nullptr || !program->copy(ops, n_ops, bands, n_bands, buffers, n_buffers)) {
-    fail("there is no memory for a program of %d operations; free some memory", n_ops);
+    fail("not enough memory for a program of %d operations; free some", n_ops);
     return nullptr;
   }
   program->shape_ = shape;
@@ -79,7 +79,7 @@ int Program::plan(int threads) {
       !strips_before_.allocate(n_bands + 1) || !frequencies_.allocate(ops_.size()) ||
       !last_position_.allocate(static_cast<std::size_t>(shape_.max_rows)) ||
       !scratch_.allocate(static_cast<std::size_t>(threads)))
-    return fail("there is no memory for the tables of a program; free some memory");
+    return fail("not enough memory for the tables of a program; free some");
 
   for (std::size_t b = 0; b < n_buffers; ++b) {
     strides_[b] = row_bytes(buffers_[b]);
@@ -133,12 +133,12 @@ int Program::plan(int threads) {
                      scratch_bytes = round_up(partial_at + 8 * partial, 4096);
   const std::int64_t scratch_offset = round_up(used, 4096);
   if (!arena_.allocate(static_cast<std::size_t>(scratch_offset + threads * scratch_bytes)))
-    return fail("there is no memory for an arena of %lld bytes; use fewer rows a step",
+    return fail("not enough memory for an arena of %lld bytes; use fewer rows a step",
                 static_cast<long long>(scratch_offset + threads * scratch_bytes));
   kv_pool_ = Shared<Pages>::make();
   if (!kv_pool_ || (page_bytes_ != 0 &&
                     !kv_pool_->allocate(static_cast<std::size_t>(page_bytes_ * shape_.pages * shape_.layers))))
-    return fail("there is no memory for a KV pool of %lld bytes; use fewer pages",
+    return fail("not enough memory for a KV pool of %lld bytes; use fewer pages",
                 static_cast<long long>(page_bytes_ * shape_.pages * shape_.layers));
   kv_base_ = kv_pool_->data();
   turn_splits();

@@ -84,7 +84,7 @@ def shape_config(shape: str | ModelConfig) -> ModelConfig:
     if isinstance(shape, ModelConfig):
         return shape
     if shape not in SHAPES:
-        raise UsageError(f"There is no shape {shape!r}; choose one of {', '.join(SHAPES)}.")
+        raise UsageError(f"there is no shape {shape!r}; choose one of {', '.join(SHAPES)}")
     return SHAPES[shape]
 
 
@@ -95,7 +95,7 @@ def model_files(config: ModelConfig) -> dict[str, bytes]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if config.vocab < len(_SPECIAL) + len(alphabet):
         raise UsageError(
-            f"A vocabulary of {config.vocab} has no room for 256 bytes and {len(_SPECIAL)} marks."
+            f"a vocabulary of {config.vocab} has no room for 256 bytes and {len(_SPECIAL)} special tokens"
         )
     words = [*_SPECIAL, *alphabet]
     words += [f"word{number}" for number in range(config.vocab - len(words))]
@@ -148,7 +148,7 @@ def _random_band(band: Band, cols: int, generator: np.random.Generator) -> tuple
     """Streams (codes, index) of a band; beyond 2048 rows the strips repeat, so that 8B costs seconds."""
 
     def streams(rows: int) -> tuple[npt.NDArray[np.uint8], ...]:
-        low = 1 if band.bits == 8 else 0  # shifted below: -128 is no weight
+        low = 1 if band.bits == 8 else 0  # shifted below: -128 is not a weight
         codes = generator.integers(low, 1 << band.bits, (rows, cols), dtype=np.uint8)
         if band.bits == 8:
             codes ^= 0x80
@@ -267,7 +267,7 @@ def _random_numbers(tensor: StoredTensor, generator: np.random.Generator) -> Ite
 
 
 def _nothing_there(path: Path) -> None:
-    raise ArtifactError(f"{path} exists; choose another place or remove it yourself.")
+    raise ArtifactError(f"{path} exists; choose another place or remove it yourself")
 
 
 def synth_checkpoint(shape: str | ModelConfig, path: str | Path, *, seed: int = 0) -> Path:

@@ -51,7 +51,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Advance]:
-        """A progress bar a stage on stderr, or a line a stage where that is no terminal."""
+        """A progress bar for each stage on stderr, or a line for each where stderr is not a terminal."""
         if not self._console.is_terminal:
             yield self._log_stages()
             return

@@ -67,7 +67,7 @@ def header_bytes(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
+        raise ValueError("a name appears twice")
     return table
 
 
@@ -76,9 +76,9 @@ def parse_json(text: bytes, what: str) -> dict[str, Any]:
     try:
         table = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{what} is not valid JSON ({error}); it is damaged, get it again.") from error
+        raise ArtifactError(f"{what} is not valid JSON ({error}); it is damaged, fetch it again") from error
     if not isinstance(table, dict):
-        raise ArtifactError(f"{what} holds no JSON object; it is damaged, get it again.")
+        raise ArtifactError(f"{what} is not a JSON object; it is damaged, fetch it again")
     return table
 
 
@@ -100,17 +100,17 @@ def _entry(name: str, value: object, data_bytes: int, path: Path) -> Entry:
         or not all(map(whole, offsets))
     ):
         raise ArtifactError(
-            f"The header of {path} describes tensor {name!r} in a way this program cannot read."
+            f"the header of {path} describes tensor {name!r} in a way this program cannot read; fetch it again"
         )
     begin, end = offsets
     if not begin <= end <= data_bytes:
         raise ArtifactError(
-            f"Tensor {name!r} of {path} ends at byte {end} of {data_bytes} bytes of data; "
-            "the file is truncated or damaged, get it again."
+            f"tensor {name!r} of {path} ends at byte {end} of {data_bytes} bytes of data; "
+            "the file is truncated or damaged, fetch it again"
         )
     if prod(shape) * ITEM_BYTES[dtype] != end - begin:
         raise ArtifactError(
-            f"Tensor {name!r} of {path} has {end - begin} bytes, which its shape contradicts."
+            f"tensor {name!r} of {path} has {end - begin} bytes, which contradicts its shape; fetch it again"
         )
     return Entry(name, dtype, tuple(shape), begin, end)
 
@@ -123,26 +123,26 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
                 raise ArtifactError(
-                    f"{path} has {size} bytes but announces a header of {length}; it is truncated."
+                    f"{path} has {size} bytes but announces a header of {length}; it is truncated, fetch it again"
                 )
             raw = file.read(length)
     except OSError as error:
-        raise ArtifactError(f"Cannot read {path}: {(error.strerror or str(error)).lower()}.") from error
-    table = parse_json(raw, f"The header of {path}")
+        raise ArtifactError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    table = parse_json(raw, f"the header of {path}")
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ArtifactError(f"The metadata of {path} is not a table of texts; it is damaged, get it again.")
+        raise ArtifactError(f"the metadata of {path} is not a table of texts; it is damaged, fetch it again")
     data_bytes = size - 8 - length
     entries = {name: _entry(name, value, data_bytes, path) for name, value in table.items()}
     position = 0
     for entry in sorted(entries.values(), key=lambda item: (item.begin, item.end)):
         if entry.begin != position:
             raise ArtifactError(
-                f"Tensor {entry.name!r} of {path} overlaps another or leaves a hole before it."
+                f"tensor {entry.name!r} of {path} overlaps another or leaves a hole before it; fetch it again"
             )
         position = entry.end
     if position != data_bytes:
         raise ArtifactError(
-            f"{path} has {data_bytes} bytes of data where its tensors take {position}; get it again."
+            f"{path} has {data_bytes} bytes of data, expected {position}; fetch it again"
         )
     return Header(entries, metadata, raw, 8 + length, data_bytes)

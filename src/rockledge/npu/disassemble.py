@@ -89,7 +89,7 @@ def assemble(text: str) -> list[int]:
         except NpuError as error:
             raise NpuError(f"line {number}: {error}") from None
         except ValueError:
-            raise NpuError(f"line {number}: {line.strip()!r} is no command word; expected {_FORMS}") from None
+            raise NpuError(f"line {number}: {line.strip()!r} is not a command word, expected {_FORMS}") from None
     return words
 
 
@@ -188,7 +188,7 @@ def _enable_bit(name: str) -> int:
         return 0
     bits = {block.name: 1 << block.enable for block in BLOCKS if block.enable is not None}
     if name not in bits:
-        raise NpuError(f"there is no block {name} to enable; there are {', '.join(bits)}")
+        raise NpuError(f"there is no block {name} to enable, expected one of {', '.join(bits)}")
     return bits[name]
 
 

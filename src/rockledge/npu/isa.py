@@ -508,7 +508,7 @@ _BY_WORD: Final = {(register.block.target, register.offset): register for regist
 def register_named(name: str) -> Register:
     """The register of that name. Raises NpuError for an unknown one."""
     if name not in REGISTERS:
-        raise NpuError(f"there is no NPU register {name}; names are such as CNA_CONV_CON1")
+        raise NpuError(f"there is no NPU register {name}; names look like CNA_CONV_CON1")
     return REGISTERS[name]
 
 

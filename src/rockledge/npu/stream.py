@@ -190,14 +190,14 @@ def _parse_one(words: Sequence[int], start: int, enable_at: int, enable: int) ->
     if first < start:
         raise NpuError(
             f"word {enable_at} enables blocks, but the trailer of {TRAILER_WORDS} words does not fit "
-            "behind the program's start"
+            "after the program's start"
         )
     link, amount, marker = (isa.split(word) for word in words[first:enable_at])
     pc = isa.BLOCK_BY_NAME["PC"].target
     if marker[0] != isa.MARKER_TARGET:
         raise NpuError(f"word {enable_at - 1} has target {marker[0]:#06x}, expected the marker 0x0041")
     if (amount[0], amount[2]) != (pc, isa.register_named("PC_REGISTER_AMOUNTS").offset):
-        raise NpuError(f"word {enable_at - 2} is no write of PC_REGISTER_AMOUNTS, which a trailer has there")
+        raise NpuError(f"word {enable_at - 2} is not a write of PC_REGISTER_AMOUNTS, which a trailer has there")
     next_address: int | None = None
     if (link[0], link[2]) == (pc, isa.register_named("PC_BASE_ADDRESS").offset):
         next_address = link[1]

@@ -74,7 +74,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
-        messages = {404: "This server has no such address.", 405: "This address does not take that method."}
+        messages = {404: "this server has no such address", 405: "this address does not take that method"}
         return _failure(ApiError(messages.get(error.status_code, error.detail), status=error.status_code))
 
     @app.get("/health")
@@ -101,7 +101,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     def require_model(name: str | None) -> None:
         if name is not None and name != engine.name:
             raise ApiError(
-                f"The model '{name}' is not served here; this server has '{engine.name}'.",
+                f"the model '{name}' is not served here; ask for '{engine.name}'",
                 status=404,
                 param="model",
                 code="model_not_found",

@@ -91,7 +91,7 @@ def chat_prompt(engine: Engine, request: ChatRequest) -> list[int]:
         ApiError: no chat template, the template refuses the messages, or they do not fit in the context.
     """
     if engine.chat is None:
-        raise ApiError("This model has no chat template; use /v1/completions.", code="no_chat_template")
+        raise ApiError("this model has no chat template; use /v1/completions", code="no_chat_template")
     try:
         text = engine.chat.render(request.messages)
     except UsageError as error:

@@ -85,11 +85,13 @@ def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[
         if not ids and engine.config.bos is not None:
             ids = [engine.config.bos]
         if not ids:
-            raise ApiError("The prompt is empty, and this model has no BOS token.", param="prompt")
+            raise ApiError(
+                "the prompt is empty, and this model has no BOS token; give at least one token", param="prompt"
+            )
         wrong = next((i for i in ids if not 0 <= i < engine.config.vocab), None)
         if wrong is not None:
             raise ApiError(
-                f"Token id {wrong} is not in the vocabulary (0 to {engine.config.vocab - 1}).", param="prompt"
+                f"token id {wrong} is not in the vocabulary (0 to {engine.config.vocab - 1})", param="prompt"
             )
         if len(ids) > room:
             raise context_length_exceeded(len(ids), room, "prompt")
@@ -100,7 +102,7 @@ def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[
 def completion_parts(
     engine: Engine, request: CompletionRequest, prompts: list[list[int]], cancelled: Cancelled
 ) -> Iterator[Part]:
-    """Works off the prompts one after another; runs in the line's thread."""
+    """Answers the prompts one after another; runs in the line's thread."""
     for choice, prompt in enumerate(prompts):
         if request.echo:
             finish = None if request.max_tokens else "length"

@@ -59,11 +59,11 @@ async def read_json(request: Request, limit_bytes: int = 32 << 20) -> object:
     async for block in request.stream():
         body += block
         if len(body) > limit_bytes:
-            raise ApiError(f"The request body is larger than {limit_bytes >> 20} MiB.", status=413)
+            raise ApiError(f"the request body is larger than {limit_bytes >> 20} MiB; shorten it", status=413)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ApiError(f"The request body is not valid JSON: {error}.") from None
+        raise ApiError(f"the request body is not valid JSON: {error}") from None
 
 
 async def deliver(
@@ -174,4 +174,4 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, RockledgeError):
         return ApiError(str(error), status=500)
     log.error("a request failed", exc_info=error)
-    return ApiError("The server failed while answering; its log says more.", status=500)
+    return ApiError("the server failed while answering; its log says more", status=500)

@@ -118,7 +118,7 @@ def _kind(registers: Snapshot, con1: dict[str, int]) -> isa.Precision:
 
 
 def _plain(registers: Snapshot, con1: dict[str, int]) -> bool:
-    """Whether the convolution is depthwise. Refuses all that is no 1 x 1 convolution with plain input."""
+    """Whether the convolution is depthwise. Refuses anything but a 1 x 1 convolution with plain input."""
     depthwise = con1["conv_mode"] == 3
     if con1["conv_mode"] not in isa.CONV_MODES or con1["deconv"] or con1["argb_in"] or con1["nonalign_dma"]:
         raise registers.refuse(
@@ -230,5 +230,5 @@ def _known_traps(registers: Snapshot, kind: isa.Precision, channels: int, pixels
 def _address(registers: Snapshot, name: str) -> int:
     address = registers.value(name)
     if address % ATOM_BYTES:
-        raise registers.refuse("alignment", name, f"{address:#x} is no multiple of {ATOM_BYTES}")
+        raise registers.refuse("alignment", name, f"{address:#x} is not a multiple of {ATOM_BYTES}")
     return address

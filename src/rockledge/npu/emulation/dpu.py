@@ -89,7 +89,7 @@ def read_pipeline(registers: Snapshot, memory: Memory, product: Convolution | No
             raise registers.refuse(
                 "type",
                 "DPU_DATA_FORMAT",
-                f"type {data['in_precision']} behind a product of {product.kind.name}, expected {code}",
+                f"type {data['in_precision']} after a product of {product.kind.name}, expected {code}",
             )
     if isa.BLOCK_BY_NAME["DPU_RDMA"].runs(registers.enable):
         operands.check_feeding(registers, flying)

@@ -148,7 +148,7 @@ def _surfaces(
         )
     base = registers.value(name)
     if base % ATOM_BYTES:
-        raise registers.refuse("alignment", name, f"{base:#x} is no multiple of {ATOM_BYTES}")
+        raise registers.refuse("alignment", name, f"{base:#x} is not a multiple of {ATOM_BYTES}")
     return window(base, (channels // atom, pixels, atom), (pitch, ATOM_BYTES, dtype.itemsize), dtype)
 
 

@@ -83,8 +83,8 @@ def _independent(one: int, trace: TracedMemory, other: int, other_trace: TracedM
         if met.any():
             address = mine.address + int(np.argmax(met))
             raise NpuError(
-                f"cores {one} and {other} of a submit meet in {mine.name} at {address:#x}, where one writes: "
-                "their order is not known, so give them separate memory"
+                f"cores {one} and {other} of a submit meet in {mine.name} at {address:#x}, where one writes; "
+                "their order is not known, give them separate memory"
             )
 
 

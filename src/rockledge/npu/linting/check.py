@@ -131,4 +131,5 @@ def _links(programs: Sequence[Parsed]) -> Iterator[Finding]:
         link = program.trailer.next_address
         if link is not None and link % PROGRAM_ALIGNMENT:
             at = program.start + len(program.body)
-            yield Finding(at, "link", f"the next program is at {link:#x}, no multiple of {PROGRAM_ALIGNMENT}")
+            about = f"the next program is at {link:#x}, expected a multiple of {PROGRAM_ALIGNMENT}"
+            yield Finding(at, "link", about)

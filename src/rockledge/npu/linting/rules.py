@@ -207,7 +207,7 @@ def unaligned_addresses(state: State) -> Iterator[Objection]:
             and register.block.name in state.enabled
             and value % ATOM_BYTES
         ):
-            yield name, f"{value:#x} is no multiple of {ATOM_BYTES}"
+            yield name, f"{value:#x} is not a multiple of {ATOM_BYTES}"
 
 
 def bits_without_name(state: State) -> Iterator[Objection]:

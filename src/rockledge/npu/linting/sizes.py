@@ -38,7 +38,7 @@ def precisions(state: State) -> Iterator[Objection]:
     code = state.field("CNA_CONV_CON1", "in_precision")
     name = state.type_name
     if name is None:
-        yield "CNA_CONV_CON1", f"in_precision {code} is no type"
+        yield "CNA_CONV_CON1", f"in_precision {code} is not a known type"
         return
     for register in ("CNA_CONV_CON1", "CORE_MISC_CFG"):
         if (other := state.field(register, "proc_precision")) != code:
@@ -116,7 +116,7 @@ def strides(state: State) -> Iterator[Objection]:
     if len(set(size_e)) > 1:
         yield "DPU_BS_OW_CFG", f"the three size_e are {size_e}; in every known program they agree"
     if out is None:
-        yield "DPU_DATA_FORMAT", f"out_precision {state.field('DPU_DATA_FORMAT', 'out_precision')} is no type"
+        yield "DPU_DATA_FORMAT", f"out_precision {state.field('DPU_DATA_FORMAT', 'out_precision')} is not a known type"
         return
     channels = state.field("DPU_DATA_CUBE_CHANNEL", "channels_minus_1") + 1
     atom = ATOM_BYTES * 8 // out.bits
