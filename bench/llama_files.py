@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.llama_cpp import run, tool
 
-# What llama-quantize itself takes for rows that are not a multiple of 256; named explicitly because it does so
+# What llama-quantize takes for rows that are not a multiple of 256; named explicitly because it does so
 # only for types that it chose itself.
 _FALLBACKS = {"q3_K": "iq4_nl", "q4_K": "q5_0", "q5_K": "q5_1", "iq4_xs": "iq4_nl", "iq3_s": "iq4_nl"}
 

@@ -120,10 +120,10 @@ int Program::plan(int threads) {
     partial = partial_floats(shape_.heads / shape_.kv_heads, head_stride_);
     used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
   }
-  turns_offset_ = used;
+  split_angles_offset_ = used;
   if (std::any_of(ops_.begin(), ops_.end(), biased)) {
-    turns_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
-    used += round_up(static_cast<std::int64_t>(frequencies_count_) * turns_floats_ * 4, 64);
+    split_angles_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
+    used += round_up(static_cast<std::int64_t>(frequencies_count_) * split_angles_floats_ * 4, 64);
   }
 
   const std::int64_t tables_at = 0, weights_at = kTableBytes, excess_at = weights_at + round_up(weight_bytes, 64),
@@ -141,7 +141,7 @@ int Program::plan(int threads) {
     return fail("not enough memory for a KV pool of %lld bytes; use fewer pages",
                 static_cast<long long>(page_bytes_ * shape_.pages * shape_.layers));
   kv_base_ = kv_pool_->data();
-  turn_splits();
+  compute_split_angles();
   for (int t = 0; t < threads; ++t) {
     std::uint8_t *base = arena_.data() + scratch_offset + t * scratch_bytes;
     scratch_[static_cast<std::size_t>(t)] = Scratch{nullptr,

@@ -61,23 +61,27 @@ class Artifact:
                 name: tuple(_whole(size) for size in shape) for name, shape in described["arrays"].items()
             }
             rotation = described["rotation"]
-            turned = None if rotation is None else (_whole(rotation["block"]), _whole(rotation["odd"]))
+            rotation_shape = (
+                None if rotation is None else (_whole(rotation["block"]), _whole(rotation["odd"]))
+            )
             self.ffn_block = _whole(described["ffn_block"])
             self.parameters = _whole(described["parameters"])
-            stored = stored_tensors_of(self.linears, self.arrays, turned)
+            stored = stored_tensors_of(self.linears, self.arrays, rotation_shape)
         except (KeyError, TypeError, ValueError, AttributeError, RockledgeError) as error:
             raise ArtifactError(
                 f"the description in {path / TENSORS} is damaged ({error}); fetch it again"
             ) from error
-        wrong = contradiction(self.config, self.linears, self.arrays, turned, self.ffn_block)
+        wrong = contradiction(self.config, self.linears, self.arrays, rotation_shape, self.ffn_block)
         if wrong is not None:
             raise ArtifactError(f"the artifact {path} contradicts itself ({wrong}); fetch it again")
         self._stored = {tensor.name: tensor for tensor in stored}
         self._check_tensors()
         self._map = self._mapped()
         self.rotation: Rotation | None = None
-        if turned is not None:
-            self.rotation = Rotation(*turned, self._view("rotation.signs"), self._view("rotation.mix"))
+        if rotation_shape is not None:
+            self.rotation = Rotation(
+                *rotation_shape, self._view("rotation.signs"), self._view("rotation.mix")
+            )
 
     @property
     def tensor_bytes(self) -> int:
@@ -187,7 +191,9 @@ class Artifact:
                 )
         text = self._read(CONFIG)
         if CONFIG not in self._files or hashlib.sha256(text).hexdigest() != self._files[CONFIG].get("sha256"):
-            raise ArtifactError(f"{self.path / CONFIG} has changed since it was written; fetch the artifact again")
+            raise ArtifactError(
+                f"{self.path / CONFIG} has changed since it was written; fetch the artifact again"
+            )
         try:
             return config_from_hf(tensor_file.parse_json(text, str(self.path / CONFIG)))
         except CheckpointError as error:

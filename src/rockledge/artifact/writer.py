@@ -62,10 +62,10 @@ class ArtifactWriter:
     def __init__(self, path: str | Path, plan: ArtifactPlan) -> None:
         self._path = Path(path)
         self._plan = plan
-        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.turned, plan.ffn_block)
+        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.rotation_shape, plan.ffn_block)
         if wrong is not None:
             raise ArtifactError(f"the planned artifact contradicts its model ({wrong}); correct the plan")
-        stored = stored_tensors_of(plan.linears, plan.arrays, plan.turned)
+        stored = stored_tensors_of(plan.linears, plan.arrays, plan.rotation_shape)
         self._entries = {
             entry.name: entry
             for entry in tensor_file.place((tensor.name, tensor.dtype, (tensor.flat,)) for tensor in stored)
@@ -176,7 +176,8 @@ class ArtifactWriter:
         room = entry.end - entry.begin
         if values.dtype != NUMPY[entry.dtype] or not room - ALIGN < values.nbytes <= room:
             raise ArtifactError(
-                f"tensor {name!r} has {values.nbytes} bytes of {values.dtype}, expected {room} of {entry.dtype}"
+                f"tensor {name!r} has {values.nbytes} bytes of {values.dtype}, "
+                f"expected {room} of {entry.dtype}"
             )
         data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         padding = bytes(room - len(data))

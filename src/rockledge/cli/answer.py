@@ -60,11 +60,11 @@ def stream_answer(
     text, finish, tokens = "", "length", 0
     room = max(engine.context - len(prompt), 1)
     for piece in engine.generate(prompt, max_tokens=min(max_tokens, room), sampling=sampling, stop=stop):
-        terminal.say(piece.text, end="")
+        terminal.print(piece.text, end="")
         text += piece.text
         tokens += len(piece.ids)
         finish = piece.finish or finish
-    terminal.say()
+    terminal.print()
     stats = engine.stats
     return Answer(
         text=text,

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     result |= figures(prefill, decode, max(reads))
     show(result, terminal)
     if npu is not None:
-        terminal.say(npu)
+        terminal.print(npu)
     if args.plot:
         plot(result, args.plot)
         terminal.note(f"drawn in {args.plot}")
@@ -146,11 +146,11 @@ def figures(prefill: list[Prefill], decode: list[Decode], read_gb_s: float) -> d
 def show(result: dict[str, Any], terminal: Terminal) -> None:
     """The same for people."""
     clocks = f"{min(result['clocks_mhz'])} MHz, " if result["clocks_mhz"] else ""
-    terminal.say(
+    terminal.print(
         f"{result['model']} at {result['bits_per_weight']:.2f} bits a weight, kernel {result['kernel']}"
     )
-    terminal.say(f"{result['processor']}, {clocks}{result['threads']} threads")
-    terminal.say()
+    terminal.print(f"{result['processor']}, {clocks}{result['threads']} threads")
+    terminal.print()
     reading = [
         ["read", str(one["prompt_tokens"]), "1", f"{one['tok_s']:.1f}", "", ""] for one in result["prefill"]
     ]
@@ -166,10 +166,10 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
         for one in result["decode"]
     ]
     head = ["", "tokens", "sequences", "tok/s", "GB/s", "of memory's"]
-    terminal.say(table(head, [*reading, *writing]))
-    terminal.say()
-    terminal.say(f"memory reads at {result['read_gb_s']:.1f} GB/s with {result['threads']} threads")
-    terminal.say(
+    terminal.print(table(head, [*reading, *writing]))
+    terminal.print()
+    terminal.print(f"memory reads at {result['read_gb_s']:.1f} GB/s with {result['threads']} threads")
+    terminal.print(
         f"at most {result['peak_rss_mb']:.1f} MB resident, {result['weights_mb']:.1f} MB of it weights; "
         f"loaded in {result['load_s']:.2f} s"
     )

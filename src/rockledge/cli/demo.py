@@ -72,11 +72,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             "kernel": engine.kernel,
             "threads": engine.threads,
         }
-    terminal.say(
+    terminal.print(
         f"\nprefill {result['prefill_tok_s']:.0f} tok/s, decode {result['decode_tok_s']:.1f} tok/s "
         f"({result['kernel']} kernel, {result['threads']} threads)"
     )
-    terminal.say(f"\nGo on with: rockledge chat {args.output}")
+    terminal.print(f"\nGo on with: rockledge chat {args.output}")
     return result
 
 
@@ -121,15 +121,15 @@ def evaluated(engine: Engine, model: Path, terminal: Terminal) -> dict[str, Any]
 
 
 def _show(artifact: Artifact, report: dict[str, Any], terminal: Terminal) -> None:
-    terminal.say(
+    terminal.print(
         f"\n{NAME}: {show_size(artifact.tensor_bytes)}, {artifact.bits_per_weight:.3f} bits a weight"
     )
     for note in report["notes"]:
-        terminal.say(note)
-    terminal.say(f"\n{parts_table(parts(artifact))}\n")
-    terminal.say(f"On {report[EVALUATION]['text']}, which the compression never saw:")
+        terminal.print(note)
+    terminal.print(f"\n{parts_table(parts(artifact))}\n")
+    terminal.print(f"On {report[EVALUATION]['text']}, which the compression never saw:")
     for line in evaluation_lines(report[EVALUATION]):
-        terminal.say(line)
+        terminal.print(line)
 
 
 def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[s
 
     answers = []
     for prompt in PROMPTS:
-        terminal.say(f"\n> {prompt}")
+        terminal.print(f"\n> {prompt}")
         ids = Model(engine).tokens([{"role": "user", "content": prompt}])
         answer = stream_answer(engine, ids, terminal, max_tokens=max_tokens, sampling=Sampling())
         answers.append({"prompt": prompt, **answer.body()})

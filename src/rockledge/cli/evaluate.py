@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         if args.probes is not None:
             probes = probe(engine, checkpoint, terminal, each=args.probes, seed=args.probe_seed)
     for line in [*evaluation_lines(report), *(probe_lines(probes) if probes else ())]:
-        terminal.say(line)
+        terminal.print(line)
     return {
         "artifact": args.artifact,
         "reference": args.reference,

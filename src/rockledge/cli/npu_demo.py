@@ -55,10 +55,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     prompt = demo_prompt()
     rows = [] if args.npu_rows is None else ["--npu-rows", str(args.npu_rows)]
     command = ["run", args.output, "-", "--max-tokens", str(args.max_tokens), "--npu", "require", *rows]
-    terminal.say(f"\n$ rockledge npu emulate --driver {args.driver} -- rockledge {' '.join(command)}")
-    terminal.say(f"\n> {prompt}\n")
+    terminal.print(f"\n$ rockledge npu emulate --driver {args.driver} -- rockledge {' '.join(command)}")
+    terminal.print(f"\n> {prompt}\n")
     answer, device = _on_virtual_npu(command, prompt, args.driver, terminal)
-    terminal.say(answer["text"])
+    terminal.print(answer["text"])
     with Engine.load(args.output, npu="off") as engine:
         places = where(engine, answer)
         alone = stream_answer(
@@ -69,10 +69,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             sampling=Sampling(),
         )
     same = alone.text == answer["text"]
-    terminal.say("\nWhich work ran where:")
+    terminal.print("\nWhich work ran where:")
     for place, works in places.items():
-        terminal.say("\n  ".join([place, *works]))
-    terminal.say(f"\nWithout the NPU the answer is {'the same' if same else 'ANOTHER ONE'}.")
+        terminal.print("\n  ".join([place, *works]))
+    terminal.print(f"\nWithout the NPU the answer is {'the same' if same else 'ANOTHER ONE'}.")
     return {
         "artifact": args.output,
         "answer": answer,

@@ -33,7 +33,7 @@ def _show(stream: NamedStream, terminal: Terminal) -> dict[str, Any]:
     from rockledge.npu.text.listing import listing
 
     findings = lint(stream.words)
-    terminal.say(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")
+    terminal.print(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")
     return {
         "id": stream.name,
         "words": [

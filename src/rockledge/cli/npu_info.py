@@ -58,11 +58,11 @@ def report(driver: str, root: Path, terminal: Terminal) -> dict[str, Any]:
     rows += [(f"interrupt {i.number}", f"{i.name}, cores {i.processors}") for i in system.interrupts]
     if runs is not None:
         rows.append(("a small product", "right" if runs == 1 else f"right at the {runs}. run"))
-    terminal.say(table(("", ""), rows))
+    terminal.print(table(("", ""), rows))
     if reason is not None:
-        terminal.say(f"\nThe NPU cannot be used: {reason}")
+        terminal.print(f"\nThe NPU cannot be used: {reason}")
     for finding in found:
-        terminal.say(f"\n{finding.what}\n  mend: {finding.mend}")
+        terminal.print(f"\n{finding.what}\n  mend: {finding.mend}")
     return {
         "usable": reason is None,
         "reason": reason,

@@ -35,9 +35,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         (outcome.case, "passed" if outcome.passed else "FAILED", f"{outcome.error:.3g}", outcome.detail)
         for outcome in outcomes
     ]
-    terminal.say(table(("case", "", "error", "what that is"), rows))
+    terminal.print(table(("case", "", "error", "what that is"), rows))
     passed = sum(outcome.passed for outcome in outcomes)
-    terminal.say(f"\n{passed} of {len(outcomes)} cases passed")
+    terminal.print(f"\n{passed} of {len(outcomes)} cases passed")
     return {
         "file": args.file,
         "passed": passed,

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         app = create_app(engine, queue_limit=args.queue, verify=engine.artifact.verify)
 
         def ready(url: str) -> None:
-            terminal.say(f"{engine.name} answers at {url}/v1 (Ctrl-C ends it)")
+            terminal.print(f"{engine.name} answers at {url}/v1 (Ctrl-C ends it)")
             if not _loopback(args.host):
                 terminal.note("Anyone who reaches this address can use it: there is no authentication.")
             terminal.result(

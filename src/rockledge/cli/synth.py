@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         path = synth_artifact(args.shape, args.output, bits=args.bits, seed=args.seed)
     size = sum(file.stat().st_size for file in path.iterdir())
     kind = "artifact" if is_artifact(path) else "checkpoint"
-    terminal.say(f"{path}: {kind}, {show_size(size)}")
+    terminal.print(f"{path}: {kind}, {show_size(size)}")
     return {
         "kind": kind,
         "path": str(path),

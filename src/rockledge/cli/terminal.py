@@ -26,7 +26,7 @@ class Terminal:
         self._stdout: TextIO = sys.stdout
         self._console = Console(stderr=True, highlight=False)
 
-    def say(self, text: str = "", end: str = "\n") -> None:
+    def print(self, text: str = "", end: str = "\n") -> None:
         """Part of the answer, for people: stdout, or nothing with `--json`."""
         if not self.as_json:
             print(text, end=end, file=self._stdout, flush=True)

@@ -100,7 +100,7 @@ def _entry(name: str, value: object, data_bytes: int, path: Path) -> Entry:
         or not all(map(whole, offsets))
     ):
         raise ArtifactError(
-            f"the header of {path} describes tensor {name!r} in a way this program cannot read; fetch it again"
+            f"the header of {path} describes tensor {name!r} in an unknown way; fetch it again"
         )
     begin, end = offsets
     if not begin <= end <= data_bytes:
@@ -123,7 +123,7 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
                 raise ArtifactError(
-                    f"{path} has {size} bytes but announces a header of {length}; it is truncated, fetch it again"
+                    f"{path} has {size} bytes but announces a header of {length}; fetch it again"
                 )
             raw = file.read(length)
     except OSError as error:
@@ -142,7 +142,5 @@ def read_header(path: Path) -> Header:
             )
         position = entry.end
     if position != data_bytes:
-        raise ArtifactError(
-            f"{path} has {data_bytes} bytes of data, expected {position}; fetch it again"
-        )
+        raise ArtifactError(f"{path} has {data_bytes} bytes of data, expected {position}; fetch it again")
     return Header(entries, metadata, raw, 8 + length, data_bytes)

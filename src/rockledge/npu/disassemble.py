@@ -89,7 +89,9 @@ def assemble(text: str) -> list[int]:
         except NpuError as error:
             raise NpuError(f"line {number}: {error}") from None
         except ValueError:
-            raise NpuError(f"line {number}: {line.strip()!r} is not a command word, expected {_FORMS}") from None
+            raise NpuError(
+                f"line {number}: {line.strip()!r} is not a command word, expected {_FORMS}"
+            ) from None
     return words
 
 

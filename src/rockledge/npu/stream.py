@@ -197,7 +197,9 @@ def _parse_one(words: Sequence[int], start: int, enable_at: int, enable: int) ->
     if marker[0] != isa.MARKER_TARGET:
         raise NpuError(f"word {enable_at - 1} has target {marker[0]:#06x}, expected the marker 0x0041")
     if (amount[0], amount[2]) != (pc, isa.register_named("PC_REGISTER_AMOUNTS").offset):
-        raise NpuError(f"word {enable_at - 2} is not a write of PC_REGISTER_AMOUNTS, which a trailer has there")
+        raise NpuError(
+            f"word {enable_at - 2} is not a write of PC_REGISTER_AMOUNTS, which a trailer has there"
+        )
     next_address: int | None = None
     if (link[0], link[2]) == (pc, isa.register_named("PC_BASE_ADDRESS").offset):
         next_address = link[1]

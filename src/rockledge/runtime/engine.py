@@ -328,7 +328,7 @@ class Engine:
             self._prefill.run(tokens, sequence, logits)
         sequence.advance(len(tokens))
         if isinstance(self._npu, NpuUse):
-            self._npu.tell_end()
+            self._npu.log_failure()
 
     def _steps(self, prompt: Int32) -> Iterator[Int32]:
         """A prompt in steps: as large as they may be, or as the NPU reads it soonest."""
@@ -398,7 +398,7 @@ class Engine:
 
 
 def _executors(
-    executor: Callable[[int], Executor], rows: int, npu: NpuUse | NpuStatus, asked: str
+    executor: Callable[[int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
 ) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
     """The programs that read prompts and write tokens, and the NPU as it turned out when it was loaded:
     without one, or with one that fails, a single program for steps of `rows` tokens does both."""
@@ -407,7 +407,7 @@ def _executors(
             return _with_npu(executor, npu), npu
         except NpuError as error:
             npu.close()
-            npu = unused(asked, NpuUnusedError(str(error), "unusable"))
+            npu = unused(mode, NpuUnusedError(str(error), "unusable"))
         except BaseException:
             npu.close()
             raise

@@ -122,29 +122,29 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         try:
-            asked = read_chat_request(await read_json(request))
-            require_model(asked.options.model)
+            wanted = read_chat_request(await read_json(request))
+            require_model(wanted.options.model)
             integrity.require()
-            prompt = chat_prompt(engine, asked)
-            ticket = line.submit(lambda cancelled: chat_parts(engine, asked, prompt, cancelled))
-            stream = asked.options.stream
-            reply = ChatReply(engine.name, engine.tokenizer, asked.logprobs is not None, stream)
-            return await deliver(request, ticket, reply, len(prompt), stream, asked.options.include_usage)
+            prompt = chat_prompt(engine, wanted)
+            ticket = line.submit(lambda cancelled: chat_parts(engine, wanted, prompt, cancelled))
+            stream = wanted.options.stream
+            reply = ChatReply(engine.name, engine.tokenizer, wanted.logprobs is not None, stream)
+            return await deliver(request, ticket, reply, len(prompt), stream, wanted.options.include_usage)
         except Exception as error:
             return _failure(as_api_error(error))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         try:
-            asked = read_completion_request(await read_json(request))
-            require_model(asked.options.model)
+            wanted = read_completion_request(await read_json(request))
+            require_model(wanted.options.model)
             integrity.require()
-            prompts = completion_prompts(engine, asked)
-            ticket = line.submit(lambda cancelled: completion_parts(engine, asked, prompts, cancelled))
-            reply = CompletionReply(engine.name, engine.tokenizer, asked)
+            prompts = completion_prompts(engine, wanted)
+            ticket = line.submit(lambda cancelled: completion_parts(engine, wanted, prompts, cancelled))
+            reply = CompletionReply(engine.name, engine.tokenizer, wanted)
             total = sum(len(prompt) for prompt in prompts)
             return await deliver(
-                request, ticket, reply, total, asked.options.stream, asked.options.include_usage
+                request, ticket, reply, total, wanted.options.stream, wanted.options.include_usage
             )
         except Exception as error:
             return _failure(as_api_error(error))

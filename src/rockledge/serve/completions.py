@@ -86,7 +86,8 @@ def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[
             ids = [engine.config.bos]
         if not ids:
             raise ApiError(
-                "the prompt is empty, and this model has no BOS token; give at least one token", param="prompt"
+                "the prompt is empty, and this model has no BOS token; give at least one token",
+                param="prompt",
             )
         wrong = next((i for i in ids if not 0 <= i < engine.config.vocab), None)
         if wrong is not None:

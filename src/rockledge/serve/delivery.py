@@ -147,12 +147,12 @@ def _event(value: dict[str, Any]) -> str:
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
-    async def gone() -> None:
+    async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(gone())
+    watching = asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():

@@ -95,5 +95,7 @@ def test_windows_beyond_all_addresses_or_too_scattered():
 
 def test_the_fault_names_the_first_address_and_what_is_there():
     memory = Memory([Buffer("weights", 0x100, np.zeros(16, np.uint8))])
-    with pytest.raises(AccessError, match=r"address 0x110 does not lie in a buffer \(weights 0x100 to 0x110\)"):
+    with pytest.raises(
+        AccessError, match=r"address 0x110 does not lie in a buffer \(weights 0x100 to 0x110\)"
+    ):
         memory.read(window(0x108, (16,), (1,), np.uint8))

@@ -126,7 +126,7 @@ def _plain(registers: Snapshot, con1: dict[str, int]) -> bool:
         )
     core = registers.field("CORE_MISC_CFG", "dw_en")
     if core != depthwise:
-        raise registers.refuse("shape", "CORE_MISC_CFG", f"dw_en is {core}, but CNA's mode says otherwise")
+        raise registers.refuse("shape", "CORE_MISC_CFG", f"dw_en is {core}, which contradicts CNA's mode")
     if registers.value("CNA_CONV_CON3") != _PLAIN_STRIDES:
         raise registers.refuse("convolution", "CNA_CONV_CON3", "expected strides of 1 and nothing else (9)")
     size2 = registers.fields("CNA_WEIGHT_SIZE2")
@@ -155,7 +155,7 @@ def _same_shape(
 ) -> None:
     """CNA's own mirrors of the size, and CORE's, must say the same."""
     core = registers.fields("CORE_DATAOUT_SIZE_0")
-    said = {
+    sizes = {
         "CNA_DATA_SIZE1": (registers.field("CNA_DATA_SIZE1", "real_channels_minus_1") + 1, channels),
         "CNA_DATA_SIZE2": (registers.field("CNA_DATA_SIZE2", "output_width"), width),
         "CNA_DATA_SIZE3": (registers.field("CNA_DATA_SIZE3", "output_pixels"), width * height),
@@ -168,10 +168,10 @@ def _same_shape(
             channels if depthwise else kernels,
         ),
     }
-    for name, (found, expected) in said.items():
+    for name, (found, expected) in sizes.items():
         if found != expected:
             raise registers.refuse(
-                "shape", name, f"it says {found}, but the input and kernels say {expected}"
+                "shape", name, f"it is {found}, expected {expected} as the input and kernels have it"
             )
 
 

@@ -171,21 +171,23 @@ def _size(registers: Snapshot, product: Convolution | None) -> tuple[int, int, i
     cube = registers.fields("DPU_DATA_CUBE_CHANNEL")
     channels = cube["channels_minus_1"] + 1
     wdma = registers.fields("DPU_WDMA_SIZE_1")
-    said = [
+    sizes = [
         ("DPU_DATA_CUBE_CHANNEL", cube["original_channels_minus_1"] + 1, channels),
         ("DPU_WDMA_SIZE_0", registers.field("DPU_WDMA_SIZE_0", "channels_minus_1") + 1, channels),
         ("DPU_WDMA_SIZE_1", (wdma["width_minus_1"] + 1, wdma["height_minus_1"] + 1), (width, height)),
     ]
     if product is not None:
         outputs = product.channels if product.depthwise else product.kernels
-        said += [
+        sizes += [
             ("DPU_DATA_CUBE_WIDTH", width, product.width),
             ("DPU_DATA_CUBE_HEIGHT", height, product.height),
             ("DPU_DATA_CUBE_CHANNEL", channels, outputs),
         ]
-    for name, found, expected in said:
+    for name, found, expected in sizes:
         if found != expected:
-            raise registers.refuse("shape", name, f"it says {found}, expected {expected} as the other blocks")
+            raise registers.refuse(
+                "shape", name, f"it is {found}, expected {expected} as in the other blocks"
+            )
     return width, height, channels
 
 

@@ -177,7 +177,8 @@ class Memory:
         """For every buffer with a part of a window: which elements, and their bytes [elements, itemsize]."""
         if wanted.count > SCATTER_LIMIT:
             raise AccessError(
-                f"{wanted.count} elements from {wanted.base:#x} to {wanted.end:#x} do not lie in a single buffer"
+                f"{wanted.count} elements from {wanted.base:#x} to "
+                f"{wanted.end:#x} do not lie in a single buffer"
             )
         addresses = wanted.addresses().reshape(-1)
         owners = np.searchsorted(self._starts, addresses, side="right") - 1

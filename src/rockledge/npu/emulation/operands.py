@@ -45,7 +45,7 @@ def check_feeding(registers: Snapshot, flying: bool) -> None:
     ):
         found = next(number for field, number in registers.fields(name).items() if field.endswith("_minus_1"))
         if found != own:
-            raise registers.refuse("shape", name, f"it says {found} (less 1), but the DPU says {own}")
+            raise registers.refuse("shape", name, f"it is {found} (less 1), expected {own} as in the DPU")
     notch = registers.field("DPU_RDMA_DATA_CUBE_HEIGHT", "ew_line_notch")
     if notch or registers.value("DPU_RDMA_SRC_DMA_CFG"):
         raise registers.refuse("stage", "DPU_RDMA_SRC_DMA_CFG", "expected no line notches, no pooling (0)")

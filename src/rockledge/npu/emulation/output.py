@@ -60,7 +60,9 @@ def read_destination(
         )
     base = registers.value("DPU_DST_BASE_ADDR")
     if base % ATOM_BYTES:
-        raise registers.refuse("alignment", "DPU_DST_BASE_ADDR", f"{base:#x} is not a multiple of {ATOM_BYTES}")
+        raise registers.refuse(
+            "alignment", "DPU_DST_BASE_ADDR", f"{base:#x} is not a multiple of {ATOM_BYTES}"
+        )
     ow = registers.fields("DPU_BS_OW_CFG")
     if len({ow["size_e_0"], ow["size_e_1"], ow["size_e_2"]}) != 1:
         raise registers.refuse(

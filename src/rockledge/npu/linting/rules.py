@@ -132,12 +132,12 @@ def main_read(state: State) -> Iterator[Objection]:
 def unread_operands(state: State) -> Iterator[Objection]:
     """A stage that wants an operand from memory waits for ever when nobody reads it [I]."""
     reads = "DPU_RDMA" in state.enabled
-    wants = state.elementwise and state.field("DPU_EW_CFG", "op_source")
-    if wants and (not reads or state.field("DPU_RDMA_ERDMA_CFG", "disable")):
+    from_memory = state.elementwise and state.field("DPU_EW_CFG", "op_source")
+    if from_memory and (not reads or state.field("DPU_RDMA_ERDMA_CFG", "disable")):
         yield "DPU_EW_CFG", "the EW operand comes from memory, but ERDMA does not read it"
     bypassed = state.field("DPU_BS_CFG", "bypass") or state.field("DPU_BS_CFG", "alu_bypass")
-    wants = "DPU" in state.enabled and not bypassed and state.field("DPU_BS_CFG", "alu_source")
-    if wants and not (reads and state.field("DPU_RDMA_BRDMA_CFG", "data_use")):
+    from_memory = "DPU" in state.enabled and not bypassed and state.field("DPU_BS_CFG", "alu_source")
+    if from_memory and not (reads and state.field("DPU_RDMA_BRDMA_CFG", "data_use")):
         yield "DPU_BS_CFG", "the BS operand comes from memory, but BRDMA does not read it"
     flying = "DPU" in state.enabled and state.field("DPU_FEATURE_MODE_CFG", "flying_mode")
     if flying and (not reads or state.field("DPU_RDMA_FEATURE_MODE_CFG", "mrdma_disable")):

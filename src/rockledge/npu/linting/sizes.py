@@ -116,7 +116,10 @@ def strides(state: State) -> Iterator[Objection]:
     if len(set(size_e)) > 1:
         yield "DPU_BS_OW_CFG", f"the three size_e are {size_e}; in every known program they agree"
     if out is None:
-        yield "DPU_DATA_FORMAT", f"out_precision {state.field('DPU_DATA_FORMAT', 'out_precision')} is not a known type"
+        yield (
+            "DPU_DATA_FORMAT",
+            f"out_precision {state.field('DPU_DATA_FORMAT', 'out_precision')} is not a known type",
+        )
         return
     channels = state.field("DPU_DATA_CUBE_CHANNEL", "channels_minus_1") + 1
     atom = ATOM_BYTES * 8 // out.bits
