@@ -29,7 +29,7 @@ class Names:
 
     @classmethod
     def of(cls, listing: str) -> "Names":
-        """From the output of `nm -C -n`; symbols that are not code, and the assembler's marks, are left out."""
+        """From the output of `nm -C -n`; symbols that are not code, and the assembler's marks, are omitted."""
         found = re.findall(r"^([0-9a-f]+) [tTwW] ([^$].*)$", listing, re.MULTILINE)
         return cls(tuple(int(at, 16) for at, _ in found), tuple(short(name) for _, name in found))
 
