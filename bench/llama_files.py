@@ -1,6 +1,6 @@
-"""The files of llama.cpp that stand in the accuracy table, and how each is made from the float model.
+"""The files of llama.cpp in the accuracy table, and how each is made from the float model.
 
-Type names do not say the size: K-quants of rows that are not a multiple of 256 fall back to larger types, and
+Type names do not tell the size: K-quants of rows not divisible by 256 fall back to larger types, and
 embedding and output are kept wide. So beside the ordinary files there are those whose embedding and output
 have the body's type, and `--pure` ones, where every matrix has: together they are the curve to beat.
 """

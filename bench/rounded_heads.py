@@ -36,7 +36,7 @@ WAYS: Mapping[str, tuple[bool, bool, bool]] = {  # as the runtime; what is round
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:
-    """`x` [..., head_dim] as int8 with one scale for each head's row says it."""
+    """`x` [..., head_dim] rounded to int8 with one scale for each head's row."""
     step = x.abs().amax(-1, keepdim=True) / 127
     return torch.where(step > 0, torch.round(x / step) * step, 0.0)
 

@@ -21,7 +21,7 @@ extern "C" {
 
 enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2, RL_KERNEL_VNNI = 3 };
 
-/* Rows of one linear that share a code width, packed as docs/formats.md says (strips of 8 rows, tiles of
+/* Rows of one linear that share a code width, packed by docs/formats.md (strips of 8 rows, tiles of
  * 8 rows x 32 inputs). `codes` and `index` are 64-byte aligned and mapped read-only. */
 typedef struct rl_band {
   const uint8_t *codes;

@@ -47,7 +47,7 @@ struct InAtoms {
   std::int64_t operator()(int i) const { return (i >> 4) * stride + (i & (kAtom - 1)); }
 };
 
-// Symmetric int8, exactly as formats/activations.py says; zeros up to the padded stride.
+// Symmetric int8, exactly as in formats/activations.py; zeros up to the padded stride.
 template <typename Place>
 RL_INLINE void quant_to(const float *x, int width, const QuantOut &out, std::int8_t *low, Place place) {
   const float top = out.planes == 1 ? 127.0f : 32512.0f;

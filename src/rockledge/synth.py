@@ -1,4 +1,4 @@
-"""Random models of a given shape, as checkpoint or artifact: for tests, cost and speed, never for sense."""
+"""Random models of a given shape, as checkpoint or artifact: for tests and for measuring cost and speed."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -68,7 +68,7 @@ def _llama3(config: ModelConfig, factor: float) -> ModelConfig:
     return replace(config, rope_divisors=rope_divisors(scaling, config.head_dim, config.rope_theta))
 
 
-# toy has an odd number of Hadamard blocks and ragged strips and tiles, so that tests meet every edge; the
+# toy has an odd number of Hadamard blocks and ragged strips and tiles, so that tests cover every edge; the
 # others are the sizes of SmolLM2-135M, Llama-3.2-1B and -3B, and Llama-3.1-8B.
 SHAPES: dict[str, ModelConfig] = {
     "toy": _shape(96, 2, (6, 2, 16), 208, 300, 10000.0, 512),
@@ -242,7 +242,7 @@ def synth_artifact(
     )
     with ArtifactWriter(path, plan) as writer:
         for name, spec in linears.items():
-            # Twice the rms that keeps a stream's size: the head's choices are then clear, yet not certain.
+            # Twice the rms that keeps a stream's size: the head's choices are then clear, but not certain.
             writer.linear(name, _random_linear(spec, 2.0 if name in ("embed", "head") else 1.0, generator))
         for name, size in arrays.items():
             writer.array(name, generator.uniform(0.7, 1.3, size).astype(np.float32))

@@ -50,7 +50,7 @@ def test_people_read_a_table(rockledge: Run, artifact: Path) -> None:
         ["write", "4", "2"],
     ]
     assert "bits a weight" in done.out
-    assert "threads" in done.out
+    assert "thread" in done.out
     assert "resident" in done.out
 
 

@@ -1,4 +1,4 @@
-"""Opening an artifact: checks that cost no reading, a mapping, views; and the slow check of every byte."""
+"""Opening an artifact: checks without reading tensors, a mapping, views; and the slow check of every byte."""
 
 import hashlib
 import mmap
@@ -105,12 +105,12 @@ class Artifact:
 
     @property
     def recipe(self) -> str | None:
-        """Text of recipe.yaml, None where there is none."""
+        """Text of recipe.yaml, None if it is missing."""
         return self._read(RECIPE).decode(errors="replace") if (self.path / RECIPE).is_file() else None
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """Contents of report.json, None where there is none."""
+        """Contents of report.json, None if it is missing."""
         if not (self.path / REPORT).is_file():
             return None
         return tensor_file.parse_json(self._read(REPORT), str(self.path / REPORT))

@@ -1,4 +1,4 @@
-"""The picture of `rockledge bench --plot`: reading by length, writing by sequences and depth."""
+"""The picture of `rockledge bench --plot`: prefill by length, decode by sequences and depth."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rockledge.cli.sizes import counted
 from rockledge.errors import UsageError
 
 
 def check_plot(target: Path) -> None:
-    """Says before anything is measured when the picture could not be drawn. Raises UsageError."""
+    """Refuses a plot that cannot be drawn, before anything is measured. Raises UsageError."""
     if find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install matplotlib, or leave --plot out")
+        raise UsageError("--plot needs matplotlib, which is not installed; run: pip install matplotlib")
     if not target.parent.is_dir():
         raise UsageError(f"the folder of {target} does not exist; make it, or choose another place")
 
@@ -27,18 +28,18 @@ def plot(result: dict[str, Any], target: Path) -> None:
     left, right = figure.subplots(1, 2)
     lengths = [one["prompt_tokens"] for one in result["prefill"]]
     left.plot(lengths, [one["tok_s"] for one in result["prefill"]], "o-")
-    left.set(title="reading", xlabel="tokens of the prompt", ylabel="tokens a second")
+    left.set(title="prefill", xlabel="prompt tokens", ylabel="tokens per second")
     for depth in dict.fromkeys(one["past_tokens"] for one in result["decode"]):
         points = [one for one in result["decode"] if one["past_tokens"] == depth]
         sequences = [one["sequences"] for one in points]
-        right.plot(sequences, [one["tok_s"] for one in points], "o-", label=f"behind {depth} tokens")
+        right.plot(sequences, [one["tok_s"] for one in points], "o-", label=f"after {depth} tokens")
         for one in points:
             share = f"{one['roofline_share']:.0%}"
             right.annotate(share, (one["sequences"], one["tok_s"]), xytext=(4, 4), textcoords="offset points")
     right.set(
-        title="writing (share of memory's bandwidth)",
+        title="decode (% of bandwidth)",
         xlabel="sequences at once",
-        ylabel="tokens a second, all",
+        ylabel="tokens per second, total",
     )
     right.legend()
     for panel in (left, right):
@@ -47,6 +48,6 @@ def plot(result: dict[str, Any], target: Path) -> None:
     clocks = f", {min(result['clocks_mhz'])} MHz" if result["clocks_mhz"] else ""
     figure.suptitle(
         f"{result['model']}, {result['bits_per_weight']:.2f} bits a weight, kernel {result['kernel']}\n"
-        f"{result['processor']}{clocks}, {result['threads']} threads"
+        f"{result['processor']}{clocks}, {counted(result['threads'], 'thread')}"
     )
     figure.savefig(target, format="png", dpi=110)

@@ -1,4 +1,4 @@
-"""`rockledge demo`: the whole main job on a small real model: fetch, compress, measure the loss, answer."""
+"""`rockledge demo`: the whole workflow on a small real model: fetch, compress, measure the loss, answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rockledge.cli.engine_options import whole
 from rockledge.cli.evaluate import compare, evaluation_lines
 from rockledge.cli.inspect import parts, parts_body, parts_table
 from rockledge.cli.quantize import compress
-from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.sizes import counted, megabytes, show_size
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import ArtifactError
 
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Compresses unless a finished artifact of this model is there already, then shows what it is worth."""
+    """Compresses unless a finished artifact of this model is there already, then shows its loss and speed."""
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.speed import measure_decode, measure_prefill
 
@@ -74,19 +74,19 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         }
     terminal.print(
         f"\nprefill {result['prefill_tok_s']:.0f} tok/s, decode {result['decode_tok_s']:.1f} tok/s "
-        f"({result['kernel']} kernel, {result['threads']} threads)"
+        f"({result['kernel']} kernel, {counted(result['threads'], 'thread')})"
     )
-    terminal.print(f"\nGo on with: rockledge chat {args.output}")
+    terminal.print(f"\nNext: rockledge chat {args.output}")
     return result
 
 
 def compressed(output: str, terminal: Terminal) -> Path:
-    """The demo's model, whose artifact is at `output` then: it is compressed unless that was done before."""
+    """The demo's model, compressed into `output` unless that was done before."""
     model = demo_model(terminal)
     if finished(Path(output), model.name) is None:
         compress(str(model), output, {"bits": BITS}, terminal)
     else:
-        terminal.note(f"{output} is there already; remove it to compress again.")
+        terminal.note(f"{output} already exists; remove it to compress again.")
     return model
 
 
@@ -146,5 +146,5 @@ def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[s
 
 
 COMMAND = Command(
-    "demo", "compress a small real model, measure the loss, and let it answer", add_arguments, run
+    "demo", "compress a small real model, measure the loss, and answer prompts", add_arguments, run
 )

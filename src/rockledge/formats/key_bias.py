@@ -5,7 +5,7 @@ coarse. A bias is equally large at every token, and what it adds to a score is k
 rotated to position s, the pair (b, c) and a query's rotated pair (x, y) give
 (x b + y c) cos(s f) + (y b - x c) sin(s f). The native core adds that in floats (`RL_ATTENTION`), a cosine
 and a sine a pair and position, so only few pairs are worth it. An artifact holds the whole bias; this rule
-says which part of it the cache sees.
+decides which part of it the cache contains.
 """
 
 import numpy as np

@@ -36,7 +36,7 @@ _2, _4, _6 = np.uint8(2), np.uint8(4), np.uint8(6)  # shifts that keep an array'
 class PackedLinear:
     """One linear as it is stored and mapped; arrays may be read-only views of a file.
 
-    `codes` and `index` are uint8 streams (bands.spans says where each band lies), `tables` int8
+    `codes` and `index` are uint8 streams (bands.spans gives the place of each band), `tables` int8
     [len(table_widths(bands)), 16, 16], `scale` and `bias` fp32 [rows].
     """
 

@@ -2,7 +2,7 @@
 
 A line is a register and its fields, `CNA_DATA_SIZE0 width=1 height=64`; fields that are 0 are left out, and a
 register that is 0 whole is followed by `0`. Codes print as names where the table has them
-(`in_precision=fp16`). Bits that belong to no field print as `unnamed=`. The words that are no register are
+(`in_precision=fp16`). Bits that belong to no field print as `unnamed=`. The words that are not registers are
 `enable` with its blocks, `marker`, `nop`, and `.word` with sixteen hexadecimal digits for whatever the table
 does not know. From `;` on a line is a comment.
 """
@@ -74,7 +74,7 @@ def disassemble(words: Iterable[int]) -> list[str]:
 
 
 def assemble(text: str) -> list[int]:
-    """The command words of a text; blank lines and comments count for nothing.
+    """The command words of a text; blank lines and comments are ignored.
 
     Raises NpuError with the line's number for an unknown register, field or code, and for a value that does
     not fit.

@@ -28,7 +28,7 @@ from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
 
 
 class Integrity:
-    """Whether the artifact's checksums hold, found out in the background while the server already answers."""
+    """Whether the artifact's checksums hold, checked in the background while the server already answers."""
 
     def __init__(self, verify: Callable[[], None] | None) -> None:
         self._verify = verify
@@ -58,7 +58,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     """An application that answers from `engine`, one request at a time.
 
     `queue_limit` requests may be in the server at once (waiting ones included), more get 503. `verify` checks
-    the artifact in the background; when it raises a RockledgeError, health and all answers turn to 503.
+    the artifact in the background; when it raises a RockledgeError, health and all answers become 503.
     """
     line = Line(queue_limit)
     integrity = Integrity(verify)

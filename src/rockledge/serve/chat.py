@@ -24,7 +24,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not asked."""
+    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
 
     messages: list[dict[str, str]]
     logprobs: int | None
@@ -128,7 +128,7 @@ class ChatReply:
         return self._chunk({"content": part.text} if part.text else {}, self._scored(part), part.finish)
 
     def closing(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, when usage was asked for."""
+        """The last chunk, when usage was requested."""
         return {**self._head, "choices": [], "usage": usage.body()}
 
     def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:

@@ -23,7 +23,7 @@ MAX_PROMPTS = 2048
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not asked."""
+    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
 
     prompts: tuple[str | tuple[int, ...], ...]
     max_tokens: int
@@ -139,7 +139,7 @@ class CompletionReply:
         return {**self._head, "choices": [self._choice(part)]}
 
     def closing(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, when usage was asked for."""
+        """The last chunk, when usage was requested."""
         return {**self._head, "choices": [], "usage": usage.body()}
 
     def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Reply(Protocol):
 
 
 class DisconnectedError(Exception):
-    """The client went away; nobody reads an answer."""
+    """The client has disconnected."""
 
 
 def reply_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ async def deliver(
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events. However sending them ends, the ticket ends with it."""
+    """Server-sent events. The ticket ends when sending them ends, for any reason."""
 
     def __init__(self, events: AsyncIterator[str], ticket: Ticket[Part]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})

@@ -22,7 +22,7 @@ HARMLESS = frozenset(
     }
 )
 
-# Fields of the API whose listed values ask for nothing; any other value would change the answer.
+# Fields of the API whose listed values have no effect; any other value would change the answer.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -112,7 +112,7 @@ class Fields:
         return value
 
     def finish(self) -> None:
-        """Refuses what was not read, unless it asks for nothing."""
+        """Refuses what was not read, unless it has no effect."""
         for name, value in self._values.items():
             if name in HARMLESS:
                 continue

@@ -31,13 +31,13 @@ class Ticket(Generic[T]):
         self._cancel.set()
 
     def cancelled(self) -> bool:
-        """Whether nobody waits for the results any more."""
+        """Whether the results are no longer wanted."""
         return self._cancel.is_set()
 
     def _post(self, result: T | Exception | _End) -> None:
         try:
             self._loop.call_soon_threadsafe(self._results.put_nowait, result)
-        except RuntimeError:  # the event loop has closed: nobody is left to read
+        except RuntimeError:  # the event loop has closed: there is no reader any more
             self.cancel()
 
     async def results(self) -> AsyncIterator[T]:

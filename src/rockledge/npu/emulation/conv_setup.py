@@ -24,7 +24,7 @@ _TF32_MAX_K: Final = 5119
 
 @dataclass(frozen=True)
 class Convolution:
-    """What CNA and CORE were told: sizes in elements, addresses and strides in bytes."""
+    """The settings of CNA and CORE: sizes in elements, addresses and strides in bytes."""
 
     kind: isa.Precision
     depthwise: bool
@@ -55,7 +55,7 @@ class Convolution:
 
 
 def read_setup(registers: Snapshot) -> Convolution:
-    """What the registers ask for. Raises StreamError for what the hardware would not do, or we cannot say."""
+    """What the registers ask for. Raises StreamError for what the hardware would not do, or is not known."""
     con1 = registers.fields("CNA_CONV_CON1")
     kind = _kind(registers, con1)
     depthwise = _plain(registers, con1)
@@ -153,7 +153,7 @@ def _plain(registers: Snapshot, con1: dict[str, int]) -> bool:
 def _same_shape(
     registers: Snapshot, width: int, height: int, channels: int, kernels: int, depthwise: bool
 ) -> None:
-    """CNA's own mirrors of the size, and CORE's, must say the same."""
+    """CNA's own mirrors of the size, and CORE's, must agree."""
     core = registers.fields("CORE_DATAOUT_SIZE_0")
     sizes = {
         "CNA_DATA_SIZE1": (registers.field("CNA_DATA_SIZE1", "real_channels_minus_1") + 1, channels),
@@ -204,7 +204,7 @@ def _groups_fit(
 def _weight_bytes(
     registers: Snapshot, kind: isa.Precision, channels: int, kernels: int, depthwise: bool
 ) -> int:
-    """Bytes of all kernels, as both size registers must say; those of depthwise fill groups of 64."""
+    """Bytes of all kernels, as both size registers must state; those of depthwise fill groups of 64."""
     kernel = channels * kind.bits // 8
     total = -(-channels // DEPTHWISE_GROUP) * DEPTHWISE_GROUP if depthwise else kernel * kernels
     found_kernel = registers.field("CNA_WEIGHT_SIZE1", "bytes_per_kernel")

@@ -1,7 +1,7 @@
 """A core of the NPU as a function of its command words and the memory they point at.
 
 `Core.kick` does what the kernel's kick starts: the PC fetches words, writes registers, starts the blocks at
-every enable word and follows the links. Nothing else tells it a shape, a type or an address.
+every enable word and follows the links. It gets no shape, type or address in any other way.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WIDE: Final = 8192
 class Completion:
     """What a kick ended with.
 
-    `programs` were run, `macs` products computed; `interrupt` is what the hardware raises. `early` says that
+    `programs` were run, `macs` products computed; `interrupt` is what the hardware raises. `early` means that
     the interrupt came before the last output was written, `lost` that success is reported, but nothing ran.
     """
 
@@ -263,7 +263,7 @@ class Core:
         return registers.flags
 
     def _hanging_pairs(self, registers: Snapshot, kick: _Kick, setup: Convolution | None) -> None:
-        """Programs that are sound alone and hang behind another."""
+        """Programs that run alone but hang after another."""
         code = registers.field("DPU_DATA_FORMAT", "in_precision")
         if setup is None:
             if code == isa.PRECISIONS["int8"].dpu and self._product_before and not kick.products:

@@ -1,7 +1,7 @@
 """The DPU: from accumulators, or from memory when flying, through its stages to memory.
 
 Order: BS, BN, EW (or a table), output conversion, write-back. The pipeline is integer (int64 here, each
-stage's result within int32) or fp32, as DATA_FORMAT's processing precision says [E].
+stage's result within int32) or fp32, by DATA_FORMAT's processing precision [E].
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ZERO_FIELDS: Final = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What the DPU was told: sizes in elements, and where the output goes."""
+    """The settings of the DPU: sizes in elements, and where the output goes."""
 
     flying: bool
     floating: bool
@@ -57,7 +57,7 @@ class Pipeline:
 def read_pipeline(registers: Snapshot, memory: Memory, product: Convolution | None) -> Pipeline:
     """The DPU's program, checked; `product` is what feeds it, None when it is flying.
 
-    Raises StreamError for what the hardware would not do, or we cannot say.
+    Raises StreamError for what the hardware would not do, or is not known.
     """
     mode = registers.fields("DPU_FEATURE_MODE_CFG")
     flying = product is None

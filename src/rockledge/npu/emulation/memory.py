@@ -35,7 +35,7 @@ class Buffer:
 
     @property
     def end(self) -> int:
-        """The first address behind it."""
+        """The first address after it."""
         return self.address + len(self.data)
 
 
@@ -55,7 +55,7 @@ class Window:
 
     @property
     def end(self) -> int:
-        """The first address behind the last byte; the base when it has no elements."""
+        """The first address after the last byte; the base when it has no elements."""
         if not self.count:
             return self.base
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
@@ -196,4 +196,4 @@ class Memory:
         return found
 
     def _known(self) -> str:
-        return ", ".join(f"{b.name} {b.address:#x} to {b.end:#x}" for b in self.buffers) or "there are none"
+        return ", ".join(f"{b.name} {b.address:#x} to {b.end:#x}" for b in self.buffers) or "no buffers"

@@ -124,7 +124,7 @@ def _stride(registers: Snapshot, name: str) -> int:
 
 
 def _erdma_pitch(registers: Snapshot, pixels: int) -> int:
-    """Bytes between the surfaces that ERDMA fetches; golden programs do not tell the readings apart."""
+    """Bytes between the surfaces that ERDMA fetches; golden programs do not distinguish the readings."""
     stride, notch = (_stride(registers, f"DPU_RDMA_EW_SURF_{part}") for part in ("STRIDE", "NOTCH"))
     cube = pixels * ATOM_BYTES
     pitches = {

@@ -158,11 +158,11 @@ class Snapshot:
             raise self.refuse("memory", register, str(fault)) from None
 
     def refuse(self, rule: str, register: str | None, text: str) -> StreamError:
-        """The error that says which word breaks which rule; to be raised."""
+        """The error that names the word and the rule it breaks; to be raised."""
         return StreamError(rule, self.place(register), text)
 
     def flag(self, rule: str, register: str | None, text: str) -> None:
-        """Notes something suspicious and goes on."""
+        """Notes something suspicious and continues."""
         self.flags.append(Flag(RULES[rule], self.place(register), text))
 
 

@@ -1,4 +1,4 @@
-"""Several cores in one submit: any order of them must give the same, so they may not meet in memory."""
+"""Several cores in one submit: any order must give the same, so they may not share memory that one writes."""
 
 from __future__ import annotations
 

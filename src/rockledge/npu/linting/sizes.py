@@ -1,4 +1,4 @@
-"""Suspicions about one program's sizes and types: what several registers say has to be the same.
+"""Suspicions about one program's sizes and types: what several registers repeat has to agree.
 
 Which registers belong together is what the programs of three generators agree on [I], [E].
 """
@@ -14,7 +14,7 @@ DEPTHWISE_GROUP: Final = 64
 
 
 def channel_fields(state: State) -> Iterator[Objection]:
-    """The two channel fields of one register say the same."""
+    """The two channel fields of one register agree."""
     real = state.field("CNA_DATA_SIZE1", "real_channels_minus_1") + 1
     if state.conv and real != state.inputs:
         yield "CNA_DATA_SIZE1", f"{state.inputs} channels, but {real} real ones (14 bits hold 16384)"
@@ -76,7 +76,7 @@ def weight_bytes(state: State) -> Iterator[Objection]:
 
 
 def cubes(state: State) -> Iterator[Objection]:
-    """Everything that repeats the DPU's cube says the same."""
+    """Everything that repeats the DPU's cube agrees with it."""
     if "DPU" not in state.enabled:
         return
     width = state.field("DPU_DATA_CUBE_WIDTH", "width_minus_1") + 1

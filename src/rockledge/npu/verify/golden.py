@@ -1,6 +1,6 @@
 """Checks programs of open generators: random operands placed by the stated layouts, compared with NumPy.
 
-A case says everything itself: operation, types, shape, layouts, addresses, words. What is expected is
+A case is self-contained: operation, types, shape, layouts, addresses, words. What is expected is
 computed from the operands alone (float64 or exact integers), never by the emulator's own addressing.
 """
 

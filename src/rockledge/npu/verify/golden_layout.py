@@ -1,6 +1,6 @@
 """Operands of golden cases as bytes: layouts as the cases state them in words, read literally.
 
-Nothing here comes from the package's own layouts or addressing, so that each can be held against the other.
+Nothing here comes from the package's own layouts or addressing, so that each checks the other.
 """
 
 from __future__ import annotations
