@@ -79,19 +79,19 @@ class Workshop:
             path, recipe = Path(folder) / "artifact", Path(folder) / "recipe.yaml"
             recipe.write_text(f"version: 1\n{lines}")
             make = partial(rockledge.quantize, task.directory, path, recipe=recipe, progress=_stages(name))
-            asked = read_recipe(recipe)
+            choices = read_recipe(recipe)
             limits = Limits(DEFAULT_BOARD, int(bits * task.parameters / 8))
             narrow = menu(rotated(task.checkpoint, 0), limits) != WIDTHS
-            make(bits=bits, work=self._folder(asked, "narrow" if narrow else "usual"))
+            make(bits=bits, work=self._folder(choices, "narrow" if narrow else "usual"))
             if even:
                 columns = {n: task.checkpoint.shape(n)[-1] for n in task.checkpoint.names()}
                 recipe.write_text(uniform(read_recipe(path / "recipe.yaml"), columns).text())
                 shutil.rmtree(path)
-                make(work=self._folder(asked, "usual"))
+                make(work=self._folder(choices, "usual"))
             return self.score(path, name)
 
-    def _folder(self, asked: Recipe, widths: str) -> Path:
-        lines = json.dumps([asked.seed, asked.tokens, asked.steps.before_prices()], sort_keys=True)
+    def _folder(self, choices: Recipe, widths: str) -> Path:
+        lines = json.dumps([choices.seed, choices.tokens, choices.steps.before_prices()], sort_keys=True)
         return self._work / f"{widths}-{hashlib.sha256(lines.encode()).hexdigest()[:8]}"
 
 

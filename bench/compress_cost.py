@@ -6,7 +6,7 @@ The whole pipeline runs on random weights that are made when they are read, with
 has, and where asked with fewer calibration tokens or rows of the vocabulary. Every step is then scaled to the
 full shape: by blocks, by tokens (forward and backward) and by rows (embedding and head). Random weights cost
 what real ones cost, except that their making is counted too; it is a step of its own, left out of the whole.
-Beside seconds stand those of the processor, summed over threads: on a machine that does other things too, and
+It also prints processor seconds, summed over threads: on a machine that does other things too, and
 on the CPU, they are what the run itself takes. Disk is needed for the intermediate files. Writes a JSON file
 into bench/results/.
 """
@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 from zlib import crc32
 
-import rockledge.quantize  # noqa: F401  # isort: skip  # before PyTorch: it says how threads wait
+import rockledge.quantize  # noqa: F401  # isort: skip  # before PyTorch: it sets how threads wait
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -150,7 +150,7 @@ STEPS = (
 
 
 def scaled(seconds: float, grows: str, times: Mapping[str, float]) -> float:
-    """Seconds of a step at the full shape; `times` says by letter how many times larger that is."""
+    """Seconds of a step at the full shape; `times` gives by letter how many times larger that is."""
     for letter in grows:
         seconds *= times[letter]
     return seconds

@@ -2,9 +2,9 @@
 
     python -m bench.decode ARTIFACT [--gguf FILE] [--threads 2] [--prompt 128] [--generate 128] [--runs 5]
 
-Every run is a process of its own on either side, one after the other, so that both meet the same neighbours.
+Every run is a process of its own on either side, one after the other, so that both have the same neighbours.
 The share of the machine that other processes took in the meantime is part of the result: above a tenth of it
-the two-thread figures of either side mean little. Decode starts behind `--prompt` tokens of context on both
+the two-thread figures of either side mean little. Decode starts after `--prompt` tokens of context on both
 sides; ours includes sampling, theirs does not. The median of the runs counts. Without `--gguf` the model is
 the packaged SmolLM2-135M. Writes a JSON file into bench/results/; when llama.cpp is missing it says so and
 measures our side only.

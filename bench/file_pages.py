@@ -32,7 +32,7 @@ SMALL_PAGE = 4096
 
 
 def forget(path: Path) -> None:
-    """Takes a file out of the page cache, as far as nobody has it mapped."""
+    """Takes a file out of the page cache, as far as it is not mapped."""
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -2,7 +2,7 @@
 
 The envelope is the lower convex hull of (bits, log KL) over all its files: between two files that are on it,
 log KL is interpolated over actual bits, as a mixture of their types would about reach. A file above the hull
-is no bar, whatever its name.
+is not a bar, whatever its name.
 """
 
 import math

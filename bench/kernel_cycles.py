@@ -200,20 +200,20 @@ def simulate(body: Sequence[str]) -> float:
 
 
 def drift(loops: Sequence[Loop], around: dict[str, float]) -> list[str]:
-    """What the tables in rockledge/board say otherwise."""
-    said = {(STREAMED, bits, rows): cycles for (bits, rows), cycles in TILE_CYCLES.items()}
-    said |= {(UNPACKED, bits, 0): cycles for bits, cycles in UNPACK_CYCLES.items()}
-    said |= {(APART, bits, 0): cycles for bits, cycles in APART_CYCLES.items()}
-    said[PRODUCT, 8, 8] = TILE_WEIGHTS * 8 / PREFILL_MACS_PER_CYCLE
+    """Where the tables in rockledge/board differ from the kernel."""
+    recorded = {(STREAMED, bits, rows): cycles for (bits, rows), cycles in TILE_CYCLES.items()}
+    recorded |= {(UNPACKED, bits, 0): cycles for bits, cycles in UNPACK_CYCLES.items()}
+    recorded |= {(APART, bits, 0): cycles for bits, cycles in APART_CYCLES.items()}
+    recorded[PRODUCT, 8, 8] = TILE_WEIGHTS * 8 / PREFILL_MACS_PER_CYCLE
     found = {(loop.work, loop.bits, loop.rows): loop.cycles for loop in loops}
     drifted = [
-        f"{name}: the table says {cycles:.2f} cycles, the kernel {around[name]:.2f}"
+        f"{name}: the table has {cycles:.2f} cycles, the kernel {around[name]:.2f}"
         for name, cycles in LOOP_CYCLES.items()
         if abs(around[name] / cycles - 1) > TOLERANCE
     ]
     return drifted + [
-        f"{work} at {bits} bits, {rows} rows: the table says {cycles:.2f} cycles, the kernel {found[key]:.2f}"
-        for key, cycles in said.items()
+        f"{work} at {bits} bits, {rows} rows: the table has {cycles:.2f} cycles, the kernel {found[key]:.2f}"
+        for key, cycles in recorded.items()
         for work, bits, rows in [key]
         if abs(found[key] / cycles - 1) > TOLERANCE
     ]

@@ -28,7 +28,7 @@ class LlamaDivergence:
 
 
 def tool(name: str) -> Path:
-    """The program `name` of $ROCKLEDGE_LLAMA_CPP or of the cache; UnavailableError says how to get it."""
+    """The program `name` of $ROCKLEDGE_LLAMA_CPP or of the cache; UnavailableError tells how to get it."""
     folder = Path(os.environ.get("ROCKLEDGE_LLAMA_CPP") or cache() / "llama.cpp/bin")
     path = folder / name
     if not os.access(path, os.X_OK):

@@ -1,6 +1,6 @@
-"""The files of llama.cpp that stand in the accuracy table, and how each is made from the float model.
+"""The files of llama.cpp in the accuracy table, and how each is made from the float model.
 
-Type names do not say the size: K-quants of rows that are no multiple of 256 fall back to larger types, and
+Type names do not tell the size: K-quants of rows not divisible by 256 fall back to larger types, and
 embedding and output are kept wide. So beside the ordinary files there are those whose embedding and output
 have the body's type, and `--pure` ones, where every matrix has: together they are the curve to beat.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.llama_cpp import run, tool
 
-# What llama-quantize itself takes for rows that are no multiple of 256; named explicitly because it does so
+# What llama-quantize takes for rows that are not a multiple of 256; named explicitly because it does so
 # only for types that it chose itself.
 _FALLBACKS = {"q3_K": "iq4_nl", "q4_K": "q5_0", "q5_K": "q5_1", "iq4_xs": "iq4_nl", "iq3_s": "iq4_nl"}
 

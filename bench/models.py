@@ -28,7 +28,7 @@ _HANDBOOK_CHARACTERS = 220_000
 
 
 class UnavailableError(Exception):
-    """Something a bench needs could not be fetched; the message says what and how to get it."""
+    """Something a bench needs could not be fetched; the message names it and how to get it."""
 
 
 def cache() -> Path:

@@ -2,7 +2,7 @@
 
 The packaged models are 4-bit files, and a quantiser that lands on their grid looks lossless. Here every
 channel between two matrices is multiplied on one side and divided on the other by its own random c,
-log-uniform in [0.7, 1.4]: between a norm's gain and the linears behind it, V and O (one c for all query
+log-uniform in [0.7, 1.4]: between a norm's gain and the linears after it, V and O (one c for all query
 heads that share a key/value head), up and down. Shapes, ties and outliers stay, and the logits up to float32
 rounding. A matrix that is both embedding and head has nothing in between and is not moved.
 

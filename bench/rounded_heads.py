@@ -3,8 +3,8 @@
     python -m bench.rounded_heads [--model qwen2.5-coder-0.5b] [--windows 1]
 
 The float model runs over windows of the accuracy table, once as it is, and with every head's queries and keys
-(behind the rotary turn) and values rounded as the runtime rounds them: int8, one scale a token and head. As
-the runtime has them pairs are balanced, and the loudest biases of keys are added to the scores in floats.
+(after RoPE) and values rounded as the runtime rounds them: int8, one scale a token and head. As
+the runtime has them pairs are balanced, and the largest biases of keys are added to the scores in floats.
 Nothing else is rounded. Prints the mean divergence and writes bench/results/rounded_heads.json.
 """
 
@@ -36,40 +36,40 @@ WAYS: Mapping[str, tuple[bool, bool, bool]] = {  # as the runtime; what is round
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:
-    """`x` [..., head_dim] as int8 with one scale for each head's row says it."""
+    """`x` [..., head_dim] rounded to int8 with one scale for each head's row."""
     step = x.abs().amax(-1, keepdim=True) / 127
     return torch.where(step > 0, torch.round(x / step) * step, 0.0)
 
 
 def logits(task: Task, runtime: bool, scores: bool, values: bool) -> torch.Tensor:
-    """Logits fp32 [windows, tokens, vocab]; `runtime`: balanced, loud biases past the cache; `scores`:
+    """Logits fp32 [windows, tokens, vocab]; `runtime`: balanced, large biases past the cache; `scores`:
     queries and keys are rounded."""
     checkpoint, config = task.checkpoint, task.checkpoint.config
     model = rotated(checkpoint, steps=Steps(rotate="none", balance=runtime))
     inner = torch.nn.functional.scaled_dot_product_attention
-    late = torch.zeros(0)  # the loud biases of the block that runs [kv_heads, head_dim]
+    late = torch.zeros(0)  # the large biases of the block that runs [kv_heads, head_dim]
 
-    def spoken(role: str, x: torch.Tensor) -> torch.Tensor:
+    def round_values(role: str, x: torch.Tensor) -> torch.Tensor:
         if role != "attn.v" or not values:
             return x
         return rounded(x.unflatten(-1, (-1, config.head_dim))).flatten(-2)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool) -> torch.Tensor:
-        asked, held = (rounded(q), rounded(k)) if scores else (q, k)
+        queries, keys = (rounded(q), rounded(k)) if scores else (q, k)
         if len(late):
             bias = late.repeat_interleave(config.heads // config.kv_heads, 0)[:, None]
             past = reference.rotate_pairs(bias.expand(-1, k.shape[2], -1)[None], config)
-            asked, held = torch.cat((asked, q), -1), torch.cat((held, past.expand_as(k)), -1)
-        return inner(asked, held, v, is_causal=is_causal, scale=config.head_dim**-0.5)
+            queries, keys = torch.cat((queries, q), -1), torch.cat((keys, past.expand_as(k)), -1)
+        return inner(queries, keys, v, is_causal=is_causal, scale=config.head_dim**-0.5)
 
     with torch.no_grad(), patch.object(torch.nn.functional, "scaled_dot_product_attention", attend):
         x = reference.embed_tokens(checkpoint, torch.tensor(task.windows))
         for layer in range(config.layers):
             weights = model.block_weights(layer, online=False)
             if runtime and (bias := weights.get("attn.k.bias")) is not None:
-                kept, loud = map(torch.from_numpy, split_bias(bias.numpy(), config.head_dim))
-                weights["attn.k.bias"], late = kept, loud.view(config.kv_heads, -1)
-            x = reference.block_forward(weights, x, config, outputs=spoken)
+                kept, large = map(torch.from_numpy, split_bias(bias.numpy(), config.head_dim))
+                weights["attn.k.bias"], late = kept, large.view(config.kv_heads, -1)
+            x = reference.block_forward(weights, x, config, outputs=round_values)
         return reference.final_logits(checkpoint, x)
 
 

@@ -5,7 +5,7 @@
 Models are random weights of each shape (bench/speed_models.py), made into the cache on the first run, and
 SmolLM2's GGUF for llama.cpp's 135M. A finished row is kept in bench/results/speed.json, not measured again
 unless `--only` names it, `--again` is given, or others took more than a tenth of the machine while it ran; so
-a table that was ended goes on. Numbers are medians over the runs, least and most beside them; what other
+an interrupted table is continued. Numbers are medians over the runs, least and most beside them; what other
 processes took of the machine is part of every row. Missed goals are explained in docs/performance.md.
 """
 

@@ -1,7 +1,7 @@
 """The rows of the speed table: what each measures, what it is compared with, and how the goal is judged.
 
 A row is a function from the setting (threads, runs) to raw figures. Runs of both sides alternate, so that
-both meet the same neighbours; every figure is a list with one value a run, and a ratio is one of medians.
+both have the same neighbours; every figure is a list with one value a run, and a ratio is one of medians.
 """
 
 import statistics
@@ -35,7 +35,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure that the issue wants at least (or, `at_most`, at most)."""
+    """A figure that must be reached (or, `at_most`, at most)."""
 
     value: float
     wanted: float
@@ -132,7 +132,7 @@ def prefill(shape: str, lengths: Sequence[int], at: Setting) -> Row:
 
 
 def batch(shape: str, sequences: int, at: Setting) -> Row:
-    """Tokens a second of several sequences together, behind 128 tokens each."""
+    """Tokens per second of several sequences together, after 128 tokens each."""
     artifact, prompt, generate = models.artifact(shape), 128, 32
     sizes = ("--prompt", prompt, "--generate", generate, "--repeat", 2, "--batch", sequences)
     sides: dict[str, Callable[[], float]] = {
@@ -148,7 +148,7 @@ def batch(shape: str, sequences: int, at: Setting) -> Row:
 
 
 def long_context(shape: str, at: Setting) -> Row:
-    """Tokens a second behind nearly 8,192 tokens over those at the beginning, against what the bytes say."""
+    """Tokens per second after nearly 8,192 tokens over those at the start, and what the bytes allow."""
     artifact = models.artifact(shape)
     near: list[float] = []
     far: list[float] = []
@@ -192,7 +192,7 @@ def contention(shape: str, at: Setting) -> Row:
 
 
 def large(at: Setting) -> Row:
-    """An 8B shape behind nearly 8,192 tokens, in a process that cannot have more than 8 GiB."""
+    """An 8B shape after nearly 8,192 tokens, in a process that cannot have more than 8 GiB."""
     artifact = models.artifact("8b")
     shares, speeds = [], []
     sizes = ("--prompt", 1, "--depth", FULL, "--generate", 16, "--repeat", at.runs, "--read-buffer", "1G")

@@ -12,7 +12,7 @@ from bench.llama_cpp import tool
 from bench.machine import plain_environment
 from bench.models import UnavailableError
 
-SMALL_BUFFER = "16M"  # for runs in which nobody asks for the read bandwidth
+SMALL_BUFFER = "16M"  # for runs whose read bandwidth is not used
 
 
 def ours(artifact: Path, threads: int, *options: object, limit: int | None = None) -> dict[str, Any]:

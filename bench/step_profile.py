@@ -3,7 +3,7 @@
     python -m bench.step_profile ARTIFACT [--threads 2] [--batch 1] [--depth 1] [--steps 20] [--json]
 
 Every operation's least time over all steps counts, hand-over between threads included: on a machine with
-other work that is what the code costs, where a mean is what the neighbours cost. Linears are told apart by
+other work that is what the code costs, where a mean is what the neighbours cost. Linears are distinguished by
 what they read; GB/s are of codes, indices and scales, for attention of keys and values.
 """
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()
         return 0
     print(
-        f"{found['artifact']}: {found['sequences']} sequences behind {found['past_tokens']} tokens, "
+        f"{found['artifact']}: {found['sequences']} sequences after {found['past_tokens']} tokens, "
         f"{found['threads']} threads: {found['step_ms']:.2f} ms a step; weights at "
         f"{found['weights_gb_s']:.1f} GB/s, keys and values at {found['cache_gb_s']:.1f} GB/s"
     )

@@ -1,4 +1,4 @@
-"""Continue a text, then answer a question as it comes: python examples/generate.py DIR"""
+"""Continue a text, then stream the answer to a question: python examples/generate.py DIR"""
 
 import sys
 

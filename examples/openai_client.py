@@ -7,7 +7,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 
 def main(base_url: str) -> None:
-    """Streams one answer from whatever model is served there."""
+    """Streams one answer from the model that is served there."""
     client = OpenAI(base_url=base_url, api_key="none")
     model = client.models.list().data[0].id
     messages: list[ChatCompletionMessageParam] = [

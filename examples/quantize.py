@@ -1,4 +1,4 @@
-"""Compress a checkpoint and see what it became: python examples/quantize.py MODEL DIR [BITS]"""
+"""Compress a checkpoint and show the result: python examples/quantize.py MODEL DIR [BITS]"""
 
 import sys
 

@@ -48,7 +48,7 @@ rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *ba
       rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads, kernel);
   if (core == nullptr) return nullptr;
   rl::Owned<rl_program> program = rl::make_owned<rl_program>(rl_program{std::move(core)});
-  if (program == nullptr) rl::fail("there is no memory for a program; free some memory");
+  if (program == nullptr) rl::fail("not enough memory for a program; free some");
   return program.release();
 }
 

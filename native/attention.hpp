@@ -14,10 +14,10 @@
 
 namespace rl::RL_ISA {
 
-// The score of a position the query must not see: its exponential vanishes beside that of the maximum, which is 1.
+// The score of a masked position: its exponential vanishes beside that of the maximum, which is 1.
 constexpr float kMasked = -3.0e38f;
 
-constexpr int kKeyBlocks = 2;  // blocks of eight positions whose scores are made together
+constexpr int kKeyBlocks = 2;  // blocks of eight positions whose scores are computed together
 
 struct PageView {
   const std::int8_t *k, *v;        // [page_tokens / 8][head_stride / 4][8][4] and [page_tokens][head_stride]
@@ -42,7 +42,7 @@ RL_INLINE void each_page(const AttentionTask &task, int kv_head, int begin, int 
     use(page_at(task, kv_head, p), p, end - p < task.kv.page_tokens ? end - p : task.kv.page_tokens);
 }
 
-// Keys, or values, of eight positions with their scales on the way from memory while something else is computed.
+// Fetches keys, or values, of eight positions with their scales while something else is computed.
 RL_INLINE void fetch_eight(const std::int8_t *codes, const float *scales, int head_stride, int i) {
   const char *p = reinterpret_cast<const char *>(codes) + static_cast<std::int64_t>(i) * head_stride;
   for (int line = 0; line < kLanes * head_stride; line += 64) __builtin_prefetch(p + line, 0, 2);
@@ -50,7 +50,7 @@ RL_INLINE void fetch_eight(const std::int8_t *codes, const float *scales, int he
 }
 
 // Queries of the heads that share a walk over the keys: codes [Heads][head_stride], and what each head's sums are
-// multiplied with beside the key's scale.
+// multiplied by besides the key's scale.
 template <int Heads>
 struct Queries {
   const std::int8_t *codes;
@@ -59,7 +59,7 @@ struct Queries {
 };
 
 // Scores of `Heads` heads over at most kKeyBlocks blocks of a page from position `i` on, of which the query sees `count`
-// positions; `most` keeps the running maxima. If `biased`, what the score bias adds is there already.
+// positions; `most` keeps the running maxima. If `biased`, what the score bias adds is already there.
 template <int Heads>
 RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int i, int count,
                           bool biased, float *scores, V8f *most) {
@@ -89,12 +89,12 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
   constexpr int kPairs = kMostHeadDim / 2;
   const int half = task.head_dim / 2;
   const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.head_dim;
-  const float *turns[kPairs];
+  const float *angles[kPairs];
   float cosine[kPairs][Heads], sine[kPairs][Heads];
   int pairs = 0;
   for (int p = 0; p < half; ++p) {
     if (bias[p] == 0.0f && bias[half + p] == 0.0f) continue;
-    turns[pairs] = task.turns + 2 * kSplit * p;
+    angles[pairs] = task.angles + 2 * kSplit * p;
     for (int h = 0; h < Heads; ++h) {
       const float *terms = task.terms + (first_head + h) * task.head_dim;
       cosine[pairs][h] = terms[p] * start[p] + terms[half + p] * start[half + p];
@@ -106,7 +106,7 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
     V8f added[Heads];
     for (int h = 0; h < Heads; ++h) added[h] = splat(0.0f);
     for (int p = 0; p < pairs; ++p) {
-      const V8f c = load<V8f>(turns[p] + i), s = load<V8f>(turns[p] + kSplit + i);
+      const V8f c = load<V8f>(angles[p] + i), s = load<V8f>(angles[p] + kSplit + i);
       for (int h = 0; h < Heads; ++h) added[h] += splat(cosine[p][h]) * c + splat(sine[p][h]) * s;
     }
     for (int h = 0; h < Heads; ++h) store(scores + h * kSplit + i, added[h]);
@@ -132,7 +132,7 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
     const PageView ahead = page_at(task, kv_head, p + 2 * kv.page_tokens <= task.position ? p + 2 * kv.page_tokens : p);
     for (int i = 0; i < count; i += kKeyBlocks * kLanes) {
-      // Nobody has fetched the first split's keys and values while adding up the values before them.
+      // The first split's keys and values have not been fetched during an earlier split.
       for (int j = i; begin == 0 && j < i + kKeyBlocks * kLanes && j < count; j += kLanes) {
         fetch_eight(page.v, page.v_scale, stride, j);
         fetch_eight(ahead.k, ahead.k_scale, stride, j);
@@ -160,7 +160,7 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
     extra[1] = sum(total[h]);
   }
   // Page by page, so that the values of a page stay in the first cache while their columns take turns. It is most of the
-  // work and reads no memory, so meanwhile what the next split needs is on its way.
+  // work and reads no memory, so the data of the next split is fetched meanwhile.
   each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
     const int due = p + kSplit <= task.position ? kv.page_tokens : 0;
     const PageView next = page_at(task, kv_head, due == 0 ? p : p + kSplit);

@@ -1,6 +1,6 @@
 // x86-64 with AVX2: products by maddubs while codes stream in, by madd from unpacked words.
 //
-// maddubs multiplies unsigned by signed bytes and saturates at 16 bits, so |x| meets w with the sign of x: at most
+// maddubs multiplies unsigned by signed bytes and saturates at 16 bits, so it multiplies |x| by w with the sign of x: at most
 // 2 * 128 * 127 = 32512, below the limit, and the sums are exact.
 #define RL_ISA avx2
 #include <immintrin.h>

@@ -55,7 +55,7 @@ double read_bandwidth(std::int64_t bytes, int threads, int repeats, bool huge) {
   const std::int64_t used = chunks * kChunk;
   Pages memory;
   if (!memory.allocate(static_cast<std::size_t>(used)))
-    return fail("there is no memory for a buffer of %lld bytes; measure with fewer", static_cast<long long>(used));
+    return fail("not enough memory for a buffer of %lld bytes; measure with fewer", static_cast<long long>(used));
   madvise(memory.data(), static_cast<std::size_t>(used), huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
   Pool pool;
   if (!pool.start(threads)) return fail("the system refused to start %d threads; use fewer", threads);

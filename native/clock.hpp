@@ -1,4 +1,4 @@
-// The time that passes whatever the calendar does.
+// Monotonic time.
 #pragma once
 
 #include <time.h>

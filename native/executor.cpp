@@ -16,12 +16,12 @@ constexpr std::int64_t kAttentionAlone = 1 << 15;    // rows x positions x heads
 constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one or two rows
 constexpr std::uint32_t kRowsOfLine = 4;                       // that share a cache line in the NPU's input
 
-// How the score bias of a head (rockledge.h) meets a turned query.
-void score_terms(const float *turned, const float *bias, int head_dim, float *terms) {
+// What the score bias of a head (rockledge.h) and a rotated query give.
+void score_terms(const float *rotated, const float *bias, int head_dim, float *terms) {
   const int half = head_dim / 2;
   const float root = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (int i = 0; i < half; ++i) {
-    const float x = turned[i], y = turned[half + i], b = bias[i], c = bias[half + i];
+    const float x = rotated[i], y = rotated[half + i], b = bias[i], c = bias[half + i];
     terms[i] = (x * b + y * c) * root;
     terms[half + i] = (y * b - x * c) * root;
   }
@@ -33,7 +33,7 @@ int Program::run(const rl_step &step, int first, int last) {
   const int count = static_cast<int>(ops_.size());
   if (last == -1) last = count;
   if (first < 0 || last < first || last > count)
-    return fail("operations %d to %d were asked for; the program has %d", first, last, count);
+    return fail("operations %d to %d cannot be run; the program has %d", first, last, count);
   if (busy_.exchange(true)) return fail("this program is already running a step; wait for it, or use another program");
   bool good = check_step(step, first, last) == 0;
   if (good) {
@@ -78,14 +78,14 @@ Phase Program::next(int thread) {
   }
   for (step_on(); current_ < end_; step_on()) {
     const rl_op &op = ops_[static_cast<std::size_t>(current_)];
-    if (op.code == RL_ROPE_KV && !turned_) turn_angles();
+    if (op.code == RL_ROPE_KV && !angles_ready_) compute_angles();
     const bool offloaded = offloads_ && begin_offload();
     const Phase phase = offloaded ? offload_phase() : phase_of(op);
     if (phase.units > 0) return phase;
     if (offloaded) continue;
     for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
   }
-  turned_ = false;
+  angles_ready_ = false;
   return Phase{0, 1};
 }
 
@@ -217,7 +217,7 @@ void Program::linear(const rl_op &op, std::uint32_t first, std::uint32_t count, 
 }
 
 // Cosines and sines of this step's positions, the angle rounded to fp32 as the float models do.
-void Program::turn_angles() {
+void Program::compute_angles() {
   const int half = shape_.head_dim / 2;
   float *out = reinterpret_cast<float *>(arena_.data() + angles_offset_);
   for (std::size_t f = 0; f < frequencies_count_; ++f) {
@@ -229,21 +229,21 @@ void Program::turn_angles() {
         table[r * shape_.head_dim + half + i] = static_cast<float>(std::sin(angle));
       }
   }
-  turned_ = true;
+  angles_ready_ = true;
 }
 
 // For the score bias: every position is a split's first and some positions more, and so are the angles.
-void Program::turn_splits() {
-  if (turns_floats_ == 0) return;
+void Program::compute_split_angles() {
+  if (split_angles_floats_ == 0) return;
   const int half = shape_.head_dim / 2;
-  float *turns = reinterpret_cast<float *>(arena_.data() + turns_offset_);
-  for (std::size_t f = 0; f < frequencies_count_; ++f, turns += turns_floats_) {
-    float *starts = turns + std::int64_t{kSplit} * shape_.head_dim;
+  float *angles = reinterpret_cast<float *>(arena_.data() + split_angles_offset_);
+  for (std::size_t f = 0; f < frequencies_count_; ++f, angles += split_angles_floats_) {
+    float *starts = angles + std::int64_t{kSplit} * shape_.head_dim;
     for (int i = 0; i < half; ++i) {
       const double frequency = frequencies_[f][i];
       for (int p = 0; p < kSplit; ++p) {
-        turns[2 * kSplit * i + p] = static_cast<float>(std::cos(p * frequency));
-        turns[2 * kSplit * i + kSplit + p] = static_cast<float>(std::sin(p * frequency));
+        angles[2 * kSplit * i + p] = static_cast<float>(std::cos(p * frequency));
+        angles[2 * kSplit * i + kSplit + p] = static_cast<float>(std::sin(p * frequency));
       }
       for (int s = 0; s < max_splits_; ++s) {
         const double angle = static_cast<double>(s) * kSplit * frequency;
@@ -309,11 +309,12 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
 }
 
 AttentionTask Program::attention_task(const rl_op &op, int r) const {
-  const float *bias = op.weight[kScoreBias], *terms = nullptr, *turns = nullptr, *starts = nullptr;
+  const float *bias = op.weight[kScoreBias], *terms = nullptr, *angles = nullptr, *starts = nullptr;
   if (bias != nullptr) {
     terms = at<float>(op.in[2], r);
-    turns = reinterpret_cast<const float *>(arena_.data() + turns_offset_) + number_of(op.weight[0]) * turns_floats_;
-    starts = turns + std::int64_t{kSplit} * shape_.head_dim;
+    angles = reinterpret_cast<const float *>(arena_.data() + split_angles_offset_) +
+             number_of(op.weight[0]) * split_angles_floats_;
+    starts = angles + std::int64_t{kSplit} * shape_.head_dim;
   }
   return AttentionTask{layer(op.dim[0]),
                        at<std::int8_t>(op.in[0], r),
@@ -324,7 +325,7 @@ AttentionTask Program::attention_task(const rl_op &op, int r) const {
                        shape_.head_dim,
                        terms,
                        bias,
-                       turns,
+                       angles,
                        starts};
 }
 

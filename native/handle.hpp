@@ -1,4 +1,4 @@
-// What is behind the C interface's pointer to a program.
+// What the C interface's pointer to a program points to.
 #pragma once
 
 #include "program.hpp"

@@ -25,7 +25,7 @@ constexpr int kBlockBytes = 256 * 1024;
 struct Scratch {
   const std::int8_t *tables_of;  // whose tables `tables` holds
   std::int8_t *tables;           // kTableBytes
-  void *weights;                 // the strips of a block, unpacked in the order that the kernel likes
+  void *weights;                 // the strips of a block, unpacked in the order that the kernel needs
   std::int32_t *excess;          // what a biased kernel's sums of each row (and plane) of a step are too large by
   float *row;                    // widest row a row operation needs
   float *attention;              // kAttentionFloats
@@ -50,8 +50,8 @@ struct QuantOut {
   std::int32_t atom_stride;  // 0: the first of these
 };
 
-// What a core of the NPU has computed: in each of `parts` planes, of whose sums the sum counts, row tiles one behind the
-// other, that of m vectors int32 [columns / 4][m][4]. The planes of a row are neighbouring vectors.
+// What a core of the NPU has computed: in each of `parts` planes, of whose sums the sum counts, row tiles one after
+// the other, that of m vectors int32 [columns / 4][m][4]. The planes of a row are neighbouring vectors.
 struct LaneSums {
   const std::int32_t *sums;
   std::int64_t part_stride;         // int32s of a plane
@@ -63,7 +63,7 @@ struct LaneSums {
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
 // V is [kv head][position][head_stride]. K is [kv head][position / 8][input / 4][8 positions][4 inputs], so that a vector
-// meets four inputs of a query repeated for every position, and each lane is the sum of one.
+// is multiplied by four inputs of a query repeated for every position, and each lane is the sum of one.
 struct KvLayer {
   std::uint8_t *base;
   std::int64_t page_bytes;
@@ -81,7 +81,7 @@ struct AttentionTask {
   // The score bias (rockledge.h), whose first is null when there is none.
   const float *terms;   // [heads][2][head_dim / 2]
   const float *bias;    // [kv heads][2][head_dim / 2]
-  const float *turns;   // [head_dim / 2][2][kSplit]: cosines and sines of a split's positions, counted from its first
+  const float *angles;  // [head_dim / 2][2][kSplit]: cosines and sines of a split's positions, counted from its first
   const float *starts;  // [splits][2][head_dim / 2]: of their first positions
 };
 
@@ -101,8 +101,8 @@ struct Kernels {
   void (*silu_quant)(const float *gate, const float *up, int width, int block, const QuantOut &, Scratch &);
   void (*rotate)(const float *x, int block, int odd, bool inverse, const float *signs, const float *mix,
                  const float *gain, float *y, Scratch &);
-  // One head: optional norm, rotary turn (angle: cosines then sines, head_dim/2 each; null for none), int8. What was
-  // turned stays in scratch.row.
+  // One head: optional norm, RoPE (angle: cosines then sines, head_dim/2 each; null for none), int8. What was
+  // rotated stays in scratch.row.
   void (*head_quant)(const float *x, int head_dim, int stride, const float *gain, float eps, const float *angle,
                      std::int8_t *q, float *scale, Scratch &);
   // One split of one KV head's query heads: partial maxima, sums and values [heads][head_stride + 8].

@@ -19,7 +19,7 @@ static void unpack(const rl_band &band, int strip, int first_tile, int tiles, st
                out);
 }
 
-// The sums of eight columns of one vector, of which four lie `upper` int32s behind the other four.
+// The sums of eight columns of one vector, of which four lie `upper` int32s after the other four.
 RL_INLINE V8i lane_sums(const LaneSums &lane, const std::int32_t *at, std::int64_t upper) {
   V8i all = load_halves(at, at + upper);
   for (int part = 1; part < lane.parts; ++part) {
@@ -29,7 +29,7 @@ RL_INLINE V8i lane_sums(const LaneSums &lane, const std::int32_t *at, std::int64
   return all;
 }
 
-// Rows of y lie far apart, where no processor looks for the next one by itself.
+// Rows of y lie far apart, so no processor prefetches the next one by itself.
 constexpr int kRowsAhead = 8;
 RL_INLINE void fetch_row(const LinearTask &task, int row, int first, int last) {
   if (row >= task.rows) return;
@@ -39,7 +39,7 @@ RL_INLINE void fetch_row(const LinearTask &task, int row, int first, int last) {
   }
 }
 
-// By value: the compiler then knows that what it stores is none of this.
+// By value: the compiler then knows that its stores do not alias it.
 template <int Planes>
 RL_INLINE void finish_lane_of(LinearTask task, const LaneSums lane, int column, int first, int last) {
   const rl_band band = *task.band;

@@ -173,7 +173,7 @@ RL_INLINE void each_eight(int width, Use use) {
   if (i < width) use(i, width - i);
 }
 
-// a > b ? a : b and a < b ? a : b, lane by lane, where b is a number: so b where a is none.
+// a > b ? a : b and a < b ? a : b, lane by lane, where b is a number: so b where a is NaN.
 #if defined(__AVX2__)
 RL_INLINE V8f larger(V8f a, V8f b) { return a > b ? a : b; }
 RL_INLINE V8f smaller(V8f a, V8f b) { return a < b ? a : b; }

@@ -13,7 +13,7 @@
 
 namespace rl::RL_ISA {
 
-// What makes floats of a row's sums from column i of a strip's on; `n` as each_eight gives it.
+// Turns a row's sums into floats, from column i of a strip on; `n` as each_eight gives it.
 struct Epilogue {
   const float *scale, *bias, *residual;  // of the strip's first column; the last two may be null
 
@@ -31,7 +31,7 @@ struct Epilogue {
   }
 };
 
-// Successive strips of the rows of x from `first_vector` on, whose sums stand in `sums` [strips][vectors][8]; `over` is
+// Successive strips of the rows of x from `first_vector` on, whose sums are in `sums` [strips][vectors][8]; `over` is
 // the excess of every vector of the task. y = float(sum) * (scale * sx), + bias, + residual.
 RL_INLINE void finish(const LinearTask &task, int strip, int strips, int first_vector, int vectors,
                       const std::int32_t *sums, const std::int32_t *over) {

@@ -18,7 +18,7 @@ struct FreeDeleter {
   void operator()(void *p) const { std::free(p); }
 };
 
-// A fixed-size array of plain values, zeroed. `allocate` returns false when there is no memory.
+// A fixed-size array of plain values, zeroed. `allocate` returns false when memory runs out.
 template <typename T>
 class Array {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -100,7 +100,7 @@ template <typename T>
 class Shared {
  public:
   Shared() = default;
-  // Empty when there is no memory.
+  // Empty when memory runs out.
   template <typename... Args>
   static Shared make(Args &&...args) {
     Shared made;

@@ -16,7 +16,7 @@ namespace rl::neon {
 
 #define RL_LOOP static __attribute__((noinline))
 
-// Where a row's code stands in the four bits that look it up: its low two bits at `low`, its third at `high`,
+// Where a row's code is in the four bits that look it up: its low two bits at `low`, its third at `high`,
 // which is negative where codes have none.
 struct Window {
   int low, high;
@@ -68,7 +68,7 @@ RL_INLINE Tables<Bits> tables_at(const std::int8_t *p) {
   return at;
 }
 
-// Where the table of row R and group L stands among tables of 16 bytes: the tile's eight index bytes name it in a
+// Where the table of row R and group L is among tables of 16 bytes: the tile's eight index bytes name it in a
 // nibble. One instruction, which the compiler does not find.
 template <int R, int L>
 RL_INLINE std::int64_t offset_of(std::uint64_t index) {
@@ -99,7 +99,7 @@ RL_INLINE Halves32 take_pair(const T *&p) {
       : "n"(Step), "m"(vector_at(p)), "m"(vector_at(p + 16)));
   return pair;
 }
-// The same at p + At, which stays; loads with another Copy are not taken for one and the same.
+// The same at p + At, leaving p; loads with another Copy are not merged into one.
 template <int At, int Copy = 0>
 RL_INLINE Halves32 load_pair(const std::uint8_t *p) {
   Halves32 pair;
@@ -171,7 +171,7 @@ RL_INLINE void four_rows(const Codes<Bits> &codes, std::uint64_t index, const Ta
     use(c, look_up<c, L>(tables.window[0], index, cd));
     use(d, look_up<d, L>(tables.window[1], index, cd));
   } else {
-    // The two bits of rows d c b a, two bits each, meet the third bits of all rows, 7 to 0, where those stand:
+    // The two bits of rows d c b a, two bits each, are joined with the third bits of all rows, 7 to 0, where those are:
     //   first half:   d . b . and, moved up, c . a . , the third bits at 5 and 1, at 4 and 0;
     //   second half:  . c . a and, moved down, . d . b, the third bits at 6 and 2, at 7 and 3.
     const uint8x16_t thirds = codes.bytes[2], lower = vdupq_n_u8(0x33);
@@ -323,8 +323,8 @@ static void strip_dots(int bits, int vectors, const std::uint8_t *codes, const s
   }
 }
 
-// An unpacked tile: eight times four inputs, [8 rows][4 inputs] each, so that one vector of four rows meets any four
-// inputs of x by an indexed sdot and nothing is left to add up across a register.
+// An unpacked tile: eight times four inputs, [8 rows][4 inputs] each, so that an indexed sdot multiplies four rows by any
+// four inputs of x and nothing is left to add up across a register.
 using Unpacked = std::int8_t;
 
 // Four rows of sixteen inputs as four times [4 rows][4 inputs].
@@ -409,7 +409,7 @@ static void unpack_apart(int bits, const std::uint8_t *codes, const std::uint8_t
   }
 }
 
-constexpr int kMultiplied = 8;  // rows of x that an unpacked strip meets at a time: sixteen sums
+constexpr int kMultiplied = 8;  // rows of x that an unpacked strip is multiplied by at a time: sixteen sums
 
 // acc of all rows += the products of four inputs, Quad of the sixteen in each of `inputs`.
 template <int Quad, int Vectors>

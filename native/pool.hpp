@@ -2,7 +2,7 @@
 //
 // A step is a chain of phases. Units of a phase are handed out through one atomic word, large chunks first, so a
 // thread that is late simply takes less; whoever finishes the last unit runs what one thread does alone (Job::next)
-// and opens the next phase. Nobody waits for a thread that holds no work. Idle threads spin briefly, then sleep.
+// and opens the next phase. No thread waits for one that has no work. Idle threads spin briefly, then sleep.
 #pragma once
 
 #include <pthread.h>

@@ -29,12 +29,12 @@ bool Program::copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_band
 Owned<Program> Program::laid_out(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands,
                                  const rl_buffer *buffers, int n_buffers, const rl_shape &shape, int threads) {
   if (threads < 1 || threads > kMaxThreads) {
-    fail("the program asks for %d threads; use 1 to %d", threads, kMaxThreads);
+    fail("a program cannot have %d threads; use 1 to %d", threads, kMaxThreads);
     return nullptr;
   }
   Owned<Program> program = make_owned<Program>();
   if (program == nullptr || !program->copy(ops, n_ops, bands, n_bands, buffers, n_buffers)) {
-    fail("there is no memory for a program of %d operations; free some memory", n_ops);
+    fail("not enough memory for a program of %d operations; free some", n_ops);
     return nullptr;
   }
   program->shape_ = shape;
@@ -87,7 +87,7 @@ int Program::lay_out(int threads) {
       !strips_before_.allocate(n_bands + 1) || !frequencies_.allocate(ops_.size()) ||
       !last_position_.allocate(static_cast<std::size_t>(shape_.max_rows)) ||
       !scratch_.allocate(static_cast<std::size_t>(threads)))
-    return fail("there is no memory for the tables of a program; free some memory");
+    return fail("not enough memory for the tables of a program; free some");
 
   for (std::size_t b = 0; b < n_buffers; ++b) {
     strides_[b] = row_bytes(buffers_[b]);
@@ -128,10 +128,10 @@ int Program::lay_out(int threads) {
     partial = partial_floats(shape_.heads / shape_.kv_heads, head_stride_);
     used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
   }
-  turns_offset_ = used;
+  split_angles_offset_ = used;
   if (std::any_of(ops_.begin(), ops_.end(), biased)) {
-    turns_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
-    used += round_up(static_cast<std::int64_t>(frequencies_count_) * turns_floats_ * 4, 64);
+    split_angles_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
+    used += round_up(static_cast<std::int64_t>(frequencies_count_) * split_angles_floats_ * 4, 64);
   }
 
   ScratchPlan &s = scratch_plan_;
@@ -149,14 +149,14 @@ int Program::lay_out(int threads) {
 
 int Program::allocate() {
   if (!arena_.allocate(static_cast<std::size_t>(arena_bytes_)))
-    return fail("there is no memory for an arena of %lld bytes; use fewer rows a step",
+    return fail("not enough memory for an arena of %lld bytes; use fewer rows a step",
                 static_cast<long long>(arena_bytes_));
   kv_pool_ = Shared<Pages>::make();
   if (!kv_pool_ || (cache_bytes_ != 0 && !kv_pool_->allocate(static_cast<std::size_t>(cache_bytes_))))
-    return fail("there is no memory for a KV pool of %lld bytes; use fewer pages",
+    return fail("not enough memory for a KV pool of %lld bytes; use fewer pages",
                 static_cast<long long>(cache_bytes_));
   kv_base_ = kv_pool_->data();
-  turn_splits();
+  compute_split_angles();
   std::uint8_t *base = arena_.data() + scratch_plan_.first;
   for (Scratch &scratch : scratch_) {
     scratch = Scratch{nullptr,

@@ -65,8 +65,8 @@ class Program final : public Job {
   void step_on();
   int rows_of(const rl_op &op) const;
   Phase phase_of(const rl_op &op);
-  void turn_angles();
-  void turn_splits();
+  void compute_angles();
+  void compute_split_angles();
   void linear(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch);
   void row(const rl_op &op, int row, Scratch &scratch);
   void rope_kv(const rl_op &op, int row, Scratch &scratch);
@@ -133,7 +133,8 @@ class Program final : public Job {
   std::uint8_t *kv_base_ = nullptr;  // of that pool
   bool owns_cache_ = true;
   std::int64_t angles_offset_ = 0, parts_offset_ = 0;
-  std::int64_t turns_offset_ = 0, turns_floats_ = 0;  // for the score bias: of each frequencies turns, then starts
+  // For the score bias, for each table of frequencies: angles within a split, then of the splits' starts.
+  std::int64_t split_angles_offset_ = 0, split_angles_floats_ = 0;
   std::int64_t page_bytes_ = 0;
   std::int64_t arena_bytes_ = 0, cache_bytes_ = 0;
   ScratchPlan scratch_plan_;
@@ -144,9 +145,9 @@ class Program final : public Job {
   std::atomic<bool> busy_{false};
   rl_step step_{};
   int first_ = 0, current_ = 0, end_ = 0;
-  std::int64_t *times_ = nullptr;  // of each operation, in nanoseconds; null: nobody wants to know
+  std::int64_t *times_ = nullptr;  // of each operation, in nanoseconds; null: not measured
   std::int64_t begun_ = 0;         // when the current one began; 0 before the first
-  bool turned_ = false;   // the rotary angles of this step are ready
+  bool angles_ready_ = false;  // the rotary angles of this step are ready
   int splits_ = 0;        // of the open attention phase; 0 when its units are whole rows
 
   // Linears on the NPU.

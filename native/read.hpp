@@ -6,7 +6,7 @@
 
 namespace rl::RL_ISA {
 
-// The exclusive or of all words of `bytes` (a multiple of 256) at p: eight sums, so that only memory is waited for.
+// The exclusive or of all words of `bytes` (a multiple of 256) at p: eight sums, so that memory is the only limit.
 static std::int32_t read_all(const std::uint8_t *p, std::int64_t bytes) {
   V8i found[8];
   for (auto &f : found) f = splat(std::int32_t{0});

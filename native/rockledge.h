@@ -21,7 +21,7 @@ extern "C" {
 
 enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2, RL_KERNEL_VNNI = 3 };
 
-/* Rows of one linear that share a code width, packed as docs/formats.md says (strips of 8 rows, tiles of
+/* Rows of one linear that share a code width, packed by docs/formats.md (strips of 8 rows, tiles of
  * 8 rows x 32 inputs). `codes` and `index` are 64-byte aligned and mapped read-only. */
 typedef struct rl_band {
   const uint8_t *codes;
@@ -66,8 +66,8 @@ typedef struct rl_buffer {
  * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*(hd rounded up to 32), each
  * head zero padded, with one scale per head (sq has width heads); K (after RoPE) and V go to the cache, padded alike, int8
  * with one fp32 scale per token and kv head.
- * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Turned to position s
- * its pair (b, c) meets the turned query's pair (x, y) in (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, over
+ * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Rotated to position s
+ * its pair (b, c) and the rotated query's pair (x, y) give (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, over
  * sqrt(hd), are the terms, fp32 heads*hd, a head's cosine terms before its sine terms. Pairs of two zeros are left out.
  * RL_ROTATE forward: y = ((x * signs) viewed [odd][block], normalised Hadamard over block, mix: y[i] = sum_j x[j] mix[j][i]),
  * gain multiplies the result; inverse runs it backwards (mix transposed, Hadamard, signs), then the gain.

@@ -47,7 +47,7 @@ struct InAtoms {
   std::int64_t operator()(int i) const { return (i >> 4) * stride + (i & (kAtom - 1)); }
 };
 
-// Symmetric int8, exactly as formats/activations.py says; zeros up to the padded stride.
+// Symmetric int8, exactly as in formats/activations.py; zeros up to the padded stride.
 template <typename Place>
 RL_INLINE void quant_to(const float *x, int width, const QuantOut &out, std::int8_t *low, Place place) {
   const float top = out.planes == 1 ? 127.0f : 32512.0f;
@@ -189,20 +189,20 @@ RL_INLINE void mix_blocks(const float *x, int block, int odd, bool transposed, c
 static void rotate(const float *x, int block, int odd, bool inverse, const float *signs, const float *mix,
                    const float *gain, float *y, Scratch &scratch) {
   const int width = block * odd;
-  float *turned = scratch.row;
+  float *rotated = scratch.row;
   if (inverse)
-    mix_blocks(x, block, odd, true, mix, turned);
+    mix_blocks(x, block, odd, true, mix, rotated);
   else
-    multiply_rows(x, signs, width, turned);
-  for (int i = 0; i < odd; ++i) hadamard(turned + i * block, block);
+    multiply_rows(x, signs, width, rotated);
+  for (int i = 0; i < odd; ++i) hadamard(rotated + i * block, block);
   if (inverse)
-    multiply_rows(turned, signs, width, y);
+    multiply_rows(rotated, signs, width, y);
   else
-    mix_blocks(turned, block, odd, false, mix, y);
+    mix_blocks(rotated, block, odd, false, mix, y);
   if (gain != nullptr) multiply_rows(y, gain, width, y);
 }
 
-// Pairs (i, i + half) turn by the angles whose cosines and sines are given.
+// Pairs (i, i + half) rotate by the angles whose cosines and sines are given.
 static void head_quant(const float *x, int head_dim, int stride, const float *gain, float eps, const float *angle,
                        std::int8_t *q, float *scale, Scratch &scratch) {
   const float *source = x;

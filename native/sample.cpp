@@ -70,7 +70,7 @@ int weigh(const float *logits, int n, float largest, const rl_sampling &sampling
       const V8f weights = exponential((load_part(logits + i, end - i) - splat(largest)) / splat(sampling.temperature));
       for (int j = i; j < std::min(end, i + kLanes); ++j) {
         if (!is_number(logits[j]) || logits[j] < least) continue;
-        // Equal logits need no difference: that of two infinities is no number.
+        // Equal logits need no difference: that of two infinities is not a number.
         const float weight = logits[j] == largest ? 1.0f : weights[j - i];
         // The likeliest candidate has weight 1, so min_p is a bound on the weights themselves.
         if (weight >= sampling.min_p) candidates[count++] = Candidate{weight, j};
@@ -126,7 +126,9 @@ int sample(const float *logits, int n, const rl_sampling &sampling, std::uint64_
   if (!(sampling.temperature > 0.0f)) return best;
 
   Array<Candidate> candidates;
-  if (!candidates.allocate(static_cast<std::size_t>(n))) return fail("there is no memory to sample %d tokens", n);
+  if (!candidates.allocate(static_cast<std::size_t>(n))) {
+    return fail("not enough memory to sample from %d logits; free some", n);
+  }
   Candidate *c = candidates.data();
   int count = weigh(logits, n, logits[best], sampling, c);
   if (sampling.top_p < 1.0f) count = nucleus(c, count, sampling.top_p);

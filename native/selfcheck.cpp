@@ -262,7 +262,7 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   // Of the score bias kernels want to know where it is zero; its terms may be any numbers.
   const bool biased = random.below(2) == 1;
   const auto terms = reals(random, std::int64_t{heads} * head_dim);
-  const auto turns = reals(random, std::int64_t{rl::kSplit} * head_dim),
+  const auto angles = reals(random, std::int64_t{rl::kSplit} * head_dim),
              starts = reals(random, std::int64_t{splits} * head_dim);
   auto bias = reals(random, std::int64_t{kv_heads} * head_dim);
   for (float &b : bias)
@@ -282,7 +282,7 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
     const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim,
-                                 biased ? terms.data() : nullptr, bias.data(), turns.data(), starts.data()};
+                                 biased ? terms.data() : nullptr, bias.data(), angles.data(), starts.data()};
     float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
     for (int h = 0; h < kv_heads; ++h) {
       k.attend_split(task, h, 0, state, memory.scratch());

@@ -19,17 +19,17 @@ bool aligned(const void *p) { return reinterpret_cast<std::uintptr_t>(p) % 64 ==
 int Program::check_shape(bool uses_cache) const {
   const rl_shape &s = shape_;
   if (s.max_rows < 1 || s.max_rows > kMaxRows)
-    return fail("a program for %d rows a step was asked for; use 1 to %d", s.max_rows, kMaxRows);
+    return fail("a program for %d rows a step, expected 1 to %d", s.max_rows, kMaxRows);
   if (!uses_cache) return 0;
   if (s.kv_heads < 1 || s.heads < s.kv_heads || s.heads % s.kv_heads != 0 || s.heads > kMaxHeads)
-    return fail("%d query heads cannot share %d key/value heads; expected a multiple of these, at most %d", s.heads,
+    return fail("%d query heads cannot share %d key/value heads, expected a multiple of these, at most %d", s.heads,
                 s.kv_heads, kMaxHeads);
   if (s.head_dim < 2 || s.head_dim > kMostHeadDim || s.head_dim % 2 != 0)
-    return fail("a head has %d dimensions; expected an even number from 2 to %d", s.head_dim, kMostHeadDim);
+    return fail("a head has %d dimensions, expected an even number from 2 to %d", s.head_dim, kMostHeadDim);
   if (!power_of_two(s.page_tokens) || s.page_tokens < 8 || s.page_tokens > kSplit)
-    return fail("a KV page has %d tokens; expected a power of two from 8 to %d", s.page_tokens, kSplit);
+    return fail("a KV page has %d tokens, expected a power of two from 8 to %d", s.page_tokens, kSplit);
   if (s.layers < 1 || s.pages < 1 || s.layers > kMaxLayers || s.pages > kMaxPages)
-    return fail("the KV cache has %d layers and %d pages; expected 1 to %d layers and 1 to %d pages", s.layers, s.pages,
+    return fail("the KV cache has %d layers and %d pages, expected 1 to %d layers and 1 to %d pages", s.layers, s.pages,
                 kMaxLayers, kMaxPages);
   return 0;
 }
@@ -40,7 +40,8 @@ int Program::check_buffers() const {
     const bool kind_known = b.kind == RL_FLOAT || b.kind == RL_INT8;
     if (!kind_known || b.width < 1 || b.width > kMaxWidth || b.planes < 1 || b.planes > 2 ||
         (b.planes == 2 && b.kind != RL_INT8))
-      return fail("buffer %zu has kind %d, width %d and %d planes, which is no buffer", i, b.kind, b.width, b.planes);
+      return fail("buffer %zu has kind %d, width %d and %d planes, which is not a valid buffer", i, b.kind, b.width,
+                  b.planes);
     if (b.slot < 0 || static_cast<std::size_t>(b.slot) >= buffers_.size())
       return fail("buffer %zu lies in slot %d; slots are numbered below the number of buffers, %zu", i, b.slot,
                   buffers_.size());
@@ -52,7 +53,7 @@ int Program::check_bands() const {
   for (std::size_t i = 0; i < bands_.size(); ++i) {
     const rl_band &b = bands_[i];
     if (b.bits != 2 && b.bits != 3 && b.bits != 4 && b.bits != 8)
-      return fail("band %zu has %d bits; expected 2, 3, 4 or 8", i, b.bits);
+      return fail("band %zu has %d bits, expected 2, 3, 4 or 8", i, b.bits);
     if (b.rows < 1 || b.rows > kMaxWidth || b.cols < 1 || b.cols > kMaxCols || b.out_column < 0 ||
         b.out_column > kMaxWidth)
       return fail("band %zu has %d rows, %d inputs and output column %d, which is out of range", i, b.rows, b.cols,
@@ -77,14 +78,14 @@ struct OpCheck {
   const rl_buffer *find(const char *what, int buffer) const {
     if (buffer >= 0 && static_cast<std::size_t>(buffer) < buffers.size())
       return &buffers[static_cast<std::size_t>(buffer)];
-    fail("operation %d: %s is buffer %d, and the program has %zu", number, what, buffer, buffers.size());
+    fail("operation %d: %s is buffer %d, but the program has %zu", number, what, buffer, buffers.size());
     return nullptr;
   }
   bool is(const char *what, int buffer, int kind, int width, bool exact = false) const {
     const rl_buffer *b = find(what, buffer);
     if (b == nullptr) return false;
     if (b->kind == kind && (exact ? b->width == width : b->width >= width)) return true;
-    fail("operation %d: %s has kind %d and width %d; expected kind %d and width %s%d", number, what, b->kind, b->width,
+    fail("operation %d: %s has kind %d and width %d, expected kind %d and width %s%d", number, what, b->kind, b->width,
          kind, exact ? "" : "at least ", width);
     return false;
   }
@@ -93,13 +94,14 @@ struct OpCheck {
   }
   bool has_bands(bool same_cols) const {
     if (op.bands < 1 || op.first_band < 0 || op.first_band > static_cast<int>(bands.size()) - op.bands) {
-      fail("operation %d uses bands %d .. %d, and the program has %zu", number, op.first_band,
+      fail("operation %d uses bands %d .. %d, but the program has %zu", number, op.first_band,
            op.first_band + op.bands - 1, bands.size());
       return false;
     }
     for (int b = 0; same_cols && b < op.bands; ++b)
       if (band(b).cols != band(0).cols) {
-        fail("operation %d has bands of %d and %d inputs; they must agree", number, band(0).cols, band(b).cols);
+        fail("operation %d has bands of %d and %d inputs, expected the same number", number, band(0).cols,
+             band(b).cols);
         return false;
       }
     return true;
@@ -132,7 +134,7 @@ bool check_embed(const OpCheck &c) {
   int next = 0;
   for (int b = 0; b < c.op.bands; next += c.band(b).rows, ++b)
     if (c.band(b).out_column != next) {
-      fail("operation %d: band %d of the embedding starts at token %d; expected %d", c.number, b,
+      fail("operation %d: band %d of the embedding starts at token %d, expected %d", c.number, b,
            c.band(b).out_column, next);
       return false;
     }
@@ -173,7 +175,7 @@ int Program::check_op(int number) {
   const rl_op &op = ops_[static_cast<std::size_t>(number)];
   const OpCheck c{op, number, buffers_, bands_};
   bool good = op.on_logits == 0 || op.on_logits == 1;
-  if (!good) return fail("operation %d has on_logits %d; expected 0 or 1", number, op.on_logits);
+  if (!good) return fail("operation %d has on_logits %d, expected 0 or 1", number, op.on_logits);
   const auto input_width = [&] {
     const rl_buffer *b = c.find("the input", op.in[0]);
     return b == nullptr ? 0 : b->width;
@@ -229,7 +231,7 @@ int Program::check_op(int number) {
              check_weight(c, op.weight[1], "mix");
       if (good && (!power_of_two(block) || odd < 1 || width % block != 0 || width / block != odd ||
                    op.in[0] == op.out[0]))
-        return fail("operation %d: a rotation of %d blocks of %d cannot turn %d channels (or works in place)", number,
+        return fail("operation %d: a rotation of %d blocks of %d cannot rotate %d channels (or works in place)", number,
                     odd, block, width);
       break;
     }
@@ -247,12 +249,12 @@ int Program::check_step(const rl_step &step, int first, int last) {
     cache |= code == RL_ROPE_KV || code == RL_ATTENTION;
     if ((code == RL_LINEAR && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits) && step.logit_count > 0 &&
         step.logits == nullptr)
-      return fail("the step wants logits of %d rows but gives no array for them", step.logit_count);
+      return fail("the step asks for the logits of %d rows but gives no array for them", step.logit_count);
   }
   if (step.rows < 1 || step.rows > shape_.max_rows)
-    return fail("the step has %d rows; this program takes 1 to %d", step.rows, shape_.max_rows);
+    return fail("the step has %d rows, expected 1 to %d", step.rows, shape_.max_rows);
   if (step.logit_count < 0 || step.logit_count > shape_.max_rows || (step.logit_count > 0 && step.logit_rows == nullptr))
-    return fail("the step wants logits of %d rows; at most %d, with their numbers, can be had", step.logit_count,
+    return fail("the step asks for the logits of %d rows, expected at most %d, with their numbers", step.logit_count,
                 shape_.max_rows);
   for (int i = 0; i < step.logit_count; ++i)
     if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.rows)
@@ -272,7 +274,7 @@ int Program::check_step(const rl_step &step, int first, int last) {
   if (step.positions == nullptr || step.sequences == nullptr || step.block_tables == nullptr)
     return fail("the step lacks positions, sequences or block tables");
   if (step.sequences_count < 1 || step.sequences_count > shape_.max_rows || step.table_width < 1)
-    return fail("the step has %d sequences with %d pages each; expected 1 to %d sequences of at least one page",
+    return fail("the step has %d sequences with %d pages each, expected 1 to %d sequences of at least one page",
                 step.sequences_count, step.table_width, shape_.max_rows);
   std::fill_n(last_position_.data(), step.sequences_count, -1);
   for (int r = 0; r < step.rows; ++r) {
@@ -283,7 +285,7 @@ int Program::check_step(const rl_step &step, int first, int last) {
       return fail("row %d is at position %d; the block table reaches to %lld", r, p,
                   static_cast<long long>(step.table_width) * shape_.page_tokens - 1);
     auto &before = last_position_[static_cast<std::size_t>(s)];
-    if (p <= before) return fail("row %d is at position %d after %d; positions of a sequence must rise", r, p, before);
+    if (p <= before) return fail("row %d is at position %d after %d, expected a later position", r, p, before);
     before = p;
   }
   for (int s = 0; s < step.sequences_count; ++s) {

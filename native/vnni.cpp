@@ -2,7 +2,7 @@
 // takes AVX2 four.
 //
 // vpdpbusd multiplies unsigned by signed bytes and adds fours of products to 32 bits without saturating. The weights
-// are the unsigned side: they carry 128 too much, and 128 times the sum of x comes off in the end, modulo 2^32 and so
+// are the unsigned side: they are 128 too large, and 128 times the sum of x is subtracted in the end, modulo 2^32 and so
 // exactly.
 #define RL_ISA vnni
 #include <immintrin.h>
@@ -31,8 +31,8 @@ RL_INLINE __m256i excess(__m256i acc, Input x) { return _mm256_dpbusd_epi32(acc,
 
 namespace rl::vnni {
 
-// An unpacked tile: eight times four inputs, [8 rows][4 inputs] each, so that a vector meets four inputs of x repeated
-// for every row, and each lane is the sum of one row.
+// An unpacked tile: eight times four inputs, [8 rows][4 inputs] each, so that a vector is multiplied by four inputs of x
+// repeated for every row, and each lane is the sum of one row.
 using Unpacked = std::uint8_t;
 
 static void unpack_strip(int bits, const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,

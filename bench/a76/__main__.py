@@ -4,7 +4,7 @@
 
 Both figures are the same on every run and every machine with the same compiler. Instructions are those of
 the whole process, Python and sampling included, one thread: prefill between prompts of 113 and 303 tokens,
-decode between answers of 8 and 24 tokens behind a prompt of 5. llama.cpp's are published ones of its aarch64
+decode between answers of 8 and 24 tokens after a prompt of 5. llama.cpp's are published ones of its aarch64
 build at Q4_0, counted the same way on another day. Without ARTIFACT the packaged SmolLM2-135M is compressed
 to 4.25 bits, once. How much 3 bits cost more than 4 makes the figure depend on the artifact's widths, so the
 result holds those too. Writes bench/results/a76.json.

@@ -30,7 +30,7 @@ extern void qemu_plugin_register_atexit_cb(plugin_id, void (*)(plugin_id, void *
 enum { ADD_U64 = 0, GETPRIORITY = 141, MARK = 0x726b };
 
 struct block {
-  uint64_t address, instructions, told;
+  uint64_t address, instructions, reported;
   struct block *next;
 };
 
@@ -41,12 +41,12 @@ static uint64_t phase;
 
 static void end_phase(void) {
   uint64_t total = 0;
-  for (struct block *b = blocks; b != NULL; b = b->next) total += b->instructions - b->told;
+  for (struct block *b = blocks; b != NULL; b = b->next) total += b->instructions - b->reported;
   fprintf(out, "phase %" PRIu64 " %" PRIu64 "\n", phase, total);
   for (struct block *b = blocks; b != NULL; b = b->next) {
-    if (b->instructions != b->told)
-      fprintf(out, "%" PRIx64 " %" PRIu64 "\n", b->address, b->instructions - b->told);
-    b->told = b->instructions;
+    if (b->instructions != b->reported)
+      fprintf(out, "%" PRIx64 " %" PRIu64 "\n", b->address, b->instructions - b->reported);
+    b->reported = b->instructions;
   }
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Blocks = Counter[int]
-"""Instructions executed, by the address of the block they stand in."""
+"""Instructions executed, by the address of their block."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Names:
 
     @classmethod
     def of(cls, listing: str) -> "Names":
-        """From the output of `nm -C -n`; what is no code, and the marks of the assembler, are left out."""
+        """From the output of `nm -C -n`; other symbols, and the assembler's marks, are omitted."""
         found = re.findall(r"^([0-9a-f]+) [tTwW] ([^$].*)$", listing, re.MULTILINE)
         return cls(tuple(int(at, 16) for at, _ in found), tuple(short(name) for _, name in found))
 

@@ -1,4 +1,4 @@
-"""Runs inside the emulator: reads prompts and writes tokens, and tells the counting plugin which is which.
+"""Runs inside the emulator: runs prefill and decode, and marks for the counting plugin which is which.
 
 Usage: python guest.py ARTIFACT SHORT LONG PROMPT FEW MANY
 

@@ -1,4 +1,6 @@
-"""Every error a user can meet: one small family, each a sentence that says what to do.
+"""Every error a user can see: one small family, each one sentence.
+
+It is lower case, without a full stop: what was found, what was expected, what to do (CONTRIBUTING.md).
 
 A command prints the sentence and exits with `exit_code`; a library caller catches `RockledgeError`.
 """

@@ -1,4 +1,4 @@
-"""Random models of a given shape, as checkpoint or artifact: for tests, cost and speed, never for sense."""
+"""Random models of a given shape, as checkpoint or artifact: for tests and for measuring cost and speed."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -69,7 +69,7 @@ def _llama3(config: ModelConfig, factor: float) -> ModelConfig:
     return replace(config, rope_divisors=rope_divisors(scaling, config.head_dim, config.rope_theta))
 
 
-# toy has an odd number of Hadamard blocks and ragged strips and tiles, so that tests meet every edge; the
+# toy has an odd number of Hadamard blocks and ragged strips and tiles, so that tests cover every edge; the
 # others are the sizes of SmolLM2-135M, Llama-3.2-1B and -3B, and Llama-3.1-8B.
 SHAPES: dict[str, ModelConfig] = {
     "toy": _shape(96, 2, (6, 2, 16), 208, 300, 10000.0, 512),
@@ -85,7 +85,7 @@ def shape_config(shape: str | ModelConfig) -> ModelConfig:
     if isinstance(shape, ModelConfig):
         return shape
     if shape not in SHAPES:
-        raise UsageError(f"There is no shape {shape!r}; choose one of {', '.join(SHAPES)}.")
+        raise UsageError(f"there is no shape {shape!r}; choose one of {', '.join(SHAPES)}")
     return SHAPES[shape]
 
 
@@ -96,7 +96,7 @@ def model_files(config: ModelConfig) -> dict[str, bytes]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if config.vocab < len(_SPECIAL) + len(alphabet):
         raise UsageError(
-            f"A vocabulary of {config.vocab} has no room for 256 bytes and {len(_SPECIAL)} marks."
+            f"a vocabulary of {config.vocab} has no room for 256 bytes and {len(_SPECIAL)} special tokens"
         )
     words = [*_SPECIAL, *alphabet]
     words += [f"word{number}" for number in range(config.vocab - len(words))]
@@ -149,7 +149,7 @@ def _random_band(band: Band, cols: int, generator: np.random.Generator) -> tuple
     """Streams (codes, index) of a band; beyond 2048 rows the strips repeat, so that 8B costs seconds."""
 
     def streams(rows: int) -> tuple[npt.NDArray[np.uint8], ...]:
-        low = 1 if band.bits == 8 else 0  # shifted below: -128 is no weight
+        low = 1 if band.bits == 8 else 0  # shifted below: -128 is not a weight
         codes = generator.integers(low, 1 << band.bits, (rows, cols), dtype=np.uint8)
         if band.bits == 8:
             codes ^= 0x80
@@ -243,7 +243,7 @@ def synth_artifact(
     )
     with ArtifactWriter(path, plan) as writer:
         for name, spec in linears.items():
-            # Twice the rms that keeps a stream's size: the head's choices are then clear, yet not certain.
+            # Twice the rms that keeps a stream's size: the head's choices are then clear, but not certain.
             writer.linear(name, _random_linear(spec, 2.0 if name in ("embed", "head") else 1.0, generator))
         for name, size in arrays.items():
             writer.array(name, generator.uniform(0.7, 1.3, size).astype(np.float32))
@@ -268,7 +268,7 @@ def _random_numbers(tensor: StoredTensor, generator: np.random.Generator) -> Ite
 
 
 def _nothing_there(path: Path) -> None:
-    raise ArtifactError(f"{path} exists; choose another place or remove it yourself.")
+    raise ArtifactError(f"{path} exists; choose another place or remove it yourself")
 
 
 def synth_checkpoint(shape: str | ModelConfig, path: str | Path, *, seed: int = 0) -> Path:

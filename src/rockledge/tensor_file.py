@@ -87,9 +87,9 @@ def parse_json(text: bytes, what: str, error: type[RockledgeError] = ArtifactErr
     try:
         table = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as cause:
-        raise error(f"{what} is not JSON ({cause}); the file is damaged, get it again") from cause
+        raise error(f"{what} is not JSON ({cause}); the file is damaged, fetch it again") from cause
     if not isinstance(table, dict):
-        raise error(f"{what} is not an object; the file is damaged, get it again")
+        raise error(f"{what} is not an object; the file is damaged, fetch it again")
     return table
 
 

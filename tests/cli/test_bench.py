@@ -46,13 +46,13 @@ def test_lengths_depths_and_batches_are_crossed(rockledge: Run, artifact: Path) 
 def test_people_read_a_table(rockledge: Run, artifact: Path) -> None:
     done = rockledge("bench", artifact, "--prompt", 4, "--generate", 4, "--batch", 1, 2, *QUICK, 1)
     lines = [line.split() for line in done.out.splitlines() if line]
-    assert [line[:3] for line in lines if line[0] in ("read", "write")] == [
-        ["read", "4", "1"],
-        ["write", "4", "1"],
-        ["write", "4", "2"],
+    assert [line[:3] for line in lines if line[0] in ("prefill", "decode")] == [
+        ["prefill", "4", "1"],
+        ["decode", "4", "1"],
+        ["decode", "4", "2"],
     ]
     assert "bits a weight" in done.out
-    assert "threads" in done.out
+    assert "thread" in done.out
     assert "resident" in done.out
 
 
@@ -99,4 +99,4 @@ def test_what_does_not_fit_is_said(rockledge: Run, artifact: Path) -> None:
     assert "context" in done.err
     done = rockledge("bench", artifact, "--prompt", 100, "--ctx", 128, "--generate", 8, "--batch", 2)
     assert done.code == 2
-    assert "--ctx gives 128" in done.err
+    assert "--ctx is 128" in done.err

@@ -48,7 +48,7 @@ def test_a_long_conversation_forgets_its_beginning_but_not_the_system_message(ta
     lines = "".join(f"message {number} {'x' * 60}\n" for number in range(8))
     done = talk(lines, "--system", "Be brief.", "--ctx", 300, "--json")
     assert done.code == 0
-    assert "forgotten" in done.err
+    assert "oldest exchange was dropped" in done.err
     contents = [message["content"] for message in done.json["messages"]]
     assert contents[0] == "Be brief."
     assert not any("message 0" in content for content in contents)

@@ -28,7 +28,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], dict[str,
             parser.add_argument("--count", type=int)
 
         def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-            terminal.say("said to people")
+            terminal.print("for people")
             print("printed by a library")
             return action()
 
@@ -50,7 +50,7 @@ def test_success_is_zero_and_json_is_alone_on_stdout(command: Run, rockledge: Ru
     assert done.code == 0
     assert done.json == {"speed_tok_s": 1.5}
     assert "printed by a library" in done.err
-    assert "said to people" in rockledge("try").out
+    assert "for people" in rockledge("try").out
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_help_needs_no_heavy_package() -> None:
 def test_an_answer_survives_a_poor_encoding() -> None:
     code = (
         "from rockledge.cli.terminal import Terminal; "
-        "Terminal(False).say('caf\u00e9 \u4f60'); Terminal(True).result({'text': '\u4f60'})"
+        "Terminal(False).print('caf\u00e9 \u4f60'); Terminal(True).result({'text': '\u4f60'})"
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)

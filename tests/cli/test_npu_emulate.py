@@ -20,7 +20,7 @@ def test_a_command_finds_an_npu(driver):
     assert done.returncode == 0
     assert json.loads(done.stdout)["device"]["driver"] == driver  # stdout is the command's alone
     assert f"virtual NPU ({driver})" in done.stderr
-    assert "left behind" not in done.stderr
+    assert "not freed" not in done.stderr
 
 
 def test_with_json_the_summary_is_alone_on_stdout():

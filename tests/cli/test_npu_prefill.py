@@ -38,7 +38,7 @@ def test_run_reads_its_prompt_there_and_answers_the_same(rockledge: Run, artifac
     npu = found["npu"]
     assert (npu["state"], npu["driver"], npu["rows"]) == ("ready", driver, found["prompt_tokens"])
     assert f"NPU: {driver}" in done.stderr
-    assert "left behind" not in done.stderr
+    assert "not freed" not in done.stderr
 
 
 def test_people_read_what_ran_where(artifact: Path) -> None:

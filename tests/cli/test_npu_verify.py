@@ -58,7 +58,7 @@ def test_mistakes_are_one_sentence(rockledge, tmp_path):
     assert missing.code == 1
     assert "cannot be read" in missing.json["error"]
     (tmp_path / "odd").write_text("{")
-    assert "no JSON file of cases" in rockledge("npu", "verify", tmp_path / "odd").err
+    assert "not a JSON file of cases" in rockledge("npu", "verify", tmp_path / "odd").err
     (tmp_path / "odd").write_text("[1]")
     assert 'no list "cases"' in rockledge("npu", "verify", tmp_path / "odd").err
     assert rockledge("npu", "verify", GOLDEN, "--seed", -1).code == 2

@@ -68,7 +68,7 @@ def test_flags_reach_the_engine(rockledge: Run, artifact: Path) -> None:
     )
     assert small.code == 0
     assert "portable" in small.err
-    assert "1 threads" in small.err
+    assert "1 thread (requested)" in small.err
 
 
 @pytest.mark.parametrize(

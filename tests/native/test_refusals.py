@@ -197,8 +197,8 @@ def test_kernels_this_processor_lacks() -> None:
 @pytest.mark.parametrize(
     "fields, sentence",
     [
-        ({"positions": [0, 0]}, "must rise"),
-        ({"positions": [1, 0]}, "must rise"),
+        ({"positions": [0, 0]}, "expected a later position"),
+        ({"positions": [1, 0]}, "expected a later position"),
         ({"positions": [0, 32]}, "reaches to 31"),
         ({"positions": [-1, 0]}, "position -1"),
         ({"sequences": [0, 1]}, "sequence 1 of 1"),

@@ -59,15 +59,15 @@ def test_every_enable_bit_has_its_block_in_the_text():
         ("CNA_DATA_SIZE9 width=1", "line 1: there is no NPU register CNA_DATA_SIZE9"),
         ("nop\nCNA_DATA_SIZE0 depth=1", "line 2: CNA_DATA_SIZE0 has no field depth"),
         ("CNA_DATA_SIZE0 height=2048", "expected 0 to 2047"),
-        ("CNA_CONV_CON1 in_precision=fp8", "line 1: .* is no command word"),
-        ("CNA_DATA_SIZE0", "is no command word"),
-        ("CNA_DATA_SIZE0 width", "is no command word"),
-        ("nop 1", "is no command word"),
-        (".word 12", "is no command word"),
+        ("CNA_CONV_CON1 in_precision=fp8", "line 1: .* is not a command word"),
+        ("CNA_DATA_SIZE0", "is not a command word"),
+        ("CNA_DATA_SIZE0 width", "is not a command word"),
+        ("nop 1", "is not a command word"),
+        (".word 12", "is not a command word"),
         ("enable GPU", "there is no block GPU"),
         ("CNA_DATA_SIZE0 unnamed=0x1", "bits of named fields"),
     ],
 )
-def test_a_text_that_is_no_program_is_refused_with_its_line(text, words):
+def test_a_text_that_is_not_a_program_is_refused_with_its_line(text, words):
     with pytest.raises(NpuError, match=words):
         assemble(text)

@@ -75,7 +75,7 @@ def test_padding_adds_zeros_below_and_to_the_right():
         (lambda: pack_cube(numbered(2, 17), 16), "pad them with zeros to 32"),
         (lambda: pack_kernels(numbered(33, 32), NATIVE["int8"]), "33 kernels"),
         (lambda: pack_kernels(numbered(32, 40), NATIVE["int8"]), "40 inputs of a kernel"),
-        (lambda: unpack_cube(np.zeros(63, np.int8), 4, 16, 16), "63 elements was to be read as 64"),
+        (lambda: unpack_cube(np.zeros(63, np.int8), 4, 16, 16), "63 elements, expected at least 64"),
         (lambda: unpack_kernels(np.zeros(10, np.int8), 32, 32, NATIVE["int8"]), "10 elements"),
     ],
 )

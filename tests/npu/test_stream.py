@@ -1,4 +1,4 @@
-"""Streams: trailers and links as golden programs have them, relocation, and refusal of what is none."""
+"""Streams: trailers and links as golden programs have them, relocation, and refusal of anything else."""
 
 import json
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Streams come out of a file as they were put in, and what is no stream is refused by name."""
+"""Streams come out of a file as they were put in, and what is not a stream is refused by name."""
 
 import json
 import struct
@@ -55,7 +55,7 @@ def test_one_case_may_stand_alone(file):
     [
         ("", "is empty"),
         ("1234567", "expected a multiple of 8"),
-        ("{", "begins like JSON but is none"),
+        ("{", "begins like JSON but is not valid"),
         ('{"cases": []}', "has no cases"),
         ("[]", "has no cases"),
         ('{"cases": 3}', "has no cases"),
@@ -68,7 +68,7 @@ def test_one_case_may_stand_alone(file):
         ('{"tasks": []}', "has no words"),
     ],
 )
-def test_what_is_no_stream_is_refused(file, text, words):
+def test_what_is_not_a_stream_is_refused(file, text, words):
     file.write_text(text)
     with pytest.raises(NpuError, match=words):
         read_streams(file)

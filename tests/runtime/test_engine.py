@@ -120,7 +120,7 @@ def test_a_full_context_ends_the_answer(engine: Engine) -> None:
 def test_a_prompt_beyond_the_context_is_refused_before_any_work(engine: Engine) -> None:
     before = engine.stats
     for call in (engine.logits, engine.score, lambda ids: engine.generate(ids, max_tokens=-3)):
-        with pytest.raises(ContextError, match="201 tokens and the context 200"):
+        with pytest.raises(ContextError, match="201 tokens, expected at most 200"):
             call(PROMPT * 40 + [1])
     assert engine.stats == before
 
@@ -264,7 +264,7 @@ def test_the_log_says_what_was_chosen(artifact_path: ArtifactPath, caplog: pytes
     with caplog.at_level(logging.INFO, "rockledge"), Engine.load(path, threads=1) as engine:
         pass
     assert f"kernel {engine.kernel}" in caplog.text
-    assert "1 threads" in caplog.text
+    assert "1 thread (requested)" in caplog.text
     assert "MB cache" in caplog.text
 
 

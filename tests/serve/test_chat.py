@@ -157,7 +157,7 @@ def test_a_prompt_that_does_not_fit_is_the_clients_mistake(http: httpx.Client, e
         response = http.post("/v1/chat/completions", json=body)
         assert response.status_code == 400
         assert response.json()["error"]["code"] == "context_length_exceeded"
-        assert "context" in response.json()["error"]["message"]
+        assert "larger --ctx" in response.json()["error"]["message"]
     assert engine.requests == []
 
 

@@ -1,7 +1,7 @@
 """The directory that ships: written whole or not at all, checked when opened, mapped and never copied.
 
 `model.safetensors` holds the packed tensors, each flat and padded to 64 bytes; its metadata hold what a
-tensor file cannot say (bands, planes, rotation, checksums). docs/formats.md describes every byte.
+tensor file cannot express (bands, planes, rotation, checksums). docs/formats.md describes every byte.
 """
 
 from rockledge.artifact.layout import VERSION, ArtifactPlan, LinearSpec, packed_size

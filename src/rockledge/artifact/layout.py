@@ -64,7 +64,7 @@ class ArtifactPlan:
     recipe: str | None = None
 
     @property
-    def turned(self) -> tuple[int, int] | None:
+    def rotation_shape(self) -> tuple[int, int] | None:
         """(block, odd) of the rotation, None without one."""
         return None if self.rotation is None else (self.rotation.block, self.rotation.odd)
 
@@ -113,7 +113,7 @@ def stored_tensors_of(
 
 def packed_size(plan: ArtifactPlan) -> int:
     """Bytes of all tensors of an artifact before it is written: what bits_per_weight counts."""
-    stored = stored_tensors_of(plan.linears, plan.arrays, plan.turned)
+    stored = stored_tensors_of(plan.linears, plan.arrays, plan.rotation_shape)
     return sum(tensor.flat * tensor_file.ITEM_BYTES[tensor.dtype] for tensor in stored)
 
 

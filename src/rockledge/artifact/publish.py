@@ -30,11 +30,11 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise ArtifactError(
-                f"No space left to write {path}: nothing was put there; free some or choose another disk."
+                f"no space is left for {path}, nothing was put there; free some, or choose another disk"
             ) from error
         reason = error.strerror or str(error)
         raise ArtifactError(
-            f"Could not write {path}: {reason.lower()}; nothing was put there, choose a writable place."
+            f"{path} cannot be written ({reason.lower()}), nothing was put there; choose a writable place"
         ) from error
 
 

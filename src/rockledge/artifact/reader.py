@@ -1,4 +1,4 @@
-"""Opening an artifact: checks that cost no reading, a mapping, views; and the slow check of every byte."""
+"""Opening an artifact: checks without reading tensors, a mapping, views; and the slow check of every byte."""
 
 import hashlib
 import mmap
@@ -45,7 +45,7 @@ class Artifact:
         """Checks version, header checksum and every range; raises ArtifactError."""
         if not path.is_dir():
             raise ArtifactError(
-                f"There is no artifact at {path}; give the directory that `rockledge quantize` wrote."
+                f"there is no artifact at {path}; give the directory that `rockledge quantize` wrote"
             )
         self.path = path
         header = tensor_file.read_header(path / TENSORS)
@@ -62,23 +62,27 @@ class Artifact:
                 name: tuple(_whole(size) for size in shape) for name, shape in described["arrays"].items()
             }
             rotation = described["rotation"]
-            turned = None if rotation is None else (_whole(rotation["block"]), _whole(rotation["odd"]))
+            rotation_shape = (
+                None if rotation is None else (_whole(rotation["block"]), _whole(rotation["odd"]))
+            )
             self.ffn_block = _whole(described["ffn_block"])
             self.parameters = _whole(described["parameters"])
-            stored = stored_tensors_of(self.linears, self.arrays, turned)
+            stored = stored_tensors_of(self.linears, self.arrays, rotation_shape)
         except (KeyError, TypeError, ValueError, AttributeError, RockledgeError) as error:
             raise ArtifactError(
-                f"The description in {path / TENSORS} is damaged ({error}); get it again."
+                f"the description in {path / TENSORS} is damaged ({error}); fetch it again"
             ) from error
-        wrong = contradiction(self.config, self.linears, self.arrays, turned, self.ffn_block)
+        wrong = contradiction(self.config, self.linears, self.arrays, rotation_shape, self.ffn_block)
         if wrong is not None:
-            raise ArtifactError(f"The artifact {path} contradicts itself: {wrong}; get it again.")
+            raise ArtifactError(f"the artifact {path} contradicts itself ({wrong}); fetch it again")
         self._stored = {tensor.name: tensor for tensor in stored}
         self._check_tensors()
         self._map = self._mapped()
         self.rotation: Rotation | None = None
-        if turned is not None:
-            self.rotation = Rotation(*turned, self._view("rotation.signs"), self._view("rotation.mix"))
+        if rotation_shape is not None:
+            self.rotation = Rotation(
+                *rotation_shape, self._view("rotation.signs"), self._view("rotation.mix")
+            )
 
     @property
     def tensor_bytes(self) -> int:
@@ -102,12 +106,12 @@ class Artifact:
 
     @property
     def recipe(self) -> str | None:
-        """Text of recipe.yaml, None where there is none."""
+        """Text of recipe.yaml, None if it is missing."""
         return self._read(RECIPE).decode(errors="replace") if (self.path / RECIPE).is_file() else None
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """Contents of report.json, None where there is none."""
+        """Contents of report.json, None if it is missing."""
         if not (self.path / REPORT).is_file():
             return None
         return tensor_file.parse_json(self._read(REPORT), str(self.path / REPORT))
@@ -116,7 +120,7 @@ class Artifact:
         """One linear; its arrays are views of the file, nothing is copied."""
         spec = self.linears.get(name)
         if spec is None:
-            raise ArtifactError(f"The artifact {self.path} has no linear {name!r}.")
+            raise ArtifactError(f"the artifact {self.path} has no linear {name!r}; take one of `linears`")
         tabled = bool(table_widths(spec.bands))
         return PackedLinear(
             rows=spec.rows,
@@ -132,7 +136,7 @@ class Artifact:
     def array(self, name: str) -> npt.NDArray[np.float32]:
         """One of the other fp32 tensors (`arrays` names them), as a view of the file."""
         if name not in self.arrays:
-            raise ArtifactError(f"The artifact {self.path} has no array {name!r}.")
+            raise ArtifactError(f"the artifact {self.path} has no array {name!r}; take one of `arrays`")
         return self._view(name)
 
     def planes(self, name: str) -> int:
@@ -160,7 +164,7 @@ class Artifact:
         if bad:
             shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
             raise ArtifactError(
-                f"The artifact {self.path} is damaged: the checksum of {shown} is wrong; get it again."
+                f"the artifact {self.path} is damaged: the checksum of {shown} is wrong; fetch it again"
             )
 
     def _sum_of(self, name: str) -> str:
@@ -172,49 +176,53 @@ class Artifact:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ArtifactError(
-                f"Cannot read {self.path / name}: {reason}; get the artifact again."
+                f"{self.path / name} cannot be read ({reason}); fetch the artifact again"
             ) from error
 
     def _read_config(self) -> ModelConfig:
         for name, about in self._files.items():
             if Path(name).name != name or not isinstance(about, dict) or not whole(about.get("bytes")):
-                raise ArtifactError(f"The description in {self.path / TENSORS} is damaged (file {name!r}).")
+                raise ArtifactError(
+                    f"the description in {self.path / TENSORS} is damaged (file {name!r}); fetch it again"
+                )
             found = self._size(name)
             if found != about["bytes"]:
                 raise ArtifactError(
-                    f"{self.path / name} has {found} bytes where {about['bytes']} were written; get it again."
+                    f"{self.path / name} has {found} bytes, expected {about['bytes']}; fetch it again"
                 )
         text = self._read(CONFIG)
         if CONFIG not in self._files or hashlib.sha256(text).hexdigest() != self._files[CONFIG].get("sha256"):
-            raise ArtifactError(f"{self.path / CONFIG} is not as it was written; get the artifact again.")
+            raise ArtifactError(
+                f"{self.path / CONFIG} has changed since it was written; fetch the artifact again"
+            )
         try:
             return config_from_hf(tensor_file.parse_json(text, str(self.path / CONFIG)))
         except CheckpointError as error:
             raise ArtifactError(
-                f"{self.path / CONFIG} describes no model this program runs: {error}"
+                f"{self.path / CONFIG} does not describe a model that this program runs: {error}"
             ) from error
 
     def _size(self, name: str) -> int:
         try:
             return (self.path / name).stat().st_size
         except OSError as error:
-            raise ArtifactError(f"{self.path / name} is missing; get the artifact again.") from error
+            raise ArtifactError(f"{self.path / name} is missing; fetch the artifact again") from error
 
     def _check_tensors(self) -> None:
         entries = self._header.entries
         if odd := set(entries) ^ set(self._stored) | set(entries) ^ set(self._sums):
             raise ArtifactError(
-                f"Tensor {min(odd)!r} of {self.path} is missing or was never described; get it again."
+                f"tensor {min(odd)!r} of {self.path} is missing or not described; fetch the artifact again"
             )
         for name, tensor in self._stored.items():
             entry = entries[name]
             if (entry.dtype, entry.shape) != (tensor.dtype, (tensor.flat,)) or entry.begin % ALIGN:
                 raise ArtifactError(
-                    f"Tensor {name!r} of {self.path} is not as its linear describes it; get it again."
+                    f"tensor {name!r} of {self.path} does not fit the description; fetch the artifact again"
                 )
         if self._header.data_start % tensor_file.PAGE:
             raise ArtifactError(
-                f"The data of {self.path / TENSORS} do not start on a page; write the artifact again."
+                f"the data of {self.path / TENSORS} does not start on a page; write the artifact again"
             )
 
     def _mapped(self) -> mmap.mmap:
@@ -243,21 +251,21 @@ def _described(header: Header, path: Path) -> dict[str, Any]:
     text, stated = header.metadata.get(META), header.metadata.get(HEADER_SUM, "")
     if text is None:
         raise ArtifactError(
-            f"{path} holds a checkpoint, not an artifact; run `rockledge quantize {path} -o DIR` first."
+            f"{path} holds a checkpoint, expected an artifact; run `rockledge quantize {path} -o DIR` first"
         )
-    described = tensor_file.parse_json(text.encode(), f"The description in {path / TENSORS}")
+    described = tensor_file.parse_json(text.encode(), f"the description in {path / TENSORS}")
     version = described.get("version")
     if whole(version) and int(version or 0) > VERSION:
         raise ArtifactError(
-            f"The artifact {path} has version {version}, this program reads up to {VERSION}; update it."
+            f"the artifact {path} has version {version}, expected at most {VERSION}; update this program"
         )
     if not whole(version) or version != VERSION:
         raise ArtifactError(
-            f"The artifact {path} states no version this program knows; write the artifact again."
+            f"the artifact {path} states no known version, expected {VERSION}; write the artifact again"
         )
     if len(stated) != len(NO_SUM) or not stated.isalnum() or header_sum(header.raw, stated) != stated:
         raise ArtifactError(
-            f"The header of {path / TENSORS} is damaged: its checksum is wrong; get it again."
+            f"the header of {path / TENSORS} is damaged (its checksum is wrong); fetch it again"
         )
     return described
 
@@ -266,14 +274,14 @@ def _table(described: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]
     value = described.get(key)
     if not isinstance(value, dict):
         raise ArtifactError(
-            f"The description in {path / TENSORS} is damaged ({key} is missing); get it again."
+            f"the description in {path / TENSORS} is damaged ({key} is missing); fetch it again"
         )
     return value
 
 
 def _whole(value: object) -> int:
     if not whole(value):
-        raise ValueError(f"{value!r} should be a whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(str(value))
 
 

@@ -43,7 +43,7 @@ from rockledge.model.hf_config import config_to_hf
 
 def _may_replace(path: Path) -> None:
     """Only an artifact with nothing foreign in it is replaced."""
-    refusal = f"{path} exists and is not an artifact alone; choose another place or remove it yourself."
+    refusal = f"{path} exists and is not an artifact alone; choose another place or remove it yourself"
     try:
         old = open_artifact(path)
     except ArtifactError as error:
@@ -62,10 +62,10 @@ class ArtifactWriter:
     def __init__(self, path: str | Path, plan: ArtifactPlan) -> None:
         self._path = Path(path)
         self._plan = plan
-        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.turned, plan.ffn_block)
+        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.rotation_shape, plan.ffn_block)
         if wrong is not None:
-            raise ArtifactError(f"The artifact that was planned contradicts its model: {wrong}.")
-        stored = stored_tensors_of(plan.linears, plan.arrays, plan.turned)
+            raise ArtifactError(f"the planned artifact contradicts its model ({wrong}); correct the plan")
+        stored = stored_tensors_of(plan.linears, plan.arrays, plan.rotation_shape)
         self._entries = {
             entry.name: entry
             for entry in tensor_file.place((tensor.name, tensor.dtype, (tensor.flat,)) for tensor in stored)
@@ -78,7 +78,7 @@ class ArtifactWriter:
         for name in self._files:
             if name in UNCHECKED or name == TENSORS or Path(name).name != name or name.startswith("."):
                 raise ArtifactError(
-                    f"{name!r} cannot be the name of a model's file in an artifact; rename it."
+                    f"{name!r} cannot be the name of a model's file in an artifact; rename it"
                 )
         self._data_start = len(self._header())
         self._stack = ExitStack()
@@ -114,7 +114,7 @@ class ArtifactWriter:
         spec = self._plan.linears.get(name)
         planes, bias = (spec.planes if spec else 1), packed.bias is not None
         if spec != LinearSpec(packed.rows, packed.cols, packed.bands, planes, bias):
-            raise ArtifactError(f"Linear {name!r} is not packed as it was planned; plan it as it is packed.")
+            raise ArtifactError(f"linear {name!r} is not packed as it was planned; plan it as it is packed")
         self._put(f"{name}.codes", packed.codes)
         if table_widths(packed.bands):
             self._put(f"{name}.index", packed.index)
@@ -126,7 +126,7 @@ class ArtifactWriter:
     def array(self, name: str, values: npt.NDArray[np.float32]) -> None:
         """Writes one of the plan's fp32 arrays."""
         if self._plan.arrays.get(name) != values.shape:
-            raise ArtifactError(f"Array {name!r} of shape {values.shape} was not planned so; plan it first.")
+            raise ArtifactError(f"array {name!r} of shape {values.shape} is not in the plan; plan it first")
         self._put(name, values)
 
     def report(
@@ -176,7 +176,8 @@ class ArtifactWriter:
         room = entry.end - entry.begin
         if values.dtype != NUMPY[entry.dtype] or not room - ALIGN < values.nbytes <= room:
             raise ArtifactError(
-                f"Tensor {name!r} has {values.nbytes} bytes of {values.dtype} for {room} of {entry.dtype}."
+                f"tensor {name!r} has {values.nbytes} bytes of {values.dtype}, "
+                f"expected {room} of {entry.dtype}"
             )
         data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         padding = bytes(room - len(data))
@@ -193,7 +194,9 @@ class ArtifactWriter:
     def _finish(self) -> None:
         missing = [name for name, digest in self._sums.items() if digest == NO_SUM]
         if missing:
-            raise ArtifactError(f"{len(missing)} planned tensors were never written, such as {missing[0]!r}.")
+            raise ArtifactError(
+                f"{len(missing)} planned tensors were not written, such as {missing[0]!r}; write all of them"
+            )
         header = self._header()
         # The header's checksum is taken over the header with zeros in the checksum's place.
         place = header.rindex(NO_SUM.encode())

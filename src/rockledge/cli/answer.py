@@ -1,4 +1,4 @@
-"""One streamed answer on the terminal, and how fast it came."""
+"""One streamed answer on the terminal, and its speed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rockledge.cli.sizes import counted
 from rockledge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Answer:
     def speed(self) -> str:
         """One line for people."""
         return (
-            f"[{self.prompt_tokens} tokens read at {self.prefill_tok_s:.0f} tok/s, "
-            f"{self.completion_tokens} written at {self.decode_tok_s:.1f} tok/s]"
+            f"[prefill: {counted(self.prompt_tokens, 'token')} at {self.prefill_tok_s:.0f} tok/s, "
+            f"decode: {counted(self.completion_tokens, 'token')} at {self.decode_tok_s:.1f} tok/s]"
         )
 
 
@@ -52,7 +53,7 @@ def stream_answer(
     sampling: Sampling,
     stop: Sequence[str] = (),
 ) -> Answer:
-    """Generates from `prompt` (token ids) and shows the text as it comes.
+    """Generates from `prompt` (token ids) and prints the text as it arrives.
 
     Raises:
         ContextError: the prompt does not fit.
@@ -60,11 +61,11 @@ def stream_answer(
     text, finish, tokens = "", "length", 0
     room = max(engine.context - len(prompt), 1)
     for piece in engine.generate(prompt, max_tokens=min(max_tokens, room), sampling=sampling, stop=stop):
-        terminal.say(piece.text, end="")
+        terminal.print(piece.text, end="")
         text += piece.text
         tokens += len(piece.ids)
         finish = piece.finish or finish
-    terminal.say()
+    terminal.print()
     stats = engine.stats
     return Answer(
         text=text,

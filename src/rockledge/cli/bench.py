@@ -1,4 +1,4 @@
-"""`rockledge bench`: how fast an artifact reads and writes on this machine, and in how much memory."""
+"""`rockledge bench`: speed of prefill and decode on this machine, and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rockledge.cli.bench_plot import check_plot, plot
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import add_engine_arguments, load_engine, size, whole
-from rockledge.cli.sizes import megabytes
+from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import UsageError
 
@@ -25,11 +25,13 @@ READ_BUFFER = 1 << 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bench`."""
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize or synth")
-    _add_lengths(parser, "--prompt", [128], "tokens to read, one or more lengths (128)")
-    _add_lengths(parser, "--depth", None, "tokens that stand before those written (the first --prompt)")
-    _add_lengths(parser, "--batch", [1], "sequences written at once, one or more numbers (1)")
-    parser.add_argument("--generate", type=whole(1), default=64, metavar="N", help="tokens to write (64)")
-    parser.add_argument("--repeat", type=whole(1), default=3, metavar="N", help="runs; the median counts (3)")
+    _add_lengths(parser, "--prompt", [128], "prompt lengths for prefill, in tokens (128)")
+    _add_lengths(parser, "--depth", None, "tokens of context before decode, one or more (the first --prompt)")
+    _add_lengths(parser, "--batch", [1], "sequences decoded at once, one or more numbers (1)")
+    parser.add_argument("--generate", type=whole(1), default=64, metavar="N", help="tokens to decode (64)")
+    parser.add_argument(
+        "--repeat", type=whole(1), default=3, metavar="N", help="runs, of which the median is shown (3)"
+    )
     parser.add_argument(
         "--read-buffer",
         type=size,
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="memory to measure the read bandwidth with, after the model is closed (1G)",
     )
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw the speeds (needs matplotlib)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the speeds (needs matplotlib)")
     add_engine_arguments(parser)
 
 
@@ -46,7 +48,7 @@ def _add_lengths(parser: argparse.ArgumentParser, flag: str, default: list[int] 
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Reads random prompts and writes as long as asked, whatever comes out."""
+    """Measures prefill of random prompts, and decode without regard to what is generated."""
     from rockledge.board.memory import PAGE_TOKENS
     from rockledge.runtime.native import read_bandwidth
     from rockledge.runtime.processor import this_processor
@@ -60,18 +62,25 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         *(cache_tokens(d, args.generate, n, PAGE_TOKENS) for d in depths for n in args.batch),
     )
     if args.ctx is not None and needed > args.ctx:
-        raise UsageError(f"these lengths need a context of {needed} tokens and --ctx gives {args.ctx}")
+        raise UsageError(
+            f"these lengths need a context of {needed} tokens, but --ctx is {args.ctx}; raise it"
+        )
     args.ctx = args.ctx or needed
     start = time.perf_counter()
     with load_engine(args) as engine, terminal.progress() as advance:
         load_s = time.perf_counter() - start
         prefill = [
-            measure_prefill(engine, length, args.repeat, partial(advance, f"reading {length}"))
+            measure_prefill(engine, length, args.repeat, partial(advance, f"prefill of {length} tokens"))
             for length in args.prompt
         ]
         decode = [
             measure_decode(
-                engine, n, depth, args.generate, args.repeat, partial(advance, f"writing {n} behind {depth}")
+                engine,
+                n,
+                depth,
+                args.generate,
+                args.repeat,
+                partial(advance, f"decode of {counted(n, 'sequence')} after {depth} tokens"),
             )
             for n in args.batch
             for depth in depths
@@ -101,10 +110,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     result |= figures(prefill, decode, max(reads))
     show(result, terminal)
     if npu is not None:
-        terminal.say(npu)
+        terminal.print(npu)
     if args.plot:
         plot(result, args.plot)
-        terminal.note(f"drawn in {args.plot}")
+        terminal.note(f"plot written to {args.plot}")
     return result
 
 
@@ -144,33 +153,36 @@ def figures(prefill: list[Prefill], decode: list[Decode], read_gb_s: float) -> d
 
 
 def show(result: dict[str, Any], terminal: Terminal) -> None:
-    """The same for people."""
+    """Prints the figures for people."""
     clocks = f"{min(result['clocks_mhz'])} MHz, " if result["clocks_mhz"] else ""
-    terminal.say(
+    terminal.print(
         f"{result['model']} at {result['bits_per_weight']:.2f} bits a weight, kernel {result['kernel']}"
     )
-    terminal.say(f"{result['processor']}, {clocks}{result['threads']} threads")
-    terminal.say()
-    reading = [
-        ["read", str(one["prompt_tokens"]), "1", f"{one['tok_s']:.1f}", "", ""] for one in result["prefill"]
+    terminal.print(f"{result['processor']}, {clocks}{counted(result['threads'], 'thread')}")
+    terminal.print()
+    prefill = [
+        ["prefill", str(one["prompt_tokens"]), "1", f"{one['tok_s']:.1f}", "", ""]
+        for one in result["prefill"]
     ]
-    writing = [
+    decode = [
         [
-            "write",
+            "decode",
             str(one["past_tokens"]),
             str(one["sequences"]),
             f"{one['tok_s']:.1f}",
             f"{one['gb_s']:.1f}",
-            f"{one['roofline_share']:.0%}",
+            f"{100 * one['roofline_share']:.0f}",
         ]
         for one in result["decode"]
     ]
-    head = ["", "tokens", "sequences", "tok/s", "GB/s", "of memory's"]
-    terminal.say(table(head, [*reading, *writing]))
-    terminal.say()
-    terminal.say(f"memory reads at {result['read_gb_s']:.1f} GB/s with {result['threads']} threads")
-    terminal.say(
-        f"at most {result['peak_rss_mb']:.1f} MB resident, {result['weights_mb']:.1f} MB of it weights; "
+    head = ["", "tokens", "sequences", "tok/s", "GB/s", "% of bandwidth"]
+    terminal.print(table(head, [*prefill, *decode]))
+    terminal.print()
+    terminal.print(
+        f"read bandwidth {result['read_gb_s']:.1f} GB/s with {counted(result['threads'], 'thread')}"
+    )
+    terminal.print(
+        f"peak resident memory {result['peak_rss_mb']:.1f} MB, weights {result['weights_mb']:.1f} MB; "
         f"loaded in {result['load_s']:.2f} s"
     )
 

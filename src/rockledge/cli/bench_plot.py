@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rockledge.cli.sizes import counted
 from rockledge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def check_plot(target: Path) -> None:
-    """Says before anything is measured when the picture could not be drawn. Raises UsageError."""
+    """Refuses a plot that cannot be drawn, before anything is measured. Raises UsageError."""
     if find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install matplotlib, or leave --plot out")
+        raise UsageError("--plot needs matplotlib, which is not installed; run: pip install matplotlib")
     if not target.parent.is_dir():
         raise UsageError(f"the folder of {target} does not exist; make it, or choose another place")
 
@@ -56,6 +57,6 @@ def drawing(result: dict[str, Any]) -> Figure:
     clocks = f", {min(result['clocks_mhz'])} MHz" if result["clocks_mhz"] else ""
     figure.suptitle(
         f"{result['model']}, {result['bits_per_weight']:.2f} bits per weight, kernel {result['kernel']}\n"
-        f"{result['processor']}{clocks}, {result['threads']} threads"
+        f"{result['processor']}{clocks}, {counted(result['threads'], 'thread')}"
     )
     return figure

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     with load_engine(args) as engine:
         if engine.chat is None:
             raise UsageError(
-                f"{args.artifact} has no chat template; use: rockledge run {args.artifact} PROMPT --raw"
+                f"{args.artifact} has no chat template; run: rockledge run {args.artifact} PROMPT --raw"
             )
         if sys.stdin.isatty():
             terminal.note("Type a message; /exit or Ctrl-D ends the conversation.")
@@ -67,14 +67,14 @@ def _lines() -> Iterator[str]:
 
 
 def _fitting_prompt(engine: Engine, messages: list[dict[str, str]], terminal: Terminal) -> list[int]:
-    """The prompt of the conversation; forgets the oldest exchanges until it fits."""
+    """The prompt of the conversation; drops the oldest exchanges until it fits."""
     from rockledge.runtime.model import Model
 
     model = Model(engine)
     first = 1 if messages[0]["role"] == "system" else 0
     prompt = model.tokens(messages)
     while len(prompt) >= engine.context and len(messages) - first > 2:
-        terminal.note("[the conversation is longer than the context: its oldest exchange is forgotten]")
+        terminal.note("[the conversation is longer than the context: its oldest exchange was dropped]")
         del messages[first : first + 2]
         prompt = model.tokens(messages)
     return prompt

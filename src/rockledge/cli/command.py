@@ -14,7 +14,7 @@ from rockledge.cli.terminal import Terminal
 class Command:
     """A subcommand. `run` returns the object that `--json` prints; people read the terminal.
 
-    The object may hold `exit_code` where a command has answered, but what it checked is not right.
+    The object may hold `exit_code` where a command has run, but its check failed.
 
     `prints_itself` is for commands that print their object before they end (a server: its address).
     """

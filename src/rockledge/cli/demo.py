@@ -1,4 +1,4 @@
-"""`rockledge demo`: the whole main job on a small real model: fetch, compress, measure the loss, answer."""
+"""`rockledge demo`: the whole workflow on a small real model: fetch, compress, measure the loss, answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rockledge.cli.engine_options import whole
 from rockledge.cli.evaluate import compare, evaluation_lines
 from rockledge.cli.inspect import parts, parts_body, parts_table
 from rockledge.cli.quantize import compress
-from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.sizes import counted, megabytes, show_size
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import ArtifactError
 
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Compresses unless a finished artifact of this model is there already, then shows what it is worth."""
+    """Compresses unless a finished artifact of this model is there already, then shows its loss and speed."""
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.speed import measure_decode, measure_prefill
 
@@ -72,21 +72,21 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             "kernel": engine.kernel,
             "threads": engine.threads,
         }
-    terminal.say(
+    terminal.print(
         f"\nprefill {result['prefill_tok_s']:.0f} tok/s, decode {result['decode_tok_s']:.1f} tok/s "
-        f"({result['kernel']} kernel, {result['threads']} threads)"
+        f"({result['kernel']} kernel, {counted(result['threads'], 'thread')})"
     )
-    terminal.say(f"\nGo on with: rockledge chat {args.output}")
+    terminal.print(f"\nNext: rockledge chat {args.output}")
     return result
 
 
 def compressed(output: str, terminal: Terminal) -> Path:
-    """The demo's model, whose artifact is at `output` then: it is compressed unless that was done before."""
+    """The demo's model, compressed into `output` unless that was done before."""
     model = demo_model(terminal)
     if finished(Path(output), model.name) is None:
         compress(str(model), output, {"bits": BITS}, terminal)
     else:
-        terminal.note(f"{output} is there already; remove it to compress again.")
+        terminal.note(f"{output} already exists; remove it to compress again.")
     return model
 
 
@@ -121,15 +121,15 @@ def evaluated(engine: Engine, model: Path, terminal: Terminal) -> dict[str, Any]
 
 
 def _show(artifact: Artifact, report: dict[str, Any], terminal: Terminal) -> None:
-    terminal.say(
+    terminal.print(
         f"\n{NAME}: {show_size(artifact.tensor_bytes)}, {artifact.bits_per_weight:.3f} bits a weight"
     )
     for note in report["notes"]:
-        terminal.say(note)
-    terminal.say(f"\n{parts_table(parts(artifact))}\n")
-    terminal.say(f"On {report[EVALUATION]['text']}, which the compression never saw:")
+        terminal.print(note)
+    terminal.print(f"\n{parts_table(parts(artifact))}\n")
+    terminal.print(f"On {report[EVALUATION]['text']}, which the compression never saw:")
     for line in evaluation_lines(report[EVALUATION]):
-        terminal.say(line)
+        terminal.print(line)
 
 
 def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[s
 
     answers = []
     for prompt in PROMPTS:
-        terminal.say(f"\n> {prompt}")
+        terminal.print(f"\n> {prompt}")
         ids = Model(engine).tokens([{"role": "user", "content": prompt}])
         answer = stream_answer(engine, ids, terminal, max_tokens=max_tokens, sampling=Sampling())
         answers.append({"prompt": prompt, **answer.body()})
@@ -146,5 +146,5 @@ def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[s
 
 
 COMMAND = Command(
-    "demo", "compress a small real model, measure the loss, and let it answer", add_arguments, run
+    "demo", "compress a small real model, measure the loss, and answer prompts", add_arguments, run
 )

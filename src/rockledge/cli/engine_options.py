@@ -1,4 +1,4 @@
-"""The flags that commands with an engine share, and the engine they ask for."""
+"""The flags shared by commands with an engine, and the engine that they configure."""
 
 from __future__ import annotations
 
@@ -42,8 +42,13 @@ def whole(low: int) -> Callable[[str], int]:
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine runs."""
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
-    parser.add_argument("--ctx", type=whole(1), metavar="TOKENS", help="context to make room for")
-    parser.add_argument("--memory", type=size, metavar="SIZE", help="most memory to use, such as 6G")
+    parser.add_argument(
+        "--ctx",
+        type=whole(1),
+        metavar="TOKENS",
+        help="context length (default: up to 4096, as memory allows)",
+    )
+    parser.add_argument("--memory", type=size, metavar="SIZE", help="memory limit, such as 6G")
     parser.add_argument(
         "--kernel", choices=tuple(KERNELS), default="auto", help="kernels to use (default: auto)"
     )
@@ -51,13 +56,13 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--npu",
         choices=NPU_MODES,
         default="auto",
-        help="read prompts on the NPU: where it can be used (auto, default), never, or fail without it",
+        help="prefill on the NPU: if it can be used (auto, default), never, or fail without it",
     )
     parser.add_argument(
         "--npu-rows",
         type=whole(1),
         metavar="N",
-        help="tokens of a step from which on it goes to the NPU (default: where it is modelled to be faster)",
+        help="fewest tokens of a prefill step on the NPU (default: where it is modelled to be faster)",
     )
 
 
@@ -73,7 +78,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> 
 
 
 def sampling(args: argparse.Namespace) -> Sampling:
-    """The sampling that the flags ask for."""
+    """The sampling that the flags describe."""
     from rockledge.runtime.sampling import Sampling
 
     return Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.seed)
@@ -83,8 +88,8 @@ def sampling(args: argparse.Namespace) -> Sampling:
 def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
     """The engine of `args.artifact` with the flags of `add_engine_arguments`; closed at the end.
 
-    Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prompts
-    are read on the NPU.
+    Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
+    runs on the NPU.
     """
     from rockledge.runtime.engine import Engine
 

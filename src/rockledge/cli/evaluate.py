@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
 
 PROBES = 40  # a family, where no number is given
-WINDOW = 512  # tokens; as llama.cpp's perplexity tool has it, so that numbers compare
+WINDOW = 512  # tokens; as in llama.cpp's perplexity tool, so that numbers can be compared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `eval`."""
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
     parser.add_argument("--reference", required=True, metavar="MODEL", help="checkpoint it was made from")
-    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text that was not calibrated on")
-    parser.add_argument("--window", type=whole(4), default=WINDOW, metavar="N", help="tokens a window (512)")
     parser.add_argument(
-        "--windows", type=whole(1), metavar="N", help="at most so many (default: the whole text)"
+        "--text", required=True, metavar="FILE", help="UTF-8 text that was not used for calibration"
+    )
+    parser.add_argument(
+        "--window", type=whole(4), default=WINDOW, metavar="N", help="tokens per window (512)"
+    )
+    parser.add_argument(
+        "--windows", type=whole(1), metavar="N", help="most windows to score (default: the whole text)"
     )
     parser.add_argument(
         "--probes",
@@ -38,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=PROBES,
         metavar="N",
-        help=f"logic probes too, N of every family ({PROBES})",
+        help=f"also ask logic probes, N of each family ({PROBES})",
     )
-    parser.add_argument("--probe-seed", type=whole(0), default=0, metavar="N", help="other probes (0)")
+    parser.add_argument("--probe-seed", type=whole(0), default=0, metavar="N", help="seed of the probes (0)")
     add_engine_arguments(parser)
 
 
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         if args.probes is not None:
             probes = probe(engine, checkpoint, terminal, each=args.probes, seed=args.probe_seed)
     for line in [*evaluation_lines(report), *(probe_lines(probes) if probes else ())]:
-        terminal.say(line)
+        terminal.print(line)
     return {
         "artifact": args.artifact,
         "reference": args.reference,
@@ -113,4 +117,4 @@ def evaluation_lines(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-COMMAND = Command("eval", "measure what compression cost", add_arguments, run)
+COMMAND = Command("eval", "measure the loss from compression", add_arguments, run)

@@ -120,14 +120,14 @@ def _inspect_artifact(artifact: Artifact, verify: bool, terminal: Terminal) -> d
 
             artifact.verify(count)
     found = parts(artifact)
-    terminal.say(f"{artifact.path}: Rockledge artifact, {show_size(artifact.tensor_bytes)}")
+    terminal.print(f"{artifact.path}: Rockledge artifact, {show_size(artifact.tensor_bytes)}")
     _say_config(artifact.config, artifact.parameters, terminal)
-    terminal.say(f"{artifact.bits_per_weight:.3f} bits a weight over everything\n\n{parts_table(found)}")
+    terminal.print(f"{artifact.bits_per_weight:.3f} bits a weight over everything\n\n{parts_table(found)}")
     notes = (artifact.report or {}).get("notes", [])
     for note in notes:
-        terminal.say(f"Note: {note}")
+        terminal.print(f"Note: {note}")
     if verify:
-        terminal.say("\nEvery checksum is right.")
+        terminal.print("\nEvery checksum is right.")
     return {
         "kind": "artifact",
         "path": str(artifact.path),
@@ -155,13 +155,13 @@ def _inspect_checkpoint(checkpoint: Checkpoint, verify: bool, terminal: Terminal
     path = checkpoint.path
     files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.gguf")]
     size = sum(file.stat().st_size for file in files)
-    terminal.say(f"{path}: checkpoint, {checkpoint.stored}, {show_size(size)}")
+    terminal.print(f"{path}: checkpoint, {checkpoint.stored}, {show_size(size)}")
     _say_config(checkpoint.config, parameters, terminal)
-    terminal.say(f"{8 * size / parameters:.2f} bits a weight as stored")
+    terminal.print(f"{8 * size / parameters:.2f} bits a weight as stored")
     for note in checkpoint.notes:
-        terminal.say(f"Note: {note}")
+        terminal.print(f"Note: {note}")
     if verify:
-        terminal.say("Every tensor can be read and is finite.")
+        terminal.print("Every tensor can be read and is finite.")
     return {
         "kind": "checkpoint",
         "path": str(path),
@@ -176,12 +176,12 @@ def _inspect_checkpoint(checkpoint: Checkpoint, verify: bool, terminal: Terminal
 
 
 def _say_config(config: ModelConfig, parameters: int, terminal: Terminal) -> None:
-    terminal.say(
+    terminal.print(
         f"{config.family}, {parameters / 1e6:.1f} M parameters: {config.layers} layers of {config.hidden}, "
         f"{config.heads} heads ({config.kv_heads} for keys and values) of {config.head_dim}, "
         f"feed-forward {config.ffn}"
     )
-    terminal.say(
+    terminal.print(
         f"vocabulary {config.vocab}{' (head tied to the embedding)' if config.tied else ''}, "
         f"context up to {config.context} tokens"
     )

@@ -1,4 +1,4 @@
-"""The `rockledge` program: finds the command, runs it, and turns its end into an exit code."""
+"""The `rockledge` program: finds the command, runs it, and turns its outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXIT_TERMINATED = 143
 
 
 class _Parser(argparse.ArgumentParser):
-    """Leaves bad usage to `main`, which answers in the form that was asked for."""
+    """Leaves bad usage to `main`, which reports it as text or JSON."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """What the parts log (the kernel chosen, say) is shown while a command runs."""
+    """Shows what the library logs (such as the chosen kernel) while a command runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().addHandler(handler)
@@ -114,7 +114,7 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
     except KeyboardInterrupt:
         terminal.note("\nrockledge: interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left: say nothing more, not even while exiting
+    except BrokenPipeError:  # the reader of our output is gone: print nothing more, not even while exiting
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except RockledgeError as error:
@@ -125,7 +125,9 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
         return _failed(terminal, _os_sentence(error), EXIT_FAILED)
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return _failed(terminal, f"unexpected failure ({what}); ROCKLEDGE_DEBUG=1 shows where", EXIT_FAILED)
+        return _failed(
+            terminal, f"unexpected failure ({what}); set ROCKLEDGE_DEBUG=1 for the traceback", EXIT_FAILED
+        )
 
 
 def _missing_sentence(error: ModuleNotFoundError) -> str:
@@ -136,7 +138,7 @@ def _missing_sentence(error: ModuleNotFoundError) -> str:
 
 def _os_sentence(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return "no space left on the device; free some or choose another place for the output"
+        return "no space left on the device; free some, or choose another place for the output"
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror or error}"
 

@@ -34,4 +34,6 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     return action.run(args, terminal)
 
 
-COMMAND = Command("npu", "look at the NPU, emulate one, read and check its programs", add_arguments, run)
+COMMAND = Command(
+    "npu", "inspect the NPU, emulate one, disassemble and check its programs", add_arguments, run
+)

@@ -1,4 +1,4 @@
-"""`rockledge npu demo`: a small real model reads its prompt on a virtual NPU; which work ran where."""
+"""`rockledge npu demo`: prefill of a small real model on a virtual NPU; which work ran where."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rockledge.cli.answer import stream_answer
 from rockledge.cli.command import Command
 from rockledge.cli.demo import TEXT, compressed
 from rockledge.cli.engine_options import whole
+from rockledge.cli.sizes import counted
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import NpuError
 
@@ -31,14 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `npu demo`."""
     parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact (demo-model)")
     parser.add_argument(
-        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="whose system calls (default rknpu)"
+        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate (default rknpu)"
     )
     parser.add_argument("--max-tokens", type=whole(1), default=40, metavar="N", help="longest answer (40)")
     parser.add_argument(
         "--npu-rows",
         type=whole(1),
         metavar="N",
-        help="tokens of a step from which on it goes to the NPU (default: where it is modelled to be faster)",
+        help="fewest tokens of a prefill step on the NPU (default: where it is modelled to be faster)",
     )
 
 
@@ -55,10 +56,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     prompt = demo_prompt()
     rows = [] if args.npu_rows is None else ["--npu-rows", str(args.npu_rows)]
     command = ["run", args.output, "-", "--max-tokens", str(args.max_tokens), "--npu", "require", *rows]
-    terminal.say(f"\n$ rockledge npu emulate --driver {args.driver} -- rockledge {' '.join(command)}")
-    terminal.say(f"\n> {prompt}\n")
+    terminal.print(f"\n$ rockledge npu emulate --driver {args.driver} -- rockledge {' '.join(command)}")
+    terminal.print(f"\n> {prompt}\n")
     answer, device = _on_virtual_npu(command, prompt, args.driver, terminal)
-    terminal.say(answer["text"])
+    terminal.print(answer["text"])
     with Engine.load(args.output, npu="off") as engine:
         places = where(engine, answer)
         alone = stream_answer(
@@ -69,10 +70,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             sampling=Sampling(),
         )
     same = alone.text == answer["text"]
-    terminal.say("\nWhich work ran where:")
+    terminal.print("\nWhich work ran where:")
     for place, works in places.items():
-        terminal.say("\n  ".join([place, *works]))
-    terminal.say(f"\nWithout the NPU the answer is {'the same' if same else 'ANOTHER ONE'}.")
+        terminal.print("\n  ".join([place, *works]))
+    terminal.print(f"\nWithout the NPU the answer is {'the same' if same else 'DIFFERENT'}.")
     return {
         "artifact": args.output,
         "answer": answer,
@@ -93,7 +94,7 @@ def demo_prompt() -> str:
 def _on_virtual_npu(
     command: Sequence[str], prompt: str, driver: str, terminal: Terminal
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the command prints with `--json`, in a process with a virtual NPU, and what became of that."""
+    """What the command prints with `--json`, in a process with a virtual NPU, and that NPU's summary."""
     from rockledge.npu.virtual.preload import environment
     from rockledge.npu.virtual.serve_device import VirtualNpu
 
@@ -126,12 +127,12 @@ def where(engine: Engine, answer: Mapping[str, Any]) -> dict[str, list[str]]:
     operations = ", ".join(f"{count} {name}" for name, count in names.items())
     blocks, unpacked = npu["blocks"], npu["unpacked_bytes"] / 1e6
     on_npu = (
-        f"{linears}: {npu['rows']} of {prompt} tokens, in {npu['steps']} step{'s' * (npu['steps'] != 1)}, "
-        f"{blocks} blocks of columns, {npu['jobs']} jobs, {npu['waited_seconds']:.1f} s waited for them"
+        f"{linears}: {npu['rows']} of {prompt} tokens, in {counted(npu['steps'], 'step')}, "
+        f"{blocks} blocks of columns, {npu['jobs']} jobs, {npu['waited_seconds']:.1f} s of waiting for them"
     )
     on_cpu = [
-        f"beside the NPU: {unpacked:.1f} MB of int8 weights unpacked, sums of {blocks} blocks made floats",
-        f"all else of the prompt's {prompt} tokens: {operations}, and the head",
+        f"for the NPU: {unpacked:.1f} MB of int8 weights unpacked, sums of {blocks} blocks made floats",
+        f"everything else of the prompt's {prompt} tokens: {operations}, and the head",
         f"the answer: {answer['completion_tokens']} tokens",
     ]
     if npu["rows"] < prompt or npu["fallbacks"]:
@@ -139,10 +140,10 @@ def where(engine: Engine, answer: Mapping[str, Any]) -> dict[str, list[str]]:
         on_cpu.append(f"{linears}: {left}")
     return {
         f"NPU ({npu['driver']} {npu['version']}, {npu['cores']} cores)": [on_npu],
-        f"CPU ({engine.kernel} kernel, {engine.threads} threads)": on_cpu,
+        f"CPU ({engine.kernel} kernel, {counted(engine.threads, 'thread')})": on_cpu,
     }
 
 
 COMMAND = Command(
-    "demo", "read a prompt with a real model on a virtual NPU, and say what ran where", add_arguments, run
+    "demo", "run prefill of a real model on a virtual NPU, and show what ran where", add_arguments, run
 )

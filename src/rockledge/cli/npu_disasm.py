@@ -1,4 +1,4 @@
-"""`rockledge npu disasm`: a command stream in words, with what is suspicious about it."""
+"""`rockledge npu disasm`: a command stream as text, with what is suspicious about it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
+from rockledge.cli.sizes import counted
 from rockledge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     streams = [_show(stream, terminal) for stream in read_streams(args.file)]
     findings = sum(len(stream["findings"]) for stream in streams)
-    terminal.note(f"{len(streams)} streams, {findings} suspicious places")
+    terminal.note(f"{counted(len(streams), 'stream')}, {counted(findings, 'suspicious place')}")
     return {"file": args.file, "streams": streams, "findings": findings}
 
 
@@ -33,7 +34,7 @@ def _show(stream: NamedStream, terminal: Terminal) -> dict[str, Any]:
     from rockledge.npu.text.listing import listing
 
     findings = lint(stream.words)
-    terminal.say(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")
+    terminal.print(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")
     return {
         "id": stream.name,
         "words": [
@@ -44,4 +45,4 @@ def _show(stream: NamedStream, terminal: Terminal) -> dict[str, Any]:
     }
 
 
-COMMAND = Command("disasm", "print command streams in words and mark suspicious fields", add_arguments, run)
+COMMAND = Command("disasm", "disassemble command streams and mark suspicious fields", add_arguments, run)

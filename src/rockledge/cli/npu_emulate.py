@@ -1,4 +1,4 @@
-"""`rockledge npu emulate`: runs a command that finds an NPU, where there is none."""
+"""`rockledge npu emulate`: runs a command with a virtual NPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rockledge.cli.command import Command
+from rockledge.cli.sizes import counted
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import NpuError, UsageError
 
@@ -22,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `npu emulate`."""
     parser.add_argument("argv", metavar="-- COMMAND", nargs="+", help="the command and its arguments")
     parser.add_argument(
-        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="whose system calls (default rknpu)"
+        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate (default rknpu)"
     )
-    parser.add_argument("--faults", metavar="FILE", help="what goes wrong, and when (docs/npu.md)")
+    parser.add_argument("--faults", metavar="FILE", help="faults to inject, and when (docs/npu.md)")
     parser.add_argument(
         "--driver-version",
         metavar="X.Y.Z",
         default=_NEWEST_VERSION,
-        help=f"what rknpu says it is (default {_NEWEST_VERSION})",
+        help=f"version that rknpu reports (default {_NEWEST_VERSION})",
     )
 
 
@@ -49,11 +50,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         npu.drain()
         summary = npu.summary()
     terminal.note(
-        f"virtual NPU ({summary.driver}): {summary.jobs} jobs, {summary.programs} programs, "
-        f"{summary.macs / 1e9:.1f} G products, {summary.faults} faults, {summary.resets} resets"
+        f"virtual NPU ({summary.driver}): {counted(summary.jobs, 'job')}, "
+        f"{counted(summary.programs, 'program')}, {summary.macs / 1e9:.1f} G products, "
+        f"{counted(summary.faults, 'fault')}, {counted(summary.resets, 'reset')}"
     )
     if summary.buffers_left or summary.files_left:
-        terminal.note(f"left behind: {summary.buffers_left} buffers, {summary.files_left} open files")
+        terminal.note(
+            f"not freed: {counted(summary.buffers_left, 'buffer')}, "
+            f"{counted(summary.files_left, 'open file')}"
+        )
     return {**asdict(summary), "notes": list(summary.notes), "exit_code": code}
 
 

@@ -80,11 +80,11 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
         right = len(trials.jobs) - len(trials.wrong)
         rows.append(("programs", f"{right} of {len(trials.jobs)} tried are right, {trials.seconds:.1f} s"))
         rows += [("wrong", text) for text in trials.wrong]
-    terminal.say(table(("", ""), rows))
+    terminal.print(table(("", ""), rows))
     if reason is not None:
-        terminal.say(f"\nThe NPU cannot be used: {reason}")
+        terminal.print(f"\nThe NPU cannot be used: {reason}")
     for finding in found:
-        terminal.say(f"\n{finding.what}\n  mend: {finding.mend}")
+        terminal.print(f"\n{finding.what}\n  mend: {finding.mend}")
     return {
         "usable": reason is None,
         "reason": reason,

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", metavar="CASES.json", help="programs with their shapes, layouts and addresses"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random operands (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random operands (default 0)")
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -35,9 +35,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         (outcome.case, "passed" if outcome.passed else "FAILED", f"{outcome.error:.3g}", outcome.detail)
         for outcome in outcomes
     ]
-    terminal.say(table(("case", "", "error", "what that is"), rows))
+    terminal.print(table(("case", "", "error", "measured as"), rows))
     passed = sum(outcome.passed for outcome in outcomes)
-    terminal.say(f"\n{passed} of {len(outcomes)} cases passed")
+    terminal.print(f"\n{passed} of {len(outcomes)} cases passed")
     return {
         "file": args.file,
         "passed": passed,

@@ -76,16 +76,16 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     estimate, report = compress(args.model, args.output, settings, terminal)
     numbers = report.numbers
     for note in numbers["notes"]:
-        terminal.say(f"Note: {note}")
+        terminal.print(f"Note: {note}")
     for line in summary(numbers):
-        terminal.say(line)
+        terminal.print(line)
     if (check := numbers["price_check"]) is not None:
-        terminal.say(
+        terminal.print(
             f"Prices rank {len(check['bands'])} measured bands with a correlation of "
             f"{check['rank_correlation']:.3f} (goal 0.8)"
         )
-    terminal.say(f"\n{budget_table(numbers['budgets'], numbers['board'])}")
-    terminal.say(f"\n{args.output} is complete; its report.md says more.")
+    terminal.print(f"\n{budget_table(numbers['budgets'], numbers['board'])}")
+    terminal.print(f"\n{args.output} is complete; its report.md says more.")
     return {"artifact": args.output, "estimate": estimate_body(estimate), **numbers}
 
 

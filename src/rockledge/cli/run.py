@@ -20,8 +20,8 @@ from rockledge.cli.terminal import Terminal
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`."""
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
-    parser.add_argument("prompt", metavar="PROMPT", help="what to answer; - reads it from stdin")
-    parser.add_argument("--system", metavar="TEXT", help="system message in front of the prompt")
+    parser.add_argument("prompt", metavar="PROMPT", help="text to answer; - reads it from stdin")
+    parser.add_argument("--system", metavar="TEXT", help="system message before the prompt")
     parser.add_argument(
         "--raw", action="store_true", help="continue the text instead of answering it as a chat message"
     )

@@ -17,12 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: local)")
     parser.add_argument("--port", type=whole(0), default=8000, help="port (default 8000; 0 takes a free one)")
-    parser.add_argument("--queue", type=whole(1), default=64, metavar="N", help="most requests at once")
+    parser.add_argument(
+        "--queue", type=whole(1), default=64, metavar="N", help="most requests running and waiting (64)"
+    )
     add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Serves until interrupted; prints the address as soon as requests are taken."""
+    """Serves until interrupted; prints the address as soon as requests are accepted."""
     from rockledge.serve.app import create_app
     from rockledge.serve.server import run_server
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         app = create_app(engine, queue_limit=args.queue, verify=engine.artifact.verify)
 
         def ready(url: str) -> None:
-            terminal.say(f"{engine.name} answers at {url}/v1 (Ctrl-C ends it)")
+            terminal.print(f"{engine.name} answers at {url}/v1 (Ctrl-C stops it)")
             if not _loopback(args.host):
                 terminal.note("Anyone who reaches this address can use it: there is no authentication.")
             terminal.result(

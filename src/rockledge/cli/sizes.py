@@ -1,4 +1,4 @@
-"""Sizes as people write and read them: 6G, 512M, 93.8 MB."""
+"""Sizes and counts as people write and read them: 6G, 512M, 93.8 MB, 1 thread."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def parse_size(text: str) -> int:
 def megabytes(size: float) -> float:
     """Bytes as MB (10^6 bytes), the unit of every `_mb` key."""
     return round(size / 1e6, 3)
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun: 1 thread, 2 threads."""
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def show_size(size: float) -> str:

@@ -1,4 +1,4 @@
-"""`rockledge synth`: a random model of a given shape, for cost and speed."""
+"""`rockledge synth`: a random model of a given shape, for measuring cost and speed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="directory to write")
     parser.add_argument("--checkpoint", action="store_true", help="write a float checkpoint, not an artifact")
     parser.add_argument(
-        "--bits", type=int, choices=(2, 3, 4, 8), help="one width everywhere (default: a mixture)"
+        "--bits", type=int, choices=(2, 3, 4, 8), help="one width for all weights (default: a mixture)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default 0)")
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Writes random weights; they mean nothing, but cost exactly what real ones do."""
+    """Writes random weights; they are meaningless, but cost exactly as much as real ones."""
     from rockledge.errors import UsageError
     from rockledge.synth import synth_artifact, synth_checkpoint
 
     if args.checkpoint and args.bits is not None:
-        raise UsageError("--bits is about artifacts; leave it out with --checkpoint")
+        raise UsageError("--bits applies to artifacts; leave it out with --checkpoint")
     terminal.note(f"writing a random {args.shape} to {args.output}")
     if args.checkpoint:
         path = synth_checkpoint(args.shape, args.output, seed=args.seed)
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         path = synth_artifact(args.shape, args.output, bits=args.bits, seed=args.seed)
     size = sum(file.stat().st_size for file in path.iterdir())
     kind = "artifact" if is_artifact(path) else "checkpoint"
-    terminal.say(f"{path}: {kind}, {show_size(size)}")
+    terminal.print(f"{path}: {kind}, {show_size(size)}")
     return {
         "kind": kind,
         "path": str(path),

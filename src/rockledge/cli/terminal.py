@@ -1,4 +1,4 @@
-"""Where words go: answers to stdout, notes and progress to stderr, `--json` one object on stdout."""
+"""Output of commands: answers to stdout, notes and progress to stderr, `--json` one object on stdout."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Terminal:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        if isinstance(sys.stdout, TextIOWrapper):  # a model may write what the locale's encoding has not
+        if isinstance(sys.stdout, TextIOWrapper):  # a model may write what the locale cannot encode
             sys.stdout.reconfigure(errors="replace")
         self._stdout: TextIO = sys.stdout
         self._console = Console(stderr=True, highlight=False)
 
-    def say(self, text: str = "", end: str = "\n") -> None:
+    def print(self, text: str = "", end: str = "\n") -> None:
         """Part of the answer, for people: stdout, or nothing with `--json`."""
         if not self.as_json:
             print(text, end=end, file=self._stdout, flush=True)
 
     def note(self, text: str) -> None:
-        """What is going on, for people: stderr, always."""
+        """Progress and remarks, for people: always to stderr."""
         print(text, file=sys.stderr, flush=True)
 
     def result(self, value: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Terminal:
 
     @contextmanager
     def quiet_stdout(self) -> Iterator[None]:
-        """With `--json`, sends whatever else is printed (by libraries, say) to stderr."""
+        """With `--json`, sends whatever else is printed (such as by libraries) to stderr."""
         if self.as_json:
             with redirect_stdout(sys.stderr):
                 yield
@@ -51,7 +51,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Advance]:
-        """A progress bar a stage on stderr, or a line a stage where that is no terminal."""
+        """A progress bar for each stage on stderr, or a line for each where stderr is not a terminal."""
         if not self._console.is_terminal:
             yield self._log_stages()
             return

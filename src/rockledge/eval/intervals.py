@@ -2,7 +2,7 @@
 
 Tokens of one window share a text and are not independent, so windows are drawn (with replacement) and not
 tokens; the interval is that of the 2.5th to the 97.5th percentile of the resampled means (the percentile
-bootstrap of Efron). It speaks of other windows of the same kind of text, not of other texts. A fixed seed
+bootstrap of Efron). It covers other windows of the same kind of text, not of other texts. A fixed seed
 makes it the same at every run.
 """
 
@@ -23,7 +23,7 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     """
     blocks = values.reshape(-1, 1) if len(values) == 1 else values
     means = blocks.mean(axis=1)
-    # How often each block is drawn says all about a resample.
+    # A resample is determined by how often each block is drawn.
     draws = np.random.default_rng(_SEED).multinomial(
         len(means), np.full(len(means), 1 / len(means)), _RESAMPLES
     )

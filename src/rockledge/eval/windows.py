@@ -51,7 +51,7 @@ def scored_logits(model: Logits, tokens: Sequence[int], first: int) -> NDArray[n
     logits = np.asarray(model(tokens), dtype=np.float32)
     if logits.ndim != 2 or logits.shape[0] != len(tokens):
         raise RockledgeError(
-            f"the model answered {len(tokens)} tokens with logits {logits.shape}; expected one row each"
+            f"the model answered {len(tokens)} tokens with logits {logits.shape}, expected one row for each"
         )
     rows = logits[first : len(tokens) - 1]
     finite = np.isfinite(rows).all(axis=1)

@@ -20,7 +20,7 @@ def quantize_activations(
     row of zeros, or one so small that its inverse scale is not finite, becomes zeros with scale 0.
     """
     if planes not in LARGEST:
-        raise UsageError(f"Activations were asked for in {planes} planes; choose 1 or 2.")
+        raise UsageError(f"activations in {planes} planes, expected 1 or 2")
     top = np.float32(LARGEST[planes])
     largest = np.abs(x).max(axis=1, initial=0.0).astype(np.float32)
     with np.errstate(divide="ignore", over="ignore"):

@@ -64,15 +64,15 @@ def check_bands(bands: Sequence[Band], rows: int) -> None:
     position = 0
     for band in bands:
         if band.bits not in WIDTHS:
-            raise UsageError(f"A band has {band.bits} bits a weight; choose one of {WIDTHS}.")
+            raise UsageError(f"a band has {band.bits} bits a weight, expected one of {WIDTHS}")
         if band.start != position or band.rows < 1:
             raise UsageError(
-                f"A band of {band.rows} rows starts at row {band.start}, but row {position} comes next; "
-                "give bands in order, without gaps or overlaps."
+                f"a band of {band.rows} rows starts at row {band.start}, expected row {position}; "
+                "give bands in order, without gaps or overlaps"
             )
         position += band.rows
     if position != rows:
-        raise UsageError(f"The bands cover {position} rows of a matrix of {rows}; cover every row once.")
+        raise UsageError(f"the bands cover {position} rows of a matrix of {rows}; cover every row once")
 
 
 def table_widths(bands: Sequence[Band]) -> tuple[int, ...]:

@@ -24,8 +24,8 @@ def hadamard(x: Float32, block: int) -> Float32:
     """
     if block < 1 or block & (block - 1) or x.shape[-1] % block:
         raise UsageError(
-            f"A Hadamard block of {block} does not fit a width of {x.shape[-1]}; "
-            "use a power of two that divides it."
+            f"a Hadamard block of {block} does not fit a width of {x.shape[-1]}; "
+            "use a power of two that divides it"
         )
     y = np.array(x, np.float32).reshape(-1, block)
     half = 1

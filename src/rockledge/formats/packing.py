@@ -36,7 +36,7 @@ _2, _4, _6 = np.uint8(2), np.uint8(4), np.uint8(6)  # shifts that keep an array'
 class PackedLinear:
     """One linear as it is stored and mapped; arrays may be read-only views of a file.
 
-    `codes` and `index` are uint8 streams (bands.spans says where each band lies), `tables` int8
+    `codes` and `index` are uint8 streams (bands.spans gives the place of each band), `tables` int8
     [len(table_widths(bands)), 16, 16], `scale` and `bias` fp32 [rows].
     """
 
@@ -192,17 +192,17 @@ def pack(
     check_bands(bands, rows)
     if index.shape != (rows, groups(cols)) or scale.shape != (rows,):
         raise UsageError(
-            f"Codes of shape {codes.shape} came with an index of {index.shape} and scales of {scale.shape}; "
-            f"expected {(rows, groups(cols))} and {(rows,)}."
+            f"codes of shape {codes.shape} with an index of {index.shape} and scales of {scale.shape}, "
+            f"expected {(rows, groups(cols))} and {(rows,)}"
         )
     if bias is not None and bias.shape != (rows,):
-        raise UsageError(f"A linear of {rows} rows came with biases of {bias.shape}; expected {(rows,)}.")
+        raise UsageError(f"a linear of {rows} rows with biases of {bias.shape}, expected {(rows,)}")
     for bits in table_widths(bands):
         found, expected = tables[bits].shape if bits in tables else None, (TABLES, 1 << bits)
         if found != expected:
-            raise UsageError(f"The tables for {bits} bits have shape {found}; expected {expected}.")
+            raise UsageError(f"the tables for {bits} bits have shape {found}, expected {expected}")
         if tables[bits].min() < -127:
-            raise UsageError(f"A table for {bits} bits holds -128; entries must lie in -127 .. 127.")
+            raise UsageError(f"a table for {bits} bits holds -128, expected entries in -127 .. 127")
     codes_bytes, index_bytes = stream_bytes(bands, cols)
     code_stream = np.zeros(codes_bytes, np.uint8)
     index_stream = np.zeros(index_bytes, np.uint8)
@@ -210,10 +210,10 @@ def pack(
         part = slice(band.start, band.start + band.rows)
         if band.bits < 8:
             if codes[part].max(initial=0) >> band.bits or index[part].max(initial=0) >= TABLES:
-                raise UsageError(f"A code or index of a {band.bits}-bit band is out of range.")
+                raise UsageError(f"a code or index of a {band.bits}-bit band is out of range")
             index_stream[span.index : span.index + span.index_bytes] = pack_index(index[part], cols)
         elif (codes[part] == 0x80).any():
-            raise UsageError("An 8-bit weight is -128; weights must lie in -127 .. 127.")
+            raise UsageError("an 8-bit weight is -128, expected weights in -127 .. 127")
         code_stream[span.codes : span.codes + span.codes_bytes] = pack_codes(codes[part], band.bits)
     stored = [padded_tables(tables[bits]) for bits in table_widths(bands)]
     return PackedLinear(

@@ -2,7 +2,7 @@
 
 A line is a register and its fields, `CNA_DATA_SIZE0 width=1 height=64`; fields that are 0 are left out, and a
 register that is 0 whole is followed by `0`. Codes print as names where the table has them
-(`in_precision=fp16`). Bits that belong to no field print as `unnamed=`. The words that are no register are
+(`in_precision=fp16`). Bits that belong to no field print as `unnamed=`. The words that are not registers are
 `enable` with its blocks, `marker`, `nop`, and `.word` with sixteen hexadecimal digits for whatever the table
 does not know. From `;` on a line is a comment.
 """
@@ -74,7 +74,7 @@ def disassemble(words: Iterable[int]) -> list[str]:
 
 
 def assemble(text: str) -> list[int]:
-    """The command words of a text; blank lines and comments count for nothing.
+    """The command words of a text; blank lines and comments are ignored.
 
     Raises NpuError with the line's number for an unknown register, field or code, and for a value that does
     not fit.
@@ -89,7 +89,9 @@ def assemble(text: str) -> list[int]:
         except NpuError as error:
             raise NpuError(f"line {number}: {error}") from None
         except ValueError:
-            raise NpuError(f"line {number}: {line.strip()!r} is no command word; expected {_FORMS}") from None
+            raise NpuError(
+                f"line {number}: {line.strip()!r} is not a command word, expected {_FORMS}"
+            ) from None
     return words
 
 
@@ -188,7 +190,7 @@ def _enable_bit(name: str) -> int:
         return 0
     bits = {block.name: 1 << block.enable for block in BLOCKS if block.enable is not None}
     if name not in bits:
-        raise NpuError(f"there is no block {name} to enable; there are {', '.join(bits)}")
+        raise NpuError(f"there is no block {name} to enable, expected one of {', '.join(bits)}")
     return bits[name]
 
 

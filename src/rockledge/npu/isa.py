@@ -2,8 +2,8 @@
 
 A command stream is 64-bit words: bits 63:48 the target (a block), 47:16 the value, 15:0 the register's
 offset in the core's 64 KiB window. Names and bit positions are those of Mesa's `rocket` register file as
-carried in public notes; where a meaning is not certain the field says so: [I] inferred, [X] sources
-disagree, [?] nobody knows. A field whose name ends in `_minus_1` holds its value less one.
+carried in public notes; an uncertain meaning is marked: [I] inferred, [X] sources
+disagree, [?] not known. A field whose name ends in `_minus_1` holds its value less one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ ENABLE_CONV_RDMA: Final = 0x1D
 ENABLE_FLYING: Final = 0x18
 ENABLE_POOL: Final = 0x60
 
-# The interrupt mask that says a program has ended which ends in the DPU.
+# The interrupt mask of the end of a program that ends in the DPU.
 INT_DPU: Final = 0x300
 
 
@@ -99,7 +99,7 @@ class Precision:
     dpu: int | None
 
 
-# tf32 has no DPU code: its programs say fp32 there.
+# tf32 has no DPU code: its programs use fp32 there.
 PRECISIONS: Final = {
     precision.name: precision
     for precision in (
@@ -199,7 +199,7 @@ _TABLE: Final[tuple[tuple[str, int, str, tuple[Field, ...], str], ...]] = (
         11:0 number
      """), ""),
     ("PC", 0x0034, "TASK_DMA_BASE_ADDR", _whole("address"), ""),
-    ("PC", 0x003C, "TASK_STATUS", _bits("11:0 counter"), "cannot tell completion"),
+    ("PC", 0x003C, "TASK_STATUS", _bits("11:0 counter"), "does not show completion"),
     ("CNA", 0x1004, "S_POINTER", _POINTER, "the kernel's: a stream must not write it"),
     ("CNA", 0x100C, "CONV_CON1", _bits("""
         30 nonalign_dma
@@ -218,7 +218,7 @@ _TABLE: Final[tuple[tuple[str, int, str, tuple[Field, ...], str], ...]] = (
         0 fifo_reset
      """), ""),
     ("CNA", 0x1014, "CONV_CON3", _bits("""
-        30:28 nn_mode co-work of cores, used by nobody [?]
+        30:28 nn_mode cooperation of cores, not used by any source [?]
         25:21 dilation_y
         20:16 dilation_x
         13:11 deconv_stride_y
@@ -508,7 +508,7 @@ _BY_WORD: Final = {(register.block.target, register.offset): register for regist
 def register_named(name: str) -> Register:
     """The register of that name. Raises NpuError for an unknown one."""
     if name not in REGISTERS:
-        raise NpuError(f"there is no NPU register {name}; names are such as CNA_CONV_CON1")
+        raise NpuError(f"there is no NPU register {name}; names look like CNA_CONV_CON1")
     return REGISTERS[name]
 
 

@@ -109,12 +109,12 @@ def _divides(part: int, whole: int, what: str) -> None:
     if whole % part:
         raise UsageError(
             f"{whole} {what} do not fill the native layout; pad them with zeros to {padded(whole, part)}, "
-            f"a multiple of {part}."
+            f"a multiple of {part}"
         )
 
 
 def _enough(flat: npt.NDArray[Any], elements: int) -> None:
     if flat.size < elements:
         raise UsageError(
-            f"A buffer of {flat.size} elements was to be read as {elements}; give the whole of it."
+            f"a buffer of {flat.size} elements, expected at least {elements}; give the whole of it"
         )

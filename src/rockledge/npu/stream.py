@@ -129,7 +129,7 @@ def build(writes: Iterable[tuple[str, int | Address]], enable: int) -> Program:
 def chain(programs: Sequence[Program]) -> Program:
     """One stream that runs the programs in order in one kick; links are relocations of role "program".
 
-    Programs are placed one behind the other at multiples of 16 bytes. Raises NpuError for none.
+    Programs are placed one after the other at multiples of 16 bytes. Raises NpuError for none.
     """
     if not programs:
         raise NpuError("a chain needs at least one program")
@@ -157,17 +157,17 @@ def chain(programs: Sequence[Program]) -> Program:
 
 
 def words_of(data: bytes) -> tuple[int, ...]:
-    """The command words of raw little-endian bytes. Raises NpuError when they are no whole words."""
+    """The command words of raw little-endian bytes. Raises NpuError when they are not whole words."""
     if len(data) % isa.WORD_BYTES:
         raise NpuError(f"a command stream has {len(data)} bytes, expected a multiple of {isa.WORD_BYTES}")
     return tuple(np.frombuffer(data, "<u8").tolist())
 
 
 def parse(words: Sequence[int]) -> tuple[Parsed, ...]:
-    """The programs of a stream, one behind the other, each ended by its enable word.
+    """The programs of a stream, one after the other, each ended by its enable word.
 
     Padding words between programs belong to none. Raises NpuError for a stream without an enable word,
-    for words behind the last one, and for a trailer that is not one; it names the word.
+    for words after the last one, and for a trailer that is not one; it names the word.
     """
     programs: list[Parsed] = []
     start = 0
@@ -190,14 +190,16 @@ def _parse_one(words: Sequence[int], start: int, enable_at: int, enable: int) ->
     if first < start:
         raise NpuError(
             f"word {enable_at} enables blocks, but the trailer of {TRAILER_WORDS} words does not fit "
-            "behind the program's start"
+            "after the program's start"
         )
     link, amount, marker = (isa.split(word) for word in words[first:enable_at])
     pc = isa.BLOCK_BY_NAME["PC"].target
     if marker[0] != isa.MARKER_TARGET:
         raise NpuError(f"word {enable_at - 1} has target {marker[0]:#06x}, expected the marker 0x0041")
     if (amount[0], amount[2]) != (pc, isa.register_named("PC_REGISTER_AMOUNTS").offset):
-        raise NpuError(f"word {enable_at - 2} is no write of PC_REGISTER_AMOUNTS, which a trailer has there")
+        raise NpuError(
+            f"word {enable_at - 2} is not a write of PC_REGISTER_AMOUNTS, which a trailer has there"
+        )
     next_address: int | None = None
     if (link[0], link[2]) == (pc, isa.register_named("PC_BASE_ADDRESS").offset):
         next_address = link[1]

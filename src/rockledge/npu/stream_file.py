@@ -27,7 +27,7 @@ class NamedStream:
 
 
 def read_streams(path: str | Path) -> list[NamedStream]:
-    """The streams of a file. Raises UsageError when there is none, NpuError naming what is no stream."""
+    """The streams of a file. Raises UsageError for a missing file, NpuError naming what is not a stream."""
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"there is no file {file}; give raw command words or a JSON of cases")
@@ -42,10 +42,12 @@ def read_streams(path: str | Path) -> list[NamedStream]:
         # Raw words may begin with that byte too, but no text has zero bytes.
         if len(data) % 8 == 0 and b"\0" in data:
             return [NamedStream(file.name, words_of(data))]
-        raise NpuError(f"{file} begins like JSON but is none; give raw words or a JSON of cases") from None
+        raise NpuError(
+            f"{file} begins like JSON but is not valid; give raw words or a JSON of cases"
+        ) from None
     cases = found.get("cases", [found]) if isinstance(found, dict) else found
     if not isinstance(cases, list) or not cases:
-        raise NpuError(f"{file} has no cases; expected a list of them under `cases`")
+        raise NpuError(f"{file} has no cases, expected a list of them under `cases`")
     return [_stream(case, f"case {number}") for number, case in enumerate(cases)]
 
 
@@ -55,12 +57,14 @@ def _stream(case: Any, unnamed: str) -> NamedStream:
     name = str(case.get("id", unnamed))
     tasks = case.get("tasks")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise NpuError(f"{name} has no `tasks`, a list of objects with `words`")
+        raise NpuError(f"{name} has no `tasks`, expected a list of objects with `words`")
     words: list[int] = []
     for task in tasks:
         texts = task.get("words")
         if not isinstance(texts, list):
-            raise NpuError(f"{name} has a task without `words`, a list of sixteen hexadecimal digits each")
+            raise NpuError(
+                f"{name} has a task without `words`, expected a list of sixteen hexadecimal digits each"
+            )
         for text in texts:
             if not isinstance(text, str) or not _WORD.fullmatch(text):
                 raise NpuError(f"{name}, word {len(words)} is {text!r}, expected sixteen hexadecimal digits")

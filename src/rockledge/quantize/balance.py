@@ -1,11 +1,11 @@
-"""Channels between two matrices made equally loud, where no norm or gate says how loud they must be.
+"""Channels between two matrices made equally large, where no norm or gate says how large they must be.
 
 Any invertible M may stand between V and O of one key/value head, any factor between a channel of up and its
 column of down, and any factor between a rotary pair of K and that of the queries which read it: the block
 computes the same. But rounding does not cost the same.
 
 Queries and keys are rounded when they are used, each head of a token by one scale, so a channel that is
-always loud makes the others coarse. Qwen2.5's K has such channels, by its bias. With k and q the lengths of
+always large makes the others coarse. Qwen2.5's K has such channels, by its bias. With k and q the lengths of
 a pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers. The loudest
 of all biases do not count: they go past the cache (`formats.key_bias`).
 
@@ -26,7 +26,7 @@ from collections.abc import Mapping
 
 import torch
 
-from rockledge.formats.key_bias import loud_channels
+from rockledge.formats.key_bias import large_bias_channels
 from rockledge.model.config import ModelConfig
 
 # Below this share of the largest, an eigenvalue (or a column's squared length) counts as this share: dead
@@ -104,10 +104,10 @@ def _balanced_scores(weights: Mapping[str, torch.Tensor], config: ModelConfig) -
         for role in _SCORES
     )
     query = query + of_query
-    # As loud as the key's biases would be if none of them counted. Those that do count end quieter than that.
-    loudness = of_key * pair_factors(query, key).square()
-    loud = torch.from_numpy(loud_channels(loudness.cpu().numpy())).to(loudness.device)
-    factors = pair_factors(query, key + of_key.masked_fill(loud, 0))
+    # As large as the key's biases would be if none of them counted. Those that do count end up smaller.
+    squares = of_key * pair_factors(query, key).square()
+    large = torch.from_numpy(large_bias_channels(squares.cpu().numpy())).to(squares.device)
+    factors = pair_factors(query, key + of_key.masked_fill(large, 0))
     of_rows = (1 / factors.repeat_interleave(shared, 0).flatten(), factors.flatten())
     changed = {}
     for role, of_row in zip(_SCORES, of_rows, strict=True):

@@ -29,7 +29,7 @@ class Batch:
         prompts: Sequence[Int32],
         sampling: Sampling,
     ) -> None:
-        """`read` runs a whole prompt and gives the logits behind it; `executor` runs the steps."""
+        """`read` runs a whole prompt and gives the logits after it; `executor` runs the steps."""
         self._lock = executor.lock
         self._context = context
         self._prompts = [len(prompt) for prompt in prompts]
@@ -78,8 +78,8 @@ class Batch:
         return tokens
 
     def lengthen(self, tokens: int) -> None:
-        """Lengthens sequences that are shorter to `tokens` by copies of their keys and values, and calls that
-        the end of their prompts: for measurements, where a past must be long but need not make sense."""
+        """Lengthens sequences that are shorter to `tokens` by copies of their keys and values, and makes
+        that the end of their prompts: for measurements, where a context must be long but not meaningful."""
         for sequence in self._sequences:
             sequence.repeat(tokens)
         self._prompts = list(self.lengths)

@@ -12,7 +12,7 @@ def performance_cores(allowed: Iterable[int], tree: Path = CPU_TREE) -> tuple[in
     """The CPU numbers of `allowed` to run on: of two hardware threads of a core only one, and on a processor
     with fast and slow cores only the fast ones (highest `cpuinfo_max_freq`, within 10%).
 
-    What `tree` does not tell is taken as equal, so a container without sysfs gets all allowed CPUs.
+    What `tree` does not contain is taken as equal, so a container without sysfs gets all allowed CPUs.
     """
     cpus = sorted(set(allowed))
     speed = {cpu: _max_frequency(tree, cpu) for cpu in cpus}

@@ -1,9 +1,9 @@
-"""The engine: one artifact loaded, and everything that can be asked of it token by token.
+"""The engine: one artifact loaded, and its operations token by token.
 
 Tokens in, pieces of text, scores or logits out. Chat templates and HTTP are the callers' business; the work
 of a step is the native core's. Requests may run from several threads: steps take turns, pages are shared.
-With an NPU there are two programs over the same pages, so that a step of a prompt, which mostly waits for the
-NPU, and steps that write tokens of other requests on the CPU need not.
+With an NPU there are two programs over the same pages, so that decode steps of other requests run on the CPU
+while a prefill step, which mostly waits for the NPU, is in progress.
 """
 
 import logging
@@ -63,7 +63,7 @@ class Engine:
         footprint: Footprint,
         npu: NpuUse | NpuStatus,
     ) -> None:
-        """`executors`: the one that reads prompts and the one that writes tokens; they may be the same."""
+        """`executors`: the one for prefill and the one for decode; they may be the same."""
         self.artifact = artifact
         self.name = name
         self.footprint = footprint
@@ -100,7 +100,7 @@ class Engine:
         """
         path = Path(path)
         if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads were asked for; give at least 1")
+            raise UsageError(f"threads is {threads}; give at least 1")
         artifact = open_artifact(path)
         plan = build_program(artifact)
         cores = default_cores()
@@ -144,12 +144,13 @@ class Engine:
             rows = used.plan.steps[-1]
             footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
         log.info(
-            "%s: kernel %s (%s), %d threads (%s)",
+            "%s: kernel %s (%s), %d thread%s (%s)",
             path.name,
             executors[0].kernel,
-            "best this processor supports" if kernel == "auto" else "asked for",
+            "best this processor supports" if kernel == "auto" else "requested",
             chosen,
-            f"one for each fast core: {cores}" if threads is None else "asked for",
+            "s" * (chosen != 1),
+            f"one for each fast core: {cores}" if threads is None else "requested",
         )
         _log_memory(demand, footprint, memory, used)
         pool = PagePool(pages, PAGE_TOKENS, executors[0].copy_page)
@@ -157,7 +158,7 @@ class Engine:
 
     def close(self) -> None:
         """Frees the native programs and the NPU. Closing twice is allowed; only `npu` and `stats` may be
-        asked afterwards."""
+        used afterwards."""
         with self._prefill.lock:
             if isinstance(self._npu, NpuUse):
                 self._npu.close()
@@ -188,7 +189,7 @@ class Engine:
 
     @property
     def npu(self) -> NpuStatus:
-        """Whether prompts are read on the NPU, why not, and how it fares; also while requests run."""
+        """Whether prefill runs on the NPU, why not, and its counters; also while requests run."""
         return self._npu.status() if isinstance(self._npu, NpuUse) else self._npu
 
     @property
@@ -198,7 +199,7 @@ class Engine:
 
     def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """Names of the native operations in order, and the nanoseconds of each, which all steps from now on
-        add to: where the time goes. With an NPU in use only steps of prompts do."""
+        add to: where the time goes. With an NPU in use only prefill steps do."""
         return self._prefill.time_operations()
 
     @property
@@ -227,10 +228,10 @@ class Engine:
         ignore_eos: bool = False,
         cancelled: Callable[[], bool] = _never,
     ) -> Iterator[Piece]:
-        """Continues `prompt` (token ids), giving text as soon as it is certain.
+        """Continues `prompt` (token ids), yielding text as soon as it is certain.
 
         `logprobs`: how many alternatives to report beside each token (0: only its own), None for no scores.
-        `cancelled` is asked before every step; once true, the pieces just end. The same seed gives the same
+        `cancelled` is called before every step; once true, the pieces just end. The same seed gives the same
         text whatever else runs. Raises ContextError or UsageError here, before any work; CacheFullError with
         the first piece when other requests hold the pages.
         """
@@ -238,7 +239,7 @@ class Engine:
         if max_tokens < 0:
             raise UsageError(f"max_tokens is {max_tokens}; give 0 or more")
         if logprobs is not None and logprobs < 0:
-            raise UsageError(f"{logprobs} alternatives were asked for; give 0 or more, or none at all")
+            raise UsageError(f"logprobs is {logprobs} alternatives; give 0 or more, or None")
         # The last token drawn need not fit into the cache.
         room = min(max_tokens, self.context - len(ids) + 1)
         return self._pieces(ids, room, sampling, stop, logprobs, ignore_eos, cancelled)
@@ -292,21 +293,21 @@ class Engine:
             yield answer.last("length")
 
     def batch(self, prompts: Sequence[Sequence[int]], *, sampling: Sampling = GREEDY) -> Batch:
-        """Reads the prompts (token ids) and holds them as sequences that continue in lockstep.
+        """Runs prefill of the prompts (token ids) and holds them as sequences that continue in lockstep.
 
-        Use it as a context manager. Raises ContextError or UsageError for a prompt that cannot be read, and
+        Use it as a context manager. Raises ContextError or UsageError for a prompt that is not valid, and
         CacheFullError when all of them together need more than the cache has.
         """
         most = self._prefill.max_rows
         if not 1 <= len(prompts) <= most:
-            raise UsageError(f"a batch of {len(prompts)} sequences was asked for; give 1 to {most}")
+            raise UsageError(f"a batch of {len(prompts)} sequences, expected 1 to {most}")
         checked = [self._checked(prompt) for prompt in prompts]
         steps = self._decode if len(prompts) <= self._decode.max_rows else self._prefill
         return Batch(self._pool, self._read, steps, self.context, checked, sampling)
 
     @contextmanager
     def _cached(self, tokens: int) -> Iterator[CachedSequence]:
-        """A new sequence with room for `tokens`; its pages come back at the end, however that comes."""
+        """A new sequence with room for `tokens`; its pages are freed at the end in any case."""
         sequence = self._pool.open()
         try:
             sequence.reserve(tokens)
@@ -315,7 +316,7 @@ class Engine:
             sequence.close()
 
     def _read(self, prompt: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
-        """A whole prompt, in as few steps as it takes; its pages must be reserved."""
+        """Prefill of a whole prompt, in as few steps as possible; its pages must be reserved."""
         for part in self._steps(prompt):
             final = sequence.length + len(part) == len(prompt)
             self._run(part, sequence, logits if final else None)
@@ -325,10 +326,10 @@ class Engine:
             self._prefill.run(tokens, sequence, logits)
         sequence.advance(len(tokens))
         if isinstance(self._npu, NpuUse):
-            self._npu.tell_end()
+            self._npu.log_failure()
 
     def _steps(self, prompt: Int32) -> Iterator[Int32]:
-        """A prompt in steps: as large as they may be, or as the NPU reads it soonest."""
+        """A prompt in steps: as large as possible, or as the NPU is fastest."""
         if isinstance(self._npu, NpuUse):
             first = 0
             for rows in self._npu.plan.chunks(len(prompt)):
@@ -368,7 +369,7 @@ class Engine:
         """
         tokens = self._checked(ids)
         if chunk is not None and chunk < 1:
-            raise UsageError(f"a chunk of {chunk} rows was asked for; give at least 1")
+            raise UsageError(f"a chunk of {chunk} rows, expected at least 1")
         rows = min(chunk or self._prefill.max_rows, self._prefill.max_rows)
         logits = np.empty((len(tokens), self.config.vocab), np.float32)
         with self._cached(len(tokens)) as sequence:
@@ -382,7 +383,7 @@ class Engine:
             raise UsageError("the prompt has no tokens; give at least one")
         if len(ids) > self.context:
             raise ContextError(
-                f"the prompt has {len(ids)} tokens and the context {self.context}; shorten the prompt or "
+                f"the prompt has {len(ids)} tokens, expected at most {self.context}; shorten the prompt or "
                 f"load with a larger context (this model takes up to {self.config.context})"
             )
         tokens = np.asarray(ids, dtype=np.int64)
@@ -395,16 +396,16 @@ class Engine:
 
 
 def _executors(
-    executor: Callable[[int], Executor], rows: int, npu: NpuUse | NpuStatus, asked: str
+    executor: Callable[[int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
 ) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
-    """The programs that read prompts and write tokens, and the NPU as it turned out when it was loaded:
+    """The programs for prefill and decode, and the NPU after loading it:
     without one, or with one that fails, a single program for steps of `rows` tokens does both."""
     if isinstance(npu, NpuUse):
         try:
             return _with_npu(executor, npu), npu
         except NpuError as error:
             npu.close()
-            npu = unused(asked, NpuUnusedError(str(error), "unusable"))
+            npu = unused(mode, NpuUnusedError(str(error), "unusable"))
         except BaseException:
             npu.close()
             raise

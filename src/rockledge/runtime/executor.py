@@ -83,7 +83,7 @@ class BatchStep:
         return self._tokens.copy()
 
     def place(self, row: int, sequence: CachedSequence) -> None:
-        """Row `row` goes behind what `sequence` holds; its page must be reserved."""
+        """Row `row` follows the tokens of `sequence`; its page must be reserved."""
         self._positions[row] = sequence.length
         sequence.write_table(self._table[row])
 
@@ -114,7 +114,7 @@ class Executor:
         return memory.arena + memory.cache
 
     def run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
-        """Runs `tokens` int32 [rows] behind what `sequence` holds; their pages must be reserved.
+        """Runs `tokens` int32 [rows] after the tokens of `sequence`; their pages must be reserved.
 
         `logits` fp32 [count, vocab] receives those of the last `count` rows; None skips everything that only
         logits need. The sequence is not advanced. Raises NativeError.
@@ -152,7 +152,7 @@ class Executor:
         self._program.share_cache(other._program)
 
     def use_npu(self, npu: NpuUse) -> None:
-        """Runs the linears of large steps there. Raises NpuError."""
+        """Runs the linears of large steps on the NPU. Raises NpuError."""
         use_npu(self._program, npu.device, npu.offload)
         npu.watch(lambda: npu_work(self._program))
 

@@ -1,4 +1,4 @@
-"""The short way in: text or messages go in, text comes out."""
+"""The simple interface: text or messages in, text out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

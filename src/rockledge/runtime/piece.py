@@ -74,7 +74,7 @@ class Meter:
         return self.stats()
 
     def decoded(self) -> None:
-        """One more step behind the prompt is done."""
+        """One more step after the prompt is done."""
         self._steps += 1
 
     def pause(self) -> RequestStats:

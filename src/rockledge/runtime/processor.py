@@ -10,7 +10,7 @@ CPU_TREE = Path("/sys/devices/system/cpu")
 @dataclass(frozen=True)
 class Processor:
     """`clocks_mhz` has one entry for each CPU, as the system states it now (under a hypervisor often the
-    nominal clock); empty where it says nothing."""
+    nominal clock); empty where it is unknown."""
 
     name: str
     clocks_mhz: tuple[int, ...]
@@ -19,8 +19,8 @@ class Processor:
 def this_processor(cpuinfo: str | None = None, tree: Path = CPU_TREE, model: str | None = None) -> Processor:
     """The processor of this machine.
 
-    `cpuinfo` is the text of /proc/cpuinfo, `model` that of the device tree's model (where small boards tell
-    their name); both are read when left out. `tree` is where each CPU's frequency stands.
+    `cpuinfo` is the text of /proc/cpuinfo, `model` that of the device tree's model (where small boards have
+    their name); both are read when left out. `tree` is where each CPU's frequency is.
     """
     text = _read(Path("/proc/cpuinfo")) if cpuinfo is None else cpuinfo
     board = _read(Path("/proc/device-tree/model")) if model is None else model

@@ -60,7 +60,7 @@ def most_probable(logprobs: npt.NDArray[np.float64], count: int) -> tuple[TokenL
     count = min(count, logprobs.shape[0])
     if count == 0:
         return ()
-    # All that tie with the last place are candidates: the choice must not depend on partition.
+    # All that tie with the last place are candidates: the choice must not depend on the partition.
     threshold = np.partition(logprobs, -count)[-count]
     candidates = np.flatnonzero(logprobs >= threshold)
     order = np.lexsort((candidates, -logprobs[candidates]))[:count]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rockledge.runtime.engine import Engine
 
 PAST_READ = 256
-"""Tokens of a past that are really read; the rest are copies of their keys and values."""
+"""Tokens of a context that prefill computes; the rest are copies of their keys and values."""
 
 Advance = Callable[[int, int], None]  # runs done, runs in all
 
@@ -65,7 +65,7 @@ def cache_tokens(past: int, generated: int, sequences: int, page_tokens: int) ->
 
 
 def measure_prefill(engine: Engine, tokens: int, repeat: int, advance: Advance = _never) -> Prefill:
-    """Reads `repeat` random prompts of `tokens` tokens, one after the other."""
+    """Runs prefill of `repeat` random prompts of `tokens` tokens, one after the other."""
     speeds = []
     for number in range(repeat + 1):
         prompt = _prompt(engine, tokens, number)
@@ -81,7 +81,7 @@ def measure_prefill(engine: Engine, tokens: int, repeat: int, advance: Advance =
 def measure_decode(
     engine: Engine, sequences: int, past: int, generated: int, repeat: int, advance: Advance = _never
 ) -> Decode:
-    """Writes `generated` tokens in each of `sequences` sequences, again and again behind the same prompts."""
+    """Decodes `generated` tokens in each of `sequences` sequences, repeatedly after the same prompts."""
     speeds = []
     prompts = [_prompt(engine, min(past, PAST_READ), number) for number in range(sequences)]
     with engine.batch(prompts) as batch:

@@ -1,4 +1,4 @@
-"""Stop strings over streamed text: what may be shown already, and where the text ends."""
+"""Stop strings over streamed text: what can already be shown, and where the text ends."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class StopMatcher:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """Adds `text`; returns what may be shown now, and whether a stop string was found right behind it."""
+        """Adds `text`; returns what may be shown now, and whether a stop string was found right after it."""
         if not self._stops:
             return text, False
         self._held += text

@@ -28,7 +28,7 @@ from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
 
 
 class Integrity:
-    """Whether the artifact's checksums hold, found out in the background while the server already answers."""
+    """Whether the artifact's checksums hold, checked in the background while the server already answers."""
 
     def __init__(self, verify: Callable[[], None] | None) -> None:
         self._verify = verify
@@ -58,7 +58,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     """An application that answers from `engine`, one request at a time.
 
     `queue_limit` requests may be in the server at once (waiting ones included), more get 503. `verify` checks
-    the artifact in the background; when it raises a RockledgeError, health and all answers turn to 503.
+    the artifact in the background; when it raises a RockledgeError, health and all answers become 503.
     """
     line = Line(queue_limit)
     integrity = Integrity(verify)
@@ -74,7 +74,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
-        messages = {404: "This server has no such address.", 405: "This address does not take that method."}
+        messages = {404: "this server has no such address", 405: "this address does not take that method"}
         return _failure(ApiError(messages.get(error.status_code, error.detail), status=error.status_code))
 
     @app.get("/health")
@@ -101,7 +101,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     def require_model(name: str | None) -> None:
         if name is not None and name != engine.name:
             raise ApiError(
-                f"The model '{name}' is not served here; this server has '{engine.name}'.",
+                f"the model '{name}' is not served here; ask for '{engine.name}'",
                 status=404,
                 param="model",
                 code="model_not_found",
@@ -122,29 +122,29 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         try:
-            asked = read_chat_request(await read_json(request))
-            require_model(asked.options.model)
+            wanted = read_chat_request(await read_json(request))
+            require_model(wanted.options.model)
             integrity.require()
-            prompt = chat_prompt(engine, asked)
-            ticket = line.submit(lambda cancelled: chat_parts(engine, asked, prompt, cancelled))
-            stream = asked.options.stream
-            reply = ChatReply(engine.name, engine.tokenizer, asked.logprobs is not None, stream)
-            return await deliver(request, ticket, reply, len(prompt), stream, asked.options.include_usage)
+            prompt = chat_prompt(engine, wanted)
+            ticket = line.submit(lambda cancelled: chat_parts(engine, wanted, prompt, cancelled))
+            stream = wanted.options.stream
+            reply = ChatReply(engine.name, engine.tokenizer, wanted.logprobs is not None, stream)
+            return await deliver(request, ticket, reply, len(prompt), stream, wanted.options.include_usage)
         except Exception as error:
             return _failure(as_api_error(error))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         try:
-            asked = read_completion_request(await read_json(request))
-            require_model(asked.options.model)
+            wanted = read_completion_request(await read_json(request))
+            require_model(wanted.options.model)
             integrity.require()
-            prompts = completion_prompts(engine, asked)
-            ticket = line.submit(lambda cancelled: completion_parts(engine, asked, prompts, cancelled))
-            reply = CompletionReply(engine.name, engine.tokenizer, asked)
+            prompts = completion_prompts(engine, wanted)
+            ticket = line.submit(lambda cancelled: completion_parts(engine, wanted, prompts, cancelled))
+            reply = CompletionReply(engine.name, engine.tokenizer, wanted)
             total = sum(len(prompt) for prompt in prompts)
             return await deliver(
-                request, ticket, reply, total, asked.options.stream, asked.options.include_usage
+                request, ticket, reply, total, wanted.options.stream, wanted.options.include_usage
             )
         except Exception as error:
             return _failure(as_api_error(error))

@@ -24,7 +24,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not asked."""
+    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
 
     messages: list[dict[str, str]]
     logprobs: int | None
@@ -91,7 +91,7 @@ def chat_prompt(engine: Engine, request: ChatRequest) -> list[int]:
         ApiError: no chat template, the template refuses the messages, or they do not fit in the context.
     """
     if engine.chat is None:
-        raise ApiError("This model has no chat template; use /v1/completions.", code="no_chat_template")
+        raise ApiError("this model has no chat template; use /v1/completions", code="no_chat_template")
     try:
         text = engine.chat.render(request.messages)
     except UsageError as error:
@@ -128,7 +128,7 @@ class ChatReply:
         return self._chunk({"content": part.text} if part.text else {}, self._scored(part), part.finish)
 
     def closing(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, when usage was asked for."""
+        """The last chunk, when usage was requested."""
         return {**self._head, "choices": [], "usage": usage.body()}
 
     def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:

@@ -23,7 +23,7 @@ MAX_PROMPTS = 2048
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not asked."""
+    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
 
     prompts: tuple[str | tuple[int, ...], ...]
     max_tokens: int
@@ -85,11 +85,14 @@ def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[
         if not ids and engine.config.bos is not None:
             ids = [engine.config.bos]
         if not ids:
-            raise ApiError("The prompt is empty, and this model has no BOS token.", param="prompt")
+            raise ApiError(
+                "the prompt is empty, and this model has no BOS token; give at least one token",
+                param="prompt",
+            )
         wrong = next((i for i in ids if not 0 <= i < engine.config.vocab), None)
         if wrong is not None:
             raise ApiError(
-                f"Token id {wrong} is not in the vocabulary (0 to {engine.config.vocab - 1}).", param="prompt"
+                f"token id {wrong} is not in the vocabulary (0 to {engine.config.vocab - 1})", param="prompt"
             )
         if len(ids) > room:
             raise context_length_exceeded(len(ids), room, "prompt")
@@ -100,7 +103,7 @@ def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[
 def completion_parts(
     engine: Engine, request: CompletionRequest, prompts: list[list[int]], cancelled: Cancelled
 ) -> Iterator[Part]:
-    """Works off the prompts one after another; runs in the line's thread."""
+    """Answers the prompts one after another; runs in the line's thread."""
     for choice, prompt in enumerate(prompts):
         if request.echo:
             finish = None if request.max_tokens else "length"
@@ -136,7 +139,7 @@ class CompletionReply:
         return {**self._head, "choices": [self._choice(part)]}
 
     def closing(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk, when usage was asked for."""
+        """The last chunk, when usage was requested."""
         return {**self._head, "choices": [], "usage": usage.body()}
 
     def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:

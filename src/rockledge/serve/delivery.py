@@ -40,7 +40,7 @@ class Reply(Protocol):
 
 
 class DisconnectedError(Exception):
-    """The client went away; nobody reads an answer."""
+    """The client has disconnected."""
 
 
 def reply_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
@@ -59,11 +59,11 @@ async def read_json(request: Request, limit_bytes: int = 32 << 20) -> object:
     async for block in request.stream():
         body += block
         if len(body) > limit_bytes:
-            raise ApiError(f"The request body is larger than {limit_bytes >> 20} MiB.", status=413)
+            raise ApiError(f"the request body is larger than {limit_bytes >> 20} MiB; shorten it", status=413)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ApiError(f"The request body is not valid JSON: {error}.") from None
+        raise ApiError(f"the request body is not valid JSON: {error}") from None
 
 
 async def deliver(
@@ -93,7 +93,7 @@ async def deliver(
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events. However sending them ends, the ticket ends with it."""
+    """Server-sent events. The ticket ends when sending them ends, for any reason."""
 
     def __init__(self, events: AsyncIterator[str], ticket: Ticket[Part]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -147,12 +147,12 @@ def _event(value: dict[str, Any]) -> str:
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
-    async def gone() -> None:
+    async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(gone())
+    watching = asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -174,4 +174,4 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, RockledgeError):
         return ApiError(str(error), status=500)
     log.error("a request failed", exc_info=error)
-    return ApiError("The server failed while answering; its log says more.", status=500)
+    return ApiError("the server failed while answering; its log says more", status=500)

@@ -29,8 +29,8 @@ class ApiError(Exception):
 def context_length_exceeded(length: int, limit: int, param: str) -> ApiError:
     """A prompt of `length` tokens where at most `limit` fit."""
     return ApiError(
-        f"This server's context is {limit} tokens, and the prompt has {length}; "
-        "shorten the prompt or restart the server with a larger --ctx.",
+        f"the prompt has {length} tokens, expected at most {limit} in this context; "
+        "shorten the prompt or restart the server with a larger --ctx",
         param=param,
         code="context_length_exceeded",
     )

@@ -22,7 +22,7 @@ HARMLESS = frozenset(
     }
 )
 
-# Fields of the API whose listed values ask for nothing; any other value would change the answer.
+# Fields of the API whose listed values have no effect; any other value would change the answer.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -49,7 +49,7 @@ class Fields:
 
     def __init__(self, body: object, where: str = "") -> None:
         if not isinstance(body, dict):
-            raise ApiError(f"{where or 'The request body'} must be a JSON object.", param=where or None)
+            raise ApiError(f"{where or 'the request body'} must be a JSON object", param=where or None)
         self._values: dict[str, Any] = {key: value for key, value in body.items() if value is not None}
         self._where = where
 
@@ -58,7 +58,7 @@ class Fields:
 
     def wrong(self, name: str, expected: str) -> ApiError:
         """The error of a field whose value is not what was expected."""
-        return ApiError(f"'{self._name(name)}' must be {expected}.", param=self._name(name))
+        return ApiError(f"'{self._name(name)}' must be {expected}", param=self._name(name))
 
     def take(self, name: str) -> Any:
         """The value of a field (None when absent); it counts as read."""
@@ -112,7 +112,7 @@ class Fields:
         return value
 
     def finish(self) -> None:
-        """Refuses what was not read, unless it asks for nothing."""
+        """Refuses what was not read, unless it has no effect."""
         for name, value in self._values.items():
             if name in HARMLESS:
                 continue
@@ -120,12 +120,12 @@ class Fields:
                 if any(value == neutral and type(value) is not bool for neutral in NEUTRAL[name]):
                     continue
                 raise ApiError(
-                    f"'{self._name(name)}' is not supported by this server with this value; leave it out.",
+                    f"'{self._name(name)}' has a value that this server does not support; leave it out",
                     param=self._name(name),
                     code="unsupported_parameter",
                 )
             raise ApiError(
-                f"'{self._name(name)}' is not a parameter of this endpoint; leave it out.",
+                f"'{self._name(name)}' is not a parameter of this endpoint; leave it out",
                 param=self._name(name),
                 code="unknown_parameter",
             )

@@ -1,4 +1,4 @@
-"""One request at a time: requests wait in a line, one thread works them off, results flow to asyncio."""
+"""One request at a time: requests wait in line, one thread runs them, results flow to asyncio."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Ticket(Generic[T]):
         self._cancel.set()
 
     def cancelled(self) -> bool:
-        """Whether nobody waits for the results any more."""
+        """Whether the results are no longer wanted."""
         return self._cancel.is_set()
 
     def _post(self, result: T | Exception | _End) -> None:
         try:
             self._loop.call_soon_threadsafe(self._results.put_nowait, result)
-        except RuntimeError:  # the event loop has closed: nobody is left to read
+        except RuntimeError:  # the event loop has closed: there is no reader any more
             self.cancel()
 
     async def results(self) -> AsyncIterator[T]:
@@ -69,14 +69,14 @@ class Line:
             return sum(not ticket.cancelled() for ticket in self._waiting)
 
     def submit(self, work: Callable[[Cancelled], Iterator[T]]) -> Ticket[T]:
-        """Queues `work`; it runs in the line's thread and is told through its argument when to give up.
+        """Queues `work`; it runs in the line's thread and learns through its argument when to give up.
 
         Raises:
             ApiError: 503 when the line is full.
         """
         if len(self) >= self._limit:
             raise ApiError(
-                f"{self._limit} requests are already waiting; try again in a moment.",
+                f"{self._limit} requests are already waiting; try again in a moment",
                 status=503,
                 code="server_busy",
             )

@@ -9,15 +9,15 @@ from rockledge.runtime.engine import Engine
 from rockledge.runtime.offload.status import NpuStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-# Name behind "rockledge_npu_", kind, field of NpuStatus, what it is.
+# Name after "rockledge_npu_", kind, field of NpuStatus, what it is.
 _NPU: Final = (
-    ("in_use", "gauge", "in_use", "1 while prompts are read on the NPU"),
+    ("in_use", "gauge", "in_use", "1 while prefill runs on the NPU"),
     ("buffer_bytes", "gauge", "buffer_bytes", "memory of its buffers"),
-    ("steps_total", "counter", "steps", "steps of prompts that went to the NPU"),
+    ("steps_total", "counter", "steps", "prefill steps that ran on the NPU"),
     ("tokens_total", "counter", "rows", "tokens of those steps"),
     ("blocks_total", "counter", "blocks", "blocks of columns that it has multiplied"),
     ("unpacked_bytes_total", "counter", "unpacked_bytes", "int8 weights written for it"),
-    ("jobs_total", "counter", "jobs", "jobs given to the device, repeated ones included"),
+    ("jobs_total", "counter", "jobs", "jobs submitted to the device, repeats included"),
     ("faults_total", "counter", "faults", "jobs that failed, were late or did nothing"),
     ("resets_total", "counter", "resets", "resets of the device"),
     ("fallbacks_total", "counter", "fallbacks", "steps that the CPU had to finish"),
@@ -29,9 +29,9 @@ def metrics_text(engine: Engine, *, requests: int, damaged: bool) -> str:
     npu = engine.npu
     samples = [
         _sample("info", "gauge", "the model that answers", 1, {"model": engine.name}),
-        _sample("requests", "gauge", "requests that wait or are worked on", requests),
+        _sample("requests", "gauge", "requests waiting or running", requests),
         _sample("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", int(damaged)),
-        _sample("npu_info", "gauge", "the NPU: what it is and how it stands", 1, _labels(npu)),
+        _sample("npu_info", "gauge", "the NPU: what it is and its state", 1, _labels(npu)),
         *(_sample(f"npu_{name}", kind, about, int(getattr(npu, field))) for name, kind, field, about in _NPU),
     ]
     return "".join(samples)

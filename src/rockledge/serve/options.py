@@ -1,4 +1,4 @@
-"""What both endpoints ask of a generation: length, sampling, stops, and how the answer is delivered."""
+"""Options of a generation that both endpoints share: length, sampling, stops, delivery."""
 
 from __future__ import annotations
 

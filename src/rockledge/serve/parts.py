@@ -20,7 +20,7 @@ class ScoredToken:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one choice: text, tokens (empty unless logprobs were asked), how many were generated."""
+    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated."""
 
     choice: int
     text: str

@@ -1,4 +1,4 @@
-"""Runs an application on an address until the process is told to stop."""
+"""Runs an application on an address until the process is stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHUTDOWN_SECONDS = 5  # how long answers in progress may go on after the signal
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that tells when it takes requests."""
+    """A uvicorn server that calls back when it accepts requests."""
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
         # log_config None: uvicorn's own would write the access log to stdout.
@@ -32,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the address; port 0 takes a free one.
 
     Raises:
-        UsageError: the address is taken or is not of this machine.
+        UsageError: the address is in use or not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -110,8 +110,8 @@ def test_same_seed_same_probes_other_seed_others() -> None:
 
 
 def test_no_question_is_asked_twice_or_answered_in_an_example() -> None:
-    for family, ask in FAMILIES.items():
-        probes = make_probes(family, ask, 60, 0, examples=3)
+    for family, make in FAMILIES.items():
+        probes = make_probes(family, make, 60, 0, examples=3)
         lines = [probe.prompt.split("\n") for probe in probes]
         assert all(len(line) == 4 for line in lines)
         assert len({line[-1] for line in lines}) == 60
@@ -120,8 +120,8 @@ def test_no_question_is_asked_twice_or_answered_in_an_example() -> None:
 
 
 def test_no_place_is_favoured() -> None:
-    def ask(random: Random) -> Question:
+    def question(random: Random) -> Question:
         return Question(f"Q{random.random()}", (" right", " wrong"), 0)
 
-    first = sum(probe.answer == 0 for probe in make_probes("any", ask, 400, 0, examples=0))
+    first = sum(probe.answer == 0 for probe in make_probes("any", question, 400, 0, examples=0))
     assert 150 < first < 250

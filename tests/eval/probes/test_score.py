@@ -95,5 +95,5 @@ def test_a_tokenizer_that_joins_prompt_and_choice_is_followed() -> None:
 
 
 def test_choices_that_read_alike_are_refused() -> None:
-    with pytest.raises(UsageError, match="apart"):
+    with pytest.raises(UsageError, match="same tokens"):
         tokenize_probes([Probe("x", "ab", ("c", "d"), 0)], lambda text: spell(text)[:2])

@@ -88,12 +88,14 @@ def test_windows_beyond_all_addresses_or_too_scattered():
     memory = Memory([Buffer("a", 0, np.zeros(16, np.uint8)), Buffer("b", 1 << 20, np.zeros(16, np.uint8))])
     with pytest.raises(AccessError, match="4 GiB"):
         memory.read(window(2**32 - 4, (8,), (1,), np.uint8))
-    with pytest.raises(AccessError, match="in no single buffer"):
+    with pytest.raises(AccessError, match="do not lie in a single buffer"):
         memory.read(window(0, (1 << 25,), (1,), np.uint8))
     assert memory.read(window(5, (0, 3), (1, 1), np.uint8)).shape == (0, 3)
 
 
 def test_the_fault_names_the_first_address_and_what_is_there():
     memory = Memory([Buffer("weights", 0x100, np.zeros(16, np.uint8))])
-    with pytest.raises(AccessError, match=r"address 0x110 lies in no buffer \(weights 0x100 to 0x110\)"):
+    with pytest.raises(
+        AccessError, match=r"address 0x110 does not lie in a buffer \(weights 0x100 to 0x110\)"
+    ):
         memory.read(window(0x108, (16,), (1,), np.uint8))

@@ -187,9 +187,9 @@ def test_kicks_that_cannot_be():
         kick_words(TRAILER, tasks=4096)
     with pytest.raises(StreamError, match=r"3 programs in a kick, expected 1 to 2"):
         kick_words(TRAILER, tasks=3, options=Options(max_programs=2))
-    with pytest.raises(StreamError, match="starts on no multiple of 16"):
+    with pytest.raises(StreamError, match="does not start on a multiple of 16"):
         kick_words(TRAILER, address=0x1008)
-    with pytest.raises(StreamError, match=r"fetching 14 words: .*0x1020 lies in no buffer"):
+    with pytest.raises(StreamError, match=r"fetching 14 words: .*0x1020 does not lie in a buffer"):
         kick_words(TRAILER, body=10)
 
 
@@ -344,7 +344,7 @@ def test_an_output_may_not_leave_its_buffer_by_a_byte():
     with pytest.raises(StreamError) as caught:
         run.kick(sheet.program(INT8))
     assert caught.value.rule is RULES["memory"]
-    assert "0x3000200" in str(caught.value) or "lies in no buffer" in str(caught.value)
+    assert "0x3000200" in str(caught.value) or "does not lie in a buffer" in str(caught.value)
 
 
 def test_addresses_beyond_4_gib_are_refused():

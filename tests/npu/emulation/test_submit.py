@@ -53,14 +53,14 @@ def test_two_cores_may_run_alone():
 
 def test_outputs_that_meet_are_refused():
     cores, jobs, _, _ = three(Options(), outputs=(0x40000, 0x401F0, 0x40400))
-    with pytest.raises(NpuError, match="cores 0 and 1 of a submit meet in output at 0x401f0"):
+    with pytest.raises(NpuError, match="cores 0 and 1 of a submit share output at 0x401f0"):
         submit(cores, jobs)
 
 
 def test_reading_what_another_core_writes_is_refused():
     cores, jobs, _, _ = three(Options(), outputs=(0x40000, 0x40200, 0x20000))
     # Core 2 writes over the weights that core 0 reads.
-    with pytest.raises(NpuError, match="cores 0 and 2 of a submit meet in weight 0 at 0x20000"):
+    with pytest.raises(NpuError, match="cores 0 and 2 of a submit share weight 0 at 0x20000"):
         submit(cores, jobs)
 
 

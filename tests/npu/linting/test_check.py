@@ -92,7 +92,7 @@ FAULTS = {
     "odd kernels": ("CNA_WEIGHT_SIZE2", {"kernels": 250}, "250 kernels of int8"),
     "another type in CORE": ("CORE_MISC_CFG", {"proc_precision": 2}, "but the inputs are int8"),
     "another type in the DPU": ("DPU_DATA_FORMAT", {"in_precision": 2}, "in_precision is not int8"),
-    "no type": ("CNA_CONV_CON1", {"in_precision": 5}, "is no type"),
+    "no type": ("CNA_CONV_CON1", {"in_precision": 5}, "is not a known type"),
     "rows cut off": ("CORE_DATAOUT_SIZE_0", {"height_minus_1": 9}, "10 height in height_minus_1"),
     "columns cut off": ("CORE_DATAOUT_SIZE_1", {"channels_minus_1": 31}, "32 channels in channels_minus_1"),
     "pixels cut off": ("CNA_DATA_SIZE3", {"output_pixels": 9}, "9 pixels in output_pixels"),
@@ -111,7 +111,7 @@ FAULTS = {
     "surfaces on each other": ("DPU_DST_SURF_STRIDE", {"stride": 0}, "surfaces of a pixel"),
     "groups on each other": ("DPU_SURFACE_ADD", {"stride": 0}, "groups of channels"),
     "size_e": ("DPU_BS_OW_CFG", {"size_e_1": 3}, r"[7, 3, 7]"),
-    "no output type": ("DPU_DATA_FORMAT", {"out_precision": 7}, "out_precision 7 is no type"),
+    "no output type": ("DPU_DATA_FORMAT", {"out_precision": 7}, "out_precision 7 is not a known type"),
     "unread second stage": ("DPU_EW_CFG", {"bypass": 0, "op_bypass": 0, "op_source": 1}, "ERDMA does not"),
     "unread first stage": ("DPU_BS_CFG", {"bypass": 0, "alu_bypass": 0, "alu_source": 1}, "BRDMA does not"),
     "unread main input": ("DPU_FEATURE_MODE_CFG", {"flying_mode": 1}, "MRDMA does not"),
@@ -122,7 +122,7 @@ FAULTS = {
     "second stage operand": ("DPU_RDMA_NRDMA_CFG", {"data_use": 1}, "hangs"),
     "two notches": ("DPU_DATA_CUBE_NOTCH", {"notch_1": 3}, "the two notches are 0 and 3"),
     "decompression": ("CNA_DCOMP_CTRL", {"control": 3}, "decompression 3 is on"),
-    "unaligned address": ("DPU_DST_BASE_ADDR", {"address": 0x0300_0008}, "no multiple of 16"),
+    "unaligned address": ("DPU_DST_BASE_ADDR", {"address": 0x0300_0008}, "not a multiple of 16"),
     "bits without a name": ("CNA_DATA_SIZE2", {}, "belong to no known field"),
 }
 
@@ -242,7 +242,7 @@ def test_links_that_lead_astray_are_found():
     words = chain([product_program(4, 32, 32)] * 2).at(ADDRESSES).tolist()
     assert lint(words) == []
     astray = changed(words[:126], "PC_BASE_ADDRESS", 0x0010_03F8) + words[126:]
-    assert ["no multiple of 16" in finding.reason for finding in lint(astray)] == [True]
+    assert ["expected a multiple of 16" in finding.reason for finding in lint(astray)] == [True]
     short = changed(words[:126], "PC_REGISTER_AMOUNTS", 10) + words[126:]
     assert ["its enable word is never reached" in finding.reason for finding in lint(short)] == [True]
     assert ["links to one that is not here" in finding.reason for finding in lint(words[:126])] == [True]

@@ -5,7 +5,7 @@ from random import Random
 from rockledge.eval.probes.probe import Question, distinct
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """ "24 + 13 =" and four two-digit numbers."""
     sign = random.choice("+-*")
     if sign == "*":

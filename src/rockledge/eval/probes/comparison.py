@@ -5,7 +5,7 @@ from random import Random
 from rockledge.eval.probes.probe import Question
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """Two numbers of the same length, so that spelling gives nothing away."""
     low, high = random.choice(((10, 99), (100, 999)))
     first, second = random.sample(range(low, high + 1), 2)

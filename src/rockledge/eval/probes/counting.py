@@ -8,7 +8,7 @@ from rockledge.eval.probes.words import ANIMALS
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """Three to seven animals, some of them twice; the answer is a number in words."""
     kinds = random.sample(ANIMALS, 3)
     animals = random.choices(kinds, k=random.randint(3, 7))

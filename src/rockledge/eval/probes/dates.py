@@ -22,7 +22,7 @@ _UNITS = (
 _STEPS = ("", "one", "two", "three", "four")
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """A step in the calendar, or a conversion."""
     return random.choice((_calendar, _calendar, _units))(random)
 

@@ -1,4 +1,4 @@
-"""The table of probe families. A new one is a file with `ask` and a line here."""
+"""The table of probe families. A new one is a file with `question` and a line here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,17 +12,17 @@ from rockledge.eval.probes import (
     sorting,
     transitivity,
 )
-from rockledge.eval.probes.probe import Ask, Probe, make_probes
+from rockledge.eval.probes.probe import Probe, QuestionMaker, make_probes
 
-FAMILIES: Mapping[str, Ask] = MappingProxyType(
+FAMILIES: Mapping[str, QuestionMaker] = MappingProxyType(
     {
-        "arithmetic": arithmetic.ask,
-        "comparison": comparison.ask,
-        "transitivity": transitivity.ask,
-        "negation": negation.ask,
-        "counting": counting.ask,
-        "sorting": sorting.ask,
-        "dates_and_units": dates.ask,
+        "arithmetic": arithmetic.question,
+        "comparison": comparison.question,
+        "transitivity": transitivity.question,
+        "negation": negation.question,
+        "counting": counting.question,
+        "sorting": sorting.question,
+        "dates_and_units": dates.question,
     }
 )
 
@@ -32,4 +32,6 @@ EXAMPLES = 3
 
 def all_probes(each: int, seed: int = 0) -> list[Probe]:
     """`each` probes of every family, the same for the same seed."""
-    return [probe for name, ask in FAMILIES.items() for probe in make_probes(name, ask, each, seed, EXAMPLES)]
+    return [
+        probe for name, make in FAMILIES.items() for probe in make_probes(name, make, each, seed, EXAMPLES)
+    ]

@@ -6,7 +6,7 @@ from rockledge.eval.probes.probe import Question
 from rockledge.eval.probes.words import COLOURS, NAMES
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """A box is one of two colours and not one of them; the sentence may name the denied one last."""
     owner = random.choice(NAMES)
     right, wrong = random.sample(COLOURS, 2)

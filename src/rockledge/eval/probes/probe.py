@@ -14,7 +14,7 @@ class Question:
     answer: int
 
 
-Ask = Callable[[Random], Question]
+QuestionMaker = Callable[[Random], Question]
 """Makes one question of a family from a source of randomness; equal sources make equal questions."""
 
 
@@ -28,19 +28,19 @@ class Probe:
     answer: int
 
 
-def make_probes(family: str, ask: Ask, count: int, seed: int, examples: int) -> list[Probe]:
-    """`count` probes of one family, each behind `examples` other solved questions; no question twice.
+def make_probes(family: str, make: QuestionMaker, count: int, seed: int, examples: int) -> list[Probe]:
+    """`count` probes of one family, each after `examples` other solved questions; no question twice.
 
     The answers' places among the choices are shuffled, so a model that prefers a place gains nothing.
     """
     random = Random(f"{family} {seed}")
-    asked: set[str] = set()
+    used: set[str] = set()
 
     def fresh() -> Question:
         while True:
-            question = ask(random)
-            if question.text not in asked:
-                asked.add(question.text)
+            question = make(random)
+            if question.text not in used:
+                used.add(question.text)
                 return _shuffled(question, random)
 
     solved = [fresh() for _ in range(examples)]

@@ -18,14 +18,14 @@ from rockledge.eval.windows import Logits, Progress, log_softmax
 _PADDED = 16  # tokens
 
 Encode = Callable[[str], list[int]]
-"""text -> token ids, beginning token included where the model wants one."""
+"""text -> token ids, beginning-of-text token included if the model has one."""
 
 
 @dataclass(frozen=True)
 class ProbeTokens:
     """Probes as a model reads them. `sequences` are all inputs, without repeats, padded at the end to a
     multiple of 16 tokens: attention is causal, so that changes nothing before, and a reference can run many
-    sequences of one length together. `plans[i][c]` says where choice c of probe i is read: (sequence, first
+    sequences of one length together. `plans[i][c]` is where choice c of probe i is read: (sequence, first
     position, its tokens); the logits at that position predict the first of these tokens.
     """
 
@@ -64,7 +64,7 @@ def tokenize_probes(probes: Sequence[Probe], encode: Encode) -> ProbeTokens:
         shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
         if shared == 0 or any(len(whole) == shared for whole in wholes):
             raise UsageError(
-                f"the tokenizer does not tell the choices {probe.choices} apart; change the probe"
+                f"the tokenizer gives the choices {probe.choices} the same tokens; change the probe"
             )
         plans.append(
             tuple(

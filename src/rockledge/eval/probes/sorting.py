@@ -6,7 +6,7 @@ from rockledge.eval.probes.probe import Question
 from rockledge.eval.probes.words import FRUITS
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """Four things; all choices have the same things in another order, so likelihoods can be compared."""
     if random.random() < 0.5:
         things = [str(n) for n in random.sample(range(10, 100), 4)]

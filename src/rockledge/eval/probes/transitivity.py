@@ -12,7 +12,7 @@ _RELATIONS = (
 )
 
 
-def ask(random: Random) -> Question:
+def question(random: Random) -> Question:
     """Three people; all three are choices, so the middle one and the other end are the traps."""
     more, most, least = random.choice(_RELATIONS)
     first, middle, last = random.sample(NAMES, 3)

@@ -48,7 +48,7 @@ def gives_zeros(
     elif not weight:
         wrong = registers.refuse("weight-banks", "CNA_CBUF_CON0", "no weight banks, expected at least one")
     elif group > weight * BANK_BYTES:
-        # Authors keep one group, doubled for streaming; what a smaller share does, nobody says.
+        # Authors keep one group, doubled for streaming; the effect of a smaller share is not known.
         registers.flag(
             "weight-banks",
             "CNA_CBUF_CON0",

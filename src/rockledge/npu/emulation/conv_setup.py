@@ -24,7 +24,7 @@ _TF32_MAX_K: Final = 5119
 
 @dataclass(frozen=True)
 class Convolution:
-    """What CNA and CORE were told: sizes in elements, addresses and strides in bytes."""
+    """The settings of CNA and CORE: sizes in elements, addresses and strides in bytes."""
 
     kind: isa.Precision
     depthwise: bool
@@ -55,7 +55,7 @@ class Convolution:
 
 
 def read_setup(registers: Snapshot) -> Convolution:
-    """What the registers ask for. Raises StreamError for what the hardware would not do, or we cannot say."""
+    """What the registers ask for. Raises StreamError for what the hardware would not do, or is not known."""
     con1 = registers.fields("CNA_CONV_CON1")
     kind = _kind(registers, con1)
     depthwise = _plain(registers, con1)
@@ -118,7 +118,7 @@ def _kind(registers: Snapshot, con1: dict[str, int]) -> isa.Precision:
 
 
 def _plain(registers: Snapshot, con1: dict[str, int]) -> bool:
-    """Whether the convolution is depthwise. Refuses all that is no 1 x 1 convolution with plain input."""
+    """Whether the convolution is depthwise. Refuses anything but a 1 x 1 convolution with plain input."""
     depthwise = con1["conv_mode"] == 3
     if con1["conv_mode"] not in isa.CONV_MODES or con1["deconv"] or con1["argb_in"] or con1["nonalign_dma"]:
         raise registers.refuse(
@@ -126,7 +126,7 @@ def _plain(registers: Snapshot, con1: dict[str, int]) -> bool:
         )
     core = registers.field("CORE_MISC_CFG", "dw_en")
     if core != depthwise:
-        raise registers.refuse("shape", "CORE_MISC_CFG", f"dw_en is {core}, but CNA's mode says otherwise")
+        raise registers.refuse("shape", "CORE_MISC_CFG", f"dw_en is {core}, which contradicts CNA's mode")
     if registers.value("CNA_CONV_CON3") != _PLAIN_STRIDES:
         raise registers.refuse("convolution", "CNA_CONV_CON3", "expected strides of 1 and nothing else (9)")
     size2 = registers.fields("CNA_WEIGHT_SIZE2")
@@ -153,9 +153,9 @@ def _plain(registers: Snapshot, con1: dict[str, int]) -> bool:
 def _same_shape(
     registers: Snapshot, width: int, height: int, channels: int, kernels: int, depthwise: bool
 ) -> None:
-    """CNA's own mirrors of the size, and CORE's, must say the same."""
+    """CNA's own mirrors of the size, and CORE's, must agree."""
     core = registers.fields("CORE_DATAOUT_SIZE_0")
-    said = {
+    sizes = {
         "CNA_DATA_SIZE1": (registers.field("CNA_DATA_SIZE1", "real_channels_minus_1") + 1, channels),
         "CNA_DATA_SIZE2": (registers.field("CNA_DATA_SIZE2", "output_width"), width),
         "CNA_DATA_SIZE3": (registers.field("CNA_DATA_SIZE3", "output_pixels"), width * height),
@@ -168,10 +168,10 @@ def _same_shape(
             channels if depthwise else kernels,
         ),
     }
-    for name, (found, expected) in said.items():
+    for name, (found, expected) in sizes.items():
         if found != expected:
             raise registers.refuse(
-                "shape", name, f"it says {found}, but the input and kernels say {expected}"
+                "shape", name, f"it is {found}, expected {expected} as the input and kernels have it"
             )
 
 
@@ -204,7 +204,7 @@ def _groups_fit(
 def _weight_bytes(
     registers: Snapshot, kind: isa.Precision, channels: int, kernels: int, depthwise: bool
 ) -> int:
-    """Bytes of all kernels, as both size registers must say; those of depthwise fill groups of 64."""
+    """Bytes of all kernels, as both size registers must state; those of depthwise fill groups of 64."""
     kernel = channels * kind.bits // 8
     total = -(-channels // DEPTHWISE_GROUP) * DEPTHWISE_GROUP if depthwise else kernel * kernels
     found_kernel = registers.field("CNA_WEIGHT_SIZE1", "bytes_per_kernel")
@@ -230,5 +230,5 @@ def _known_traps(registers: Snapshot, kind: isa.Precision, channels: int, pixels
 def _address(registers: Snapshot, name: str) -> int:
     address = registers.value(name)
     if address % ATOM_BYTES:
-        raise registers.refuse("alignment", name, f"{address:#x} is no multiple of {ATOM_BYTES}")
+        raise registers.refuse("alignment", name, f"{address:#x} is not a multiple of {ATOM_BYTES}")
     return address

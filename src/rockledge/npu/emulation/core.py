@@ -1,7 +1,7 @@
 """A core of the NPU as a function of its command words and the memory they point at.
 
 `Core.kick` does what the kernel's kick starts: the PC fetches words, writes registers, starts the blocks at
-every enable word and follows the links. Nothing else tells it a shape, a type or an address.
+every enable word and follows the links. It gets no shape, type or address in any other way.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WIDE: Final = 8192
 class Completion:
     """What a kick ended with.
 
-    `programs` were run, `macs` products computed; `interrupt` is what the hardware raises. `early` says that
+    `programs` were run, `macs` products computed; `interrupt` is what the hardware raises. `early` means that
     the interrupt came before the last output was written, `lost` that success is reported, but nothing ran.
     """
 
@@ -150,7 +150,7 @@ class Core:
         """The program at `address`, of which the PC fetches `amount` + 1 pairs of words."""
         if address % PROGRAM_ALIGNMENT:
             raise StreamError(
-                "alignment", Place(number), f"the program at {address:#x} starts on no multiple of 16"
+                "alignment", Place(number), f"the program at {address:#x} does not start on a multiple of 16"
             )
         count = 2 * (amount + 1)
         try:
@@ -162,7 +162,7 @@ class Core:
             if command & 0xFFFF00000000FFFF == enable:
                 return self._trailer(number, address, words[: index + 1])
         raise StreamError(
-            "trailer", Place(number, count - 1), f"the {count} words that are fetched have no enable word"
+            "trailer", Place(number, count - 1), f"the {count} fetched words have no enable word"
         )
 
     def _trailer(self, number: int, address: int, words: list[int]) -> _Fetched:
@@ -263,7 +263,7 @@ class Core:
         return registers.flags
 
     def _hanging_pairs(self, registers: Snapshot, kick: _Kick, setup: Convolution | None) -> None:
-        """Programs that are sound alone and hang behind another."""
+        """Programs that run alone but hang after another."""
         code = registers.field("DPU_DATA_FORMAT", "in_precision")
         if setup is None:
             if code == isa.PRECISIONS["int8"].dpu and self._product_before and not kick.products:
@@ -274,12 +274,12 @@ class Core:
                 "DPU_EW_CFG", "op_source"
             )
             if code == isa.PRECISIONS["int16"].dpu and kick.products and paired:
-                raise registers.refuse("int16-pair", "DPU_DATA_FORMAT", "two int16 operands behind a product")
+                raise registers.refuse("int16-pair", "DPU_DATA_FORMAT", "two int16 operands after a product")
             return
         if setup.kind.name == "int8":
             if self._wide_fp16:
                 raise registers.refuse(
-                    "wide-then-int8", "CNA_CONV_CON1", f"int8 behind an fp16 product of {_WIDE} columns"
+                    "wide-then-int8", "CNA_CONV_CON1", f"int8 after an fp16 product of {_WIDE} columns"
                 )
             if registers.field("DPU_DATA_FORMAT", "out_precision") == isa.PRECISIONS["int16"].dpu:
                 registers.flag("int16-output", "DPU_DATA_FORMAT", "int16 output of an int8 product")

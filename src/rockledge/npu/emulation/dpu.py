@@ -1,7 +1,7 @@
 """The DPU: from accumulators, or from memory when flying, through its stages to memory.
 
 Order: BS, BN, EW (or a table), output conversion, write-back. The pipeline is integer (int64 here, each
-stage's result within int32) or fp32, as DATA_FORMAT's processing precision says [E].
+stage's result within int32) or fp32, by DATA_FORMAT's processing precision [E].
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ZERO_FIELDS: Final = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What the DPU was told: sizes in elements, and where the output goes."""
+    """The settings of the DPU: sizes in elements, and where the output goes."""
 
     flying: bool
     floating: bool
@@ -57,7 +57,7 @@ class Pipeline:
 def read_pipeline(registers: Snapshot, memory: Memory, product: Convolution | None) -> Pipeline:
     """The DPU's program, checked; `product` is what feeds it, None when it is flying.
 
-    Raises StreamError for what the hardware would not do, or we cannot say.
+    Raises StreamError for what the hardware would not do, or is not known.
     """
     mode = registers.fields("DPU_FEATURE_MODE_CFG")
     flying = product is None
@@ -89,7 +89,7 @@ def read_pipeline(registers: Snapshot, memory: Memory, product: Convolution | No
             raise registers.refuse(
                 "type",
                 "DPU_DATA_FORMAT",
-                f"type {data['in_precision']} behind a product of {product.kind.name}, expected {code}",
+                f"type {data['in_precision']} after a product of {product.kind.name}, expected {code}",
             )
     if isa.BLOCK_BY_NAME["DPU_RDMA"].runs(registers.enable):
         operands.check_feeding(registers, flying)
@@ -171,21 +171,23 @@ def _size(registers: Snapshot, product: Convolution | None) -> tuple[int, int, i
     cube = registers.fields("DPU_DATA_CUBE_CHANNEL")
     channels = cube["channels_minus_1"] + 1
     wdma = registers.fields("DPU_WDMA_SIZE_1")
-    said = [
+    sizes = [
         ("DPU_DATA_CUBE_CHANNEL", cube["original_channels_minus_1"] + 1, channels),
         ("DPU_WDMA_SIZE_0", registers.field("DPU_WDMA_SIZE_0", "channels_minus_1") + 1, channels),
         ("DPU_WDMA_SIZE_1", (wdma["width_minus_1"] + 1, wdma["height_minus_1"] + 1), (width, height)),
     ]
     if product is not None:
         outputs = product.channels if product.depthwise else product.kernels
-        said += [
+        sizes += [
             ("DPU_DATA_CUBE_WIDTH", width, product.width),
             ("DPU_DATA_CUBE_HEIGHT", height, product.height),
             ("DPU_DATA_CUBE_CHANNEL", channels, outputs),
         ]
-    for name, found, expected in said:
+    for name, found, expected in sizes:
         if found != expected:
-            raise registers.refuse("shape", name, f"it says {found}, expected {expected} as the other blocks")
+            raise registers.refuse(
+                "shape", name, f"it is {found}, expected {expected} as in the other blocks"
+            )
     return width, height, channels
 
 

@@ -40,7 +40,7 @@ def check(registers: Snapshot, floating: bool, flying: bool) -> None:
         raise registers.refuse("stage", "DPU_EW_CFG", "expected no ReLU, PReLU, comparison or binary mode")
     if is_lut(registers):
         if not floating:
-            raise registers.refuse("stage", "DPU_EW_CFG", "tables are known behind the float pipeline only")
+            raise registers.refuse("stage", "DPU_EW_CFG", "tables are known after the float pipeline only")
         if not flying and registers.field("DPU_DATA_FORMAT", "out_precision") == isa.PRECISIONS["fp16"].dpu:
             registers.flag("lut-fp16", "DPU_EW_CFG", "a product, a table and fp16 output in one program")
         return

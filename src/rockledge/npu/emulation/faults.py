@@ -1,7 +1,7 @@
-"""What the NPU does not stand: the rules of a stream as a table, the error that names one, and warnings.
+"""What the NPU cannot run: the rules of a stream as a table, the error that names one, and warnings.
 
-An effect says what a chip does (or did, for those who met it) with a stream that breaks the rule; "not
-modelled" is our own limit: the hardware may well do it, but nothing we know says what comes out.
+An effect is what a chip does (or did, as published) with a stream that breaks the rule; "not
+modelled" is our own limit: the hardware may do it, but the result is not known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Rule:
 RULES: Final = {
     rule.name: rule
     for rule in (
-        Rule("unknown-target", "nobody knows what the PC does with it", "[?]"),
+        Rule("unknown-target", "what the PC does with it is not known", "[?]"),
         Rule("page-2000", "touching page 0x2000 hangs the SoC", "[H]"),
         Rule("unknown-register", "not modelled", "[?]"),
         Rule("kernel-pointer", "writing the group pointers of CNA or CORE breaks cores 1 and 2", "[I]"),
@@ -38,14 +38,14 @@ RULES: Final = {
         Rule("pooling", "not modelled", "[?]"),
         Rule("shape", "the blocks disagree about the size of the data", "[?]"),
         Rule("type", "both operands of a product have one type", "[H]"),
-        Rule("multiple", "a partial group is computed from what lies behind the data", "[H]"),
+        Rule("multiple", "a partial group is computed from what follows the data", "[H]"),
         Rule("weight-size", "weights are read by bytes that the kernels do not have", "[?]"),
         Rule("convolution", "not modelled", "[?]"),
         Rule("input-conversion", "not modelled", "[?]"),
         Rule("decompression", "not modelled", "[X]"),
         Rule("bank-sum", "zero output", "[H]"),
         Rule("data-banks", "zero output", "[H]"),
-        Rule("weight-banks", "nobody says; authors keep room for one group of kernels", "[?]"),
+        Rule("weight-banks", "not known; authors keep room for one group of kernels", "[?]"),
         Rule("data-entries", "zero output", "[H]"),
         Rule("fc-data-bank", "two thirds of the output are corrupt", "[H]"),
         Rule("reuse", "the convolution buffer does not hold what the program expects", "[H]"),
@@ -60,14 +60,14 @@ RULES: Final = {
         Rule("int16-pair", "hang after a product in one chain", "[H]"),
         Rule("int8-after-product", "hang in a kick of its own after a product", "[H]"),
         Rule("int16-output", "time-out in int8 programs of one author", "[X]"),
-        Rule("lut-fp16", "time-out behind a product for one author, right for another", "[X]"),
+        Rule("lut-fp16", "time-out after a product for one author, right for another", "[X]"),
         Rule("lut-flat", "spikes where entries are flat", "[H]"),
         Rule("lut-zero", "an entry of 0 reads as about 4.0", "[H]"),
         Rule("lut-near-zero", "a spike near zero with a negative offset", "[H]"),
         Rule("field-limit", "silently wrong tail", "[H]"),
         Rule("memory", "the IOMMU has no page there", "[T]"),
         Rule("overlap", "later bytes overwrite earlier ones, in no known order", "[?]"),
-        Rule("notches", "nobody knows why there are two", "[?]"),
+        Rule("notches", "why there are two is not known", "[?]"),
         Rule("size-e", "three fields that always agree", "[?]"),
         Rule("stage", "not modelled", "[?]"),
         Rule("output-conversion", "not modelled", "[?]"),

@@ -37,7 +37,7 @@ class Tables:
         self.address = value & 0x3FF
 
     def store(self, value: int, place: Place) -> None:
-        """A write of LUT_ACCESS_DATA. Raises StreamError behind the last entry."""
+        """A write of LUT_ACCESS_DATA. Raises StreamError past the last entry."""
         if not self.writing:
             return
         if self.address >= ENTRIES:
@@ -49,7 +49,7 @@ class Tables:
 def look_up(
     index: NDArray[np.float32], negative: NDArray[np.bool_], tables: Tables, registers: Snapshot
 ) -> NDArray[np.int64]:
-    """16-bit results of the tables at `index`; `negative` says where LE counts. Any shape."""
+    """16-bit results of the tables at `index`; `negative` is where LE applies. Any shape."""
     if registers.value("DPU_LUT_CFG") != _KNOWN_CFG:
         raise registers.refuse("stage", "DPU_LUT_CFG", f"expected {_KNOWN_CFG:#x}, the only known mode")
     _warn(tables, registers)
@@ -68,7 +68,7 @@ def look_up(
     over = tables.values[1, -1] + (wide - end) * _slope(scale_high["overflow"], shift_high["overflow"])
     low = np.where(wide < start, under, low)
     high = np.where(wide > end, over, high)
-    # A sum whose sign is not its product's meets the other end of a table: that holds its last entry [?].
+    # A sum whose sign is not its product's reaches the other end of a table, which holds its last entry [?].
     return _whole(np.where(negative, low, high), registers)
 
 

@@ -35,7 +35,7 @@ class Buffer:
 
     @property
     def end(self) -> int:
-        """The first address behind it."""
+        """The first address after it."""
         return self.address + len(self.data)
 
 
@@ -55,7 +55,7 @@ class Window:
 
     @property
     def end(self) -> int:
-        """The first address behind the last byte; the base when it has no elements."""
+        """The first address after the last byte; the base when it has no elements."""
         if not self.count:
             return self.base
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
@@ -108,7 +108,7 @@ class Memory:
         for before, after in zip(self.buffers, self.buffers[1:], strict=False):
             if before.end > after.address:
                 raise NpuError(
-                    f"buffers {before.name} and {after.name} overlap at {after.address:#x}: place them apart"
+                    f"buffers {before.name} and {after.name} overlap at {after.address:#x}; place them apart"
                 )
         self._starts = np.array([buffer.address for buffer in self.buffers], np.int64)
 
@@ -177,7 +177,8 @@ class Memory:
         """For every buffer with a part of a window: which elements, and their bytes [elements, itemsize]."""
         if wanted.count > SCATTER_LIMIT:
             raise AccessError(
-                f"{wanted.count} elements from {wanted.base:#x} to {wanted.end:#x} lie in no single buffer"
+                f"{wanted.count} elements from {wanted.base:#x} to "
+                f"{wanted.end:#x} do not lie in a single buffer"
             )
         addresses = wanted.addresses().reshape(-1)
         owners = np.searchsorted(self._starts, addresses, side="right") - 1
@@ -185,7 +186,7 @@ class Memory:
         outside = (owners < 0) | (addresses + wanted.dtype.itemsize > ends[owners])
         if outside.any():
             first = int(addresses[int(np.argmax(outside))])
-            raise AccessError(f"address {first:#x} lies in no buffer ({self._known()})")
+            raise AccessError(f"address {first:#x} does not lie in a buffer ({self._known()})")
         within = np.arange(wanted.dtype.itemsize)
         found = []
         for owner in np.unique(owners):
@@ -195,4 +196,4 @@ class Memory:
         return found
 
     def _known(self) -> str:
-        return ", ".join(f"{b.name} {b.address:#x} to {b.end:#x}" for b in self.buffers) or "there are none"
+        return ", ".join(f"{b.name} {b.address:#x} to {b.end:#x}" for b in self.buffers) or "no buffers"

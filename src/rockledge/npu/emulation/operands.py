@@ -45,7 +45,7 @@ def check_feeding(registers: Snapshot, flying: bool) -> None:
     ):
         found = next(number for field, number in registers.fields(name).items() if field.endswith("_minus_1"))
         if found != own:
-            raise registers.refuse("shape", name, f"it says {found} (less 1), but the DPU says {own}")
+            raise registers.refuse("shape", name, f"it is {found} (less 1), expected {own} as in the DPU")
     notch = registers.field("DPU_RDMA_DATA_CUBE_HEIGHT", "ew_line_notch")
     if notch or registers.value("DPU_RDMA_SRC_DMA_CFG"):
         raise registers.refuse("stage", "DPU_RDMA_SRC_DMA_CFG", "expected no line notches, no pooling (0)")
@@ -124,7 +124,7 @@ def _stride(registers: Snapshot, name: str) -> int:
 
 
 def _erdma_pitch(registers: Snapshot, pixels: int) -> int:
-    """Bytes between the surfaces that ERDMA fetches; golden programs do not tell the readings apart."""
+    """Bytes between the surfaces that ERDMA fetches; golden programs do not distinguish the readings."""
     stride, notch = (_stride(registers, f"DPU_RDMA_EW_SURF_{part}") for part in ("STRIDE", "NOTCH"))
     cube = pixels * ATOM_BYTES
     pitches = {
@@ -148,7 +148,7 @@ def _surfaces(
         )
     base = registers.value(name)
     if base % ATOM_BYTES:
-        raise registers.refuse("alignment", name, f"{base:#x} is no multiple of {ATOM_BYTES}")
+        raise registers.refuse("alignment", name, f"{base:#x} is not a multiple of {ATOM_BYTES}")
     return window(base, (channels // atom, pixels, atom), (pitch, ATOM_BYTES, dtype.itemsize), dtype)
 
 

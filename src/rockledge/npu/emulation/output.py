@@ -60,7 +60,9 @@ def read_destination(
         )
     base = registers.value("DPU_DST_BASE_ADDR")
     if base % ATOM_BYTES:
-        raise registers.refuse("alignment", "DPU_DST_BASE_ADDR", f"{base:#x} is no multiple of {ATOM_BYTES}")
+        raise registers.refuse(
+            "alignment", "DPU_DST_BASE_ADDR", f"{base:#x} is not a multiple of {ATOM_BYTES}"
+        )
     ow = registers.fields("DPU_BS_OW_CFG")
     if len({ow["size_e_0"], ow["size_e_1"], ow["size_e_2"]}) != 1:
         raise registers.refuse(
@@ -103,7 +105,7 @@ def convert_integer(
 ) -> NDArray[Any]:
     """saturate(round(x * SCALE / 2^SHIFT) + OFFSET) as the stored integer; fp32 is a cast of x [H].
 
-    `int4` says that x are int4 products, whose overflow of int16 has an option of its own.
+    `int4` means that x are int4 products, whose overflow of int16 has an option of its own.
     """
     if kind.name == "fp32":
         return values.astype(np.float32)
@@ -150,7 +152,7 @@ def convert_float(values: NDArray[np.float32], kind: isa.Precision, registers: S
 
 
 def _notch(registers: Snapshot) -> int:
-    """Atoms skipped behind each pixel. Why there are two fields is not known [?]."""
+    """Atoms skipped after each pixel. Why there are two fields is not known [?]."""
     notch = registers.fields("DPU_DATA_CUBE_NOTCH")
     if notch["notch_0"] != notch["notch_1"]:
         if registers.options.notch is Notch.REQUIRE_EQUAL:

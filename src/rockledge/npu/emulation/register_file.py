@@ -34,7 +34,7 @@ class _Written:
 
 
 @dataclass
-class _Turns:
+class _PingPong:
     """Which group of a block takes writes, which one executes, and whether they alternate."""
 
     pointer: int = 0
@@ -63,13 +63,13 @@ class RegisterFile:
     options: Options
     kick: int = 0
     _values: dict[tuple[str, int], dict[str, _Written]] = field(default_factory=dict)
-    _turns: dict[str, _Turns] = field(default_factory=dict)
+    _ping_pongs: dict[str, _PingPong] = field(default_factory=dict)
 
     def begin_kick(self) -> None:
         """What the kernel does before it starts the PC: the pointers of CNA and CORE."""
         self.kick += 1
         for block in ("CNA", "CORE"):
-            self._turn(block).set(KERNEL_POINTER)
+            self._ping_pong(block).set(KERNEL_POINTER)
 
     def begin_program(self) -> None:
         """A new program: registers stay as they are, unless the option says they do not."""
@@ -80,25 +80,25 @@ class RegisterFile:
         """A command word's write into the group that takes writes."""
         block = register.block.name
         if register.name == f"{block}_S_POINTER":
-            self._turn(block).set(value)
+            self._ping_pong(block).set(value)
             return
-        group = self._group(self._turn(block).pointer)
+        group = self._group(self._ping_pong(block).pointer)
         self._values.setdefault((block, group), {})[register.name] = _Written(value, self.kick, place)
 
     def advance(self, enable: int) -> None:
         """After a program: the groups of the blocks that ran take turns."""
         for block in isa.BLOCKS:
             if block.runs(enable):
-                self._turn(block.name).advance()
+                self._ping_pong(block.name).advance()
 
     def find(self, register: str) -> _Written | None:
         """What the executing group of its block holds; None when nothing wrote it."""
         block = isa.REGISTERS[register].block.name
-        group = self._group(self._turn(block).executer)
+        group = self._group(self._ping_pong(block).executer)
         return self._values.get((block, group), {}).get(register)
 
-    def _turn(self, block: str) -> _Turns:
-        return self._turns.setdefault(block, _Turns())
+    def _ping_pong(self, block: str) -> _PingPong:
+        return self._ping_pongs.setdefault(block, _PingPong())
 
     def _group(self, number: int) -> int:
         return number if self.options.groups is Groups.TWO else 0
@@ -158,11 +158,11 @@ class Snapshot:
             raise self.refuse("memory", register, str(fault)) from None
 
     def refuse(self, rule: str, register: str | None, text: str) -> StreamError:
-        """The error that says which word breaks which rule; to be raised."""
+        """The error that names the word and the rule it breaks; to be raised."""
         return StreamError(rule, self.place(register), text)
 
     def flag(self, rule: str, register: str | None, text: str) -> None:
-        """Notes something suspicious and goes on."""
+        """Notes something suspicious and continues."""
         self.flags.append(Flag(RULES[rule], self.place(register), text))
 
 

@@ -1,6 +1,6 @@
 """The first two stages of the DPU, BS and BN: an ALU and a multiplier with operands a channel, then ReLU.
 
-BS adds first and multiplies then; BN multiplies first (as the LUT programs use it) [E: not told apart].
+BS adds first and multiplies then; BN multiplies first (as the LUT programs use it) [E: not distinguished].
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def read_operands(
             multiplier = mul_vector
         factor = offsets if ow and offsets is not None else 0
     if stage == "BS" and isinstance(factor, int):
-        # A tensor's own offset stands in the register, whether or not OW_SRC is set [I].
+        # A tensor's own offset is in the register, whether or not OW_SRC is set [I].
         factor = ow_op + (1 if registers.options.ow_op_minus_1 and mul_dma else 0)
     if not cfg["mul_bypass"] and multiplier is None:
         multiplier = _factor(mul["operand"], floating)

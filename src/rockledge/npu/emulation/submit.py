@@ -1,4 +1,4 @@
-"""Several cores in one submit: any order of them must give the same, so they may not meet in memory."""
+"""Several cores in one submit: any order must give the same, so they may not share memory that one writes."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def _independent(one: int, trace: TracedMemory, other: int, other_trace: TracedM
         other_trace.reads.buffers,
         strict=True,
     ):
-        met = (mine.data & (theirs.data | theirs_read.data)) | (theirs.data & mine_read.data)
-        if met.any():
-            address = mine.address + int(np.argmax(met))
+        shared = (mine.data & (theirs.data | theirs_read.data)) | (theirs.data & mine_read.data)
+        if shared.any():
+            address = mine.address + int(np.argmax(shared))
             raise NpuError(
-                f"cores {one} and {other} of a submit meet in {mine.name} at {address:#x}, where one writes: "
-                "their order is not known, so give them separate memory"
+                f"cores {one} and {other} of a submit share {mine.name} at {address:#x}, where one writes; "
+                "their order is not known, give them separate memory"
             )
 
 

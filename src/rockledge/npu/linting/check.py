@@ -1,4 +1,4 @@
-"""Suspicious things in a command stream: what the registers of its programs say, and how they hang together.
+"""Suspicious things in a command stream: the registers of its programs, and how they fit together.
 
 The stream is walked as the PC walks it: registers keep their values from one program to the next. Nothing is
 executed; what is found here would be silently wrong, hang or depend on what ran before.
@@ -73,11 +73,11 @@ def _sequence(before: State | None, state: State) -> Iterator[Objection]:
             yield "CNA_CBUF_CON0", f"{operand}_reuse, but the banks are not those of the matmul before"
     wide = before is not None and before.type_name == "fp16" and before.kernels >= WIDE
     if wide and state.type_name == "int8":
-        yield "CNA_CONV_CON1", f"int8 behind fp16 with {WIDE} kernels or more: such a pair timed out"
+        yield "CNA_CONV_CON1", f"int8 after fp16 with {WIDE} kernels or more: such a pair timed out"
 
 
 def _body(program: Parsed, values: dict[str, int], written: dict[str, int]) -> Iterator[Finding]:
-    """Applies the writes of one program, and objects to words that are none."""
+    """Applies the writes of one program, and reports words that are not writes."""
     for index, command in enumerate(program.body, program.start):
         target, value, offset = split(command)
         register = register_of(target, offset)
@@ -131,4 +131,5 @@ def _links(programs: Sequence[Parsed]) -> Iterator[Finding]:
         link = program.trailer.next_address
         if link is not None and link % PROGRAM_ALIGNMENT:
             at = program.start + len(program.body)
-            yield Finding(at, "link", f"the next program is at {link:#x}, no multiple of {PROGRAM_ALIGNMENT}")
+            about = f"the next program is at {link:#x}, expected a multiple of {PROGRAM_ALIGNMENT}"
+            yield Finding(at, "link", about)

@@ -1,6 +1,6 @@
-"""Which registers the result of a program depends on, so that a value nobody wrote can be noticed.
+"""Which registers the result of a program depends on, so that a value that was not written can be noticed.
 
-Registers keep their values from program to program and from job to job. The tables say what execution of the
+Registers keep their values from program to program and from job to job. The tables hold what execution of the
 golden programs showed [E]: the rest of a block's registers is switched off by a bypass bit, or never read.
 """
 

@@ -1,4 +1,4 @@
-"""What is suspicious in the registers of one program, rule by rule, each with who found it out.
+"""What is suspicious in the registers of one program, rule by rule, each with its source.
 
 A rule looks at the register values that a program starts its blocks with, and yields the register that it
 objects to with a reason. Nothing here knows words, chains or where a value came from; `check.py` does.
@@ -118,7 +118,7 @@ def long_tf32(state: State) -> Iterator[Objection]:
 
 
 def main_read(state: State) -> Iterator[Objection]:
-    """DPU_RDMA started with its main read on, and nobody to take the data, times out [H: GRN]."""
+    """DPU_RDMA started with its main read on, and no stage to take the data, times out [H: GRN]."""
     name = "DPU_RDMA_FEATURE_MODE_CFG"
     if "DPU_RDMA" not in state.enabled:
         return
@@ -130,14 +130,14 @@ def main_read(state: State) -> Iterator[Objection]:
 
 
 def unread_operands(state: State) -> Iterator[Objection]:
-    """A stage that wants an operand from memory waits for ever when nobody reads it [I]."""
+    """A stage with an operand from memory waits for ever when no block reads it [I]."""
     reads = "DPU_RDMA" in state.enabled
-    wants = state.elementwise and state.field("DPU_EW_CFG", "op_source")
-    if wants and (not reads or state.field("DPU_RDMA_ERDMA_CFG", "disable")):
+    from_memory = state.elementwise and state.field("DPU_EW_CFG", "op_source")
+    if from_memory and (not reads or state.field("DPU_RDMA_ERDMA_CFG", "disable")):
         yield "DPU_EW_CFG", "the EW operand comes from memory, but ERDMA does not read it"
     bypassed = state.field("DPU_BS_CFG", "bypass") or state.field("DPU_BS_CFG", "alu_bypass")
-    wants = "DPU" in state.enabled and not bypassed and state.field("DPU_BS_CFG", "alu_source")
-    if wants and not (reads and state.field("DPU_RDMA_BRDMA_CFG", "data_use")):
+    from_memory = "DPU" in state.enabled and not bypassed and state.field("DPU_BS_CFG", "alu_source")
+    if from_memory and not (reads and state.field("DPU_RDMA_BRDMA_CFG", "data_use")):
         yield "DPU_BS_CFG", "the BS operand comes from memory, but BRDMA does not read it"
     flying = "DPU" in state.enabled and state.field("DPU_FEATURE_MODE_CFG", "flying_mode")
     if flying and (not reads or state.field("DPU_RDMA_FEATURE_MODE_CFG", "mrdma_disable")):
@@ -159,7 +159,7 @@ def int8_groups(state: State) -> Iterator[Objection]:
 
 
 def notches(state: State) -> Iterator[Objection]:
-    """Nobody knows why there are two; every program has them equal [?]."""
+    """Why there are two is not known; every program has them equal [?]."""
     one, two = (state.field("DPU_DATA_CUBE_NOTCH", f"notch_{i}") for i in (0, 1))
     if "DPU" in state.enabled and one != two:
         yield "DPU_DATA_CUBE_NOTCH", f"the two notches are {one} and {two}; what that means is not known"
@@ -207,7 +207,7 @@ def unaligned_addresses(state: State) -> Iterator[Objection]:
             and register.block.name in state.enabled
             and value % ATOM_BYTES
         ):
-            yield name, f"{value:#x} is no multiple of {ATOM_BYTES}"
+            yield name, f"{value:#x} is not a multiple of {ATOM_BYTES}"
 
 
 def bits_without_name(state: State) -> Iterator[Objection]:

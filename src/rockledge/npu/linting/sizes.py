@@ -1,4 +1,4 @@
-"""Suspicions about one program's sizes and types: what several registers say has to be the same.
+"""Suspicions about one program's sizes and types: what several registers repeat has to agree.
 
 Which registers belong together is what the programs of three generators agree on [I], [E].
 """
@@ -14,7 +14,7 @@ DEPTHWISE_GROUP: Final = 64
 
 
 def channel_fields(state: State) -> Iterator[Objection]:
-    """The two channel fields of one register say the same."""
+    """The two channel fields of one register agree."""
     real = state.field("CNA_DATA_SIZE1", "real_channels_minus_1") + 1
     if state.conv and real != state.inputs:
         yield "CNA_DATA_SIZE1", f"{state.inputs} channels, but {real} real ones (14 bits hold 16384)"
@@ -38,7 +38,7 @@ def precisions(state: State) -> Iterator[Objection]:
     code = state.field("CNA_CONV_CON1", "in_precision")
     name = state.type_name
     if name is None:
-        yield "CNA_CONV_CON1", f"in_precision {code} is no type"
+        yield "CNA_CONV_CON1", f"in_precision {code} is not a known type"
         return
     for register in ("CNA_CONV_CON1", "CORE_MISC_CFG"):
         if (other := state.field(register, "proc_precision")) != code:
@@ -76,7 +76,7 @@ def weight_bytes(state: State) -> Iterator[Objection]:
 
 
 def cubes(state: State) -> Iterator[Objection]:
-    """Everything that repeats the DPU's cube says the same."""
+    """Everything that repeats the DPU's cube agrees with it."""
     if "DPU" not in state.enabled:
         return
     width = state.field("DPU_DATA_CUBE_WIDTH", "width_minus_1") + 1
@@ -116,7 +116,10 @@ def strides(state: State) -> Iterator[Objection]:
     if len(set(size_e)) > 1:
         yield "DPU_BS_OW_CFG", f"the three size_e are {size_e}; in every known program they agree"
     if out is None:
-        yield "DPU_DATA_FORMAT", f"out_precision {state.field('DPU_DATA_FORMAT', 'out_precision')} is no type"
+        yield (
+            "DPU_DATA_FORMAT",
+            f"out_precision {state.field('DPU_DATA_FORMAT', 'out_precision')} is not a known type",
+        )
         return
     channels = state.field("DPU_DATA_CUBE_CHANNEL", "channels_minus_1") + 1
     atom = ATOM_BYTES * 8 // out.bits

@@ -1,4 +1,4 @@
-"""A stream as people read it: every word with its fields, and behind each what is suspicious about it."""
+"""A stream as people read it: every word with its fields, and after each what is suspicious about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def listing(words: Sequence[int], findings: Sequence[Finding]) -> str:
 
 
 def _program_heads(words: Sequence[int]) -> dict[int, str]:
-    """What stands above the first word of each program; nothing for a stream that cannot be parsed."""
+    """The line above the first word of each program; nothing for a stream that cannot be parsed."""
     return dict(_heads(words))
 
 

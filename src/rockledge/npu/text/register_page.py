@@ -14,12 +14,12 @@ def register_page() -> str:
         "# Registers of the NPU",
         "",
         (
-            "Written by `python -m rockledge.npu.text.register_page` from the table in `npu/isa.py`, which "
-            "encoder, decoder, disassembler and lint share."
+            "Written by `python -m rockledge.npu.text.register_page` from the table in `npu/isa.py`, "
+            "shared by encoder, decoder, disassembler and lint."
         ),
         (
             "A field that ends in `_minus_1` holds its value less one. [I] inferred, [X] sources disagree, "
-            "[?] nobody knows."
+            "[?] not known."
         ),
         "",
         "| block | target | page | enable bit | what it does |",

@@ -25,7 +25,7 @@ UNTOUCHED: Final = 0xA5  # every byte of results before a kick: what no program 
 class EmulatedNpu:
     """Three cores whose registers outlive launches, as on the chip. `flags` collects what was suspicious.
 
-    `run` is what `Matmul.multiply` wants as its device. `traced` also checks that cores share no byte that
+    `run` is what `Matmul.multiply` takes as its device. `traced` also checks that cores share no byte that
     one of them writes, at five times the time.
     """
 
@@ -40,7 +40,7 @@ class EmulatedNpu:
         """The output buffer int32 of one launch with these input and weight buffers.
 
         Cores run one after another in the order of the options. Raises NpuError for what the hardware would
-        hang on or refuse, and when traced cores meet in memory.
+        hang on or refuse, and when traced cores share memory.
         """
         arrays: dict[str, npt.NDArray[np.uint8]] = {
             INPUT: a.view(np.uint8),
@@ -79,7 +79,7 @@ class EmulatedNpu:
 
 
 def place(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Addresses for buffers of these sizes in bytes, one behind the other on pages, from 1 MiB up."""
+    """Addresses for buffers of these sizes in bytes, one after the other on pages, from 1 MiB up."""
     addresses, free = {}, FIRST_ADDRESS
     for name, size in sizes.items():
         addresses[name] = free

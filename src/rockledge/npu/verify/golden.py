@@ -1,6 +1,6 @@
 """Checks programs of open generators: random operands placed by the stated layouts, compared with NumPy.
 
-A case says everything itself: operation, types, shape, layouts, addresses, words. What is expected is
+A case is self-contained: operation, types, shape, layouts, addresses, words. What is expected is
 computed from the operands alone (float64 or exact integers), never by the emulator's own addressing.
 """
 
@@ -59,7 +59,7 @@ def load_cases(path: str | Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise NpuError(f"{path} cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise NpuError(f"{path} is no JSON file of cases: {error}") from None
+        raise NpuError(f"{path} is not a JSON file of cases: {error}") from None
     cases = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
         raise NpuError(f'{path} has no list "cases" of objects')
@@ -88,7 +88,7 @@ def _verify(case: Mapping[str, Any], name: str, seed: int, options: Options) -> 
         return _verify_sigmoid(case, name, random, options)
     if operation.startswith("depthwise"):
         return _verify_depthwise(case, name, random, options)
-    raise NpuError(f"the operation {operation!r} is not known: expected a matmul, sigmoid or depthwise")
+    raise NpuError(f"the operation {operation!r} is not known, expected a matmul, sigmoid or depthwise")
 
 
 def _verify_matmul(

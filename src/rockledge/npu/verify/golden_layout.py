@@ -1,6 +1,6 @@
 """Operands of golden cases as bytes: layouts as the cases state them in words, read literally.
 
-Nothing here comes from the package's own layouts or addressing, so that each can be held against the other.
+Nothing here comes from the package's own layouts or addressing, so that each checks the other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def feature_layout(text: str, kind: str, rows: int, columns: int) -> Placed:
         return _row_major(text, kind, rows, columns)
     found = re.match(r"\[\w+/(\d+)\]\[[\w*]+\]\[(\d+)\]", text)
     if not found or found[1] != found[2]:
-        raise NpuError(f"the layout {text!r} is not known: expected [K/c][M][c] or row-major [M][pitch]")
+        raise NpuError(f"the layout {text!r} is not known, expected [K/c][M][c] or row-major [M][pitch]")
     return _cube(int(found[1]), kind, rows, columns)
 
 
@@ -53,7 +53,7 @@ def kernel_layout(text: str, kind: str, kernels: int, inputs: int) -> Placed:
     """Where B lies: "[N/16][K/32][16][32] fp16", by option "with K padded to 160, N padded to 160"."""
     found = re.match(r"\[N/(\d+)\]\[K/(\d+)\]\[(\d+)\]\[(\d+)\]", text)
     if not found or (found[1], found[2]) != (found[3], found[4]):
-        raise NpuError(f"the layout {text!r} is not known: expected [N/g][K/r][g][r]")
+        raise NpuError(f"the layout {text!r} is not known, expected [N/g][K/r][g][r]")
     group, run = int(found[1]), int(found[2])
     padded = re.search(r"K padded to (\d+), N padded to (\d+)", text)
     all_inputs, all_kernels = (int(padded[1]), int(padded[2])) if padded else (inputs, kernels)
@@ -108,7 +108,7 @@ def _cube(atom: int, kind: str, rows: int, columns: int) -> Placed:
 def _row_major(text: str, kind: str, rows: int, columns: int) -> Placed:
     found = re.match(r"row-major \[\w+\]\[(\d+)\]", text)
     if not found or int(found[1]) < columns:
-        raise NpuError(f"the layout {text!r} is not known: expected row-major [M][pitch], pitch >= {columns}")
+        raise NpuError(f"the layout {text!r} is not known, expected row-major [M][pitch], pitch >= {columns}")
     places = np.arange(rows)[:, None] * int(found[1]) + np.arange(columns)[None, :]
     return Placed(kind, _bytes(kind, rows * int(found[1])), places)
 

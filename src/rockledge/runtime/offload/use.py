@@ -46,7 +46,7 @@ class NpuUse:
         self._trials = trials
         self._work: Callable[[], NpuWork] | None = None
         self._last = NpuStatus("ready")
-        self._told = False
+        self._failure_logged = False
         self._lock = threading.Lock()
 
     def watch(self, work: Callable[[], NpuWork]) -> None:
@@ -96,12 +96,12 @@ class NpuUse:
             f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s"
         )
 
-    def tell_end(self) -> None:
+    def log_failure(self) -> None:
         """Logs, once, that the device was given up."""
         with self._lock:
-            if self._told or self._work is None or (reason := self._work().stopped) is None:
+            if self._failure_logged or self._work is None or (reason := self._work().stopped) is None:
                 return
-            self._told = True
+            self._failure_logged = True
         log.warning("%s; prompts are read on the CPU from now on", reason)
 
     def close(self) -> None:
