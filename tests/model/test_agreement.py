@@ -135,7 +135,7 @@ def test_a_model_whose_answers_never_end(tmp_path: Path) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         content = json.loads((directory / name).read_text())
         (directory / name).write_text(json.dumps({k: v for k, v in content.items() if k != "eos_token"}))
-    for file in directory.glob("*.json"):  # nor is one known by its name
+    for file in directory.glob("*.json"):  # nor by its name
         file.write_text(file.read_text().replace("<|im_end|>", "<|stop|>").replace("<|endoftext|>", "<|text|>"))
     assert "No token is known that ends an answer" in notes(directory)
 
