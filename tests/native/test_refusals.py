@@ -170,7 +170,7 @@ def test_impossible_shapes(change: dict[str, int]) -> None:
 @pytest.mark.parametrize("head_dim", [0, 1, 15, 514])
 def test_heads_that_have_no_pairs_or_too_many(head_dim: int) -> None:
     ops, bands, buffers, shape = attention_parts()
-    with pytest.raises(NativeError, match=f"a head has {head_dim} dimensions; expected an even number"):
+    with pytest.raises(NativeError, match=f"a head has {head_dim} dimensions, expected an even number"):
         create(ops, bands, buffers, replace(shape, head_dim=head_dim))
 
 

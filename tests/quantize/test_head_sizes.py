@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from tests.model.checkpoints import MODELS, random_model, save
+from tests.native.one_op import supported_kernels
 from transformers import AutoModelForCausalLM
 
 from rockledge.model.checkpoint import open_checkpoint
@@ -15,7 +16,6 @@ from rockledge.model.hf_config import config_from_hf
 from rockledge.quantize.pipeline import quantize
 from rockledge.quantize.reference import forward
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.native import supported_kernels
 from rockledge.synth import model_files
 
 CASE = Path(__file__).parents[1] / "model" / "cases" / "f6_hd100"
