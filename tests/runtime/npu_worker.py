@@ -12,6 +12,7 @@ import select
 import struct
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,20 @@ def multiply(driver, shapes, timeout_ms, probe=True, seed=0, idle_ms=AWAKE_MS, p
         about = vars(device.describe())
         device.close()
     return {"right": right, "errors": errors, "about": about, "held": [before, held()]}
+
+
+def close(driver, shapes, timeout_ms, wait=True, rest=0.0):
+    """How many seconds closing takes after these products, of which the last may still run."""
+    device = NpuDevice(driver)
+    with suppress(NpuError):
+        for m, n, k in shapes:
+            a, b = np.ones((m, k), np.int8), np.ones((n, k), np.int8)
+            device.wait = NpuDevice.wait.__get__(device) if wait else lambda: None
+            compile_matmul(plan(m, n, k)).multiply(a, b, LaunchRunner(device, timeout_ms).run)
+    time.sleep(rest)
+    start = time.monotonic()
+    device.close()
+    return {"seconds": time.monotonic() - start}
 
 
 def call_badly(node):
@@ -103,7 +118,7 @@ def call_badly(node):
     return found
 
 
-ORDERS = {"multiply": multiply, "call_badly": call_badly, **npu_offloading.ORDERS}
+ORDERS = {"multiply": multiply, "close": close, "call_badly": call_badly, **npu_offloading.ORDERS}
 
 
 def main():

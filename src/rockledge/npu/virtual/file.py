@@ -25,6 +25,8 @@ class VirtualFile(ABC):
         self._name, self._version = name, version
         self._handles: dict[int, DeviceBuffer] = {}
         self._numbered = 0
+        self.last_job_end: float | None = None
+        """When its latest job ended, as time.monotonic(); infinity while one runs."""
 
     @abstractmethod
     def driver_call(self, number: int, data: bytes) -> bytes:

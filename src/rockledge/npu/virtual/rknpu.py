@@ -7,12 +7,15 @@ What the real driver does not check and dies of, the chip notes as a crash.
 from __future__ import annotations
 
 import errno
+import math
 import struct
+import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 import numpy as np
 
+from rockledge.npu.emulation.memory import Memory
 from rockledge.npu.emulation.submit import Job
 from rockledge.npu.virtual.chip import TASKS_IN_KICK, Chip, Order
 from rockledge.npu.virtual.device_faults import ALLOCATION
@@ -175,6 +178,23 @@ class RknpuFile(VirtualFile):
             memory = self._driver.space.memory()
         order = self.chip.order(kicks)
         timeout = timeout_ms / 1000
+        self.last_job_end = math.inf
+        try:
+            return self._run(order, memory, kicks, fields, mask, timeout)
+        finally:
+            self.last_job_end = time.monotonic()
+
+    def _run(
+        self,
+        order: Order,
+        memory: Memory,
+        kicks: dict[int, list[Job]],
+        fields: list[int],
+        mask: int,
+        timeout: float,
+    ) -> bytes:
+        """Sees the job through; the structure as it comes back."""
+        number = fields[3]
         self._obey(order, timeout)
         took = 0.0 if order.skipped else self.chip.run(memory, kicks, order.damage)
         if took is None:

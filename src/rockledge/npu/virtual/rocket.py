@@ -9,6 +9,7 @@ drivers/accel/rocket/rocket_job.c of Linux.
 from __future__ import annotations
 
 import errno
+import math
 import struct
 import threading
 import time
@@ -184,6 +185,7 @@ class RocketFile(VirtualFile):
                 self._scheduler.ended(core)
                 return at
             kicks = [Job(where, max(words - TRAILER_WORDS, 0), 1, isa.INT_DPU) for where, words in found]
+            self.last_job_end = math.inf
             self._queue.append(_Queued(kicks, self._space.memory(), order, buffers[n_reads:], core))
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, daemon=True)
@@ -238,6 +240,8 @@ class RocketFile(VirtualFile):
             finally:
                 with self.chip.changed:
                     self._queue.popleft()
+                    if not self._queue:
+                        self.last_job_end = time.monotonic()
                     self._scheduler.ended(job.core)
                     self.chip.changed.notify_all()
 

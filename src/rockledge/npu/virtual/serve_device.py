@@ -41,7 +41,11 @@ _BYSTANDERS: Final = ("/dev/dri/renderD128", "/dev/dri/card0")
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a virtual NPU: what ran, what went wrong, and what was not given back."""
+    """What became of a virtual NPU: what ran, what went wrong, and what was not given back.
+
+    `shortest_rest`: the fewest seconds from the end of a file's last job to the file's end, 0 where one still
+    ran; None when no file with jobs was closed.
+    """
 
     driver: str
     jobs: int
@@ -53,6 +57,7 @@ class Summary:
     files_opened: int
     files_left: int
     buffers_left: int
+    shortest_rest: float | None
     notes: tuple[str, ...]
 
 
@@ -82,6 +87,7 @@ class VirtualNpu:
         self._files: dict[int, VirtualFile] = {}
         self._opened = 0
         self._buffers_left = 0
+        self._shortest_rest: float | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="rockledge-npu-")
         self.address = str(Path(self._folder.name) / "device")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -131,6 +137,7 @@ class VirtualNpu:
                 files_opened=self._opened,
                 files_left=len(self._files),
                 buffers_left=self._buffers_left + self._chip.allocator.live,
+                shortest_rest=self._shortest_rest,
                 notes=tuple(self._notes),
             )
 
@@ -232,8 +239,13 @@ class VirtualNpu:
         raise DriverError(errno.ENOENT)
 
     def _close(self, file: VirtualFile) -> None:
+        end = file.last_job_end
+        rest = None if end is None else max(time.monotonic() - end, 0.0)
         left = file.close()
         with self._chip.changed:
+            if rest is not None:
+                before = self._shortest_rest
+                self._shortest_rest = rest if before is None else min(rest, before)
             self._buffers_left += left
             self._files = {number: f for number, f in self._files.items() if f is not file}
             self._chip.changed.notify_all()
