@@ -90,7 +90,7 @@ def _fetch(hub_id: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise CheckpointError(
-            f"{hub_id} is no local path, and Hub ids need huggingface_hub; install rockledge[quantize]"
+            f"{hub_id} is not a local path, and Hub ids need huggingface_hub; install rockledge[quantize]"
         ) from error
     try:
         return Path(
@@ -99,7 +99,7 @@ def _fetch(hub_id: str) -> Path:
     except Exception as error:  # the package and the HTTP client beneath it raise a dozen unrelated types
         reason = str(error).strip().splitlines()
         raise CheckpointError(
-            f"{hub_id} is no local path and could not be fetched from the Hugging Face Hub "
+            f"{hub_id} is not a local path and could not be fetched from the Hugging Face Hub "
             f"({reason[0][:200] if reason else type(error).__name__}); check the name and the network, or "
             f"give a local "
             "directory"

@@ -53,7 +53,7 @@ def rope_divisors(scaling: Mapping[str, Any], head_dim: int, theta: float) -> tu
             f'the rope_scaling of type "{kind}" is incomplete or malformed ({error})'
         ) from error
     raise CheckpointError(
-        f'RoPE scaling of type "{kind}" is not supported; supported are default, linear and llama3'
+        f'rope_scaling of type "{kind}" is not supported; supported are default, linear and llama3'
     )
 
 

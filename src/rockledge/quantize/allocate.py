@@ -93,14 +93,14 @@ def _check_possible(bands: Sequence[Band], budget: Budget) -> None:
     least_bytes = sum(min(option.bytes for option in band.options) for band in bands)
     if budget.bytes is not None and least_bytes > budget.bytes:
         raise BudgetError(
-            f"The weights were to fit in {budget.bytes} bytes, but the narrowest choice takes {least_bytes}; "
-            f"ask for at least {least_bytes} bytes."
+            f"the weights do not fit in {budget.bytes} bytes, the narrowest choice takes {least_bytes}; "
+            f"ask for at least {least_bytes} bytes"
         )
     least_time = sum(min(option.milliseconds for option in band.options) for band in bands)
     if budget.milliseconds is not None and least_time > budget.milliseconds:
         raise BudgetError(
-            f"A token was to take {budget.milliseconds:.3f} ms, but the fastest choice takes "
-            f"{least_time:.3f} ms; ask for at least {least_time:.3f} ms."
+            f"a token cannot take only {budget.milliseconds:.3f} ms, the fastest choice takes "
+            f"{least_time:.3f} ms; ask for at least {least_time:.3f} ms"
         )
 
 

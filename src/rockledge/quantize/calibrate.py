@@ -162,8 +162,8 @@ def record_inputs(
             slices.fitting(lambda: run_block(model, weights, inputs, outputs, slices))  # noqa: B023
             if not np.isfinite(outputs).all():
                 raise CheckpointError(
-                    f"Block {layer} turns calibration text into numbers that are NaN or infinite; "
-                    "the checkpoint is damaged, get it again."
+                    f"block {layer} gives numbers that are NaN or infinite for the calibration text; "
+                    "the checkpoint is damaged, fetch it again"
                 )
         progress(layer + 1, config.layers)
 

@@ -97,7 +97,7 @@ def start_tables(bits: int) -> Tensor:
     """The tables learned on Gaussian weights, fp32 [16, 2^bits], in units of 1/32 of a row's rms."""
     if bits not in GAUSSIAN_TABLES:
         raise UsageError(
-            f"There are no tables for {bits} bits a weight; choose one of {sorted(GAUSSIAN_TABLES)}."
+            f"there are no tables for {bits} bits a weight; choose one of {sorted(GAUSSIAN_TABLES)}"
         )
     return torch.tensor(GAUSSIAN_TABLES[bits], dtype=torch.float32)
 

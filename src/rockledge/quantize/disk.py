@@ -18,6 +18,6 @@ def check_room(work: Path, work_bytes: int, out: Path, tensor_bytes: int) -> Non
         free = shutil.disk_usage(folder).free
         if size > free:
             raise RockledgeError(
-                f"This run needs {size / 1e9:.1f} GB of disk in {folder}, but {free / 1e9:.1f} GB are free; "
-                "free some space there or name another disk with --work and --output."
+                f"this run needs {size / 1e9:.1f} GB of disk in {folder}, but {free / 1e9:.1f} GB are free; "
+                "free some space there or name another disk with --work and --output"
             )

@@ -99,8 +99,8 @@ def feedback(
     mean = diagonal.mean()
     if not bool(torch.isfinite(mean)):
         raise CheckpointError(
-            "The inputs of a linear are NaN or infinite in the backward pass; the checkpoint is damaged, "
-            "get it again."
+            "the inputs of a linear are NaN or infinite in the backward pass; the checkpoint is damaged, "
+            "fetch it again"
         )
     # Only the factorisation needs doubles; they are the largest thing there is for a wide feed-forward.
     start = damping

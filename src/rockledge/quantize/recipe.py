@@ -85,9 +85,9 @@ def read_recipe(path: Path) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"The recipe {path} could not be read as YAML ({error}).") from error
+        raise UsageError(f"the recipe {path} cannot be read as YAML ({error}); correct it") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise UsageError(f"{path} is not a recipe of version {VERSION}; take the recipe.yaml of an artifact.")
+        raise UsageError(f"{path} is not a recipe of version {VERSION}; take the recipe.yaml of an artifact")
     try:
         calibration, budget = content.get("calibration") or {}, content.get("budget") or {}
         widths = content.get("widths") or {}
@@ -105,21 +105,21 @@ def read_recipe(path: Path) -> Recipe:
             steps=read_steps(content.get("steps") or {}),
         )
     except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"The recipe {path} is malformed ({error!r}).") from error
+        raise UsageError(f"the recipe {path} is malformed ({error!r}); correct it") from error
 
 
 def check_recipe(recipe: Recipe, config: ModelConfig) -> None:
     """Raises UsageError unless the recipe's bands cover exactly the linears of this model."""
     shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config) if len(tensor.shape) == 2}
     if odd := set(shapes) ^ set(recipe.widths):
-        raise UsageError(f"Recipe and model do not have the same linears; {min(odd)!r} is in one only.")
+        raise UsageError(f"{min(odd)!r} is in the recipe or in the model only; take a recipe of this model")
     for name, bands in recipe.widths.items():
         try:
             check_bands(bands, shapes[name][0])
         except UsageError as error:
-            raise UsageError(f"In the recipe, {name}: {error}") from error
+            raise UsageError(f"in the recipe, {name}: {error}") from error
     if unknown := set(recipe.planes) - set(shapes):
-        raise UsageError(f"The recipe gives planes to {min(unknown)!r}, which is no linear of this model.")
+        raise UsageError(f"the recipe gives planes to {min(unknown)!r}, which is not a linear of this model")
 
 
 def _bands(name: str, text: Any) -> tuple[Band, ...]:
@@ -127,7 +127,7 @@ def _bands(name: str, text: Any) -> tuple[Band, ...]:
     for item in str(text).split():
         rows, _, bits = item.partition("x")
         if not (rows.isdecimal() and bits.isdecimal()):
-            raise UsageError(f"In the recipe, {name} has the band {item!r}; write rows x bits such as 64x8.")
+            raise UsageError(f"in the recipe, {name} has the band {item!r}, expected rows x bits such as 64x8")
         bands.append(Band(start, int(rows), int(bits)))
         start += int(rows)
     return tuple(bands)

@@ -85,11 +85,11 @@ def request(
     unlimited = bits is None and fit is None and milliseconds is None
     if made is not None:
         if fast:
-            raise UsageError("A recipe says which steps to take; leave out --fast, or the recipe.")
+            raise UsageError("a recipe and --fast both choose the steps; leave one of them out")
         if made.widths:
             if not unlimited:
                 raise UsageError(
-                    "This recipe holds widths; leave out --bits, --fit and --milliseconds, or its widths."
+                    "this recipe holds widths; leave out --bits, --fit and --milliseconds, or its widths"
                 )
             check_recipe(made, config)
             fixed, tokens = made, made.tokens
@@ -101,15 +101,15 @@ def request(
     if fixed is None and bits is None and fit is None and milliseconds is None:
         bits = DEFAULT_BITS
     if bits is not None and not 0 < bits <= 32:
-        raise UsageError(f"A budget of {bits} bits a weight makes no sense; ask for 3.25 to 8.5.")
+        raise UsageError(f"the budget is {bits} bits a weight, expected 3.25 to 8.5")
     if milliseconds is not None and not 0 < milliseconds < inf:
-        raise UsageError(f"A token in {milliseconds} milliseconds makes no sense; ask for a positive number.")
+        raise UsageError(f"the time of a token is {milliseconds} milliseconds, expected a positive number")
     if tokens is not None and tokens < 1:
-        raise UsageError(f"Calibration on {tokens} tokens makes no sense; leave it out for the default.")
+        raise UsageError(f"calibration on {tokens} tokens is not possible; leave it out for the default")
     if config.context < _LEAST_CONTEXT:
         raise UsageError(
-            f"A model with a context of {config.context} tokens cannot be calibrated; "
-            f"it needs at least {_LEAST_CONTEXT}."
+            f"a model with a context of {config.context} tokens cannot be calibrated, "
+            f"expected at least {_LEAST_CONTEXT}"
         )
     board = DEFAULT_BOARD if fit is None else find_board(fit)
     limits = []
@@ -121,7 +121,7 @@ def request(
         # Time alone limits the size, and a recipe's widths may come without a budget.
         limits.append(4 * parameters(config))
     if min(limits) <= 0:
-        raise BudgetError(f"{board.name} has no room for the weights of this model.")
+        raise BudgetError(f"{board.name} has no room for the weights of this model; take a smaller model or another board")
     steps = FAST if fast else Steps() if made is None else made.steps
     return Request(
         bits_per_weight=bits,

@@ -100,7 +100,7 @@ def read_calibration(path: Path, chat: ChatTemplate | None) -> tuple[list[str], 
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The calibration file {path} could not be read as UTF-8 text ({error}).") from error
+        raise UsageError(f"the calibration file {path} cannot be read as UTF-8 text ({error}); give another one") from error
     if path.suffix != ".jsonl":
         return [content], []
     renderer = None if chat is None else ConversationRenderer(chat)
@@ -121,21 +121,21 @@ def _document(path: Path, number: int, line: str, renderer: ConversationRenderer
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"Line {number} of {path} is not JSON ({error}); write one object a line."
+            f"line {number} of {path} is not JSON ({error}); write one object a line"
         ) from error
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
         return str(entry["text"])
     if isinstance(entry, dict) and isinstance(entry.get("messages"), list) and renderer is not None:
         if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in entry["messages"]):
             raise UsageError(
-                f'Line {number} of {path}: "messages" has an entry that is not an object with "role" and '
-                '"content"; correct it.'
+                f'line {number} of {path}: "messages" has an entry that is not an object with "role" and '
+                '"content"; correct it'
             )
         given = {key: entry[key] for key in ("tools", "documents") if isinstance(entry.get(key), list)}
         return renderer.text(number, entry["messages"], **given)
     raise UsageError(
-        f'Line {number} of {path} has neither "text" nor (for a model with a chat template) "messages"; '
-        "add one."
+        f'line {number} of {path} has neither "text" nor (for a model with a chat template) "messages"; '
+        "add one"
     )
 
 
@@ -176,7 +176,7 @@ def calibration_sequences(
     if not pieces:
         have = sum(len(tokenizer.encode(document, bos=False)) for document in documents)
         raise UsageError(
-            f"The calibration text has {have} tokens, but one sequence needs {body}; give a longer text."
+            f"the calibration text has {have} tokens, but one sequence needs {body}; give a longer text"
         )
     chosen = [pieces[i] for i in generator.permutation(len(pieces))[:wanted]]
     sequences = np.stack(chosen)

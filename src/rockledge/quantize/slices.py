@@ -36,8 +36,8 @@ class Slices:
             except torch.OutOfMemoryError as error:
                 if self.share <= _LEAST:
                     raise RockledgeError(
-                        "The device runs out of memory even in the smallest slices; free some of it, or use "
-                        "--device cpu."
+                        "the device runs out of memory even in the smallest slices; free some of it, or use "
+                        "--device cpu"
                     ) from error
                 self.share /= 2
             # Outside the handler: the exception keeps the failed work's tensors alive.

@@ -66,10 +66,10 @@ class Steps:
             allowed = _CHOICES.get(name, (True, False))
             if value not in allowed:
                 raise UsageError(
-                    f"The step {name} cannot be {value!r}; choose {' or '.join(str(one) for one in allowed)}."
+                    f"the step {name} cannot be {value!r}; choose {' or '.join(str(one) for one in allowed)}"
                 )
         if self.rounding == "gptq" and self.moments != "full":
-            raise UsageError("The step rounding: gptq needs moments: full; take rounding: nearest.")
+            raise UsageError("the step rounding: gptq needs moments: full; take rounding: nearest")
 
     def before_prices(self) -> dict[str, Any]:
         """The lines that candidates and prices depend on."""
@@ -88,7 +88,7 @@ def read_steps(lines: Mapping[str, Any]) -> Steps:
     lines = {name: value for name, value in lines.items() if not _left_out(name, value)}
     known = [field.name for field in fields(Steps)]
     if unknown := [name for name in lines if name not in known]:
-        raise UsageError(f"There is no step {unknown[0]!r} in a recipe; the steps are {', '.join(known)}.")
+        raise UsageError(f"a recipe has no step {unknown[0]!r}; the steps are {', '.join(known)}")
     return Steps(**lines)
 
 

@@ -75,7 +75,7 @@ class WorkDirectory:
         if not request.exists():
             if any(path.name != f".{_REQUEST}{_PARTIAL}" for path in self.path.iterdir()):
                 raise UsageError(
-                    f"The work directory {self.path} holds files of something else; name an empty one."
+                    f"the work directory {self.path} holds other files; name an empty one"
                 )
             with self._whole(request) as partial, partial.open("w") as file:
                 json.dump(dict(wanted), file, indent=1)
@@ -83,7 +83,7 @@ class WorkDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(f"Another run is working in {self.path}; let it end first.") from error
+                raise UsageError(f"another run is working in {self.path}; let it end first") from error
             self._check(json.load(file), wanted)
             for path in self.path.glob(f".*{_PARTIAL}"):
                 path.unlink()
@@ -92,8 +92,8 @@ class WorkDirectory:
     def _check(self, found: dict[str, Any], wanted: Mapping[str, Any]) -> None:
         if other := [name for name in wanted if found.get(name) != wanted[name]]:
             raise UsageError(
-                f"The work directory {self.path} belongs to another run (not the same {', '.join(other)}); "
-                "name another directory, or remove this one."
+                f"the work directory {self.path} belongs to another run (not the same {', '.join(other)}); "
+                "name another directory, or remove this one"
             )
 
     @contextmanager
@@ -224,6 +224,6 @@ class _Explained:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise RockledgeError(
-                f"Could not write to the work directory {self._path} ({error.strerror}); free some space "
-                "there or name another work directory."
+                f"the work directory {self._path} cannot be written ({error.strerror}); free some space "
+                "there or name another one"
             ) from error

@@ -203,7 +203,7 @@ def _program(task: Task, regions: tuple[Region, ...], sums: Sums) -> Program:
     """The program of one task with its relocations at the task's place in the launch's buffers."""
 
     if task.rows not in (region.rows for region in regions if region.role == INPUT):
-        raise NpuError(f"rows {task.rows.start} to {task.rows.stop} are no row tile of the launch")
+        raise NpuError(f"rows {task.rows.start} to {task.rows.stop} are not a row tile of the launch")
 
     def offset(role: str, inputs: Span | None = None) -> int:
         """Of the task's first sum: in the region of its rows that sums over these inputs, or over all."""

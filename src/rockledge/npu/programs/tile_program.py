@@ -109,7 +109,7 @@ def addition_program(
     """
     lines = columns // SUMS_IN_ATOM
     if columns % SUMS_IN_ATOM or columns < 1:
-        raise NpuError(f"{columns} columns of sums are no whole atoms; give a multiple of {SUMS_IN_ATOM}")
+        raise NpuError(f"{columns} columns of sums are not whole atoms; give a multiple of {SUMS_IN_ATOM}")
     if not 1 <= rows <= LARGEST_SIZE:
         raise NpuError(f"{rows} rows of sums in one addition; it takes 1 to {LARGEST_SIZE}, split the rows")
     if lines > LARGEST_SIZE:

@@ -170,7 +170,7 @@ def parse_faults(body: Any, name: str = "the faults") -> tuple[Fault, ...]:
     """The faults of a parsed file; `name` is what messages call it. Raises NpuError."""
     entries = body.get("faults") if isinstance(body, dict) else None
     if not isinstance(entries, list):
-        raise NpuError(f'{name} is no object with a list, expected {{"faults": [...]}}')
+        raise NpuError(f'{name} is not an object with a list, expected {{"faults": [...]}}')
     return tuple(_fault(entry, f"fault {number} of {name}") for number, entry in enumerate(entries, 1))
 
 
