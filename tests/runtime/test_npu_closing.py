@@ -1,4 +1,4 @@
-"""How a device is closed: with mainline's driver no file soon after its last job, and at once where nothing ran."""
+"""How a device is closed: mainline's files rest after their last job, and nothing waits where nothing ran."""
 
 import time
 
