@@ -19,7 +19,7 @@ constexpr int kSpaces = RL_NPU_CORES;
 constexpr std::int64_t kMillisecond = 1000000;
 // After which the driver resets a core by itself, whatever number of programs the job has (JOB_TIMEOUT_MS in rocket_job.c).
 constexpr std::int64_t kKernelTimeout = 500 * kMillisecond;
-// How long a file stays open behind the end of its last job. A job's buffers are given back by a worker of the kernel's
+// How long a file stays open after the end of its last job. A job's buffers are given back by a worker of the kernel's
 // scheduler, some time after its end; if the file is closed before, the stock driver then follows freed memory (gregordinary's
 // patches/rocket/084-rocket-drv-fix-bo-mm-uaf.patch). The worker is due at once, and gets a processor within a few scheduler
 // ticks of at most 10 ms.
@@ -173,8 +173,11 @@ class Rocket final : public Device {
   // What has to be over before the files are closed.
   void settle() {
     const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
-    for (int i = 0; i < running_; ++i)
-      if (prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline) == 0) ended_ = nanoseconds();
+    // A job whose end nobody tells counts as ended when the driver had its time for it.
+    for (int i = 0; i < running_; ++i) {
+      prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline);
+      ended_ = nanoseconds();
+    }
     const std::int64_t left = ended_ == 0 ? 0 : ended_ + kCloseGrace - nanoseconds();
     const timespec rest{0, left};
     if (left > 0) nanosleep(&rest, nullptr);

@@ -136,7 +136,8 @@ def test_a_model_whose_answers_never_end(tmp_path: Path) -> None:
         content = json.loads((directory / name).read_text())
         (directory / name).write_text(json.dumps({k: v for k, v in content.items() if k != "eos_token"}))
     for file in directory.glob("*.json"):  # nor by its name
-        file.write_text(file.read_text().replace("<|im_end|>", "<|stop|>").replace("<|endoftext|>", "<|text|>"))
+        renamed = file.read_text().replace("<|im_end|>", "<|stop|>").replace("<|endoftext|>", "<|text|>")
+        file.write_text(renamed)
     assert "No token is known that ends an answer" in notes(directory)
 
 

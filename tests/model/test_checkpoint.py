@@ -60,6 +60,6 @@ def test_a_hub_id_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"no local path and could not be fetched.*check the name and the network"
+        CheckpointError, match=r"not a local path and could not be fetched.*check the name and the network"
     ):
         open_checkpoint("rockledge-tests/no-such-model")

@@ -47,7 +47,7 @@ def test_numbers_that_overflow_are_named_by_their_block(tmp_path: Path) -> None:
         if name in ("layers.1.ffn.up", "layers.1.ffn.down"):
             values *= np.float32(1e30)
 
-    with pytest.raises(CheckpointError, match=r"Block 1 .*NaN or infinite"):
+    with pytest.raises(CheckpointError, match=r"block 1 .*NaN or infinite"):
         quantize(changed(tmp_path, explode), tmp_path / "out", bits=5.0, tokens=TOKENS)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

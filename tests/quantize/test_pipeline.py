@@ -156,7 +156,7 @@ def test_a_token_takes_no_longer_than_asked_for(tmp_path: Path) -> None:
 
 
 def test_too_little_time_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=r"too few .* on rk3588-8gb; the nearest possible are") as caught:
+    with pytest.raises(BudgetError, match=r"too short .* on rk3588-8gb; the nearest possible is") as caught:
         made(tmp_path, milliseconds=1e-4)
     nearest = float(str(caught.value).split()[-2])
     assert milliseconds(open_artifact(made(tmp_path, milliseconds=nearest))) <= nearest
@@ -167,7 +167,7 @@ def test_fast_steps_are_in_the_recipe_and_make_the_same_bytes_again(tmp_path: Pa
     assert read_recipe(path / "recipe.yaml").steps == FAST
     again = made(tmp_path, name="again", recipe=path / "recipe.yaml")
     assert (again / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
-    with pytest.raises(UsageError, match="leave out --fast"):
+    with pytest.raises(UsageError, match="leave one of them out"):
         made(tmp_path, name="both", fast=True, recipe=path / "recipe.yaml")
 
 

@@ -91,5 +91,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_recipe_for_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(BY_HAND)
-    with pytest.raises(UsageError, match="one only"):
+    with pytest.raises(UsageError, match="in the recipe or in the model only"):
         check_recipe(read_recipe(path), SHAPES["toy"])

@@ -135,7 +135,7 @@ def test_another_request_in_the_same_directory_is_refused(source: Path, tmp_path
 def test_a_directory_of_something_else_is_refused(source: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="files of something else"):
+    with pytest.raises(UsageError, match="holds other files"):
         stages_seen(source, tmp_path)
     assert contents(tmp_path / "work").keys() == {"thesis.txt"}
 
@@ -144,5 +144,5 @@ def test_two_runs_do_not_share_a_directory(source: Path, tmp_path: Path) -> None
     def second(stage: str, done: int, total: int) -> None:
         quantize(source, tmp_path / "second", **SETTINGS, work=tmp_path / "work")
 
-    with pytest.raises(UsageError, match="Another run is working"):
+    with pytest.raises(UsageError, match="another run is working"):
         quantize(source, tmp_path / "out", **SETTINGS, work=tmp_path / "work", progress=second)

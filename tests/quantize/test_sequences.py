@@ -88,8 +88,8 @@ def test_json_lines_hold_text_or_conversations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b'{"text": 1}', "Line 1"),
-        (b'{"text": "a"}\n[1]', "Line 2"),
+        (b'{"text": 1}', "line 1"),
+        (b'{"text": "a"}\n[1]', "line 2"),
         (b"{", "not JSON"),
         (b"\xff", "UTF-8"),
     ],
@@ -198,10 +198,10 @@ def test_a_file_of_refused_lines_says_which_and_why(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"messages": [{"role": "tool", "content": "42"}]}\n')
     with pytest.raises(
-        UsageError, match=r"holds no text to calibrate on\. t.jsonl: line 1 left out .*alternate"
+        UsageError, match=r"holds no text .*another one \(t.jsonl: line 1 left out .*alternate"
     ):
         mistral(path)
-    with pytest.raises(UsageError, match=r"The calibration text has 39 tokens.*line 2: the chat"):
+    with pytest.raises(UsageError, match=r"the calibration text has 39 tokens.*line 2: the chat"):
         mistral(CASES / "f1_system.jsonl")
 
 
@@ -242,5 +242,5 @@ def test_separators_inside_of_json_and_a_byte_order_mark_are_no_mistakes(tmp_pat
 def test_messages_that_are_none_are_named_by_their_line(messages: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a"}\n' + json.dumps({"messages": messages}))
-    with pytest.raises(UsageError, match=r'Line 2 of .*: "messages" has an entry'):
+    with pytest.raises(UsageError, match=r'line 2 of .*: "messages" has an entry'):
         read_calibration(path, ChatTemplate.from_files(FILES))

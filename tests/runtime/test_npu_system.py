@@ -88,3 +88,25 @@ def test_what_cannot_be_read_is_unknown(tmp_path, text):
     empty = look(tmp_path / "nothing")
     assert (empty.soc, empty.npu, empty.iommu, empty.interrupts) == (None, None, None, ())
     assert findings(empty, None) == []
+
+
+CORE = {"sys/bus/platform/devices/fdab0000.npu/of_node/compatible": "rockchip,rk3588-rknn-core\0"}
+LOADED = {"sys/bus/platform/drivers/rocket/uevent": ""}
+NODE = {"sys/class/accel/accel0/dev": "261:0\n"}
+
+
+@pytest.mark.parametrize(
+    "files, driver, words",
+    [
+        (CORE | LOADED, None, ["made no node in /dev/accel", "CONFIG_DRM_ACCEL_ROCKET=y"]),
+        (CORE, None, ["is not loaded", "modprobe rocket"]),
+        (CORE | LOADED | NODE, None, []),  # the node is there: something else keeps it from being opened
+        (CORE | LOADED, "rknpu", []),
+        ({"sys/bus/platform/devices/fdab0000.npu/of_node/compatible": "rockchip,rk3588-rknpu\0"}, None, []),
+    ],
+)
+def test_a_node_of_mainline_that_is_missing_is_explained(tmp_path, files, driver, words):
+    found = [f for f in findings(lay_out(tmp_path, files), driver) if "rocket" in f.what]
+    assert len(found) == bool(words)
+    for word in words:
+        assert word in found[0].what + found[0].mend

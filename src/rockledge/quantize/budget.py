@@ -65,8 +65,8 @@ def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tup
         raise _too_small(model, most, two.bytes)
     if longest is not None and two.milliseconds > longest:
         raise BudgetError(
-            f"{longest:g} ms a token is too short for this model on {limits.board.name}; the nearest possible "
-            f"is {_rounded_up(two.milliseconds):g} ms"
+            f"{longest:g} ms a token is too short for this model on {limits.board.name}; the "
+            f"nearest possible is {_rounded_up(two.milliseconds):g} ms"
         )
     tight = (most is not None and three.bytes > most) or (
         longest is not None and three.milliseconds > longest

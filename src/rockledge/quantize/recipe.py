@@ -127,7 +127,9 @@ def _bands(name: str, text: Any) -> tuple[Band, ...]:
     for item in str(text).split():
         rows, _, bits = item.partition("x")
         if not (rows.isdecimal() and bits.isdecimal()):
-            raise UsageError(f"in the recipe, {name} has the band {item!r}, expected rows x bits such as 64x8")
+            raise UsageError(
+                f"in the recipe, {name} has the band {item!r}, expected rows x bits such as 64x8"
+            )
         bands.append(Band(start, int(rows), int(bits)))
         start += int(rows)
     return tuple(bands)

@@ -121,7 +121,9 @@ def request(
         # Time alone limits the size, and a recipe's widths may come without a budget.
         limits.append(4 * parameters(config))
     if min(limits) <= 0:
-        raise BudgetError(f"{board.name} has no room for the weights of this model; take a smaller model or another board")
+        raise BudgetError(
+            f"{board.name} has no room for the weights of this model; take a smaller model or another board"
+        )
     steps = FAST if fast else Steps() if made is None else made.steps
     return Request(
         bits_per_weight=bits,

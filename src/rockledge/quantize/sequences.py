@@ -57,7 +57,7 @@ def calibration_for(
         )
     except UsageError as error:
         if path is not None:
-            raise UsageError(" ".join([str(error), *notes])) from error
+            raise UsageError(_with(notes, str(error))) from error
         found = np.zeros((0, length), np.int64)
     if path is None and len(found) < 2:
         notes.append(
@@ -67,16 +67,15 @@ def calibration_for(
         found = _random_sequences(tokenizer, beginning, (wanted, length), seed)
     kept = min(_HELD_OUT, len(found) // 2)
     short = (
-        f"The calibration text makes {found.size} tokens, but {needed} are needed "
+        f"the calibration text makes {found.size} tokens, but {needed} are needed "
         f"({(wanted - _HELD_OUT) * length} to calibrate on, {_HELD_OUT * length} to measure on)"
     )
     if kept < 1:
-        raise UsageError(" ".join([f"{short}; give a longer text.", *notes]))
+        raise UsageError(_with(notes, f"{short}; give a longer text"))
     if len(found) < wanted and not force and path is not None:
-        longer = f"{short}; give a longer text, or go on with this one by --force."
-        raise UsageError(" ".join([longer, *notes]))
+        raise UsageError(_with(notes, f"{short}; give a longer text, or go on with this one by --force"))
     if len(found) < wanted:
-        notes.append(f"{short}.")
+        notes.append(f"{short[0].upper()}{short[1:]}.")
     digest = hashlib.sha256("\0".join(documents).encode()).hexdigest()
     return Calibration(found[kept:], found[:kept], digest, tuple(notes))
 
@@ -100,7 +99,9 @@ def read_calibration(path: Path, chat: ChatTemplate | None) -> tuple[list[str], 
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the calibration file {path} cannot be read as UTF-8 text ({error}); give another one") from error
+        raise UsageError(
+            f"the calibration file {path} cannot be read as UTF-8 text ({error}); give another one"
+        ) from error
     if path.suffix != ".jsonl":
         return [content], []
     renderer = None if chat is None else ConversationRenderer(chat)
@@ -111,7 +112,7 @@ def read_calibration(path: Path, chat: ChatTemplate | None) -> tuple[list[str], 
             documents.append(text)
     notes = [] if renderer is None else renderer.notes(f"{path.name}: line", f"{path.name}: lines")
     if not documents:
-        raise UsageError(" ".join([f"{path} holds no text to calibrate on.", *notes[:1]]))
+        raise UsageError(_with(notes[:1], f"{path} holds no text to calibrate on; give another one"))
     return documents, notes
 
 
@@ -207,3 +208,8 @@ def _pieces(
     whole = len(rest) // body * body
     pieces.extend(np.array(rest[:whole], np.int64).reshape(-1, body))
     return pieces, left_out
+
+
+def _with(notes: Sequence[str], sentence: str) -> str:
+    """An error's sentence and, in brackets, what was noted before it."""
+    return sentence + (f" ({' '.join(notes)})" if notes else "")

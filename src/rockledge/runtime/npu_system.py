@@ -17,6 +17,7 @@ from typing import Final
 BIG_CORES: Final = range(4, 8)
 # Lines of /proc/interrupts: the vendor names them fdab0000.npu or rknpu, mainline by its driver; not "input".
 _INTERRUPT: Final = re.compile(r"\s*(\d+):.*\s(\S*(?:(?<![a-z])(?:rk)?npu|rocket)\S*)\s*$")
+_MAINLINE_CORE: Final = "rockchip,rk3588-rknn-core"  # drivers/accel/rocket/rocket_drv.c
 _MHZ: Final = 1_000_000
 
 
@@ -56,11 +57,16 @@ class System:
     processors: tuple[Frequency, ...]
     iommu: bool | None
     interrupts: tuple[Interrupt, ...]
+    rocket: bool
+    """Whether mainline's driver is loaded or built in."""
+    mainline_cores: bool
+    """Whether the device tree has the NPU's cores as mainline describes them."""
+    accel_nodes: bool
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that makes the NPU slow, and what mends it."""
+    """Something that keeps the NPU away or makes it slow, and what mends it."""
 
     what: str
     mend: str
@@ -76,12 +82,15 @@ def look(root: Path = Path("/")) -> System:
         processors=tuple(_processors(root)),
         iommu=_iommu(root),
         interrupts=tuple(_interrupts(root)),
+        rocket=(root / "sys/bus/platform/drivers/rocket").exists(),
+        mainline_cores=_mainline_cores(root),
+        accel_nodes=any((root / "sys/class/accel").glob("accel*")),
     )
 
 
 def findings(system: System, driver: str | None) -> list[Finding]:
-    """What makes it slow, worst first. `driver` is that of the open device, None when there is none."""
-    found = []
+    """What keeps it away or makes it slow, worst first. `driver`: of the open device, None without one."""
+    found = list(_missing(system)) if driver is None else []
     if driver == "rocket" and system.npu is None:
         found.append(
             Finding(
@@ -99,6 +108,23 @@ def findings(system: System, driver: str | None) -> list[Finding]:
         )
     found += _placement(system)
     return found
+
+
+def _missing(system: System) -> Iterator[Finding]:
+    """Why mainline's node is not there (flipperdevices/flipperone-linux-build-scripts#159)."""
+    if system.accel_nodes:
+        return
+    if system.rocket:
+        yield Finding(
+            "the driver rocket is loaded and made no node in /dev/accel: a module may come after the kernel "
+            "cut the NPU's power as unused",
+            "use a kernel with CONFIG_DRM_ACCEL_ROCKET=y, or add regulator_ignore_unused to its command line",
+        )
+    elif system.mainline_cores:
+        yield Finding(
+            "the device tree has the NPU as mainline describes it, and the driver rocket is not loaded",
+            "sudo modprobe rocket; if no node comes, use a kernel with CONFIG_DRM_ACCEL_ROCKET=y",
+        )
 
 
 def _governors(system: System) -> Iterator[Finding]:
@@ -161,6 +187,11 @@ def _iommu(root: Path) -> bool | None:
     if not devices:
         return None
     return any((device / "iommu_group").exists() for device in devices)
+
+
+def _mainline_cores(root: Path) -> bool:
+    texts = (_text(file) for file in (root / "sys/bus/platform/devices").glob("*/of_node/compatible"))
+    return any(_MAINLINE_CORE in (text or "").split("\0") for text in texts)
 
 
 def _interrupts(root: Path) -> Iterator[Interrupt]:

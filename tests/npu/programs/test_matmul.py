@@ -105,7 +105,7 @@ def tiling(rows, columns, inputs, tasks):
 
 
 def test_tasks_that_are_no_tile_of_their_kick_are_refused():
-    with pytest.raises(NpuError, match="rows 0 to 4 are no row tile of the launch"):
+    with pytest.raises(NpuError, match="rows 0 to 4 are not a row tile of the launch"):
         compile_matmul(tiling(8, 32, 32, (product(4, 32, 32),)))
 
 
