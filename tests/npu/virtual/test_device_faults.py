@@ -89,8 +89,8 @@ def test_a_dead_core_stays_dead():
 @pytest.mark.parametrize(
     "body, words",
     [
-        ([], "no object"),
-        ({"faults": 3}, "no object"),
+        ([], "not an object"),
+        ({"faults": 3}, "not an object"),
         ({"faults": [3]}, "kind None"),
         ({"faults": [{"kind": "sleepy"}]}, "'sleepy'"),
         ({"faults": [{"kind": "lost", "at": 0}]}, "at 0"),
