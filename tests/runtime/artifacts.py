@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.formats.bands import Band, groups, table_widths
@@ -127,8 +127,9 @@ def tokenizer_files(template: str | None) -> dict[str, bytes]:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<s>", "</s>", "<|end|>", *(f"<extra{i}>" for i in range(VOCAB - 259))]
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
     generation = {"bos_token_id": BOS, "eos_token_id": [EOS, EOT]}
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True}
+    settings = {"bos_token": "<s>", "eos_token": "</s>"}
     files = {
         "tokenizer.json": tokenizer.to_str().encode(),
         "tokenizer_config.json": json.dumps(settings).encode(),

@@ -37,7 +37,10 @@ def byte_tokenizer() -> Tokenizer:
     rules.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     rules.decoder = tokenizers.decoders.ByteLevel()
     rules.add_special_tokens(["<s>", "</s>"])
-    config = {"bos_token": "<s>", "add_bos_token": True}
+    rules.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
+    )
+    config = {"bos_token": "<s>"}
     files = {"tokenizer.json": rules.to_str(), "tokenizer_config.json": json.dumps(config)}
     return Tokenizer.from_files({name: text.encode() for name, text in files.items()})
 
