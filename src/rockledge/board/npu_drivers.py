@@ -28,7 +28,7 @@ DRIVER_FACTS: Final[Mapping[str, Mapping[str, Fact]]] = {
 """Facts by driver that differ from those of the board, which are the vendor driver's."""
 
 
-def board_under(board: Board, driver: str, clock_hz: float | None = None) -> Board:
+def board_with_driver(board: Board, driver: str, clock_hz: float | None = None) -> Board:
     """The board as it is with this kernel driver. `clock_hz`: what the driver says about the clock, if it
     does."""
     under = replace(board, facts={**board.facts, **DRIVER_FACTS[driver]})

@@ -20,12 +20,12 @@ _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 class HfConfig:
     """What was read. `notes`: sentences about what was guessed or is unusual.
 
-    `says_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then the
+    `stated_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then the
     default of the architecture.
     """
 
     config: ModelConfig
-    says_tied: bool | None
+    stated_tied: bool | None
     notes: tuple[str, ...]
 
 
@@ -68,10 +68,10 @@ def read_hf_config(
     ):
         raise CheckpointError("rope_divisors in config.json is not a list of numbers")
     layers, vocab = _count(merged, "num_hidden_layers"), _count(merged, "vocab_size")
-    says_tied = config.get("tie_word_embeddings")
-    if says_tied is not None and not isinstance(says_tied, bool):
+    stated_tied = config.get("tie_word_embeddings")
+    if stated_tied is not None and not isinstance(stated_tied, bool):
         raise CheckpointError(
-            f"tie_word_embeddings in config.json is {str(says_tied)[:60]}, expected true or false"
+            f"tie_word_embeddings in config.json is {str(stated_tied)[:60]}, expected true or false"
         )
     stated = (
         Stated("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
@@ -97,7 +97,7 @@ def read_hf_config(
         bos=special.bos,
         eos=special.eos,
     )
-    return HfConfig(check_config(read), says_tied, (*notes, *special.notes))
+    return HfConfig(check_config(read), stated_tied, (*notes, *special.notes))
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -174,9 +174,8 @@ def _refuse_quantised(config: Mapping[str, Any]) -> None:
     if scheme:
         method = scheme.get("quant_method", "unknown") if isinstance(scheme, Mapping) else "unknown"
         raise CheckpointError(
-            f"the checkpoint is already quantised ({method}); Rockledge needs the original bfloat16, "
-            f"float16 or "
-            "float32 weights"
+            f"the checkpoint is already quantised ({method}), expected the original bfloat16, "
+            "float16 or float32 weights"
         )
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Blocks = Iterable[npt.NDArray[np.generic]]
 
 
-def head_is_tied(says_tied: bool, embedding: Blocks, head: Blocks | None) -> bool:
+def head_is_tied(stated_tied: bool, embedding: Blocks, head: Blocks | None) -> bool:
     """Whether the embedding is the head too.
 
     `embedding` and `head` are the stored values in order, block by block, and read no further than the first
@@ -16,5 +16,5 @@ def head_is_tied(says_tied: bool, embedding: Blocks, head: Blocks | None) -> boo
     as in transformers 5 (`tie_weights` in modeling_utils.py) and llama.cpp.
     """
     if head is None:
-        return says_tied
-    return says_tied and all(np.array_equal(a, b) for a, b in zip(embedding, head, strict=True))
+        return stated_tied
+    return stated_tied and all(np.array_equal(a, b) for a, b in zip(embedding, head, strict=True))

@@ -24,7 +24,7 @@ from rockledge.model.special_tokens import (
     TOKENIZER_CONFIG,
     declared_tokens,
     json_object,
-    signal_tokens,
+    all_special_tokens,
 )
 
 _FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, "config.json")
@@ -65,14 +65,14 @@ class Tokenizer:
         rules: tokenizers.Tokenizer,
         spelling: _Spelling,
         beginning: tuple[int, ...],
-        left_out: Mapping[str, int],
+        without_row: Mapping[str, int],
     ) -> None:
         self._rules, self._spelling = rules, spelling
         self._bytes: dict[int, bytes] = {}
         self.beginning = beginning
         """Tokens that texts begin with, as tokenizer.json's post-processor puts them there; mostly one or
         none. What it appends is left out, because a text is there to be continued."""
-        self.left_out = left_out
+        self.without_row = without_row
         """Added tokens (text to id) that the model has no row for; their text is read as any other."""
         self.special_ids = frozenset(i for i, t in rules.get_added_tokens_decoder().items() if t.special)
         """Tokens that are signals, not text; decoding leaves them out."""
@@ -93,8 +93,8 @@ class Tokenizer:
         try:
             text = files["tokenizer.json"].decode()
             rules, content = tokenizers.Tokenizer.from_str(text), json.loads(text)
-            left_out = {} if rows is None else _cut(content, rows)
-            if left_out:
+            without_row = {} if rows is None else _remove_without_row(content, rows)
+            if without_row:
                 rules = tokenizers.Tokenizer.from_str(json.dumps(content))
         except CheckpointError:
             raise
@@ -104,9 +104,9 @@ class Tokenizer:
             ) from error
         rules.no_truncation()
         rules.no_padding()
-        left_out |= _declare(rules, files, rows, left_out.keys())
+        without_row |= _declare(rules, files, rows, without_row.keys())
         return cls(
-            rules, _spelling(content.get("decoder")), _in_front(content.get("post_processor")), left_out
+            rules, _spelling(content.get("decoder")), _prefix_ids(content.get("post_processor")), without_row
         )
 
     @classmethod
@@ -187,7 +187,7 @@ def _rows(files: Mapping[str, bytes]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _cut(content: dict[str, Any], rows: int) -> dict[str, int]:
+def _remove_without_row(content: dict[str, Any], rows: int) -> dict[str, int]:
     """Takes added tokens without a row out of the contents of a tokenizer.json; returns them.
 
     Such tokens exist, above all for padding, and are mostly never used. An ordinary piece, though, comes out
@@ -227,30 +227,30 @@ def _declare(
     held = {repr(token) for token in rules.get_added_tokens_decoder().values()}
     declared = [token for token in declared_tokens(files).values() if token.content not in cut]
     tokens = [token for token in declared if repr(token) not in held]
-    signals = {token.content: token for token in signal_tokens(files) if token.content not in cut}
+    signals = {token.content: token for token in all_special_tokens(files) if token.content not in cut}
     for token in tokens:
         token.special = token.special or token.content in signals
     known = {token.content for token in (*rules.get_added_tokens_decoder().values(), *tokens)}
     tokens += [token for content, token in signals.items() if content not in known]
-    left_out: dict[str, int] = {}
+    without_row: dict[str, int] = {}
     for token in tokens:
         # The package gives a new token the next id, whatever the declaration says.
         new = max(rules.get_vocab_size(False), 1 + max(rules.get_added_tokens_decoder(), default=-1))
-        new += len(left_out)
+        new += len(without_row)
         if rules.token_to_id(token.content) is None and rows is not None and new >= rows:
-            left_out[token.content] = new
+            without_row[token.content] = new
         else:
             rules.add_tokens([token])
-    return left_out
+    return without_row
 
 
-def _in_front(processor: Any) -> tuple[int, ...]:
+def _prefix_ids(processor: Any) -> tuple[int, ...]:
     """The ids that a post-processor of tokenizer.json puts in front of one text."""
     kind = processor["type"] if isinstance(processor, dict) else None
     if kind == "Sequence":
         front: tuple[int, ...] = ()
         for step in processor["processors"]:
-            front = (*_in_front(step), *front)
+            front = (*_prefix_ids(step), *front)
         return front
     if kind in ("BertProcessing", "RobertaProcessing"):
         return (int(processor["cls"][1]),)
@@ -273,7 +273,7 @@ def _spelling(decoder: Any) -> _Spelling:
     if unknown or not kinds:
         what = ", ".join(sorted(unknown)) or "none"
         raise CheckpointError(
-            f"tokenizer.json has the unsupported decoder {what}; expected ByteLevel or SentencePiece"
+            f"tokenizer.json has the unsupported decoder {what}, expected ByteLevel or SentencePiece"
         )
     replacements, strip = [], False
     for step in steps:

@@ -162,7 +162,7 @@ def record_inputs(
             slices.fitting(lambda: run_block(model, weights, inputs, outputs, slices))  # noqa: B023
             if not np.isfinite(outputs).all():
                 raise CheckpointError(
-                    f"block {layer} gives numbers that are NaN or infinite for the calibration text; "
+                    f"block {layer} produces values that are NaN or infinite for the calibration text; "
                     "the checkpoint is damaged, fetch it again"
                 )
         progress(layer + 1, config.layers)

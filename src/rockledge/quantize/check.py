@@ -102,7 +102,7 @@ def price_check(
     tokens = torch.from_numpy(windows[:, :length])
     states = _embedded(model, chosen, tokens)
     for layer in range(model.config.layers):
-        states = _through(model, work, layer, [c for c in chosen if c.layer == layer], states)
+        states = _advanced(model, work, layer, [c for c in chosen if c.layer == layer], states)
         progress(layer + 1, model.config.layers)
     costs = _divergences(model, chosen, states)
     return PriceCheck(
@@ -148,7 +148,7 @@ def _embedded(model: RotatedModel, chosen: Sequence[_Change], tokens: torch.Tens
     return states
 
 
-def _through(
+def _advanced(
     model: RotatedModel, work: WorkDirectory, layer: int, changes: Sequence[_Change], states: _States
 ) -> _States:
     """All states behind block `layer`, and those that begin there."""
