@@ -1,4 +1,5 @@
-"""Whether the small files of a checkpoint belong to each other and to its weights, said when it is opened."""
+"""Whether the small files of a checkpoint belong to each other and to its weights, checked when it is
+opened."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

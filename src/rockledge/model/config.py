@@ -15,7 +15,8 @@ class ModelConfig:
     """One decoder. All sizes are counts of elements; `rope_divisors` has `head_dim // 2` entries.
 
     The rotary angle of pair i at position p is `p * rope_theta ** (-2 i / head_dim) / rope_divisors[i]`;
-    Llama 3.1's scaling, linear scaling and GGUF's `rope_freqs` all become divisors, none is all ones.
+    Llama 3.1's scaling, linear scaling and GGUF's `rope_freqs` all become divisors; no scaling means all
+    ones.
 
     `context` is the longest sequence for which results are exact: a model with sliding-window attention is
     cut to its window, because attention here always sees every earlier position.
@@ -58,8 +59,8 @@ def check_config(config: ModelConfig) -> ModelConfig:
         0 < d < math.inf for d in config.rope_divisors
     ):
         raise CheckpointError(
-            f"rope_divisors has {len(config.rope_divisors)} values, expected {config.head_dim // 2} positive ones, "
-            "one for each rotary pair"
+            f"rope_divisors has {len(config.rope_divisors)} values, expected "
+            f"{config.head_dim // 2} positive ones, one for each rotary pair"
         )
     for token in (*config.eos, *(() if config.bos is None else (config.bos,))):
         if not 0 <= token < config.vocab:

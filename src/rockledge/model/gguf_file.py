@@ -105,7 +105,7 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 class _Cursor:
-    """A position in the file that refuses to step past its end: no count in the file is believed."""
+    """A position in the file that refuses to step past its end: no count in the file is trusted."""
 
     def __init__(self, path: Path, view: mmap.mmap, size: int) -> None:
         self.path, self.view, self.size, self.at = path, view, size, 0

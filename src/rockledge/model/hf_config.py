@@ -12,7 +12,7 @@ from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
 from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 
-# Keys whose explicit null says something else than leaving them out: no window, no sharing, derived.
+# Keys whose explicit null means something other than leaving them out: no window, no sharing, derived.
 _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 
 
@@ -20,8 +20,8 @@ _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 class HfConfig:
     """What was read. `notes`: sentences about what was guessed or is unusual.
 
-    `stated_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then the
-    default of the architecture.
+    `stated_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then
+    the default of the architecture.
     """
 
     config: ModelConfig
@@ -43,7 +43,7 @@ def read_hf_config(
 
     CheckpointError names what is refused: unknown architectures, checkpoints quantised by another scheme,
     biases and activations that the families do not have, RoPE types that `rope_divisors` does not know, and
-    keys that change the arithmetic otherwise.
+    other keys that change the results.
     """
     _refuse_quantised(config)
     notes: list[str] = []
@@ -137,7 +137,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
 def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
     """The family that `model_type` names, as in transformers' AutoModelForCausalLM; else `architectures`.
 
-    A model saved without its head ("LlamaModel") is of the family too.
+    A model saved without its head ("LlamaModel") belongs to the family too.
     """
     architectures, model_type = config.get("architectures"), config.get("model_type")
     named = architectures[0] if isinstance(architectures, list) and architectures else None

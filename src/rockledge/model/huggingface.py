@@ -32,7 +32,7 @@ _FILES = (
     "chat_template.jinja",
 )
 
-# What other quantisers leave behind even where config.json says nothing: a file, or a tensor-name ending.
+# Traces of other quantisers, for when config.json does not mention them: a file, or a tensor-name ending.
 _TRACES = {
     "quantize_config.json": "GPTQ",
     "quant_config.json": "AWQ",
@@ -189,7 +189,7 @@ def _json(path: Path, *, may_miss: bool = False) -> dict[str, Any]:
 
 
 def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
-    """The files of weights, and notes. A whole file counts before an index, as in transformers
+    """The files of weights, and notes. A single file takes precedence over an index, as in transformers
     (`_get_resolved_checkpoint_files` in modeling_utils.py)."""
     if not holds_safetensors(path):
         raise CheckpointError(why_no_model(path))
@@ -232,7 +232,7 @@ def _sources(files: list[SafetensorsFile]) -> dict[str, Source]:
 
 
 def _is_tied(path: Path, read: HfConfig, held: Mapping[str, Source]) -> tuple[bool, list[str]]:
-    """Whether the embedding is the head, and notes. CheckpointError names the key where nothing can say
+    """Whether the embedding is the head, and notes. CheckpointError names the key where nothing decides
     it."""
     embedding, head = held.get(_EMBEDDING), held.get(_HEAD)
     says = read.config.tied

@@ -1,7 +1,7 @@
 """The special tokens of a checkpoint, collected from every file that may name them.
 
 The rules are those of transformers 5 (`PreTrainedTokenizerBase._from_pretrained`), so that a directory means
-the same here and there.
+the same in both.
 """
 
 import json
@@ -23,7 +23,7 @@ _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 def special_tokens(files: Mapping[str, bytes]) -> dict[str, str]:
     """Texts of the named special tokens, by name: {"bos_token": "<s>", ...}.
 
-    They stand in tokenizer_config.json. An older checkpoint, one without `added_tokens_decoder` there, may
+    They are in tokenizer_config.json. An older checkpoint, one without `added_tokens_decoder` there, may
     have special_tokens_map.json beside it, whose entries win. A token is a string or an object with
     `content`. CheckpointError when a file is not a JSON object.
     """

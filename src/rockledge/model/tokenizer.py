@@ -1,8 +1,7 @@
 """Text to token ids and back, from an ordinary tokenizer.json, whole or token by token.
 
 Encoding is the `tokenizers` package's. Decoding goes through the bytes of each token instead: a stream of
-tokens can then be decoded exactly, and the bytes are what an API reports for a token that is no whole
-character.
+tokens can then be decoded exactly, and an API can report the bytes of a token that is not a whole character.
 """
 
 import codecs
@@ -22,9 +21,9 @@ from rockledge.model.special_tokens import (
     ADDED_TOKENS,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
+    all_special_tokens,
     declared_tokens,
     json_object,
-    all_special_tokens,
 )
 
 _FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, "config.json")
@@ -35,8 +34,8 @@ class _Spelling:
     """How the pieces of a vocabulary spell bytes.
 
     `byte_level`: every character of a piece stands for one byte. Otherwise pieces are UTF-8 text after
-    `replacements`, and with `byte_pieces` a piece such as <0x0A> is one byte. `strip`: a text's first space
-    is not its own but was put there by the encoder.
+    `replacements`, and with `byte_pieces` a piece such as <0x0A> is one byte. `strip`: the first space of a
+    text was added by the encoder.
     """
 
     byte_level: bool
@@ -98,7 +97,7 @@ class Tokenizer:
                 rules = tokenizers.Tokenizer.from_str(json.dumps(content))
         except CheckpointError:
             raise
-        except Exception as error:  # the package raises nothing narrower
+        except Exception as error:  # the package raises nothing more specific
             raise CheckpointError(
                 f"tokenizer.json cannot be used ({str(error)[:200]}); fetch it again"
             ) from error
@@ -117,7 +116,7 @@ class Tokenizer:
 
     @property
     def bos(self) -> int | None:
-        """First of the tokens that texts begin with; None when they begin with none."""
+        """The first of the tokens that texts begin with; None when there are none."""
         return self.beginning[0] if self.beginning else None
 
     @property
@@ -128,8 +127,8 @@ class Tokenizer:
     def encode(self, text: str, bos: bool) -> list[int]:
         """Token ids. Special tokens named in the text are recognised.
 
-        `bos` puts in front what texts of this model begin with: true for plain text, false for a rendered
-        chat template, which writes its own.
+        `bos` prepends the tokens that texts of this model begin with: true for plain text, false for a
+        rendered chat template, which writes its own.
         """
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
@@ -190,8 +189,8 @@ def _rows(files: Mapping[str, bytes]) -> int | None:
 def _remove_without_row(content: dict[str, Any], rows: int) -> dict[str, int]:
     """Takes added tokens without a row out of the contents of a tokenizer.json; returns them.
 
-    Such tokens exist, above all for padding, and are mostly never used. An ordinary piece, though, comes out
-    of ordinary text: CheckpointError.
+    Such tokens exist, mostly for padding, and are rarely used. An ordinary piece, however, can come from
+    ordinary text: CheckpointError.
     """
     added = content.get("added_tokens") or []
     beyond = {token["content"]: int(token["id"]) for token in added if token["id"] >= rows}

@@ -1,6 +1,6 @@
 """The work directory: finished stages as files, each written whole under its name or not at all.
 
-So a run that was killed continues where its last finished file ends, and ends in the same bytes.
+A run that was killed therefore continues after its last finished file, and ends in the same bytes.
 """
 
 import fcntl
@@ -66,7 +66,7 @@ class WorkDirectory:
 
     @contextmanager
     def claimed(self, wanted: Mapping[str, Any]) -> Iterator[None]:
-        """Makes the directory this run's own, and sweeps away what a killed run left half written.
+        """Makes the directory this run's own, and removes what a killed run left half written.
 
         `wanted` is the run's `fingerprint`. UsageError when the directory holds another run or other files,
         or when a run is working in it.
@@ -97,7 +97,7 @@ class WorkDirectory:
     @contextmanager
     def new_array(self, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
         """A mapped fp32 array to fill, finished when the block is left. Its space is taken at once: writing
-        to a mapped file on a full disk would end the process without a word.
+        to a mapped file on a full disk would kill the process without a message.
         """
         with self._complete_file(self._array(name)) as partial:
             with partial.open("wb") as file:
@@ -211,7 +211,7 @@ class WorkDirectory:
 
 
 class _DiskErrors:
-    """Turns an OSError while writing into the sentence a user sees."""
+    """Replaces an OSError while writing by the sentence that a user sees."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
