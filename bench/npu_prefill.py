@@ -22,7 +22,7 @@ from typing import Any
 from bench.npu_as_built import PARTS, AsBuilt, Prefill
 from bench.npu_published import GROUPED, LEFT_OUT, PROMPT, TILED, Pair, fitted_tile_rows, pairs
 from rockledge.board.boards import Board, find_board
-from rockledge.board.npu_drivers import MAINLINE_PATCHED_HZ, board_under
+from rockledge.board.npu_drivers import MAINLINE_PATCHED_HZ, board_with_driver
 from rockledge.board.prefill import SYNC
 
 RESULTS = Path(__file__).parent / "results"
@@ -213,7 +213,7 @@ def forecast(
 def under(board: Board, driver: str, model: str) -> Prefill:
     """What the engine plans for a model with one of `DRIVERS`."""
     name, hz, spaces = DRIVERS[driver]
-    return Prefill(board_under(board, name, hz), model, spaces=spaces)
+    return Prefill(board_with_driver(board, name, hz), model, spaces=spaces)
 
 
 def _scaled(board: Board, facts: Sequence[str], factor: float) -> Board:

@@ -25,7 +25,7 @@ def test_files_and_directories_find_their_reader(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match="does not exist; expected a GGUF file, a Hugging Face directory"
+        CheckpointError, match="does not exist, expected a GGUF file, a Hugging Face directory"
     ):
         open_checkpoint(tmp_path / "none")
 

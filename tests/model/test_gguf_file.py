@@ -119,7 +119,7 @@ NESTED = struct.pack("<IQ", 9, 1) * 50
         (b"GGUF", "only 4 bytes"),
         (bytes(64), "not a GGUF file"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
-        (container([], [], version=1), "version 1; expected 2 or 3"),
+        (container([], [], version=1), "version 1, expected 2 or 3"),
         (container([], [], version=4), "version 4"),
         (counts(0, 1 << 63), "9223372036854775808 metadata pairs are announced"),
         (counts(1 << 63, 0), "9223372036854775808 tensors are announced"),

@@ -171,8 +171,8 @@ def rows(count: int) -> dict[str, bytes]:
 
 def test_ordinary_pieces_without_a_row_are_refused() -> None:
     size = RULES.get_vocab_size()
-    assert Tokenizer.from_files(rows(size)).left_out == {}
-    assert Tokenizer.from_files(rows(size + 50)).left_out == {}  # a padded embedding
+    assert Tokenizer.from_files(rows(size)).without_row == {}
+    assert Tokenizer.from_files(rows(size + 50)).without_row == {}  # a padded embedding
     for files, given_rows in ((rows(size - 1), None), (rows(size), size - 1)):
         with pytest.raises(
             CheckpointError, match=f"id {size - 1}, but the model has rows for 0 to {size - 2}"
@@ -194,9 +194,9 @@ def test_added_tokens_without_a_row_become_text(listed: bool) -> None:
             content["model"]["vocab"][name] = i
     files = {"tokenizer.json": json.dumps(content).encode()}
     assert Tokenizer.from_files(files, rows=size + 2).encode("<pad>", bos=False) == [size]
-    for count, left_out in ((size, names), (size + 1, names[1:])):
+    for count, without_row in ((size, names), (size + 1, names[1:])):
         tokenizer = Tokenizer.from_files(files, rows=count)
-        assert set(tokenizer.left_out) == set(left_out)
+        assert set(tokenizer.without_row) == set(without_row)
         ids = tokenizer.encode("a <pad><|mask|> b", bos=False)
         assert max(ids) < count
         assert tokenizer.decode(ids, skip_special=False) == "a <pad><|mask|> b"
@@ -211,7 +211,7 @@ def test_no_text_makes_an_id_without_a_row(text: str, more: int) -> None:
     tokenizer = Tokenizer.from_files({**rows(count), "tokenizer_config.json": json.dumps(config).encode()})
     ids = tokenizer.encode(f"<pad>{text}<b> <a>", bos=False)
     assert all(0 <= i < count for i in ids)
-    assert len(tokenizer.left_out) == max(0, 3 - more)
+    assert len(tokenizer.without_row) == max(0, 3 - more)
 
 
 def test_truncation_and_padding_of_the_file_do_not_apply() -> None:

@@ -110,8 +110,8 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
 
 
 def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
-    """Bytes of cache and arenas for `context` tokens: of the program that reads prompts in steps of up to
-    `rows` tokens, and of the second one that writes tokens while the first waits for the NPU."""
+    """Bytes of cache and arenas for `context` tokens: of the prefill program with steps of up to `rows`
+    tokens, and of the second program that decodes while the first waits for the NPU."""
     arenas = sum(arena_bytes(shape, each, context, threads) for each in (rows, DECODE_ROWS))
     return cache_bytes(shape, context) + arenas
 

@@ -28,8 +28,7 @@ DRIVER_FACTS: Final[Mapping[str, Mapping[str, Fact]]] = {
 """Facts by driver that differ from those of the board, which are the vendor driver's."""
 
 
-def board_under(board: Board, driver: str, clock_hz: float | None = None) -> Board:
-    """The board as it is with this kernel driver. `clock_hz`: what the driver says about the clock, if it
-    does."""
+def board_with_driver(board: Board, driver: str, clock_hz: float | None = None) -> Board:
+    """The board as it is with this kernel driver. `clock_hz`: the clock that the driver reports, if any."""
     under = replace(board, facts={**board.facts, **DRIVER_FACTS[driver]})
     return under if clock_hz is None else under.measured({"npu_hz": clock_hz}, f"the {driver} driver")

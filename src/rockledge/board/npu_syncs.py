@@ -1,8 +1,8 @@
 """Cache maintenance around the NPU: which bytes are handed over, in how many calls, and what that takes.
 
-CPU and NPU share memory, not caches [T]: what the CPU wrote is cleaned before the NPU reads it, what the NPU
-wrote is invalidated before the CPU does. The vendor's driver takes ranges, so it is asked for the bytes that
-a step uses; mainline's takes whole buffers. Seconds are modelled:
+CPU and NPU share memory but not caches [T]: what the CPU wrote is cleaned before the NPU reads it, what the
+NPU wrote is invalidated before the CPU does. The vendor's driver takes ranges, so it is asked for the bytes
+that a step uses; mainline's takes whole buffers. Seconds are modelled:
 
     a core's syncs = bytes / what a core cleans or invalidates a second + calls x what a call costs
 """
@@ -32,7 +32,7 @@ class Sync:
         return Sync(self.bytes + other.bytes, self.calls + other.calls)
 
     def times(self, factor: float) -> "Sync":
-        """So many of it."""
+        """`factor` times as much."""
         return Sync(factor * self.bytes, factor * self.calls)
 
 

@@ -1,10 +1,11 @@
-"""The time of a prompt, for every decision and forecast: a linear on either side, and all else of a step.
+"""The time of a prompt, for every decision and forecast: a linear on the NPU or the CPU, and everything else
+in a step.
 
 A step takes its tokens through all layers, one linear after another. The NPU does a linear in blocks of
 columns. While it multiplies one, the CPU hands over and turns into floats the sums of the block before, and
-unpacks the codes of the next one that is to be; all of it shares one DRAM bus. What stands before a block
-(its predecessor's marks, the list of its programs) finds the NPU idle, as do attention, norms, gates and
-quantisation. Everything is modelled:
+unpacks the codes of the next block that needs it; all of it shares one DRAM bus. The NPU is idle while the
+CPU does what a block has to wait for (its predecessor's marks, the list of its programs), and during
+attention, norms, gates and quantisation. Everything is modelled:
 
     linear on the NPU = syncs of the input
                         + for each block: syncs between + max(NPU, bytes / bus, CPU beside it)
@@ -136,8 +137,8 @@ def cpu_linear_seconds(board: Board, linear: LinearShape, tokens: int) -> float:
 def around_linears(
     board: Board, shape: DecoderShape, rows: int, start: int, *, hadamard: bool, cached: bool = False
 ) -> Around:
-    """All else of a layer for `rows` tokens after `start` earlier ones. `hadamard`: down's input is
-    transformed; `cached`: floats between operations stay in the caches."""
+    """Everything in a layer besides its linears, for `rows` tokens after `start` earlier ones. `hadamard`:
+    down's input is transformed; `cached`: floats between operations stay in the caches."""
     query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     norm, quantise = board.value("cpu_norm_cycles"), board.value("cpu_quantise_cycles")
     gate = board.value("cpu_gate_cycles") + hadamard * board.value("cpu_hadamard_cycles")

@@ -74,7 +74,7 @@ FACTS: dict[str, Fact] = {
         "8 GB stays below 6.5 GB",
         "assumed",
     ),
-    # What is not ours on a gateway.
+    # What other software on a gateway uses.
     "firmware_reserve": Fact(0.25 * _GIB, "B", "8 GB boards show about 7.75 GiB to Linux", "assumed"),
     "os_reserve": Fact(1.0e9, "B", "Linux and a gateway's own services, 0.6-1.0 GB", "assumed"),
     "process_reserve": Fact(

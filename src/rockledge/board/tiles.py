@@ -1,4 +1,4 @@
-"""The tiles that weights are stored in: as `formats.bands` packs them (tests/board/test_tiles.py)."""
+"""The tiles that weights are stored in, as `formats.bands` packs them (tests/board/test_tiles.py)."""
 
 STRIP = 8  # rows of a tile
 TILE = 32  # inputs of a tile

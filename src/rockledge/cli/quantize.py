@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 def compress(
     model: str, output: str, settings: Mapping[str, Any], terminal: Terminal
 ) -> tuple[Estimate, Report]:
-    """Runs `rockledge.quantize` with `settings`, its estimate in front and progress bars on the way."""
+    """Runs `rockledge.quantize` with `settings`, with an estimate first and progress bars during the run."""
     let_threads_sleep()
     from rockledge.model.checkpoint import open_checkpoint
     from rockledge.quantize.pipeline import estimate, quantize
@@ -114,7 +114,7 @@ def compress(
 
 
 def _check_place(path: Path) -> None:
-    """Says at once what the writer would say at the end."""
+    """Fails at once with the error that the writer would raise at the end."""
     if path.exists() and not (path.is_dir() and (is_artifact(path) or not any(path.iterdir()))):
         raise ArtifactError(
             f"{path} exists and is not an artifact; choose another place or remove it yourself"

@@ -1,4 +1,5 @@
-"""Whether the small files of a checkpoint belong to each other and to its weights, said when it is opened."""
+"""Whether the small files of a checkpoint belong to each other and to its weights, checked when it is
+opened."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,23 +25,23 @@ def check_agreement(files: Mapping[str, bytes], config: ModelConfig) -> tuple[st
     names, written = special_tokens(files), _written(chat)
     rows = f"the model has rows for 0 to {config.vocab - 1} only"
     for name in ("bos_token", "eos_token"):
-        if names.get(name) in tokenizer.left_out:
-            raise _foreign(f"its {name} {names[name]!r}", tokenizer.left_out[names[name]], rows)
-    for token, i in tokenizer.left_out.items():
+        if names.get(name) in tokenizer.without_row:
+            raise _outside_rows(f"its {name} {names[name]!r}", tokenizer.without_row[names[name]], rows)
+    for token, i in tokenizer.without_row.items():
         if token in written:
-            raise _foreign(f"{token!r}, which the chat template writes,", i, rows)
+            raise _outside_rows(f"{token!r}, which the chat template writes,", i, rows)
     for i in tokenizer.beginning:
         if i >= config.vocab:
-            raise _foreign("what texts begin with", i, rows)
+            raise _outside_rows("what texts begin with", i, rows)
     notes = [
         f"The tokenizer gives {token!r} the id {i}, but {rows}; nothing uses that token, and its text is "
         "read as any other."
-        for token, i in tokenizer.left_out.items()
+        for token, i in tokenizer.without_row.items()
     ]
     return (*notes, *_beginning(files, tokenizer), *_endings(config, tokenizer), *_template(files, chat))
 
 
-def _foreign(what: str, i: int, rows: str) -> CheckpointError:
+def _outside_rows(what: str, i: int, rows: str) -> CheckpointError:
     return CheckpointError(
         f"the tokenizer gives {what} the id {i}, but {rows}; use the tokenizer that belongs to these weights"
     )

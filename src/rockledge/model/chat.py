@@ -1,5 +1,5 @@
-"""Conversations to prompts: the checkpoint's own Jinja template, in a sandbox, with what such templates
-expect.
+"""Conversations to prompts: the checkpoint's own Jinja template, in a sandbox, with the environment that
+templates expect.
 
 The environment is that of transformers (`transformers.utils.chat_template_utils`): the same filters, globals
 and tags, so that a template renders to the same text.
@@ -78,7 +78,7 @@ class ChatTemplate:
                 documents=documents,
                 **self._tokens,
             )
-        except Exception as error:  # a template is a program of somebody else's, and fails in any way
+        except Exception as error:  # a template is somebody else's program and can fail in any way
             raise UsageError(f"the model's chat template refuses these messages: {_reason(error)}") from error
 
 
@@ -127,7 +127,7 @@ def _without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compiled(source: str) -> jinja2.Template | str:
-    """The template, or the sentence that says why it is none."""
+    """The template, or a sentence that says why it is not valid."""
     try:
         return _ENVIRONMENT.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -137,7 +137,7 @@ def _compiled(source: str) -> jinja2.Template | str:
 
 
 def _reason(error: Exception) -> str:
-    """Why a template failed: its own words, or what is missing and where; never Python's."""
+    """Why a template failed: its own message, or what is missing and where; never Python's message."""
     if isinstance(error, jinja2.UndefinedError):
         missing = re.search(r"has no attribute '?(.+?)'?$", error.message or "")
         what = f"{missing[1]!r} is missing" if missing else str(error.message)

@@ -59,9 +59,8 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     if not path.exists():
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
             raise CheckpointError(
-                f"{path_or_hub_id} does not exist; expected a GGUF file, a Hugging Face directory or a Hub "
-                f"id "
-                "such as HuggingFaceTB/SmolLM2-135M-Instruct"
+                f"{path_or_hub_id} does not exist, expected a GGUF file, a Hugging Face directory or a Hub "
+                "id such as HuggingFaceTB/SmolLM2-135M-Instruct"
             )
         path = _fetch(str(path_or_hub_id))
     if path.is_file():
@@ -101,6 +100,5 @@ def _fetch(hub_id: str) -> Path:
         raise CheckpointError(
             f"{hub_id} is not a local path and could not be fetched from the Hugging Face Hub "
             f"({reason[0][:200] if reason else type(error).__name__}); check the name and the network, or "
-            f"give a local "
-            "directory"
+            "give a local directory"
         ) from error

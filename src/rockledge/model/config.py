@@ -15,7 +15,8 @@ class ModelConfig:
     """One decoder. All sizes are counts of elements; `rope_divisors` has `head_dim // 2` entries.
 
     The rotary angle of pair i at position p is `p * rope_theta ** (-2 i / head_dim) / rope_divisors[i]`;
-    Llama 3.1's scaling, linear scaling and GGUF's `rope_freqs` all become divisors, none is all ones.
+    Llama 3.1's scaling, linear scaling and GGUF's `rope_freqs` all become divisors; no scaling means all
+    ones.
 
     `context` is the longest sequence for which results are exact: a model with sliding-window attention is
     cut to its window, because attention here always sees every earlier position.
@@ -50,17 +51,21 @@ def check_config(config: ModelConfig) -> ModelConfig:
             f"{config.heads} query heads cannot share {config.kv_heads} key/value heads evenly"
         )
     if not 0 <= config.norm_eps < 1 or not 1 < config.rope_theta < 1e12:
-        raise CheckpointError(f"norm_eps {config.norm_eps} or rope_theta {config.rope_theta} makes no sense")
+        raise CheckpointError(
+            f"norm_eps is {config.norm_eps} and rope_theta {config.rope_theta}, "
+            "expected 0 <= norm_eps < 1 < rope_theta < 1e12"
+        )
     if len(config.rope_divisors) != config.head_dim // 2 or not all(
         0 < d < math.inf for d in config.rope_divisors
     ):
         raise CheckpointError(
-            f"expected {config.head_dim // 2} positive RoPE divisors, one for each rotary pair"
+            f"rope_divisors has {len(config.rope_divisors)} values, expected "
+            f"{config.head_dim // 2} positive ones, one for each rotary pair"
         )
     for token in (*config.eos, *(() if config.bos is None else (config.bos,))):
         if not 0 <= token < config.vocab:
             raise CheckpointError(
-                f"special token {token} is outside the vocabulary of {config.vocab} tokens: tokenizer "
-                "and weights do not belong together; use the files of one model"
+                f"special token {token} is outside the vocabulary of {config.vocab} tokens; "
+                "use a tokenizer and weights of one model"
             )
     return config

@@ -105,7 +105,7 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 class _Cursor:
-    """A position in the file that refuses to step past its end: no count in the file is believed."""
+    """A position in the file that refuses to step past its end: no count in the file is trusted."""
 
     def __init__(self, path: Path, view: mmap.mmap, size: int) -> None:
         self.path, self.view, self.size, self.at = path, view, size, 0
@@ -158,7 +158,7 @@ def _parse(path: Path, cursor: _Cursor) -> GgufFile:
     if version & 0xFFFF == 0:
         raise CheckpointError(f"{path.name} is a big-endian GGUF file; convert it to little-endian")
     if version not in (2, 3):
-        raise CheckpointError(f"{path.name} is GGUF version {version}; expected 2 or 3: convert it again")
+        raise CheckpointError(f"{path.name} is GGUF version {version}, expected 2 or 3; convert it again")
     tensor_count, pair_count = cursor.number("<Q"), cursor.number("<Q")
     metadata: dict[str, Any] = {}
     for _ in _bounded(cursor, pair_count, 13, "metadata pairs"):
@@ -207,7 +207,7 @@ def _tensor(
     block, size = gguf.GGML_QUANT_SIZES[kind]
     if min(shape) < 1 or shape[-1] % block:
         raise CheckpointError(
-            f"{path.name}: {name[:60]} of shape {list(shape)} cannot be {kind.name}; file damaged"
+            f"{path.name}: {name[:60]} of shape {list(shape)} cannot be {kind.name}; the file is damaged"
         )
     if offset % alignment:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Metadata of a GGUF file that are not read: which are harmless, which would change the arithmetic.
+"""GGUF metadata that the reader does not use: which keys are harmless and which would change the results.
 
 Every key of the architecture is read, or known to be harmless, or refused by name unless its value switches
 it off. llama.cpp's src/llama-arch.cpp lists the keys, src/llama-model.cpp what it does with them.
@@ -24,8 +24,7 @@ READ = _names(
     """
 )
 
-# How the model was trained, or what only types of scaling read that are refused, or embeddings that are
-# pooled.
+# How the model was trained, parameters of scaling types that are refused, and pooling of embeddings.
 _HARMLESS = _names(
     """
     rope.scaling.finetuned rope.scaling.original_context_length rope.scaling.yarn_log_multiplier
@@ -90,6 +89,6 @@ def _number(value: object) -> float | None:
 
 
 def _is_usual_scale(value: object, head_dim: int) -> bool:
-    """Whether `value` is one by the square root of the head size, which attention uses anyway."""
+    """Whether `value` is 1 / sqrt(head_dim), which attention uses anyway."""
     number = _number(value)
     return number is not None and abs(number * head_dim**0.5 - 1) < 1e-5

@@ -220,7 +220,7 @@ def _divisors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
         return divisors
     if file.tensors[_ROPE_FREQUENCIES].shape != (head_dim // 2,):
         raise CheckpointError(
-            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; file damaged"
+            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; the file is damaged"
         )
     values = require_finite(_ROPE_FREQUENCIES, file.read(_ROPE_FREQUENCIES))
     return tuple(float(v) * d for v, d in zip(values, divisors, strict=True))
@@ -236,7 +236,7 @@ def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor], *, tied: bo
         if shape != tensor.shape:
             raise CheckpointError(
                 f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, "
-                f"the metadata make it {list(tensor.shape)}"
+                f"expected {list(tensor.shape)} from the metadata; the file is damaged"
             )
     passed_over = {_ROPE_FREQUENCIES, *([_HEAD] if tied else [])}
     for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - passed_over):

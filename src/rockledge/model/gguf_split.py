@@ -12,7 +12,7 @@ from rockledge.errors import CheckpointError
 from rockledge.model.gguf_file import GgufFile, open_gguf
 
 _PART = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
-_MOST_PARTS = 99999  # what five digits can say
+_MOST_PARTS = 99999  # the largest number of five digits
 
 
 def open_gguf_model(path: Path) -> GgufFile:
@@ -53,7 +53,7 @@ def open_gguf_model(path: Path) -> GgufFile:
 def first_parts(files: list[Path]) -> list[Path]:
     """Of GGUF files in one directory, those that a model can be opened from: whole files and first parts.
 
-    Of a split whose first part is not there, that part's path all the same, so that opening it names it.
+    For a split whose first part is missing, its path is returned all the same, so that the error names it.
     """
     found: dict[Path, None] = {}
     for file in files:

@@ -1,7 +1,7 @@
 """The tokenizer inside a GGUF file, rewritten as the ordinary files: tokenizer.json and its companions.
 
-GGUF stores pieces, types and merges or scores, and names the splitting rules by a word; tokenizer.json spells
-them out.
+GGUF stores pieces, types and merges or scores, and gives the splitting rules a one-word name; tokenizer.json
+spells them out.
 """
 
 import json

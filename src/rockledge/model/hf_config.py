@@ -12,7 +12,7 @@ from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
 from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 
-# Keys whose explicit null says something else than leaving them out: no window, no sharing, derived.
+# Keys whose explicit null means something other than leaving them out: no window, no sharing, derived.
 _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 
 
@@ -20,12 +20,12 @@ _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
 class HfConfig:
     """What was read. `notes`: sentences about what was guessed or is unusual.
 
-    `says_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then the
-    default of the architecture.
+    `stated_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then
+    the default of the architecture.
     """
 
     config: ModelConfig
-    says_tied: bool | None
+    stated_tied: bool | None
     notes: tuple[str, ...]
 
 
@@ -43,7 +43,7 @@ def read_hf_config(
 
     CheckpointError names what is refused: unknown architectures, checkpoints quantised by another scheme,
     biases and activations that the families do not have, RoPE types that `rope_divisors` does not know, and
-    keys that change the arithmetic otherwise.
+    other keys that change the results.
     """
     _refuse_quantised(config)
     notes: list[str] = []
@@ -68,10 +68,10 @@ def read_hf_config(
     ):
         raise CheckpointError("rope_divisors in config.json is not a list of numbers")
     layers, vocab = _count(merged, "num_hidden_layers"), _count(merged, "vocab_size")
-    says_tied = config.get("tie_word_embeddings")
-    if says_tied is not None and not isinstance(says_tied, bool):
+    stated_tied = config.get("tie_word_embeddings")
+    if stated_tied is not None and not isinstance(stated_tied, bool):
         raise CheckpointError(
-            f"tie_word_embeddings in config.json is {str(says_tied)[:60]}, expected true or false"
+            f"tie_word_embeddings in config.json is {str(stated_tied)[:60]}, expected true or false"
         )
     stated = (
         Stated("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
@@ -97,7 +97,7 @@ def read_hf_config(
         bos=special.bos,
         eos=special.eos,
     )
-    return HfConfig(check_config(read), says_tied, (*notes, *special.notes))
+    return HfConfig(check_config(read), stated_tied, (*notes, *special.notes))
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
 def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
     """The family that `model_type` names, as in transformers' AutoModelForCausalLM; else `architectures`.
 
-    A model saved without its head ("LlamaModel") is of the family too.
+    A model saved without its head ("LlamaModel") belongs to the family too.
     """
     architectures, model_type = config.get("architectures"), config.get("model_type")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
@@ -174,9 +174,8 @@ def _refuse_quantised(config: Mapping[str, Any]) -> None:
     if scheme:
         method = scheme.get("quant_method", "unknown") if isinstance(scheme, Mapping) else "unknown"
         raise CheckpointError(
-            f"the checkpoint is already quantised ({method}); Rockledge needs the original bfloat16, "
-            f"float16 or "
-            "float32 weights"
+            f"the checkpoint is already quantised ({method}), expected the original bfloat16, "
+            "float16 or float32 weights"
         )
 
 

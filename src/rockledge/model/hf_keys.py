@@ -1,9 +1,9 @@
-"""Keys of a Hugging Face config.json that are not read: which are harmless, which would change the
-arithmetic.
+"""Keys of a Hugging Face config.json that are not read: which are harmless and which would change the
+results.
 
-A key that would change the results is refused by name unless its value switches it off. Keys that nobody
-knows cannot all be refused, because published checkpoints carry the notes of every tool that touched them:
-those whose name speaks of arithmetic are refused too, the others are named in a note.
+A key that would change the results is refused by name unless its value switches it off. Unknown keys cannot
+all be refused, because published checkpoints carry the notes of every tool that touched them: those whose
+name suggests arithmetic are refused too, the others are named in a note.
 """
 
 import re
@@ -115,7 +115,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "rescale_every": (),
 }
 
-# Words of a name that speak of arithmetic, for keys that nobody knows; 1 counts as switched off there too.
+# Words in a name that suggest arithmetic, for unknown keys; 1 counts as switched off there too.
 _ARITHMETIC = _names(
     """
     scale scales scaling multiplier multipliers softcap softcapping cap capping clip clipping clamp bias

@@ -32,7 +32,7 @@ _FILES = (
     "chat_template.jinja",
 )
 
-# What other quantisers leave behind even where config.json says nothing: a file, or a tensor-name ending.
+# Traces of other quantisers, for when config.json does not mention them: a file, or a tensor-name ending.
 _TRACES = {
     "quantize_config.json": "GPTQ",
     "quant_config.json": "AWQ",
@@ -91,9 +91,8 @@ class HuggingFaceCheckpoint:
                     raise _already_quantised(path, scheme)
             if ".lora_A." in name or ".lora_B." in name:
                 raise CheckpointError(
-                    f"{path} holds tensors of an adapter (LoRA) such as {name}: merge it into its base "
-                    "model and "
-                    "give the merged model"
+                    f"{path} holds tensors of an adapter (LoRA) such as {name}; merge it into its base "
+                    "model and give the merged model"
                 )
         # Checked before the names are listed, so that a damaged layer count cannot make the list enormous.
         if read.config.layers > len(held):
@@ -172,8 +171,7 @@ def _notes(path: Path, config: ModelConfig) -> tuple[str, ...]:
 
 def _already_quantised(path: Path, scheme: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is already quantised ({scheme}); Rockledge needs the original bfloat16, float16 or "
-        f"float32 weights"
+        f"{path} is already quantised ({scheme}), expected the original bfloat16, float16 or float32 weights"
     )
 
 
@@ -191,7 +189,7 @@ def _json(path: Path, *, may_miss: bool = False) -> dict[str, Any]:
 
 
 def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
-    """The files of weights, and notes. A whole file counts before an index, as in transformers
+    """The files of weights, and notes. A single file takes precedence over an index, as in transformers
     (`_get_resolved_checkpoint_files` in modeling_utils.py)."""
     if not holds_safetensors(path):
         raise CheckpointError(why_no_model(path))
@@ -234,7 +232,7 @@ def _sources(files: list[SafetensorsFile]) -> dict[str, Source]:
 
 
 def _is_tied(path: Path, read: HfConfig, held: Mapping[str, Source]) -> tuple[bool, list[str]]:
-    """Whether the embedding is the head, and notes. CheckpointError names the key where nothing can say
+    """Whether the embedding is the head, and notes. CheckpointError names the key where nothing decides
     it."""
     embedding, head = held.get(_EMBEDDING), held.get(_HEAD)
     says = read.config.tied
@@ -244,7 +242,7 @@ def _is_tied(path: Path, read: HfConfig, held: Mapping[str, Source]) -> tuple[bo
                 "tie_word_embeddings is missing in config.json, which means false for "
                 f"{FAMILIES[read.config.family].hf_architecture}: set it to true if the head is the "
                 "embedding, or "
-                if read.says_tied is None
+                if read.stated_tied is None
                 else "tie_word_embeddings in config.json is false: "
             )
             raise CheckpointError(f"{path}: the tensor {_HEAD} is missing, and {key}fetch the head's weights")
@@ -286,7 +284,8 @@ def _check_tensors(
         shape = source.file.shape(source.name)
         if shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: {source.name} has shape {list(shape)}, config.json makes it {list(tensor.shape)}"
+                f"{path}: {source.name} has shape {list(shape)}, "
+                f"expected {list(tensor.shape)} from config.json"
             )
         if source.file.float_name(source.name) is None:
             raise CheckpointError(

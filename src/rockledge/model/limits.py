@@ -1,7 +1,7 @@
-"""The largest models that the runtime runs. Whoever opens one, to quantise it or to run it, holds it to these
-limits through `check_config`, so that what cannot run is refused before any work.
+"""The largest models that the runtime runs. `check_config` enforces these limits whenever a model is opened,
+to quantise it or to run it, so that what cannot run is refused before any work.
 
-The native core has the same ones (native/validate.cpp); tests/native/test_limits.py holds both together.
+The native core has the same ones (native/validate.cpp); tests/native/test_limits.py compares them.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Final
 from rockledge.errors import CheckpointError
 
 MOST_INPUTS: Final = 1 << 17
-"""Inputs of a linear: the products of so many int8 pairs add up within int32."""
+"""Inputs of a linear: the sum of that many products of int8 pairs still fits int32."""
 
 LARGEST: Final[Mapping[str, int]] = {
     "hidden": MOST_INPUTS,

@@ -48,7 +48,7 @@ class SafetensorsFile:
         entry = self.header.entries[name]
         if entry.dtype not in _FLOATS:
             raise CheckpointError(
-                f"{self.path.name}: {name} holds {entry.dtype}, expected BF16, F16 or F32: "
+                f"{self.path.name}: {name} holds {entry.dtype}, expected BF16, F16 or F32; "
                 "use the original, unquantised checkpoint"
             )
         item = ITEM_BYTES[entry.dtype]

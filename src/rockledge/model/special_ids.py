@@ -4,8 +4,8 @@ says."""
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-# Added tokens that end a turn whatever the files say, because they often record only one of several. A part
-# of the list in llama.cpp's src/llama-vocab.cpp: those that models of our families have.
+# Added tokens that always end a turn, whatever the files say, because they often record only one of several.
+# A part of the list in llama.cpp's src/llama-vocab.cpp: those that models of our families have.
 _ENDINGS = frozenset(
     {
         "<|im_end|>",
@@ -59,9 +59,9 @@ class SpecialIds:
 def special_ids(files: Iterable[Stated], tokenizer: TokenizerFacts, vocab: int) -> SpecialIds:
     """Collects the special tokens of a checkpoint with `vocab` rows of embedding.
 
-    `files` are those beside the tokenizer's, the surest first: all their ends of a turn count, by id and by
-    name, and the first beginning. An id that no token has can be neither read nor produced; files write it
-    where there is no such token.
+    `files` are those beside the tokenizer's, the most reliable first: all their end-of-turn tokens count, by
+    id and by name, and the first BOS. An id that no token has can be neither read nor produced; files write
+    it where there is no such token.
     """
     ends: list[int] = []
     begins: list[int] = []

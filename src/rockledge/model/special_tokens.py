@@ -1,7 +1,7 @@
 """The special tokens of a checkpoint, collected from every file that may name them.
 
 The rules are those of transformers 5 (`PreTrainedTokenizerBase._from_pretrained`), so that a directory means
-the same here and there.
+the same in both.
 """
 
 import json
@@ -23,7 +23,7 @@ _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 def special_tokens(files: Mapping[str, bytes]) -> dict[str, str]:
     """Texts of the named special tokens, by name: {"bos_token": "<s>", ...}.
 
-    They stand in tokenizer_config.json. An older checkpoint, one without `added_tokens_decoder` there, may
+    They are in tokenizer_config.json. An older checkpoint, one without `added_tokens_decoder` there, may
     have special_tokens_map.json beside it, whose entries win. A token is a string or an object with
     `content`. CheckpointError when a file is not a JSON object.
     """
@@ -44,16 +44,16 @@ def declared_tokens(files: Mapping[str, bytes]) -> dict[int, AddedToken]:
     listed = json_object(files, ADDED_TOKENS)
     if not all(isinstance(i, int) for i in listed.values()):
         raise CheckpointError(f"{ADDED_TOKENS} is not an object of ids by token; fetch it again")
-    special = {token.content for token in signal_tokens(files)}
+    special = {token.content for token in all_special_tokens(files)}
     return {
         i: AddedToken(text, normalized=text not in special, special=text in special)
         for text, i in sorted(listed.items(), key=lambda item: item[1])
     }
 
 
-def signal_tokens(files: Mapping[str, bytes]) -> list[AddedToken]:
+def all_special_tokens(files: Mapping[str, bytes]) -> list[AddedToken]:
     """Every token that some file calls special, named or not, each once."""
-    return list({token.content: token for token in (*_named(files).values(), *_further(files))}.values())
+    return list({token.content: token for token in (*_named(files).values(), *_extra(files))}.values())
 
 
 def token_config(files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _named(files: Mapping[str, bytes]) -> dict[str, AddedToken]:
     return {key: _token(value, special=True) for key, value in named.items() if _is_token(value)}
 
 
-def _further(files: Mapping[str, bytes]) -> Iterator[AddedToken]:
+def _extra(files: Mapping[str, bytes]) -> Iterator[AddedToken]:
     entries = _entries(files)
     for values in (entries.get(key) for key in _EXTRA):
         if isinstance(values, list):

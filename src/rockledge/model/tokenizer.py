@@ -1,8 +1,7 @@
 """Text to token ids and back, from an ordinary tokenizer.json, whole or token by token.
 
 Encoding is the `tokenizers` package's. Decoding goes through the bytes of each token instead: a stream of
-tokens can then be decoded exactly, and the bytes are what an API reports for a token that is no whole
-character.
+tokens can then be decoded exactly, and an API can report the bytes of a token that is not a whole character.
 """
 
 import codecs
@@ -22,9 +21,9 @@ from rockledge.model.special_tokens import (
     ADDED_TOKENS,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
+    all_special_tokens,
     declared_tokens,
     json_object,
-    signal_tokens,
 )
 
 _FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, "config.json")
@@ -35,8 +34,8 @@ class _Spelling:
     """How the pieces of a vocabulary spell bytes.
 
     `byte_level`: every character of a piece stands for one byte. Otherwise pieces are UTF-8 text after
-    `replacements`, and with `byte_pieces` a piece such as <0x0A> is one byte. `strip`: a text's first space
-    is not its own but was put there by the encoder.
+    `replacements`, and with `byte_pieces` a piece such as <0x0A> is one byte. `strip`: the first space of a
+    text was added by the encoder.
     """
 
     byte_level: bool
@@ -65,14 +64,14 @@ class Tokenizer:
         rules: tokenizers.Tokenizer,
         spelling: _Spelling,
         beginning: tuple[int, ...],
-        left_out: Mapping[str, int],
+        without_row: Mapping[str, int],
     ) -> None:
         self._rules, self._spelling = rules, spelling
         self._bytes: dict[int, bytes] = {}
         self.beginning = beginning
         """Tokens that texts begin with, as tokenizer.json's post-processor puts them there; mostly one or
         none. What it appends is left out, because a text is there to be continued."""
-        self.left_out = left_out
+        self.without_row = without_row
         """Added tokens (text to id) that the model has no row for; their text is read as any other."""
         self.special_ids = frozenset(i for i, t in rules.get_added_tokens_decoder().items() if t.special)
         """Tokens that are signals, not text; decoding leaves them out."""
@@ -93,20 +92,20 @@ class Tokenizer:
         try:
             text = files["tokenizer.json"].decode()
             rules, content = tokenizers.Tokenizer.from_str(text), json.loads(text)
-            left_out = {} if rows is None else _cut(content, rows)
-            if left_out:
+            without_row = {} if rows is None else _remove_without_row(content, rows)
+            if without_row:
                 rules = tokenizers.Tokenizer.from_str(json.dumps(content))
         except CheckpointError:
             raise
-        except Exception as error:  # the package raises nothing narrower
+        except Exception as error:  # the package raises nothing more specific
             raise CheckpointError(
                 f"tokenizer.json cannot be used ({str(error)[:200]}); fetch it again"
             ) from error
         rules.no_truncation()
         rules.no_padding()
-        left_out |= _declare(rules, files, rows, left_out.keys())
+        without_row |= _declare(rules, files, rows, without_row.keys())
         return cls(
-            rules, _spelling(content.get("decoder")), _in_front(content.get("post_processor")), left_out
+            rules, _spelling(content.get("decoder")), _prefix_ids(content.get("post_processor")), without_row
         )
 
     @classmethod
@@ -117,7 +116,7 @@ class Tokenizer:
 
     @property
     def bos(self) -> int | None:
-        """First of the tokens that texts begin with; None when they begin with none."""
+        """The first of the tokens that texts begin with; None when there are none."""
         return self.beginning[0] if self.beginning else None
 
     @property
@@ -128,8 +127,8 @@ class Tokenizer:
     def encode(self, text: str, bos: bool) -> list[int]:
         """Token ids. Special tokens named in the text are recognised.
 
-        `bos` puts in front what texts of this model begin with: true for plain text, false for a rendered
-        chat template, which writes its own.
+        `bos` prepends the tokens that texts of this model begin with: true for plain text, false for a
+        rendered chat template, which writes its own.
         """
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
@@ -187,11 +186,11 @@ def _rows(files: Mapping[str, bytes]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _cut(content: dict[str, Any], rows: int) -> dict[str, int]:
+def _remove_without_row(content: dict[str, Any], rows: int) -> dict[str, int]:
     """Takes added tokens without a row out of the contents of a tokenizer.json; returns them.
 
-    Such tokens exist, above all for padding, and are mostly never used. An ordinary piece, though, comes out
-    of ordinary text: CheckpointError.
+    Such tokens exist, mostly for padding, and are rarely used. An ordinary piece, however, can come from
+    ordinary text: CheckpointError.
     """
     added = content.get("added_tokens") or []
     beyond = {token["content"]: int(token["id"]) for token in added if token["id"] >= rows}
@@ -227,30 +226,30 @@ def _declare(
     held = {repr(token) for token in rules.get_added_tokens_decoder().values()}
     declared = [token for token in declared_tokens(files).values() if token.content not in cut]
     tokens = [token for token in declared if repr(token) not in held]
-    signals = {token.content: token for token in signal_tokens(files) if token.content not in cut}
+    signals = {token.content: token for token in all_special_tokens(files) if token.content not in cut}
     for token in tokens:
         token.special = token.special or token.content in signals
     known = {token.content for token in (*rules.get_added_tokens_decoder().values(), *tokens)}
     tokens += [token for content, token in signals.items() if content not in known]
-    left_out: dict[str, int] = {}
+    without_row: dict[str, int] = {}
     for token in tokens:
         # The package gives a new token the next id, whatever the declaration says.
         new = max(rules.get_vocab_size(False), 1 + max(rules.get_added_tokens_decoder(), default=-1))
-        new += len(left_out)
+        new += len(without_row)
         if rules.token_to_id(token.content) is None and rows is not None and new >= rows:
-            left_out[token.content] = new
+            without_row[token.content] = new
         else:
             rules.add_tokens([token])
-    return left_out
+    return without_row
 
 
-def _in_front(processor: Any) -> tuple[int, ...]:
+def _prefix_ids(processor: Any) -> tuple[int, ...]:
     """The ids that a post-processor of tokenizer.json puts in front of one text."""
     kind = processor["type"] if isinstance(processor, dict) else None
     if kind == "Sequence":
         front: tuple[int, ...] = ()
         for step in processor["processors"]:
-            front = (*_in_front(step), *front)
+            front = (*_prefix_ids(step), *front)
         return front
     if kind in ("BertProcessing", "RobertaProcessing"):
         return (int(processor["cls"][1]),)
@@ -273,7 +272,7 @@ def _spelling(decoder: Any) -> _Spelling:
     if unknown or not kinds:
         what = ", ".join(sorted(unknown)) or "none"
         raise CheckpointError(
-            f"tokenizer.json has the unsupported decoder {what}; expected ByteLevel or SentencePiece"
+            f"tokenizer.json has the unsupported decoder {what}, expected ByteLevel or SentencePiece"
         )
     replacements, strip = [], False
     for step in steps:

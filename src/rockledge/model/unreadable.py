@@ -14,7 +14,8 @@ _MERGE = (
 _SAVE = "load it with transformers' AutoModelForCausalLM, call save_pretrained, and give that directory"
 _FETCH = "fetch the model in Hugging Face format (config.json and model.safetensors)"
 
-# Files that hold weights in a form that is not read, the most telling first: pattern, what it is, what to do.
+# Files that hold weights in a form that is not read, the most specific first: pattern, what it is, what to
+# do.
 _OTHER_WEIGHTS = (
     ("adapter_model.*", "the weights of an adapter", _MERGE),
     ("pytorch_model*.bin*", "pickled PyTorch weights", _SAVE),
@@ -46,7 +47,7 @@ def refuse_adapter(path: Path) -> None:
 
 
 def refuse_other_file(path: Path) -> None:
-    """CheckpointError for a file that is known by its name not to be a GGUF file."""
+    """CheckpointError for a file whose name shows that it is not a GGUF file."""
     for pattern, what, advice in _OTHER_WEIGHTS:
         if path.match(pattern):
             raise CheckpointError(f"{path.name} is {what}, which is not read; {advice}")

@@ -143,7 +143,7 @@ def _solve(bands: Sequence[Band], goal: str, budget: Budget) -> Allocation | Non
 
 @contextmanager
 def _printing_to_stderr() -> Iterator[None]:
-    """The solver sometimes prints to the process's stdout, where a command may have promised one JSON
+    """The solver sometimes prints to the process's stdout, where a command may have to print exactly one JSON
     object."""
     sys.stdout.flush()
     kept = os.dup(1)

@@ -1,4 +1,4 @@
-"""Channels between two matrices made equally large, where no norm or gate says how large they must be.
+"""Balancing of the channels between two matrices, where no norm or gate fixes their size.
 
 Any invertible M may stand between V and O of one key/value head, any factor between a channel of up and its
 column of down, and any factor between a rotary pair of K and that of the queries which read it: the block
@@ -6,8 +6,8 @@ computes the same. But rounding does not cost the same.
 
 Queries and keys are rounded when they are used, each head of a token by one scale, so a channel that is
 always large makes the others coarse. Qwen2.5's K has such channels, by its bias. With k and q the lengths of
-a pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers. The loudest
-of all biases do not count: they go past the cache (`formats.key_bias`).
+a pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers. The largest
+biases do not count: they bypass the cache (`formats.key_bias`).
 
 For the others, error feedback leaves in a row an error that grows with the row's length |w|^2 and with the
 determinant of its inputs' moments. With determinants kept, what is left to choose is the length of rows:
@@ -16,10 +16,10 @@ determinant of its inputs' moments. With determinants kept, what is left to choo
   are equally long.
 - V and O: with C = V V^T and G = O^T O over the query heads that share the head, rows of V cost C and their
   errors G (through O), so the two trade; the symmetric M with M C M = M^-1 G M^-1, their geometric mean,
-  makes both alike, so that no direction is rounded finely that matters little.
+  makes both alike, so that no direction that matters little is rounded finely.
 
-The weights alone decide it. The measured gradients at V's outputs look like a better G and are not: they
-are those of the first token in the main, and true divergence doubled where the price promised a quarter.
+The weights alone decide it. The measured gradients at V's outputs look like a better G but are not: they are
+mostly those of the first token, and true divergence doubled where the price promised a quarter.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ _SCORES = ("attn.q", "attn.k")
 def balanced(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
     """A block's weights by role, fp32, with Q and K, V and O, up and down balanced; the others are as given.
 
-    The columns of down must be plain, without their online Hadamard; V and O may be turned within heads.
+    The columns of down must be plain, without their online Hadamard; V and O may be rotated within heads.
     """
     changed = dict(weights)
     if config.qk_norm:

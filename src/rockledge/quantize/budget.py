@@ -75,7 +75,7 @@ def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tup
 
 
 def _rounded_up(value: float) -> float:
-    """Three significant digits that are not less."""
+    """Rounded up to three significant digits."""
     unit = 10.0 ** (floor(log10(value)) - 2)
     return ceil(value / unit) * unit
 
@@ -153,11 +153,11 @@ def least_bits(prices: Prices, model: RotatedModel, board: Board) -> float:
 
 
 def planes_of(prices: Prices, widths: Widths) -> dict[str, int]:
-    """Two int8 planes for the dearest inputs, one after the other, as long as rounding the next one to int8
-    would cause more than a share of the divergence that is predicted with these `widths`.
+    """Two int8 planes for the most expensive inputs, one after the other, as long as rounding the next one to
+    int8 would cause more than a share of the divergence that is predicted with these `widths`.
 
     So the same input may have one plane beside narrow weights, whose errors drown its own, and two beside
-    wide ones. Linears with one input share the decision; 1 plane where nothing is said.
+    wide ones. Linears with one input share the decision; 1 plane by default.
     """
     planes: dict[str, int] = {}
     left = predicted(prices, widths, planes)

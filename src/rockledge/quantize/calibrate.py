@@ -2,8 +2,8 @@
 matter.
 
 The forward pass leaves the inputs of every block on disk. The backward pass takes the blocks in reverse,
-computes each one again from its stored input, and turns the gradient at its output into the gradient at its
-input; in between it sees every linear's input and the gradient at every linear's output. One block is in
+computes each one again from its stored input, and computes the gradient at its input from the one at its
+output; in between it sees every linear's input and the gradient at every linear's output. One block is in
 memory at a time.
 """
 
@@ -33,7 +33,7 @@ _STEP_TOKENS = 2048
 _LOGIT_TOKENS = 512
 
 
-# Linears behind one norm share their input, the others have their own.
+# Linears after one norm share their input, the others have their own.
 _PLACE_BEHIND_NORM = {"attn.norm": "attn.in", "ffn.norm": "ffn.in"}
 
 
@@ -125,7 +125,7 @@ class _Steps:
         self._count = 0
 
     def add(self, x: torch.Tensor, gradient: torch.Tensor) -> None:
-        """`gradient` at the inputs `x`, both [..., K]. The online Hadamard leaves its length as it is."""
+        """`gradient` at the inputs `x`, both [..., K]. The online Hadamard does not change its length."""
         seen = x.detach().reshape(-1, x.shape[-1])
         seen = hadamard(seen, self._block) if self._block else seen
         steps = seen.abs().amax(dim=1) / LARGEST[1]
@@ -162,7 +162,7 @@ def record_inputs(
             slices.fitting(lambda: run_block(model, weights, inputs, outputs, slices))  # noqa: B023
             if not np.isfinite(outputs).all():
                 raise CheckpointError(
-                    f"block {layer} gives numbers that are NaN or infinite for the calibration text; "
+                    f"block {layer} produces values that are NaN or infinite for the calibration text; "
                     "the checkpoint is damaged, fetch it again"
                 )
         progress(layer + 1, config.layers)

@@ -173,7 +173,8 @@ class Rounding:
 def nearly_normal(weights: torch.Tensor) -> bool:
     """Whether the rows of a matrix [N, K] are as normal as rotation makes most of them.
 
-    Then the tables learned on normal numbers serve: learning again moves the error by less than a hundredth.
+    Then the tables learned on normal numbers are good enough: learning again changes the error by less than
+    1%.
     """
     sample = _sample(weights)
     units = sample / sample.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-30)

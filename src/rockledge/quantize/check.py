@@ -1,9 +1,9 @@
-"""Are the prices true? What single bands really cost, beside what they were priced at.
+"""Are the prices true? What single bands really cost, compared with their prices.
 
 One band at a time is rounded in a model that is otherwise float. Changed from the float model, and not from
 the chosen allocation, because there the divergence is the quadratic form that prices predict: positive at
-every token, so that a few hundred tokens tell it. On top of other errors the same band adds a cross term of
-either sign and many times its size, which only averages out over very many tokens.
+every token, so that a few hundred tokens suffice to measure it. On top of other errors the same band adds a
+cross term of either sign and many times its size, which only averages out over very many tokens.
 """
 
 from collections import defaultdict
@@ -102,7 +102,7 @@ def price_check(
     tokens = torch.from_numpy(windows[:, :length])
     states = _embedded(model, chosen, tokens)
     for layer in range(model.config.layers):
-        states = _through(model, work, layer, [c for c in chosen if c.layer == layer], states)
+        states = _advanced(model, work, layer, [c for c in chosen if c.layer == layer], states)
         progress(layer + 1, model.config.layers)
     costs = _divergences(model, chosen, states)
     return PriceCheck(
@@ -148,10 +148,10 @@ def _embedded(model: RotatedModel, chosen: Sequence[_Change], tokens: torch.Tens
     return states
 
 
-def _through(
+def _advanced(
     model: RotatedModel, work: WorkDirectory, layer: int, changes: Sequence[_Change], states: _States
 ) -> _States:
-    """All states behind block `layer`, and those that begin there."""
+    """All states after block `layer`, and those that begin there."""
     block = model.ffn_block
     weights = arranged(model.block_weights(layer, online=False), stored_order(work.path, layer), block)
 

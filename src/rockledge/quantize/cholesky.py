@@ -9,8 +9,8 @@ _PANEL = 2048
 def cholesky_(h: torch.Tensor) -> bool:
     """Replaces the lower triangle of a symmetric `h` [K, K] by its Cholesky factor L, H = L L^T.
 
-    What is above the diagonal afterwards means nothing. False if `h` is not positive definite; it is spoilt
-    then.
+    What is above the diagonal afterwards is meaningless. False if `h` is not positive definite; its contents
+    are lost then.
     """
     size = len(h)
     for start in range(0, size, _PANEL):

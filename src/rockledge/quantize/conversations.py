@@ -79,7 +79,7 @@ def folded_system(messages: Sequence[Message]) -> list[Message]:
     first["content"] = "\n\n".join(text for text in (*system, _text(first.get("content"))) if text)
     found: list[dict[str, Any]] = []
     for turn in turns:
-        if found and _joins(found[-1], turn):
+        if found and _can_merge(found[-1], turn):
             found[-1]["content"] = f"{_text(found[-1]['content'])}\n\n{_text(turn['content'])}"
         else:
             found.append(turn)
@@ -90,7 +90,7 @@ def _has_system(messages: Sequence[Message]) -> bool:
     return any(message.get("role") in _SYSTEM for message in messages)
 
 
-def _joins(before: Message, turn: Message) -> bool:
+def _can_merge(before: Message, turn: Message) -> bool:
     """Whether two turns are words of one side and nothing else."""
     return before.keys() == turn.keys() == {"role", "content"} and before["role"] == turn["role"]
 

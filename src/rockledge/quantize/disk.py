@@ -1,4 +1,4 @@
-"""Is there room on disk for a run? Asked before it starts, not an hour later."""
+"""Whether there is room on disk for a run, checked before it starts and not an hour later."""
 
 import shutil
 from pathlib import Path

@@ -68,7 +68,7 @@ def estimate_run(
         products += sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)
     # A changed model runs through half of the blocks on average, and through the head.
     checks = CHECKED_BANDS * CHECKED_TOKENS * (blocks + 2 * ends) if check_prices else 0
-    # Embedding or head before and behind the rotation, with logits; or a block with its activations, and of
+    # Embedding or head before and after the rotation, with logits; or a block with its activations, and of
     # its widest input the moments, as floats twice and as doubles.
     at_ends = 2 * 4 * ends + 4 * 4 * _LOGIT_TOKENS * config.vocab
     in_block = 4 * blocks / config.layers + _ACTIVATIONS * 4 * _STEP_TOKENS * config.ffn

@@ -1,5 +1,5 @@
-"""Rounding to the table grid with error feedback: each column's rounding error is made up for by the
-columns after it.
+"""Rounding to the table grid with error feedback: the columns after each column compensate for its rounding
+error.
 
 The method is GPTQ (Frantar et al., arXiv 2210.17323), changed for tables. Columns go group by group, 16 that
 share a table index at a time. Each row rounds a group with the few tables that suit its weights as they stand
@@ -69,7 +69,7 @@ class Feedback:
 def rounding_order(moments: torch.Tensor) -> torch.Tensor:
     """Groups of 16 neighbouring inputs, those with the largest `moments` [K, K] first: int64 [K].
 
-    What is rounded first, most others can make up for. A last group of fewer inputs stays the last.
+    The most columns can compensate for what is rounded first. A last group of fewer inputs stays the last.
     """
     size = moments.diagonal()
     whole = len(size) - len(size) % GROUP

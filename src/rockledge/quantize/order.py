@@ -1,9 +1,9 @@
-"""The order of feed-forward channels: dear ones beside each other, so that a band of rows can be wide or
+"""The order of feed-forward channels: expensive ones beside each other, so that a band of rows can be wide or
 narrow as one.
 
 Swapping channels of gate and up together with columns of down changes nothing; it is free as long as it
 happens before down's Hadamard transform. Bands of the sorted channels are then dealt to the Hadamard blocks
-in turn, because a block that held all the loud channels would set every token's rounding step alone.
+in turn, because a block that held all the large channels would determine every token's rounding step alone.
 """
 
 import os
@@ -23,8 +23,8 @@ def channel_order(costs: torch.Tensor, bands: Sequence[tuple[int, int]], block: 
     """Permutation int64 [ffn]: which channel comes first, second, ...
 
     `costs` [ffn] is what an equal relative error of each channel costs. `bands` are (start, rows) over
-    channels. With whole bands in a Hadamard block of `block` channels, the bands, dearest first, go to the
-    blocks in turn; 0 is no Hadamard.
+    channels. With whole bands in a Hadamard block of `block` channels, the bands, most expensive first, go to
+    the blocks in turn; 0 means no Hadamard.
     """
     dearest = torch.argsort(costs, descending=True, stable=True)
     rows = bands[0][1]
@@ -47,7 +47,7 @@ def arranged(weights: Mapping[str, torch.Tensor], order: torch.Tensor, block: in
 
 
 def arranged_moments(moments: torch.Tensor, order: torch.Tensor, block: int) -> torch.Tensor:
-    """Second moments of the channels in `order` behind the Hadamard over `block`, from those before, fp32
+    """Second moments of the channels in `order` after the Hadamard over `block`, from those before, fp32
     [ffn, ffn]; in pieces, since at 14,336 channels every copy is 0.8 GB.
 
     Of a diagonal [ffn] comes a diagonal, exact if channels do not correlate: each block's mean.

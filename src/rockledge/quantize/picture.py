@@ -1,6 +1,7 @@
-"""Who got how many bits and why, as a picture: width by layer and band, and beside it the price of four bits.
+"""A picture of the allocation: width by layer and band, and beside it the price of four bits.
 
-What is dark on the right should be dark on the left: the allocation buys bits where four would be dear.
+What is dark on the right should be dark on the left: the allocation spends bits where four would be
+expensive.
 """
 
 from collections.abc import Mapping, Sequence

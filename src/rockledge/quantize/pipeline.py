@@ -113,7 +113,7 @@ def quantize(
     check_prices: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Compresses a checkpoint into an artifact directory `out`, and says what that cost.
+    """Compresses a checkpoint into an artifact directory `out`, and reports what that cost.
 
     `model` is a GGUF file, a Hugging Face directory, a Hub id or an open checkpoint. The size is limited by
     `bits` a weight over all tensors (default 4.25), by what `fit` (a board such as "rk3588-8gb") has room
@@ -191,7 +191,7 @@ def quantize(
             report.picture,
             lambda done, total: say("write", done, total),
         )
-    # The artifact says nothing about the time: the same request makes the same bytes.
+    # The artifact records no times: the same request makes the same bytes.
     return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})
 
 

@@ -58,7 +58,7 @@ def block_forward(
 ) -> Tensor:
     """One decoder block over whole sequences [batch, tokens, hidden] from position 0, causal; same shape out.
 
-    A norm without an entry in `weights` has a gain of one (folded into the linears behind it).
+    A norm without an entry in `weights` has a gain of one (folded into the linears after it).
     """
     tap, out = taps or _untouched, outputs or _untouched
     inner = tap("attn.in", rms_norm(x, weights.get("attn.norm"), config.norm_eps))

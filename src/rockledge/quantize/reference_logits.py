@@ -28,8 +28,8 @@ class ReferenceLogits:
 
     Calling it with one of the windows returns fp32 [tokens, vocab]; any other tokens are run on the spot,
     which reads the whole checkpoint again. `progress` is called with (blocks done, blocks in all). `kept` is
-    a file of the hidden states of equally long windows: read if it is there, written if not; whoever names
-    it sees to it that it belongs to this model and these windows.
+    a file of the hidden states of equally long windows: read if it is there, written if not; the caller makes
+    sure that it belongs to this model and these windows.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ReferenceLogits:
     def _run(
         self, windows: Sequence[Sequence[int]], progress: Callable[[int, int], None] | None
     ) -> list[torch.Tensor]:
-        """Hidden states [tokens, hidden] behind the last block, one of each window, in main memory."""
+        """Hidden states [tokens, hidden] after the last block, one for each window, in main memory."""
         if not windows:
             return []
         batches = _batches([len(window) for window in windows])

@@ -1,4 +1,4 @@
-"""What compressing did: the numbers of report.json, and the same for people as report.md."""
+"""The result of compression: the numbers of report.json, and the same for people as report.md."""
 
 import re
 from collections import defaultdict

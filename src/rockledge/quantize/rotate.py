@@ -1,11 +1,11 @@
-"""The checkpoint in the basis that is quantised: the same function, with every weight turned so that
+"""The checkpoint in the basis that is quantised: the same function, with every weight rotated so that
 outliers spread.
 
-Following QuaRot (arXiv 2404.00456): norm gains are folded into the linears behind them, then one random
-orthogonal Q turns the residual stream, a Hadamard transform each head's values, and a block Hadamard the
-input of down, which the runtime applies online. What is turned how is read from the family's declaration.
-With a tied embedding the final gain cannot be folded, so the head's input is turned back, multiplied by the
-gain and turned again.
+Following QuaRot (arXiv 2404.00456): norm gains are folded into the linears after them, then one random
+orthogonal Q rotates the residual stream, a Hadamard transform each head's values, and a block Hadamard the
+input of down, which the runtime applies online. The family's declaration says what is rotated and how. With a
+tied embedding the final gain cannot be folded, so the head's input is rotated back, multiplied by the gain
+and rotated again.
 """
 
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ from rockledge.quantize.balance import balanced, balanced_gains
 from rockledge.quantize.steps import Steps
 from rockledge.quantize.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
 
-_ROWS = 16384  # rows of an embedding turned together
-_UNTURNED_NORMS = ("attn.q_norm", "attn.k_norm")  # these norm inside a head, behind the turned linears
+_ROWS = 16384  # rows of an embedding rotated together
+_UNTURNED_NORMS = ("attn.q_norm", "attn.k_norm")  # these normalise within a head, after the rotated linears
 
 
 @dataclass(frozen=True)
 class RotatedModel:
     """A view of `checkpoint` that computes rotated weights when asked; nothing is kept in memory.
 
-    `rotation` is None where nothing is turned but the input of down.
+    `rotation` is None where only the input of down is rotated.
     """
 
     checkpoint: Checkpoint

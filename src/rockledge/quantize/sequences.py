@@ -57,7 +57,7 @@ def calibration_for(
         )
     except UsageError as error:
         if path is not None:
-            raise UsageError(_with(notes, str(error))) from error
+            raise UsageError(_with_notes(notes, str(error))) from error
         found = np.zeros((0, length), np.int64)
     if path is None and len(found) < 2:
         notes.append(
@@ -71,9 +71,9 @@ def calibration_for(
         f"({(wanted - _HELD_OUT) * length} to calibrate on, {_HELD_OUT * length} to measure on)"
     )
     if kept < 1:
-        raise UsageError(_with(notes, f"{short}; give a longer text"))
+        raise UsageError(_with_notes(notes, f"{short}; give a longer text"))
     if len(found) < wanted and not force and path is not None:
-        raise UsageError(_with(notes, f"{short}; give a longer text, or go on with this one by --force"))
+        raise UsageError(_with_notes(notes, f"{short}; give a longer text, or use this one with --force"))
     if len(found) < wanted:
         notes.append(f"{short[0].upper()}{short[1:]}.")
     digest = hashlib.sha256("\0".join(documents).encode()).hexdigest()
@@ -112,7 +112,7 @@ def read_calibration(path: Path, chat: ChatTemplate | None) -> tuple[list[str], 
             documents.append(text)
     notes = [] if renderer is None else renderer.notes(f"{path.name}: line", f"{path.name}: lines")
     if not documents:
-        raise UsageError(_with(notes[:1], f"{path} holds no text to calibrate on; give another one"))
+        raise UsageError(_with_notes(notes[:1], f"{path} holds no text to calibrate on; give another one"))
     return documents, notes
 
 
@@ -121,9 +121,7 @@ def _document(path: Path, number: int, line: str, renderer: ConversationRenderer
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"line {number} of {path} is not JSON ({error}); write one object a line"
-        ) from error
+        raise UsageError(f"line {number} of {path} is not JSON ({error}); write one object a line") from error
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
         return str(entry["text"])
     if isinstance(entry, dict) and isinstance(entry.get("messages"), list) and renderer is not None:
@@ -210,6 +208,6 @@ def _pieces(
     return pieces, left_out
 
 
-def _with(notes: Sequence[str], sentence: str) -> str:
+def _with_notes(notes: Sequence[str], sentence: str) -> str:
     """An error's sentence and, in brackets, what was noted before it."""
     return sentence + (f" ({' '.join(notes)})" if notes else "")

@@ -1,4 +1,4 @@
-"""How much is done at a time, and less of it when a device has no memory left.
+"""How much work is done at a time, and how that shrinks when a device runs out of memory.
 
 What is sliced (sequences of a forward pass, tokens whose logits exist, rows that are rounded) is sliced for
 memory only. A piece of work that fails is done again from its start, so it must not have changed anything.
@@ -28,7 +28,7 @@ class Slices:
     def fitting(self, work: Callable[[], _T]) -> _T:
         """What `work` returns; it is called again, with smaller slices, each time memory runs out.
 
-        RockledgeError when slices of 1/64 are too large still.
+        RockledgeError when slices of 1/64 are still too large.
         """
         while True:
             try:

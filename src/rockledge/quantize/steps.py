@@ -1,4 +1,4 @@
-"""The steps of the pipeline that a recipe can choose or leave out, each one line of it.
+"""The steps of the pipeline that a recipe can choose or leave out, one line each.
 
 The default is the most accurate at a bearable time; the other choices show what each step gains (`python -m
 bench.ablation`), and save time.
@@ -10,7 +10,7 @@ from typing import Any
 
 from rockledge.errors import UsageError
 
-# What a line may say; a line that is not here is true or false.
+# The values that a line may have; a line that is not here is true or false.
 _CHOICES = {
     "rotate": ("hadamard", "none"),
     "channel_order": ("price", "stored"),
@@ -24,8 +24,8 @@ _CHOICES = {
 # Lines that matter only after the prices are known: runs that differ in them share a work directory.
 _AFTER_PRICES = ("planes",)
 _REFINE = "8 steps lowered KL by 1.3 %, less than another seed moves it, for half as much time again"
-# What recipes of earlier versions may say, and why it was removed (docs/log.md, 2026-11-24); None where the
-# line leaves out what is gone.
+# What recipes of earlier versions may contain, and why it was removed (docs/log.md, 2026-11-24); None where
+# the line leaves out what is gone.
 _REMOVED: Mapping[str, Mapping[Any, str | None]] = {
     "rotate": {"learned": "it raised KL by 0.7 % at 3.5 bits and by 1.9 % at 4.25"},
     "refine": {0: None, **dict.fromkeys((4, 8, 12, 16, 24, 32), _REFINE)},
@@ -81,7 +81,7 @@ FAST = Steps(rounding="nearest", moments="diagonal")
 
 
 def read_steps(lines: Mapping[str, Any]) -> Steps:
-    """The steps of a recipe's `steps:`; what is not named is as usual.
+    """The steps of a recipe's `steps:`; what is not named has its default.
 
     UsageError for unknown names, and for steps that an earlier version had and this one has not.
     """

@@ -1,6 +1,6 @@
 """The work directory: finished stages as files, each written whole under its name or not at all.
 
-So a run that was killed continues where its last finished file ends, and ends in the same bytes.
+A run that was killed therefore continues after its last finished file, and ends in the same bytes.
 """
 
 import fcntl
@@ -66,7 +66,7 @@ class WorkDirectory:
 
     @contextmanager
     def claimed(self, wanted: Mapping[str, Any]) -> Iterator[None]:
-        """Makes the directory this run's own, and sweeps away what a killed run left half written.
+        """Makes the directory this run's own, and removes what a killed run left half written.
 
         `wanted` is the run's `fingerprint`. UsageError when the directory holds another run or other files,
         or when a run is working in it.
@@ -74,16 +74,14 @@ class WorkDirectory:
         request = self.path / _REQUEST
         if not request.exists():
             if any(path.name != f".{_REQUEST}{_PARTIAL}" for path in self.path.iterdir()):
-                raise UsageError(
-                    f"the work directory {self.path} holds other files; name an empty one"
-                )
-            with self._whole(request) as partial, partial.open("w") as file:
+                raise UsageError(f"the work directory {self.path} holds other files; name an empty one")
+            with self._complete_file(request) as partial, partial.open("w") as file:
                 json.dump(dict(wanted), file, indent=1)
         with request.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(f"another run is working in {self.path}; let it end first") from error
+                raise UsageError(f"another run is working in {self.path}; wait until it ends") from error
             self._check(json.load(file), wanted)
             for path in self.path.glob(f".*{_PARTIAL}"):
                 path.unlink()
@@ -99,9 +97,9 @@ class WorkDirectory:
     @contextmanager
     def new_array(self, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
         """A mapped fp32 array to fill, finished when the block is left. Its space is taken at once: writing
-        to a mapped file on a full disk would end the process without a word.
+        to a mapped file on a full disk would kill the process without a message.
         """
-        with self._whole(self._array(name)) as partial:
+        with self._complete_file(self._array(name)) as partial:
             with partial.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, 4 * prod(shape))
             mapped = np.memmap(partial, np.float32, "r+", shape=shape)
@@ -124,7 +122,7 @@ class WorkDirectory:
     def put_state(self, name: str, numbers: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Replaces a stage's state: `numbers` as JSON can hold them, `arrays` of any type."""
         stored = {"numbers": np.array(json.dumps(dict(numbers))), **arrays}
-        with self._whole(self._state(name)) as partial, partial.open("wb") as file:
+        with self._complete_file(self._state(name)) as partial, partial.open("wb") as file:
             np.savez(file, **stored)
 
     def state(self, name: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -153,7 +151,7 @@ class WorkDirectory:
                     arrays[f"{candidate.bits}.{field}"] = value
         if bias is not None:
             arrays["bias"] = bias
-        with self._whole(self._file(linear)) as partial, partial.open("wb") as file:
+        with self._complete_file(self._file(linear)) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
 
     def candidate(self, linear: str, bits: int) -> Candidate:
@@ -175,7 +173,7 @@ class WorkDirectory:
 
     def put_prices(self, prices: Prices) -> None:
         """Stores the prices: the last thing that measuring does."""
-        with self._whole(self.path / _PRICES) as partial, partial.open("w") as file:
+        with self._complete_file(self.path / _PRICES) as partial, partial.open("w") as file:
             json.dump(asdict(prices), file)
 
     def has_prices(self) -> bool:
@@ -189,7 +187,7 @@ class WorkDirectory:
         return Prices(bands, stored["activations"], tuple(stored["notes"]))
 
     @contextmanager
-    def _whole(self, path: Path) -> Iterator[Path]:
+    def _complete_file(self, path: Path) -> Iterator[Path]:
         """A place to write what becomes `path` when it is complete."""
         partial = path.with_name(f".{path.name}{_PARTIAL}")
         with self._explained():
@@ -208,12 +206,12 @@ class WorkDirectory:
     def _file(self, linear: str) -> Path:
         return self.path / f"{linear}.npz"
 
-    def _explained(self) -> "_Explained":
-        return _Explained(self.path)
+    def _explained(self) -> "_DiskErrors":
+        return _DiskErrors(self.path)
 
 
-class _Explained:
-    """Turns an OSError while writing into the sentence a user sees."""
+class _DiskErrors:
+    """Replaces an OSError while writing by the sentence that a user sees."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.runtime.offload.linear_lists import linears_like
 
 from rockledge.board.boards import Board, find_board
-from rockledge.board.npu_drivers import board_under
+from rockledge.board.npu_drivers import board_with_driver
 from rockledge.board.prefill import cpu_linear_seconds
 from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.runtime.offload.plan import PrefillPlan, plan_prefill
@@ -79,7 +79,7 @@ def test_slow_caches_and_a_slow_clock_move_it() -> None:
     usual = from_rows("1b")
     assert from_rows("1b", board=BOARD.measured({"cpu_cache_sync_bandwidth": 1e9}, "slow caches")) > usual
     assert from_rows("1b", board=BOARD.measured({"npu_sync_call_seconds": 1e-4}, "slow calls")) > usual
-    assert from_rows("1b", board=board_under(BOARD, "rocket")) > usual
+    assert from_rows("1b", board=board_with_driver(BOARD, "rocket")) > usual
 
 
 @given(st.sampled_from(["135m", "1b", "8b"]), st.integers(1, 1200), st.integers(1, 512))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from rockledge.board.boards import Board
-from rockledge.board.npu_drivers import board_under
+from rockledge.board.npu_drivers import board_with_driver
 from rockledge.errors import BudgetError, NpuError
 from rockledge.runtime.npu_cores import named
 from rockledge.runtime.npu_device import NpuDevice
@@ -170,7 +170,7 @@ def _loaded(
     required: bool,
 ) -> NpuUse:
     about = device.describe()
-    board = board_under(board, about.driver, about.clock_hz)
+    board = board_with_driver(board, about.driver, about.clock_hz)
     modelled = largest_plan(
         linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=budget
     )
