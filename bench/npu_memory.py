@@ -78,7 +78,7 @@ def total(plan: Mapping[str, int]) -> int:
 
 
 def run(path: Path, context: int, memory: int, tokens: int) -> dict[str, Any]:
-    """An engine of its own process on the virtual NPU, which reads `tokens` and draws one."""
+    """An engine of its own process on the virtual NPU: prefill of `tokens`, and one token drawn."""
     script = Path(sys.executable).parent / "rockledge"
     child = [sys.executable, "-m", "bench.npu_memory", str(path), "--context", str(context)]
     command = [str(script), "npu", "emulate", "--driver", "rknpu", "--", *child]
@@ -91,7 +91,7 @@ def run(path: Path, context: int, memory: int, tokens: int) -> dict[str, Any]:
 
 def child(path: Path, context: int, memory: int, tokens: int) -> None:
     """What `run` starts: prints what was used as JSON."""
-    with Engine.load(path, ctx=context, memory=memory, threads=2, npu="require") as engine:
+    with Engine.load(path, ctx=context, memory=memory, threads=2, npu="require", npu_rows=tokens) as engine:
         ids = [(7919 * i + 101) % engine.config.vocab for i in range(tokens)]
         for _ in engine.generate(ids, max_tokens=1, ignore_eos=True):
             pass
