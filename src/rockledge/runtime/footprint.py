@@ -56,7 +56,7 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
     """
     if context is not None and not 1 <= context <= demand.longest:
         raise UsageError(
-            f"a context of {context} tokens was asked for; this model takes 1 to {demand.longest}"
+            f"the context is {context} tokens, expected 1 to {demand.longest} for this model"
         )
     wanted = min(demand.longest, DEFAULT_CONTEXT) if context is None else context
     if memory is None:
@@ -70,10 +70,10 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
         return Footprint(room, smallest, demand.total(smallest, room))
     if room > 0:
         raise BudgetError(
-            f"a context of {wanted} tokens needs {demand.total(smallest, wanted)} bytes and --memory gives "
-            f"{memory}; ask for a context of at most {room} tokens or for more memory"
+            f"--memory is {memory} bytes, expected at least {demand.total(smallest, wanted)} for a context "
+            f"of {wanted} tokens; use a context of at most {room} tokens, or more memory"
         )
     raise BudgetError(
-        f"--memory gives {memory} bytes, but the weights ({demand.weights}), the arena "
-        f"({demand.arena(smallest, 1)}) and the smallest cache need {demand.total(smallest, 1)}"
+        f"--memory is {memory} bytes, expected at least {demand.total(smallest, 1)} for the weights "
+        f"({demand.weights}), the arena ({demand.arena(smallest, 1)}) and the smallest cache"
     )

@@ -79,7 +79,7 @@ def prove(device: NpuDevice, timeout_ms: int = 2000, idle_ms: int = AWAKE_MS) ->
         if reason is None:
             return Proof(cores, products.keep(cores, idle_ms), failed)
         failed[cores[-1]] = reason
-    raise NpuError(f"no core of the NPU computes a small product right: {_reasons(failed)}")
+    raise NpuError(f"no core of the NPU computes a small product correctly: {_reasons(failed)}")
 
 
 class _Products:

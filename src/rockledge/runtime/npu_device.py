@@ -192,7 +192,7 @@ class NpuDevice:
         """Opens the device of a driver ("rknpu", "rocket"), or the first found. Raises NpuError."""
         self._handle: int | None = None
         if driver not in NPU_DRIVERS:
-            raise NpuError(f"there is no NPU driver {driver!r}; choose one of {', '.join(NPU_DRIVERS)}")
+            raise NpuError(f"the NPU driver is {driver!r}, expected one of {', '.join(NPU_DRIVERS)}")
         self._lib = _library()
         self._handle = self._lib.rl_npu_open(NPU_DRIVERS[driver])
         if not self._handle:
@@ -259,7 +259,7 @@ class NpuDevice:
         roles = named if roles is None else roles
         unknown = set(named) - set(roles)
         if unknown:
-            raise NpuError(f"a program names the role {min(unknown)}, which is not among {', '.join(roles)}")
+            raise NpuError(f"a program names the role {min(unknown)}, expected one of {', '.join(roles)}")
         if len(roles) > ROLES:
             raise NpuError(f"a program names {len(roles)} buffers, expected at most {ROLES}")
         number = {role: i for i, role in enumerate(roles)} | {PROGRAM_ROLE: _OWN_WORDS}

@@ -59,11 +59,13 @@ def _destinations(program: Program) -> Iterator[tuple[str, int, int]]:
             if register is destination:
                 where = roles.get(piece.start + index)
         if where is None:
-            raise NpuError(f"the program from word {piece.start} writes to no buffer that is known by a role")
+            raise NpuError(
+                f"the program at word {piece.start} writes to a fixed address, expected a buffer with a role"
+            )
         kind = isa.decode("DPU_DATA_FORMAT", values.get("DPU_DATA_FORMAT", 0))["out_precision"]
         if isa.DPU_PRECISION[kind].name != "int32":
             raise NpuError(
-                f"the program from word {piece.start} writes {isa.DPU_PRECISION[kind].name}, not int32"
+                f"the program at word {piece.start} writes {isa.DPU_PRECISION[kind].name}, expected int32"
             )
         size = _SUM_BYTES
         for name, extent in _EXTENTS:

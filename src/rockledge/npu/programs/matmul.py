@@ -139,7 +139,7 @@ class Matmul:
     def _check(name: str, x: Int8, rows: int, cols: int) -> None:
         if x.shape != (rows, cols) or x.dtype != np.int8:
             raise NpuError(
-                f"{name} is {x.dtype} {list(x.shape)}, but the programs were made for int8 {[rows, cols]}"
+                f"{name} is {x.dtype} {list(x.shape)}, expected int8 {[rows, cols]}"
             )
 
 
@@ -156,7 +156,10 @@ def rows_as_planes(sums: Int32, planes: int) -> Int32:
 def compile_matmul(tiling: Tiling) -> Matmul:
     """The programs of a tiling. Raises NpuError naming the limit where the hardware cannot do it."""
     if tiling.padded_inputs > LARGEST_INPUTS:
-        raise NpuError(f"{tiling.k} inputs; beyond {LARGEST_INPUTS} a sum of int8 products can leave int32")
+        raise NpuError(
+            f"a matmul has {tiling.k} inputs, expected at most {LARGEST_INPUTS} "
+            "(a sum of more can overflow int32); split the inputs"
+        )
     return Matmul(tiling, tuple(_launch(tiling, kick) for kick in tiling.kicks))
 
 
@@ -166,7 +169,7 @@ def _launch(tiling: Tiling, kick: Kick) -> Launch:
     for tasks in kick.cores:
         if len(tasks) > TASKS_IN_KICK:
             raise NpuError(
-                f"{len(tasks)} programs for one core in a kick; it takes {TASKS_IN_KICK}: split the kick"
+                f"a kick has {len(tasks)} programs for a core, expected at most {TASKS_IN_KICK}; split it"
             )
         programs = [_program(task, regions, tiling.sums) for task in tasks]
         chains.append(chain(programs) if programs else None)
@@ -174,7 +177,7 @@ def _launch(tiling: Tiling, kick: Kick) -> Launch:
     needed = sum(launch.sizes.values()) + sum(c.size_bytes for c in chains if c is not None)
     if needed > ADDRESS_LIMIT:
         raise NpuError(
-            f"a launch needs {needed} bytes at once; an NPU address has 32 bits, so at most {ADDRESS_LIMIT}: "
+            f"a launch needs {needed} bytes at once, expected at most {ADDRESS_LIMIT} (32-bit addresses); "
             "split it by rows or columns"
         )
     return launch
@@ -203,7 +206,7 @@ def _program(task: Task, regions: tuple[Region, ...], sums: Sums) -> Program:
     """The program of one task with its relocations at the task's place in the launch's buffers."""
 
     if task.rows not in (region.rows for region in regions if region.role == INPUT):
-        raise NpuError(f"rows {task.rows.start} to {task.rows.stop} are no row tile of the launch")
+        raise NpuError(f"rows {task.rows.start} to {task.rows.stop} are not a row tile of the launch")
 
     def offset(role: str, inputs: Span | None = None) -> int:
         """Of the task's first sum: in the region of its rows that sums over these inputs, or over all."""

@@ -118,7 +118,7 @@ def plan(
     """
     for name, size in (("rows", m), ("columns", n), ("inputs", k)):
         if size < 1:
-            raise NpuError(f"a matmul with {size} {name}; every size must be at least 1")
+            raise NpuError(f"a matmul has {size} {name}, expected at least 1")
     order = (Reuse.DATA, Reuse.WEIGHT) if stays is None else (stays,)
     return _plan(m, n, k, rates, window, parts, tile_rows or LARGEST_ROWS, order, sums)
 
@@ -408,11 +408,11 @@ def _refusal(rows: int, inputs: int, parts: int | None, window: int) -> str:
     least = min(rows, ROW_UNIT) * (inputs + SUM_BYTES * UNIT) + UNIT * inputs
     if parts is not None:
         return (
-            f"{inputs} inputs in {parts} parts; a part needs at least {UNIT} inputs, and {UNIT} kernels of "
-            f"it have to fit {BANKS - SPARE_BANKS - 1} banks of {BANK_BYTES} bytes: choose another number"
+            f"{inputs} inputs are cut into {parts} parts, expected parts of at least {UNIT} inputs of which "
+            f"{UNIT} kernels fit {BANKS - SPARE_BANKS - 1} banks of {BANK_BYTES} bytes; choose another number"
         )
     return (
-        f"{UNIT} columns of {inputs} inputs need {least} bytes at once, but a kick may address {window}: "
+        f"{UNIT} columns of {inputs} inputs need {least} bytes at once, expected at most {window} in a kick; "
         "split the inputs"
     )
 

@@ -170,7 +170,7 @@ def parse_faults(body: Any, name: str = "the faults") -> tuple[Fault, ...]:
     """The faults of a parsed file; `name` is what messages call it. Raises NpuError."""
     entries = body.get("faults") if isinstance(body, dict) else None
     if not isinstance(entries, list):
-        raise NpuError(f'{name} is no object with a list, expected {{"faults": [...]}}')
+        raise NpuError(f'{name} is not an object with a list, expected {{"faults": [...]}}')
     return tuple(_fault(entry, f"fault {number} of {name}") for number, entry in enumerate(entries, 1))
 
 
@@ -185,7 +185,7 @@ def _fault(entry: Any, name: str) -> Fault:
         raise NpuError(f"{name} ({kind}) has {unknown[0]!r}, expected {', '.join(known)}")
     missing = [key for key in takes if key not in entry]
     if missing:
-        raise NpuError(f"{name} ({kind}) has no {missing[0]!r}, which this kind needs")
+        raise NpuError(f"{name} ({kind}) lacks {missing[0]!r}, which this kind needs")
     values: dict[str, Any] = {key: entry[key] for key in entry if key != "kind"}
     for key, value in values.items():
         problem = _problem(key, value)

@@ -159,7 +159,7 @@ class RknpuFile(VirtualFile):
         with self.chip.changed:
             found = self._driver.objects.get(pointer)
         if found is None:
-            raise self.chip.crash(f"{what} follows {pointer:#x}, where no object lies")
+            raise self.chip.crash(f"{what} follows {pointer:#x}, where there is no object")
         return found
 
     def _submit(self, data: bytes) -> bytes:

@@ -79,7 +79,7 @@ class VirtualNpu:
     ) -> None:
         """Raises NpuError for an unknown driver."""
         if driver not in DRIVERS:
-            raise NpuError(f"there is no virtual driver {driver!r}, expected one of {', '.join(DRIVERS)}")
+            raise NpuError(f"the virtual driver is {driver!r}, expected one of {', '.join(DRIVERS)}")
         self._notes: list[str] = []
         self._tell = note
         self._chip = Chip(Schedule(faults), options, self._note)

@@ -269,6 +269,6 @@ def _each(places: Sequence[BufferPlace], lanes: int, what: str) -> Sequence[Buff
     """The places, one for each lane."""
     if len(places) != lanes or lanes > _CORES:
         raise NpuError(
-            f"{what} has {len(places)} places for {lanes} lanes; give one for each of 1 to {_CORES}"
+            f"{what} has {len(places)} places for {lanes} lanes, expected one for each of 1 to {_CORES} lanes"
         )
     return places

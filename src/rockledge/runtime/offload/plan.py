@@ -123,7 +123,7 @@ def plan_prefill(
     Raises BudgetError when they cannot work with so little, NpuError for a program without linears.
     """
     if not linears:
-        raise NpuError("no linear layer of this model can go to the NPU")
+        raise NpuError("no linear layer of this model can run on the NPU")
     for limit in LANE_LIMITS:
         shapes, shape_of = _shapes(linears, lanes, spaces, steps, board, limit, budget)
         placed = tuple(_placed(linears, shapes, shape_of, lanes))
@@ -135,7 +135,7 @@ def plan_prefill(
         except BudgetError:
             if last:
                 raise BudgetError(
-                    f"prefill on the NPU needs more than the {budget / 1e6:.0f} MB that memory leaves for it"
+                    f"prefill on the NPU needs more than the {budget / 1e6:.0f} MB of memory left for it"
                 ) from None
             continue
         ring = lanes * sum(slots.lane_bytes[slots.pinned :])

@@ -140,13 +140,13 @@ def _make_shape(
         )
         if reused and not chained:
             raise NpuError(
-                f"{lane_columns} columns take programs that leave operands to one another, which only one "
-                "kick can: cut the columns into more blocks"
+                f"{lane_columns} columns take programs that reuse each other's operands, which works within "
+                "one kick only; cut the columns into more blocks"
             )
         if len(matmul.launches) != 1:
             raise NpuError(
                 f"{rows} rows x {lane_columns} columns x {inputs} inputs take {len(matmul.launches)} kicks, "
-                "expected one: cut the columns into more blocks"
+                "expected one; cut the columns into more blocks"
             )
     return Shape(inputs, planes, lane_columns, tuple(Size(rows, m) for rows, m in matmuls.items()))
 

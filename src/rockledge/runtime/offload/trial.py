@@ -232,7 +232,7 @@ def as_shown(plan: PrefillPlan, linears: Sequence[Linear], trials: Trials, board
         dropped, steps = {shape for shape, _ in bad}, list(plan.steps)
     left = [one for one in plan.linears if one.shape not in dropped]
     if not left:
-        raise NpuError(f"no program of this model's is right on the NPU: {trials.wrong[0]}")
+        raise NpuError(f"none of this model's programs computes correctly on the NPU: {trials.wrong[0]}")
     seconds = {(job.shape, job.rows): job.seconds for job in trials.jobs}
     shapes = tuple(
         replace(

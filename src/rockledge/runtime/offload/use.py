@@ -1,4 +1,4 @@
-"""An open NPU that reads prompts: its buffers and programs, the program that uses it, and how it fares."""
+"""An open NPU for prefill: its buffers and programs, the program that uses it, and its status."""
 
 import logging
 import threading
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class NpuUnusedError(NpuError):
-    """Why prompts are read on the CPU; `state` says which kind of reason it is."""
+    """Why prefill runs on the CPU; `state` says which kind of reason it is."""
 
     def __init__(self, reason: str, state: State) -> None:
         super().__init__(reason)
@@ -50,12 +50,12 @@ class NpuUse:
         self._lock = threading.Lock()
 
     def watch(self, work: Callable[[], NpuWork]) -> None:
-        """`work` tells what the NPU has done; it is asked for as long as this is open."""
+        """`work` returns what the NPU has done; it is called while this is open."""
         self._work = work
         self._last = self.status()
 
     def status(self) -> NpuStatus:
-        """How it fares; also while a step runs, and behind `close` as it was then."""
+        """Its state and counters, also while a step runs; after `close`, those at that time."""
         with self._lock:
             return self._last if self._work is None else self._status(self._work())
 
@@ -90,7 +90,7 @@ class NpuUse:
         now, plan = self.status(), self.plan
         cores = named(self.device.describe().core_numbers)
         return (
-            f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prompts go there in steps of "
+            f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prefill runs there in steps of "
             f"{plan.from_rows} to {plan.steps[-1]} tokens; {plan.pinned} of {len(plan.block_slot)} blocks of "
             f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB; {now.tried - now.tried_wrong} of "
             f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s"
@@ -102,7 +102,7 @@ class NpuUse:
             if self._failure_logged or self._work is None or (reason := self._work().stopped) is None:
                 return
             self._failure_logged = True
-        log.warning("%s; prompts are read on the CPU from now on", reason)
+        log.warning("%s; prefill runs on the CPU from now on", reason)
 
     def close(self) -> None:
         """Closes the device, which stays until the programs that use it are closed. Twice is allowed."""
@@ -183,7 +183,7 @@ def _loaded(
     plan = as_shown(modelled, linears, trials, board)
     slower = plan.from_rows > plan.steps[-1]
     if slower and from_rows is None and not required:
-        raise NpuUnusedError(f"{_slower(device)}; --npu-rows uses it all the same", "slower")
+        raise NpuUnusedError(f"{_slower(device)}; force it with --npu-rows", "slower")
     if slower and from_rows is None:
         log.warning("%s; it is used because it is required", _slower(device))
     wanted = from_rows or min(modelled.from_rows if slower else plan.from_rows, plan.steps[-1])
