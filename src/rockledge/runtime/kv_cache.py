@@ -1,6 +1,6 @@
 """Who owns which page of the key/value cache: block tables, reference counts, copy on write.
 
-Only bookkeeping: the bytes live in the native pool, which is told to copy a page when two sequences that
+Only bookkeeping: the bytes live in the native pool, which copies a page when two sequences that
 share it are about to differ. Pages are the unit of admission; a request that does not fit changes nothing.
 """
 
@@ -38,7 +38,7 @@ class PagePool:
 
     @property
     def free_pages(self) -> int:
-        """Pages that nobody holds."""
+        """Pages that no sequence holds."""
         return len(self._free)
 
     def holders(self, page: int) -> int:
@@ -52,8 +52,8 @@ class PagePool:
     def _take(self, count: int) -> list[int]:
         if count > len(self._free):
             raise CacheFullError(
-                f"the key/value cache has {len(self._free)} free pages of {self.page_tokens} tokens, expected "
-                f"at least {count}; let other requests finish, or load the model with a larger context"
+                f"the key/value cache has {len(self._free)} free pages of {self.page_tokens} tokens, "
+                f"expected at least {count}; let other requests finish, or load the model with a larger context"
             )
         taken = [self._free.pop() for _ in range(count)]
         for page in taken:

@@ -215,8 +215,7 @@ def library() -> ctypes.CDLL:
     found = lib.rl_abi()
     if found != ABI:
         raise NativeError(
-            f"the native core {path} has interface {found}, expected {ABI}; "
-            "rebuild it with `make native`"
+            f"the native core {path} has interface {found}, expected {ABI}; rebuild it with `make native`"
         )
     pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, list[Any]]] = {
@@ -289,9 +288,7 @@ def _band(number: int, band: Band) -> _Band:
 
 def _filled(values: Sequence[Any], count: int, filler: Any) -> tuple[Any, ...]:
     if len(values) > count:
-        raise NativeError(
-            f"an operation has {len(values)} entries, expected at most {count}; shorten it"
-        )
+        raise NativeError(f"an operation has {len(values)} entries, expected at most {count}; shorten it")
     return tuple(values) + (filler,) * (count - len(values))
 
 

@@ -110,7 +110,7 @@ def test_tasks_that_are_no_tile_of_their_kick_are_refused():
 
 
 def test_a_sum_that_can_leave_int32_is_refused():
-    with pytest.raises(NpuError, match="expected at most 131071 \(a sum of more can overflow int32\)"):
+    with pytest.raises(NpuError, match=r"expected at most 131071 \(a sum of more can overflow int32\)"):
         compile_matmul(replace(tiling(4, 32, 131_072, ()), k=131_072))
 
 

@@ -39,7 +39,7 @@ from rockledge.npu.stream import ADDRESS_LIMIT, Program, chain
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 
-LARGEST_INPUTS: Final = ((1 << 31) - 1) // (128 * 128)  # beyond it a sum of int8 products can leave int32
+LARGEST_INPUTS: Final = ((1 << 31) - 1) // (128 * 128)  # a sum of more int8 products can overflow int32
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Region:
 class Launch:
     """One kick, ready to be placed: `chains` has one program chain for each core, None for an idle one.
 
-    `regions` say what lies where in the buffers. A chain also wants the address of "program": where its own
+    `regions` say what lies where in the buffers. A chain also needs the address of "program": where its own
     words lie, a multiple of 16.
     """
 
@@ -138,9 +138,7 @@ class Matmul:
     @staticmethod
     def _check(name: str, x: Int8, rows: int, cols: int) -> None:
         if x.shape != (rows, cols) or x.dtype != np.int8:
-            raise NpuError(
-                f"{name} is {x.dtype} {list(x.shape)}, expected int8 {[rows, cols]}"
-            )
+            raise NpuError(f"{name} is {x.dtype} {list(x.shape)}, expected int8 {[rows, cols]}")
 
 
 def planes_as_rows(q: Int8) -> Int8:
@@ -184,7 +182,7 @@ def _launch(tiling: Tiling, kick: Kick) -> Launch:
 
 
 def _regions(tiling: Tiling, kick: Kick) -> Iterator[Region]:
-    """What the buffers of a kick hold, each buffer's regions one behind the other."""
+    """What the buffers of a kick hold; the regions of a buffer follow each other."""
     tiles = [tile for tile in tiling.row_tiles if kick.rows.start <= tile.start < kick.rows.stop]
     columns, whole = kick.columns, Span(0, tiling.padded_inputs)
     summed = tiling.input_parts if tiling.sums is Sums.HOST else (whole,)

@@ -135,9 +135,7 @@ def _check_product(rows: int, inputs: int, columns: int, data: int, weight: int)
             "(DPU_DATA_CUBE_CHANNEL has 13 bits); pad or split the columns"
         )
     if inputs < 1 or inputs % INT8.run:
-        raise NpuError(
-            f"a tile has {inputs} inputs, expected a multiple of {INT8.run}; pad with zeros"
-        )
+        raise NpuError(f"a tile has {inputs} inputs, expected a multiple of {INT8.run}; pad with zeros")
     if data < data_banks(rows, inputs) or weight < least_weight_banks(inputs) or data + weight > BANKS:
         raise NpuError(
             f"a tile of {rows} rows and {inputs} inputs has {data} data and {weight} weight banks, expected "

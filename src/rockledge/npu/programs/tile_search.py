@@ -1,4 +1,4 @@
-"""The search for the tiling that the time formula likes best, within everything the hardware can hold.
+"""The search for the tiling with the least modelled time, within the limits of the hardware.
 
 A candidate is: how many input parts, how many banks for activations (which says how many rows a tile takes),
 how many cores, whether they share columns or rows, and which operand stays in the buffer. Everything is cut
@@ -126,7 +126,7 @@ def plan(
 @lru_cache(maxsize=4096)
 def cut(total: int, count: int, unit: int) -> tuple[int, ...]:
     """`total` in `count` pieces, largest first, as even as multiples of `unit` allow (the rest of a `total`
-    that is no multiple is in the last piece)."""
+    that is not a multiple is in the last piece)."""
     units = -(-total // unit)
     small, more = divmod(units, count)
     sizes = (unit * (small + 1),) * more + (unit * small,) * (count - more)
@@ -207,7 +207,7 @@ def _candidates(
 
 
 def _tile_rows(rows: int, parts: tuple[int, ...], limit: int) -> list[int]:
-    """The most rows that fit each number of data banks beside one kernel group, without repetitions."""
+    """The most rows that fit each number of data banks next to one kernel group, without repetitions."""
     found: dict[int, int] = {}
     for banks in range(1, BANKS - SPARE_BANKS - least_weight_banks(parts[0]) + 1):
         most = min(banks * BANK_BYTES // parts[0], limit, LARGEST_ROWS)

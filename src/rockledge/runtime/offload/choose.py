@@ -1,4 +1,4 @@
-"""The NPU as the user asks for it: taken, left alone, or required; and what is said when it is not used."""
+"""The NPU mode of the user: auto, off or require; and what is logged when the NPU is not used."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ def choose_npu(
 
 
 def unused(mode: str, error: NpuUnusedError) -> NpuStatus:
-    """What is left when the NPU cannot be used: a line in the log, or an NpuError where it is required."""
+    """The status when the NPU cannot be used, with a line in the log; NpuError where it is required."""
     if mode == "require":
         raise NpuError(f"the NPU is required and cannot be used: {error}") from None
     if error.state == "none":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rockledge.errors import BudgetError
 
 RING = 3
-"""Slots of the ring: of the block that runs, of the next one, and one in which to be ahead."""
+"""Slots of the ring: one for the block that runs, one for the next, and one to unpack ahead."""
 PAGE_BYTES = 4096
 
 

@@ -18,7 +18,7 @@ from rockledge.runtime.offload.native_plan import NpuWork
 from rockledge.runtime.offload.opening import open_proven
 from rockledge.runtime.offload.plan import PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
-from rockledge.runtime.offload.trial import HungError, Trials, as_shown, try_programs
+from rockledge.runtime.offload.trial import HungError, Trials, plan_from_trials, try_programs
 
 JOB_MS: Final = 2000
 """What a job may take: some hundred times what the slowest block is modelled to."""
@@ -36,7 +36,7 @@ class NpuUnusedError(NpuError):
 
 
 class NpuUse:
-    """An NPU with everything on it that `plan` needs. Programs use it through `offload`, until `close`."""
+    """An NPU loaded with everything that `plan` needs. Programs use it through `offload`, until `close`."""
 
     def __init__(self, device: NpuDevice, plan: PrefillPlan, there: OnDevice, trials: Trials) -> None:
         """`there`: its buffers and programs on `device`, tried with `trials`."""
@@ -124,7 +124,7 @@ def open_npu(
 ) -> NpuUse:
     """The NPU of this machine, proven, loaded for `linears`, and with every program tried.
 
-    `budget`: bytes its buffers may take beside steps of that many tokens. `from_rows`: steps of so many
+    `budget`: bytes its buffers may take next to steps of that many tokens. `from_rows`: steps of so many
     tokens go to it; None for those that are faster there as measured, or where none is and it is `required`,
     as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
     wrong stays on the CPU. Raises NpuUnusedError.
@@ -150,7 +150,7 @@ def open_npu(
 
 
 def _open(required: bool, hung: HungError | None) -> NpuDevice:
-    """The device, proven; maybe for one more time because it `hung`."""
+    """The device, proven; once more if it `hung` before."""
     try:
         return open_proven(required=required)
     except NpuError as error:
@@ -180,7 +180,7 @@ def _loaded(
     trials = try_programs(device, modelled, there, board, JOB_MS)
     for wrong in trials.wrong:
         log.warning("the NPU is not used for %s", wrong)
-    plan = as_shown(modelled, linears, trials, board)
+    plan = plan_from_trials(modelled, linears, trials, board)
     slower = plan.from_rows > plan.steps[-1]
     if slower and from_rows is None and not required:
         raise NpuUnusedError(f"{_slower(device)}; force it with --npu-rows", "slower")
