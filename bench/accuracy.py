@@ -118,7 +118,7 @@ def _llama(task: Task, file: LlamaFile, folder: Path, base: Path) -> Measured:
             fresh = base.with_suffix(".partial")
             llama_cpp.reference_run(task.gguf, task.text, fresh, **limits)
             if llama_cpp.reference_tokens(fresh).tolist() != task.windows:
-                raise UnavailableError("llama.cpp cut the text into other tokens than we did: no comparison")
+                raise UnavailableError("llama.cpp splits the text into other tokens; nothing to compare")
             fresh.replace(base)
         report = llama_cpp.divergence(target, task.text, base, **limits)
         size = llama_cpp.tensor_bytes(target)

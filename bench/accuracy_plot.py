@@ -2,7 +2,7 @@
 
     python -m bench.accuracy_plot [bench/results/accuracy.json ...]
 
-draws the rows of saved results again, beside them.
+draws the rows of saved results again, next to them.
 """
 
 import argparse

@@ -22,7 +22,7 @@ _STEP = 2000  # characters
 
 
 def evaluation(tokenizer: Tokenizer, windows: int) -> tuple[Path, list[list[int]]]:
-    """The text file that gives `windows` windows (at least) with this tokenizer, and the first so many."""
+    """The text file that gives `windows` windows (at least) with this tokenizer, and its first `windows`."""
     sources = [read_text(source()) for source in (alice, handbook)]
     characters = _STEP
     while True:
@@ -32,7 +32,7 @@ def evaluation(tokenizer: Tokenizer, windows: int) -> tuple[Path, list[list[int]
             return _kept("evaluation", text), cut_windows(tokens, WINDOW, windows, tokenizer.bos)
         if characters > max(map(len, sources)):
             raise UnavailableError(
-                f"the texts make {len(tokens) // WINDOW} windows of {WINDOW} tokens, {windows} were asked for"
+                f"the texts make {len(tokens) // WINDOW} windows of {WINDOW} tokens, expected {windows}"
             )
         # Most of the way at once, the rest in steps.
         wanted = characters * windows * WINDOW / len(tokens)

@@ -1,4 +1,4 @@
-"""What the CPU does beside the NPU: how fast it unpacks, and whether the rest fits under the NPU's time.
+"""What the CPU does while the NPU runs: how fast it unpacks, and whether the rest fits under the NPU's time.
 
     python -m bench.npu_cpu [--turns 60] [--json]
 
@@ -82,7 +82,7 @@ def unpacking(board: Board, counted: Mapping[str, Found]) -> list[dict[str, floa
 
 
 def fits(alone: Mapping[str, float]) -> bool:
-    """Whether the CPU is done beside a block before the NPU and the bus are."""
+    """Whether the CPU is done with its work of a block before the NPU and the bus are."""
     return alone[BESIDE] <= max(alone[NPU], alone[BUS])
 
 
@@ -157,7 +157,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 1 when a tool is missing, the facts are not the kernel's, or the work does not fit."""
-    parser = argparse.ArgumentParser(prog="python -m bench.npu_cpu", description="the CPU beside the NPU")
+    parser = argparse.ArgumentParser(prog="python -m bench.npu_cpu", description="the CPU while the NPU runs")
     parser.add_argument("--turns", type=int, default=60)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS)

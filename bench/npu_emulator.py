@@ -5,7 +5,7 @@
 Weights and activations are random int8 in the shapes of SmolLM2-135M (speed does not depend on values); every
 sum is compared with float64 outside the time. Each part runs in a process of its own, whose linear-algebra
 library is held to one thread: more gain little at these sizes, and wait busily where there is other work.
-Beside the time on the clock stands processor time, which tells a slow program from a busy machine.
+Next to wall-clock time stands processor time, which distinguishes a slow program from a busy machine.
 """
 
 import argparse

@@ -130,7 +130,7 @@ class Model:
                 Prefill(board.measured(_attention(board, 2.0), "llvm-mca, doubled"), name),
             ),
             (
-                "unpacking, epilogue, quantisation and all else beside attention do too",
+                "unpacking, epilogue, quantisation and all else but attention do too",
                 "twice as many",
                 Prefill(board.measured(twice, "llvm-mca, doubled"), name),
             ),
@@ -250,7 +250,7 @@ def median_errors(found: Sequence[Pair]) -> dict[str, dict[str, float]]:
 
 
 def goal(forecasts: Sequence[Forecast]) -> dict[str, Any]:
-    """The goal's row: what was asked for and what the formula says."""
+    """The row of the goal: the required rate and what the formula says."""
     model, tokens, wanted = GOAL
     row = _goal_row(forecasts)
     return {

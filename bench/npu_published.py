@@ -1,7 +1,7 @@
 """Runs on the NPU that others published, each with the schedule that the formula is given for it.
 
 Configurations of the models are those of their authors; figures come from the sources named in each row. A
-run whose model or conditions cannot be told from its source is in `LEFT_OUT`.
+run whose model or conditions is not clear from its source is in `LEFT_OUT`.
 
 The closed runtime's schedule is not published, so it is predicted twice: with the schedule that follows from
 the buffer alone, where nothing is fitted; and with one that has a single unknown whole number, the rows of a
@@ -213,7 +213,7 @@ def _prompt_speed(
     """Modelled tok/s of a prompt in one step: a linear is one block, int8 lies ready, floats stay in caches.
 
     As few input parts as the buffer allows; `rows`: as few as let so many rows lie in it, and weights read
-    again for every such tile; `group`: a part for every so many inputs. The caches are maintained for the
+    again for every such tile; `group`: one part per group of inputs. The caches are maintained for the
     bytes that are used, once a linear.
     """
     shape = SHAPES[name]
@@ -241,7 +241,7 @@ def _tiling(tokens: int, n: int, k: int, rows: int | None, group: int | None, ra
 
 
 def _fewest_parts(inputs: int, least: int, rows: int) -> int:
-    """The fewest input parts, at least `least`, that let `rows` rows lie beside one kernel group."""
+    """The fewest input parts, at least `least`, that let `rows` rows fit next to one kernel group."""
     units = -(-inputs // UNIT)
     for parts in range(least, units):
         sizes = cut(units * UNIT, parts, UNIT)

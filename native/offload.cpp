@@ -44,28 +44,29 @@ void Program::npu_work(rl_npu_work &work) const {
 int Program::check_offload(const rl_npu_plan &plan, Array<npu::LinearFacts> &facts) {
   const int n_ops = static_cast<int>(ops_.size());
   if (plan.linears == nullptr || plan.n_linears < 1 || plan.n_linears > n_ops)
-    return fail("a plan has %d linears; the program has %d operations", plan.n_linears, n_ops);
+    return fail("a plan has %d linears, expected 1 to %d, the operations of the program", plan.n_linears, n_ops);
   if (!facts.allocate(static_cast<std::size_t>(plan.n_linears)) || !offloaded_.allocate(ops_.size()) ||
       !feeds_.allocate(ops_.size()))
-    return fail("there is no memory for a plan of the NPU; free some memory");
+    return fail("not enough memory for a plan of the NPU; free some memory");
   std::fill(offloaded_.begin(), offloaded_.end(), -1);
   std::fill(feeds_.begin(), feeds_.end(), -1);
   int before = -1;
   for (int i = 0; i < plan.n_linears; ++i) {
     const int number = plan.linears[i].op;
     if (number <= before || number >= n_ops)
-      return fail("linear %d of a plan is operation %d; they rise from %d to at most %d", i, number, before + 1, n_ops - 1);
+      return fail("linear %d of a plan is operation %d, expected one from %d to %d in rising order", i, number,
+                  before + 1, n_ops - 1);
     const rl_op &op = ops_[static_cast<std::size_t>(number)];
     if (op.code != RL_LINEAR || op.on_logits != 0 || op.out[0] == kStepLogits)
-      return fail("operation %d has code %d; a linear of all rows is what the NPU can do", number, op.code);
+      return fail("operation %d has code %d, expected a linear of all rows", number, op.code);
     const auto first = static_cast<std::size_t>(op.first_band), bands = static_cast<std::size_t>(op.bands);
     for (std::size_t b = first; b < first + bands; ++b)
       if (bands_[b].out_column != kStrip * (strips_before_[b] - strips_before_[first]))
-        return fail("band %zu begins at column %d of operation %d; for the NPU strips of %d columns follow each other", b,
+        return fail("band %zu begins at column %d of operation %d, expected strips of %d columns without a gap", b,
                     bands_[b].out_column, number, kStrip);
     const int producer = producer_of(number);
     if (producer <= before || check_reader(number, producer) < 0)
-      return producer <= before ? fail("operation %d has an input that nothing quantises for it alone", number) : -1;
+      return producer <= before ? fail("the input of operation %d is not quantised for it alone", number) : -1;
     const rl_buffer &in = buffers_[static_cast<std::size_t>(op.in[0])];
     facts[static_cast<std::size_t>(i)] = npu::LinearFacts{static_cast<std::int32_t>(round_up(in.width, kTile)), in.planes,
                                                           strips_before_[first + bands] - strips_before_[first]};
@@ -92,7 +93,7 @@ int Program::check_reader(int number, int producer) const {
   for (int i = producer + 1; i < static_cast<int>(ops_.size()); ++i) {
     const rl_op &op = ops_[static_cast<std::size_t>(i)];
     if (i != number && reads(op, input))
-      return fail("operations %d and %d read the codes of operation %d; on the NPU one linear does", number, i, producer);
+      return fail("operations %d and %d read the codes of operation %d, expected one linear on the NPU", number, i, producer);
     if (writes(op, input)) break;
   }
   return 0;

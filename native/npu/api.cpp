@@ -5,7 +5,7 @@
 #include "lane_sums.hpp"
 
 namespace {
-int no_device() { return rl::fail("no NPU was given"); }
+int no_device() { return rl::fail("the NPU is null, expected an open one"); }
 }  // namespace
 
 extern "C" {
@@ -14,7 +14,7 @@ rl_npu *rl_npu_open(int32_t flavour) {
   rl::Shared<rl::npu::Npu> core = rl::npu::Npu::open(flavour);
   if (!core) return nullptr;
   rl::Owned<rl_npu> npu = rl::make_owned<rl_npu>(rl_npu{std::move(core)});
-  if (npu == nullptr) rl::fail("there is no memory for the NPU; free some memory");
+  if (npu == nullptr) rl::fail("not enough memory for the NPU; free some memory");
   return npu.release();
 }
 
@@ -77,7 +77,7 @@ int32_t rl_npu_probe(rl_npu *npu, const int32_t *programs, int32_t count, const 
 int64_t rl_npu_wrong_sums(const rl_npu_lane *lane, const int32_t *vectors, int32_t n_vectors, const int32_t *columns,
                           int32_t n_columns, int32_t *where) {
   if (lane == nullptr || vectors == nullptr || columns == nullptr || where == nullptr)
-    return rl::fail("no lane was given, or no sums of it");
+    return rl::fail("the lane or its sums are null, expected both");
   return rl::npu::wrong_sums(*lane, vectors, n_vectors, columns, n_columns, where);
 }
 
@@ -92,12 +92,12 @@ int32_t rl_npu_try(rl_npu *npu, const int32_t *programs, int32_t count, const rl
 
 int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan) {
   if (program == nullptr || (npu == nullptr) != (plan == nullptr))
-    return rl::fail("a program takes an NPU and a plan for it, or neither");
+    return rl::fail("a program got only one of an NPU and its plan, expected both or neither");
   return program->core->use_npu(npu == nullptr ? nullptr : &npu->core, plan);
 }
 
 int32_t rl_program_npu_work(const rl_program *program, rl_npu_work *work) {
-  if (program == nullptr || work == nullptr) return rl::fail("no program was given");
+  if (program == nullptr || work == nullptr) return rl::fail("the program is null, expected an open one");
   *work = rl_npu_work{};
   program->core->npu_work(*work);
   return 0;

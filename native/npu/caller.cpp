@@ -32,7 +32,7 @@ namespace rl::npu {
 Owned<Caller> Caller::start(int fd) {
   Owned<Caller> caller = make_owned<Caller>();
   if (caller == nullptr) {
-    fail("there is no memory for the NPU's thread; free some memory");
+    fail("not enough memory for the NPU's thread; free some memory");
     return nullptr;
   }
   caller->fd_ = fd;
@@ -44,7 +44,7 @@ Owned<Caller> Caller::start(int fd) {
   const int error = pthread_create(&id, nullptr, main_of, caller.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error != 0) {
-    fail("the system gives no thread for the NPU: %s", std::strerror(error));
+    fail("the thread for the NPU cannot be started: %s", std::strerror(error));
     return nullptr;
   }
   caller->thread_ = id;

@@ -54,11 +54,12 @@ std::int64_t wrong_sums(const rl_npu_lane &lane, const std::int32_t *vectors, in
                         int n_columns, std::int32_t *where) {
   const int inputs = lane.part_starts[lane.n_parts], rows = lane.tile_starts[lane.n_tiles];
   for (int v = 0; v < n_vectors; ++v)
-    if (vectors[v] < 0 || vectors[v] >= rows) return fail("vector %d of %d was asked for", vectors[v], rows);
+    if (vectors[v] < 0 || vectors[v] >= rows) return fail("vector %d of %d was requested", vectors[v], rows);
   for (int c = 0; c < n_columns; ++c)
-    if (columns[c] < 0 || columns[c] >= lane.columns) return fail("column %d of %d was asked for", columns[c], lane.columns);
+    if (columns[c] < 0 || columns[c] >= lane.columns) return fail("column %d of %d was requested", columns[c], lane.columns);
   Array<std::int8_t> row;
-  if (!row.allocate(static_cast<std::size_t>(inputs))) return fail("there is no memory to compare the NPU's sums");
+  if (!row.allocate(static_cast<std::size_t>(inputs)))
+    return fail("not enough memory for comparing the NPU's sums; free some memory");
   std::int64_t wrong = 0;
   for (int v = 0; v < n_vectors; ++v) {
     gather(lane, inputs, vectors[v], row.data());

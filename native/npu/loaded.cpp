@@ -43,12 +43,12 @@ Owned<Loaded> Loaded::create(const rl_npu_chain &chain, int buffer, const Slot &
       !copy(loaded->relocations_, chain.relocations, chain.n_relocations) ||
       !copy(loaded->marks_, chain.marks, chain.n_marks) || !copy(loaded->starts_, chain.starts, chain.programs) ||
       !loaded->pieces_.allocate(static_cast<std::size_t>(chain.programs))) {
-    fail("a chain's lists are missing, or there is no memory for a copy of them");
+    fail("a chain's lists are missing, or there is not enough memory for a copy of them");
     return nullptr;
   }
   const std::int64_t bytes = chain.n_words * kWord;
   if (offset < 0 || offset % kAlignment != 0 || offset > slot.memory.bytes - bytes) {
-    fail("a chain of %lld bytes does not fit at byte %lld of a buffer of %lld; it starts on a multiple of %lld",
+    fail("a chain of %lld bytes lies at byte %lld of a buffer of %lld, expected room for it at a multiple of %lld",
          static_cast<long long>(bytes), static_cast<long long>(offset), static_cast<long long>(slot.memory.bytes),
          static_cast<long long>(kAlignment));
     return nullptr;
@@ -65,7 +65,7 @@ Owned<Loaded> Loaded::create(const rl_npu_chain &chain, int buffer, const Slot &
   }
   for (const rl_npu_relocation &r : loaded->relocations_)
     if (r.word < 0 || r.word >= chain.n_words || r.role < RL_NPU_OWN_WORDS || r.role >= RL_NPU_ROLES) {
-      fail("a chain wants the address of role %d in word %d, expected roles up to %d and words below %d", r.role, r.word,
+      fail("a chain needs the address of role %d in word %d, expected roles up to %d and words below %d", r.role, r.word,
            RL_NPU_ROLES - 1, chain.n_words);
       return nullptr;
     }
@@ -82,7 +82,8 @@ Owned<Loaded> Loaded::create(const rl_npu_chain &chain, int buffer, const Slot &
 int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int roles) {
   if (roles < 0 || roles > RL_NPU_ROLES || (roles > 0 && bindings == nullptr))
     return fail("%d roles are bound, expected at most %d", roles, RL_NPU_ROLES);
-  if (slots[own_.buffer].serial != own_serial_) return fail("the buffer of a program's own words was released");
+  if (slots[own_.buffer].serial != own_serial_)
+    return fail("the buffer of a program's own words was released; load the program again");
   const Memory &home = slots[own_.buffer].memory;
   for (int role = 0; role < roles; ++role) {
     const rl_npu_binding &to = bindings[role];
@@ -91,7 +92,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
       return fail("role %d is bound to buffer %d, which does not exist", role, to.buffer);
     const Memory &memory = slots[to.buffer].memory;
     if (memory.space != home.space)
-      return fail("role %d lies in address space %d, the program in %d: give each space its own buffers", role,
+      return fail("role %d lies in address space %d, expected the program's, %d; give each space its own buffers", role,
                   memory.space, home.space);
     if (to.first < 0 || to.offset < 0 || to.bytes < 0 || to.bytes > memory.bytes || to.offset > memory.bytes - to.bytes)
       return fail("role %d has %lld bytes from byte %lld of a buffer of %lld", role, static_cast<long long>(to.bytes),
@@ -103,7 +104,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
   };
   for (const rl_npu_relocation &r : relocations_) {
     const rl_npu_binding *range = range_of(r.role);
-    if (range == nullptr) return fail("the program names role %d, which was not bound", r.role);
+    if (range == nullptr) return fail("the program names role %d, which is not bound; bind every role", r.role);
     if (!holds(*range, r.offset, 1))
       return fail("word %d points at byte %lld of role %d, which has bytes %lld to %lld", r.word,
                   static_cast<long long>(r.offset), r.role, static_cast<long long>(range->first),
@@ -113,7 +114,8 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
     const rl_npu_binding *range = range_of(mark.role);
     if (range == nullptr || range->written == 0 || !holds(*range, mark.offset, 4) ||
         (mark.offset - range->first + range->offset) % 4 != 0)
-      return fail("a mark at byte %lld of role %d is no int32 that the program writes", static_cast<long long>(mark.offset),
+      return fail("the mark at byte %lld of role %d is not an int32 that the program writes",
+                  static_cast<long long>(mark.offset),
                   mark.role);
   }
   auto *out = reinterpret_cast<std::uint64_t *>(home.data + own_.offset);
@@ -148,7 +150,7 @@ int Loaded::bind(const List<Slot> &slots, const rl_npu_binding *bindings, int ro
 }
 
 int Loaded::check(const List<Slot> &slots) const {
-  if (!is_bound_) return fail("a program was submitted before its addresses were bound");
+  if (!is_bound_) return fail("a program was submitted before its addresses were bound; bind it first");
   bool alive = slots[own_.buffer].serial == own_serial_;
   for (int role = 0; role < roles_; ++role) {
     const Bound &bound = bound_[role];

@@ -22,7 +22,7 @@ Shared<Npu> Npu::open(int flavour) {
   if (device == nullptr) return {};
   Shared<Npu> npu = Shared<Npu>::make(std::move(device));
   if (!npu) {
-    fail("there is no memory for the NPU; free some memory");
+    fail("not enough memory for the NPU; free some memory");
     return {};
   }
   std::memcpy(npu->node_, node, sizeof node);
@@ -55,11 +55,11 @@ void Npu::describe(rl_npu_description &d) const {
 }
 
 int Npu::use_cores(int core_mask) {
-  if (running_) return fail("the cores cannot be chosen while a job runs; wait for it first");
+  if (running_) return fail("the cores cannot be chosen while a job is running; wait for it first");
   // rknpu_job.c of 0.9.8 commits no others.
   static constexpr int kMasks[] = {1, 2, 4, 3, 7};
   if (std::find(std::begin(kMasks), std::end(kMasks), core_mask) == std::end(kMasks))
-    return fail("cores %#x of the NPU were chosen, expected one core (1, 2 or 4), the first two (3) or all (7)", core_mask);
+    return fail("the core mask of the NPU is %#x, expected one core (1, 2 or 4), the first two (3) or all (7)", core_mask);
   n_cores_ = 0;
   for (int core = 0; core < RL_NPU_CORES; ++core)
     if ((core_mask >> core & 1) != 0) cores_[n_cores_++] = core;
@@ -68,12 +68,13 @@ int Npu::use_cores(int core_mask) {
 
 int Npu::allocate(int space, std::int64_t bytes) {
   if (space < 0 || space >= device_->spaces())
-    return fail("there is no address space %d, expected one below %d", space, device_->spaces());
+    return fail("the address space is %d, expected one below %d", space, device_->spaces());
   if (bytes < 1 || bytes > static_cast<std::int64_t>(kAddressLimit))
-    return fail("a buffer of %lld bytes was asked for, expected 1 to 4 GiB", static_cast<long long>(bytes));
+    return fail("a buffer has %lld bytes, expected 1 byte to 4 GiB", static_cast<long long>(bytes));
   int number = 0;
   while (number < slots_.size() && slots_[number].serial != 0) ++number;
-  if (number == slots_.size() && !slots_.append(Slot{})) return fail("there is no memory for another buffer");
+  if (number == slots_.size() && !slots_.append(Slot{}))
+    return fail("not enough memory for another buffer; free some memory");
   Memory memory{};
   if (device_->allocate(space, round_up(bytes, kPage), memory) < 0) return -1;
   slots_[number] = Slot{memory, ++serial_, 0};
@@ -83,8 +84,8 @@ int Npu::allocate(int space, std::int64_t bytes) {
 
 int Npu::release(int buffer) {
   if (memory(buffer) == nullptr) return -1;
-  if (running_) return fail("a buffer cannot be released while a job runs; wait for it first");
-  if (slots_[buffer].holders > 0) return fail("a program uses buffer %d; take the NPU from it first", buffer);
+  if (running_) return fail("a buffer cannot be released while a job is running; wait for it first");
+  if (slots_[buffer].holders > 0) return fail("a program uses buffer %d; take the NPU away from it first", buffer);
   allocated_ -= slots_[buffer].memory.bytes;
   device_->release(slots_[buffer].memory);
   slots_[buffer] = Slot{};
@@ -101,10 +102,11 @@ int Npu::sync(int buffer, std::int64_t offset, std::int64_t bytes, int direction
   const Memory *found = memory(buffer);
   if (found == nullptr) return -1;
   if (offset < 0 || bytes < 0 || bytes > found->bytes || offset > found->bytes - bytes)
-    return fail("bytes %lld to %lld of a buffer of %lld were to be synced", static_cast<long long>(offset),
+    return fail("a sync covers bytes %lld to %lld of a buffer of %lld, expected bytes inside it",
+                static_cast<long long>(offset),
                 static_cast<long long>(offset + bytes), static_cast<long long>(found->bytes));
   if (direction != RL_NPU_TO_DEVICE && direction != RL_NPU_FROM_DEVICE)
-    return fail("direction %d of a sync is unknown, expected 1 (to the device) or 2 (from it)", direction);
+    return fail("the direction of a sync is %d, expected 1 (to the device) or 2 (from it)", direction);
   return bytes == 0 ? 0 : device_->sync(*found, offset, bytes, direction);
 }
 
@@ -114,7 +116,8 @@ int Npu::create_program(const rl_npu_chain &chain, int buffer, std::int64_t offs
   if (loaded == nullptr) return -1;
   int number = 0;
   while (number < programs_.size() && programs_[number] != nullptr) ++number;
-  if (number == programs_.size() && !programs_.append(nullptr)) return fail("there is no memory for another program");
+  if (number == programs_.size() && !programs_.append(nullptr))
+    return fail("not enough memory for another program; free some memory");
   programs_[number] = loaded.release();
   return number;
 }
@@ -127,8 +130,8 @@ const Loaded *Npu::program(int number) const {
 
 int Npu::destroy_program(int program) {
   if (this->program(program) == nullptr) return -1;
-  if (programs_[program]->held()) return fail("program %d is used by a plan; take the NPU from it first", program);
-  if (running_) return fail("a program cannot be destroyed while a job runs; wait for it first");
+  if (programs_[program]->held()) return fail("program %d is used by a plan; take the NPU away from it first", program);
+  if (running_) return fail("a program cannot be destroyed while a job is running; wait for it first");
   for (int i = 0; i < probe_.count; ++i)
     if (probe_.programs[i] == program) return fail("program %d belongs to the probe; set another one first", program);
   Owned<Loaded>{programs_[program]}.reset();
@@ -145,19 +148,20 @@ int Npu::bind(int program, const rl_npu_binding *bindings, int roles) {
 
 int Npu::check(const std::int32_t *programs, int count, int timeout_ms, Launch &launch) const {
   if (count < 1 || count > n_cores_ || programs == nullptr)
-    return fail("%d programs were submitted, expected 1 to %d, a core for each", count, n_cores_);
+    return fail("%d programs were submitted, expected 1 to %d, one for each core", count, n_cores_);
   if (timeout_ms < 1 || timeout_ms > kLongestTimeout)
-    return fail("a job may take %d ms, expected 1 to %d", timeout_ms, kLongestTimeout);
+    return fail("the timeout of a job is %d ms, expected 1 to %d", timeout_ms, kLongestTimeout);
   bool used[RL_NPU_CORES] = {};
   launch = Launch{{}, {}, count, timeout_ms};
   for (int i = 0; i < count; ++i) {
     const int program = programs[i];
     if (this->program(program) == nullptr) return -1;
     for (int j = 0; j < i; ++j)
-      if (programs[j] == program) return fail("program %d was submitted twice at once", program);
+      if (programs[j] == program) return fail("program %d is twice in one job, expected different programs", program);
     if (programs_[program]->check(slots_) < 0) return -1;
     const int space = programs_[program]->job(slots_).space;
-    if (device_->spaces() > 1 && used[space]) return fail("two programs of address space %d were submitted at once", space);
+    if (device_->spaces() > 1 && used[space])
+      return fail("a job has two programs of address space %d, expected one for each space", space);
     used[space] = true;
     launch.programs[i] = program;
     launch.cores[i] = device_->spaces() > 1 ? space : cores_[i];
@@ -192,13 +196,13 @@ Outcome Npu::finish(const Launch &launch) {
     untouched += program.untouched(slots_);
   }
   if (untouched == 0) return Outcome::kDone;
-  fail("the NPU reported success and left %d results untouched", untouched);
+  fail("the NPU reported success but left %d results untouched", untouched);
   return Outcome::kFailed;
 }
 
 int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
   if (failed_) return fail("%s", reason_);
-  if (running_) return fail("a job runs already; wait for it first");
+  if (running_) return fail("a job is already running; wait for it first");
   if (check(programs, count, timeout_ms, launch_) < 0) return -1;
   if (slept() && prove() < 0) return give_up();
   started_ = start(launch_) == 0;
@@ -211,7 +215,7 @@ int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
 bool Npu::slept() const { return probe_.count > 0 && idle_ns_ > 0 && nanoseconds() - ended_ >= idle_ns_; }
 
 int Npu::wait() {
-  if (!running_) return fail("no job runs; submit one first");
+  if (!running_) return fail("no job is running; submit one first");
   if (!started_) fail("%s", reason_);
   const Outcome outcome = started_ ? finish(launch_) : Outcome::kFailed;
   running_ = false;
@@ -233,7 +237,7 @@ int Npu::repeat(const Launch &launch, Outcome outcome) {
 
 int Npu::distrust(bool give_up) {
   ++faults_;
-  fail("the NPU reported success, and its sums are wrong");
+  fail("the NPU reported success but its sums are wrong");
   if (give_up) return this->give_up();
   ++resets_;
   if (device_->reset() < 0 || (probe_.count > 0 && prove() < 0)) return this->give_up();
@@ -249,13 +253,14 @@ int Npu::give_up() {
 }
 
 int Npu::check_expected(const rl_npu_expected *expected, int n_expected) const {
-  if (n_expected < 1 || expected == nullptr) return fail("a probe needs results to compare with");
+  if (n_expected < 1 || expected == nullptr) return fail("a probe has no results to compare with, expected at least one");
   for (int i = 0; i < n_expected; ++i) {
     const rl_npu_expected &e = expected[i];
     const Memory *found = memory(e.buffer);
     if (found == nullptr) return -1;
     if (e.data == nullptr || e.offset < 0 || e.bytes < 1 || e.bytes > found->bytes || e.offset > found->bytes - e.bytes)
-      return fail("a probe expects bytes %lld to %lld of a buffer of %lld", static_cast<long long>(e.offset),
+      return fail("a probe compares bytes %lld to %lld of a buffer of %lld, expected bytes inside it",
+                  static_cast<long long>(e.offset),
                   static_cast<long long>(e.offset + e.bytes), static_cast<long long>(found->bytes));
   }
   return 0;
@@ -264,8 +269,8 @@ int Npu::check_expected(const rl_npu_expected *expected, int n_expected) const {
 int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
                int timeout_ms, int idle_ms) {
   if (failed_) return fail("%s", reason_);
-  if (running_) return fail("a job runs already; wait for it first");
-  if (idle_ms < 0) return fail("a probe is due after %d ms of idleness, expected at least 0 (never)", idle_ms);
+  if (running_) return fail("a job is already running; wait for it first");
+  if (idle_ms < 0) return fail("the idle time before a probe is %d ms, expected at least 0 (never)", idle_ms);
   Launch launch{};
   if (check(programs, count, timeout_ms, launch) < 0) return -1;
   if (check_expected(expected, n_expected) < 0) return -1;
@@ -276,7 +281,7 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
     auto *copy = static_cast<std::uint8_t *>(std::malloc(static_cast<std::size_t>(e.bytes)));
     if (copy == nullptr || !expected_.append(rl_npu_expected{e.buffer, 0, e.offset, e.bytes, copy})) {
       std::free(copy);
-      return fail("there is no memory for a probe");
+      return fail("not enough memory for a probe; free some memory");
     }
     std::memcpy(copy, e.data, static_cast<std::size_t>(e.bytes));
   }
@@ -289,7 +294,7 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
 int Npu::try_job(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
                  int runs) {
   if (failed_) return fail("%s", reason_);
-  if (running_) return fail("a job runs already; wait for it first");
+  if (running_) return fail("a job is already running; wait for it first");
   if (check_expected(expected, n_expected) < 0) return -1;
   bool gone = false;
   const int ran = run_known(programs, count, timeout_ms, expected, n_expected, runs, gone);
@@ -312,7 +317,7 @@ int Npu::run_known(const std::int32_t *programs, int count, int timeout_ms, cons
     gone = outcome == Outcome::kGone;
     if (gone) return -1;
     if (outcome == Outcome::kDone) {
-      fail("the NPU's first jobs come out wrong");
+      fail("the results of the NPU's first jobs are wrong");
       continue;
     }
     ++resets_;

@@ -13,7 +13,7 @@ Owned<Offload> Offload::create(Owned<Plan> plan, int threads) {
   Owned<Offload> made = make_owned<Offload>(std::move(plan));
   if (made == nullptr || !made->checksum_.allocate(*made->plan_, threads) ||
       !made->holder_.allocate(static_cast<std::size_t>(made->plan_->slots()))) {
-    fail("there is no memory for a plan of the NPU; free some memory");
+    fail("not enough memory for a plan of the NPU; free some memory");
     return nullptr;
   }
   std::fill(made->holder_.begin(), made->holder_.end(), -1);

@@ -82,10 +82,10 @@ Found find(const Flavour &flavour) {
 
 int refuse(const char *wanted, const char *denied) {
   if (denied[0] != '\0')
-    return fail("%s may not be opened by this user: install deploy/udev/60-rockledge-npu.rules, add the user to the group "
+    return fail("%s cannot be opened by this user; install deploy/udev/60-rockledge-npu.rules, add the user to the group "
                 "render (sudo usermod -aG render USER) and log in again", denied);
   if (access("/dev/rknpu", F_OK) == 0)
-    return fail("this kernel offers the NPU as /dev/rknpu only (built without DRM); use one with the DRM flavour of rknpu");
+    return fail("this kernel offers the NPU only as /dev/rknpu (built without DRM); use a kernel with the DRM flavour of rknpu");
   return fail("there is no NPU here%s%s: neither a node in /dev/dri with the driver rknpu nor one in /dev/accel with rocket; "
               "boot an RK3588 with the vendor's kernel (rknpu 0.9.2 to 0.9.8) or Linux 6.18, or try `rockledge npu emulate`",
               wanted[0] == '\0' ? "" : " with ", wanted);
@@ -95,7 +95,7 @@ int refuse(const char *wanted, const char *denied) {
 
 Owned<Device> open_device(int flavour, char *path, int path_bytes) {
   if (flavour < RL_NPU_AUTO || flavour > RL_NPU_ROCKET) {
-    fail("flavour %d of the NPU is unknown, expected 0 (any), 1 (rknpu) or 2 (rocket)", flavour);
+    fail("the flavour of the NPU is %d, expected 0 (any), 1 (rknpu) or 2 (rocket)", flavour);
     return nullptr;
   }
   char denied[64] = "";
@@ -107,7 +107,7 @@ Owned<Device> open_device(int flavour, char *path, int path_bytes) {
     std::snprintf(path, static_cast<std::size_t>(path_bytes), "%s", found.path);
     // Two processes that submit at once have crashed boards. The lock ends with the file.
     if (flock(found.file.fd(), LOCK_EX | LOCK_NB) != 0) {
-      fail(errno == EWOULDBLOCK ? "%s is in use by another process of Rockledge; stop that one first"
+      fail(errno == EWOULDBLOCK ? "%s is in use by another process of Rockledge; stop that process first"
                                 : "%s cannot be locked", path);
       return nullptr;
     }

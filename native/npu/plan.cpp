@@ -48,17 +48,17 @@ std::int64_t output_bytes(const rl_npu_shape &shape, const rl_npu_size &size) {
 Owned<Plan> Plan::create(Shared<Npu> npu, const rl_npu_plan &plan, const Array<LinearFacts> &facts) {
   Owned<Plan> made = make_owned<Plan>();
   if (made == nullptr) {
-    fail("there is no memory for a plan of the NPU; free some memory");
+    fail("not enough memory for a plan of the NPU; free some memory");
     return nullptr;
   }
   made->npu_ = npu;
   if (made->check_counts(plan) < 0) return nullptr;
   if (!made->copy(plan)) {
-    fail("a plan's lists are missing or too long, or there is no memory for a copy of them");
+    fail("a plan's lists are missing or too long, or there is not enough memory for a copy of them");
     return nullptr;
   }
   if (!npu->take()) {
-    fail("another program uses this NPU; take it from that one first");
+    fail("another program uses this NPU; take it away from that program first");
     return nullptr;
   }
   made->taken_ = true;
@@ -79,11 +79,11 @@ Plan::~Plan() {
 int Plan::check_counts(const rl_npu_plan &plan) const {
   rl_npu_description device{};
   npu_->describe(device);
-  if (device.failed != 0) return fail("the NPU was given up; open it anew");
+  if (device.failed != 0) return fail("the NPU was given up; open it again");
   if (plan.lanes < 1 || plan.lanes > device.cores || plan.lanes > RL_NPU_CORES)
-    return fail("a plan has %d lanes; the NPU has %d cores", plan.lanes, device.cores);
+    return fail("a plan has %d lanes, expected 1 to %d, the cores of the NPU", plan.lanes, device.cores);
   if (plan.from_rows < 1 || plan.timeout_ms < 1 || plan.timeout_ms > 60000)
-    return fail("a plan is for steps from %d rows and blocks of %d ms; expected at least 1, and 1 to 60000", plan.from_rows,
+    return fail("a plan is for steps from %d rows and blocks of %d ms, expected at least 1, and 1 to 60000", plan.from_rows,
                 plan.timeout_ms);
   if (plan.n_shapes < 1 || plan.n_shapes > kMostShapes || plan.n_linears < 1 || plan.n_linears > kMostBlocks ||
       plan.n_blocks < 1 || plan.n_blocks > kMostBlocks || plan.n_slots < 1 || plan.n_slots > plan.n_blocks)
@@ -140,7 +140,7 @@ int Plan::check_shape(int number) const {
   const rl_npu_shape &s = shapes_[static_cast<std::size_t>(number)];
   if (s.inputs < kRun || s.inputs > kMostInputs || s.inputs % kRun != 0 || s.planes < 1 || s.planes > 2 ||
       s.lane_columns < kRun || s.lane_columns > kMostColumns || s.lane_columns % kRun != 0)
-    return fail("shape %d has %d inputs, %d planes and %d columns a lane; expected multiples of %d, and 1 or 2 planes",
+    return fail("shape %d has %d inputs, %d planes and %d columns per lane, expected multiples of %d, and 1 or 2 planes",
                 number, s.inputs, s.planes, s.lane_columns, kRun);
   if (!rises(s.part_starts, s.n_parts, kRun, s.inputs))
     return fail("the input parts of shape %d do not rise from 0 to %d by multiples of %d", number, s.inputs, kRun);
@@ -177,16 +177,16 @@ int Plan::check_linears(const Array<LinearFacts> &facts) {
     const int rows = shape.sizes[shape.n_sizes - 1].rows;
     to_rows_ = i == 0 ? rows : std::min(to_rows_, rows);
   }
-  if (next != plan_.n_blocks) return fail("a plan has %d blocks; its linears have %d", plan_.n_blocks, next);
+  if (next != plan_.n_blocks) return fail("a plan has %d blocks, expected the %d of its linears", plan_.n_blocks, next);
   if (plan_.from_rows > to_rows_)
-    return fail("a plan is for steps from %d rows on; its programs take at most %d", plan_.from_rows, to_rows_);
+    return fail("a plan is for steps from %d rows on, expected at most the %d that its programs take", plan_.from_rows, to_rows_);
   for (const std::int32_t slot : block_slot_)
     if (slot < 0 || slot >= plan_.n_slots) return fail("a block lies in slot %d of %d", slot, plan_.n_slots);
   return 0;
 }
 
 int Plan::hold(const Range &range) {
-  if (!ranges_.append(range)) return fail("there is no memory for a plan of the NPU; free some memory");
+  if (!ranges_.append(range)) return fail("not enough memory for a plan of the NPU; free some memory");
   npu_->hold_buffer(range.buffer, 1);
   return 0;
 }
@@ -196,7 +196,7 @@ int Plan::hold(const char *what, const rl_npu_place &place, int lane, std::int64
   if (memory == nullptr) return -1;
   if (place.offset < 0 || place.offset % kPlaceAlignment != 0 || bytes > memory->bytes ||
       place.offset > memory->bytes - bytes)
-    return fail("%s of lane %d is %lld bytes from byte %lld of a buffer of %lld on; expected a multiple of %lld, and room",
+    return fail("%s of lane %d is %lld bytes from byte %lld of a buffer of %lld on, expected a multiple of %lld, and room",
                 what, lane, static_cast<long long>(bytes), static_cast<long long>(place.offset),
                 static_cast<long long>(memory->bytes), static_cast<long long>(kPlaceAlignment));
   if (memory->space != (npu_->spaces() == 1 ? 0 : lane))
@@ -208,8 +208,8 @@ int Plan::hold(const char *what, const rl_npu_place &place, int lane, std::int64
 int Plan::hold(int program) {
   const Loaded *loaded = npu_->program(program);
   if (loaded == nullptr) return -1;
-  if (loaded->held()) return fail("program %d is named twice in a plan; load it once for each lane and instance", program);
-  if (!programs_.append(program)) return fail("there is no memory for a plan of the NPU; free some memory");
+  if (loaded->held()) return fail("program %d is twice in a plan; load it once for each lane and instance", program);
+  if (!programs_.append(program)) return fail("not enough memory for a plan of the NPU; free some memory");
   npu_->hold_program(program, 1);
   return hold(Range{loaded->buffer(), loaded->offset(), loaded->bytes()});
 }
@@ -224,7 +224,7 @@ int Plan::check_places() {
     }
   Array<std::int64_t> slot_bytes;
   if (!slot_bytes.allocate(static_cast<std::size_t>(plan_.n_slots)))
-    return fail("there is no memory for a plan of the NPU; free some memory");
+    return fail("not enough memory for a plan of the NPU; free some memory");
   for (int b = 0; b < plan_.n_blocks; ++b) {
     std::int64_t &bytes = slot_bytes[static_cast<std::size_t>(slot_of(b))];
     bytes = std::max(bytes, weight_bytes(shape_of(linear_of(b))));

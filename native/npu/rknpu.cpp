@@ -30,7 +30,7 @@ class Rknpu final : public Device {
   int start() {
     std::uint32_t version = 0, iommu = 0;
     if (const int error = action(kDriverVersion, version); error != 0)
-      return fail("the rknpu driver does not tell its version: %s; update the kernel", std::strerror(error));
+      return fail("the rknpu driver does not report its version: %s; update the kernel", std::strerror(error));
     if (version < kOldest || version > kNewest)
       return fail("the rknpu driver has version %u.%u.%u, expected 0.9.2 to 0.9.8; use a kernel with one of these",
                   version / 10000, version / 100 % 100, version % 100);
@@ -57,7 +57,7 @@ class Rknpu final : public Device {
     MemSync range{direction == RL_NPU_TO_DEVICE ? rknpu::kToDevice : rknpu::kFromDevice, 0, memory.object,
                   static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(bytes)};
     if (const int error = call(file_.fd(), kMemSync, &range); error != 0)
-      return fail("the rknpu driver does not sync a buffer: %s", std::strerror(error));
+      return fail("the rknpu driver cannot sync a buffer: %s", std::strerror(error));
     return 0;
   }
 
@@ -102,11 +102,11 @@ class Rknpu final : public Device {
     if (error == 0) {
       elapsed_ns_ = submit.elapsed_ns;
       if (submit.task_counter == expected_) return Outcome::kDone;
-      fail("the NPU ended a job after %u of %u programs", submit.task_counter, expected_);
+      fail("the NPU ended a job after %u programs, expected %u", submit.task_counter, expected_);
       return Outcome::kFailed;
     }
     if (error == -1) {
-      fail("the rknpu driver does not come back from a job");
+      fail("the rknpu driver did not return from a job");
       return Outcome::kGone;
     }
     if (error == ETIMEDOUT) {
@@ -120,7 +120,7 @@ class Rknpu final : public Device {
   int reset() override {
     std::uint32_t ignored = 0;
     if (const int error = action(kSoftReset, ignored); error != 0)
-      return fail("the rknpu driver does not reset the NPU: %s", std::strerror(error));
+      return fail("the rknpu driver cannot reset the NPU: %s", std::strerror(error));
     return 0;
   }
 
@@ -155,14 +155,14 @@ class Rknpu final : public Device {
     create.size = static_cast<std::uint64_t>(bytes);
     const unsigned long request = version_ >= kDomainsFrom ? kMemCreate : kMemCreateBefore096;
     if (const int error = call(file_.fd(), request, &create); error != 0)
-      return fail("the rknpu driver has no buffer of %lld bytes: %s; give the NPU less memory",
+      return fail("the rknpu driver cannot allocate a buffer of %lld bytes: %s; give the NPU less memory",
                   static_cast<long long>(bytes), std::strerror(error));
     const auto create_bytes = static_cast<std::uint64_t>(bytes);
     memory = Memory{nullptr, create.address, bytes, 0, create.handle, create.object};
     if (create.size < create_bytes || create.address % kPage != 0 || create.address == 0 ||
         create.address > kAddressLimit - create_bytes) {
       release(memory);
-      return fail("the rknpu driver gave %llu bytes at %#llx for a buffer of %lld: the NPU needs pages below 4 GiB",
+      return fail("the rknpu driver gave %llu bytes at %#llx for a buffer of %lld, expected pages below 4 GiB",
                   static_cast<unsigned long long>(create.size), static_cast<unsigned long long>(create.address),
                   static_cast<long long>(bytes));
     }
@@ -202,7 +202,7 @@ class Rknpu final : public Device {
 
 Owned<Device> open_rknpu(File file) {
   Owned<Rknpu> device = make_owned<Rknpu>(std::move(file));
-  if (device == nullptr) fail("there is no memory for the NPU; free some memory");
+  if (device == nullptr) fail("not enough memory for the NPU; free some memory");
   if (device == nullptr || device->start() < 0) return nullptr;
   return Owned<Device>(device.release());
 }

@@ -39,27 +39,27 @@ class Rocket final : public Device {
   int start(const char *path) {
     for (int space = 1; space < kSpaces; ++space) {
       files_[space] = File(open(path, O_RDWR | O_CLOEXEC));
-      if (files_[space].fd() < 0) return fail("%s cannot be opened once more: %s", path, std::strerror(errno));
+      if (files_[space].fd() < 0) return fail("%s cannot be opened again: %s", path, std::strerror(errno));
     }
     // Addresses begin at 0, which must not be that of anything: a forgotten address shall not work.
     for (int space = 0; space < kSpaces; ++space)
       if (allocate(space, kPage, guards_[space]) < 0) return -1;
-    return tasks_.allocate(std::size_t{kSpaces} * kPiecesInKick) ? 0 : fail("there is no memory for the NPU; free some");
+    return tasks_.allocate(std::size_t{kSpaces} * kPiecesInKick) ? 0 : fail("not enough memory for the NPU; free some memory");
   }
 
   int allocate(int space, std::int64_t bytes, Memory &memory) override {
     if (bytes > std::int64_t{UINT32_MAX} - kPage)
-      return fail("a buffer of %lld bytes is beyond the NPU's addresses of 32 bits; split it", static_cast<long long>(bytes));
+      return fail("a buffer of %lld bytes does not fit the NPU's 32-bit addresses; split it", static_cast<long long>(bytes));
     const int fd = files_[space].fd();
     Create create{};
     create.size = static_cast<std::uint32_t>(bytes);
     if (const int error = call(fd, kCreate, &create); error != 0)
-      return fail("the rocket driver has no buffer of %lld bytes: %s; give the NPU less memory",
+      return fail("the rocket driver cannot allocate a buffer of %lld bytes: %s; give the NPU less memory",
                   static_cast<long long>(bytes), std::strerror(error));
     memory = Memory{nullptr, create.address, bytes, space, create.handle, 0};
     if (create.address % kPage != 0 || create.address > kAddressLimit - static_cast<std::uint64_t>(bytes)) {
       release(memory);
-      return fail("the rocket driver gave address %#llx to a buffer of %lld bytes: the NPU needs pages below 4 GiB",
+      return fail("the rocket driver gave address %#llx to a buffer of %lld bytes, expected pages below 4 GiB",
                   static_cast<unsigned long long>(create.address), static_cast<long long>(bytes));
     }
     void *data = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
@@ -93,7 +93,7 @@ class Rocket final : public Device {
     } else {
       error = prepare(memory.space, memory.handle, nanoseconds() + kKernelTimeout);
     }
-    return error == 0 ? 0 : fail("the rocket driver does not sync a buffer: %s", std::strerror(error));
+    return error == 0 ? 0 : fail("the rocket driver cannot sync a buffer: %s", std::strerror(error));
   }
 
   int submit(const CoreJob *jobs, int count, int timeout_ms) override {
@@ -134,7 +134,7 @@ class Rocket final : public Device {
         fail("a job on the NPU did not end within %d ms", timeout_ms_);
         return Outcome::kFailed;
       }
-      fail("the rocket driver does not wait for a job: %s", std::strerror(error));
+      fail("the rocket driver cannot wait for a job: %s", std::strerror(error));
       return error == ENODEV || error == ENXIO || error == EBADF ? Outcome::kGone : Outcome::kFailed;
     }
     running_ = 0;
@@ -148,7 +148,7 @@ class Rocket final : public Device {
     const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
     for (int i = 0; i < running_; ++i)
       if (const int error = prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline); error != 0)
-        return fail("a core of the NPU does not come back: %s", std::strerror(error));
+        return fail("a core of the NPU did not recover: %s", std::strerror(error));
     running_ = 0;
     ended_ = nanoseconds();
     return 0;
@@ -202,7 +202,7 @@ class Rocket final : public Device {
 
 Owned<Device> open_rocket(File file, const char *path) {
   Owned<Rocket> device = make_owned<Rocket>(std::move(file));
-  if (device == nullptr) fail("there is no memory for the NPU; free some memory");
+  if (device == nullptr) fail("not enough memory for the NPU; free some memory");
   if (device == nullptr || device->start(path) < 0) return nullptr;
   return Owned<Device>(device.release());
 }

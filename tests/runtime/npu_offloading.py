@@ -149,10 +149,13 @@ CHANGES: dict[str, tuple[Callable, str]] = {
     "no shapes": (lambda p: replace(p, shapes=()), "0 shapes"),
     "no slots": (lambda p: replace(p, slots=()), "0 slots"),
     "fewer blocks": (lambda p: replace(p, block_slot=p.block_slot[:-1]), "blocks"),
-    "more blocks": (lambda p: replace(p, block_slot=(*p.block_slot, 0)), "17 blocks; its linears have 16"),
+    "more blocks": (
+        lambda p: replace(p, block_slot=(*p.block_slot, 0)),
+        "17 blocks, expected the 16 of its linears",
+    ),
     "slot beyond": (lambda p: replace(p, block_slot=(99, *p.block_slot[1:])), "slot 99"),
     "slot below": (lambda p: replace(p, block_slot=(-1, *p.block_slot[1:])), "slot -1"),
-    "same op twice": (lambda p: _linears(p, 1, op=p.linears[0].op), "rise"),
+    "same op twice": (lambda p: _linears(p, 1, op=p.linears[0].op), "in rising order"),
     "op beyond": (lambda p: _linears(p, -1, op=999), "operation 999"),
     "no linear": (lambda p: _linears(p, 0, op=0), "code 1"),
     "op of the head": (
@@ -177,8 +180,8 @@ CHANGES: dict[str, tuple[Callable, str]] = {
     "tiles beyond": (lambda p: _first_size(p, tile_starts=(0, 4, 12)), "row tiles"),
     "no sums": (lambda p: _first_size(p, sums=0), "0 planes of sums"),
     "sums beyond": (lambda p: _first_size(p, sums=2), "2 planes of sums"),
-    "one instance": (lambda p: _programs(p, lambda i: (i[0], i[0])), "named twice"),
-    "one program": (lambda p: _programs(p, lambda i: (i[0][:1] * 3, i[1])), "named twice"),
+    "one instance": (lambda p: _programs(p, lambda i: (i[0], i[0])), "is twice in a plan"),
+    "one program": (lambda p: _programs(p, lambda i: (i[0][:1] * 3, i[1])), "is twice in a plan"),
     "lost program": (
         lambda p: _programs(p, lambda i: ((replace(i[0][0], number=9999), *i[0][1:]), i[1])),
         "no program 9999",

@@ -114,7 +114,7 @@ def test_exhaustion_says_how_many_pages_are_missing() -> None:
     pool = PagePool(2, 4, lambda source, target: None)
     sequence = pool.open()
     sequence.reserve(4)
-    with pytest.raises(RockledgeError, match="1 free pages of 4 tokens and 2 are needed"):
+    with pytest.raises(RockledgeError, match="1 free pages of 4 tokens, expected at least 2"):
         pool.open().reserve(5)
 
 

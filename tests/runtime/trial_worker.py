@@ -14,7 +14,7 @@ from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.offload.load import load
 from rockledge.runtime.offload.plan import plan_prefill
-from rockledge.runtime.offload.trial import as_shown, try_programs
+from rockledge.runtime.offload.trial import plan_from_trials, try_programs
 
 BOARD = find_board("rk3588-8gb")
 
@@ -33,7 +33,7 @@ def tried(sizes, steps):
         trials = try_programs(device, plan, load(device, plan), BOARD, 2000)
         told |= {"wrong": trials.wrong, "tried": len(trials.jobs), "modelled_from": plan.from_rows}
         try:
-            shown = as_shown(plan, linears, trials, BOARD)
+            shown = plan_from_trials(plan, linears, trials, BOARD)
             told |= {"steps": shown.steps, "ops": [one.op for one in shown.linears], "from": shown.from_rows}
             told |= {"blocks": len(shown.block_slot), "slots": len(shown.slots), "pinned": shown.pinned}
         except NpuError as error:

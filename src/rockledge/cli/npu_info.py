@@ -1,4 +1,4 @@
-"""`rockledge npu info`: which NPU is here, what is wrong with it, and how to mend that."""
+"""`rockledge npu info`: which NPU is here, what is wrong with it, and how to fix that."""
 
 from __future__ import annotations
 

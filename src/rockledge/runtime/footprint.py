@@ -14,7 +14,7 @@ STEP_TOKENS = (256, 128, 64, 32)
 @dataclass(frozen=True)
 class Demand:
     """What a model takes, in bytes: its weights once, the arena by rows of a step and pages of the cache
-    (attention has a part for every so many), the cache by pages of `page_tokens` tokens."""
+    (attention has a part for each group of pages), the cache by pages of `page_tokens` tokens."""
 
     weights: int
     arena: Callable[[int, int], int]
@@ -50,14 +50,12 @@ class Footprint:
 
 
 def choose_footprint(demand: Demand, context: int | None, memory: int | None) -> Footprint:
-    """The context asked for, or min(the model's, 4096, what fits); steps as large as memory allows.
+    """The requested context, or min(the model's, 4096, what fits); steps as large as memory allows.
 
     Raises UsageError for a context the model does not have, BudgetError naming what would fit.
     """
     if context is not None and not 1 <= context <= demand.longest:
-        raise UsageError(
-            f"a context of {context} tokens was asked for; this model takes 1 to {demand.longest}"
-        )
+        raise UsageError(f"the context is {context} tokens, expected 1 to {demand.longest} for this model")
     wanted = min(demand.longest, DEFAULT_CONTEXT) if context is None else context
     if memory is None:
         return Footprint(wanted, STEP_TOKENS[0], demand.total(STEP_TOKENS[0], wanted))
@@ -70,10 +68,10 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
         return Footprint(room, smallest, demand.total(smallest, room))
     if room > 0:
         raise BudgetError(
-            f"a context of {wanted} tokens needs {demand.total(smallest, wanted)} bytes and --memory gives "
-            f"{memory}; ask for a context of at most {room} tokens or for more memory"
+            f"--memory is {memory} bytes, expected at least {demand.total(smallest, wanted)} for a context "
+            f"of {wanted} tokens; use a context of at most {room} tokens, or more memory"
         )
     raise BudgetError(
-        f"--memory gives {memory} bytes, but the weights ({demand.weights}), the arena "
-        f"({demand.arena(smallest, 1)}) and the smallest cache need {demand.total(smallest, 1)}"
+        f"--memory is {memory} bytes, expected at least {demand.total(smallest, 1)} for the weights "
+        f"({demand.weights}), the arena ({demand.arena(smallest, 1)}) and the smallest cache"
     )

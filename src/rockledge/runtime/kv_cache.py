@@ -1,6 +1,6 @@
 """Who owns which page of the key/value cache: block tables, reference counts, copy on write.
 
-Only bookkeeping: the bytes live in the native pool, which is told to copy a page when two sequences that
+Only bookkeeping: the bytes live in the native pool, which copies a page when two sequences that
 share it are about to differ. Pages are the unit of admission; a request that does not fit changes nothing.
 """
 
@@ -27,7 +27,7 @@ class PagePool:
 
     def __init__(self, pages: int, page_tokens: int, copy_page: Callable[[int, int], None]) -> None:
         if pages < 1 or page_tokens < 1:
-            raise ValueError(f"a pool needs at least one page of one token, not {pages} of {page_tokens}")
+            raise ValueError(f"a pool has {pages} pages of {page_tokens} tokens, expected at least 1 of 1")
         self.pages = pages
         self.page_tokens = page_tokens
         # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
@@ -38,7 +38,7 @@ class PagePool:
 
     @property
     def free_pages(self) -> int:
-        """Pages that nobody holds."""
+        """Pages that no sequence holds."""
         return len(self._free)
 
     def holders(self, page: int) -> int:
@@ -52,8 +52,8 @@ class PagePool:
     def _take(self, count: int) -> list[int]:
         if count > len(self._free):
             raise CacheFullError(
-                f"the key/value cache has {len(self._free)} free pages of {self.page_tokens} tokens and "
-                f"{count} are needed; let other requests finish, or load with a larger context"
+                f"the key/value cache has {len(self._free)} free pages of {self.page_tokens} tokens, "
+                f"expected at least {count}; let other requests finish, or load with a larger context"
             )
         taken = [self._free.pop() for _ in range(count)]
         for page in taken:
@@ -117,7 +117,9 @@ class CachedSequence:
     def advance(self, tokens: int) -> None:
         """Notes that `tokens` more positions have been written; they must have been reserved."""
         if self.length + tokens > self.capacity:
-            raise ValueError(f"{tokens} tokens written where {self.capacity - self.length} were reserved")
+            raise ValueError(
+                f"{tokens} tokens were written, expected at most the {self.capacity - self.length} reserved"
+            )
         self.length += tokens
 
     def repeat(self, length: int) -> None:
@@ -135,7 +137,7 @@ class CachedSequence:
     def truncate(self, length: int) -> None:
         """Forgets the positions from `length` on and gives back the pages that held only those."""
         if not 0 <= length <= self.length:
-            raise ValueError(f"cannot cut a sequence of {self.length} tokens to {length}")
+            raise ValueError(f"a sequence is cut to {length} tokens, expected 0 to {self.length}")
         keep = -(-length // self._pool.page_tokens)
         with self._pool.lock:
             for page in self._pages[keep:]:

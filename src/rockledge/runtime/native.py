@@ -215,8 +215,7 @@ def library() -> ctypes.CDLL:
     found = lib.rl_abi()
     if found != ABI:
         raise NativeError(
-            f"the native core {path} has interface {found}, this package needs {ABI}; "
-            "rebuild it with `make native`"
+            f"the native core {path} has interface {found}, expected {ABI}; rebuild it with `make native`"
         )
     pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, list[Any]]] = {
@@ -265,8 +264,8 @@ def _checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) 
         return None
     if array.dtype != dtype or not array.flags.c_contiguous or array.size < elements:
         raise NativeError(
-            f"{name} is {array.dtype} {array.shape}, needed are {elements} contiguous elements of "
-            f"{np.dtype(dtype)}; convert it before handing it to the native core"
+            f"{name} is {array.dtype} {array.shape}, expected {elements} contiguous elements of "
+            f"{np.dtype(dtype)}; convert it before passing it to the native core"
         )
     return int(array.ctypes.data)
 
@@ -289,9 +288,7 @@ def _band(number: int, band: Band) -> _Band:
 
 def _filled(values: Sequence[Any], count: int, filler: Any) -> tuple[Any, ...]:
     if len(values) > count:
-        raise NativeError(
-            f"an operation has {len(values)} entries where the native core takes {count}; shorten it"
-        )
+        raise NativeError(f"an operation has {len(values)} entries, expected at most {count}; shorten it")
     return tuple(values) + (filler,) * (count - len(values))
 
 
@@ -352,7 +349,7 @@ class Program:
         """Raises NativeError with the core's sentence when anything does not fit together."""
         self._handle: int | None = None
         if kernel not in KERNELS:
-            raise NativeError(f"there is no kernel {kernel!r}; choose one of {', '.join(KERNELS)}")
+            raise NativeError(f"there is no kernel {kernel!r}, expected one of {', '.join(KERNELS)}")
         self._lib = library()
         self._kept = (tuple(ops), tuple(bands))  # the core reads these arrays in place
         self.buffers = tuple(buffers)

@@ -24,7 +24,7 @@ from rockledge.runtime.npu_device import CORES, TO_DEVICE, Binding, Buffer, Load
 
 _ROWS, _INPUTS, _COLUMNS = 4, 32, 32
 _RUNS: Final = 3
-"""What runs first in a fresh process, or behind a reset, is sometimes not executed [H: ORK]."""
+"""What runs first in a fresh process, or after a reset, is sometimes not executed [H: ORK]."""
 AWAKE_MS: Final = 2500
 """A device without a job for so long is proven again: the vendor's driver powers the cores off after 3 s [T],
 and what runs first after that is sometimes not executed [H: ORK]."""
@@ -45,7 +45,7 @@ class Proof:
     failed: Mapping[int, str]
 
     def line(self) -> str | None:
-        """What a person should know, or None when all cores work."""
+        """A line for the user, or None when all cores work."""
         left = [core for core in range(CORES) if core not in self.cores]
         if not left:
             return None
@@ -62,7 +62,7 @@ def named(cores: Sequence[int]) -> str:
 def prove(device: NpuDevice, timeout_ms: int = 2000, idle_ms: int = AWAKE_MS) -> Proof:
     """Finds the cores that work, uses those, and gives the device a small product on each as its probe.
 
-    It runs again behind every reset, and after `idle_ms` without a job.
+    It runs again after every reset, and after `idle_ms` without a job.
     Its buffers stay for as long as the device is open. Raises NpuError when no core works.
     """
     driver = device.describe().driver
@@ -79,7 +79,7 @@ def prove(device: NpuDevice, timeout_ms: int = 2000, idle_ms: int = AWAKE_MS) ->
         if reason is None:
             return Proof(cores, products.keep(cores, idle_ms), failed)
         failed[cores[-1]] = reason
-    raise NpuError(f"no core of the NPU computes a small product right: {_reasons(failed)}")
+    raise NpuError(f"no core of the NPU computes a small product correctly: {_reasons(failed)}")
 
 
 class _Products:

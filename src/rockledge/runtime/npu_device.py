@@ -119,7 +119,7 @@ def _failure() -> NpuError:
 
 @dataclass(frozen=True)
 class Description:
-    """What was opened, and how it has fared.
+    """What was opened, and its counters.
 
     `cores` are in use, by number `core_numbers`. `iommu` and `clock_hz` are None where the driver does not
     say. `faults` counts jobs that failed, were late or left their output untouched, those of probes included;
@@ -164,7 +164,7 @@ class Buffer:
 class Binding:
     """Where a role of a program lies: its bytes from `first` on are those of `buffer` from `offset` on.
 
-    `size` in bytes, None: all of the buffer behind `offset`. What is `written` is the CPU's after `wait`.
+    `size` in bytes, None: all of the buffer after `offset`. The CPU sees what is `written` after `wait`.
     """
 
     buffer: Buffer
@@ -192,14 +192,14 @@ class NpuDevice:
         """Opens the device of a driver ("rknpu", "rocket"), or the first found. Raises NpuError."""
         self._handle: int | None = None
         if driver not in NPU_DRIVERS:
-            raise NpuError(f"there is no NPU driver {driver!r}; choose one of {', '.join(NPU_DRIVERS)}")
+            raise NpuError(f"the NPU driver is {driver!r}, expected one of {', '.join(NPU_DRIVERS)}")
         self._lib = _library()
         self._handle = self._lib.rl_npu_open(NPU_DRIVERS[driver])
         if not self._handle:
             raise _failure()
 
     def describe(self) -> Description:
-        """What was opened, and how it has fared so far."""
+        """What was opened, and its counters so far."""
         d = _Description()
         self._check(self._lib.rl_npu_describe(self.handle, ctypes.byref(d)))
         return Description(
@@ -232,7 +232,7 @@ class NpuDevice:
         self._check(self._lib.rl_npu_use_cores(self.handle, sum(1 << core for core in cores)))
 
     def allocate(self, size: int, space: int = 0) -> Buffer:
-        """A buffer of `size` zero bytes. Raises NpuError when the driver has none."""
+        """A buffer of `size` zero bytes. Raises NpuError when the driver cannot allocate it."""
         number = self._check(self._lib.rl_npu_allocate(self.handle, space, size))
         address = self._lib.rl_npu_address(self.handle, number)
         pointer = self._lib.rl_npu_data(self.handle, number)
@@ -251,7 +251,7 @@ class NpuDevice:
     def load(
         self, program: Program, buffer: Buffer, offset: int = 0, roles: tuple[str, ...] | None = None
     ) -> Loaded:
-        """A program whose words shall lie from byte `offset` of `buffer` on, a multiple of 16.
+        """Loads a program; its words lie from byte `offset` of `buffer` on, a multiple of 16.
 
         `roles`: their order, which gives them numbers; it may have more than the program names.
         """
@@ -259,7 +259,7 @@ class NpuDevice:
         roles = named if roles is None else roles
         unknown = set(named) - set(roles)
         if unknown:
-            raise NpuError(f"a program names the role {min(unknown)}, which is not among {', '.join(roles)}")
+            raise NpuError(f"a program names the role {min(unknown)}, expected one of {', '.join(roles)}")
         if len(roles) > ROLES:
             raise NpuError(f"a program names {len(roles)} buffers, expected at most {ROLES}")
         number = {role: i for i, role in enumerate(roles)} | {PROGRAM_ROLE: _OWN_WORDS}
@@ -304,9 +304,9 @@ class NpuDevice:
         self._check(self._lib.rl_npu_submit(self.handle, numbers, len(programs), timeout_ms))
 
     def wait(self) -> None:
-        """Waits for the job that was submitted, and repeats it once behind a reset if it failed.
+        """Waits for the job that was submitted, and repeats it once after a reset if it failed.
 
-        Raises NpuError when that did not help either: the device is given up then.
+        Raises NpuError when the repetition fails too; the device is given up then.
         """
         self._check(self._lib.rl_npu_wait(self.handle))
 
@@ -317,7 +317,7 @@ class NpuDevice:
         timeout_ms: int = 2000,
         idle_ms: int = 0,
     ) -> int:
-        """A job with known results (the first bytes of each buffer), run now and behind every reset, and
+        """A job with known results (the first bytes of each buffer), run now and after every reset, and
         before a job that follows `idle_ms` or more without one (0: never).
 
         Returns how many runs it took until they were right. Raises NpuError when they are not.

@@ -46,7 +46,7 @@ class ProgramPlan:
     config: ModelConfig
 
     def shape(self, max_rows: int, pages: int) -> Shape:
-        """Of a program for steps of up to `max_rows` rows, over so many pages of the cache."""
+        """The shape of a program for steps of up to `max_rows` rows, over `pages` pages of the cache."""
         c = self.config
         return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, c.layers, PAGE_TOKENS, pages)
 
@@ -116,7 +116,7 @@ def _row_bytes(buffer: Buffer) -> int:
 
 @dataclass(frozen=True)
 class _Access:
-    """The buffers of an operation; the logits of a step belong to the caller and are none of the arena's."""
+    """The buffers of an operation; the logits of a step belong to the caller and are not in the arena."""
 
     op: Op
 

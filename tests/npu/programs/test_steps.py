@@ -17,7 +17,7 @@ def test_a_chunk_is_padded_to_the_next_step(tokens, rows):
 
 @pytest.mark.parametrize("tokens", [0, 513])
 def test_a_chunk_that_has_no_programs_is_refused(tokens):
-    with pytest.raises(NpuError, match=f"a chunk of {tokens} tokens; programs take 1 to 512"):
+    with pytest.raises(NpuError, match=f"a chunk has {tokens} tokens, expected 1 to 512"):
         step_rows(tokens)
 
 

@@ -123,18 +123,18 @@ def test_a_program_that_is_given_keeps_every_size_and_bank_rule(height, runs, gr
 @pytest.mark.parametrize(
     "act, words",
     [
-        (lambda: product_program(6, 32, 32), "a tile of 6 rows.*multiple of 4, at most 1020"),
+        (lambda: product_program(6, 32, 32), "a tile has 6 rows.*multiple of 4, at most 1020"),
         (lambda: product_program(1024, 32, 32), "at most 1020"),
-        (lambda: product_program(0, 32, 32), "a tile of 0 rows"),
+        (lambda: product_program(0, 32, 32), "a tile has 0 rows"),
         (lambda: product_program(4, 32, 48), "multiple of 32 up to 8160"),
         (lambda: product_program(4, 32, 8192), "DPU_DATA_CUBE_CHANNEL has 13 bits"),
-        (lambda: product_program(4, 40, 32), "a tile of 40 inputs"),
-        (lambda: product_program(128, 4096, 32), "the activations take 17 .one spare."),
-        (lambda: product_program(4, 14336, 32), "a group of kernels 14, of 12 banks"),
-        (lambda: product_program(4, 1024, 32, banks=(2, 11)), "with 2 data and 11 weight banks"),
-        (lambda: addition_program(4, 34), "whole atoms"),
+        (lambda: product_program(4, 40, 32), "a tile has 40 inputs"),
+        (lambda: product_program(128, 4096, 32), "at least 17 .one spare."),
+        (lambda: product_program(4, 14336, 32), "and 14 of 12 banks"),
+        (lambda: product_program(4, 1024, 32, banks=(2, 11)), "has 2 data and 11 weight banks"),
+        (lambda: addition_program(4, 34), "multiple of 4; pad the columns"),
         (lambda: addition_program(8192, 32), "split the rows"),
-        (lambda: addition_program(4, 32768), "it takes 32640"),
+        (lambda: addition_program(4, 32768), "at most 32640"),
     ],
 )
 def test_an_impossible_tile_names_the_limit(act, words):

@@ -286,9 +286,9 @@ def test_the_best_tiling_of_large_work_lies_near_its_bound() -> None:
     [
         ((0, 32, 32), {}, "0 rows"),
         ((4, 32, -5), {}, "-5 inputs"),
-        ((4, 32, 64), {"parts": 3}, "64 inputs in 3 parts"),
+        ((4, 32, 64), {"parts": 3}, "64 inputs are cut into 3 parts"),
         ((4, 32, 16384), {"parts": 1}, "choose another number"),
-        ((4, 32, 1 << 20), {"window": 1 << 20}, "a kick may address 1048576"),
+        ((4, 32, 1 << 20), {"window": 1 << 20}, "at most 1048576 in a kick"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(

@@ -60,5 +60,5 @@ def test_every_wrong_sum_is_found_and_no_other(data):
 @pytest.mark.parametrize("vectors, columns", [([8], [0]), ([-1], [0]), ([0], [32]), ([0], [-1])])
 def test_sums_that_the_lane_does_not_have(vectors, columns):
     made = lane(np.random.default_rng(0), [0, 8], [0, 32], 32)
-    with pytest.raises(NpuError, match="was asked for"):
+    with pytest.raises(NpuError, match="was requested"):
         made.wrong(np.array(vectors, np.int32), np.array(columns, np.int32))

@@ -1,1 +1,1 @@
-"""What the NPU is told to run: a matmul cut into tiles, as register programs, and what they cost in time."""
+"""What the NPU runs: a matmul cut into tiles, as register programs, and the time they take."""

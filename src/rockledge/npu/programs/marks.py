@@ -1,6 +1,6 @@
 """Where a program's last results lie: one int32 for each program of a chain, to see whether it ran at all.
 
-A job that reports success may not have run, or not all of its programs. Whoever starts it stores a value
+A job that reports success may not have run, or not all of its programs. The caller stores a value
 there that no sum can be, and finds it again if nothing was written.
 """
 
@@ -30,11 +30,11 @@ class Mark:
 
 
 def marks(program: Program) -> tuple[Mark, ...]:
-    """For each program of a chain the last int32 that it writes, but for those that a later one writes over.
+    """The last int32 that each program of a chain writes, except those that a later program overwrites.
 
     Programs of a matmul whose parts the host adds all have one, which proves that they ran. In a chain that
-    adds on the NPU most have none, and that of the last addition is met by the product it adds to.
-    Raises NpuError for a program that writes something else than int32 to a relocated address.
+    adds on the NPU most have none, and the last addition shares its mark with the product it adds to.
+    Raises NpuError for a program that writes anything but int32 to a relocated address.
     """
     kept: list[Mark] = []
     for role, first, size in _destinations(program):
@@ -44,7 +44,7 @@ def marks(program: Program) -> tuple[Mark, ...]:
 
 
 def _destinations(program: Program) -> Iterator[tuple[str, int, int]]:
-    """Of each program (role, offset, bytes) of what it writes."""
+    """(role, offset, bytes) of what each program writes."""
     roles = {relocation.word: relocation for relocation in program.relocations}
     destination = isa.register_named("DPU_DST_BASE_ADDR")
     for piece in parse(program.words):
@@ -59,11 +59,13 @@ def _destinations(program: Program) -> Iterator[tuple[str, int, int]]:
             if register is destination:
                 where = roles.get(piece.start + index)
         if where is None:
-            raise NpuError(f"the program from word {piece.start} writes to no buffer that is known by a role")
+            raise NpuError(
+                f"the program at word {piece.start} writes to a fixed address, expected a buffer with a role"
+            )
         kind = isa.decode("DPU_DATA_FORMAT", values.get("DPU_DATA_FORMAT", 0))["out_precision"]
         if isa.DPU_PRECISION[kind].name != "int32":
             raise NpuError(
-                f"the program from word {piece.start} writes {isa.DPU_PRECISION[kind].name}, not int32"
+                f"the program at word {piece.start} writes {isa.DPU_PRECISION[kind].name}, expected int32"
             )
         size = _SUM_BYTES
         for name, extent in _EXTENTS:

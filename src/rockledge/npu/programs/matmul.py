@@ -39,7 +39,7 @@ from rockledge.npu.stream import ADDRESS_LIMIT, Program, chain
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 
-LARGEST_INPUTS: Final = ((1 << 31) - 1) // (128 * 128)  # beyond it a sum of int8 products can leave int32
+LARGEST_INPUTS: Final = ((1 << 31) - 1) // (128 * 128)  # a sum of more int8 products can overflow int32
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Region:
 class Launch:
     """One kick, ready to be placed: `chains` has one program chain for each core, None for an idle one.
 
-    `regions` say what lies where in the buffers. A chain also wants the address of "program": where its own
+    `regions` say what lies where in the buffers. A chain also needs the address of "program": where its own
     words lie, a multiple of 16.
     """
 
@@ -138,9 +138,7 @@ class Matmul:
     @staticmethod
     def _check(name: str, x: Int8, rows: int, cols: int) -> None:
         if x.shape != (rows, cols) or x.dtype != np.int8:
-            raise NpuError(
-                f"{name} is {x.dtype} {list(x.shape)}, but the programs were made for int8 {[rows, cols]}"
-            )
+            raise NpuError(f"{name} is {x.dtype} {list(x.shape)}, expected int8 {[rows, cols]}")
 
 
 def planes_as_rows(q: Int8) -> Int8:
@@ -156,7 +154,10 @@ def rows_as_planes(sums: Int32, planes: int) -> Int32:
 def compile_matmul(tiling: Tiling) -> Matmul:
     """The programs of a tiling. Raises NpuError naming the limit where the hardware cannot do it."""
     if tiling.padded_inputs > LARGEST_INPUTS:
-        raise NpuError(f"{tiling.k} inputs; beyond {LARGEST_INPUTS} a sum of int8 products can leave int32")
+        raise NpuError(
+            f"a matmul has {tiling.k} inputs, expected at most {LARGEST_INPUTS} "
+            "(a sum of more can overflow int32); split the inputs"
+        )
     return Matmul(tiling, tuple(_launch(tiling, kick) for kick in tiling.kicks))
 
 
@@ -166,7 +167,7 @@ def _launch(tiling: Tiling, kick: Kick) -> Launch:
     for tasks in kick.cores:
         if len(tasks) > TASKS_IN_KICK:
             raise NpuError(
-                f"{len(tasks)} programs for one core in a kick; it takes {TASKS_IN_KICK}: split the kick"
+                f"a kick has {len(tasks)} programs for a core, expected at most {TASKS_IN_KICK}; split it"
             )
         programs = [_program(task, regions, tiling.sums) for task in tasks]
         chains.append(chain(programs) if programs else None)
@@ -174,14 +175,14 @@ def _launch(tiling: Tiling, kick: Kick) -> Launch:
     needed = sum(launch.sizes.values()) + sum(c.size_bytes for c in chains if c is not None)
     if needed > ADDRESS_LIMIT:
         raise NpuError(
-            f"a launch needs {needed} bytes at once; an NPU address has 32 bits, so at most {ADDRESS_LIMIT}: "
+            f"a launch needs {needed} bytes at once, expected at most {ADDRESS_LIMIT} (32-bit addresses); "
             "split it by rows or columns"
         )
     return launch
 
 
 def _regions(tiling: Tiling, kick: Kick) -> Iterator[Region]:
-    """What the buffers of a kick hold, each buffer's regions one behind the other."""
+    """What the buffers of a kick hold; the regions of a buffer follow each other."""
     tiles = [tile for tile in tiling.row_tiles if kick.rows.start <= tile.start < kick.rows.stop]
     columns, whole = kick.columns, Span(0, tiling.padded_inputs)
     summed = tiling.input_parts if tiling.sums is Sums.HOST else (whole,)

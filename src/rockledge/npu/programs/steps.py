@@ -21,7 +21,7 @@ def step_rows(tokens: int) -> int:
     for rows in STEP_ROWS:
         if 1 <= tokens <= rows:
             return rows
-    raise NpuError(f"a chunk of {tokens} tokens; programs take 1 to {STEP_ROWS[-1]}, send it in chunks")
+    raise NpuError(f"a chunk has {tokens} tokens, expected 1 to {STEP_ROWS[-1]}; split it")
 
 
 def step_matmuls(

@@ -109,12 +109,15 @@ def addition_program(
     """
     lines = columns // SUMS_IN_ATOM
     if columns % SUMS_IN_ATOM or columns < 1:
-        raise NpuError(f"{columns} columns of sums are not whole atoms; give a multiple of {SUMS_IN_ATOM}")
+        raise NpuError(
+            f"an addition has {columns} columns, expected a multiple of {SUMS_IN_ATOM}; pad the columns"
+        )
     if not 1 <= rows <= LARGEST_SIZE:
-        raise NpuError(f"{rows} rows of sums in one addition; it takes 1 to {LARGEST_SIZE}, split the rows")
+        raise NpuError(f"an addition has {rows} rows, expected 1 to {LARGEST_SIZE}; split the rows")
     if lines > LARGEST_SIZE:
         raise NpuError(
-            f"{columns} columns of sums in one addition; it takes {LARGEST_SIZE * SUMS_IN_ATOM}: split"
+            f"an addition has {columns} columns, expected at most {LARGEST_SIZE * SUMS_IN_ATOM}; "
+            "split the columns"
         )
     writes = _addition_writes(rows, lines, total, part)
     return build(_complete(writes, ("DPU", "DPU_RDMA")), ENABLE_FLYING)
@@ -123,23 +126,21 @@ def addition_program(
 def _check_product(rows: int, inputs: int, columns: int, data: int, weight: int) -> None:
     if not 1 <= rows <= LARGEST_ROWS or (rows > 1 and rows % 4):
         raise NpuError(
-            f"a tile of {rows} rows; one program takes 1 or a multiple of 4, at most {LARGEST_ROWS} "
-            "(CNA_CONV_CON2.feature_grains holds rows + 1): pad or split the rows"
+            f"a tile has {rows} rows, expected 1 or a multiple of 4, at most {LARGEST_ROWS} "
+            "(CNA_CONV_CON2.feature_grains holds rows + 1); pad or split the rows"
         )
     if columns < 1 or columns % INT8.group or columns > LARGEST_SIZE:
         raise NpuError(
-            f"a tile of {columns} columns; one program takes a multiple of {INT8.group} up to {LARGEST_SIZE} "
-            "(DPU_DATA_CUBE_CHANNEL has 13 bits): pad or split the columns"
+            f"a tile has {columns} columns, expected a multiple of {INT8.group} up to {LARGEST_SIZE} "
+            "(DPU_DATA_CUBE_CHANNEL has 13 bits); pad or split the columns"
         )
     if inputs < 1 or inputs % INT8.run:
-        raise NpuError(
-            f"a tile of {inputs} inputs; one program takes a multiple of {INT8.run}: pad with zeros"
-        )
+        raise NpuError(f"a tile has {inputs} inputs, expected a multiple of {INT8.run}; pad with zeros")
     if data < data_banks(rows, inputs) or weight < least_weight_banks(inputs) or data + weight > BANKS:
         raise NpuError(
-            f"{rows} rows of {inputs} inputs with {data} data and {weight} weight banks; the activations "
-            f"take {data_banks(rows, inputs)} (one spare), a group of kernels {least_weight_banks(inputs)}, "
-            f"of {BANKS} banks of {BANK_BYTES} bytes: use fewer rows, or split the inputs"
+            f"a tile of {rows} rows and {inputs} inputs has {data} data and {weight} weight banks, expected "
+            f"at least {data_banks(rows, inputs)} (one spare) and {least_weight_banks(inputs)} of "
+            f"{BANKS} banks of {BANK_BYTES} bytes; use fewer rows, or split the inputs"
         )
 
 

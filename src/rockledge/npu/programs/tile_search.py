@@ -1,4 +1,4 @@
-"""The search for the tiling that the time formula likes best, within everything the hardware can hold.
+"""The search for the tiling with the least modelled time, within the limits of the hardware.
 
 A candidate is: how many input parts, how many banks for activations (which says how many rows a tile takes),
 how many cores, whether they share columns or rows, and which operand stays in the buffer. Everything is cut
@@ -118,7 +118,7 @@ def plan(
     """
     for name, size in (("rows", m), ("columns", n), ("inputs", k)):
         if size < 1:
-            raise NpuError(f"a matmul with {size} {name}; every size must be at least 1")
+            raise NpuError(f"a matmul has {size} {name}, expected at least 1")
     order = (Reuse.DATA, Reuse.WEIGHT) if stays is None else (stays,)
     return _plan(m, n, k, rates, window, parts, tile_rows or LARGEST_ROWS, order, sums)
 
@@ -126,7 +126,7 @@ def plan(
 @lru_cache(maxsize=4096)
 def cut(total: int, count: int, unit: int) -> tuple[int, ...]:
     """`total` in `count` pieces, largest first, as even as multiples of `unit` allow (the rest of a `total`
-    that is no multiple is in the last piece)."""
+    that is not a multiple is in the last piece)."""
     units = -(-total // unit)
     small, more = divmod(units, count)
     sizes = (unit * (small + 1),) * more + (unit * small,) * (count - more)
@@ -207,7 +207,7 @@ def _candidates(
 
 
 def _tile_rows(rows: int, parts: tuple[int, ...], limit: int) -> list[int]:
-    """The most rows that fit each number of data banks beside one kernel group, without repetitions."""
+    """The most rows that fit each number of data banks next to one kernel group, without repetitions."""
     found: dict[int, int] = {}
     for banks in range(1, BANKS - SPARE_BANKS - least_weight_banks(parts[0]) + 1):
         most = min(banks * BANK_BYTES // parts[0], limit, LARGEST_ROWS)
@@ -408,11 +408,11 @@ def _refusal(rows: int, inputs: int, parts: int | None, window: int) -> str:
     least = min(rows, ROW_UNIT) * (inputs + SUM_BYTES * UNIT) + UNIT * inputs
     if parts is not None:
         return (
-            f"{inputs} inputs in {parts} parts; a part needs at least {UNIT} inputs, and {UNIT} kernels of "
-            f"it have to fit {BANKS - SPARE_BANKS - 1} banks of {BANK_BYTES} bytes: choose another number"
+            f"{inputs} inputs are cut into {parts} parts, expected parts of at least {UNIT} inputs of which "
+            f"{UNIT} kernels fit {BANKS - SPARE_BANKS - 1} banks of {BANK_BYTES} bytes; choose another number"
         )
     return (
-        f"{UNIT} columns of {inputs} inputs need {least} bytes at once, but a kick may address {window}: "
+        f"{UNIT} columns of {inputs} inputs need {least} bytes at once, expected at most {window} in a kick; "
         "split the inputs"
     )
 

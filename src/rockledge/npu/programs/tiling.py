@@ -3,7 +3,7 @@
 C[M, N] = A[M, K] x B[K, N], int8 x int8 -> int32. A tiling partitions rows, columns and inputs of the padded
 shape; every (row, column, input) lies in exactly one `Product`. Nothing here knows addresses or registers.
 
-What the tiles mean for whoever places the operands:
+What the tiles mean for the code that places the operands:
 - A is packed by row tile, each in the native layout [K/16][rows][16] with all padded inputs, so that the
   inputs of a part are one contiguous run of it.
 - B is packed by input part, each in the native layout [N/32][inputs/32][32][32] with all padded columns, so
@@ -44,7 +44,7 @@ class Reuse(Enum):
 class Sums(Enum):
     """Who adds the int32 sums of the input parts. `SINGLE`: there is one part. `HOST`: every part is written
     to a plane of its own, the CPU adds them. `CHAIN`: the first part is written to the result; every later
-    one to a scratch plane, and an `Addition` behind it adds that into the result on the NPU."""
+    one to a scratch plane, and an `Addition` after it adds that into the result on the NPU."""
 
     SINGLE = "single"
     HOST = "host"
@@ -69,7 +69,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Addition:
-    """One DPU program behind the product of `part` (>= 1): result += scratch over these rows and columns."""
+    """One DPU program after the product of `part` (>= 1): result += scratch over these rows and columns."""
 
     rows: Span
     columns: Span

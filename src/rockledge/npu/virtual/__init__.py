@@ -1,1 +1,1 @@
-"""A virtual NPU for another process: the emulator behind both kernel drivers, with faults on request."""
+"""A virtual NPU for another process: the emulator behind both drivers' system calls, with faults if asked."""

@@ -31,9 +31,9 @@ _DAMAGE: Final = ("skipped_program", "wrong_rows", "stale_output", "dead_core")
 
 @dataclass(frozen=True)
 class Order:
-    """What the schedule says about the next job, for a driver to act on before and instead of running it.
+    """What the schedule says about the next job; a driver acts on it before or instead of running the job.
 
-    `damage` is for `Chip.run`: what happens to it while it runs.
+    `damage` is for `Chip.run`: what happens to the job while it runs.
     """
 
     refuse: int | None = None  # an errno
@@ -47,7 +47,7 @@ class Order:
 
 
 class Chip:
-    """Three cores and what all files of a driver share. `note` is told what a user should know.
+    """Three cores and what all files of a driver share. `note` is called with what a user should know.
 
     `changed` is the lock of everything here, and is notified when a job ends.
     """
@@ -79,7 +79,7 @@ class Chip:
 
     @property
     def clock_hz(self) -> int:
-        """What drives the cores."""
+        """The clock of the cores, in hertz."""
         return self.faults.clock_hz or CLOCK_HZ
 
     def order(self, cores: Iterable[int]) -> Order:
@@ -135,7 +135,7 @@ class Chip:
         return None if hangs else longest
 
     def passing(self, seconds: float) -> float:
-        """How much of what products take does pass: with a slow clock all of it."""
+        """The part of the products' seconds that really passes: all of it with a slow clock, else 0."""
         return 0.0 if self.faults.clock_hz is None else seconds
 
     def _kick(self, core: Core, memory: Memory, job: Job, wrong: bool) -> bool:
@@ -158,7 +158,7 @@ class Chip:
         return True
 
     def crash(self, text: str) -> DriverError:
-        """Something that ends a real kernel: noted, counted, and the error to answer with."""
+        """Records what would crash a real kernel; returns the error to answer with."""
         with self.changed:
             self.crashes += 1
         self.note(f"the kernel would have crashed: {text}")
@@ -169,7 +169,7 @@ class Chip:
         self.closing.wait(seconds)
 
     def reset(self) -> None:
-        """A soft reset: registers forget, jobs that hang are lost."""
+        """A soft reset: registers lose their values, jobs that hang are lost."""
         with self.changed:
             self.resets += 1
             self._wrong_next |= any(fault.kind == "wrong" for fault in self.faults.next(RESET))

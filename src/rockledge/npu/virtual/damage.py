@@ -14,7 +14,7 @@ from rockledge.npu.virtual.device_faults import Fault
 
 
 class LeftByJobs:
-    """What jobs wrote last to every byte of every buffer."""
+    """The last value that jobs wrote to every byte of every buffer."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
@@ -35,7 +35,7 @@ class DamagedMemory(Memory):
     """The memory of one core's job with the faults that reach it.
 
     `tasks`: how many programs each kick of the job has. Every program writes its output once, and the PC's
-    fetches are the only reads of 64-bit words, so they tell which program runs.
+    fetches are the only reads of 64-bit words, so they show which program runs.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DamagedMemory(Memory):
         return super().read(wanted)
 
     def write(self, wanted: Window, values: NDArray[Any]) -> None:
-        """As `Memory.write`, with what goes wrong."""
+        """As `Memory.write`, with the faults applied."""
         if self._program in self._skipped:
             return
         for fault in self._wrong_rows:

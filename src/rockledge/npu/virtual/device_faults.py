@@ -24,14 +24,14 @@ OPEN: Final = "open"
 
 
 DEVICE: Final = "device"
-"""What holds from the start on and counts nothing."""
+"""Holds from the start on; counts nothing."""
 CORES: Final = 3
 HOW_DEAD: Final = ("lost", "error", "nothing")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault: what it counts, which values it needs beside `at` and `times`, and what happens.
+    """A kind of fault: what it counts, which values it needs besides `at` and `times`, and what happens.
 
     `may_take` are values that have a default. A fault that `stays` happens to all jobs from `at` on.
     """
@@ -117,7 +117,7 @@ class Fault:
 
 
 class Schedule:
-    """The faults of one device, and how far it has come."""
+    """The faults of one device, and what has been counted so far."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self.faults = tuple(faults)
@@ -125,7 +125,7 @@ class Schedule:
         self.happened = 0
 
     def next(self, what: str, cores: Iterable[int] = range(CORES)) -> tuple[Fault, ...]:
-        """Counts one more job (on `cores`), allocation, reset or open, and says which faults happen to it."""
+        """Counts one more job (on `cores`), allocation, reset or open; returns the faults of it."""
         self.counted[what] += 1
         number = self.counted[what]
         used = tuple(cores)
@@ -157,7 +157,7 @@ class Schedule:
 
 
 def load_faults(path: str | Path) -> tuple[Fault, ...]:
-    """The faults of a file. Raises NpuError for a file that is none, naming the entry."""
+    """The faults of a file. Raises NpuError for an invalid file, naming the entry."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         body = json.loads(text)
@@ -185,7 +185,7 @@ def _fault(entry: Any, name: str) -> Fault:
         raise NpuError(f"{name} ({kind}) has {unknown[0]!r}, expected {', '.join(known)}")
     missing = [key for key in takes if key not in entry]
     if missing:
-        raise NpuError(f"{name} ({kind}) has no {missing[0]!r}, which this kind needs")
+        raise NpuError(f"{name} ({kind}) lacks {missing[0]!r}, which this kind needs")
     values: dict[str, Any] = {key: entry[key] for key in entry if key != "kind"}
     for key, value in values.items():
         problem = _problem(key, value)
@@ -197,7 +197,7 @@ def _fault(entry: Any, name: str) -> Fault:
 
 
 def _problem(key: str, value: Any) -> str | None:
-    """What a value should be instead, or None."""
+    """What was expected instead of a wrong value, or None."""
     number = not isinstance(value, bool) and isinstance(value, (int, float))
     if key == "seconds":
         right = number and 0 <= value <= _SECONDS_LIMIT

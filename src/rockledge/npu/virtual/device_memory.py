@@ -1,7 +1,7 @@
 """Memory of a virtual NPU: buffers that another process can map, at device addresses of an address space.
 
 A buffer has two copies, as a board's has with its caches: what the CPU wrote reaches the device by a sync,
-and the other way round. So whoever forgets a sync computes with old bytes here too.
+and the other way round. So a forgotten sync means computing with old bytes here too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DeviceBuffer:
 
     @property
     def end(self) -> int:
-        """The first address behind it."""
+        """The first address after it."""
         return self.address + self.size
 
     def to_device(self, offset: int = 0, size: int | None = None) -> None:
@@ -91,7 +91,7 @@ class Allocator:
         self._numbered += 1
         self.used += size
         self.live += 1
-        seen = np.frombuffer(shared, np.uint8)  # which keeps the mapping for as long as a job needs it
+        seen = np.frombuffer(shared, np.uint8)  # keeps the mapping alive for as long as a job needs it
         device = np.zeros(size, np.uint8) if cached else seen
         return DeviceBuffer(self._numbered, address, size, flags, descriptor, seen, device)
 
@@ -124,13 +124,13 @@ class Space:
         return buffer
 
     def free(self, buffer: DeviceBuffer) -> None:
-        """Takes a buffer away; its addresses belong to nobody."""
+        """Frees a buffer; its addresses are unmapped from then on."""
         self._buffers.remove(buffer)
         self._allocator.destroy(buffer)
         self._memory = None
 
     def memory(self) -> Memory:
-        """All its buffers, as the emulator wants them."""
+        """All its buffers, as the emulator takes them."""
         if self._memory is None:
             self._memory = Memory(Buffer(f"buffer {b.number}", b.address, b.device) for b in self._buffers)
         return self._memory

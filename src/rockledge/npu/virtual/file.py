@@ -30,7 +30,7 @@ class VirtualFile(ABC):
 
     @abstractmethod
     def driver_call(self, number: int, data: bytes) -> bytes:
-        """The driver's own ioctl of that number: its structure, and the structure as it comes back."""
+        """The driver's own ioctl of that number: takes its structure, returns the answered one."""
 
     @abstractmethod
     def free(self, buffer: DeviceBuffer) -> None:
@@ -80,7 +80,7 @@ class VirtualFile(ABC):
         self.free(buffer)
 
     def map(self, offset: int, length: int) -> int:
-        """The descriptor behind a mapping; it is mapped from its byte 0. Raises DriverError."""
+        """The descriptor to map, from its byte 0. Raises DriverError."""
         self.alive()
         with self.chip.changed:
             found = [b for b in self._handles.values() if b.map_offset == offset]
@@ -90,7 +90,7 @@ class VirtualFile(ABC):
             return found[0].descriptor
 
     def unmap(self, offset: int) -> None:
-        """One mapping less of the buffer at that offset, if it still lives."""
+        """One mapping fewer of the buffer at that offset, if it still exists."""
         with self.chip.changed:
             for buffer in self._handles.values():
                 if buffer.map_offset == offset:
@@ -129,7 +129,7 @@ class VirtualFile(ABC):
 
 
 class Bystander(VirtualFile):
-    """A file of another driver's node, such as the display's: it tells its name and can nothing else."""
+    """A file of another driver's node, such as the display's: it reports its name and does nothing else."""
 
     def __init__(self, chip: Chip) -> None:
         super().__init__(chip, "rockchip", (1, 0, 0))

@@ -15,9 +15,9 @@ LIBRARY_VARIABLE: Final = "ROCKLEDGE_VIRTUAL_NPU_LIBRARY"
 
 
 def library_path() -> Path:
-    """Where the library is: the environment's ROCKLEDGE_VIRTUAL_NPU_LIBRARY, then the package directory.
+    """The path in the environment's ROCKLEDGE_VIRTUAL_NPU_LIBRARY, else the one in the package directory.
 
-    Raises NpuError when it is not there.
+    Raises NpuError when it does not exist.
     """
     chosen = os.environ.get(LIBRARY_VARIABLE)
     path = Path(chosen) if chosen else Path(__file__).resolve().parents[2] / LIBRARY

@@ -1,7 +1,7 @@
 """The vendor's kernel driver, as a program sees it through ioctl, over a virtual chip.
 
-Calls are found by their number and their structures cut or filled with zeros, as the kernel's DRM layer does.
-What the real driver does not check and dies of, the chip notes as a crash.
+Calls are found by their number; their structures are cut or padded with zeros, as in the kernel's DRM layer.
+What the real driver does not check and crashes on, the chip records as a crash.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class RknpuFile(VirtualFile):
         return _MAP.pack(handle, reserved, self.buffer(handle).map_offset)
 
     def _destroy(self, data: bytes) -> bytes:
-        # The driver looks at the handle and at nothing else.
+        # The driver looks only at the handle.
         handle, _, _ = _DESTROY.unpack(data)
         self.drop(handle)
         return data
@@ -155,11 +155,11 @@ class RknpuFile(VirtualFile):
         return data
 
     def _at(self, pointer: int, what: str) -> DeviceBuffer:
-        """The object at a kernel address, which the driver follows unseen."""
+        """The object at a kernel address, which the driver follows without a check."""
         with self.chip.changed:
             found = self._driver.objects.get(pointer)
         if found is None:
-            raise self.chip.crash(f"{what} follows {pointer:#x}, where no object lies")
+            raise self.chip.crash(f"{what} follows {pointer:#x}, where there is no object")
         return found
 
     def _submit(self, data: bytes) -> bytes:
@@ -193,9 +193,9 @@ class RknpuFile(VirtualFile):
         mask: int,
         timeout: float,
     ) -> bytes:
-        """Sees the job through; the structure as it comes back."""
+        """Runs the job to its end; returns the structure as it comes back."""
         number = fields[3]
-        self._obey(order, timeout)
+        self._before_run(order, timeout)
         took = 0.0 if order.skipped else self.chip.run(memory, kicks, order.damage)
         if took is None:
             self._give_up(timeout)
@@ -208,8 +208,8 @@ class RknpuFile(VirtualFile):
         fields[4], fields[11] = number, mask
         return _SUBMIT.pack(*fields)
 
-    def _obey(self, order: Order, timeout: float) -> None:
-        """What the schedule has for this job before it runs."""
+    def _before_run(self, order: Order, timeout: float) -> None:
+        """Applies what the schedule has for this job before it runs."""
         if order.gone:
             raise DriverError(errno.ENODEV)
         if order.refuse is not None:

@@ -1,8 +1,8 @@
 """The mainline kernel driver, as a program sees it through ioctl, over a virtual chip.
 
 A submit returns at once; the jobs of a file run one after the other. Which core a job runs on is the kernel's
-choice (`CoreScheduler`). A job that takes the kernel's timeout ends by a reset of its core, and nobody is
-told: its buffers are as they were. Neither does a submit tell of a job that the kernel did not take. All by
+choice (`CoreScheduler`). A job that reaches the kernel's timeout ends by a reset of its core, without an
+error: its buffers are as they were. Nor does a submit report a job that the kernel did not take. All by
 drivers/accel/rocket/rocket_job.c of Linux.
 """
 
@@ -40,7 +40,7 @@ _NS: Final = 1_000_000_000
 
 @dataclass(eq=False)
 class _Queued:
-    """A job on its way: what it runs, what it writes, and whether the emulator is at it."""
+    """A queued job: what it runs, what it writes, and whether the emulator is computing it."""
 
     kicks: list[Job]
     memory: Memory
@@ -74,7 +74,7 @@ class CoreScheduler:
         return before
 
     def ended(self, core: int) -> None:
-        """A job has."""
+        """A job on that core has ended."""
         self.load[core] -= 1
 
 
@@ -145,7 +145,7 @@ class RocketFile(VirtualFile):
 
     def _submit(self, data: bytes) -> bytes:
         _, count, job_bytes, reserved = _SUBMIT.unpack(data[: _SUBMIT.size])
-        # Longer structures than ours are taken; what is behind the known part is not read.
+        # Longer structures than ours are taken; what follows the known part is not read.
         if count and (job_bytes < _JOB.size or reserved):
             raise DriverError(errno.EINVAL)
         at = _SUBMIT.size
@@ -154,9 +154,9 @@ class RocketFile(VirtualFile):
         return data[: _SUBMIT.size]
 
     def _submit_one(self, data: bytes, at: int) -> int:
-        """The job at byte `at` of what came behind the structure; returns where the next one is.
+        """The job at byte `at` of what followed the structure; returns where the next one is.
 
-        One that the kernel does not take is passed over, and the submit goes on.
+        A job that the kernel does not take is skipped, and the submit goes on.
         """
         try:
             *_, tasks, task_bytes, n_reads, n_writes = _JOB.unpack_from(data, at)
@@ -219,7 +219,7 @@ class RocketFile(VirtualFile):
         return data[: _FINISH.size]
 
     def _pending(self, buffer: DeviceBuffer) -> _Queued | None:
-        """The last job on its way that writes a buffer."""
+        """The last queued job that writes a buffer."""
         return next((job for job in reversed(self._queue) if buffer in job.writes), None)
 
     def _work(self) -> None:

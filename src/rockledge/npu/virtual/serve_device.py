@@ -41,7 +41,7 @@ _BYSTANDERS: Final = ("/dev/dri/renderD128", "/dev/dri/card0")
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a virtual NPU: what ran, what went wrong, and what was not given back.
+    """The counters of a virtual NPU: what ran, what went wrong, and what was not freed.
 
     `shortest_rest`: the fewest seconds from the end of a file's last job to the file's end, 0 where one still
     ran; None when no file with jobs was closed.
@@ -64,7 +64,7 @@ class Summary:
 class VirtualNpu:
     """A context in which a process whose ROCKLEDGE_VIRTUAL_NPU is `address` has an NPU.
 
-    `driver` is "rknpu" or "rocket"; `version` is what rknpu says it is; `note` is told what users should
+    `driver` is "rknpu" or "rocket"; `version` is what rknpu reports; `note` is called with what users should
     know.
     """
 
@@ -79,9 +79,9 @@ class VirtualNpu:
     ) -> None:
         """Raises NpuError for an unknown driver."""
         if driver not in DRIVERS:
-            raise NpuError(f"there is no virtual driver {driver!r}, expected one of {', '.join(DRIVERS)}")
+            raise NpuError(f"the virtual driver is {driver!r}, expected one of {', '.join(DRIVERS)}")
         self._notes: list[str] = []
-        self._tell = note
+        self._report = note
         self._chip = Chip(Schedule(faults), options, self._note)
         self._driver = RknpuDriver(self._chip, version) if driver == "rknpu" else RocketDriver(self._chip)
         self._files: dict[int, VirtualFile] = {}
@@ -147,7 +147,7 @@ class VirtualNpu:
             if not known:
                 self._notes.append(text)
         if not known:
-            self._tell(text)
+            self._report(text)
 
     def _start(self, run: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=run, args=arguments, daemon=True)
@@ -192,7 +192,7 @@ class VirtualNpu:
         except DriverError as error:
             return _REPLY.pack(error.errno, 0, 0), None, None
         except Exception as error:
-            # A fault of ours must not end the device for others: the caller is told, and so is the user.
+            # A fault of ours must not end the device for others: the caller gets an error, the user a note.
             self._note(f"the virtual NPU failed: {type(error).__name__}: {error}")
             return _REPLY.pack(errno.EIO, 0, 0), None, None
 

@@ -19,7 +19,7 @@ def this_board() -> Board:
 
 
 def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """What the system could still give to programs; None where it does not say."""
+    """Bytes that the system can still give to programs; None where it does not say."""
     try:
         found = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo.read_text(), re.MULTILINE)
     except OSError:
@@ -38,7 +38,7 @@ def npu_budget(
     memory: int | None,
     free: int | None,
 ) -> int:
-    """Bytes for the NPU beside everything else: what the board's memory plan has for it less what it leaves
+    """Bytes for the NPU next to everything else: what the board's memory plan has for it less what it leaves
     free, what `memory` leaves of the user's limit, and what is `free` now; 0 or more.
 
     `others`: bytes of weights, arena and cache together. Raises BudgetError where the plan does not fit.
@@ -47,9 +47,9 @@ def npu_budget(
     least = int(board.value("npu_buffers_least"))
     most = int(board.value("npu_buffers_most"))
     # Only a plan that memory limits is made smaller: where there is enough, there is also some to spare.
-    spared = planned if planned >= most else max(least, planned - int(board.value("npu_buffers_spare")))
+    usable = planned if planned >= most else max(least, planned - int(board.value("npu_buffers_spare")))
     left = [limit - others for limit in (memory, free) if limit is not None]
-    return max(0, min(spared, *left, most) if left else min(spared, most))
+    return max(0, min(usable, *left, most) if left else min(usable, most))
 
 
 def largest_plan(

@@ -1,4 +1,4 @@
-"""The NPU as the user asks for it: taken, left alone, or required; and what is said when it is not used."""
+"""The NPU mode of the user: auto, off or require; and what is logged when the NPU is not used."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -32,11 +32,11 @@ def choose_npu(
     "require" NpuError.
     """
     if mode not in NPU_MODES:
-        raise UsageError(f"the NPU was asked for with {mode!r}; choose one of {', '.join(NPU_MODES)}")
+        raise UsageError(f"the NPU mode is {mode!r}, expected one of {', '.join(NPU_MODES)}")
     if from_rows is not None and from_rows < 1:
-        raise UsageError(f"the NPU was asked for from {from_rows} tokens on; give at least 1")
+        raise UsageError(f"the NPU is used from {from_rows} tokens on, expected at least 1")
     if mode == "off":
-        return NpuStatus("off", "it was not asked for")
+        return NpuStatus("off", "it was not requested")
     board, free = this_board(), free_bytes()
 
     def budget(rows: int) -> int:
@@ -65,13 +65,13 @@ def choose_npu(
 
 
 def unused(mode: str, error: NpuUnusedError) -> NpuStatus:
-    """What is left when the NPU cannot be used: a line in the log, or an NpuError where it is required."""
+    """The status when the NPU cannot be used, with a line in the log; NpuError where it is required."""
     if mode == "require":
         raise NpuError(f"the NPU is required and cannot be used: {error}") from None
     if error.state == "none":
-        log.info("no NPU here: prompts are read on the CPU")
+        log.info("there is no NPU here; prefill runs on the CPU")
     elif error.state == "slower":
         log.info("the NPU is not used: %s", error)
     else:
-        log.warning("the NPU is not used, prompts are read on the CPU: %s", error)
+        log.warning("the NPU is not used, prefill runs on the CPU: %s", error)
     return NpuStatus(error.state, str(error))

@@ -1,4 +1,4 @@
-"""Which versions of the vendor's driver are used without being asked for, and the reports that decide it.
+"""Which versions of the vendor's driver are used by default, and the reports that decide it.
 
 A driver that hangs in the kernel hangs the whole board, and no program can do anything about it afterwards.
 So it is decided by the version alone, before anything is submitted.

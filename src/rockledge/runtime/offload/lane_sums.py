@@ -1,4 +1,4 @@
-"""Sums that the NPU left in a lane's output beside those that the core makes of the same operands."""
+"""Compares the sums that the NPU left in a lane's output with the core's own of the same operands."""
 
 import ctypes
 from dataclasses import dataclass

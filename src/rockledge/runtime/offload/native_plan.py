@@ -168,7 +168,7 @@ def use_npu(program: native.Program, device: NpuDevice, plan: OffloadPlan) -> No
     """From the next step on, the plan's linears of large steps run on the NPU, to the same floats.
 
     While it is so, the buffers and programs of the plan cannot be released, and the device stays open even
-    behind `close`. Raises NpuError when something in the plan does not fit, or while a step runs.
+    after `close`. Raises NpuError when something in the plan does not fit, or while a step runs.
     """
     if _library().rl_program_use_npu(program.handle, device.handle, ctypes.byref(structure(plan))) < 0:
         raise _failure()
@@ -269,6 +269,6 @@ def _each(places: Sequence[BufferPlace], lanes: int, what: str) -> Sequence[Buff
     """The places, one for each lane."""
     if len(places) != lanes or lanes > _CORES:
         raise NpuError(
-            f"{what} has {len(places)} places for {lanes} lanes; give one for each of 1 to {_CORES}"
+            f"{what} has {len(places)} places for {lanes} lanes, expected one for each of 1 to {_CORES} lanes"
         )
     return places

@@ -38,11 +38,11 @@ def _opened(required: bool) -> tuple[NpuDevice, Proof]:
         about = device.describe()
         reason = doubt(about)
         if reason is not None and not required:
-            raise NpuError(f"{reason}; use a kernel with that, or insist with --npu require")
+            raise NpuError(f"{reason}; use a kernel with that driver, or force it with --npu require")
         try:
             return device, prove(device, PROBE_MS)
         except NpuError as error:
-            busy = f"if another program keeps it busy (`sudo fuser -v {about.node}` names it), stop that one"
+            busy = f"if another program uses it (`sudo fuser -v {about.node}` lists it), stop that program"
             raise NpuError(f"{error}; {busy}") from None
     except BaseException:
         device.close()

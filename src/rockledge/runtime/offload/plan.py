@@ -54,7 +54,7 @@ class PlacedLinear:
 
 @dataclass(frozen=True)
 class PrefillPlan:
-    """Everything about it. `inputs` and `scratch` have a place for each lane, `outputs` two sets of them,
+    """The plan. `inputs` and `scratch` have a place for each lane, `outputs` two sets of them,
     `slots` one for each slot; on one address space all lanes read the same input. Without programs that add
     on the NPU there is no `scratch`.
 
@@ -84,13 +84,13 @@ class PrefillPlan:
         return sum(buffer.bytes for buffer in self.buffers)
 
     def chunks(self, tokens: int) -> tuple[int, ...]:
-        """The steps in which a prompt of `tokens` is read soonest, as modelled."""
+        """The steps with the fastest prefill of a prompt of `tokens`, as modelled."""
         return self.times.chunks(tokens, self.from_rows)
 
 
 @dataclass
 class _Buffers:
-    """Buffers asked for so far; every piece starts on a page."""
+    """Buffers planned so far; every piece starts on a page."""
 
     spaces: int
     made: list[PlannedBuffer] = field(default_factory=list)
@@ -123,7 +123,7 @@ def plan_prefill(
     Raises BudgetError when they cannot work with so little, NpuError for a program without linears.
     """
     if not linears:
-        raise NpuError("no linear layer of this model can go to the NPU")
+        raise NpuError("no linear layer of this model can run on the NPU")
     for limit in LANE_LIMITS:
         shapes, shape_of = _shapes(linears, lanes, spaces, steps, board, limit, budget)
         placed = tuple(_placed(linears, shapes, shape_of, lanes))
@@ -135,7 +135,7 @@ def plan_prefill(
         except BudgetError:
             if last:
                 raise BudgetError(
-                    f"prefill on the NPU needs more than the {budget / 1e6:.0f} MB that memory leaves for it"
+                    f"prefill on the NPU needs more than the {budget / 1e6:.0f} MB of memory left for it"
                 ) from None
             continue
         ring = lanes * sum(slots.lane_bytes[slots.pinned :])

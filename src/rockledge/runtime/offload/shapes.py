@@ -47,7 +47,7 @@ class Size:
 
     @property
     def tile_starts(self) -> tuple[int, ...]:
-        """First vector of every row tile, and behind the last; a token of two planes is two vectors."""
+        """First vector of every row tile, and the end of the last; a token of two planes is two vectors."""
         return (*(tile.start for tile in self.matmul.tiling.row_tiles), self.matmul.tiling.padded_rows)
 
     @property
@@ -58,11 +58,11 @@ class Size:
 
     @cached_property
     def marks(self) -> int:
-        """Places in a lane's results by which one sees whether its programs ran."""
+        """Places in a lane's results that show whether its programs ran."""
         return len(marks(self.program))
 
     def used_vectors(self, vectors: int) -> int:
-        """Vectors of the row tiles that so many of a step lie in: what is handed over, the others are
+        """Vectors of the row tiles that hold the first `vectors` of a step: these are synced, the others are
         padding."""
         return next(start for start in self.tile_starts if start >= vectors)
 
@@ -70,8 +70,8 @@ class Size:
         """What a lane needs of a buffer."""
         return self.launch.sizes[role]
 
-    def taking(self, seconds: float) -> "Size":
-        """The same, as a job of all lanes was measured to take."""
+    def with_seconds(self, seconds: float) -> "Size":
+        """The same, with the measured `seconds` of a job of all lanes."""
         tiling = self.matmul.tiling
         cost = replace(tiling.cost, npu_seconds=seconds)
         return replace(self, matmul=replace(self.matmul, tiling=replace(tiling, cost=cost)))
@@ -88,7 +88,7 @@ class Shape:
 
     @property
     def part_starts(self) -> tuple[int, ...]:
-        """First input of every part, and behind the last."""
+        """First input of every part, and the end of the last."""
         return (*(part.start for part in self.sizes[0].matmul.tiling.input_parts), self.inputs)
 
     @property
@@ -119,7 +119,7 @@ def make_shape(
     `chained`: a lane's programs run in one kick. Where every program is a kick, as with mainline's driver,
     none may count on what another left in the buffer [H]. The CPU adds the sums of input parts: so every
     program writes a place of its own, which is marked (`npu/programs/marks.py`).
-    Raises NpuError for a lane that does not go into one job.
+    Raises NpuError for a lane that does not fit one job.
     """
     rates = lane_rates(board, lanes)
     return _make_shape(linear.inputs, linear.planes, lane_columns, tuple(steps), rates, chained)
@@ -140,13 +140,13 @@ def _make_shape(
         )
         if reused and not chained:
             raise NpuError(
-                f"{lane_columns} columns take programs that leave operands to one another, which only one "
-                "kick can: cut the columns into more blocks"
+                f"{lane_columns} columns take programs that reuse each other's operands, which works within "
+                "one kick only; cut the columns into more blocks"
             )
         if len(matmul.launches) != 1:
             raise NpuError(
                 f"{rows} rows x {lane_columns} columns x {inputs} inputs take {len(matmul.launches)} kicks, "
-                "expected one: cut the columns into more blocks"
+                "expected one; cut the columns into more blocks"
             )
     return Shape(inputs, planes, lane_columns, tuple(Size(rows, m) for rows, m in matmuls.items()))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rockledge.errors import BudgetError
 
 RING = 3
-"""Slots of the ring: of the block that runs, of the next one, and one in which to be ahead."""
+"""Slots of the ring: one for the block that runs, one for the next, and one to unpack ahead."""
 PAGE_BYTES = 4096
 
 
@@ -40,7 +40,9 @@ def plan_slots(blocks: Sequence[int], lanes: int, budget: int) -> Slots:
     most = len(blocks) - RING
     if most < 0 or _bytes(blocks, lanes, 0) > budget:
         least = lanes * sum(map(pages, blocks)) if most < 0 else _bytes(blocks, lanes, 0)
-        raise BudgetError(f"the NPU's weight slots need {least} bytes, {budget} are left for them")
+        raise BudgetError(
+            f"the NPU's weight slots need {least} bytes, expected at most the {budget} that are left"
+        )
     fitting = bisect_right(range(most + 1), budget, key=lambda count: _bytes(blocks, lanes, count)) - 1
     # The last block through the ring is followed by the next step's first: with whole rounds of the ring
     # they never want the same slot.

@@ -1,16 +1,16 @@
-"""What became of the NPU in this process, for people, health and metrics."""
+"""The status of the NPU in this process, for the user, health and metrics."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 State = Literal["off", "none", "slower", "unusable", "ready", "failed"]
-"""Not wanted; there is none; the CPU is modelled to be faster; there is one that cannot be used; in use;
-given up while in use."""
+"""Switched off; not present; slower than the CPU as modelled; present but not usable; in use; given up while
+in use."""
 
 
 @dataclass(frozen=True)
 class NpuStatus:
-    """The NPU of an engine. `reason`: why the CPU reads prompts, None while the NPU does.
+    """The NPU of an engine. `reason`: why prefill runs on the CPU, None while the NPU is used.
 
     Steps of `from_rows` tokens or more go to it, of at most `step_rows`. Since loading: `steps` with `rows`
     tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them, `jobs` given to the
@@ -43,11 +43,11 @@ class NpuStatus:
 
     @property
     def in_use(self) -> bool:
-        """Whether prompts go to it."""
+        """Whether prefill runs on it."""
         return self.state == "ready"
 
     def line(self) -> str:
-        """For people: what it did, or why it did nothing."""
+        """For the user: what it did, or why it did nothing."""
         if self.driver is None:
             return f"no NPU: {self.reason}"
         did = f"NPU {self.driver} {self.version}: {self.rows} tokens in {_counted(self.steps, 'step')}"

@@ -1,4 +1,4 @@
-"""From how many tokens a step is faster on the NPU, and in which steps a prompt is read soonest.
+"""From how many tokens a step is faster on the NPU, and in which steps prefill of a prompt is fastest.
 
 Both follow from the time of linears (`board/prefill.py`). What stays on the CPU either way (attention, norms,
 gates) is left out. All modelled.
@@ -97,7 +97,7 @@ class StepTimes:
         return (largest,) * whole + (self._split(rest, from_rows, largest)[1] if rest else ())
 
     def _split(self, tokens: int, from_rows: int, most: int) -> tuple[float, tuple[int, ...]]:
-        """Seconds and sizes of the best: one step, or a full one of up to `most` and the best behind it."""
+        """Seconds and sizes of the best: one step, or a full one of up to `most` and the best of the rest."""
         best: tuple[float, tuple[int, ...]]
         best = self.npu(tokens) if tokens >= from_rows else self.cpu(tokens), (tokens,)
         for rows in self._steps:

@@ -1,9 +1,9 @@
 """Every program of a plan run once with random numbers, on all cores: what is right, and how long it takes.
 
-A device is believed for what it has shown. Each shape and step size is a job on every lane with random int8
-inputs and weights. Of its sums the CPU computes again: all of a small one; of a large one the last row and
-the last columns of every tile, and a spread of others. What is wrong is left out of the plan, and what was
-measured takes the place of the modelled seconds.
+A device is used only for what was tried and found right. Each shape and step size is a job on every lane
+with random int8 inputs and weights. Of its sums the CPU computes again: all of a small one; of a large one
+the last row and the last columns of every tile, and a spread of others. What is wrong is left out of the
+plan, and what was measured takes the place of the modelled seconds.
 """
 
 import time
@@ -29,9 +29,9 @@ from rockledge.runtime.offload.shapes import Shape, Size
 WHOLE: Final = 1 << 24
 """Products of a lane up to which all of its sums are compared."""
 SPREAD: Final = 32
-"""Rows, and columns, of a large lane whose sums are compared beside those of the edges."""
-TELLING: Final = 8 << 20
-"""Bytes handed over from which their rate is taken for that of all."""
+"""Rows, and columns, of a large lane whose sums are compared in addition to those of the edges."""
+RATE_BYTES: Final = 8 << 20
+"""Synced bytes from which on their measured rate replaces the board's."""
 _PATTERN: Final = 1_000_003
 """Random bytes that fill all operands: a prime, so that no tile begins like another."""
 
@@ -48,7 +48,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Bytes that one thread handed to the device, and the seconds that took."""
+    """Bytes that one thread synced to the device, and the seconds that took."""
 
     bytes: int = 0
     seconds: float = 0.0
@@ -57,8 +57,8 @@ class Cleaned:
         return Cleaned(self.bytes + other.bytes, self.seconds + other.seconds)
 
     def on(self, board: Board) -> Board:
-        """The board with the rate of that, where there was enough to tell it by."""
-        if self.bytes < TELLING or not self.seconds:
+        """The board with the measured rate, where enough bytes were synced for one."""
+        if self.bytes < RATE_BYTES or not self.seconds:
             return board
         rate = {"cpu_cache_sync_bandwidth": self.bytes / self.seconds}
         return board.measured(rate, "weights handed to the device when it was tried")
@@ -89,7 +89,7 @@ class HungError(NpuError):
 def try_programs(
     device: NpuDevice, plan: PrefillPlan, there: OnDevice, board: Board, timeout_ms: int
 ) -> Trials:
-    """Runs and compares all of them. Raises HungError when a job ends the device."""
+    """Runs and compares all programs. Raises HungError when the device is given up over a job."""
     began, cleaned, jobs = time.monotonic(), Cleaned(), list[Trial]()
     pattern = np.random.default_rng(0).integers(0, 256, _PATTERN).astype(np.uint8)
     for number, shape in enumerate(plan.shapes):
@@ -151,7 +151,7 @@ class _Shape:
         self.cleaned += Cleaned(self._device.describe().cleaned_bytes - before, time.monotonic() - began)
 
     def _run(self, shape: Shape, size: Size, board: Board, timeout_ms: int) -> float:
-        """The seconds of the job: measured, or by the driver's clock and what a job costs beside its work."""
+        """The seconds of the job: measured, or by the driver's clock plus the cost of starting a job."""
         programs = self._there.lanes(self._number, size.rows, 0, self._lanes)
         needed = {role: shape.lane_bytes if role == WEIGHT else size.bytes(role) for role in self._places}
         for lane, program in enumerate(programs):
@@ -217,12 +217,14 @@ def compared_sums(shape: Shape, size: Size) -> Iterator[tuple[Int32, Int32]]:
     yield random.choice(vectors, SPREAD), random.choice(columns, SPREAD)
 
 
-def as_shown(plan: PrefillPlan, linears: Sequence[Linear], trials: Trials, board: Board) -> PrefillPlan:
+def plan_from_trials(
+    plan: PrefillPlan, linears: Sequence[Linear], trials: Trials, board: Board
+) -> PrefillPlan:
     """The plan without what was wrong, and with measured seconds in place of modelled ones.
 
     A shape that is wrong at every step size stays on the CPU. Of the others only step sizes are used at which
-    they are all right; where there are none, what was ever wrong stays on the CPU. Raises NpuError when
-    nothing is left.
+    they are all right; where there are none, whatever was wrong at any size stays on the CPU. Raises
+    NpuError when nothing is left.
     """
     bad = {(job.shape, job.rows) for job in trials.jobs if job.wrong is not None}
     numbers = range(len(plan.shapes))
@@ -232,12 +234,12 @@ def as_shown(plan: PrefillPlan, linears: Sequence[Linear], trials: Trials, board
         dropped, steps = {shape for shape, _ in bad}, list(plan.steps)
     left = [one for one in plan.linears if one.shape not in dropped]
     if not left:
-        raise NpuError(f"no program of this model's is right on the NPU: {trials.wrong[0]}")
+        raise NpuError(f"none of this model's programs computes correctly on the NPU: {trials.wrong[0]}")
     seconds = {(job.shape, job.rows): job.seconds for job in trials.jobs}
     shapes = tuple(
         replace(
             shape,
-            sizes=tuple(s.taking(seconds[number, s.rows]) for s in shape.sizes if s.rows in steps),
+            sizes=tuple(s.with_seconds(seconds[number, s.rows]) for s in shape.sizes if s.rows in steps),
         )
         for number, shape in enumerate(plan.shapes)
     )

@@ -1,4 +1,4 @@
-"""An open NPU that reads prompts: its buffers and programs, the program that uses it, and how it fares."""
+"""An open NPU for prefill: its buffers and programs, the program that uses it, and its status."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ from rockledge.runtime.offload.native_plan import NpuWork
 from rockledge.runtime.offload.opening import open_proven
 from rockledge.runtime.offload.plan import PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
-from rockledge.runtime.offload.trial import HungError, Trials, as_shown, try_programs
+from rockledge.runtime.offload.trial import HungError, Trials, plan_from_trials, try_programs
 
 JOB_MS: Final = 2000
 """What a job may take: some hundred times what the slowest block is modelled to."""
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class NpuUnusedError(NpuError):
-    """Why prompts are read on the CPU; `state` says which kind of reason it is."""
+    """Why prefill runs on the CPU; `state` says which kind of reason it is."""
 
     def __init__(self, reason: str, state: State) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class NpuUnusedError(NpuError):
 
 
 class NpuUse:
-    """An NPU with everything on it that `plan` needs. Programs use it through `offload`, until `close`."""
+    """An NPU loaded with everything that `plan` needs. Programs use it through `offload`, until `close`."""
 
     def __init__(self, device: NpuDevice, plan: PrefillPlan, there: OnDevice, trials: Trials) -> None:
         """`there`: its buffers and programs on `device`, tried with `trials`."""
@@ -50,12 +50,12 @@ class NpuUse:
         self._lock = threading.Lock()
 
     def watch(self, work: Callable[[], NpuWork]) -> None:
-        """`work` tells what the NPU has done; it is asked for as long as this is open."""
+        """`work` returns what the NPU has done; it is called while this is open."""
         self._work = work
         self._last = self.status()
 
     def status(self) -> NpuStatus:
-        """How it fares; also while a step runs, and behind `close` as it was then."""
+        """Its state and counters, also while a step runs; after `close`, those at that time."""
         with self._lock:
             return self._last if self._work is None else self._status(self._work())
 
@@ -90,7 +90,7 @@ class NpuUse:
         now, plan = self.status(), self.plan
         cores = named(self.device.describe().core_numbers)
         return (
-            f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prompts go there in steps of "
+            f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prefill runs there in steps of "
             f"{plan.from_rows} to {plan.steps[-1]} tokens; {plan.pinned} of {len(plan.block_slot)} blocks of "
             f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB; {now.tried - now.tried_wrong} of "
             f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s"
@@ -102,7 +102,7 @@ class NpuUse:
             if self._failure_logged or self._work is None or (reason := self._work().stopped) is None:
                 return
             self._failure_logged = True
-        log.warning("%s; prompts are read on the CPU from now on", reason)
+        log.warning("%s; prefill runs on the CPU from now on", reason)
 
     def close(self) -> None:
         """Closes the device, which stays until the programs that use it are closed. Twice is allowed."""
@@ -124,7 +124,7 @@ def open_npu(
 ) -> NpuUse:
     """The NPU of this machine, proven, loaded for `linears`, and with every program tried.
 
-    `budget`: bytes its buffers may take beside steps of that many tokens. `from_rows`: steps of so many
+    `budget`: bytes its buffers may take next to steps of that many tokens. `from_rows`: steps of so many
     tokens go to it; None for those that are faster there as measured, or where none is and it is `required`,
     as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
     wrong stays on the CPU. Raises NpuUnusedError.
@@ -150,7 +150,7 @@ def open_npu(
 
 
 def _open(required: bool, hung: HungError | None) -> NpuDevice:
-    """The device, proven; maybe for one more time because it `hung`."""
+    """The device, proven; once more if it `hung` before."""
     try:
         return open_proven(required=required)
     except NpuError as error:
@@ -180,10 +180,10 @@ def _loaded(
     trials = try_programs(device, modelled, there, board, JOB_MS)
     for wrong in trials.wrong:
         log.warning("the NPU is not used for %s", wrong)
-    plan = as_shown(modelled, linears, trials, board)
+    plan = plan_from_trials(modelled, linears, trials, board)
     slower = plan.from_rows > plan.steps[-1]
     if slower and from_rows is None and not required:
-        raise NpuUnusedError(f"{_slower(device)}; --npu-rows uses it all the same", "slower")
+        raise NpuUnusedError(f"{_slower(device)}; force it with --npu-rows", "slower")
     if slower and from_rows is None:
         log.warning("%s; it is used because it is required", _slower(device))
     wanted = from_rows or min(modelled.from_rows if slower else plan.from_rows, plan.steps[-1])
