@@ -106,6 +106,7 @@ def test_good_checkpoints_have_no_notes(tmp_path: Path) -> None:
     ("config", "said"),
     [
         ({"add_bos_token": True}, "add_bos_token is true in tokenizer_config.json, but the post-processor"),
+        ({"split_special_tokens": True}, "split_special_tokens is true in tokenizer_config.json, so special"),
         ({"chat_template": "{{ cls_token }}x"}, "The chat template names cls_token, which no file"),
         ({"chat_template": [{"name": "tool_use", "template": "x"}]}, "(tool_use) but no default one"),
         ({"chat_template": "{{ raise_exception('never') }}"}, "Not even one message from a user"),

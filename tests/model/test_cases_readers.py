@@ -221,7 +221,7 @@ def test_a_window_in_a_gguf_file_is_told(tmp_path: Path) -> None:
         ("clip_qkv", 8.0), ("num_local_experts", 8), ("num_experts", 4), ("norm_type", "layernorm"),
         ("hidden_act", "gelu"), ("hidden_activation", "gelu_pytorch_tanh"), ("alibi", True),
         ("is_causal", False), ("num_kv_shared_layers", 2), ("pruned_heads", {"0": [1]}),
-        ("some_new_scale", 3.0), ("qkv_norm_kind", "l2"), ("my_softcap", 20),
+        ("some_new_scale", 3.0), ("qkv_norm_kind", "l2"), ("my_softcap", 20), ("layer_norm_eps", 0.5),
     ],
 )  # fmt: skip
 def test_keys_that_change_the_arithmetic_are_refused_by_name(key: str, value: object, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_keys_that_do_not_change_the_arithmetic_are_taken(tmp_path: Path) -> Non
     harmless = {
         "attention_dropout": 0.1, "pretraining_tp": 4, "use_cache": False, "mlp_bias": False,
         "rope_interleaved": False,
-
+        "layer_norm_eps": json.loads((CASES / "f16_both/config.json").read_text())["rms_norm_eps"],
         "use_mrope": False, "is_llama_config": True, "unsloth_version": "2025.1", "torch_dtype": "bfloat16",
         "transformers.js_config": {"dtype": "q4"}, "partial_rotary_factor": 1.0, "logits_scaling": 1.0,
         "attn_logit_softcapping": None, "no_rope_layers": [1], "sep_token_id": 5, "id2label": {"0": "x"},

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.model.oracle import CASES, auto_tokenizer
+from tests.model.oracle import CASES, auto_tokenizer, small_files, written
 from tests.model.vocabularies import CONTROLS, CORPUS, train_byte_level
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -262,3 +262,21 @@ def test_an_unknown_decoder_is_named() -> None:
     made.decoder = decoders.WordPiece()
     with pytest.raises(CheckpointError, match="unsupported decoder WordPiece"):
         Tokenizer.from_files({"tokenizer.json": made.to_str().encode()})
+
+
+def test_a_decoder_with_a_regular_expression_is_refused(tmp_path: Path) -> None:
+    steps = [{"type": "Replace", "pattern": {"Regex": "x+"}, "content": " "}, {"type": "ByteFallback"}]
+    path = written(tmp_path, {"decoder": {"type": "Sequence", "decoders": steps}})
+    with pytest.raises(CheckpointError, match="replaces by a regular expression"):
+        Tokenizer.from_files(small_files(path))
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_special_tokens_are_split_if_the_files_say_so(split: bool, tmp_path: Path) -> None:
+    path = written(tmp_path, config={"split_special_tokens": split})
+    theirs = auto_tokenizer(path)
+    named = theirs.convert_ids_to_tokens(theirs.all_special_ids)
+    text = "a".join(["", *named, ""])
+    ours = Tokenizer.from_files(small_files(path)).encode(text, bos=False)
+    assert ours == theirs.encode(text, add_special_tokens=False)
+    assert bool(set(ours) & set(theirs.all_special_ids)) is not split

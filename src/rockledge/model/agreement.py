@@ -87,5 +87,10 @@ def _template(files: Mapping[str, bytes], chat: ChatTemplate | None) -> Iterator
         chat.render([_QUESTION])
     except UsageError as error:
         yield f"Not even one message from a user can be put into a prompt: {error}."
+    if token_config(files).get("split_special_tokens") is True:
+        yield (
+            "The setting split_special_tokens is true in tokenizer_config.json, so special tokens that the "
+            "chat template writes are read as ordinary text, as in transformers."
+        )
     for name in chat.undefined_tokens:
         yield f"The chat template names {name}, which no file defines; nothing is put there."

@@ -56,6 +56,9 @@ _HARMLESS = _names(
 )
 _HARMLESS_FORM = re.compile(r"\w+_token_id|\w+_dropout|unsloth_\w+|eos_token|bos_token|pad_token|unk_token")
 
+# The constant of norms under names that the families do not read; tools write it beside `rms_norm_eps`.
+_EPSILON = re.compile(r"(layer_?norm|norm)_(eps|epsilon)")
+
 # What would change the results, with the values that switch it off; null, empty and 0 always do, and false
 # where true does not.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -151,6 +154,8 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
             continue
         if key in ("use_qk_norm", "qk_norm", "qk_layernorm") and family.qk_norm and value is True:
             continue
+        if _EPSILON.fullmatch(key) and value == config.get("rms_norm_eps"):
+            continue  # another name for what is read
         if allowed is None and _ARITHMETIC & set(re.split(r"[^a-z0-9]+", key.lower())):
             allowed = (1,)
         if allowed is None:

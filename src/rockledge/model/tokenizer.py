@@ -104,6 +104,8 @@ class Tokenizer:
         rules.no_truncation()
         rules.no_padding()
         without_row |= _declare(rules, files, rows, without_row.keys())
+        # As transformers: names of special tokens are then read as ordinary text.
+        rules.encode_special_tokens = json_object(files, TOKENIZER_CONFIG).get("split_special_tokens") is True
         return cls(
             rules, _spelling(content.get("decoder")), _prefix_ids(content.get("post_processor")), without_row
         )
@@ -277,7 +279,12 @@ def _spelling(decoder: Any) -> _Spelling:
     replacements, strip = [], False
     for step in steps:
         if step["type"] == "Replace":
-            replacements.append((step["pattern"].get("String", ""), step["content"]))
+            if "String" not in step["pattern"]:
+                raise CheckpointError(
+                    "tokenizer.json has a decoder that replaces by a regular expression, which is not "
+                    "supported; expected a plain string"
+                )
+            replacements.append((step["pattern"]["String"], step["content"]))
         elif step["type"] == "Metaspace":
             replacements.append((step["replacement"], " "))
             strip = step.get("prepend_scheme", "always") != "never"
