@@ -26,9 +26,9 @@ from bench.accuracy_ours import Workshop
 from bench.accuracy_task import Task, prepare
 from bench.models import UnavailableError
 from rockledge.errors import RockledgeError
-from rockledge.quantize import calibrate, measure
-from rockledge.quantize.calibrate import BlockStatistics
-from rockledge.quantize.steps import FAST
+from rockledge.quantization import calibrate, measure
+from rockledge.quantization.calibrate import BlockStatistics
+from rockledge.quantization.steps import FAST
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = 16  # of 255 scored tokens each: 4,080

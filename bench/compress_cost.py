@@ -27,18 +27,21 @@ from types import ModuleType
 from typing import Any
 from zlib import crc32
 
-import rockledge.quantize  # noqa: F401  # isort: skip  # before PyTorch: it sets how threads wait
+from rockledge.cli.pytorch_threads import let_threads_sleep
+
+let_threads_sleep()  # before PyTorch is imported
+# ruff: noqa: E402
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
-from rockledge.quantize import calibrate, measure, pipeline
-from rockledge.quantize.request import _LENGTH, default_tokens
-from rockledge.quantize.rotate import RotatedModel
-from rockledge.quantize.sequences import _HELD_OUT
-from rockledge.quantize.steps import FAST, Steps
+from rockledge.quantization import calibrate, measure, pipeline
+from rockledge.quantization.request import _LENGTH, default_tokens
+from rockledge.quantization.rotate import RotatedModel
+from rockledge.quantization.sequences import _HELD_OUT
+from rockledge.quantization.steps import FAST, Steps
 from rockledge.synth import SHAPES, model_files
 
 RESULTS = Path(__file__).parent / "results"

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rockledge.quantize.pipeline import quantize
+    from rockledge.quantization.pipeline import quantize
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.model import Model
 
@@ -17,14 +17,12 @@ __all__ = ["Engine", "Model", "__version__", "quantize"]
 _HOMES = {
     "Engine": "rockledge.runtime.engine",
     "Model": "rockledge.runtime.model",
+    "quantize": "rockledge.quantization.pipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
     """The public object `name`, imported from the module that defines it."""
-    if name == "quantize":
-        # The package of this name is callable: importing any part of it puts it in this place anyway.
-        return import_module("rockledge.quantize")
     if name not in _HOMES:
         raise AttributeError(f"module 'rockledge' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -73,7 +73,7 @@ def test_all_saved_rows_say_it(name: str, kind: type) -> None:
 
 def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "native").mkdir()
-    source = tmp_path / "src/rockledge/quantize/a.py"
+    source = tmp_path / "src/rockledge/quantization/a.py"
     source.parent.mkdir(parents=True)
     source.write_text("one")
     monkeypatch.setattr(accuracy_rows, "__file__", str(tmp_path / "bench/accuracy_rows.py"))

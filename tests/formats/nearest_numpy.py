@@ -1,4 +1,4 @@
-"""Nearest rounding in NumPy, which the PyTorch roundings of `quantize/` are compared with."""
+"""Nearest rounding in NumPy, which the PyTorch roundings of `quantization/` are compared with."""
 
 import numpy as np
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from rockledge.errors import CheckpointError
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.quantize.reference import forward
+from rockledge.quantization.reference import forward
 
 CASES = Path(__file__).parent / "cases"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.virtual_npu import Worker
 
 from bench import models
-from rockledge.quantize.pipeline import quantize
+from rockledge.quantization.pipeline import quantize
 
 DRIVERS = ("rknpu", "rocket")
 BLOCKS_OF_A_STEP = 30 * 4  # at the least: four linears in each of thirty layers

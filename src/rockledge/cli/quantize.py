@@ -17,8 +17,8 @@ from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from rockledge.quantize.estimate import Estimate
-    from rockledge.quantize.report import Report
+    from rockledge.quantization.estimate import Estimate
+    from rockledge.quantization.report import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def compress(
     """Runs `rockledge.quantize` with `settings`, with an estimate first and progress bars during the run."""
     let_threads_sleep()
     from rockledge.model.checkpoint import open_checkpoint
-    from rockledge.quantize.pipeline import estimate, quantize
+    from rockledge.quantization.pipeline import estimate, quantize
 
     checkpoint = open_checkpoint(model)
     for note in checkpoint.notes:

@@ -18,9 +18,9 @@ from rockledge.formats.packing import dequantize, unpack
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.npu.programs.matmul import compile_matmul, planes_as_rows, rows_as_planes
 from rockledge.npu.programs.tile_search import plan
-from rockledge.quantize.reference import block_forward
-from rockledge.quantize.rotate import rotated
-from rockledge.quantize.transform import hadamard
+from rockledge.quantization.reference import block_forward
+from rockledge.quantization.rotate import rotated
+from rockledge.quantization.transform import hadamard
 
 Sums = npt.NDArray[np.int32]
 Run = Callable[..., Sums]
