@@ -1,13 +1,23 @@
 """Cache maintenance by hand: which bytes, in how many calls, and what that takes."""
 
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rockledge.board.boards import find_board
-from rockledge.board.npu_syncs import LaneBytes, Sync, Syncs, ranged_syncs, sync_seconds, whole_syncs
+from rockledge.board.npu_syncs import (
+    PIECE_BYTES,
+    LaneBytes,
+    Sync,
+    Syncs,
+    ranged_syncs,
+    sync_seconds,
+    whole_syncs,
+)
 
 BOARD = find_board("rk3588-8gb")
 LANE = LaneBytes(
@@ -61,3 +71,10 @@ def test_more_of_anything_never_costs_less(name: str, more: int) -> None:
         before, after = syncs(LANE, 3).linear(2, 1.0), syncs(larger, 3).linear(2, 1.0)
         assert after.bytes >= before.bytes
         assert after.calls >= before.calls
+
+
+def test_a_piece_is_what_the_core_hands_over_at_once() -> None:
+    source = (Path(__file__).parents[2] / "native" / "npu" / "plan.cpp").read_text(encoding="utf-8")
+    found = re.search(r"kSyncPiece = std::int64_t\{(\d+)\} << (\d+);", source)
+    assert found is not None
+    assert int(found[1]) << int(found[2]) == PIECE_BYTES

@@ -43,6 +43,24 @@ def test_an_npu_is_described_and_tried(driver, node):
     assert (told["programs_tried"], told["programs_wrong"]) == (6, [])
 
 
+def test_an_old_driver_is_tried_only_when_asked():
+    with VirtualNpu("rknpu", version=(0, 9, 3)) as npu:
+        done = ask(npu, "--json")
+    assert (npu.summary().jobs, json.loads(done.stdout)["usable"]) == (0, False)
+    with VirtualNpu("rknpu", version=(0, 9, 3)) as npu:
+        asked = ask(npu, "--json", "--probe")
+    assert npu.summary().jobs > 0
+    assert json.loads(asked.stdout)["probe_runs"] == 1
+
+
+def test_a_dead_core_is_named():
+    dead = {"kind": "dead_core", "core": 2, "how": "error"}
+    with VirtualNpu("rknpu", parse_faults({"faults": [dead]})) as npu:
+        done = ask(npu)
+    assert done.returncode == 0
+    assert "core 2" in done.stdout
+
+
 def test_programs_that_are_wrong_are_named():
     wrong = {"kind": "wrong_rows", "every": 1, "at": 8}
     with VirtualNpu("rknpu", parse_faults({"faults": [wrong]})) as npu:

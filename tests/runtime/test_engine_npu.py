@@ -197,6 +197,23 @@ def test_drivers_of_other_versions(ask, version):
     assert "0.9.2 to 0.9.8" in answer["error"][1]
 
 
+@pytest.mark.parametrize("version", [(0, 9, 2), (0, 9, 5)])
+def test_a_driver_that_hangs_boards_is_used_only_when_required(ask, version):
+    answer, summary = ask("tied", "rknpu", lengths=(30,), version=version)
+    assert answer["same"] == [True]
+    assert summary.jobs == 0
+    (warning,) = warnings(answer)
+    assert "0.9.6 or newer" in warning
+    answer, summary = ask("tied", "rknpu", lengths=(30,), version=version, npu="require")
+    assert (answer["error"], answer["same"], answer["states"]) == (None, [True], ["ready"])
+    assert summary.jobs > 0
+
+
+def test_the_oldest_trusted_driver_is_used(ask):
+    answer, _ = ask("tied", "rknpu", lengths=(30,), version=(0, 9, 6))
+    assert (answer["same"], answer["states"], warnings(answer)) == ([True], ["ready"], [])
+
+
 def test_require_uses_it(ask):
     answer, _ = ask("tied", "rocket", lengths=(30,), npu="require")
     assert (answer["error"], answer["same"], answer["states"]) == (None, [True], ["ready"])
