@@ -12,7 +12,7 @@ from tests.runtime.offload.linear_lists import linear, linear_lists, linears_lik
 from rockledge.board.boards import find_board
 from rockledge.errors import BudgetError, NpuError
 from rockledge.npu.programs.steps import STEP_ROWS
-from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT
 from rockledge.npu.programs.tiling import Product, Reuse
 from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.runtime.offload.linears import Linear
@@ -42,7 +42,7 @@ def pieces(plan: PrefillPlan) -> Iterator[tuple[Place, int, int]]:
             largest[slot] = max(largest.get(slot, 0), plan.shapes[one.shape].lane_bytes)
     for slot, places in enumerate(plan.slots):
         yield from ((place, largest[slot], lane) for lane, place in enumerate(places))
-    for role, sets in ((INPUT, [plan.inputs]), (OUTPUT, plan.outputs), (SCRATCH, [plan.scratch])):
+    for role, sets in ((INPUT, [plan.inputs]), (OUTPUT, plan.outputs)):
         size = max(shape.most(role) for shape in plan.shapes)
         for places in sets:
             for lane, place in enumerate(dict.fromkeys(places) if role == INPUT else places):

@@ -70,5 +70,4 @@ def offload_plan(plan: PrefillPlan, there: OnDevice, timeout_ms: int) -> native_
         slots=tuple(map(each, plan.slots)),
         inputs=each(plan.inputs),
         outputs=(first_output, second_output),
-        scratch=each(plan.scratch),
     )

@@ -10,7 +10,7 @@ from typing import Final
 
 from rockledge.board.boards import Board
 from rockledge.errors import BudgetError, NpuError
-from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.shapes import Shape, choose_columns, make_shape
 from rockledge.runtime.offload.slots import Slots, pages, plan_slots
@@ -54,9 +54,8 @@ class PlacedLinear:
 
 @dataclass(frozen=True)
 class PrefillPlan:
-    """The plan. `inputs` and `scratch` have a place for each lane, `outputs` two sets of them,
-    `slots` one for each slot; on one address space all lanes read the same input. Without programs that add
-    on the NPU there is no `scratch`.
+    """The plan. `inputs` have a place for each lane, `outputs` two sets of them, `slots` one for each slot;
+    on one address space all lanes read the same input. No program adds sums on the NPU: there is no scratch.
 
     `programs` is the buffer for the words of a program by (shape, rows, instance, lane). Steps of
     `from_rows` tokens or more go to the NPU, padded to the next of `steps`; `times` says how long they take.
@@ -74,7 +73,6 @@ class PrefillPlan:
     slots: tuple[tuple[Place, ...], ...]
     inputs: tuple[Place, ...]
     outputs: tuple[tuple[Place, ...], ...]
-    scratch: tuple[Place, ...]
     programs: Mapping[tuple[int, int, int, int], int]
     buffers: tuple[PlannedBuffer, ...]
 
@@ -197,14 +195,13 @@ def _passing(
 ) -> PrefillPlan:
     """A plan with all but linears and slots: activations, sums and programs."""
     buffers = _Buffers(spaces)
-    most = {role: max(shape.most(role) for shape in shapes) for role in (INPUT, OUTPUT, SCRATCH)}
+    most = {role: max(shape.most(role) for shape in shapes) for role in (INPUT, OUTPUT)}
 
     def each(role: str) -> tuple[Place, ...]:
         return tuple(Place(buffers.own(lane, most[role]), 0) for lane in range(lanes))
 
     inputs = each(INPUT) if spaces > 1 else (Place(buffers.own(0, most[INPUT]), 0),) * lanes
     outputs = tuple(each(OUTPUT) for _ in range(2))
-    scratch = each(SCRATCH) if most[SCRATCH] else ()
     programs = {
         (number, size.rows, instance, lane): buffers.own(lane, size.program.size_bytes)
         for number, shape in enumerate(shapes)
@@ -225,7 +222,6 @@ def _passing(
         slots=(),
         inputs=inputs,
         outputs=outputs,
-        scratch=scratch,
         programs=programs,
         buffers=tuple(buffers.made),
     )

@@ -101,7 +101,7 @@ class Shape:
         return -(-outputs // (lanes * self.lane_columns))
 
     def most(self, role: str) -> int:
-        """Bytes of a lane's buffer that serves all step sizes; roles input, output and scratch."""
+        """Bytes of a lane's buffer that serves all step sizes; roles input and output."""
         return max(size.bytes(role) for size in self.sizes)
 
 

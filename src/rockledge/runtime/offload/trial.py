@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rockledge.board.boards import Board
 from rockledge.errors import NpuError
-from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
+from rockledge.npu.programs.tile_program import INPUT, OUTPUT, WEIGHT
 from rockledge.npu.programs.tiling import Product
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, NpuDevice
 from rockledge.runtime.offload.lane_sums import Int32, LaneSums
@@ -119,7 +119,6 @@ class _Shape:
             INPUT: tuple(map(there.at, plan.inputs)),
             WEIGHT: tuple(map(there.at, plan.slots[slot])),
             OUTPUT: tuple(map(there.at, plan.outputs[0])),
-            SCRATCH: tuple(map(there.at, plan.scratch)),
         }
         self._inputs = [there.at(place) for place in dict.fromkeys(plan.inputs)]
         self._pattern = pattern
@@ -156,11 +155,8 @@ class _Shape:
         needed = {role: shape.lane_bytes if role == WEIGHT else size.bytes(role) for role in self._places}
         for lane, program in enumerate(programs):
             bindings = {
-                role: Binding(
-                    places[lane].buffer, role in (OUTPUT, SCRATCH), 0, places[lane].offset, needed[role]
-                )
+                role: Binding(places[lane].buffer, role == OUTPUT, 0, places[lane].offset, needed[role])
                 for role, places in self._places.items()
-                if places
             }
             self._device.bind(program, bindings)
         self._device.submit(programs, timeout_ms)
