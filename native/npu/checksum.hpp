@@ -2,9 +2,10 @@
 //
 // With a random factor r[n] for every column, sum_n r[n] C[m][n] is sum_k A[m][k] v[k], where v[k] = sum_n r[n] B[n][k]:
 // a column more of the product (K.-H. Huang, J. A. Abraham, Algorithm-Based Fault Tolerance for Matrix Operations, 1984).
-// All is modulo 2^32, so exact. Factors are odd: one wrong sum of a row always shows; that several cancel out has a
-// chance of about 2^-31. v is made once, while the weights are unpacked for the first time, from what the CPU wrote: so
-// what the NPU did not run, ran with old operands, or left as it was before, shows as well as what it got wrong.
+// All is modulo 2^32, so exact. Factors are odd: one wrong sum of a row always shows. That two cancel out has a chance
+// of 2^-31, and of 2^(k-31) when both are off by multiples of 2^k: two wrong highest bits always do. v is made once,
+// while the weights are unpacked for the first time, from what the CPU wrote: so what the NPU did not run, ran with old
+// operands, or left as it was before, shows as well as what it got wrong.
 #pragma once
 
 #include "plan.hpp"
