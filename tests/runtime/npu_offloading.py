@@ -144,7 +144,7 @@ def _programs(plan, change):
 CHANGES: dict[str, tuple[Callable, str]] = {
     "timeout": (lambda p: replace(p, timeout_ms=0), "blocks of 0 ms"),
     "no rows": (lambda p: replace(p, from_rows=0), "steps from 0 rows"),
-    "rows beyond programs": (lambda p: replace(p, from_rows=21), "at most 20"),
+    "rows beyond programs": (lambda p: replace(p, from_rows=21), "at most the 20"),
     "no linears": (lambda p: replace(p, linears=()), "0 linears"),
     "no shapes": (lambda p: replace(p, shapes=()), "0 shapes"),
     "no slots": (lambda p: replace(p, slots=()), "0 slots"),

@@ -102,7 +102,7 @@ def test_memory_is_kept_to(ask, driver):
     assert found[1][:2] == ("ready", 64)
     assert found[1][2] > 2 * found[0][2]  # the second step unpacked them once more, and the third
     assert found[2] == ("unusable", 128, 0)
-    assert "MB that memory leaves" in warnings(answer)[0]
+    assert "MB of memory left for it" in warnings(answer)[0]
 
 
 # Faults that one reset mends, in any job of the step.
@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_said_once_and_the_cpu_answers(ask, driver, fault
     for word in words:
         assert word in said
         assert word in answer["npu"]["reason"]
-    assert "read on the CPU" in said
+    assert "prefill runs on the CPU" in said
     assert answer["step_tokens"] == 256  # as without an NPU
 
 
