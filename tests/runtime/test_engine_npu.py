@@ -209,6 +209,13 @@ def test_a_driver_that_hangs_boards_is_used_only_when_required(ask, version):
     assert summary.jobs > 0
 
 
+@pytest.mark.parametrize("core, faults", [(0, 1), (1, 0), (2, 0)])
+def test_what_runs_first_on_it_is_core_0_alone(ask, core, faults):
+    first = {"kind": "lost", "at": 1, "core": core}
+    answer, _ = ask("tied", "rknpu", [first], lengths=(30,), version=(0, 9, 3), npu="require")
+    assert (answer["same"], answer["npu"]["cores"], answer["npu"]["faults"]) == ([True], 3, faults)
+
+
 def test_the_oldest_trusted_driver_is_used(ask):
     answer, _ = ask("tied", "rknpu", lengths=(30,), version=(0, 9, 6))
     assert (answer["same"], answer["states"], warnings(answer)) == ([True], ["ready"], [])

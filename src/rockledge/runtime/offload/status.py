@@ -4,19 +4,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 State = Literal["off", "none", "slower", "unusable", "ready", "failed"]
-"""Switched off; not present; slower than the CPU as modelled; present but not usable; in use; given up while
-in use."""
+"""Switched off; not present; slower than the CPU as modelled or measured; present but not usable; in use;
+given up while in use."""
 
 
 @dataclass(frozen=True)
 class NpuStatus:
     """The NPU of an engine. `reason`: why prefill runs on the CPU, None while the NPU is used.
 
-    Steps of `from_rows` tokens or more go to it, of at most `step_rows`. Since loading: `steps` with `rows`
-    tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them, `jobs` given to the
-    device, `waited_seconds` for their ends by a thread, `faults` of jobs, `resets`, and `fallbacks`: steps
-    that the CPU had to do again. While loading: programs `tried`, those that were `tried_wrong`, and the
-    seconds that took.
+    Steps of `from_rows` tokens or more go to `cores` of its cores, of at most `step_rows`. Since loading:
+    `steps` with `rows` tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them,
+    `jobs` given to the device, `waited_seconds` for their ends by a thread, `faults` of jobs, `resets`, and
+    `fallbacks`: steps that the CPU had to do again. While loading: programs `tried`, those that were
+    `tried_wrong`, and the seconds that took.
     """
 
     state: State
