@@ -6,7 +6,6 @@ Cycles marked `llvm-mca` are those of loops of native/neon.cpp, simulated as `be
 
 from rockledge.board.facts import Fact
 
-_SHEET = "public notes on the RK3588 NPU"
 _MCA = "llvm-mca 19, neoverse-n1, on native/neon.cpp"
 
 UNPACK_CYCLES = {2: 35.01, 3: 41.02, 4: 36.34, 8: 26.02}

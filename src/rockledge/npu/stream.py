@@ -53,11 +53,6 @@ class Program:
     starts: tuple[int, ...] = (0,)
 
     @property
-    def enables(self) -> tuple[int, ...]:
-        """The enable bitmap of every program in the stream."""
-        return tuple(program.trailer.enable for program in parse(self.words))
-
-    @property
     def body_words(self) -> tuple[int, ...]:
         """Words of every program without its trailer: the vendor driver's regcfg_amount."""
         return tuple(len(program.body) for program in parse(self.words))
