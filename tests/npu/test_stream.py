@@ -52,7 +52,7 @@ def test_our_chain_of_golden_bodies_is_the_golden_chain() -> None:
             ours = (*ours[:-4], isa.word(1, 0, 0), *ours[-3:])
         assert ours == expected
         assert start % 2 == 0
-    assert [program.trailer.enable for program in parse(chained.words)] == [0x0D] * 4
+    assert [program.trailer.enable for program in stream.parse(chained.words)] == [0x0D] * 4
     assert chained.body_words == (45,) * 4
 
 
