@@ -11,50 +11,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from rockledge.model.block import Linear, Norm, decoder, layer_name
 from rockledge.model.config import ModelConfig
-
-Size = Literal["vocab", "hidden", "query", "kv", "ffn", "head_dim"]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One matrix [rows, cols] = [outputs, inputs] and how it may be transformed.
-
-    `hf` and `gguf` are the stored names without ".weight", with `{i}` for the layer. `banding` says what a
-    band of rows may be: one attention head, a block of channels, or the whole matrix. `norm` is the role of
-    the norm whose gain may be folded into the columns. `residual` says whether the input side or the output
-    side carries the residual stream (a rotation of it multiplies columns or rows); the embedding's rows are
-    residual vectors, so its columns rotate. `hadamard` is the other rotation it takes part in: "head_rows"
-    and "head_cols" transform within each head (V's outputs and O's inputs undo each other), "online" columns
-    meet an input that the runtime transforms.
-    """
-
-    role: str
-    hf: str
-    gguf: str
-    rows: Size
-    cols: Size
-    banding: Literal["head", "block", "whole"]
-    norm: str | None = None
-    residual: Literal["cols", "rows"] = "cols"
-    hadamard: Literal["head_rows", "head_cols", "online"] | None = None
-    bias: bool = False
-
-
-@dataclass(frozen=True)
-class Norm:
-    """One root-mean-square norm's gain, [size]; stored names as in `Linear`."""
-
-    role: str
-    hf: str
-    gguf: str
-    size: Size
 
 
 @dataclass(frozen=True)
 class Family:
     """One architecture. `hf_defaults` are the values a Hugging Face `config.json` may leave out.
 
+    `names`: of each role, its stored names without ".weight" in the two formats, with `{i}` for the layer.
     `gguf` is None where llama.cpp stores the family under another architecture's name. `gguf_interleaved`:
     GGUF stores the rows of Q and K so that rotary pairs are neighbours. `qkv_bias`: Q, K and V have biases;
     `qk_norm`: queries and keys are normed per head before the rotary embedding. `window`: which layers attend
@@ -65,67 +30,32 @@ class Family:
     name: str
     hf_architecture: str
     gguf: str | None
+    names: Mapping[str, tuple[str, str]]
     gguf_interleaved: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
     window: Literal["none", "all", "last"] = "none"
     hf_defaults: Mapping[str, Any] = field(default_factory=dict)
-    linears: tuple[Linear, ...] = ()
-    norms: tuple[Norm, ...] = ()
 
 
-_ATTENTION, _FFN = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp."
+_ATTENTION, _FFN, _BLOCK = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp.", "blk.{i}."
 
-_LINEARS = (
-    Linear("embed", "model.embed_tokens", "token_embd", "vocab", "hidden", "block"),
-    Linear(
-        "attn.q", _ATTENTION + "q_proj", "blk.{i}.attn_q", "query", "hidden", "head", "attn.norm", bias=True
-    ),
-    Linear("attn.k", _ATTENTION + "k_proj", "blk.{i}.attn_k", "kv", "hidden", "head", "attn.norm", bias=True),
-    Linear(
-        "attn.v",
-        _ATTENTION + "v_proj",
-        "blk.{i}.attn_v",
-        "kv",
-        "hidden",
-        "head",
-        "attn.norm",
-        bias=True,
-        hadamard="head_rows",
-    ),
-    Linear(
-        "attn.o",
-        _ATTENTION + "o_proj",
-        "blk.{i}.attn_output",
-        "hidden",
-        "query",
-        "whole",
-        residual="rows",
-        hadamard="head_cols",
-    ),
-    Linear("ffn.gate", _FFN + "gate_proj", "blk.{i}.ffn_gate", "ffn", "hidden", "block", "ffn.norm"),
-    Linear("ffn.up", _FFN + "up_proj", "blk.{i}.ffn_up", "ffn", "hidden", "block", "ffn.norm"),
-    Linear(
-        "ffn.down",
-        _FFN + "down_proj",
-        "blk.{i}.ffn_down",
-        "hidden",
-        "ffn",
-        "whole",
-        residual="rows",
-        hadamard="online",
-    ),
-    Linear("head", "lm_head", "output", "vocab", "hidden", "block", "final_norm"),
-)
-_NORMS = (
-    Norm("attn.norm", "model.layers.{i}.input_layernorm", "blk.{i}.attn_norm", "hidden"),
-    Norm("ffn.norm", "model.layers.{i}.post_attention_layernorm", "blk.{i}.ffn_norm", "hidden"),
-    Norm("final_norm", "model.norm", "output_norm", "hidden"),
-)
-_QK_NORMS = (
-    Norm("attn.q_norm", _ATTENTION + "q_norm", "blk.{i}.attn_q_norm", "head_dim"),
-    Norm("attn.k_norm", _ATTENTION + "k_norm", "blk.{i}.attn_k_norm", "head_dim"),
-)
+_NAMES = {
+    "embed": ("model.embed_tokens", "token_embd"),
+    "attn.norm": ("model.layers.{i}.input_layernorm", _BLOCK + "attn_norm"),
+    "ffn.norm": ("model.layers.{i}.post_attention_layernorm", _BLOCK + "ffn_norm"),
+    "attn.q_norm": (_ATTENTION + "q_norm", _BLOCK + "attn_q_norm"),
+    "attn.k_norm": (_ATTENTION + "k_norm", _BLOCK + "attn_k_norm"),
+    "attn.q": (_ATTENTION + "q_proj", _BLOCK + "attn_q"),
+    "attn.k": (_ATTENTION + "k_proj", _BLOCK + "attn_k"),
+    "attn.v": (_ATTENTION + "v_proj", _BLOCK + "attn_v"),
+    "attn.o": (_ATTENTION + "o_proj", _BLOCK + "attn_output"),
+    "ffn.gate": (_FFN + "gate_proj", _BLOCK + "ffn_gate"),
+    "ffn.up": (_FFN + "up_proj", _BLOCK + "ffn_up"),
+    "ffn.down": (_FFN + "down_proj", _BLOCK + "ffn_down"),
+    "final_norm": ("model.norm", "output_norm"),
+    "head": ("lm_head", "output"),
+}
 
 # Left-out values are those of the transformers configuration classes; None means "derived from the others".
 _DEFAULTS = {
@@ -149,18 +79,16 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "llama",
                 "LlamaForCausalLM",
                 "llama",
+                _NAMES,
                 gguf_interleaved=True,
-                linears=_LINEARS,
-                norms=_NORMS,
                 hf_defaults=_DEFAULTS | {"max_position_embeddings": 2048},
             ),
             Family(
                 "mistral",
                 "MistralForCausalLM",
                 None,
+                _NAMES,
                 window="all",
-                linears=_LINEARS,
-                norms=_NORMS,
                 hf_defaults=_DEFAULTS
                 | {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
             ),
@@ -168,20 +96,18 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "qwen2",
                 "Qwen2ForCausalLM",
                 "qwen2",
+                _NAMES,
                 qkv_bias=True,
                 window="last",
-                linears=_LINEARS,
-                norms=_NORMS,
                 hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "sliding_window": 4096},
             ),
             Family(
                 "qwen3",
                 "Qwen3ForCausalLM",
                 "qwen3",
+                _NAMES,
                 qk_norm=True,
                 window="last",
-                linears=_LINEARS,
-                norms=_NORMS + _QK_NORMS,
                 hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096},
             ),
         )
@@ -204,41 +130,25 @@ class StoredTensor:
     rotary_heads: int = 0
 
 
-def size(config: ModelConfig, symbol: Size) -> int:
-    """The number that a symbolic size stands for in this model."""
-    return {
-        "vocab": config.vocab,
-        "hidden": config.hidden,
-        "query": config.heads * config.head_dim,
-        "kv": config.kv_heads * config.head_dim,
-        "ffn": config.ffn,
-        "head_dim": config.head_dim,
-    }[symbol]
-
-
 def stored_tensors(config: ModelConfig) -> Iterator[StoredTensor]:
     """Every tensor a checkpoint of this configuration must hold, layer by layer as the forward needs it."""
-    family = FAMILIES[config.family]
-    rotary = {"attn.q": config.heads, "attn.k": config.kv_heads}
+    names, tree = FAMILIES[config.family].names, decoder(config)
 
-    def one(part: Linear | Norm, i: int | None) -> Iterator[StoredTensor]:
-        name = part.role if i is None else f"layers.{i}.{part.role}"
-        hf, gguf = part.hf.format(i=i), part.gguf.format(i=i)
-        if isinstance(part, Norm):
-            yield StoredTensor(name, hf + ".weight", gguf + ".weight", (size(config, part.size),))
-            return
-        rows, heads = size(config, part.rows), rotary.get(part.role, 0)
-        yield StoredTensor(name, hf + ".weight", gguf + ".weight", (rows, size(config, part.cols)), heads)
-        if part.bias and config.qkv_bias:
-            yield StoredTensor(name + ".bias", hf + ".bias", gguf + ".bias", (rows,), heads)
+    def one(part: Linear | Norm, layer: int | None, rotary_heads: int = 0) -> Iterator[StoredTensor]:
+        name = part.role if layer is None else layer_name(layer, part.role)
+        hf, gguf = (stored.format(i=layer) for stored in names[part.role])
+        shape = (part.size,) if isinstance(part, Norm) else (part.rows, part.cols)
+        yield StoredTensor(name, hf + ".weight", gguf + ".weight", shape, rotary_heads)
+        if isinstance(part, Linear) and part.bias:
+            yield StoredTensor(name + ".bias", hf + ".bias", gguf + ".bias", (part.rows,), rotary_heads)
 
-    parts: list[Linear | Norm] = [*family.norms, *family.linears]
-    yield from (t for p in parts if p.role == "embed" for t in one(p, None))
-    for i in range(config.layers):
-        yield from (t for p in parts if "{i}" in p.hf for t in one(p, i))
-    yield from (
-        t
-        for p in parts
-        if p.role == "final_norm" or (p.role == "head" and not config.tied)
-        for t in one(p, None)
-    )
+    yield from one(tree.embed, None)
+    for i, layer in enumerate(tree.layers):
+        attention = layer.attends
+        rotary = {attention.q: attention.heads, attention.k: attention.kv_heads}
+        parts: tuple[Linear | Norm, ...] = (*layer.norms, *layer.linears)
+        for part in parts:
+            yield from one(part, i, rotary.get(part, 0) if isinstance(part, Linear) else 0)
+    yield from one(tree.final_norm, None)
+    if not tree.tied:
+        yield from one(tree.head, None)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,56 @@ from rockledge.errors import CheckpointError
 from rockledge.model.config import ModelConfig
 
 
-def inverse_frequencies(config: ModelConfig) -> npt.NDArray[np.float32]:
-    """Radians per position of each rotary pair, float32 [head_dim // 2]: computed in double, rounded once."""
-    pair = np.arange(config.head_dim // 2, dtype=np.float64)
-    frequency = config.rope_theta ** (-2.0 * pair / config.head_dim)
-    return np.asarray(frequency / np.asarray(config.rope_divisors, dtype=np.float64), dtype=np.float32)
+@dataclass(frozen=True)
+class Rope:
+    """The rotary embedding of one layer: the first 2 x len(`divisors`) channels of a head turn, in pairs half
+    of them apart; the others do not. The other fields are those of `ModelConfig`."""
+
+    theta: float
+    divisors: tuple[float, ...]
+    factor: float = 1.0
+    original: int = 0
+    long_divisors: tuple[float, ...] = ()
+    dynamic: float = 0.0
+
+    @property
+    def turned(self) -> int:
+        """Channels of a head that turn."""
+        return 2 * len(self.divisors)
+
+
+def rope_of(config: ModelConfig, layer: int) -> Rope | None:
+    """The rotary embedding of a layer; None where nothing turns."""
+    if layer in config.unturned:
+        return None
+    if config.window_rope_theta and config.windows and config.windows[layer]:
+        return Rope(config.window_rope_theta, (1.0,) * len(config.rope_divisors))
+    return Rope(
+        config.rope_theta,
+        config.rope_divisors,
+        config.rope_factor,
+        config.rope_original,
+        config.rope_long_divisors,
+        config.rope_dynamic,
+    )
+
+
+def inverse_frequencies(rope: Rope, context: int = 0) -> npt.NDArray[np.float32]:
+    """Radians per position of each rotary pair, float32 [turned // 2]: computed in double, rounded once.
+
+    `context` is the longest sequence they are for, as llama.cpp and vLLM choose them; transformers chooses
+    anew for every sequence, by its length.
+    """
+    pair = np.arange(rope.turned // 2, dtype=np.float64)
+    divisors = np.asarray(rope.divisors, dtype=np.float64)
+    if context > rope.original > 0 and rope.long_divisors:
+        divisors = np.asarray(rope.long_divisors, dtype=np.float64)
+    if context > rope.original > 0 and rope.dynamic:
+        # theta grows to theta * s ** (n / (n - 2)) (_compute_dynamic_ntk_parameters in transformers).
+        s = rope.dynamic * context / rope.original - (rope.dynamic - 1)
+        divisors = divisors * s ** (2 * pair / (rope.turned - 2))
+    frequency = rope.theta ** (-2.0 * pair / rope.turned)
+    return np.asarray(frequency / divisors, dtype=np.float32)
 
 
 def rope_divisors(scaling: Mapping[str, Any], head_dim: int, theta: float) -> tuple[float, ...]:

@@ -140,7 +140,7 @@ class _Builder:
 
     def __post_init__(self) -> None:
         # One array for all layers: the core computes the angles of a step once for each.
-        self.frequencies = inverse_frequencies(self.config)
+        self.frequencies = inverse_frequencies(rope)
 
     @property
     def config(self) -> ModelConfig:
