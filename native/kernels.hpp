@@ -78,6 +78,7 @@ struct AttentionTask {
   const float *sq;          // [heads]
   const std::int32_t *pages;  // entries of pages wholly before `first` mean nothing
   std::int32_t first, position, heads, head_dim;  // the query sees the positions first .. position
+  float scale;              // of the scores
   // The score bias (rockledge.h), whose first is null when there is none.
   const float *terms;   // [heads][2][head_dim / 2]
   const float *bias;    // [kv heads][2][head_dim / 2]

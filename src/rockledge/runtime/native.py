@@ -35,9 +35,18 @@ class OpCode(IntEnum):
     LINEAR = 5
     ROPE_KV = 6
     ATTENTION = 7
-    SILU_QUANT = 8
+    GATED_QUANT = 8
     GATHER = 9
     ROTATE = 10
+    NORM_ADD = 11
+    LOGITS = 12
+
+
+class Activation(IntEnum):
+    """What GATED_QUANT makes of the gate."""
+
+    SILU = 0
+    GELU_TANH = 1
 
 
 class BufferKind(IntEnum):
@@ -164,7 +173,7 @@ class _Op(ctypes.Structure):
         ("first_band", ctypes.c_int32),
         ("bands", ctypes.c_int32),
         ("dim", ctypes.c_int32 * 4),
-        ("real", ctypes.c_float * 2),
+        ("real", ctypes.c_float * 6),
         ("weight", ctypes.c_void_p * 4),
     ]
 
@@ -322,7 +331,7 @@ def _op(op: Op) -> _Op:
         op.first_band,
         op.bands,
         _filled(op.dim, 4, 0),
-        _filled(op.real, 2, 0.0),
+        _filled(op.real, 6, 0.0),
         _filled(weights, 4, None),
     )
 

@@ -18,7 +18,7 @@ from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import PackedLinear
 from rockledge.model.config import ModelConfig
-from rockledge.model.rope import inverse_frequencies
+from rockledge.model.rope import inverse_frequencies, rope_of
 from rockledge.runtime.arena import ArenaPlan, plan_arena
 from rockledge.runtime.native import (
     STEP_LOGITS,
@@ -140,6 +140,8 @@ class _Builder:
 
     def __post_init__(self) -> None:
         # One array for all layers: the core computes the angles of a step once for each.
+        rope = rope_of(self.config, 0)
+        assert rope is not None
         self.frequencies = inverse_frequencies(rope)
 
     @property
@@ -149,7 +151,7 @@ class _Builder:
     def embed(self) -> int:
         x = self._floats("x", self.config.hidden)
         first, count = self._bands([("embed", 0)])
-        self.ops.append(Op(OpCode.EMBED, (), (x,), first_band=first, bands=count))
+        self.ops.append(Op(OpCode.EMBED, (), (x,), first_band=first, bands=count, real=(1.0,)))
         return x
 
     def attention(self, x: int, layer: int) -> None:
@@ -165,19 +167,22 @@ class _Builder:
         if (bias := self.artifact.linear(f"{prefix}.k").bias) is not None:
             score_bias = split_bias(bias, c.head_dim)[1]
             queries.append(self._floats("score_terms", query))
+        scale = float(np.float32(1) / np.sqrt(np.float32(c.head_dim)))
         self.ops.append(
             Op(
                 OpCode.ROPE_KV,
                 (qkv,),
                 tuple(queries),
-                dim=(layer,),
-                real=(c.norm_eps,),
+                dim=(layer, 0, c.head_dim),
+                real=(c.norm_eps, 1.0, scale),
                 weight=(self.frequencies, *gains, score_bias),
             )
         )
         mixed = self._floats("mixed", query)
         weight = (self.frequencies, None, None, score_bias)
-        self.ops.append(Op(OpCode.ATTENTION, tuple(queries), (mixed,), dim=(layer,), weight=weight))
+        self.ops.append(
+            Op(OpCode.ATTENTION, tuple(queries), (mixed,), dim=(layer,), real=(scale,), weight=weight)
+        )
         quantised = self._quantised("mixed", query, self.artifact.planes(f"{prefix}.o"))
         self.ops.append(Op(OpCode.QUANT, (mixed,), quantised))
         self._linear((*quantised, x), [(f"{prefix}.o", 0)], x)
@@ -188,7 +193,7 @@ class _Builder:
         gate_up = self._floats("gate_up", 2 * c.ffn)
         self._normed_linears(x, [(f"{prefix}.gate", 0), (f"{prefix}.up", c.ffn)], gate_up)
         quantised = self._quantised("ffn", c.ffn, self.artifact.planes(f"{prefix}.down"))
-        self.ops.append(Op(OpCode.SILU_QUANT, (gate_up,), quantised, dim=(self.artifact.ffn_block,)))
+        self.ops.append(Op(OpCode.GATED_QUANT, (gate_up,), quantised, dim=(self.artifact.ffn_block,)))
         self._linear((*quantised, x), [(f"{prefix}.down", 0)], x)
 
     def logits(self, x: int) -> None:
