@@ -76,8 +76,8 @@ def _feed_forward(artifact: Artifact, layer: int, x: Array) -> Array:
     normed = _norm(x, artifact.config.norm_eps)
     gate, up = _linear(artifact, f"{name}.gate", normed), _linear(artifact, f"{name}.up", normed)
     hidden = gate / (1 + np.exp(-gate)) * up
-    if artifact.ffn_block:
-        hidden = hadamard(hidden.astype(np.float32), artifact.ffn_block).astype(np.float64)
+    if block := artifact.online.get("ffn.down"):
+        hidden = hadamard(hidden.astype(np.float32), block).astype(np.float64)
     return x + _linear(artifact, f"{name}.down", hidden)
 
 

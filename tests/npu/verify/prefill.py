@@ -73,7 +73,7 @@ def npu_logits(
 
         def inputs(place: str, x: torch.Tensor, prefix: str = prefix) -> torch.Tensor:
             if place == "ffn.down":
-                x = hadamard(x, artifact.ffn_block)
+                x = hadamard(x, artifact.online.get("ffn.down", 0))
             linears.input(prefix + FIRST.get(place, place), x)
             return x
 
