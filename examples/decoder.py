@@ -77,8 +77,9 @@ class NumpyDecoder:
     def norm(self, x: Array, name: str, norm: Norm) -> Array:
         """Root-mean-square norm over each `norm.over` neighbours, times the gain."""
         parts = x.reshape(len(x), -1, norm.over)
-        normed = parts / np.sqrt((parts * parts).mean(axis=-1, keepdims=True) + self.tree.norm_eps)
-        return (normed.reshape(len(x), -1, norm.size) * self.weight(name)).reshape(x.shape)
+        normed: Array = parts / np.sqrt((parts * parts).mean(axis=-1, keepdims=True) + self.tree.norm_eps)
+        scaled: Array = normed.reshape(len(x), -1, norm.size) * self.weight(name)
+        return scaled.reshape(x.shape)
 
     def linear(self, x: Array, number: int, linear: Linear) -> Array:
         """x W^T, plus the bias if there is one."""
@@ -108,18 +109,20 @@ def rotated(x: Array, rope: Rope) -> Array:
 
 def soft_capped(x: Array, cap: float) -> Array:
     """Squeezes x into -cap .. cap; a cap of 0 leaves it."""
-    return cap * np.tanh(x / cap) if cap else x
+    capped: Array = cap * np.tanh(x / cap) if cap else x
+    return capped
 
 
 def silu(x: Array) -> Array:
     """x times its logistic function."""
-    return x / (1 + np.exp(-x))
+    y: Array = x / (1 + np.exp(-x))
+    return y
 
 
 def gelu_tanh(x: Array) -> Array:
     """x times the normal distribution function, by its usual approximation with tanh."""
-    inner: Array = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
-    return 0.5 * x * (1 + np.tanh(inner))
+    y: Array = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return y
 
 
 ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh}
