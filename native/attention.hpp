@@ -120,10 +120,9 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   const int stride = kv.head_stride, begin = split * kSplit;
   const int end = task.position + 1 < begin + kSplit ? task.position + 1 : begin + kSplit;
   float *scores = scratch.attention;  // [Heads][kSplit]
-  const float root = 1.0f / __builtin_sqrtf(static_cast<float>(task.head_dim));
   Queries<Heads> q;
   q.codes = task.q + first_head * stride;
-  for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * root;
+  for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * task.scale;
   excess_of(q.codes, stride, stride / kTile, Heads, q.over);
   const bool biased = task.terms != nullptr;
   if (biased) bias_scores<Heads>(task, kv_head, first_head, split, end - begin, scores);

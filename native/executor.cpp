@@ -17,13 +17,12 @@ constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the sm
 constexpr std::uint32_t kRowsOfLine = 4;                       // that share a cache line in the NPU's input
 
 // What the score bias of a head (rockledge.h) and a rotated query give.
-void score_terms(const float *rotated, const float *bias, int head_dim, float *terms) {
+void score_terms(const float *rotated, const float *bias, int head_dim, float scale, float *terms) {
   const int half = head_dim / 2;
-  const float root = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (int i = 0; i < half; ++i) {
     const float x = rotated[i], y = rotated[half + i], b = bias[i], c = bias[half + i];
-    terms[i] = (x * b + y * c) * root;
-    terms[half + i] = (y * b - x * c) * root;
+    terms[i] = (x * b + y * c) * scale;
+    terms[half + i] = (y * b - x * c) * scale;
   }
 }
 
@@ -164,7 +163,7 @@ void Program::row(const rl_op &op, int r, Scratch &scratch) {
       break;
     case RL_NORM: kernels_->norm(x(r), width(), op.weight[0], op.real[0], at<float>(op.out[0], r)); break;
     case RL_QUANT: kernels_->quant(x(r), width(), quant_out(op, r)); break;
-    case RL_SILU_QUANT:
+    case RL_GATED_QUANT:
       kernels_->silu_quant(x(r), x(r) + width() / 2, width() / 2, op.dim[0], quant_out(op, r), scratch);
       break;
     case RL_ROTATE:
@@ -285,7 +284,7 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
     kernels_->head_quant(x, hd, kv.head_stride, op.weight[1], op.real[0], angle, q + h * kv.head_stride, sq + h,
                          scratch);
     if (bias != nullptr)
-      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, hd, terms + h * hd);
+      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, hd, op.real[2], terms + h * hd);
   }
 
   const int position = step_.positions[r], slot = position % kv.page_tokens;
@@ -323,6 +322,7 @@ AttentionTask Program::attention_task(const rl_op &op, int r) const {
                        step_.positions[r],
                        shape_.heads,
                        shape_.head_dim,
+                       op.real[0],
                        terms,
                        bias,
                        angles,

@@ -78,6 +78,7 @@ struct AttentionTask {
   const float *sq;          // [heads]
   const std::int32_t *pages;
   std::int32_t position, heads, head_dim;
+  float scale;              // of the scores
   // The score bias (rockledge.h), whose first is null when there is none.
   const float *terms;   // [heads][2][head_dim / 2]
   const float *bias;    // [kv heads][2][head_dim / 2]

@@ -11,7 +11,7 @@ namespace {
 constexpr int kStripsTogether = 4;  // 32 columns, which no lane divides: two cache lines of a row
 
 bool makes_codes(const rl_op &op) {
-  return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_SILU_QUANT;
+  return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_GATED_QUANT;
 }
 int expected_units(const npu::Offload::Duty &duty) {
   return (duty.expected + npu::Checksum::kVectors - 1) / npu::Checksum::kVectors;

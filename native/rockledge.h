@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 5
+#define RL_ABI 6
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -50,33 +50,49 @@ typedef struct rl_buffer {
  * its logit rows where `on_logits` is 1. All floats are fp32.
  *
  * code               in                        out                 dim                               weight
- * RL_EMBED           -                         x                   -                                 - (bands of the embedding)
- * RL_NORM_QUANT      x                         q, sx               -                                 [0] gain or null; real[0] eps
+ * RL_EMBED           -                         x                   -                                 - (bands of the embedding); real[0] scale of the rows
+ * RL_NORM_QUANT      x                         q, sx               block (0: no Hadamard)            [0] gain or null; real[0] eps
  * RL_NORM            x                         y                   -                                 [0] gain or null; real[0] eps
- * RL_QUANT           x                         q, sx               -                                 -
+ * RL_NORM_ADD        x, residual               y                   -                                 [0] gain or null; real[0] eps
+ * RL_QUANT           x                         q, sx               block                             -
  * RL_LINEAR          q, sx, residual (or -1)   y                   -                                 - (bands)   out = -2: step logits
- * RL_ROPE_KV         qkv                       q8, sq, terms (-1)  layer                             [0] inverse frequencies [head_dim/2],
- *                                                                                                    [1] q gain, [2] k gain [head_dim] or null; real[0] eps,
- *                                                                                                    [3] score bias [kv_heads*hd] or null
- * RL_ATTENTION       q8, sq, terms (or -1)     y                   layer                             [0], [3] as RL_ROPE_KV where there are terms
- * RL_SILU_QUANT      gate|up                   q, sx               block (0: no Hadamard)            -
+ * RL_ROPE_KV         qkv                       q8, sq, terms (-1)  layer, pool, turned, whole        [0] inverse frequencies [turned/2] or null,
+ *                                                                                                    [1] q gain, [2] k gain or null, [3] score bias
+ *                                                                                                    [kv_heads*hd] or null; real: eps, factor, scale,
+ *                                                                                                    growth, growth length
+ * RL_ATTENTION       q8, sq, terms (or -1)     y                   layer, pool                       [0], [3] as RL_ROPE_KV where there are terms;
+ *                                                                                                    real: scale, softcap
+ * RL_GATED_QUANT     gate|up                   q, sx               block, activation                 -
  * RL_GATHER          x                         y (logit rows)      -                                 -
  * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
+ * RL_LOGITS          -                         -2                  -                                 -; real: scale, softcap
+ *
+ * A block is a power of two that divides the channels: a normalised Hadamard transform of each block comes before the
+ * rounding. RL_NORM_ADD: y = residual + norm(x) * gain; y may be the residual. RL_GATED_QUANT: activation(gate) * up, with
+ * RL_SILU or RL_GELU_TANH. RL_LOGITS works in place, on the step's logits that an RL_LINEAR before it wrote.
+ * A softcap c makes c * tanh(s / c) of a score or logit s, which is already times the scale; 0 leaves it.
  *
  * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*(hd rounded up to 32), each
  * head zero padded, with one scale per head (sq has width heads); K (after RoPE) and V go to the cache, padded alike, int8
  * with one fp32 scale per token and kv head.
+ * The gains are [head_dim] and their norms per head where `whole` is 0; where it is 1 they are [heads*hd] and
+ * [kv_heads*hd], and each norm spans all its heads. Channels i and i + turned/2 of a head, i < turned/2, turn as a pair, by
+ * cosines and sines times `factor`; those from `turned` (even, 0 to head_dim) on stay, and where it is 0, [0] is null.
+ * Queries at position p are then multiplied by 1 + growth * ln(1 + floor(p / growth length)); growth 0 leaves them.
+ * Operations with the same frequencies have the same `turned` and `factor`.
  * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Rotated to position s
- * its pair (b, c) and the rotated query's pair (x, y) give (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, over
- * sqrt(hd), are the terms, fp32 heads*hd, a head's cosine terms before its sine terms. Pairs of two zeros are left out.
+ * its pair (b, c) and the rotated query's pair (x, y) give (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, times
+ * factor and scale (RL_ATTENTION's), are the terms, fp32 heads*hd, a head's turned/2 cosine terms, then its sine terms.
+ * Pairs of two zeros are left out. The bias of channels that do not turn is in qkv like any other: here it is zero.
  * RL_ROTATE forward: y = ((x * signs) viewed [odd][block], normalised Hadamard over block, mix: y[i] = sum_j x[j] mix[j][i]),
  * gain multiplies the result; inverse runs it backwards (mix transposed, Hadamard, signs), then the gain.
  * Linear epilogue, exactly: y = float(sum) * (scale[n] * sx[t]), then + bias[n], then + residual; with two planes
  * sum = 256 * hi + lo in int64, rounded once to float. */
 enum {
   RL_EMBED = 1, RL_NORM_QUANT, RL_NORM, RL_QUANT, RL_LINEAR, RL_ROPE_KV, RL_ATTENTION,
-  RL_SILU_QUANT, RL_GATHER, RL_ROTATE
+  RL_GATED_QUANT, RL_GATHER, RL_ROTATE, RL_NORM_ADD, RL_LOGITS
 };
+enum { RL_SILU = 0, RL_GELU_TANH = 1 };  /* GELU by tanh: x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
 typedef struct rl_op {
   int32_t code;
   int32_t on_logits;
@@ -85,7 +101,7 @@ typedef struct rl_op {
   int32_t first_band;
   int32_t bands;
   int32_t dim[4];
-  float real[2];
+  float real[6];
   const float *weight[4];
 } rl_op;
 

@@ -281,7 +281,7 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
                    q[i].data() + h * stride, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
-    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim,
+    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim, 1.0f / 8,
                                  biased ? terms.data() : nullptr, bias.data(), angles.data(), starts.data()};
     float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
     for (int h = 0; h < kv_heads; ++h) {

@@ -217,7 +217,7 @@ int Program::check_op(int number) {
              check_terms(c, op.in[2], shape_) &&
              (op.in[2] < 0 || check_weight(c, op.weight[0], "rotary frequencies"));
       break;
-    case RL_SILU_QUANT: {
+    case RL_GATED_QUANT: {
       const int width = input_width(), block = op.dim[0];
       good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width / 2);
       if (good && (width % 2 != 0 || (block != 0 && (!power_of_two(block) || width / 2 % block != 0))))

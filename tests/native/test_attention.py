@@ -26,6 +26,10 @@ class Sizes:
     def width(self) -> int:
         return (self.heads + 2 * self.kv_heads) * self.head_dim
 
+    @property
+    def scale(self) -> float:
+        return float(self.head_dim**-0.5)
+
 
 SIZES = [
     Sizes(1, 1, 8, 8),
@@ -91,11 +95,18 @@ def attention_program(
             OpCode.ROPE_KV,
             (0,),
             queries,
-            dim=(layers - 1,),
-            real=(1e-5,),
+            dim=(layers - 1, 0, sizes.head_dim),
+            real=(1e-5, 1.0, sizes.scale),
             weight=(turns, *gains(sizes), bias),
         ),
-        native.Op(OpCode.ATTENTION, queries, (3,), dim=(layers - 1,), weight=(turns, None, None, bias)),
+        native.Op(
+            OpCode.ATTENTION,
+            queries,
+            (3,),
+            dim=(layers - 1,),
+            real=(sizes.scale,),
+            weight=(turns, None, None, bias),
+        ),
     ]
     shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, layers, sizes.page_tokens, pages)
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)

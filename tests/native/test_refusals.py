@@ -36,8 +36,15 @@ def create(ops: Any, bands: Any, buffers: Any, shape: Any, **options: Any) -> na
 def attention_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
     buffers = [float_buffer(8 * 16, 0), int8_buffer(4 * 32, 1), float_buffer(4, 2), float_buffer(64, 3)]
     ops = [
-        native.Op(OpCode.ROPE_KV, (0,), (1, 2), dim=(1,), real=(1e-5,), weight=(np.ones(8, np.float32),)),
-        native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(1,)),
+        native.Op(
+            OpCode.ROPE_KV,
+            (0,),
+            (1, 2),
+            dim=(1, 0, 16),
+            real=(1e-5, 1.0, 0.25),
+            weight=(np.ones(8, np.float32),),
+        ),
+        native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(1,), real=(0.25,)),
     ]
     return ops, [], buffers, CACHE
 
@@ -228,7 +235,7 @@ def test_only_pages_in_reach_are_checked() -> None:
 def test_tokens_outside_the_vocabulary() -> None:
     bands = native_bands(random_linear(np.random.default_rng(0), 40, [(8, 4), (5, 8)]))
     program = create(
-        [native.Op(OpCode.EMBED, outputs=(0,), bands=2)],
+        [native.Op(OpCode.EMBED, outputs=(0,), bands=2, real=(1.0,))],
         bands,
         [float_buffer(40, 0)],
         native.Shape(4, **NO_CACHE),

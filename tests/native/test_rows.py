@@ -85,7 +85,7 @@ def test_silu_quant(width: int, block: int) -> None:
         exact = hadamard(exact, block)
     outputs = [int8_buffer(width, 1, 2), float_buffer(1, 2)]
     results = [
-        run_row_op(OpCode.SILU_QUANT, gate_up, outputs, kernel=kernel, dim=(block,), threads=3)
+        run_row_op(OpCode.GATED_QUANT, gate_up, outputs, kernel=kernel, dim=(block,), threads=3)
         for kernel in KERNELS
     ]
     q, scale = results[0]

@@ -60,7 +60,7 @@ class Toy:
             float_buffer(1, SL),
         ]
         head = self._bands(rng, HIDDEN, [(VOCAB, 4)])
-        self._op(OpCode.EMBED, (), (X,), **head)
+        self._op(OpCode.EMBED, (), (X,), real=(1.0,), **head)
         for _ in range(LAYERS):
             self._op(OpCode.NORM_QUANT, (X,), (Q, SX), real=(1e-5,))
             self._linear(rng, (Q, SX), A, HIDDEN, "wide", bias=True)
@@ -68,7 +68,7 @@ class Toy:
             self._linear(rng, (QA, SA, X), X, WIDE, "back")
             self._op(OpCode.NORM_QUANT, (X,), (Q, SX), real=(1e-5,))
             self._linear(rng, (Q, SX), GU, HIDDEN, "gate_up")
-            self._op(OpCode.SILU_QUANT, (GU,), (QF, SF), dim=(16,))
+            self._op(OpCode.GATED_QUANT, (GU,), (QF, SF), dim=(16,))
             self._linear(rng, (QF, SF, X), X, FFN, "down")
         self._op(OpCode.GATHER, (X,), (LAST,))
         self._op(OpCode.NORM_QUANT, (LAST,), (QL, SL), on_logits=True, real=(1e-5,))

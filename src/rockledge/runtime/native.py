@@ -19,7 +19,7 @@ from rockledge.errors import NativeError
 from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, padded, strips, tiles
 from rockledge.runtime.choices import KERNELS
 
-ABI = 5
+ABI = 6
 LIBRARY = "librockledge.so"
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
@@ -35,9 +35,18 @@ class OpCode(IntEnum):
     LINEAR = 5
     ROPE_KV = 6
     ATTENTION = 7
-    SILU_QUANT = 8
+    GATED_QUANT = 8
     GATHER = 9
     ROTATE = 10
+    NORM_ADD = 11
+    LOGITS = 12
+
+
+class Activation(IntEnum):
+    """What GATED_QUANT makes of the gate."""
+
+    SILU = 0
+    GELU_TANH = 1
 
 
 class BufferKind(IntEnum):
@@ -151,7 +160,7 @@ class _Op(ctypes.Structure):
         ("first_band", ctypes.c_int32),
         ("bands", ctypes.c_int32),
         ("dim", ctypes.c_int32 * 4),
-        ("real", ctypes.c_float * 2),
+        ("real", ctypes.c_float * 6),
         ("weight", ctypes.c_void_p * 4),
     ]
 
@@ -302,7 +311,7 @@ def _op(op: Op) -> _Op:
         op.first_band,
         op.bands,
         _filled(op.dim, 4, 0),
-        _filled(op.real, 2, 0.0),
+        _filled(op.real, 6, 0.0),
         _filled(weights, 4, None),
     )
 
