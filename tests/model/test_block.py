@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from rockledge.model.block import decoder
+from rockledge.model.block import decoder, windows
 from rockledge.synth import SHAPES
 
 TOY = SHAPES["toy"]
+FIVE = replace(TOY, layers=5)
 
 
 def test_every_linear_reads_what_its_place_holds() -> None:
@@ -66,3 +67,16 @@ def test_biases_stand_where_the_numbers_say() -> None:
     config = replace(TOY, qkv_bias=True, o_bias=False, mlp_bias=True)
     with_bias = [linear.role for linear in decoder(config).layers[0].linears if linear.bias]
     assert with_bias == ["attn.q", "attn.k", "attn.v", "ffn.gate", "ffn.up", "ffn.down"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), ((0, (0, 1, 2, 3, 4)),)),
+        ((48, 48, 0, 48, 0), ((0, (2, 4)), (48, (0, 1, 3)))),
+        ((64,) * 5, ((64, (0, 1, 2, 3, 4)),)),
+        ((64, 32, 0, 32, 64), ((0, (2,)), (32, (1, 3)), (64, (0, 4)))),
+    ],
+)
+def test_layers_of_one_window_stand_together_and_full_attention_first(given, expected):
+    assert windows(decoder(replace(FIVE, windows=given))) == expected

@@ -17,13 +17,13 @@ from rockledge.formats.bands import padded
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import PackedLinear
-from rockledge.model.block import Attention, Branch, Decoder, Gated, Group, decoder, layer_name
+from rockledge.model.block import Attention, Branch, Decoder, Gated, Group, decoder, layer_name, windows
 from rockledge.model.config import ModelConfig
 from rockledge.model.rope import Rope, inverse_frequencies
 from rockledge.runtime.arena import ArenaPlan, plan_arena
 from rockledge.runtime.native import (
-    ACTIVATIONS,
     STEP_LOGITS,
+    Activation,
     Band,
     Buffer,
     BufferKind,
@@ -142,6 +142,16 @@ class _Builder:
     buffers: list[Buffer] = field(default_factory=list)
     _numbers: dict[tuple[str, int, int], int] = field(default_factory=dict)
     _frequencies: dict[Rope, Float32] = field(default_factory=dict)
+    _place: dict[int, tuple[int, int]] = field(
+        init=False
+    )  # of each layer, (its number in its pool, the pool)
+
+    def __post_init__(self) -> None:
+        self._place = {
+            layer: (number, pool)
+            for pool, (_, layers) in enumerate(windows(self.tree))
+            for number, layer in enumerate(layers)
+        }
 
     def embed(self) -> int:
         """The residual stream; turned back where the rows are stored turned and it is not."""
@@ -210,7 +220,7 @@ class _Builder:
                 OpCode.ROPE_KV,
                 (qkv,),
                 tuple(queries),
-                dim=(layer, 0, rope.turned if rope else 0, int(whole)),
+                dim=(*self._place[layer], rope.turned if rope else 0, int(whole)),
                 real=(
                     self.tree.norm_eps,
                     rope.factor if rope else 1.0,
@@ -227,7 +237,7 @@ class _Builder:
                 OpCode.ATTENTION,
                 tuple(queries),
                 (mixed,),
-                dim=(layer, 0),
+                dim=self._place[layer],
                 real=(scale, body.softcap),
                 weight=(frequencies, None, None, score_bias),
             )
@@ -245,7 +255,7 @@ class _Builder:
         self._multiply(normed, [(linears[0], 0), (linears[1], width)], gate_up)
         group = body.groups[1]
         quantised = self._quantised("ffn", width, self._planes(layer, group))
-        dim = (self.artifact.online.get(group.place, 0), ACTIVATIONS.index(body.activation))
+        dim = (self.artifact.online.get(group.place, 0), Activation[body.activation.upper()])
         self.ops.append(Op(OpCode.GATED_QUANT, (gate_up,), quantised, dim=dim))
         return quantised
 
