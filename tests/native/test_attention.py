@@ -108,7 +108,10 @@ def attention_program(
             weight=(turns, None, None, bias),
         ),
     ]
-    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, layers, sizes.page_tokens, pages)
+    shape = native.Shape(
+        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.page_tokens, pages * sizes.page_tokens,
+        (native.Pool(layers, pages),),
+    )  # fmt: skip
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 
@@ -245,7 +248,7 @@ def test_a_copied_page_answers_like_the_original() -> None:
         )
     )
     expected = program.buffer(3)[rows - 1].copy()
-    program.copy_page(0, 2)
+    program.copy_page(0, 0, 2)
     program.buffer(0)[0] = qkv[-1]
     one = np.zeros(1, np.int32)
     last = np.array([rows - 1], np.int32)
