@@ -13,6 +13,7 @@ from rockledge.board.npu_syncs import Sync
 from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, around_linears
 from rockledge.board.tiles import stored_bytes
 from rockledge.board.time import band_ms
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.runtime.offload.linears import Linear
@@ -72,10 +73,7 @@ def model_linears(config: DecoderShape, planes: int = 1) -> tuple[Linear, ...]:
 
 def weight_bytes(config: ModelConfig) -> int:
     """Bytes of all matrices at 4.25 bits."""
-    matrices = 1 if config.tied else 2
-    return matrices * stored_bytes(BITS, config.vocab, config.hidden) + sum(
-        linear.stored_bytes for linear in model_linears(config)
-    )
+    return sum(stored_bytes(BITS, linear.rows, linear.cols) for _, linear in decoder(config).linears())
 
 
 class Prefill:

@@ -105,13 +105,13 @@ Phase Program::phase_of(const rl_op &op) {
   if (op.code == RL_ATTENTION) {
     const std::int64_t pairs = std::int64_t{rows} * shape_.kv_heads;
     std::int64_t positions = 0;
-    int most = 0;
+    int splits = 0;
     for (int r = 0; r < rows; ++r) {
-      positions += step_.positions[r] + 1;
-      most = std::max(most, step_.positions[r]);
+      const int position = step_.positions[r], seen = first_seen(pool_of(op), position);
+      positions += position + 1 - seen;
+      splits = std::max(splits, position / kSplit - seen / kSplit + 1);
     }
     if (threads_.threads() == 1 || positions * shape_.heads * shape_.head_dim < kAttentionAlone) return Phase{0, 1};
-    const int splits = most / kSplit + 1;
     if (splits > 1 && pairs < kPartsPerThread * threads_.threads()) {
       splits_ = splits;
       return Phase{static_cast<std::uint32_t>(pairs * splits), 1};
@@ -295,8 +295,13 @@ float Program::growth_at(const rl_op &op, int position) const {
   return static_cast<float>(1.0 + op.real[3] * std::log(1.0 + std::floor(position / static_cast<double>(op.real[4]))));
 }
 
-KvLayer Program::layer(int number) const {
-  return KvLayer{kv_base_ + number * page_bytes_ * shape_.pages,
+const std::int32_t *Program::table(int pool, int sequence) const {
+  return step_.block_tables + (std::int64_t{pool} * step_.sequences_count + sequence) * step_.table_width;
+}
+
+KvLayer Program::layer(int pool, int number) const {
+  const auto p = static_cast<std::size_t>(pool);
+  return KvLayer{kv_base_ + pool_offsets_[p] + number * page_bytes_ * pools_[p].pages,
                  page_bytes_,
                  shape_.page_tokens,
                  shape_.kv_heads,
@@ -306,7 +311,7 @@ KvLayer Program::layer(int number) const {
 
 void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
   const int hd = shape_.head_dim;
-  const KvLayer kv = layer(op.dim[0]);
+  const KvLayer kv = layer(op.dim[1], op.dim[0]);
   const float *x = at<float>(op.in[0], r);
   const float *angle =
       op.weight[0] == nullptr ? nullptr : angles_of(op.weight[0]) + static_cast<std::int64_t>(r) * hd;
@@ -333,8 +338,7 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
       score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, turn.turned, term_scale, terms + h * hd);
   }
 
-  const std::int64_t table = static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width;
-  std::uint8_t *page = kv.base + step_.block_tables[table + position / kv.page_tokens] * kv.page_bytes;
+  std::uint8_t *page = kv.base + table(op.dim[1], step_.sequences[r])[position / kv.page_tokens] * kv.page_bytes;
   const std::int64_t tokens = std::int64_t{kv.kv_heads} * kv.page_tokens;
   std::int8_t *keys = reinterpret_cast<std::int8_t *>(page), *values = keys + tokens * kv.head_stride;
   float *key_scales = reinterpret_cast<float *>(values + tokens * kv.head_stride), *value_scales = key_scales + tokens;
@@ -365,10 +369,11 @@ AttentionTask Program::attention_task(const rl_op &op, int r) const {
              static_cast<std::int64_t>(number) * split_angles_floats_;
     starts = angles + std::int64_t{kSplit} * turned;
   }
-  return AttentionTask{layer(op.dim[0]),
+  return AttentionTask{layer(op.dim[1], op.dim[0]),
                        at<std::int8_t>(op.in[0], r),
                        at<float>(op.in[1], r),
-                       step_.block_tables + static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width,
+                       table(op.dim[1], step_.sequences[r]),
+                       first_seen(pool_of(op), step_.positions[r]),
                        step_.positions[r],
                        shape_.heads,
                        shape_.head_dim,
@@ -387,8 +392,9 @@ void Program::attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch) 
   const AttentionTask task = attention_task(op, r);
   const int group = shape_.heads / shape_.kv_heads;
   float *next = scratch.partial + partial_floats(group, head_stride_);
-  kernels_->attend_split(task, head, 0, scratch.partial, scratch);
-  for (int s = 1; s <= task.position / kSplit; ++s) {
+  const int first = task.first / kSplit;
+  kernels_->attend_split(task, head, first, scratch.partial, scratch);
+  for (int s = first + 1; s <= task.position / kSplit; ++s) {
     kernels_->attend_split(task, head, s, next, scratch);
     kernels_->attend_fold(task, scratch.partial, next);
   }
@@ -397,8 +403,9 @@ void Program::attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch) 
 
 // One split of one row and KV head; merge_parts folds them in the order that attend_row has.
 void Program::attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
-  const int pair = static_cast<int>(unit) / splits_, split = static_cast<int>(unit) % splits_;
+  const int pair = static_cast<int>(unit) / splits_;
   const AttentionTask task = attention_task(op, pair / shape_.kv_heads);
+  const int split = task.first / kSplit + static_cast<int>(unit) % splits_;
   if (split > task.position / kSplit) return;
   float *parts = reinterpret_cast<float *>(arena_.data() + parts_offset_);
   kernels_->attend_split(task, pair % shape_.kv_heads, split,
@@ -413,7 +420,8 @@ void Program::merge_parts(const rl_op &op) {
     const int r = pair / shape_.kv_heads;
     const AttentionTask task = attention_task(op, r);
     float *first = parts + std::int64_t{pair} * splits_ * floats;
-    for (int s = 1; s <= task.position / kSplit; ++s) kernels_->attend_fold(task, first, first + s * floats);
+    const int splits = task.position / kSplit - task.first / kSplit + 1;
+    for (int s = 1; s < splits; ++s) kernels_->attend_fold(task, first, first + s * floats);
     kernels_->attend_finish(task, first,
                             at<float>(op.out[0], r) + pair % shape_.kv_heads * group * shape_.head_dim);
   }

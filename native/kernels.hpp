@@ -85,8 +85,8 @@ struct AttentionTask {
   KvLayer kv;
   const std::int8_t *q;     // [heads][head_stride]
   const float *sq;          // [heads]
-  const std::int32_t *pages;
-  std::int32_t position, heads, head_dim;
+  const std::int32_t *pages;  // entries of pages wholly before `first` mean nothing
+  std::int32_t first, position, heads, head_dim;  // the query sees the positions first .. position
   float scale, softcap;     // of the scores; softcap 0: none
   // The score bias (rockledge.h), whose first is null when there is none.
   const float *terms;   // [heads][head_dim], of which [2][turned / 2] count

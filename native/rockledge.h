@@ -67,6 +67,7 @@ typedef struct rl_buffer {
  * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
  * RL_LOGITS          -                         -2                  -                                 -; real: scale, softcap
  *
+ * Layers are numbered inside their KV pool.
  * A block is a power of two that divides the channels: a normalised Hadamard transform of each block comes before the
  * rounding. RL_NORM_ADD: y = residual + norm(x) * gain; y may be the residual. RL_GATED_QUANT: activation(gate) * up, with
  * RL_SILU or RL_GELU_TANH. RL_LOGITS works in place, on the step's logits that an RL_LINEAR before it wrote.
@@ -105,16 +106,26 @@ typedef struct rl_op {
   const float *weight[4];
 } rl_op;
 
+/* The KV pages of the layers that see equally far back. A page holds its tokens of all these layers. */
+typedef struct rl_pool {
+  int32_t layers;
+  int32_t pages;
+  int32_t window;        /* positions that a query sees, its own the last; 0: all up to it */
+} rl_pool;
+
 typedef struct rl_shape {
   int32_t max_rows;      /* rows of the largest step */
-  int32_t heads, kv_heads, head_dim, layers;  /* head_dim: even, 2 to 512 */
+  int32_t heads, kv_heads, head_dim;  /* head_dim: even, 2 to 512 */
   int32_t page_tokens;   /* tokens of a KV page: a power of two, 8 to 512 */
-  int32_t pages;         /* pages in the pool */
+  int32_t context;       /* positions are below it */
+  int32_t pools;
+  const rl_pool *pool;   /* [pools] */
 } rl_shape;
 
 /* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
- * in rising order of position, and it sees positions 0 .. positions[r]. block_tables[s][i] is the page of tokens
- * i*page_tokens .. of sequence s; entries past a sequence's last position are not read. At most max_rows sequences.
+ * in rising order of position, and it sees positions 0 .. positions[r], or the last of them where a pool has a window.
+ * block_tables[p][s][i] is the page in pool p of tokens i*page_tokens .. of sequence s; entries past a sequence's last
+ * position are not read, nor those wholly before the window of its first row. At most max_rows sequences.
  * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. */
 typedef struct rl_step {
   int32_t rows;
@@ -124,7 +135,7 @@ typedef struct rl_step {
   const int32_t *tokens;
   const int32_t *positions;
   const int32_t *sequences;
-  const int32_t *block_tables;  /* [sequences_count][table_width] */
+  const int32_t *block_tables;  /* [pools][sequences_count][table_width] */
   const int32_t *logit_rows;
   float *logits;                /* [logit_count][vocab] */
 } rl_step;
@@ -142,14 +153,14 @@ typedef struct rl_program rl_program;
 /* Bytes of a program: address space, committed when it is first touched. */
 typedef struct rl_memory {
   int64_t arena;  /* buffers, tables of angles, and what each thread keeps for itself */
-  int64_t cache;  /* the KV pool; 0 when it is another program's */
+  int64_t cache;  /* the KV pools; 0 when they are another program's */
 } rl_memory;
 
 RL_API int32_t rl_abi(void);
 RL_API const char *rl_error(void);  /* of this thread's last failure */
 RL_API const char *rl_kernel_name(int32_t kernel);
 
-/* Copies ops, bands, buffers; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
+/* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
  * takes memory only if an operation uses it; then a row of K or V is head_dim rounded up to 32 bytes, plus its scale. */
 RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                                      const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape,
@@ -172,7 +183,8 @@ RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t 
  * stops it. */
 RL_API int32_t rl_program_times(rl_program *program, int64_t *times);
 RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
-RL_API int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to);  /* copy on write, all layers */
+/* Copy on write, all layers of the pool. */
+RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to);
 
 /* Bytes per second at which `threads` threads together read `bytes` of memory of their own, the best of `repeats` passes:
  * plain vector loads, in pages of the usual size or (huge 1) as large as the system gives. Negative on failure. */

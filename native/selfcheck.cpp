@@ -256,11 +256,13 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   const int kv_heads = 1 + random.below(3), group = 1 + random.below(8), heads = kv_heads * group;
   const int page_tokens = 8 << random.below(7), position = random.below(700);
   const int pages = position / page_tokens + 1, splits = position / rl::kSplit + 1;
+  const int seen = random.below(2) == 0 ? 0 : random.below(position + 1);
   const std::int64_t page_bytes = rl::kv_page_bytes(page_tokens, kv_heads, stride);
   auto pool = bytes(random, page_bytes * pages);
   auto table = array<std::int32_t>(pages);
   for (int p = 0; p < pages; ++p) {
-    table[static_cast<std::size_t>(p)] = p;
+    // No entry of a page before the window may be used.
+    table[static_cast<std::size_t>(p)] = p < seen / page_tokens ? 1 << 30 : p;
     const std::int64_t scales = 2 * std::int64_t{kv_heads} * page_tokens;
     const auto values = reals(random, scales);
     std::memcpy(pool.data() + (p + 1) * page_bytes - 4 * scales, values.data(), static_cast<std::size_t>(4 * scales));
@@ -294,12 +296,14 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
                    &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
-    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim, 1.0f / 8, cap,
-                                 biased ? terms.data() : nullptr, bias.data(), angles.data(), starts.data(), turned};
+    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), seen, position, heads, head_dim,
+                                 1.0f / 8, cap, biased ? terms.data() : nullptr, bias.data(), angles.data(),
+                                 starts.data(), turned};
+    const int first = seen / rl::kSplit;
     float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
     for (int h = 0; h < kv_heads; ++h) {
-      k.attend_split(task, h, 0, state, memory.scratch());
-      for (int s = 1; s < splits; ++s) {
+      k.attend_split(task, h, first, state, memory.scratch());
+      for (int s = first + 1; s < splits; ++s) {
         k.attend_split(task, h, s, next, memory.scratch());
         k.attend_fold(task, state, next);
       }

@@ -7,7 +7,7 @@
 namespace rl {
 namespace {
 
-constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24, kMaxHeads = 4096, kMaxLayers = 4096, kMaxPages = 1 << 24;
+constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24, kMaxHeads = 4096, kMaxLayers = 4096, kMaxPages = 1 << 24, kMaxContext = 1 << 30;
 constexpr int kMaxCols = 1 << 17;  // keeps every int32 sum of products below 2^31
 
 bool power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
@@ -30,9 +30,17 @@ int Program::check_shape(bool uses_cache) const {
     return fail("a head has %d dimensions, expected an even number from 2 to %d", s.head_dim, kMostHeadDim);
   if (!power_of_two(s.page_tokens) || s.page_tokens < 8 || s.page_tokens > kSplit)
     return fail("a KV page has %d tokens, expected a power of two from 8 to %d", s.page_tokens, kSplit);
-  if (s.layers < 1 || s.pages < 1 || s.layers > kMaxLayers || s.pages > kMaxPages)
-    return fail("the KV cache has %d layers and %d pages, expected 1 to %d layers and 1 to %d pages", s.layers, s.pages,
-                kMaxLayers, kMaxPages);
+  if (s.context < 1 || s.context > kMaxContext)
+    return fail("the KV cache is for a context of %d tokens, expected 1 to %d", s.context, kMaxContext);
+  if (s.pools < 1 || pools_.size() != static_cast<std::size_t>(s.pools))
+    return fail("the KV cache has %d pools (%zu given), expected 1 to %d", s.pools, pools_.size(), kMaxPools);
+  for (const rl_pool &pool : pools_) {
+    if (pool.layers < 1 || pool.pages < 1 || pool.layers > kMaxLayers || pool.pages > kMaxPages)
+      return fail("a KV pool has %d layers and %d pages, expected 1 to %d layers and 1 to %d pages", pool.layers,
+                  pool.pages, kMaxLayers, kMaxPages);
+    if (pool.window < 0 || pool.window > kMaxContext)
+      return fail("a KV pool has a window of %d positions, expected 1 to %d, or 0 for none", pool.window, kMaxContext);
+  }
   return 0;
 }
 
@@ -205,9 +213,15 @@ bool check_terms(const OpCheck &c, int terms, const rl_shape &shape) {
   return false;
 }
 
-bool check_layer(const OpCheck &c, const rl_shape &shape) {
-  if (c.op.dim[0] >= 0 && c.op.dim[0] < shape.layers) return true;
-  fail("operation %d belongs to layer %d of %d", c.number, c.op.dim[0], shape.layers);
+bool check_layer(const OpCheck &c, const Array<rl_pool> &pools) {
+  const int layer = c.op.dim[0], pool = c.op.dim[1];
+  if (pool < 0 || static_cast<std::size_t>(pool) >= pools.size()) {
+    fail("operation %d uses KV pool %d of %zu", c.number, pool, pools.size());
+    return false;
+  }
+  const int layers = pools[static_cast<std::size_t>(pool)].layers;
+  if (layer >= 0 && layer < layers) return true;
+  fail("operation %d belongs to layer %d of %d in KV pool %d", c.number, layer, layers, pool);
   return false;
 }
 
@@ -256,7 +270,7 @@ int Program::check_op(int number) {
     }
     case RL_ROPE_KV: {
       const int width = (shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim;
-      good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, shape_) &&
+      good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, pools_) &&
              check_attention_buffers(c, op.out[0], op.out[1], shape_) &&
              c.find("the queries", op.out[0])->planes == 1 &&
              check_turns(c, shape_) && check_terms(c, op.out[2], shape_) &&
@@ -264,7 +278,7 @@ int Program::check_op(int number) {
       break;
     }
     case RL_ATTENTION:
-      good = check_layer(c, shape_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
+      good = check_layer(c, pools_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
              c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true) &&
              check_terms(c, op.in[2], shape_) && check_positive(c, op.real[0], "scale") &&
              check_from_zero(c, op.real[1], "softcap") && (op.in[2] < 0 || check_turning(number));
@@ -359,7 +373,7 @@ int Program::check_step(const rl_step &step, int first, int last) {
   if (step.sequences_count < 1 || step.sequences_count > shape_.max_rows || step.table_width < 1)
     return fail("the step has %d sequences with %d pages each, expected 1 to %d sequences of at least one page",
                 step.sequences_count, step.table_width, shape_.max_rows);
-  std::fill_n(last_position_.data(), step.sequences_count, -1);
+  std::fill_n(reach_.data(), step.sequences_count, Reach{0, -1});
   for (int r = 0; r < step.rows; ++r) {
     const int s = step.sequences[r], p = step.positions[r];
     if (s < 0 || s >= step.sequences_count)
@@ -367,19 +381,27 @@ int Program::check_step(const rl_step &step, int first, int last) {
     if (p < 0 || p / shape_.page_tokens >= step.table_width)
       return fail("row %d is at position %d; the block table reaches to %lld", r, p,
                   static_cast<long long>(step.table_width) * shape_.page_tokens - 1);
-    auto &before = last_position_[static_cast<std::size_t>(s)];
-    if (p <= before) return fail("row %d is at position %d after %d, expected a later position", r, p, before);
-    before = p;
+    if (p >= shape_.context)
+      return fail("row %d is at position %d; the program has a context of %d tokens", r, p, shape_.context);
+    Reach &reach = reach_[static_cast<std::size_t>(s)];
+    if (p <= reach.last) return fail("row %d is at position %d after %d, expected a later position", r, p, reach.last);
+    if (reach.last < 0) reach.first = p;
+    reach.last = p;
   }
-  for (int s = 0; s < step.sequences_count; ++s) {
-    const int p = last_position_[static_cast<std::size_t>(s)];
-    if (p < 0) continue;
-    const std::int64_t start = static_cast<std::int64_t>(s) * step.table_width;
-    for (int i = 0; i <= p / shape_.page_tokens; ++i)
-      if (step.block_tables[start + i] < 0 || step.block_tables[start + i] >= shape_.pages)
-        return fail("page %d of sequence %d is %d; the pool has pages 0 to %d", i, s, step.block_tables[start + i],
-                    shape_.pages - 1);
-  }
+  return check_tables(step);
+}
+
+// Every page in reach is one of its pool.
+int Program::check_tables(const rl_step &step) const {
+  const std::int32_t *pages = step.block_tables;
+  for (const rl_pool &pool : pools_)
+    for (int s = 0; s < step.sequences_count; ++s, pages += step.table_width) {
+      const Reach &reach = reach_[static_cast<std::size_t>(s)];
+      if (reach.last < 0) continue;
+      for (int i = first_seen(pool, reach.first) / shape_.page_tokens; i <= reach.last / shape_.page_tokens; ++i)
+        if (pages[i] < 0 || pages[i] >= pool.pages)
+          return fail("page %d of sequence %d is %d; the pool has pages 0 to %d", i, s, pages[i], pool.pages - 1);
+    }
   return 0;
 }
 

@@ -100,8 +100,19 @@ def score_bias(sizes: Sizes) -> np.ndarray | None:
 
 
 def attention_program(
-    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layers: int = LAYERS
+    sizes: Sizes,
+    rows: int,
+    pages: int,
+    *,
+    kernel: str,
+    threads: int,
+    layers: int = LAYERS,
+    windowed: native.Pool | None = None,
+    context: int = 0,
 ) -> native.Program:
+    """Attention over a pool without a window, or over the second one, `windowed`, at positions up to `context`."""
+    pools = (native.Pool(layers, pages), *([] if windowed is None else [windowed]))
+    layer, pool = pools[-1].layers - 1, len(pools) - 1
     inner = sizes.heads * sizes.head_dim
     buffers = [
         float_buffer(sizes.width, 0),
@@ -117,7 +128,7 @@ def attention_program(
             OpCode.ROPE_KV,
             (0,),
             queries,
-            dim=(layers - 1, 0, sizes.turned, int(sizes.whole)),
+            dim=(layer, pool, sizes.turned, int(sizes.whole)),
             real=(1e-5, sizes.factor, sizes.scale, sizes.growth, GROWTH_LENGTH),
             weight=(turns, *gains(sizes), bias),
         ),
@@ -125,12 +136,15 @@ def attention_program(
             OpCode.ATTENTION,
             queries,
             (3,),
-            dim=(layers - 1,),
+            dim=(layer, pool),
             real=(sizes.scale, sizes.softcap),
             weight=(turns, None, None, bias),
         ),
     ]
-    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, layers, sizes.page_tokens, pages)
+    shape = native.Shape(
+        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.page_tokens,
+        context or pages * sizes.page_tokens, pools,
+    )  # fmt: skip
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 
@@ -187,7 +201,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return (q[:, 0] * scale[:, None].astype(np.float64)).reshape(x.shape)
 
 
-def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
+def reference(qkv: np.ndarray, sizes: Sizes, window: int = 0) -> np.ndarray:
     hd, h, kv = sizes.head_dim, sizes.heads, sizes.kv_heads
     q, k, v = np.split(qkv, [h * hd, (h + kv) * hd], axis=1)
     gain_q, gain_k = gains(sizes)
@@ -204,7 +218,10 @@ def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
     scores *= sizes.scale
     if sizes.softcap:
         scores = sizes.softcap * np.tanh(scores / sizes.softcap)
-    scores = np.where(np.tri(len(qkv), dtype=bool), scores, -np.inf)
+    seen = np.tri(len(qkv), dtype=bool)
+    if window:
+        seen &= ~np.tri(len(qkv), k=-window, dtype=bool)
+    scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("hqk,khd->qhd", weights, v).reshape(len(qkv), h * hd)
@@ -272,7 +289,7 @@ def test_a_copied_page_answers_like_the_original() -> None:
         )
     )
     expected = program.buffer(3)[rows - 1].copy()
-    program.copy_page(0, 2)
+    program.copy_page(0, 0, 2)
     program.buffer(0)[0] = qkv[-1]
     one = np.zeros(1, np.int32)
     last = np.array([rows - 1], np.int32)

@@ -98,7 +98,9 @@ class Decoder:
         self.ops.append(native.Op(code, inputs, outputs, **fields))
 
     def program(self, rows: int, kernel: str, threads: int) -> native.Program:
-        shape = native.Shape(rows, HEADS, KV_HEADS, HEAD_DIM, LAYERS, PAGE, PAGES)
+        shape = native.Shape(
+            rows, HEADS, KV_HEADS, HEAD_DIM, PAGE, PAGE * PAGES, (native.Pool(LAYERS, PAGES),)
+        )
         return native.Program(self.ops, self.bands, self.buffers, shape, threads=threads, kernel=kernel)
 
     def logits(self, tokens: np.ndarray, chunk: int, kernel: str, threads: int) -> np.ndarray:

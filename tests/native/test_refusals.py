@@ -20,7 +20,9 @@ from rockledge.runtime import native
 from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import OpCode
 
-CACHE = native.Shape(4, heads=4, kv_heads=2, head_dim=16, layers=2, page_tokens=16, pages=3)
+CACHE = native.Shape(
+    4, heads=4, kv_heads=2, head_dim=16, page_tokens=16, context=48, pools=(native.Pool(2, 3),)
+)
 
 
 def linear_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
@@ -164,8 +166,14 @@ def test_impossible_buffers(change: dict[str, int]) -> None:
         {"page_tokens": 24},
         {"page_tokens": 4},
         {"page_tokens": 1024},
-        {"pages": 0},
-        {"layers": 1},
+        {"context": 0},
+        {"context": (1 << 30) + 1},
+        {"pools": ()},
+        {"pools": (native.Pool(2, 3),) * 65},
+        {"pools": (native.Pool(2, 0),)},
+        {"pools": (native.Pool(1, 3),)},
+        {"pools": (native.Pool(2, 3, window=-1),)},
+        {"pools": (native.Pool(2, 3), native.Pool(2, 0, window=4))},
     ],
 )
 def test_impossible_shapes(change: dict[str, int]) -> None:
@@ -184,7 +192,7 @@ def test_heads_that_have_no_pairs_or_too_many(head_dim: int) -> None:
 def test_a_pool_larger_than_memory_is_a_sentence() -> None:
     ops, bands, buffers, shape = attention_parts()
     with pytest.raises(NativeError, match="KV pool"):
-        create(ops, bands, buffers, replace(shape, pages=1 << 24, layers=4096, head_dim=16, page_tokens=512))
+        create(ops, bands, buffers, replace(shape, pools=(native.Pool(4096, 1 << 24),), page_tokens=512))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1000])
@@ -253,7 +261,9 @@ def test_operation_ranges_and_pages_and_buffers_outside() -> None:
         with pytest.raises(NativeError, match="the program has 2"):
             program.run(step_of(1), first=first, last=last)
     with pytest.raises(NativeError, match="pages are 0 to 2"):
-        program.copy_page(0, 3)
+        program.copy_page(0, 0, 3)
+    with pytest.raises(NativeError, match="there is no KV pool 1; the program has 1"):
+        program.copy_page(1, 0, 1)
     with pytest.raises(NativeError, match="no buffer 4"):
         program.buffer(4)
     program.close()

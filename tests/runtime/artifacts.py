@@ -12,6 +12,7 @@ from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.formats.bands import Band, groups, table_widths
 from rockledge.formats.hadamard import random_rotation
 from rockledge.formats.packing import pack, unpack
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, stored_tensors
 
@@ -69,11 +70,7 @@ def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE
     rng = np.random.default_rng(variant.seed)
     shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config)}
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    gains = {
-        name: shape
-        for name, shape in shapes.items()
-        if name.endswith("_norm") and (name != "final_norm" or config.tied)
-    }
+    gains = {name: (norm.size,) for name, norm in decoder(config).kept_norms()}
     linears = {}
     for name, (rows, cols) in matrices.items():
         role = name.rsplit(".", 1)[-1]
@@ -82,7 +79,7 @@ def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE
     plan = ArtifactPlan(
         config, linears, sum(int(np.prod(shape)) for shape in shapes.values()), gains,
         random_rotation(config.hidden, variant.seed) if variant.rotated else None,
-        variant.ffn_block, tokenizer_files(template),
+        {"ffn.down": variant.ffn_block} if variant.ffn_block else {}, tokenizer_files(template),
     )  # fmt: skip
     with ArtifactWriter(path, plan) as writer:
         for name, spec in linears.items():

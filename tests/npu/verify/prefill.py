@@ -73,14 +73,14 @@ def npu_logits(
 
         def inputs(place: str, x: torch.Tensor, prefix: str = prefix) -> torch.Tensor:
             if place == "ffn.down":
-                x = hadamard(x, artifact.ffn_block)
+                x = hadamard(x, artifact.online.get("ffn.down", 0))
             linears.input(prefix + FIRST.get(place, place), x)
             return x
 
         def outputs(role: str, y: torch.Tensor, prefix: str = prefix) -> torch.Tensor:
             return linears.output(prefix + role)
 
-        x = block_forward(weights, x, config, inputs, outputs)
+        x = block_forward(weights, x, model.tree, layer, inputs, outputs)
     name = "embed" if config.tied else "head"
     linears.input(name, model.head_input(x))
     return linears.output(name)[0].numpy(), linears.checked
