@@ -21,6 +21,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from safetensors.numpy import save_file
 
 from bench.models import UnavailableError
+from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import FAMILIES, stored_tensors
@@ -95,17 +96,21 @@ class OffGrid:
     def _factors(self, name: str) -> tuple[Float64 | None, Float64 | None]:
         """What the outputs (or a norm's gains) are multiplied by, and what the inputs are divided by."""
         prefix, role = _split(name)
-        if role == "attn.o":
-            return None, self._shared(self._draw(f"{prefix}attn.v", self.shape(f"{prefix}attn.v")[0]))
-        if role == "ffn.down":
-            return None, self._draw(f"{prefix}ffn.up", self.shape(f"{prefix}ffn.up")[0])
-        if role == "final_norm" and self.config.tied:
-            return None, None
-        family = FAMILIES[self.config.family]
-        feeding = {linear.role: linear.norm for linear in family.linears}
+        tree = decoder(self.config)
+        layer = tree.layers[0]
+        attention, gated = layer.attends, layer.gated
+        if role == attention.out.role:
+            return None, self._shared(self._draw(prefix + attention.v.role, attention.v.rows))
+        if role == gated.down.role:
+            return None, self._draw(prefix + gated.up.role, gated.up.rows)
+        feeding = {} if tree.tied else {tree.head.role: tree.final_norm.role}
+        for branch in layer.branches:
+            if branch.before is not None:
+                feeding |= {linear.role: branch.before.role for linear in branch.body.groups[0].linears}
         norm = feeding.get(role)
         columns = None if norm is None else self._draw(prefix + norm, self.config.hidden)
-        moved = role in ("attn.v", "attn.v.bias", "ffn.up") or role in feeding.values()
+        above = (attention.v.role, gated.up.role, *feeding.values())
+        moved = role.removesuffix(".bias") in above
         rows = self._draw(name.removesuffix(".bias"), self.shape(name)[0]) if moved else None
         return rows, columns
 

@@ -47,6 +47,7 @@ def logits(task: Task, runtime: bool, scores: bool, values: bool) -> torch.Tenso
     checkpoint, config = task.checkpoint, task.checkpoint.config
     model = rotated(checkpoint, steps=Steps(rotate="none", balance=runtime))
     inner = torch.nn.functional.scaled_dot_product_attention
+    rope = model.tree.layers[0].attends.rope
     late = torch.zeros(0)  # the large biases of the block that runs [kv_heads, head_dim]
 
     def round_values(role: str, x: torch.Tensor) -> torch.Tensor:
@@ -54,13 +55,15 @@ def logits(task: Task, runtime: bool, scores: bool, values: bool) -> torch.Tenso
             return x
         return rounded(x.unflatten(-1, (-1, config.head_dim))).flatten(-2)
 
-    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool) -> torch.Tensor:
+    def attend(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool, scale: float
+    ) -> torch.Tensor:
         queries, keys = (rounded(q), rounded(k)) if scores else (q, k)
         if len(late):
             bias = late.repeat_interleave(config.heads // config.kv_heads, 0)[:, None]
-            past = reference.rotate_pairs(bias.expand(-1, k.shape[2], -1)[None], config)
+            past = reference.rotate_pairs(bias.expand(-1, k.shape[2], -1)[None], rope)
             queries, keys = torch.cat((queries, q), -1), torch.cat((keys, past.expand_as(k)), -1)
-        return inner(queries, keys, v, is_causal=is_causal, scale=config.head_dim**-0.5)
+        return inner(queries, keys, v, is_causal=is_causal, scale=scale)
 
     with torch.no_grad(), patch.object(torch.nn.functional, "scaled_dot_product_attention", attend):
         x = reference.embed_tokens(checkpoint, torch.tensor(task.windows))
@@ -69,7 +72,7 @@ def logits(task: Task, runtime: bool, scores: bool, values: bool) -> torch.Tenso
             if runtime and (bias := weights.get("attn.k.bias")) is not None:
                 kept, large = map(torch.from_numpy, split_bias(bias.numpy(), config.head_dim))
                 weights["attn.k.bias"], late = kept, large.view(config.kv_heads, -1)
-            x = reference.block_forward(weights, x, config, outputs=round_values)
+            x = reference.block_forward(weights, x, model.tree, layer, outputs=round_values)
         return reference.final_logits(checkpoint, x)
 
 

@@ -8,6 +8,7 @@ import torch
 from tests.model.checkpoints import MODELS, random_model, save
 
 from rockledge.formats.key_bias import split_bias
+from rockledge.model.block import decoder
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.quantization.balance import balanced, column_factors, head_mix
 from rockledge.quantization.reference import block_forward, block_weights
@@ -28,7 +29,9 @@ def test_a_balanced_block_computes_what_it_did(name: str, tmp_path: Path) -> Non
     if config.qk_norm:
         weights["attn.k_norm"] = spread(config.head_dim, 5)
     x = torch.randn(2, 9, config.hidden, generator=torch.Generator().manual_seed(3))
-    found, expected = block_forward(balanced(weights, config), x, config), block_forward(weights, x, config)
+    tree = decoder(config)
+    found = block_forward(balanced(weights, tree.layers[0]), x, tree, 0)
+    expected = block_forward(weights, x, tree, 0)
     assert float((found - expected).abs().max()) < 1e-4 * float((expected - x).abs().max())
 
 
@@ -51,7 +54,7 @@ def test_a_loud_channel_of_k_is_shared_with_q(name: str, tmp_path: Path) -> None
         return float(lengths.max() / lengths.median())
 
     # A factor between the two sides is at best its root on both; a pair's other channel is scaled with it.
-    assert peak(balanced(weights, config)) < 3 * peak(weights) ** 0.5
+    assert peak(balanced(weights, decoder(config).layers[0])) < 3 * peak(weights) ** 0.5
 
 
 def test_queries_and_keys_end_equally_long(tmp_path: Path) -> None:
@@ -59,7 +62,7 @@ def test_queries_and_keys_end_equally_long(tmp_path: Path) -> None:
     config = checkpoint.config
     weights = block_weights(checkpoint, 0)
     weights["attn.k"] = weights["attn.k"] * spread(config.kv_heads * config.head_dim, 2)[:, None]
-    found = balanced(weights, config)
+    found = balanced(weights, decoder(config).layers[0])
     half = config.head_dim // 2
     query, key = (
         found[role].square().sum(dim=1).view(config.kv_heads, -1, 2, half).sum(dim=2).mean(dim=1)
@@ -72,7 +75,7 @@ def test_columns_of_down_become_equally_long(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(save(random_model("llama2"), tmp_path))
     weights = block_weights(checkpoint, 0)
     weights["ffn.down"] = weights["ffn.down"] * spread(checkpoint.config.ffn, 1)
-    lengths = balanced(weights, checkpoint.config)["ffn.down"].norm(dim=0)
+    lengths = balanced(weights, decoder(checkpoint.config).layers[0])["ffn.down"].norm(dim=0)
     torch.testing.assert_close(lengths, lengths.mean().expand_as(lengths))
 
 
@@ -101,7 +104,9 @@ def test_scaling_between_v_and_o_is_undone(tmp_path: Path) -> None:
     }
 
     def lengths(some: dict[str, torch.Tensor]) -> torch.Tensor:
-        values = balanced(some, config)["attn.v"].view(config.kv_heads, config.head_dim, -1)
+        values = balanced(some, decoder(config).layers[0])["attn.v"].view(
+            config.kv_heads, config.head_dim, -1
+        )
         return torch.linalg.svdvals(values)
 
     torch.testing.assert_close(lengths(moved), lengths(weights), rtol=1e-3, atol=1e-6)

@@ -61,10 +61,10 @@ def by_whole_forward(model: RotatedModel, work: WorkDirectory, band: CheckedBand
             if changed and band.linear == f"layers.{layer}.{role}":
                 order = stored_order(work.path, layer)
                 if role == "ffn.down":
-                    weights[role][rows, order] = hadamard(rounded, model.ffn_block)
+                    weights[role][rows, order] = hadamard(rounded, model.online["ffn.down"])
                 else:
                     weights[role][order[rows] if role in ("ffn.gate", "ffn.up") else rows] = rounded
-            x = block_forward({k: w.double() for k, w in weights.items()}, x, model.config)
+            x = block_forward({k: w.double() for k, w in weights.items()}, x, model.tree, layer)
         logits = model.head_input(x.float()).double() @ ends["head"].double().T
         logs.append(F.log_softmax(logits, dim=-1))
     return float((logs[0].exp() * (logs[0] - logs[1])).sum(dim=-1).mean())

@@ -47,8 +47,8 @@ def agreement(source: Path, artifact_path: Path, window: list[int]) -> tuple[flo
     checkpoint = open_checkpoint(source)
     artifact, model = open_artifact(artifact_path), rotated(checkpoint)
     fake = QuantisedLogits(
-        Stored(artifact), model.config, artifact.ffn_block, [window],
-        planes=artifact.planes, head_input=model.head_input, gains=artifact.array,
+        Stored(artifact), model.tree, model.online, [window],
+        planes=artifact.planes, stream=model.stream, head_input=model.head_input, gains=artifact.array,
     )  # fmt: skip
     with Engine.load(artifact_path, threads=1) as engine, torch.no_grad():
         native = engine.logits(window)

@@ -43,16 +43,13 @@ def test_without_whole_bands_in_a_block_it_is_plainly_sorted() -> None:
 
 def test_an_arranged_block_computes_what_it_did(tmp_path: Path) -> None:
     model = rotated(open_checkpoint(synth_checkpoint("toy", tmp_path)))
-    config, block = model.config, model.ffn_block
+    config, tree = model.config, model.tree
+    block = model.online[tree.layers[0].ordered.place]
     weights = model.block_weights(0, online=False)
     x = torch.randn(2, 9, config.hidden, generator=torch.Generator().manual_seed(3))
     order = torch.randperm(config.ffn, generator=torch.Generator().manual_seed(4))
-
-    def tap(place: str, inner: torch.Tensor) -> torch.Tensor:
-        return hadamard(inner, block) if place == "ffn.down" else inner
-
-    found = block_forward(arranged(weights, order, block), x, config, tap)
-    torch.testing.assert_close(found, block_forward(weights, x, config), rtol=1e-5, atol=1e-6)
+    found = block_forward(arranged(weights, tree.layers[0].gated, order, block), x, tree, 0, model.taps())
+    torch.testing.assert_close(found, block_forward(weights, x, tree, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_a_stored_order_comes_back(tmp_path: Path) -> None:

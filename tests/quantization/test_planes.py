@@ -9,9 +9,11 @@ from tests.quantization.changed_checkpoint import changed
 
 from rockledge.artifact import open_artifact
 from rockledge.formats.bands import Band
+from rockledge.model.config import ModelConfig
 from rockledge.quantization.budget import Widths, planes_of
 from rockledge.quantization.pipeline import quantize
 from rockledge.quantization.store import BandPrices, Prices, WorkDirectory
+from rockledge.synth import SHAPES
 
 LOUD = "layers.1.ffn.down"
 TOKENS = 2048
@@ -56,10 +58,10 @@ def test_a_massive_activation_gets_two_planes_and_needs_them(tmp_path: Path) -> 
     assert kl[1] > 5 * kl[0]
 
 
-def priced(weights: float, activations: dict[str, float]) -> tuple[Prices, Widths]:
-    """Prices of one band that costs `weights` at four bits, and of these inputs."""
+def priced(weights: float, activations: dict[str, float]) -> tuple[Prices, Widths, ModelConfig]:
+    """Prices of one band that costs `weights` at four bits, and of these inputs, in the toy shape."""
     band = BandPrices("layers.0.attn.q", 0, 64, 64, {4: weights})
-    return Prices((band,), activations), {"layers.0.attn.q": (Band(0, 64, 4),)}
+    return Prices((band,), activations), {"layers.0.attn.q": (Band(0, 64, 4),)}, SHAPES["toy"]
 
 
 def test_linears_with_one_input_get_the_same() -> None:

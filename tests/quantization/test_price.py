@@ -57,7 +57,7 @@ class Measured:
                 weights = self.model.block_weights(layer, online=False)
                 if layer == LAYER and role in weights:
                     weights[role] = weights[role] + delta
-                x = block_forward(weights, x, self.model.config, tap if layer == LAYER else None)
+                x = block_forward(weights, x, self.model.tree, layer, tap if layer == LAYER else None)
             head = self.model.head() + (delta if role == "head" else 0.0)
             found = F.log_softmax((self.model.head_input(x) @ head.T).double(), dim=-1)
         return float((self.expected.exp() * (self.expected - found)).sum(dim=-1).mean())
@@ -72,7 +72,7 @@ def measure(model: RotatedModel, tokens: npt.NDArray[np.int64], folder: Path) ->
     head = head_statistics(model, inputs[-1], gradients, 0, slices)
     for layer in reversed(range(model.config.layers)):
         weights = model.block_weights(layer, online=False)
-        block, gradients = block_statistics(model, weights, inputs[layer], gradients, slices)
+        block, gradients = block_statistics(model, layer, weights, inputs[layer], gradients, slices)
     with torch.no_grad():
         logits = model.head_input(torch.from_numpy(inputs[-1])) @ model.head().T
     expected = F.log_softmax(logits.double(), dim=-1)
@@ -151,7 +151,7 @@ def rounding_of(place: str, block: int = 0) -> Tap:
 
 @pytest.mark.parametrize("place", ["attn.in", "attn.o", "ffn.in", "ffn.down"])
 def test_the_price_of_rounding_inputs_is_the_divergence_it_causes(place: str, measured: Measured) -> None:
-    block = measured.model.ffn_block if place == "ffn.down" else 0
+    block = measured.model.online.get(place, 0)
     price = activation_price(measured.block.rounding[place])
     assert 0.6 < price / measured.divergence(tap=rounding_of(place, block)) < 1.7
 
@@ -160,7 +160,8 @@ def test_the_price_of_rounding_the_heads_input_is_the_divergence_it_causes(measu
     with torch.no_grad():
         x = measured.model.embedding()[measured.tokens]
         for layer in range(measured.model.config.layers):
-            x = block_forward(measured.model.block_weights(layer, online=False), x, measured.model.config)
+            weights = measured.model.block_weights(layer, online=False)
+            x = block_forward(weights, x, measured.model.tree, layer)
         rounded = rounded_inputs(measured.model.head_input(x), 1)
         found = F.log_softmax((rounded @ measured.model.head().T).double(), dim=-1)
     truth = float((measured.expected.exp() * (measured.expected - found)).sum(dim=-1).mean())
@@ -175,14 +176,14 @@ def test_a_massive_activation_of_the_first_token_alone_is_not_charged_to_all(
 
     def keep_steps(place: str, x: torch.Tensor) -> torch.Tensor:
         if place == "ffn.down":
-            steps.append(hadamard(x, model.ffn_block).abs().amax(dim=-1) / 127)
+            steps.append(hadamard(x, model.online["ffn.down"]).abs().amax(dim=-1) / 127)
         return x
 
     massive_first_token.divergence(tap=keep_steps)
     assert float((steps[0][:, 0] / steps[0][:, 1:].amax(dim=1)).min()) > 20
 
     price = activation_price(statistics.rounding["ffn.down"])
-    truth = massive_first_token.divergence(tap=rounding_of("ffn.down", model.ffn_block))
+    truth = massive_first_token.divergence(tap=rounding_of("ffn.down", model.online["ffn.down"]))
     assert 1 / 3 < price / truth < 3
     down = model.block_weights(LAYER, online=False)["ffn.down"]
     gain = float((down.square().sum(dim=1) * statistics.sensitivity["ffn.down"]).sum())

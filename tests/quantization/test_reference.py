@@ -8,6 +8,7 @@ import torch
 from tests.model.checkpoints import MODELS, random_model, save, write_gguf
 from transformers import AutoModelForCausalLM
 
+from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
 from rockledge.quantization.reference import block_forward, block_weights, embed_tokens, forward
 
@@ -81,7 +82,7 @@ def test_gradients_with_respect_to_input_and_weights_are_right(tiny: Checkpoint)
     x = embed_tokens(tiny, TOKENS[:1, :3]).double().requires_grad_()
 
     def block(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        return block_forward(dict(zip(weights, values, strict=True)), x, tiny.config)
+        return block_forward(dict(zip(weights, values, strict=True)), x, decoder(tiny.config), 0)
 
     assert torch.autograd.gradcheck(block, (x, *weights.values()), fast_mode=True)
 
@@ -94,13 +95,14 @@ def test_taps_see_the_input_of_every_linear_and_may_replace_it(tiny: Checkpoint)
         return x
 
     weights, x = block_weights(tiny, 1), embed_tokens(tiny, TOKENS)
-    whole = block_forward(weights, x, tiny.config)
-    torch.testing.assert_close(block_forward(weights, x, tiny.config, keep), whole, rtol=0, atol=0)
+    tree = decoder(tiny.config)
+    whole = block_forward(weights, x, tree, 1)
+    torch.testing.assert_close(block_forward(weights, x, tree, 1, keep), whole, rtol=0, atol=0)
     width = {place: shape[-1] for place, shape in seen.items()}
     assert width == {"attn.in": 64, "attn.o": 128, "ffn.in": 64, "ffn.down": 96}
     # Nothing reaches the residual stream once the inputs of O and down are zero.
     closed = block_forward(
-        weights, x, tiny.config, lambda place, x: x * 0 if place in ("attn.o", "ffn.down") else x
+        weights, x, tree, 1, lambda place, x: x * 0 if place in ("attn.o", "ffn.down") else x
     )
     torch.testing.assert_close(closed, x, rtol=0, atol=0)
 
@@ -109,4 +111,5 @@ def test_a_norm_left_out_has_a_gain_of_one(tiny: Checkpoint) -> None:
     weights, x = block_weights(tiny, 0), embed_tokens(tiny, TOKENS)
     ones = weights | {"attn.norm": torch.ones(64), "ffn.norm": torch.ones(64)}
     bare = {k: v for k, v in weights.items() if k not in ("attn.norm", "ffn.norm")}
-    torch.testing.assert_close(block_forward(bare, x, tiny.config), block_forward(ones, x, tiny.config))
+    tree = decoder(tiny.config)
+    torch.testing.assert_close(block_forward(bare, x, tree, 0), block_forward(ones, x, tree, 0))

@@ -8,22 +8,20 @@ import torch
 from tests.model.checkpoints import MODELS, random_model, save
 
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.quantization.logits import finished
 from rockledge.quantization.reference import block_forward, forward
 from rockledge.quantization.rotate import RotatedModel, rotated
-from rockledge.quantization.transform import hadamard
 
 TOKENS = torch.randint(0, 80, (2, 24), generator=torch.Generator().manual_seed(1))
 
 
 def rotated_logits(model: RotatedModel, online: bool = True) -> torch.Tensor:
-    def tap(place: str, x: torch.Tensor) -> torch.Tensor:
-        return hadamard(x, model.ffn_block) if online and place == "ffn.down" else x
-
+    taps = model.taps(online=online)
     with torch.no_grad():
-        x = model.embedding()[TOKENS]
+        x = model.stream(model.embedding()[TOKENS])
         for layer in range(model.config.layers):
-            x = block_forward(model.block_weights(layer, online=online), x, model.config, tap)
-        return model.head_input(x) @ model.head().T
+            x = block_forward(model.block_weights(layer, online=online), x, model.tree, layer, taps)
+        return finished(model.head_input(x) @ model.head().T, model.tree)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -158,9 +158,20 @@ class Layer:
         return tuple(linear for group in self.groups for linear in group.linears)
 
     @property
+    def ordered(self) -> Group:
+        """The group whose input channels may come in any order: gate and up compute one each."""
+        return self.gated.groups[1]
+
+    @property
     def inner_norms(self) -> tuple[Norm, ...]:
         """The norms inside bodies."""
         return tuple(norm for branch in self.branches for norm in branch.body.norms)
+
+    @property
+    def kept_norms(self) -> tuple[Norm, ...]:
+        """The norms whose gains no linear takes up: those after bodies, then those inside."""
+        after = (branch.after for branch in self.branches if branch.after is not None)
+        return (*after, *self.inner_norms)
 
     @property
     def norms(self) -> tuple[Norm, ...]:
@@ -217,8 +228,7 @@ class Decoder:
         """(full name, norm) of the gains that no linear takes up: those inside bodies and after them, and the
         last one where the head is tied and must stay the embedding."""
         for number, layer in enumerate(self.layers):
-            after = (branch.after for branch in layer.branches if branch.after is not None)
-            for norm in (*after, *layer.inner_norms):
+            for norm in layer.kept_norms:
                 yield layer_name(number, norm.role), norm
         if self.tied:
             yield self.final_norm.role, self.final_norm

@@ -9,6 +9,10 @@ always large makes the others coarse. Qwen2.5's K has such channels, by its bias
 a pair, factors of (q / k)^(1/2) give both sides the lengths (q k)^(1/2), and neither outliers. The largest
 biases do not count: they bypass the cache (`formats.key_bias`).
 
+Only what turns together is tied together: in a layer without rotary turns, and beyond the channels that turn,
+every channel has its own factor. Norms of q and k take the factors into their gains: one for every head, or,
+where they norm whole projections, one for every channel of a key/value head and its query heads.
+
 For the others, error feedback leaves in a row an error that grows with the row's length |w|^2 and with the
 determinant of its inputs' moments. With determinants kept, what is left to choose is the length of rows:
 
@@ -27,94 +31,132 @@ from collections.abc import Mapping
 import torch
 
 from rockledge.formats.key_bias import large_bias_channels
-from rockledge.model.config import ModelConfig
+from rockledge.model.block import Attention, Gated, Layer
 
 # Below this share of the largest, an eigenvalue (or a column's squared length) counts as this share: dead
 # channels stay finite.
 _LEAST = 1e-6
 _LEAST_COLUMN = 1e-4
 _LEAST_PAIR = 1e-4
-_SCORES = ("attn.q", "attn.k")
 
 
-def balanced(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
-    """A block's weights by role, fp32, with Q and K, V and O, up and down balanced; the others are as given.
+def balanced(weights: Mapping[str, torch.Tensor], layer: Layer) -> dict[str, torch.Tensor]:
+    """A layer's weights by role, fp32, with Q and K, V and O, up and down balanced; the others are as given.
 
     The columns of down must be plain, without their online Hadamard; V and O may be rotated within heads.
     """
-    changed = dict(weights)
-    if config.qk_norm:
-        changed["attn.q_norm"], changed["attn.k_norm"] = balanced_gains(
-            weights["attn.q_norm"], weights["attn.k_norm"]
-        )
+    if layer.attends.q_norm is not None:
+        changed = balanced_gains(weights, layer.attends)
     else:
-        changed |= _balanced_scores(weights, config)
-    down = weights["ffn.down"]
-    factors = column_factors(down)
-    changed["ffn.down"] = down * factors
-    changed["ffn.up"] = weights["ffn.up"] / factors[:, None]
+        changed = {**weights, **_balanced_scores(weights, layer.attends)}
+    return changed | _balanced_channels(weights, layer.gated) | _balanced_values(weights, layer.attends)
 
-    size, shared = config.head_dim, config.heads // config.kv_heads
-    values = weights["attn.v"].double().view(config.kv_heads, size, -1)
-    readers = (
-        weights["attn.o"].double().view(-1, config.kv_heads, shared, size)
-    )  # [hidden, kv, query, channel]
+
+def _balanced_channels(weights: Mapping[str, torch.Tensor], gated: Gated) -> dict[str, torch.Tensor]:
+    """Up and down with every channel between them balanced."""
+    up, down = gated.up.role, weights[gated.down.role]
+    factors = column_factors(down)
+    changed = {gated.down.role: down * factors, up: weights[up] / factors[:, None]}
+    if gated.up.bias:
+        changed[up + ".bias"] = weights[up + ".bias"] / factors
+    return changed
+
+
+def _balanced_values(weights: Mapping[str, torch.Tensor], attention: Attention) -> dict[str, torch.Tensor]:
+    """V and O with every key/value head balanced."""
+    size, shared = attention.head_dim, attention.heads // attention.kv_heads
+    v, out = attention.v.role, attention.out.role
+    values = weights[v].double().view(attention.kv_heads, size, -1)
+    readers = weights[out].double().view(-1, attention.kv_heads, shared, size)  # [hidden, kv, query, channel]
     mixes = torch.stack(
         [
             head_mix(values[head] @ values[head].T, torch.einsum("nqi,nqj->ij", *[readers[:, head]] * 2))
-            for head in range(config.kv_heads)
+            for head in range(attention.kv_heads)
         ]
     )
-    changed["attn.v"] = (mixes @ values).view(weights["attn.v"].shape).float()
     turned = torch.einsum("nhqi,hij->nhqj", readers, torch.linalg.inv(mixes))
-    changed["attn.o"] = turned.reshape(weights["attn.o"].shape).float()
-    if (bias := weights.get("attn.v.bias")) is not None:
-        changed["attn.v.bias"] = (
+    changed = {
+        v: (mixes @ values).view(weights[v].shape).float(),
+        out: turned.reshape(weights[out].shape).float(),
+    }
+    if (bias := weights.get(v + ".bias")) is not None:
+        changed[v + ".bias"] = (
             torch.einsum("hij,hj->hi", mixes, bias.double().view(-1, size)).reshape(-1).float()
         )
     return changed
 
 
-def balanced_gains(query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gains fp32 [head_dim] of the norms of queries and keys, which all heads share, with pairs balanced."""
-    factors = pair_factors(query.square(), key.square())
-    return query / factors, key * factors
+def balanced_gains(weights: Mapping[str, torch.Tensor], attention: Attention) -> dict[str, torch.Tensor]:
+    """The `weights` by role, fp32, with the gains of the norms of queries and keys balanced, if there are
+    any."""
+    changed = dict(weights)
+    if attention.q_norm is None or attention.k_norm is None:
+        return changed
+    query, key = (weights[norm.role] for norm in (attention.q_norm, attention.k_norm))
+    whole = len(key) != attention.head_dim
+    squares = query.square(), key.square()
+    if whole:
+        squares = _by_head(squares[0], attention), _by_head(squares[1], attention)
+    factors = pair_factors(*squares, _turned(attention))
+    of_query, of_key = _of_rows(factors, attention) if whole else (factors, factors)
+    changed[attention.q_norm.role], changed[attention.k_norm.role] = query / of_query, key * of_key
+    return changed
 
 
-def pair_factors(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+def pair_factors(query: torch.Tensor, key: torch.Tensor, turned: int) -> torch.Tensor:
     """What to multiply keys by, and divide queries by, fp32 [..., head_dim], from the squared lengths of
-    their channels; both channels of a rotary pair, half a head apart, have the same factor."""
-    both = [
-        torch.stack(squares.chunk(2, -1)).sum(dim=0).clamp_min(_LEAST_PAIR * squares.mean().clamp_min(1e-30))
+    their channels; both channels of a rotary pair, half of the `turned` channels apart, have the same
+    factor."""
+    pairs = [
+        torch.stack(squares[..., :turned].chunk(2, -1)).sum(dim=0) if turned else squares[..., :0]
         for squares in (query, key)
     ]
+    both = [
+        torch.cat((pair, squares[..., turned:]), -1).clamp_min(_LEAST_PAIR * squares.mean().clamp_min(1e-30))
+        for pair, squares in zip(pairs, (query, key), strict=True)
+    ]
     factors = (both[0] / both[1]).pow(0.25)
-    return torch.cat((factors, factors), -1)
+    return torch.cat((factors[..., : turned // 2], factors), -1)
 
 
-def _balanced_scores(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+def _balanced_scores(weights: Mapping[str, torch.Tensor], attention: Attention) -> dict[str, torch.Tensor]:
     """Weights and biases of Q and K with the pairs of every key/value head balanced.
 
     A channel's squared length is that of its row, inputs being normed, and of the bias that keys keep. The
     query heads that share a key/value head count as their mean.
     """
-    shared = config.heads // config.kv_heads
+    turned, scores = _turned(attention), (attention.q.role, attention.k.role)
     (query, of_query), (key, of_key) = (
-        [square.view(config.kv_heads, -1, config.head_dim).mean(dim=1) for square in _squares(weights, role)]
-        for role in _SCORES
+        [_by_head(square, attention) for square in _squares(weights, role)] for role in scores
     )
     query = query + of_query
     # As large as the key's biases would be if none of them counted. Those that do count end up smaller.
-    squares = of_key * pair_factors(query, key).square()
-    large = torch.from_numpy(large_bias_channels(squares.cpu().numpy())).to(squares.device)
-    factors = pair_factors(query, key + of_key.masked_fill(large, 0))
-    of_rows = (1 / factors.repeat_interleave(shared, 0).flatten(), factors.flatten())
+    squares = of_key * pair_factors(query, key, turned).square()
+    large = torch.from_numpy(large_bias_channels(squares.cpu().numpy(), turned)).to(squares.device)
+    factors = pair_factors(query, key + of_key.masked_fill(large, 0), turned)
+    of_query, of_key = _of_rows(factors, attention)
     changed = {}
-    for role, of_row in zip(_SCORES, of_rows, strict=True):
+    for role, of_row in zip(scores, (1 / of_query, of_key), strict=True):
         changed[role] = weights[role] * of_row[:, None]
         if (bias := weights.get(role + ".bias")) is not None:
             changed[role + ".bias"] = bias * of_row
     return changed
+
+
+def _turned(attention: Attention) -> int:
+    """Channels of a head that turn."""
+    return 0 if attention.rope is None else attention.rope.turned
+
+
+def _by_head(squares: torch.Tensor, attention: Attention) -> torch.Tensor:
+    """[kv_heads, head_dim] of every channel of a projection; heads that share a key/value head as a mean."""
+    return squares.view(attention.kv_heads, -1, attention.head_dim).mean(dim=1)
+
+
+def _of_rows(factors: torch.Tensor, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors [kv_heads, head_dim] for every channel of Q, and of K."""
+    shared = attention.heads // attention.kv_heads
+    return factors.repeat_interleave(shared, 0).flatten(), factors.flatten()
 
 
 def _squares(weights: Mapping[str, torch.Tensor], role: str) -> tuple[torch.Tensor, torch.Tensor]:

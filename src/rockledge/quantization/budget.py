@@ -16,8 +16,9 @@ from rockledge.board.time import band_ms
 from rockledge.errors import BudgetError
 from rockledge.formats.bands import TABLES, aligned, stream_bytes
 from rockledge.formats.bands import Band as StoredBand
+from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import FAMILIES, stored_tensors
+from rockledge.model.family import stored_tensors
 from rockledge.quantization.allocate import Allocation, Band, Budget, Option, allocate
 from rockledge.quantization.candidates import NARROW_WIDTHS, WIDTHS
 from rockledge.quantization.rotate import RotatedModel
@@ -26,8 +27,6 @@ from rockledge.quantization.store import Prices
 Widths = dict[str, tuple[StoredBand, ...]]
 """The bands of every linear, as they are stored."""
 
-# Linears with one input share its planes; prices know it by the first of them.
-_SHARED_INPUTS = {"attn.q": ("attn.q", "attn.k", "attn.v"), "ffn.gate": ("ffn.gate", "ffn.up")}
 # Share of an artifact's predicted divergence that rounding one input to int8 may cause before it gets
 # sixteen bits. They take no bytes and hardly any time in decode, where memory binds; in prefill they take
 # the linear's time twice.
@@ -82,11 +81,11 @@ def _rounded_up(value: float) -> float:
 
 def _uniform(model: RotatedModel, board: Board, bits: int) -> Option:
     """The whole model at one width, its price unknown."""
-    shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
-    size = _size(model, {name: (StoredBand(0, shape[0], bits),) for name, shape in shapes.items()})
+    linears = dict(decoder(model.config).linears())
+    size = _size(model, {name: (StoredBand(0, one.rows, bits),) for name, one in linears.items()})
     time = sum(
-        band_ms(bits, *shape, board=board)
-        for name, shape in shapes.items()
+        band_ms(bits, one.rows, one.cols, board=board)
+        for name, one in linears.items()
         if not _gathered(name, model.config)
     )
     return Option(bits, nan, size, time)
@@ -94,7 +93,8 @@ def _uniform(model: RotatedModel, board: Board, bits: int) -> Option:
 
 def _gathered(linear: str, config: ModelConfig) -> bool:
     """Whether no token is multiplied with it: an untied embedding, which takes no time."""
-    return linear == "embed" and not config.tied
+    tree = decoder(config)
+    return linear == tree.embed.role and not tree.tied
 
 
 def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
@@ -152,7 +152,7 @@ def least_bits(prices: Prices, model: RotatedModel, board: Board) -> float:
     return 8 * _size(model, _merged(bands, _narrowest(bands))) / parameters(model.config)
 
 
-def planes_of(prices: Prices, widths: Widths) -> dict[str, int]:
+def planes_of(prices: Prices, widths: Widths, config: ModelConfig) -> dict[str, int]:
     """Two int8 planes for the most expensive inputs, one after the other, as long as rounding the next one to
     int8 would cause more than a share of the divergence that is predicted with these `widths`.
 
@@ -160,12 +160,18 @@ def planes_of(prices: Prices, widths: Widths) -> dict[str, int]:
     wide ones. Linears with one input share the decision; 1 plane by default.
     """
     planes: dict[str, int] = {}
+    # Prices know an input by the first linear that reads it.
+    readers = {
+        layer_name(number, group.first.role): [layer_name(number, linear.role) for linear in group.linears]
+        for number, layer in enumerate(decoder(config).layers)
+        for group in layer.groups
+    }
     left = predicted(prices, widths, planes)
     for name, price in sorted(prices.activations.items(), key=lambda item: item[1], reverse=True):
         if price <= _PLANE_SHARE * left:
             break
         left -= price
-        planes.update(dict.fromkeys(_readers(name), 2))
+        planes.update(dict.fromkeys(readers.get(name, [name]), 2))
     return planes
 
 
@@ -178,14 +184,6 @@ def predicted(prices: Prices, widths: Widths, planes: dict[str, int]) -> float:
             if band.start <= measured.start < band.start + band.rows:
                 total += measured.prices.get(band.bits, 0.0)
     return total
-
-
-def _readers(name: str) -> list[str]:
-    """All linears that read the input of the linear `name`."""
-    for first, roles in _SHARED_INPUTS.items():
-        if name.endswith(first):
-            return [name.removesuffix(first) + role for role in roles]
-    return [name]
 
 
 def _narrowest(bands: list[Band]) -> Allocation:
@@ -212,38 +210,29 @@ def plan_artifact(
 ) -> ArtifactPlan:
     """The artifact that these bands make. `planes` by linear, 1 where none is given."""
     config = model.config
-    shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config)}
+    tree = decoder(config)
     linears = {
-        name: LinearSpec(shape[0], shape[1], widths[name], planes.get(name, 1), f"{name}.bias" in shapes)
-        for name, shape in shapes.items()
-        if len(shape) == 2
+        name: LinearSpec(one.rows, one.cols, widths[name], planes.get(name, 1), one.bias)
+        for name, one in tree.linears()
     }
-    kept = {norm.role for norm in FAMILIES[config.family].norms if norm.size == "head_dim"}
-    if config.tied:
-        kept.add("final_norm")
-    arrays = {name: shape for name, shape in shapes.items() if len(shape) == 1 and _role(name) in kept}
     return ArtifactPlan(
         config=config,
         linears=linears,
         parameters=parameters(config),
-        arrays=arrays,
+        arrays={name: (norm.size,) for name, norm in tree.kept_norms()},
         rotation=model.rotation,
-        ffn_block=model.ffn_block,
+        ffn_block=model.online.get(tree.layers[0].ordered.place, 0),
         files=files,
         recipe=recipe,
     )
 
 
-def _role(name: str) -> str:
-    return name.split(".", 2)[2] if name.startswith("layers.") else name
-
-
 def _fixed_bytes(model: RotatedModel, small: int) -> int:
     """Bytes that no choice of widths changes, counting every linear's tables at all `small` widths below
     8."""
-    shapes = {t.name: t.shape for t in stored_tensors(model.config) if len(t.shape) == 2}
-    widths: Widths = {name: (StoredBand(0, shape[0], 8),) for name, shape in shapes.items()}
+    linears = dict(decoder(model.config).linears())
+    widths: Widths = {name: (StoredBand(0, one.rows, 8),) for name, one in linears.items()}
     plan = plan_artifact(model, widths, {}, {}, None)
-    streams = sum(stream_bytes(widths[name], shape[1])[0] for name, shape in shapes.items())
-    tables = len(shapes) * aligned(small * TABLES * 16)
+    streams = sum(stream_bytes(widths[name], one.cols)[0] for name, one in linears.items())
+    tables = len(linears) * aligned(small * TABLES * 16)
     return packed_size(plan) - streams + tables

@@ -7,7 +7,6 @@ output; in between it sees every linear's input and the gradient at every linear
 memory at a time.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import torch
 
 from rockledge.errors import CheckpointError
 from rockledge.formats.activations import LARGEST
-from rockledge.model.family import FAMILIES, Linear
+from rockledge.quantization.logits import finished, slope
 from rockledge.quantization.reference import block_forward
 from rockledge.quantization.rotate import RotatedModel
 from rockledge.quantization.slices import Slices
@@ -33,21 +32,12 @@ _STEP_TOKENS = 2048
 _LOGIT_TOKENS = 512
 
 
-# Linears after one norm share their input, the others have their own.
-_PLACE_BEHIND_NORM = {"attn.norm": "attn.in", "ffn.norm": "ffn.in"}
-
-
-def place_of(linear: Linear) -> str:
-    """The place (`reference.Taps`) where a block's linear reads its input."""
-    return _PLACE_BEHIND_NORM[linear.norm] if linear.norm else linear.role
-
-
 @dataclass(frozen=True)
 class BlockStatistics:
-    """Of one block. By role: second moments E[w x x^T] of its linears' inputs fp32 [K, K] or their diagonal
-    [K], and the mean squared gradient of every output channel fp32 [N]. By place ("attn.in", "attn.o",
-    "ffn.in", "ffn.down"): E[step^2 |g|^2] of int8 rounding, with g a token's gradient at that input
-    (`price.activation_price`). The moments of "ffn.down" are those before its online Hadamard.
+    """Of one layer. By role: second moments E[w x x^T] of its linears' inputs fp32 [K, K] or their diagonal
+    [K], and the mean squared gradient of every output channel fp32 [N]. By place: E[step^2 |g|^2] of int8
+    rounding, with g a token's gradient at that input (`price.activation_price`). Moments are those after an
+    online Hadamard; of down's inputs, those before it.
 
     A token's weight w is the square of its gradient at the linear's output, 1 on average. An error in the
     weights matters where it meets tokens that matter: of the keys, most of all in the first token, which all
@@ -62,7 +52,7 @@ class BlockStatistics:
 @dataclass(frozen=True)
 class HeadStatistics:
     """Of the head: second moments E[x x^T] of its input and `rounding` as above, E[p (1 - p)] of every
-    token's logit fp32 [vocab], and E[p] fp32 [vocab]."""
+    token's logit fp32 [vocab], times the square of its slope, and E[p] fp32 [vocab]."""
 
     moments: torch.Tensor
     rounding: float
@@ -155,11 +145,11 @@ def record_inputs(
     known = [layer for layer in range(config.layers + 1) if work.has_array(boundary(layer))]
     if not known:
         with work.new_array(boundary(0), shape) as first:
-            first[:] = model.embedding()[torch.from_numpy(tokens)].cpu().numpy()
+            first[:] = model.stream(model.embedding()[torch.from_numpy(tokens)]).cpu().numpy()
     for layer in range(max(known, default=0), config.layers):
         weights, inputs = model.block_weights(layer, online=False), work.array(boundary(layer), shape)
         with work.new_array(boundary(layer + 1), shape) as outputs:
-            slices.fitting(lambda: run_block(model, weights, inputs, outputs, slices))  # noqa: B023
+            slices.fitting(lambda: run_block(model, layer, weights, inputs, outputs, slices))  # noqa: B023
             if not np.isfinite(outputs).all():
                 raise CheckpointError(
                     f"block {layer} produces values that are NaN or infinite for the calibration text; "
@@ -176,16 +166,19 @@ def boundary(layer: int) -> str:
 @torch.no_grad()
 def run_block(
     model: RotatedModel,
+    layer: int,
     weights: Mapping[str, torch.Tensor],
     inputs: npt.NDArray[np.float32],
     outputs: npt.NDArray[np.float32],
     slices: Slices,
 ) -> None:
-    """Fills `outputs` of one block from its `inputs`, both fp32 [S, T, hidden]."""
+    """Fills `outputs` of one layer, of which `weights` are plain, from its `inputs`, both fp32 [S, T,
+    hidden]."""
+    tree, taps = model.tree, model.taps(online=False)
     batch = max(1, slices.of(_STEP_TOKENS) // inputs.shape[1])
     for first in range(0, len(inputs), batch):
         x = torch.from_numpy(inputs[first : first + batch]).to(model.device)
-        outputs[first : first + batch] = block_forward(weights, x, model.config).cpu().numpy()
+        outputs[first : first + batch] = block_forward(weights, x, tree, layer, taps).cpu().numpy()
 
 
 def head_statistics(
@@ -201,7 +194,7 @@ def head_statistics(
     gradient of their negative log-likelihood at the block's output is written to `gradients` fp32 [S', T,
     hidden].
     """
-    head = model.head()
+    head, tree = model.head(), model.tree
     generator = torch.Generator(device=model.device).manual_seed(seed)
     moments, steps = _Moments(diagonal=model.steps.moments == "diagonal"), _Steps()
     variance = torch.zeros(head.shape[0], device=model.device)
@@ -218,13 +211,14 @@ def head_statistics(
             if not wanted:
                 continue
             with torch.no_grad():
-                p = torch.softmax(z @ head.T, dim=1)
+                logits = finished(z @ head.T, tree)
+                p, steep = torch.softmax(logits, dim=1), slope(logits, tree)
                 frequency += p.sum(dim=0)
-                variance += (p - p * p).sum(dim=0)
+                variance += ((p - p * p) * steep**2).sum(dim=0)
                 count += len(p)
                 labels = torch.multinomial(p, 1, generator=generator)
                 p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
-                gradient = p @ head
+                gradient = p.mul_(steep) @ head
             steps.add(z, gradient)
             z.backward(gradient)
             gradients[s, part] = _gradient(x).cpu().numpy()
@@ -233,30 +227,31 @@ def head_statistics(
 
 def block_statistics(
     model: RotatedModel,
+    layer: int,
     weights: Mapping[str, torch.Tensor],
     inputs: npt.NDArray[np.float32],
     gradients: npt.NDArray[np.float32],
     slices: Slices,
 ) -> tuple[BlockStatistics, npt.NDArray[np.float32]]:
-    """Statistics of one block whose plain weights (`block_weights(layer, online=False)`) are `weights`.
+    """Statistics of a layer whose plain weights (`block_weights(layer, online=False)`) are `weights`.
 
     `inputs` fp32 [S, T, hidden]; `gradients` fp32 [S', T, hidden], S' <= S, holds the gradients at the
     block's output for the first S' sequences; those at its input are returned.
     """
-    taps = _Taps(model)
+    tree, taps = model.tree, _Taps(model, layer)
     before = fresh(gradients.shape)
     batch = max(1, slices.of(_STEP_TOKENS) // inputs.shape[1])
     for first in range(0, len(gradients), batch):
         part = slice(first, min(first + batch, len(gradients)))
         x = torch.from_numpy(inputs[part]).to(model.device).requires_grad_(True)
-        y = block_forward(weights, x, model.config, taps.see, taps.keep)
+        y = block_forward(weights, x, tree, layer, taps.see, taps.keep)
         y.backward(torch.from_numpy(gradients[part]).to(model.device))
         taps.add_gradients()
         before[part] = _gradient(x).cpu().numpy()
     with torch.no_grad():
         for first in range(len(gradients), len(inputs), batch):
             x = torch.from_numpy(inputs[first : first + batch]).to(model.device)
-            block_forward(weights, x, model.config, taps.see)
+            block_forward(weights, x, tree, layer, taps.see)
     return taps.statistics(), before
 
 
@@ -270,12 +265,11 @@ def fresh(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 class _Taps:
     """Gathers inputs and output gradients of one block's linears; sequences that have gradients first."""
 
-    def __init__(self, model: RotatedModel) -> None:
+    def __init__(self, model: RotatedModel, number: int) -> None:
         self._weighted = model.steps.token_weights == "gradient"
-        self._readers: dict[str, list[str]] = defaultdict(list)
-        for linear in FAMILIES[model.config.family].linears:
-            if "{i}" in linear.hf:
-                self._readers[place_of(linear)].append(linear.role)
+        self._turn = model.taps(online=False)
+        layer = model.tree.layers[number]
+        self._readers = {group.place: [linear.role for linear in group.linears] for group in layer.groups}
         diagonal = model.steps.moments == "diagonal"
         # Where all tokens count alike, linears that share an input share its moments.
         self._moments = {
@@ -283,8 +277,9 @@ class _Taps:
             for roles in self._readers.values()
             for role in (roles if self._weighted else roles[:1])
         }
+        late = layer.ordered.place
         self._steps = {
-            place: _Steps(model.ffn_block if place == "ffn.down" else 0) for place in self._readers
+            place: _Steps(model.online.get(place, 0) if place == late else 0) for place in self._readers
         }
         self._inputs: dict[str, torch.Tensor] = {}
         self._outputs: dict[str, torch.Tensor] = {}
@@ -292,6 +287,7 @@ class _Taps:
         self._count = 0
 
     def see(self, place: str, x: torch.Tensor) -> torch.Tensor:
+        x = self._turn(place, x)
         if x.requires_grad:
             x.retain_grad()
             self._inputs[place] = x

@@ -17,11 +17,12 @@ import torch
 from scipy.stats import spearmanr
 
 from rockledge.quantization.candidates import dequantized_rows
+from rockledge.quantization.logits import changed as changed_logits
+from rockledge.quantization.logits import finished
 from rockledge.quantization.order import arranged, stored_order
 from rockledge.quantization.reference import block_forward
 from rockledge.quantization.rotate import RotatedModel
 from rockledge.quantization.store import BandPrices, Prices, WorkDirectory
-from rockledge.quantization.transform import hadamard
 
 CHECKED_BANDS = 40
 CHECKED_TOKENS = 512
@@ -136,15 +137,15 @@ _States = dict[_Change | None, torch.Tensor]
 
 
 def _embedded(model: RotatedModel, chosen: Sequence[_Change], tokens: torch.Tensor) -> _States:
-    table = model.embedding()
+    table, embed = model.embedding(), model.tree.embed.role
     tokens = tokens.to(table.device)
-    states: _States = {None: table[tokens]}
+    states: _States = {None: model.stream(table[tokens])}
     for change in chosen:
-        if change.band.linear == "embed":
+        if change.band.linear == embed:
             changed = table[tokens]
             touched = (tokens >= change.rows.start) & (tokens < change.rows.stop)
             changed[touched] = change.rounded()[tokens[touched] - change.rows.start]
-            states[change] = changed
+            states[change] = model.stream(changed)
     return states
 
 
@@ -152,18 +153,16 @@ def _advanced(
     model: RotatedModel, work: WorkDirectory, layer: int, changes: Sequence[_Change], states: _States
 ) -> _States:
     """All states after block `layer`, and those that begin there."""
-    block = model.ffn_block
-    weights = arranged(model.block_weights(layer, online=False), stored_order(work.path, layer), block)
-
-    def tap(place: str, x: torch.Tensor) -> torch.Tensor:
-        return hadamard(x, block) if place == "ffn.down" else x
-
-    passed = {key: block_forward(weights, x, model.config, tap) for key, x in states.items()}
+    tree, tap = model.tree, model.taps()
+    gated, order = tree.layers[layer].gated, stored_order(work.path, layer)
+    block = model.online.get(gated.groups[1].place, 0)
+    weights = arranged(model.block_weights(layer, online=False), gated, order, block)
+    passed = {key: block_forward(weights, x, tree, layer, tap) for key, x in states.items()}
     for change in changes:
         role = role_of(change.band.linear)
         matrix = weights[role].clone()
         matrix[change.rows] = change.rounded()
-        passed[change] = block_forward({**weights, role: matrix}, states[None], model.config, tap)
+        passed[change] = block_forward({**weights, role: matrix}, states[None], tree, layer, tap)
     return passed
 
 
@@ -173,8 +172,8 @@ def _divergences(model: RotatedModel, chosen: Sequence[_Change], states: _States
     With d the change of the logits, less its mean under p, KL = log(1 + sum p (e^d - 1 - d)): taken from d
     itself, because of two nearly equal logarithms float32 would leave nothing.
     """
-    head = model.head()
-    matrix = "embed" if model.config.tied else "head"
+    head, tree = model.head(), model.tree
+    matrix = tree.head.role
     errors = {c: c.rounded() - head[c.rows] for c in chosen if c.band.linear == matrix}
     totals = [0.0] * len(chosen)
     count = 0
@@ -182,7 +181,8 @@ def _divergences(model: RotatedModel, chosen: Sequence[_Change], states: _States
     for first in range(0, len(flat[None]), _LOGIT_TOKENS):
         part = slice(first, first + _LOGIT_TOKENS)
         h = model.head_input(flat[None][part])
-        p = torch.softmax(h @ head.T, dim=-1)
+        logits = finished(h @ head.T, tree)
+        p = torch.softmax(logits, dim=-1)
         count += len(h)
         for i, change in enumerate(chosen):
             # A head that is not tied changes nothing before itself.
@@ -190,6 +190,7 @@ def _divergences(model: RotatedModel, chosen: Sequence[_Change], states: _States
             d = (changed - h) @ head.T
             if change in errors:
                 d[:, change.rows] += changed @ errors[change].T
+            d = changed_logits(logits, d, tree)
             d -= (p * d).sum(dim=-1, keepdim=True)
             totals[i] += float((p * (torch.expm1(d) - d)).sum(dim=-1).log1p().sum())
     return [total / count for total in totals]

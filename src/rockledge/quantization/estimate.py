@@ -11,6 +11,7 @@ from math import prod
 
 import torch
 
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantization.check import CHECKED_BANDS, CHECKED_TOKENS
@@ -52,18 +53,19 @@ def estimate_run(
 ) -> Estimate:
     """The cost of compressing a model to `tensor_bytes` by these `steps` with that many calibration tokens,
     every linear rounded at `widths`, and with `check_prices` random bands measured."""
-    matrices = [t.shape for t in stored_tensors(config) if len(t.shape) == 2]
+    tree = decoder(config)
+    matrices = [(linear.rows, linear.cols) for _, linear in tree.linears()]
     weights = sum(map(prod, matrices))
-    ends = config.vocab * config.hidden
-    blocks = weights - ends * (1 if config.tied else 2)
-    inputs = (config.hidden, config.hidden, config.heads * config.head_dim, config.ffn)
+    ends = tree.embed.rows * tree.embed.cols
+    blocks = sum(linear.rows * linear.cols for layer in tree.layers for linear in layer.linears)
+    inputs = [group.first.cols for layer in tree.layers for group in layer.groups]
     products = (
         2 * blocks * (2 * tokens + gradient_tokens)  # forward, forward again, and back
         + 4 * ends * gradient_tokens  # logits and their gradient
     )
     whole = steps.moments == "full"
     if whole:
-        products += 2 * tokens * config.layers * sum(k * k for k in inputs)
+        products += 2 * tokens * sum(k * k for k in inputs)
         # Feedback and prices.
         products += sum(rows * cols * cols for rows, cols in matrices) * 4 * len(widths)
     # A changed model runs through half of the blocks on average, and through the head.
@@ -89,7 +91,7 @@ def estimate_run(
 def work_bytes(config: ModelConfig, tokens: int, widths: Sequence[int]) -> int:
     """Most bytes in the work directory at a time: every block's inputs, and candidates of every linear at
     `widths`."""
-    weights = sum(prod(t.shape) for t in stored_tensors(config) if len(t.shape) == 2)
+    weights = sum(linear.rows * linear.cols for _, linear in decoder(config).linears())
     return int(4 * (config.layers + 1) * tokens * config.hidden + (len(widths) + _INDEX_BYTES) * weights)
 
 

@@ -4,22 +4,20 @@ It computes what the integer core computes, up to the order of float sums, and n
 reference that the artifact's divergence is first measured with. Keys and values are not rounded here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from rockledge.formats.table import Float32
-from rockledge.model.config import ModelConfig
-from rockledge.model.family import FAMILIES
+from rockledge.model.block import Decoder, layer_name
+from rockledge.quantization.logits import finished
 from rockledge.quantization.reference import Taps, block_forward
 from rockledge.quantization.transform import hadamard
 
 # Windows of one forward call.
 _BATCH = 8
-# The linear whose planes hold for all that read at a place.
-_FIRST = {"attn.in": "attn.q", "ffn.in": "ffn.gate"}
 _LARGEST = {1: 127.0, 2: 32512.0}
 
 
@@ -42,16 +40,16 @@ def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
     return torch.round(x * torch.where(usable, inverse, torch.zeros_like(inverse))) * step
 
 
-def rounding_taps(layer: int, planes: Callable[[str], int], ffn_block: int) -> Taps:
-    """What the quantised model does to the inputs of a block's linears: transforms that of down, rounds all.
+def rounding_taps(tree: Decoder, layer: int, planes: Callable[[str], int], online: Mapping[str, int]) -> Taps:
+    """What the quantised model does to the inputs of a layer's linears: transforms those that `online` has a
+    block for, rounds all.
 
     `planes` says how many a linear's input takes.
     """
+    first = {group.place: layer_name(layer, group.first.role) for group in tree.layers[layer].groups}
 
     def tap(place: str, x: torch.Tensor) -> torch.Tensor:
-        if place == "ffn.down":
-            x = hadamard(x, ffn_block)
-        return rounded_inputs(x, planes(f"layers.{layer}.{_FIRST.get(place, place)}"))
+        return rounded_inputs(hadamard(x, online.get(place, 0)), planes(first[place]))
 
     return tap
 
@@ -59,19 +57,21 @@ def rounding_taps(layer: int, planes: Callable[[str], int], ffn_block: int) -> T
 class QuantisedLogits:
     """Logits of `windows` (equally long token lists) under quantised linears; called with one of them.
 
-    `planes` says how many int8 planes the input of each linear takes, `head_input` turns the last block's
-    output into the head's input, `gains` are the norm gains inside heads, by full name. Everything is
-    computed on `device`.
+    `tree` is what is left to compute, with Hadamards `online` before inputs, by place. `planes` says how many
+    int8 planes the input of each linear takes; `stream` turns rows of the embedding into the first layer's
+    input and `head_input` the last one's output into the head's; `gains` are the kept norms', by full name.
+    Everything is computed on `device`.
     """
 
     def __init__(
         self,
         linears: Linears,
-        config: ModelConfig,
-        ffn_block: int,
+        tree: Decoder,
+        online: Mapping[str, int],
         windows: Sequence[Sequence[int]],
         *,
         planes: Callable[[str], int],
+        stream: Callable[[torch.Tensor], torch.Tensor],
         head_input: Callable[[torch.Tensor], torch.Tensor],
         gains: Callable[[str], Float32],
         device: torch.device | None = None,
@@ -79,40 +79,38 @@ class QuantisedLogits:
     ) -> None:
         self._linears = linears
         self._device = device or torch.device("cpu")
-        self._config = config
-        self._block = ffn_block
+        self._tree = tree
+        self._online = online
         self._planes = planes
         self._gains = gains
-        self._roles = [linear.role for linear in FAMILIES[config.family].linears if "{i}" in linear.hf]
-        self._norms = [norm.role for norm in FAMILIES[config.family].norms if norm.size == "head_dim"]
-        name = "embed" if config.tied else "head"
-        self._head = linears.weights("embed", self._device)
-        x = self._head[torch.tensor([list(window) for window in windows])]
-        if not config.tied:
+        self._head = linears.weights(tree.embed.role, self._device)
+        x = stream(self._head[torch.tensor([list(window) for window in windows])])
+        if not tree.tied:
             del self._head  # an embedding and a head at a time would be the largest things in memory
-            self._head = linears.weights("head", self._device)
+            self._head = linears.weights(tree.head.role, self._device)
         states = self._run(x, progress)
         with torch.no_grad():
             self._states = {
-                tuple(window): rounded_inputs(head_input(state), planes(name))
+                tuple(window): rounded_inputs(head_input(state), planes(tree.head.role))
                 for window, state in zip(windows, states, strict=True)
             }
 
     def __call__(self, tokens: Sequence[int]) -> Float32:
         """Logits fp32 [tokens, vocab] of one announced window."""
-        logits: Float32 = (self._states[tuple(tokens)] @ self._head.T).cpu().numpy()
+        products = self._states[tuple(tokens)] @ self._head.T
+        logits: Float32 = finished(products, self._tree).cpu().numpy()
         return logits
 
     def block_weights(self, layer: int) -> dict[str, torch.Tensor]:
-        """Dequantised weights, biases and inner gains of one block, by role."""
-        weights = {}
-        for role in self._roles:
-            name = f"layers.{layer}.{role}"
-            weights[role] = self._linears.weights(name, self._device)
+        """Dequantised weights, biases and kept gains of one layer, by role."""
+        weights, of = {}, self._tree.layers[layer]
+        for linear in of.linears:
+            name = layer_name(layer, linear.role)
+            weights[linear.role] = self._linears.weights(name, self._device)
             if (bias := self._linears.bias(name)) is not None:
-                weights[role + ".bias"] = self._copied(bias)
-        for role in self._norms:
-            weights[role] = self._copied(self._gains(f"layers.{layer}.{role}"))
+                weights[linear.role + ".bias"] = self._copied(bias)
+        for norm in of.kept_norms:
+            weights[norm.role] = self._copied(self._gains(layer_name(layer, norm.role)))
         return weights
 
     def _copied(self, array: Float32) -> torch.Tensor:
@@ -125,10 +123,11 @@ class QuantisedLogits:
         progress: Callable[[int, int], None] | None,
     ) -> list[torch.Tensor]:
         states = list(x.split(_BATCH))
-        for layer in range(self._config.layers):
+        layers = len(self._tree.layers)
+        for layer in range(layers):
             weights = self.block_weights(layer)
-            tap = rounding_taps(layer, self._planes, self._block)
-            states = [block_forward(weights, state, self._config, tap) for state in states]
+            tap = rounding_taps(self._tree, layer, self._planes, self._online)
+            states = [block_forward(weights, state, self._tree, layer, tap) for state in states]
             if progress is not None:
-                progress(layer + 1, self._config.layers)
+                progress(layer + 1, layers)
         return list(torch.cat(states))

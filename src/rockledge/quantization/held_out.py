@@ -9,6 +9,7 @@ import torch
 from rockledge.artifact import ArtifactPlan
 from rockledge.eval.divergence import DivergenceReport, divergence
 from rockledge.quantization.fakequant import Linears, QuantisedLogits
+from rockledge.quantization.logits import finished
 from rockledge.quantization.rotate import RotatedModel
 
 
@@ -31,18 +32,20 @@ def held_out_divergence(
         }
     quantised = QuantisedLogits(
         linears,
-        model.config,
-        plan.ffn_block,
+        model.tree,
+        model.online,
         tokens,
         planes=lambda name: plan.linears[name].planes,
+        stream=model.stream,
         head_input=model.head_input,
-        gains=model.checkpoint.tensor,
+        gains=lambda name: model.gain(name, balance=False).cpu().numpy(),  # in floats balance is nothing
         device=model.device,
         progress=progress,
     )
 
     def float_logits(window: Sequence[int]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = (states[tuple(window)] @ head.T).cpu().numpy()
+        products = states[tuple(window)] @ head.T
+        logits: npt.NDArray[np.float32] = finished(products, model.tree).cpu().numpy()
         return logits
 
     return divergence(

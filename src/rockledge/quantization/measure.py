@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rockledge.model.family import FAMILIES, Linear
+from rockledge.model.block import Linear, decoder, layer_name
 from rockledge.quantization.calibrate import (
     BlockStatistics,
     HeadStatistics,
@@ -22,7 +22,6 @@ from rockledge.quantization.calibrate import (
     boundary,
     fresh,
     head_statistics,
-    place_of,
 )
 from rockledge.quantization.candidates import (
     CHUNK,
@@ -80,7 +79,7 @@ def measure(
         weights = model.block_weights(layer, online=False)
         inputs = work.array(boundary(layer), shape)[:sequences]
         statistics, gradients = slices.fitting(
-            partial(block_statistics, model, weights, inputs, gradients, slices)
+            partial(block_statistics, model, layer, weights, inputs, gradients, slices)
         )
         del inputs
         # From here on the plain weights and moments are free: for a wide feed-forward that is a gigabyte.
@@ -92,7 +91,7 @@ def measure(
         work.put_state(_BACKWARD, numbers, {"gradients": gradients})
         work.drop_array(boundary(layer))
         progress("round", done, layers + 1)
-    pricing.ends(head, _embedding_terms(head, gradients, tokens[:sequences]))
+    pricing.ends(head, _embedding_terms(model, head, gradients, tokens[:sequences]))
     prices = pricing.prices(slices.notes())
     work.put_prices(prices)
     forget(work, layers)
@@ -144,7 +143,10 @@ def _head(
 
 
 def _embedding_terms(
-    head: HeadStatistics, gradients: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64]
+    model: RotatedModel,
+    head: HeadStatistics,
+    gradients: npt.NDArray[np.float32],
+    tokens: npt.NDArray[np.int64],
 ) -> Term:
     """An embedding's error enters the residual stream as often as its token occurs.
 
@@ -152,7 +154,7 @@ def _embedding_terms(
     in a calibration text.
     """
     device = head.frequency.device
-    flat = torch.from_numpy(gradients.reshape(-1, gradients.shape[-1])).to(device)
+    flat = model.at_embedding(torch.from_numpy(gradients.reshape(-1, gradients.shape[-1])).to(device))
     counted = torch.bincount(torch.from_numpy(tokens.reshape(-1)), minlength=len(head.frequency)).to(device)
     moments = second_moments(flat, diagonal=head.moments.dim() == 1) / len(flat)
     return Term(moments, 0.5 * counted / tokens.size + 0.5 * head.frequency)
@@ -168,7 +170,7 @@ class _Pricing:
         self._work = work
         self._widths = widths
         self._slices = slices
-        self._linears = {linear.role: linear for linear in FAMILIES[model.config.family].linears}
+        self._tree = decoder(model.config)
         self._bands: list[BandPrices] = []
         self._activations: dict[str, float] = {}
         self._notes: list[str] = []
@@ -188,43 +190,37 @@ class _Pricing:
 
     def block(self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics) -> None:
         """Rounds and prices a block's linears, `ordered` before."""
-        priced: set[str] = set()
         known: torch.Tensor | None = None
-        for role, linear in self._linears.items():
-            if "{i}" not in linear.hf:
-                continue
-            name, moments = f"layers.{layer}.{role}", statistics.moments[role]
-            if moments is not known:
-                known, how = moments, self._feedback(name, moments)
-            self._round(
-                linear,
-                name,
-                weights[role],
-                [Term(moments, statistics.sensitivity[role])],
-                how,
-                weights.get(role + ".bias"),
-            )
-            place = place_of(linear)
-            if place not in priced:
-                self._activations[name] = activation_price(statistics.rounding[place])
-            priced.add(place)
+        for group in self._tree.layers[layer].groups:
+            for linear in group.linears:
+                role = linear.role
+                name, moments = layer_name(layer, role), statistics.moments[role]
+                if moments is not known:
+                    known, how = moments, self._feedback(name, moments)
+                self._round(
+                    linear,
+                    name,
+                    weights[role],
+                    [Term(moments, statistics.sensitivity[role])],
+                    how,
+                    weights.get(role + ".bias"),
+                )
+            first = layer_name(layer, group.first.role)
+            self._activations[first] = activation_price(statistics.rounding[group.place])
 
     def ends(self, head: HeadStatistics, embedding: Term) -> None:
         """Embedding and head: one matrix with two reasons when tied, two matrices otherwise."""
         reading = Term(head.moments, head.sensitivity)
-        tied = self._model.config.tied
+        embed, matrix = self._tree.embed, self._tree.head
         table = self._model.embedding()
-        terms = [reading, embedding] if tied else [embedding]
-        self._round(
-            self._linears["embed"], "embed", table, terms, self._feedback("embed", joint_moments(terms))
-        )
-        if not tied:
+        terms = [reading, embedding] if self._tree.tied else [embedding]
+        self._round(embed, embed.role, table, terms, self._feedback(embed.role, joint_moments(terms)))
+        if not self._tree.tied:
             del table  # both at a time would be the largest thing in memory
             table = self._model.head()
-            self._round(
-                self._linears["head"], "head", table, [reading], self._feedback("head", reading.moments)
-            )
-        self._activations["embed" if tied else "head"] = activation_price(head.rounding)
+            how = self._feedback(matrix.role, reading.moments)
+            self._round(matrix, matrix.role, table, [reading], how)
+        self._activations[matrix.role] = activation_price(head.rounding)
 
     def _feedback(self, place: str, moments: torch.Tensor) -> Feedback | None:
         """What error feedback needs; None where there is none."""
@@ -242,20 +238,21 @@ class _Pricing:
         self, layer: int, weights: Mapping[str, torch.Tensor], statistics: BlockStatistics
     ) -> tuple[dict[str, torch.Tensor], BlockStatistics]:
         """Feed-forward channels in the order of their cost, and down's input as the runtime transforms it."""
-        block = self._model.ffn_block
+        gated = self._tree.layers[layer].gated
+        block = self._model.online.get(gated.groups[1].place, 0)
         moments, sensitivity = dict(statistics.moments), dict(statistics.sensitivity)
-        costs = sum(
-            sensitivity[role] * row_errors(weights[role], moments[role]) for role in ("ffn.gate", "ffn.up")
-        )
-        order = torch.arange(self._model.config.ffn, device=self._model.device)
+        twins = (gated.gate.role, gated.up.role)
+        costs = sum(sensitivity[role] * row_errors(weights[role], moments[role]) for role in twins)
+        order = torch.arange(gated.gate.rows, device=self._model.device)
         if self._model.steps.channel_order == "price":
-            spans = cut(self._linears["ffn.gate"], self._model.config)
+            spans = cut(gated.gate, self._model.config.head_dim)
             order = channel_order(torch.as_tensor(costs), spans, block)
         store_order(self._work.path, layer, order)
-        for role in ("ffn.gate", "ffn.up"):
+        for role in twins:
             sensitivity[role] = sensitivity[role][order].contiguous()
-        moments["ffn.down"] = arranged_moments(moments["ffn.down"], order, block)
-        return arranged(weights, order, block), replace(statistics, moments=moments, sensitivity=sensitivity)
+        moments[gated.down.role] = arranged_moments(moments[gated.down.role], order, block)
+        arrangement = arranged(weights, gated, order, block)
+        return arrangement, replace(statistics, moments=moments, sensitivity=sensitivity)
 
     def _round(
         self,
@@ -273,7 +270,7 @@ class _Pricing:
 
         candidates = self._slices.fitting(rounded)
         self._work.put_candidates(name, candidates, None if bias is None else bias.cpu().numpy())
-        spans = cut(linear, self._model.config)
+        spans = cut(linear, self._model.config.head_dim)
         by_width = {c.bits: band_prices(torch.from_numpy(c.prices), spans) for c in candidates}
         for i, (start, rows) in enumerate(spans):
             prices = {bits: values[i] for bits, values in by_width.items()}

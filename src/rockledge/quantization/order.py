@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rockledge.model.block import Gated
 from rockledge.quantization.transform import hadamard
 
 # Rows or columns of second moments transformed at a time.
@@ -36,13 +37,16 @@ def channel_order(costs: torch.Tensor, bands: Sequence[tuple[int, int]], block: 
     return dealt.reshape(-1)
 
 
-def arranged(weights: Mapping[str, torch.Tensor], order: torch.Tensor, block: int) -> dict[str, torch.Tensor]:
-    """A block's weights by role with the feed-forward channels in `order`, and down's columns as its online
-    Hadamard over `block` wants them. With that Hadamard before down the block computes what it did."""
+def arranged(
+    weights: Mapping[str, torch.Tensor], gated: Gated, order: torch.Tensor, block: int
+) -> dict[str, torch.Tensor]:
+    """A layer's weights by role with the feed-forward channels in `order`, and down's columns as its online
+    Hadamard over `block` wants them. With that Hadamard before down the layer computes what it did."""
     ordered = dict(weights)
-    for role in ("ffn.gate", "ffn.up"):
-        ordered[role] = weights[role][order].contiguous()
-    ordered["ffn.down"] = hadamard(weights["ffn.down"][:, order].contiguous(), block)
+    for linear in (gated.gate, gated.up):
+        for role in (linear.role, *((linear.role + ".bias",) if linear.bias else ())):
+            ordered[role] = weights[role][order].contiguous()
+    ordered[gated.down.role] = hadamard(weights[gated.down.role][:, order].contiguous(), block)
     return ordered
 
 

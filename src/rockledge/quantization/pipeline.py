@@ -250,11 +250,11 @@ def _chosen(prices: Prices, model: RotatedModel, asked: Request) -> tuple[Widths
     if asked.recipe is not None:
         return dict(asked.recipe.widths), dict(asked.recipe.planes)
     widths = fit_widths(prices, model, _limits(asked))
-    return widths, _planes(prices, widths, asked)
+    return widths, _planes(prices, widths, model, asked)
 
 
-def _planes(prices: Prices, widths: Widths, asked: Request) -> dict[str, int]:
-    return planes_of(prices, widths) if asked.steps.planes == "price" else {}
+def _planes(prices: Prices, widths: Widths, model: RotatedModel, asked: Request) -> dict[str, int]:
+    return planes_of(prices, widths, model.config) if asked.steps.planes == "price" else {}
 
 
 def _recipe(
@@ -318,7 +318,7 @@ def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) 
         except BudgetError:
             rows.append(BudgetRow(bits, None, None, None, None, least_bits(prices, model, asked.board)))
             continue
-        planes = _planes(prices, widths, asked)
+        planes = _planes(prices, widths, model, asked)
         plan = plan_artifact(model, widths, planes, {}, None)
         size = packed_size(plan)
         kl = level * predicted(prices, widths, planes)

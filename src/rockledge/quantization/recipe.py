@@ -24,8 +24,8 @@ import yaml
 
 from rockledge.errors import UsageError
 from rockledge.formats.bands import Band, check_bands
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import stored_tensors
 from rockledge.quantization.steps import Steps, read_steps
 
 VERSION = 1
@@ -110,15 +110,15 @@ def read_recipe(path: Path) -> Recipe:
 
 def check_recipe(recipe: Recipe, config: ModelConfig) -> None:
     """Raises UsageError unless the recipe's bands cover exactly the linears of this model."""
-    shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config) if len(tensor.shape) == 2}
-    if odd := set(shapes) ^ set(recipe.widths):
+    linears = dict(decoder(config).linears())
+    if odd := set(linears) ^ set(recipe.widths):
         raise UsageError(f"{min(odd)!r} is in the recipe or in the model only; take a recipe of this model")
     for name, bands in recipe.widths.items():
         try:
-            check_bands(bands, shapes[name][0])
+            check_bands(bands, linears[name].rows)
         except UsageError as error:
             raise UsageError(f"in the recipe, {name}: {error}") from error
-    if unknown := set(recipe.planes) - set(shapes):
+    if unknown := set(recipe.planes) - set(linears):
         raise UsageError(f"the recipe gives planes to {min(unknown)!r}, which is not a linear of this model")
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.quantization.reference import (
     block_forward,
     block_weights,
     head_forward,
     head_weights,
+    scaled,
 )
 
 # Windows of one forward call: enough to use the processor well, few enough to keep activations small.
@@ -42,6 +44,7 @@ class ReferenceLogits:
         kept: Path | None = None,
     ) -> None:
         self._checkpoint = checkpoint
+        self._tree = decoder(checkpoint.config)
         self._device = device
         self._head = head_weights(checkpoint, device)
         states = self._run(windows, progress) if kept is None else self._kept(kept, windows, progress)
@@ -53,7 +56,7 @@ class ReferenceLogits:
         if hidden is None:
             (hidden,) = self._run([tokens], None)
         with torch.no_grad():
-            logits = head_forward(self._head, hidden.to(self._device), self._checkpoint.config)
+            logits = head_forward(self._head, hidden.to(self._device), self._tree)
         result: NDArray[np.float32] = logits.cpu().numpy()
         return result
 
@@ -77,14 +80,16 @@ class ReferenceLogits:
             return []
         batches = _batches([len(window) for window in windows])
         embedding = torch.from_numpy(self._checkpoint.tensor("embed"))
-        states = [embedding[torch.tensor([list(windows[i]) for i in batch])] for batch in batches]
+        states = [
+            scaled(embedding[torch.tensor([list(windows[i]) for i in batch])], self._tree)
+            for batch in batches
+        ]
         del embedding
-        layers = self._checkpoint.config.layers
+        layers = len(self._tree.layers)
         for layer in range(layers):
             weights = block_weights(self._checkpoint, layer, self._device)
             for i, state in enumerate(states):
-                output = block_forward(weights, state.to(self._device), self._checkpoint.config)
-                states[i] = output.cpu()
+                states[i] = block_forward(weights, state.to(self._device), self._tree, layer).cpu()
             if progress is not None:
                 progress(layer + 1, layers)
         found = {

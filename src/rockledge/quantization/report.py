@@ -10,8 +10,8 @@ from rockledge.artifact import ArtifactPlan, packed_size
 from rockledge.board.boards import Board
 from rockledge.board.time import predict_decode
 from rockledge.formats.bands import packed_bytes
+from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import FAMILIES
 from rockledge.quantization.check import PriceCheck, role_of
 from rockledge.quantization.picture import PICTURE, band_width
 from rockledge.quantization.store import Prices
@@ -45,7 +45,8 @@ class Report:
 
 def decode_speed(plan: ArtifactPlan, board: Board) -> float:
     """Predicted tok/s of one sequence on a board: every matrix a token multiplies with, read once."""
-    gathered = () if plan.config.tied else ("embed",)
+    tree = decoder(plan.config)
+    gathered = () if tree.tied else (tree.embed.role,)
     bands = [
         (band.bits, band.rows, spec.cols)
         for name, spec in plan.linears.items()
@@ -85,23 +86,29 @@ def wide_heads(plan: ArtifactPlan) -> dict[str, list[list[int]]]:
     """Attention heads stored at 8 bits: by role, [layer, head] pairs."""
     found: dict[str, list[list[int]]] = {}
     head = plan.config.head_dim
-    for linear in FAMILIES[plan.config.family].linears:
-        if linear.banding != "head":
-            continue
-        heads = []
-        for layer in range(plan.config.layers):
-            for band in plan.linears[f"layers.{layer}.{linear.role}"].bands:
-                if band.bits == 8:
-                    heads += [[layer, row // head] for row in range(band.start, band.start + band.rows, head)]
-        found[linear.role] = heads
+    for number, role, _ in _headed(plan.config):
+        heads = found.setdefault(role, [])
+        for band in plan.linears[layer_name(number, role)].bands:
+            if band.bits == 8:
+                heads += [[number, row // head] for row in range(band.start, band.start + band.rows, head)]
     return found
+
+
+def _headed(config: ModelConfig) -> list[tuple[int, str, int]]:
+    """(layer, role, heads) of every linear that is cut into heads."""
+    return [
+        (number, linear.role, linear.rows // config.head_dim)
+        for number, layer in enumerate(decoder(config).layers)
+        for linear in layer.linears
+        if linear.banding == "head"
+    ]
 
 
 def wide_reasons(plan: ArtifactPlan, prices: Prices) -> dict[str, float]:
     """Why the heads at 8 bits have them: their share of all heads' weights, and their share of what all
     heads would cost at four bits."""
-    heads = {linear.role for linear in FAMILIES[plan.config.family].linears if linear.banding == "head"}
-    bands = [band for band in prices.bands if band.linear.split(".", 2)[-1] in heads]
+    heads = {layer_name(number, role) for number, role, _ in _headed(plan.config)}
+    bands = [band for band in prices.bands if band.linear in heads]
     wide = [band for band in bands if band_width(plan, band) == 8]
     return {
         "share_of_weights": sum(b.rows * b.cols for b in wide) / sum(b.rows * b.cols for b in bands),
@@ -165,7 +172,7 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
         lines.append(f"| {part['part']} | {width} | {shares} |")
     lines += ["", "Attention heads at 8 bits:", ""]
     for role, heads in numbers["heads_at_8_bits"].items():
-        every = config.layers * (config.heads if role == "attn.q" else config.kv_heads)
+        every = sum(count for _, other, count in _headed(config) if other == role)
         named = ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
         lines.append(f"- {role}: {len(heads)} of {every} (layer.head: {named})")
     why = numbers["heads_at_8_bits_why"]

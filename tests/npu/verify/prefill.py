@@ -80,7 +80,7 @@ def npu_logits(
         def outputs(role: str, y: torch.Tensor, prefix: str = prefix) -> torch.Tensor:
             return linears.output(prefix + role)
 
-        x = block_forward(weights, x, config, inputs, outputs)
+        x = block_forward(weights, x, model.tree, layer, inputs, outputs)
     name = "embed" if config.tied else "head"
     linears.input(name, model.head_input(x))
     return linears.output(name)[0].numpy(), linears.checked
