@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.model.agreement import check_agreement
+from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.family import FAMILIES, Family, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
@@ -22,7 +23,6 @@ from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tok
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
-from rockledge.model.special_ids import special_ids
 from rockledge.model.tied import head_is_tied
 
 _ROPE_FREQUENCIES = "rope_freqs.weight"
@@ -143,7 +143,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
             f"{context}, "
             "because every layer here attends to all earlier tokens."
         )
-    special = special_ids([], tokenizer_facts(meta), vocab)
+    special = bos_and_eos([], tokenizer_facts(meta), vocab)
     same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)
     tied = head is None or (same_type and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
     config = ModelConfig(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts
 from rockledge.model.chat import with_named_templates
 from rockledge.model.config import ModelConfig
-from rockledge.model.special_ids import Stated, TokenizerFacts
 
 _Item = TypeVar("_Item")
 
@@ -82,12 +82,12 @@ def tokenizer_facts(metadata: Mapping[str, Any]) -> TokenizerFacts:
     kinds = types if isinstance(types, list) else []
     added = [token for token, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED)]
 
-    def stated(*keys: str) -> tuple[int, ...]:
+    def given(*keys: str) -> tuple[int, ...]:
         return tuple(i for i in (_id(metadata, key) for key in keys) if i is not None)
 
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
-    said = Stated("tokenizer.ggml", stated("bos"), stated("eos", "eot", "eom"))
-    return TokenizerFacts((said,), ids, tuple(added))
+    entries = BosEosEntries("tokenizer.ggml", given("bos"), given("eos", "eot", "eom"))
+    return TokenizerFacts((entries,), ids, tuple(added))
 
 
 def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
