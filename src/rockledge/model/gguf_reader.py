@@ -124,7 +124,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
     if keys.count("vocab_size", vocab) != vocab:
         raise CheckpointError(
             f"{file.path.name}: {family.gguf}.vocab_size is {keys.count('vocab_size')}, but {_EMBEDDING} has "
-            f"{vocab} rows; the file is damaged"
+            f"{vocab} rows; the file is damaged, fetch it again"
         )
     layers = keys.count("block_count")
     if layers > len(file.tensors):
@@ -220,7 +220,7 @@ def _divisors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
         return divisors
     if file.tensors[_ROPE_FREQUENCIES].shape != (head_dim // 2,):
         raise CheckpointError(
-            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; the file is damaged"
+            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; fetch it again"
         )
     values = require_finite(_ROPE_FREQUENCIES, file.read(_ROPE_FREQUENCIES))
     return tuple(float(v) * d for v, d in zip(values, divisors, strict=True))
@@ -236,7 +236,7 @@ def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor], *, tied: bo
         if shape != tensor.shape:
             raise CheckpointError(
                 f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, "
-                f"expected {list(tensor.shape)} from the metadata; the file is damaged"
+                f"expected {list(tensor.shape)} from the metadata; the file is damaged, fetch it again"
             )
     passed_over = {_ROPE_FREQUENCIES, *([_HEAD] if tied else [])}
     for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - passed_over):

@@ -216,7 +216,7 @@ def _vocabulary(file: str, metadata: Mapping[str, Any], size: int) -> _Vocabular
         raise CheckpointError(f"{file} holds no tokenizer; use a GGUF file with its tokenizer inside")
     types = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
     if not _list_of(types, int) or len(types) != len(tokens):
-        raise CheckpointError(f"{file}: {len(tokens)} tokens do not fit their types; the file is damaged")
+        raise CheckpointError(f"{file}: {len(tokens)} tokens do not fit their types; fetch it again")
     if len(tokens) > size:
         raise CheckpointError(
             f"{file}: the tokenizer has {len(tokens)} tokens, but the embedding {size} rows; use a file with "
@@ -270,7 +270,7 @@ def _pair(file: str, merge: str) -> list[str]:
     # one.
     cut = merge.find(" ", 1)
     if cut < 0:
-        raise CheckpointError(f"{file}: the merge {merge[:40]!r} is not two pieces; the file is damaged")
+        raise CheckpointError(f"{file}: the merge {merge[:40]!r} is not two pieces; fetch it again")
     return [merge[:cut], merge[cut + 1 :]]
 
 
