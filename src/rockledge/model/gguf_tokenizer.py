@@ -141,7 +141,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
         )
     # Where the file does not say: SentencePiece models begin with BOS, byte-level ones by their kind.
     default = model == "llama" or _SPLITTINGS[_pre(metadata)].begins
-    add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default)) and bos is not None
+    add_bos = metadata.get("tokenizer.ggml.add_bos_token", default) and bos is not None
     tokenizer = {
         "version": "1.0",
         "truncation": None,
@@ -278,7 +278,7 @@ def _sentencepiece(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabula
     scores = metadata.get("tokenizer.ggml.scores")
     if not _list_of(scores, float) or len(scores) != len(vocabulary.tokens):
         raise CheckpointError(f"{file} holds no score for each of its pieces; use a complete file")
-    prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     normalizers = [{"type": "Prepend", "prepend": "\u2581"}, spaces] if prefix else [spaces]
     decoders: list[dict[str, Any]] = [
