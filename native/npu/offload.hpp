@@ -54,7 +54,7 @@ class Offload {
   void prepare();
   void start();
   void finish();
-  void doubt();
+  void retry_after_reset();
   void stop();
   bool resident(int block) const { return holder_[static_cast<std::size_t>(plan_->slot_of(block))] == block; }
 
@@ -64,7 +64,7 @@ class Offload {
   int held_ = 0;                 // slots that hold one
   int rows_ = 0;                 // of this step
   bool counted_ = false;         // this step
-  bool broken_ = false, doubted_ = false;  // it has to begin anew, or once had to
+  bool broken_ = false, retried_ = false;  // it has to begin anew, or once had to
   int linear_ = 0;
   int next_ = 0, end_ = 0;       // blocks of it that are to be started
   int running_ = -1;
