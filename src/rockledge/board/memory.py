@@ -58,12 +58,6 @@ class MemoryPlan:
     weights_bytes: int
     basis: str = "modelled"
 
-    @property
-    def free_bytes(self) -> int:
-        """RAM that nothing in this plan uses."""
-        working = self.kv_bytes + self.arena_bytes + self.npu_buffers_bytes
-        return self.ram_bytes - self.reserved_bytes - working - self.weights_bytes
-
 
 def padded_head(head_dim: int) -> int:
     """Bytes of the int8 codes of one head's key, value or query: whole tiles (native/rockledge.h)."""

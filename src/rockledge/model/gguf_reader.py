@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.model.agreement import check_agreement
+from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.family import FAMILIES, Family, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
@@ -22,7 +23,6 @@ from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tok
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
-from rockledge.model.special_ids import special_ids
 from rockledge.model.tied import head_is_tied
 
 _ROPE_FREQUENCIES = "rope_freqs.weight"
@@ -124,7 +124,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
     if keys.count("vocab_size", vocab) != vocab:
         raise CheckpointError(
             f"{file.path.name}: {family.gguf}.vocab_size is {keys.count('vocab_size')}, but {_EMBEDDING} has "
-            f"{vocab} rows; the file is damaged"
+            f"{vocab} rows; the file is damaged, fetch it again"
         )
     layers = keys.count("block_count")
     if layers > len(file.tensors):
@@ -143,7 +143,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
             f"{context}, "
             "because every layer here attends to all earlier tokens."
         )
-    special = special_ids([], tokenizer_facts(meta), vocab)
+    special = bos_and_eos([], tokenizer_facts(meta), vocab)
     same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)
     tied = head is None or (same_type and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
     config = ModelConfig(
@@ -220,7 +220,7 @@ def _divisors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
         return divisors
     if file.tensors[_ROPE_FREQUENCIES].shape != (head_dim // 2,):
         raise CheckpointError(
-            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; the file is damaged"
+            f"{file.path.name}: {_ROPE_FREQUENCIES} does not have {head_dim // 2} values; fetch it again"
         )
     values = require_finite(_ROPE_FREQUENCIES, file.read(_ROPE_FREQUENCIES))
     return tuple(float(v) * d for v, d in zip(values, divisors, strict=True))
@@ -236,7 +236,7 @@ def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor], *, tied: bo
         if shape != tensor.shape:
             raise CheckpointError(
                 f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, "
-                f"expected {list(tensor.shape)} from the metadata; the file is damaged"
+                f"expected {list(tensor.shape)} from the metadata; the file is damaged, fetch it again"
             )
     passed_over = {_ROPE_FREQUENCIES, *([_HEAD] if tied else [])}
     for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - passed_over):

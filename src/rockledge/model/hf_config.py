@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts, bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.family import FAMILIES, Family
 from rockledge.model.hf_keys import check_keys, check_rope_keys
 from rockledge.model.limits import check_size
 from rockledge.model.rope import rope_divisors
-from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 
 # Keys whose explicit null means something other than leaving them out: no window, no sharing, derived.
 _NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
@@ -73,11 +73,11 @@ def read_hf_config(
         raise CheckpointError(
             f"tie_word_embeddings in config.json is {str(stated_tied)[:60]}, expected true or false"
         )
-    stated = (
-        Stated("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
-        Stated("config.json", _ids(config, "bos"), _ids(config, "eos")),
+    entries = (
+        BosEosEntries("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
+        BosEosEntries("config.json", _ids(config, "bos"), _ids(config, "eos")),
     )
-    special = special_ids(stated, tokenizer or TokenizerFacts(), vocab)
+    special = bos_and_eos(entries, tokenizer or TokenizerFacts(), vocab)
     read = ModelConfig(
         family=family.name,
         hidden=hidden,

@@ -154,8 +154,14 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
             continue
         if key in ("use_qk_norm", "qk_norm", "qk_layernorm") and family.qk_norm and value is True:
             continue
-        if _EPSILON.fullmatch(key) and value == config.get("rms_norm_eps"):
-            continue  # another name for what is read
+        if _EPSILON.fullmatch(key):
+            read = config.get("rms_norm_eps") or family.hf_defaults["rms_norm_eps"]
+            if value == read:
+                continue
+            raise CheckpointError(
+                f"config.json has {key}: {str(value)[:60]}, which would be ignored, expected "
+                f"{str(read)[:60]} as rms_norm_eps has; keep the one that the model was trained with"
+            )
         if allowed is None and _ARITHMETIC & set(re.split(r"[^a-z0-9]+", key.lower())):
             allowed = (1,)
         if allowed is None:
@@ -163,8 +169,7 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
         elif not any(_same(value, neutral) for neutral in allowed):
             raise CheckpointError(
                 f"config.json has {key}: {str(value)[:60]}, which changes the results and is not "
-                "supported for "
-                f"{family.hf_architecture}; {_expected(allowed)}"
+                f"supported for {family.hf_architecture}; {_expected(_NEUTRAL.get(key, ()))}"
             )
     notes = []
     if "auto_map" in unknown:

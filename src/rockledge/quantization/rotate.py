@@ -21,7 +21,7 @@ from rockledge.quantization.steps import Steps
 from rockledge.quantization.transform import hadamard, per_head_hadamard, rotate, rotate_inverse
 
 _ROWS = 16384  # rows of an embedding rotated together
-_UNTURNED_NORMS = ("attn.q_norm", "attn.k_norm")  # these normalise within a head, after the rotated linears
+_QK_NORMS = ("attn.q_norm", "attn.k_norm")  # these normalise within a head, after the rotated linears
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RotatedModel:
         for norm in family.norms:
             if "{i}" not in norm.hf:
                 continue
-            kept = norm.role in _UNTURNED_NORMS
+            kept = norm.role in _QK_NORMS
             gain = self._tensor(f"layers.{layer}.{norm.role}")
             weights[norm.role] = gain if kept else torch.ones_like(gain)
         if self.steps.balance:
@@ -99,10 +99,10 @@ class RotatedModel:
     def gain(self, name: str) -> torch.Tensor:
         """The gain of a norm that the artifact keeps, by its name."""
         layer, _, role = name.rpartition(".attn.")
-        if not self.steps.balance or f"attn.{role}" not in _UNTURNED_NORMS:
+        if not self.steps.balance or f"attn.{role}" not in _QK_NORMS:
             return self._tensor(name)
-        gains = balanced_gains(*(self._tensor(f"{layer}.{norm}") for norm in _UNTURNED_NORMS))
-        return gains[_UNTURNED_NORMS.index(f"attn.{role}")]
+        gains = balanced_gains(*(self._tensor(f"{layer}.{norm}") for norm in _QK_NORMS))
+        return gains[_QK_NORMS.index(f"attn.{role}")]
 
     def _by_rows(self, table: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
         """The rotated table; its temporaries, each as large as it, exist for a few rows only."""
