@@ -63,9 +63,7 @@ class ProgramPlan:
     def memory(self, max_rows: int, context: int, threads: int) -> ProgramMemory:
         """What the core takes besides the weights for a program whose largest steps have `max_rows` rows.
         Raises NativeError."""
-        return self._outline.memory(
-            self.shape(max_rows, context, self.pools(context, max_rows)), threads
-        )
+        return self._outline.memory(self.shape(max_rows, context, self.pools(context, max_rows)), threads)
 
     @cached_property
     def _outline(self) -> Outline:
