@@ -9,7 +9,7 @@ import transformers
 
 from rockledge.errors import CheckpointError
 from rockledge.model.hf_config import config_from_hf
-from rockledge.model.rope import inverse_frequencies, rope_divisors
+from rockledge.model.rope import inverse_frequencies, rope_divisors, rope_of
 
 SCALINGS: list[dict[str, Any]] = [
     {"rope_type": "default"},
@@ -30,7 +30,9 @@ def test_frequencies_are_those_of_transformers(scaling: dict[str, Any], theta: f
     ours = config_from_hf({**config.to_dict(), "architectures": ["LlamaForCausalLM"]})
     with torch.no_grad():
         theirs = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config).inv_freq
-    found = inverse_frequencies(ours)
+    rope = rope_of(ours, 0)
+    assert rope is not None
+    found = inverse_frequencies(rope)
     assert found.shape == (64,)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, theirs.numpy(), rtol=2e-6)
