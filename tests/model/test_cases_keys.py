@@ -16,7 +16,6 @@ from rockledge.quantization.reference import forward
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rope.scaling.attn_factor", 1.2),
         ("rope.dimension_sections", [4, 2, 2, 0]),
         ("rope.scaling.beta_fast", 32.0),
         ("rope.freq_base_swa", 1e4),
@@ -26,7 +25,6 @@ from rockledge.quantization.reference import forward
         ("attention.scale", 0.01),
         ("attention.causal", False),
         ("attention.clamp_kqv", 8.0),
-        ("attention.sliding_window_pattern", 4),
         ("attn_logit_softcapping", 50.0),
         ("final_logit_softcapping", 30.0),
         ("expert_used_count", 2),
@@ -68,9 +66,38 @@ def test_metadata_of_other_tools_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "windows"),
+    [(None, (64, 64)), (1, ()), (False, ()), (2, (64, 0)), ([False, True], (0, 64)), ([False, False], ())],
+)
+def test_a_window_in_a_gguf_file_is_read(pattern: object, windows: tuple[int, ...], tmp_path: Path) -> None:
+    metadata: dict[str, Any] = {"llama.attention.sliding_window": 64}
+    if pattern is not None:
+        metadata["llama.attention.sliding_window_pattern"] = pattern
+    config = open_checkpoint(
+        write_gguf(tmp_path / "a.gguf", random_model("llama2"), metadata=metadata)
+    ).config
+    assert (config.windows, config.context) == (windows, 256)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"attention.sliding_window_pattern": 4}, "pattern is 4, expected a window"),
+        ({"attention.sliding_window": 8, "attention.sliding_window_pattern": [True]}, "expected 2 flags"),
+        ({"attention.sliding_window": 8, "attention.sliding_window_pattern": "all"}, "pattern is all"),
+    ],
+)
+def test_a_pattern_of_windows_that_makes_no_sense_is_refused(
+    metadata: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    named = {f"llama.{key}": value for key, value in metadata.items()}
+    refused(write_gguf(tmp_path / "a.gguf", random_model("llama2"), metadata=named), said)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("attention_bias", True), ("mlp_bias", True), ("lm_head_bias", True), ("logits_soft_cap", 30.0),
+        ("lm_head_bias", True), ("logits_soft_cap", 30.0),
         ("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0), ("query_pre_attn_scalar", 256),
         ("attention_multiplier", 0.5), ("embedding_multiplier", 12.0), ("residual_multiplier", 0.2),
         ("logits_scaling", 8.0), ("logit_scale", 0.06), ("scale_emb", 12), ("scale_depth", 1.4),
@@ -105,10 +132,6 @@ def test_keys_that_nobody_knows_are_told(tmp_path: Path) -> None:
     notes = " ".join(open_checkpoint(path).notes)
     assert "keys that are not known and not used: author" in notes
     assert "code of its own (auto_map), which is not run" in notes
-
-
-def test_biases_are_refused_by_name() -> None:
-    refused(CASES / "f9_bias", "attention_bias: True.*not supported for LlamaForCausalLM")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tests.model.checkpoints import random_model, write_gguf
 
 from rockledge.errors import CheckpointError
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.model.gguf_keys import READ, check_metadata
+from rockledge.model.gguf_keys import check_metadata
+from rockledge.model.gguf_values import GgufValues
 
 VALUES = st.booleans() | st.integers(-5, 2**40) | st.floats() | st.text(max_size=5)
 NAMES = st.sampled_from(
@@ -18,14 +19,21 @@ NAMES = st.sampled_from(
 ).flatmap(lambda start: st.sampled_from(["factor", "scale", "count", "mode", "width"]).map(start.__add__))
 
 
-@given(NAMES.filter(lambda name: name not in READ), VALUES | st.lists(VALUES, max_size=3))
+def check(metadata: dict[str, Any]) -> list[str]:
+    heads = {"llama.embedding_length": 64, "llama.attention.head_count": 4}
+    values = GgufValues("a.gguf", "llama", {**metadata, **heads}, ())
+    assert values.head_dim == 16
+    return check_metadata(values)
+
+
+@given(NAMES, VALUES | st.lists(VALUES, max_size=3))
 @settings(max_examples=300, deadline=None)
 def test_a_key_of_the_architecture_is_off_or_refused(name: str, value: Any) -> None:
     numbers = value if isinstance(value, list) else [value]
     neutral = all(v in (False, 0, "") for v in numbers) or value == 1 or value == 0.25
     said: object
     try:
-        said = check_metadata("a.gguf", "llama", {f"llama.{name}": value}, head_dim=16)
+        said = check({f"llama.{name}": value})
     except CheckpointError as error:
         said = str(error)
     assert (said == [] and neutral) or f"a.gguf has llama.{name}: " in str(said)
@@ -33,7 +41,7 @@ def test_a_key_of_the_architecture_is_off_or_refused(name: str, value: Any) -> N
 
 @pytest.mark.parametrize("key", ["general.name", "tokenizer.ggml.model", "split.no", "quantize.imatrix.file"])
 def test_what_describes_the_file_is_taken(key: str) -> None:
-    assert check_metadata("a.gguf", "llama", {key: "x"}, head_dim=16) == []
+    assert check({key: "x"}) == []
 
 
 @pytest.mark.parametrize(
@@ -60,5 +68,5 @@ def test_tokenizer_metadata_of_another_type_are_refused_by_name(
 
 
 def test_metadata_of_another_architecture_are_noted() -> None:
-    notes = check_metadata("a.gguf", "llama", {"qwen2.rope.scaling.factor": 4.0}, head_dim=16)
+    notes = check({"qwen2.rope.scaling.factor": 4.0})
     assert notes == ["a.gguf has metadata that are not known and not used: qwen2.rope.scaling.factor."]

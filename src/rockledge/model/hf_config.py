@@ -49,6 +49,10 @@ def read_hf_config(
     text, multimodal = _text_part(config)
     notes: list[str] = []
     family = _family(text, notes)
+    if multimodal:
+        notes.append(
+            f"The checkpoint has other parts ({config['model_type']}); only the language model is read."
+        )
     values = HfValues(text, family.hf_defaults, "text_config in config.json" if multimodal else "config.json")
     hidden, layers, vocab = values.hidden, values.layers, values.count("vocab_size")
     check_size("head_dim", values.head_dim)

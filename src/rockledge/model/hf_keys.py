@@ -43,7 +43,7 @@ _HARMLESS = _names(
     attention_dropout hidden_dropout hidden_dropout_prob resid_pdrop resid_dropout embd_pdrop attn_pdrop
     model_max_length tokenizer_model_max_length max_sequence_length seq_length seq_len
     fused_cross_entropy router_aux_loss_coef aux_loss_coef ignore_index tie_encoder_decoder
-    cross_attention_hidden_size is_decoder
+    cross_attention_hidden_size is_decoder cache_implementation
     """
 )
 _HARMLESS_FORM = re.compile(r"\w+_token_id|\w+_dropout|unsloth_\w+|eos_token|bos_token|pad_token|unk_token")
