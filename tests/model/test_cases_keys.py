@@ -158,3 +158,8 @@ def test_models_of_another_kind_are_refused_by_name(
     config: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     refused(changed("f4_head", tmp_path, config), said)
+
+
+def test_biases_of_llama_are_read() -> None:
+    config = agree(CASES / "f9_bias").config
+    assert (config.qkv_bias, config.o_bias) == (True, True)

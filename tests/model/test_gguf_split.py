@@ -62,8 +62,3 @@ def test_a_part_that_is_cut_short_is_named(tmp_path: Path) -> None:
     second = tmp_path / "m-00002-of-00002.gguf"
     second.write_bytes(second.read_bytes()[:-64])
     refused(tmp_path, r"m-00002-of-00002\.gguf is cut short")
-
-
-def test_biases_of_llama_are_read() -> None:
-    config = agree(CASES / "f9_bias").config
-    assert (config.qkv_bias, config.o_bias) == (True, True)
