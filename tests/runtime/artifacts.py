@@ -37,6 +37,7 @@ class Variant:
     seed: int = 1
     eos: tuple[int, ...] = (EOS, EOT)
     head_dim: int = 32
+    windows: tuple[int, ...] = ()
 
 
 VARIANTS = {
@@ -49,6 +50,8 @@ VARIANTS = {
     "two-planes": Variant(planes=dict.fromkeys(EVERYWHERE, 2)),
     "mixed-planes": Variant(tied=False, planes={"q": 2, "k": 2, "v": 2, "down": 2}),
     "heads-of-50": Variant("qwen2", planes={"o": 2}, head_dim=50),
+    "windows": Variant(windows=(48, 0)),
+    "windows-and-bias": Variant("qwen2", windows=(20, 48)),
 }
 
 
@@ -60,7 +63,7 @@ def config_of(variant: Variant) -> ModelConfig:
         vocab=VOCAB, norm_eps=1e-5, rope_theta=10000.0,
         rope_divisors=tuple(1.0 + i / 8 for i in range(variant.head_dim // 2)),
         tied=variant.tied, context=1024, qkv_bias=family.qkv_bias, qk_norm=family.qk_norm,
-        bos=BOS, eos=variant.eos,
+        bos=BOS, eos=variant.eos, windows=variant.windows,
     )  # fmt: skip
 
 
