@@ -280,8 +280,9 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   const int turned = 2 * (1 + random.below(head_dim / 2));
   const auto gain = reals(random, head_dim);
   const float inverse = random.real();
-  const rl::HeadTurn turn{random.below(2) == 1 ? gain.data() : nullptr, 1e-5f, random.below(2) == 1 ? &inverse : nullptr,
-                          random.below(4) == 0 ? nullptr : angle.data(), turned};
+  const rl::HeadTurn turn{random.below(2) == 1 ? gain.data() : nullptr, 1e-5f,
+                          random.below(2) == 1 ? &inverse : nullptr, random.below(4) == 0 ? nullptr : angle.data(),
+                          turned};
   Memory memory(stride);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];
