@@ -106,8 +106,8 @@ template <int Heads>
 static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int i, int count,
                         float *scores) {
   constexpr int kPairs = kMostHeadDim / 2;
-  const int half = task.head_dim / 2;
-  const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.head_dim;
+  const int half = task.turned / 2;
+  const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.turned;
   const float *angles[kPairs];
   float cosine[kPairs][Heads], sine[kPairs][Heads];
   int pairs = 0;
@@ -130,6 +130,20 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
     }
     for (int h = 0; h < Heads; ++h) store(scores + h * kSplit + i, added[h]);
   }
+}
+
+// Softly caps the scores of a page's positions from `first` to `count`, but for what is masked; `most` keeps the running maxima.
+template <int Heads>
+static void cap_scores(float softcap, int first, int count, float *scores, V8f *most) {
+  const float inverse = 1.0f / softcap;
+  for (int h = 0; h < Heads; ++h)
+    for (int i = first; i < count; i += kLanes) {
+      float *at = scores + h * kSplit + i;
+      const V8f score = load<V8f>(at);
+      const V8f capped = where_at_least(score, kMasked / 2, soft_capped(score, softcap, inverse), score);
+      store(at, capped);
+      most[h] = larger(capped, most[h]);
+    }
 }
 
 template <int Heads>
@@ -161,6 +175,12 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
       key_scores<Heads>(page, q, stride, i, count, biased, scores + (p - begin), most);
     }
   });
+  if (task.softcap != 0.0f) {
+    for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
+    each_page(task, kv_head, from, end, [&](const PageView &, int p, int skip, int count) {
+      cap_scores<Heads>(task.softcap, skip & -kLanes, count, scores + (p - begin), most);
+    });
+  }
   V8f top[Heads], total[Heads];
   for (int h = 0; h < Heads; ++h) top[h] = splat(maximum(most[h])), total[h] = splat(0.0f);
   each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {

@@ -189,6 +189,21 @@ RL_INLINE V8f smaller(V8f a, V8f b) {
 }
 #endif
 
+// a >= least ? yes : no, lane by lane; so no where a is NaN.
+#if defined(__AVX2__)
+RL_INLINE V8f where_at_least(V8f a, float least, V8f yes, V8f no) { return a >= splat(least) ? yes : no; }
+#elif defined(__ARM_NEON)
+RL_INLINE V8f where_at_least(V8f a, float least, V8f yes, V8f no) {
+  const float32x4_t border = splat4(least);
+  return {vbslq_f32(vcgeq_f32(a.low, border), yes.low, no.low), vbslq_f32(vcgeq_f32(a.high, border), yes.high, no.high)};
+}
+#else
+RL_INLINE V8f where_at_least(V8f a, float least, V8f yes, V8f no) {
+  const V4f border = splat4(least);
+  return {a.low >= border ? yes.low : no.low, a.high >= border ? yes.high : no.high};
+}
+#endif
+
 // int32 as fp32, and 256 * high + low, which fp64 holds exactly, rounded once to fp32.
 #if defined(__AVX2__)
 RL_INLINE V8f to_float(V8i v) { return __builtin_convertvector(v, V8f); }
@@ -274,5 +289,23 @@ RL_INLINE V8f exponential(V8f x) {
   return p * as_float(power);
 }
 RL_INLINE float exponential(float x) { return exponential(splat(x))[0]; }
+
+// tanh(x) with a relative error below 2e-7; odd, exactly 1 from about 9 on, NaN where x is. Near zero by a polynomial
+// (the minimax one of the Cephes library), elsewhere 1 - 2 / (exp(2 x) + 1).
+RL_INLINE V8f hyperbolic_tangent(V8f x) {
+  const V8f t = absolute(x), z = t * t;
+  V8f p = splat(-5.70498872745e-3f);
+  p = p * z + splat(2.06390887954e-2f);
+  p = p * z + splat(-5.37397155531e-2f);
+  p = p * z + splat(1.33314422036e-1f);
+  p = p * z + splat(-3.33332819422e-1f);
+  const V8f small = p * z * t + t, large = splat(1.0f) - splat(2.0f) / (exponential(t + t) + splat(1.0f));
+  return as_float(as_bits(where_at_least(t, 0.625f, large, small)) ^ (as_bits(x) ^ as_bits(t)));
+}
+
+// c tanh(x / c), of which it takes c and 1 / c.
+RL_INLINE V8f soft_capped(V8f x, float cap, float inverse) {
+  return splat(cap) * hyperbolic_tangent(x * splat(inverse));
+}
 
 }  // namespace rl::RL_ISA

@@ -89,7 +89,7 @@ int Program::lay_out(int threads) {
   const std::size_t n_buffers = buffers_.size(), n_bands = bands_.size();
   Array<std::int64_t> slot_bytes;
   if (!slot_bytes.allocate(n_buffers) || !offsets_.allocate(n_buffers) || !strides_.allocate(n_buffers) ||
-      !strips_before_.allocate(n_bands + 1) || !frequencies_.allocate(ops_.size()) ||
+      !strips_before_.allocate(n_bands + 1) || !turnings_.allocate(ops_.size()) ||
       !reach_.allocate(static_cast<std::size_t>(shape_.max_rows)) || !pool_offsets_.allocate(pools_.size()) ||
       !scratch_.allocate(static_cast<std::size_t>(threads)))
     return fail("not enough memory for the tables of a program; free some");
@@ -117,11 +117,10 @@ int Program::lay_out(int threads) {
 
   const auto biased = [](const rl_op &op) { return uses_cache(op) && op.weight[kScoreBias] != nullptr; };
   for (const rl_op &op : ops_)
-    if ((op.code == RL_ROPE_KV || biased(op)) &&
-        number_of(op.weight[0]) == static_cast<std::int64_t>(frequencies_count_))
-      frequencies_[frequencies_count_++] = op.weight[0];
+    if (op.code == RL_ROPE_KV && op.weight[0] != nullptr && number_of(op.weight[0]) == turnings_count_)
+      turnings_[turnings_count_++] = Turning{op.weight[0], op.dim[kTurned], op.real[1]};
   angles_offset_ = used;
-  used += round_up(static_cast<std::int64_t>(frequencies_count_) * shape_.max_rows * shape_.head_dim * 4, 64);
+  used += round_up(static_cast<std::int64_t>(turnings_count_) * shape_.max_rows * shape_.head_dim * 4, 64);
 
   std::int64_t attention = 0, partial = 0;
   parts_offset_ = used;
@@ -143,7 +142,7 @@ int Program::lay_out(int threads) {
   split_angles_offset_ = used;
   if (std::any_of(ops_.begin(), ops_.end(), biased)) {
     split_angles_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
-    used += round_up(static_cast<std::int64_t>(frequencies_count_) * split_angles_floats_ * 4, 64);
+    used += round_up(static_cast<std::int64_t>(turnings_count_) * split_angles_floats_ * 4, 64);
   }
 
   ScratchPlan &s = scratch_plan_;

@@ -13,6 +13,7 @@ namespace rl {
 
 constexpr int kStepLogits = -2;
 constexpr int kScoreBias = 3;       // the weight of an operation that is one
+constexpr int kTurned = 2, kWhole = 3;  // of RL_ROPE_KV's dim
 constexpr int kMaxPools = 64;       // one for each size of a window
 constexpr int kPartsPerThread = 4;  // attention is cut into splits while it has fewer heads x rows than this
 
@@ -20,6 +21,13 @@ constexpr int kPartsPerThread = 4;  // attention is cut into splits while it has
 inline int first_seen(const rl_pool &pool, int position) {
   return pool.window == 0 ? 0 : std::max(0, position + 1 - pool.window);
 }
+
+// Rotary frequencies [turned / 2], and what the cosines and sines of their angles are multiplied by.
+struct Turning {
+  const float *frequencies = nullptr;
+  int turned = 0;
+  float factor = 1.0f;
+};
 
 // Where the parts of a thread's own memory begin (kernels.hpp: Scratch), after the tables; `first` is that of the arena.
 struct ScratchPlan {
@@ -63,6 +71,7 @@ class Program final : public Job {
   int check_buffers() const;
   int check_bands() const;
   int check_op(int number);
+  bool check_turning(int number) const;
   int check_step(const rl_step &step, int first, int last);
   int check_tables(const rl_step &step) const;
 
@@ -87,6 +96,8 @@ class Program final : public Job {
   void attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch);
   void merge_parts(const rl_op &op);
   void embed(const rl_op &op, int row, Scratch &scratch);
+  int logits_parts() const;
+  void logits_part(const rl_op &op, int unit);
   AttentionTask attention_task(const rl_op &op, int row) const;
   LinearTask linear_task(const rl_op &op, std::size_t band) const;
   // use(band, first, last) for the bands of an operation's strips, and their strips in each.
@@ -107,8 +118,9 @@ class Program final : public Job {
   const std::int32_t *table(int pool, int sequence) const;
   KvLayer layer(int pool, int number) const;
   QuantOut quant_out(const rl_op &op, int row) const;
-  std::int64_t number_of(const float *frequencies) const;
+  std::size_t number_of(const float *frequencies) const;
   const float *angles_of(const float *frequencies) const;
+  float growth_at(const rl_op &op, int position) const;
 
   // offload.cpp
   int check_offload(const rl_npu_plan &plan, Array<npu::LinearFacts> &facts);
@@ -141,8 +153,8 @@ class Program final : public Job {
 
   Array<std::int64_t> offsets_, strides_;   // of each buffer: bytes into the arena, bytes of a row
   Array<std::int32_t> strips_before_;       // of each band: strips of all bands before it; one more at the end
-  Array<const float *> frequencies_;        // the distinct rotary frequencies, each with a table of angles
-  std::size_t frequencies_count_ = 0;
+  Array<Turning> turnings_;                 // the distinct rotary frequencies, each with a table of angles
+  std::size_t turnings_count_ = 0;
   Array<Reach> reach_;                      // of each sequence of a step, while it is checked
   Array<Scratch> scratch_;                  // of each thread
   Pages arena_;

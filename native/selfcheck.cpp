@@ -143,6 +143,8 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int stride = static_cast<int>(round_up(width, kTile)), planes = 1 + random.below(2);
   const auto x = reals(random, 2 * width), gain = reals(random, width), mix = reals(random, odd * odd);
   const float *gain_or_none = random.below(2) == 0 ? gain.data() : nullptr;
+  const int quant_block = random.below(2) * block, activation = random.below(2);
+  const float cap = static_cast<float>(random.below(3));
   Memory memory(32);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];
@@ -151,20 +153,22 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
     const rl::Kernels &k = *both[i];
     q[i] = array<std::int8_t>(std::int64_t{4} * planes * stride);
     scales[i] = array<float>(4);
-    y[i] = array<float>(3 * width);
+    y[i] = array<float>(6 * width);
     const auto out = [&](int n) {
       return rl::QuantOut{q[i].data() + n * planes * stride, scales[i].data() + n, stride, planes, 0};
     };
-    k.quant(x.data(), width, out(0));
-    k.norm_quant(x.data(), width, gain_or_none, 1e-5f, out(1), memory.scratch());
-    k.silu_quant(x.data(), x.data() + width, width, block, out(2), memory.scratch());
+    k.quant(x.data(), width, quant_block, out(0), memory.scratch());
+    k.norm_quant(x.data(), width, gain_or_none, 1e-5f, quant_block, out(1), memory.scratch());
+    k.gated_quant(x.data(), x.data() + width, width, activation, block, out(2), memory.scratch());
     k.norm(x.data(), width, gain_or_none, 1e-5f, y[i].data());
+    k.norm_add(x.data(), x.data() + width, width, gain_or_none, 1e-5f, y[i].data() + 3 * width);
+    k.soft_cap(x.data(), 2 * width, 3.0f, cap, y[i].data() + 4 * width);
     k.rotate(x.data(), block, odd, false, gain.data(), mix.data(), gain_or_none, y[i].data() + width, memory.scratch());
     k.rotate(x.data(), block, odd, true, gain.data(), mix.data(), nullptr, y[i].data() + 2 * width, memory.scratch());
   }
   same("quantised row", q[0], q[1]);
   same("scale", scales[0], scales[1]);
-  same("norm or rotation", y[0], y[1]);
+  same("norm, rotation or capped row", y[0], y[1]);
 }
 
 // Weights and codes in the NPU's layout, and floats of its sums.
@@ -194,6 +198,7 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int from = random.below(tiles), count = 1 + random.below(tiles - from), column = kStrip * random.below(5);
   const int strip = random.below(strips), last = strip + 1 + random.below(strips - strip), atoms = cols / rl::kAtom;
   const auto x = reals(random, band.cols);
+  const int quant_block = band.cols % 2 == 0 ? 2 * random.below(2) : 0;
   constexpr std::int64_t kApart = 1024, kAtomApart = 96;
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<float> y[2], sq[2];
@@ -215,7 +220,8 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
     both[i]->finish_lane(task, lane, column, strip, last);
     q[i] = array<std::int8_t>(atoms * kAtomApart);
     sq[i] = array<float>(1);
-    both[i]->quant(x.data(), band.cols, rl::QuantOut{q[i].data(), sq[i].data(), cols, planes, kAtomApart});
+    both[i]->quant(x.data(), band.cols, quant_block, rl::QuantOut{q[i].data(), sq[i].data(), cols, planes, kAtomApart},
+                   memory.scratch());
   }
   int wrong = std::memcmp(weights[0].data(), weights[1].data(), weights[0].size()) != 0;
   same("floats of the NPU's sums", y[0], y[1]);
@@ -224,7 +230,8 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   // The same numbers as in rows.
   auto rowwise = array<std::int8_t>(std::int64_t{planes} * cols);
   auto scales = array<float>(1);
-  one.quant(x.data(), band.cols, rl::QuantOut{rowwise.data(), scales.data(), cols, planes, 0});
+  one.quant(x.data(), band.cols, quant_block, rl::QuantOut{rowwise.data(), scales.data(), cols, planes, 0},
+            memory.scratch());
   for (int k = 0; k < planes * cols; ++k) {
     const int plane = k / cols, input = k % cols;
     wrong += q[0][static_cast<std::size_t>(input / rl::kAtom * kAtomApart + plane * rl::kAtom + input % rl::kAtom)] !=
@@ -269,6 +276,12 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   auto bias = reals(random, std::int64_t{kv_heads} * head_dim);
   for (float &b : bias)
     if (random.below(2) == 1) b = 0.0f;
+  const float cap = static_cast<float>(2 * random.below(3));
+  const int turned = 2 * (1 + random.below(head_dim / 2));
+  const auto gain = reals(random, head_dim);
+  const float inverse = random.real();
+  const rl::HeadTurn turn{random.below(2) == 1 ? gain.data() : nullptr, 1e-5f, random.below(2) == 1 ? &inverse : nullptr,
+                          random.below(4) == 0 ? nullptr : angle.data(), turned};
   Memory memory(stride);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];
@@ -279,12 +292,13 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
     sq[i] = array<float>(heads);
     y[i] = array<float>(std::int64_t{heads} * head_dim);
     for (int h = 0; h < heads; ++h)
-      k.head_quant(row.data() + h * head_dim, head_dim, stride, nullptr, 1e-5f, angle.data(),
-                   q[i].data() + h * stride, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
+      k.head_quant(row.data() + h * head_dim, head_dim, stride, turn, q[i].data() + h * stride,
+                   &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
-    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), seen, position, heads, head_dim, 1.0f / 8,
-                                 biased ? terms.data() : nullptr, bias.data(), angles.data(), starts.data()};
+    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), seen, position, heads, head_dim,
+                                 1.0f / 8, cap, biased ? terms.data() : nullptr, bias.data(), angles.data(),
+                                 starts.data(), turned};
     const int first = seen / rl::kSplit;
     float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
     for (int h = 0; h < kv_heads; ++h) {

@@ -12,6 +12,8 @@ constexpr int kMaxCols = 1 << 17;  // keeps every int32 sum of products below 2^
 
 bool power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
 
+constexpr float kLargestFloat = 3.402823466e38f;
+
 bool aligned(const void *p) { return reinterpret_cast<std::uintptr_t>(p) % 64 == 0; }
 
 }  // namespace
@@ -155,6 +157,52 @@ bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &sh
          c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
 }
 
+bool check_block(const OpCheck &c, int width, int block) {
+  if (block == 0 || (power_of_two(block) && width % block == 0)) return true;
+  fail("operation %d: a Hadamard block of %d does not divide %d channels", c.number, block, width);
+  return false;
+}
+
+// Of reals: what = a number above zero, or from zero on.
+bool check_positive(const OpCheck &c, float real, const char *what) {
+  if (real > 0.0f && real <= kLargestFloat) return true;
+  fail("operation %d has the %s %g, expected a number above 0", c.number, what, static_cast<double>(real));
+  return false;
+}
+bool check_from_zero(const OpCheck &c, float real, const char *what) {
+  if (real >= 0.0f && real <= kLargestFloat) return true;
+  fail("operation %d has the %s %g, expected a number from 0", c.number, what, static_cast<double>(real));
+  return false;
+}
+
+// Step logits that nobody wrote cannot be changed.
+bool check_logits(const OpCheck &c, int step_width) {
+  const rl_op &op = c.op;
+  if (op.on_logits == 0 || op.out[0] != kStepLogits || step_width == 0) {
+    fail("operation %d changes step logits, which no linear before it writes, or is not on the logit rows", c.number);
+    return false;
+  }
+  return check_positive(c, op.real[0], "scale") && check_from_zero(c, op.real[1], "softcap");
+}
+
+// How heads turn, how their norms span them, and how queries grow.
+bool check_turns(const OpCheck &c, const rl_shape &shape) {
+  const rl_op &op = c.op;
+  const int turned = op.dim[kTurned], whole = op.dim[kWhole];
+  if (turned < 0 || turned > shape.head_dim || turned % 2 != 0 || (turned == 0) != (op.weight[0] == nullptr)) {
+    fail("operation %d turns %d of the %d channels of a head and has %s rotary frequencies; expected an even number of them, "
+         "and frequencies unless it is 0", c.number, turned, shape.head_dim, op.weight[0] == nullptr ? "no" : "its");
+    return false;
+  }
+  if (whole != 0 && whole != 1) {
+    fail("operation %d has norms of kind %d, expected 0 (of each head) or 1 (of all heads together)", c.number, whole);
+    return false;
+  }
+  return (turned == 0 || check_positive(c, op.real[1], "factor on cosines and sines")) &&
+         check_from_zero(c, op.real[0], "eps") && check_from_zero(c, op.real[3], "growth") &&
+         (op.real[3] == 0.0f || check_positive(c, op.real[4], "growth length"));
+}
+
 // The score bias and its terms are there together, or not at all.
 bool check_terms(const OpCheck &c, int terms, const rl_shape &shape) {
   const bool biased = c.op.weight[kScoreBias] != nullptr;
@@ -195,18 +243,21 @@ int Program::check_op(int number) {
     return b == nullptr ? 0 : b->width;
   };
   switch (op.code) {
-    case RL_EMBED: good = check_embed(c); break;
+    case RL_EMBED: good = check_embed(c) && check_positive(c, op.real[0], "scale"); break;
     case RL_NORM_QUANT:
     case RL_QUANT: {
       const int width = input_width();
-      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width);
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width) &&
+             check_block(c, width, op.dim[0]) && check_from_zero(c, op.real[0], "eps");
       break;
     }
+    case RL_NORM_ADD:
     case RL_NORM:
     case RL_GATHER: {
       const int width = input_width();
       good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) &&
-             c.is("the output", op.out[0], RL_FLOAT, width, true);
+             c.is("the output", op.out[0], RL_FLOAT, width, true) && check_from_zero(c, op.real[0], "eps") &&
+             (op.code != RL_NORM_ADD || c.is("the residual", op.in[1], RL_FLOAT, width, true));
       break;
     }
     case RL_LINEAR: {
@@ -222,20 +273,23 @@ int Program::check_op(int number) {
       good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, pools_) &&
              check_attention_buffers(c, op.out[0], op.out[1], shape_) &&
              c.find("the queries", op.out[0])->planes == 1 &&
-             check_weight(c, op.weight[0], "rotary frequencies") && check_terms(c, op.out[2], shape_);
+             check_turns(c, shape_) && check_terms(c, op.out[2], shape_) &&
+             (op.out[2] < 0 || check_positive(c, op.real[2], "scale")) && check_turning(number);
       break;
     }
     case RL_ATTENTION:
       good = check_layer(c, pools_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
              c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true) &&
-             check_terms(c, op.in[2], shape_) &&
-             (op.in[2] < 0 || check_weight(c, op.weight[0], "rotary frequencies"));
+             check_terms(c, op.in[2], shape_) && check_positive(c, op.real[0], "scale") &&
+             check_from_zero(c, op.real[1], "softcap") && (op.in[2] < 0 || check_turning(number));
       break;
     case RL_GATED_QUANT: {
-      const int width = input_width(), block = op.dim[0];
-      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width / 2);
-      if (good && (width % 2 != 0 || (block != 0 && (!power_of_two(block) || width / 2 % block != 0))))
-        return fail("operation %d: a Hadamard block of %d does not divide %d channels", number, block, width / 2);
+      const int width = input_width(), activation = op.dim[1];
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width / 2) &&
+             check_block(c, width / 2, op.dim[0]);
+      if (good && (width % 2 != 0 || (activation != RL_SILU && activation != RL_GELU_TANH)))
+        return fail("operation %d makes activation %d of %d channels, expected %d (SiLU) or %d (GELU by tanh) of an even "
+                    "number", number, activation, width, RL_SILU, RL_GELU_TANH);
       break;
     }
     case RL_ROTATE: {
@@ -249,10 +303,39 @@ int Program::check_op(int number) {
                     odd, block, width);
       break;
     }
+    case RL_LOGITS: good = check_logits(c, vocab_); break;
     default: return fail("operation %d has code %d, which this version does not know", number, op.code);
   }
   if (!good) return -1;
   return 0;
+}
+
+// Operations with the same rotary frequencies share a table of angles; a score bias needs one.
+bool Program::check_turning(int number) const {
+  const rl_op &op = ops_[static_cast<std::size_t>(number)];
+  const bool biased = op.weight[kScoreBias] != nullptr;
+  if (biased && op.weight[0] == nullptr) {
+    fail("operation %d has a score bias, but no channels that turn; leave the bias in the linear", number);
+    return false;
+  }
+  if (biased && op.code == RL_ROPE_KV)
+    for (int i = 0; i < shape_.kv_heads * shape_.head_dim; ++i)
+      if (i % shape_.head_dim >= op.dim[kTurned] && op.weight[kScoreBias][i] != 0.0f) {
+        fail("operation %d has a score bias in channel %d of a head, of which %d turn; leave it in the linear", number,
+             i % shape_.head_dim, op.dim[kTurned]);
+        return false;
+      }
+  for (int i = 0; i < number && op.weight[0] != nullptr; ++i) {
+    const rl_op &before = ops_[static_cast<std::size_t>(i)];
+    if (before.code != RL_ROPE_KV || before.weight[0] != op.weight[0]) continue;
+    if (op.code == RL_ATTENTION || (before.dim[kTurned] == op.dim[kTurned] && before.real[1] == op.real[1])) return true;
+    fail("operations %d and %d share rotary frequencies, but turn %d and %d channels with factors %g and %g", i, number,
+         before.dim[kTurned], op.dim[kTurned], static_cast<double>(before.real[1]), static_cast<double>(op.real[1]));
+    return false;
+  }
+  if (op.code == RL_ROPE_KV) return true;
+  fail("operation %d has a score bias for rotary frequencies that no operation before it turns by", number);
+  return false;
 }
 
 int Program::check_step(const rl_step &step, int first, int last) {
@@ -261,8 +344,8 @@ int Program::check_step(const rl_step &step, int first, int last) {
     const int code = ops_[static_cast<std::size_t>(i)].code;
     tokens |= code == RL_EMBED;
     cache |= code == RL_ROPE_KV || code == RL_ATTENTION;
-    if ((code == RL_LINEAR && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits) && step.logit_count > 0 &&
-        step.logits == nullptr)
+    if ((code == RL_LINEAR || code == RL_LOGITS) && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits &&
+        step.logit_count > 0 && step.logits == nullptr)
       return fail("the step asks for the logits of %d rows but gives no array for them", step.logit_count);
   }
   if (step.rows < 1 || step.rows > shape_.max_rows)

@@ -235,7 +235,7 @@ int Npu::repeat(const Launch &launch, Outcome outcome) {
   return 0;
 }
 
-int Npu::distrust(bool give_up) {
+int Npu::reset_for_wrong_sums(bool give_up) {
   ++faults_;
   fail("the NPU reported success but its sums are wrong");
   if (give_up) return this->give_up();

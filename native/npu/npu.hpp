@@ -46,7 +46,7 @@ class Npu {
               int runs);
   // The results of a job that succeeded are wrong: a fault. The device is reset and proven, or given up if that is asked
   // for, or does not help.
-  int distrust(bool give_up);
+  int reset_for_wrong_sums(bool give_up);
   int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
             int idle_ms);
 

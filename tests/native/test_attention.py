@@ -78,8 +78,19 @@ def score_bias(sizes: Sizes) -> np.ndarray | None:
 
 
 def attention_program(
-    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layers: int = LAYERS
+    sizes: Sizes,
+    rows: int,
+    pages: int,
+    *,
+    kernel: str,
+    threads: int,
+    layers: int = LAYERS,
+    windowed: native.Pool | None = None,
+    context: int = 0,
 ) -> native.Program:
+    """Attention over a pool without a window, or over the second one, `windowed`, at positions up to `context`."""
+    pools = (native.Pool(layers, pages), *([] if windowed is None else [windowed]))
+    layer, pool = pools[-1].layers - 1, len(pools) - 1
     inner = sizes.heads * sizes.head_dim
     buffers = [
         float_buffer(sizes.width, 0),
@@ -95,7 +106,7 @@ def attention_program(
             OpCode.ROPE_KV,
             (0,),
             queries,
-            dim=(layers - 1, 0, sizes.head_dim),
+            dim=(layer, pool, sizes.head_dim),
             real=(1e-5, 1.0, sizes.scale),
             weight=(turns, *gains(sizes), bias),
         ),
@@ -103,14 +114,14 @@ def attention_program(
             OpCode.ATTENTION,
             queries,
             (3,),
-            dim=(layers - 1,),
+            dim=(layer, pool),
             real=(sizes.scale,),
             weight=(turns, None, None, bias),
         ),
     ]
     shape = native.Shape(
-        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.page_tokens, pages * sizes.page_tokens,
-        (native.Pool(layers, pages),),
+        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.page_tokens,
+        context or pages * sizes.page_tokens, pools,
     )  # fmt: skip
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
@@ -166,7 +177,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return (q[:, 0] * scale[:, None].astype(np.float64)).reshape(x.shape)
 
 
-def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
+def reference(qkv: np.ndarray, sizes: Sizes, window: int = 0) -> np.ndarray:
     hd, h, kv = sizes.head_dim, sizes.heads, sizes.kv_heads
     q, k, v = np.split(qkv, [h * hd, (h + kv) * hd], axis=1)
     gain_q, gain_k = gains(sizes)
@@ -180,7 +191,10 @@ def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
         late = rotated(np.broadcast_to(bias, (len(qkv), *bias.shape)), sizes, None, np.float64)
         scores += np.einsum("qhd,khd->hqk", turned, np.repeat(late, h // kv, axis=1))
     scores /= np.sqrt(hd)
-    scores = np.where(np.tri(len(qkv), dtype=bool), scores, -np.inf)
+    seen = np.tri(len(qkv), dtype=bool)
+    if window:
+        seen &= ~np.tri(len(qkv), k=-window, dtype=bool)
+    scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("hqk,khd->qhd", weights, v).reshape(len(qkv), h * hd)

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from rockledge.model.block import Linear, Norm, decoder, layer_name
 from rockledge.model.config import ModelConfig
 from rockledge.model.families.declaration import Family
+from rockledge.model.families.gemma import GEMMA2, GEMMA3
 from rockledge.model.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from rockledge.model.families.olmo import OLMO2
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3)}
+    {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, OLMO2)}
 )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts, bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.families.declaration import Family, Fields
 from rockledge.model.family import FAMILIES
@@ -12,7 +13,6 @@ from rockledge.model.hf_keys import check_keys
 from rockledge.model.hf_rope import rope_fields, stored_rope
 from rockledge.model.hf_values import HfValues
 from rockledge.model.limits import check_size
-from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 from rockledge.model.stored_config import KEY, fields_to_store, stored_fields
 
 
@@ -49,6 +49,10 @@ def read_hf_config(
     text, multimodal = _text_part(config)
     notes: list[str] = []
     family = _family(text, notes)
+    if multimodal:
+        notes.append(
+            f"The checkpoint has other parts ({config['model_type']}); only the language model is read."
+        )
     values = HfValues(text, family.hf_defaults, "text_config in config.json" if multimodal else "config.json")
     hidden, layers, vocab = values.hidden, values.layers, values.count("vocab_size")
     check_size("head_dim", values.head_dim)
@@ -56,12 +60,12 @@ def read_hf_config(
     tied = values.flag("tie_word_embeddings")
     heads = values.count("num_attention_heads")
     shared = values.get("num_key_value_heads")
-    stated = (
-        Stated("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
-        Stated("config.json", _ids(text, "bos"), _ids(text, "eos")),
+    entries = (
+        BosEosEntries("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
+        BosEosEntries("config.json", _ids(text, "bos"), _ids(text, "eos")),
     )
     values.ignore("bos_token_id", "eos_token_id")
-    special = special_ids(stated, tokenizer or TokenizerFacts(), vocab)
+    special = bos_and_eos(entries, tokenizer or TokenizerFacts(), vocab)
     fields = {
         "family": family.name,
         "hidden": hidden,

@@ -5,6 +5,7 @@ arXiv:2402.13753.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rockledge.errors import CheckpointError
@@ -12,6 +13,12 @@ from rockledge.model.hf_values import HfValues
 from rockledge.model.rope import rope_divisors
 
 SUPPORTED = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+
+_SCALE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 
 
 def scaled_fields(rope: HfValues, kind: str, turned: int, theta: float, context: int) -> dict[str, Any]:
@@ -34,10 +41,10 @@ def scaled_fields(rope: HfValues, kind: str, turned: int, theta: float, context:
             return _yarn(rope, turned, theta, context)
         if kind == "longrope":
             return _longrope(rope, turned, context)
-        if kind in SUPPORTED:
-            keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-            scaling = {"rope_type": kind, **{key: rope.get(key) for key in keys if kind != "default"}}
-            return {"rope_divisors": rope_divisors(scaling, turned, theta)}
+        if kind in _SCALE_KEYS:
+            found = {key: rope.get(key) for key in _SCALE_KEYS[kind]}
+            scaling = {key: value for key, value in found.items() if value is not None}
+            return {"rope_divisors": rope_divisors({"rope_type": kind, **scaling}, turned, theta)}
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
             f'the {rope.place} of type "{kind}" is incomplete or malformed ({error})'

@@ -61,10 +61,10 @@ def every(period: int, layers: int) -> list[bool]:
     return [period == 0 or number % period < period - 1 for number in range(layers)]
 
 
-def gguf_windows(values: GgufValues, period: int = 0) -> tuple[int, ...]:
+def gguf_windows(values: GgufValues, period: int = 0, size: int = 0) -> tuple[int, ...]:
     """The field `windows` out of `attention.sliding_window` and its pattern: one flag for each layer, or the
-    period of layers without a window, which is `period` where nothing is said."""
-    size = values.count("attention.sliding_window", 0, least=0)
+    period of layers without a window. `period` and `size` count where nothing is said."""
+    size = values.count("attention.sliding_window", size, least=0)
     key = "attention.sliding_window_pattern"
     pattern = values.stored(key)
     if isinstance(pattern, list):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact
-from rockledge.board.memory import PAGE_TOKENS, padded_head
+from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, padded_head, pages_of, pool_pages
 from rockledge.formats.bands import padded
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
@@ -30,6 +30,7 @@ from rockledge.runtime.native import (
     Op,
     OpCode,
     Outline,
+    Pool,
     ProgramMemory,
     Shape,
 )
@@ -47,14 +48,22 @@ class ProgramPlan:
     arena: ArenaPlan
     config: ModelConfig
 
-    def shape(self, max_rows: int, pages: int) -> Shape:
-        """The shape of a program for steps of up to `max_rows` rows, over `pages` pages of the cache."""
-        c = self.config
-        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, c.layers, PAGE_TOKENS, pages)
+    def pools(self, context: int, rows: int, sequences: int = SEQUENCES) -> tuple[Pool, ...]:
+        """The pools of the cache for `context` tokens in all, `rows` and `sequences` as for `pool_pages`."""
+        return tuple(
+            Pool(len(layers), pool_pages(window, context, rows, sequences), window)
+            for window, layers in windows(decoder(self.config))
+        )
 
-    def memory(self, max_rows: int, pages: int, threads: int) -> ProgramMemory:
-        """What the core takes for that program besides the weights. Raises NativeError."""
-        return self._outline.memory(self.shape(max_rows, pages), threads)
+    def shape(self, max_rows: int, context: int, pools: tuple[Pool, ...]) -> Shape:
+        """The shape of a program for steps of up to `max_rows` rows, over `pools` of the cache."""
+        c, positions = self.config, pages_of(context) * PAGE_TOKENS
+        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, PAGE_TOKENS, positions, pools)
+
+    def memory(self, max_rows: int, context: int, threads: int) -> ProgramMemory:
+        """What the core takes besides the weights for a program whose largest steps have `max_rows` rows.
+        Raises NativeError."""
+        return self._outline.memory(self.shape(max_rows, context, self.pools(context, max_rows)), threads)
 
     @cached_property
     def _outline(self) -> Outline:

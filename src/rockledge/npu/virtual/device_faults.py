@@ -65,7 +65,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "dead_core": Kind(JOB, ("core",), "from this job on one core does no work", ("how",), stays=True),
     "busy": Kind(JOB, ("seconds",), "another process has the cores for that long"),
-    "wrong": Kind(RESET, (), "the first job behind this reset reports success and writes zeros"),
+    "wrong": Kind(RESET, (), "the first job after this reset reports success and writes zeros"),
     "refused": Kind(ALLOCATION, ("errno",), "the driver refuses a buffer with this error"),
     "memory": Kind(DEVICE, ("bytes",), "the device has that many bytes in all"),
     "slow_clock": Kind(DEVICE, ("hertz",), "the cores have that clock, and take as long as it makes them"),

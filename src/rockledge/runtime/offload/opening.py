@@ -8,7 +8,7 @@ from typing import Final
 from rockledge.errors import NpuError
 from rockledge.runtime.npu_cores import Proof, prove
 from rockledge.runtime.npu_device import CORES, NpuDevice
-from rockledge.runtime.offload.driver_versions import doubt
+from rockledge.runtime.offload.driver_versions import known_problem
 
 PROBE_MS: Final = 500
 
@@ -36,7 +36,7 @@ def _opened(required: bool) -> tuple[NpuDevice, Proof]:
     device = NpuDevice()
     try:
         about = device.describe()
-        reason = doubt(about)
+        reason = known_problem(about)
         if reason is not None and not required:
             raise NpuError(f"{reason}; use a kernel with that driver, or force it with --npu require")
         try:
