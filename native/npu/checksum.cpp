@@ -48,19 +48,10 @@ void Checksum::add_weights(int strip, const std::int8_t *tile, int tiles, std::i
   const std::int32_t *r = factors(strip);
   std::uint64_t *v = adding_.data() + std::ptrdiff_t{thread} * inputs_most_ + start;
   for (int t = 0; t < tiles; ++t, tile += apart, v += kTile) {
-    // A factor is low - 2^16 minus_high, both of 16 bits, whose products add up in 32.
-    std::int32_t low[kTile] = {}, minus_high[kTile] = {};
-    for (int column = 0; column < Plan::kColumns; ++column) {
-      const auto by_low = static_cast<std::int16_t>(r[column]);
-      const auto by_high = static_cast<std::int16_t>((std::int64_t{by_low} - r[column]) / 65536);
-      for (int k = 0; k < kTile; ++k) {
-        const std::int16_t weight = tile[column * kTile + k];
-        low[k] += by_low * weight;
-        minus_high[k] += by_high * weight;
-      }
-    }
-    for (int k = 0; k < kTile; ++k)
-      v[k] += static_cast<std::uint64_t>(low[k] - std::int64_t{minus_high[k]} * 65536);
+    std::int64_t more[kTile] = {};
+    for (int column = 0; column < Plan::kColumns; ++column)
+      for (int k = 0; k < kTile; ++k) more[k] += std::int64_t{r[column]} * std::int32_t{tile[column * kTile + k]};
+    for (int k = 0; k < kTile; ++k) v[k] += static_cast<std::uint64_t>(more[k]);
   }
 }
 
