@@ -33,8 +33,8 @@ later steps on 64, scaling of 8. Quantisation of 16 elements into the NPU's layo
 sums of the NPU to floats, bias and residual included, and 8 sums of a further input part added."""
 EPILOGUE_INSTRUCTIONS = (7.47, 1.13)
 """Instructions of finish_lane for one float: from one part's sums, residual and check sum included; for every
-further part. At four a cycle they take longer than llvm-mca gives the loop (12.5 cycles for 8), because of what
-every row of 32 columns begins with."""
+further part. At four a cycle they take longer than llvm-mca gives the loop (12.5 cycles for 8), because of
+what every row of 32 columns begins with."""
 _COUNTED = "instructions counted by bench/npu_cpu.py, four a cycle: finish_lane of native/lane.hpp"
 
 NPU_FACTS: dict[str, Fact] = {

@@ -86,7 +86,7 @@ class DamagedMemory(Memory):
 
 
 def _with_flipped_bits(values: NDArray[Any], fault: Fault) -> NDArray[Any]:
-    """`values` [.., atoms, pixels, channels of an atom] with the fault in the first pixel, the row of a matmul.
+    """`values` [.., atoms, pixels, channels of an atom] with the fault in the first pixel (row of a matmul).
 
     The two columns depend on the fault's numbers alone.
     """

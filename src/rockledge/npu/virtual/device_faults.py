@@ -83,7 +83,11 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 _SECONDS_LIMIT: Final = 3600.0
 _WHOLE_LIMIT: Final = 1 << 40
-_WHOLE_LIMITS: Final[Mapping[str, tuple[int, int]]] = {"core": (0, CORES - 1), "waits": (1, 3), "bit": (0, 31)}
+_WHOLE_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "core": (0, CORES - 1),
+    "waits": (1, 3),
+    "bit": (0, 31),
+}
 
 
 @dataclass(frozen=True)
