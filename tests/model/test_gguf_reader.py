@@ -78,7 +78,7 @@ def test_the_configuration_comes_from_the_metadata(quantised: GgufCheckpoint) ->
 def test_a_list_with_one_entry_a_layer_is_read_where_layers_agree(tmp_path: Path) -> None:
     tiny = random_model("llama3")
     same = write_gguf(tmp_path / "a.gguf", tiny, metadata={"llama.attention.sliding_window": [96, 96]})
-    assert GgufCheckpoint.open(same).config.context == 96
+    assert GgufCheckpoint.open(same).config.windows == (96, 96)
     other = write_gguf(tmp_path / "b.gguf", tiny, metadata={"llama.attention.sliding_window": [96, 64]})
     with pytest.raises(CheckpointError, match="expected one whole number for all layers"):
         GgufCheckpoint.open(other)
@@ -95,13 +95,14 @@ def test_linear_scaling_becomes_divisors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "extra", "said"),
     [
-        ({"llama.rope.scaling.type": "yarn"}, {}, '"yarn" is not supported'),
-        ({"llama.rope.scaling.type": "longrope"}, {}, '"longrope" is not supported'),
+        ({"llama.rope.scaling.type": "su"}, {}, '"su" is not supported; supported are none, linear, yarn'),
+        ({}, {"rope_factors_long.weight": np.ones(8)}, "rope_factors_long.weight, but not rope_fac"),
         ({"llama.expert_count": 8}, {}, "mixture of experts"),
-        ({"llama.rope.dimension_count": 8}, {}, "different sizes"),
+        ({"llama.rope.dimension_count": 8}, {}, "dimension_count is 8, expected the 16"),
         ({"split.count": 3}, {}, "first of 3 parts of a split GGUF"),
         ({"llama.attention.sliding_window": "wide"}, {}, "sliding_window is wide"),
-        ({}, {"blk.0.attn_q.bias": np.ones(64)}, "attn_q.bias does not belong"),
+        ({}, {"blk.1.attn_q.bias": np.ones(64)}, "blk.1.attn_q.bias does not belong"),
+        ({}, {"blk.0.attn_q.bias": np.ones(64)}, "blk.0.attn_k.bias is missing"),
         ({}, {"blk.0.ffn_gate_exps.weight": np.ones(64)}, "ffn_gate_exps.weight does not belong"),
         ({}, {"rope_freqs.weight": np.ones(5)}, "does not have 8 values"),
         ({}, {"rope_freqs.weight": np.full(8, np.nan)}, "rope_freqs.weight holds 8 values that are NaN"),

@@ -1,6 +1,8 @@
 """Configurations in config.json: what a config.json may leave out, what is refused by name, and the way
 back."""
 
+import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -31,8 +33,11 @@ def test_left_out_keys_mean_what_transformers_assumes(family: Any) -> None:
     assert found.norm_eps == assumed.rms_norm_eps
     assert found.rope_theta == assumed.rope_parameters["rope_theta"]
     assert found.tied == assumed.tie_word_embeddings
-    window = getattr(assumed, "sliding_window", None)
-    assert found.context == min(assumed.max_position_embeddings, window or 1 << 40)
+    assert found.context == assumed.max_position_embeddings
+    types = getattr(assumed, "layer_types", None) or ["sliding_attention"] * 2
+    window = getattr(assumed, "sliding_window", None) or 0
+    windows = tuple(window if kind == "sliding_attention" else 0 for kind in types)[:2]
+    assert found.windows == (windows if any(windows) else ())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -46,15 +51,17 @@ def test_what_transformers_writes_is_read_back(name: str) -> None:
     assert (found.bos, found.eos, found.tied) == (1, (2,), config.tie_word_embeddings)
 
 
-def test_a_sliding_window_bounds_the_context() -> None:
+def test_sliding_windows_are_read_for_every_layer() -> None:
     mistral = {**PLAIN, "architectures": ["MistralForCausalLM"], "max_position_embeddings": 32768}
     mistral["num_key_value_heads"] = 4
-    assert config_from_hf({**mistral, "sliding_window": 1024}).context == 1024
-    assert config_from_hf({**mistral, "sliding_window": None}).context == 32768
+    assert config_from_hf({**mistral, "sliding_window": 1024}).windows == (1024, 1024)
+    assert config_from_hf({**mistral, "sliding_window": None}).windows == ()
     qwen = {**mistral, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 1024, "max_window_layers": 1}
-    assert config_from_hf({**qwen, "use_sliding_window": True}).context == 1024
-    assert config_from_hf({**qwen, "use_sliding_window": True, "max_window_layers": 2}).context == 32768
-    assert config_from_hf({**qwen, "use_sliding_window": False}).context == 32768
+    assert config_from_hf({**qwen, "use_sliding_window": True}).windows == (0, 1024)
+    assert config_from_hf({**qwen, "use_sliding_window": True, "max_window_layers": 2}).windows == ()
+    assert config_from_hf({**qwen, "use_sliding_window": False}).windows == ()
+    mixed = {**qwen, "use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}
+    assert config_from_hf(mixed).windows == (1024, 0)
 
 
 def test_end_ids_of_the_generation_config_come_first_and_all_count() -> None:
@@ -80,15 +87,19 @@ def test_ids_outside_the_vocabulary_mean_none_and_are_named(absent: int, told: b
         ({"quantization_config": {"quant_method": "awq"}}, "already quantised .awq."),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "already quantised .bitsandbytes."),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "quantised .compressed-tensors."),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, '"yarn" is not supported; supported are default'),
-        ({"rope_scaling": {"rope_type": "longrope"}}, '"longrope" is not supported'),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, '"dynamic" is not supported'),
+        ({"rope_scaling": {"type": "su", "factor": 4.0}}, '"su" is not supported; supported are default'),
+        ({"rope_scaling": {"type": "yarn", "factor": -4.0}}, "factor is -4.0, which is not a positive"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": 1}}, "truncate is 1"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "short_factor is not a list of 8 positive numbers"),
+        ({"rope_scaling": {"type": "dynamic"}}, "factor is None"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "not a positive number"),
         ({"rope_parameters": {"rope_theta": 0.0, "rope_type": "llama3"}}, "llama3|rope_theta"),
         ({"partial_rotary_factor": 0.5}, "partial"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"mlp_bias": True}, "mlp_bias"),
+        ({"attention_bias": "yes"}, "attention_bias in config.json is 'yes', expected true or false"),
+        ({"mlp_bias": 1}, "mlp_bias"),
+        ({"layer_types": ["full_attention"]}, "not a list of 2 names"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "LlamaForCausalLM does not have"),
         ({"hidden_act": "gelu"}, "'gelu'.*silu"),
         ({"hidden_size": None}, "hidden_size"),
         ({"hidden_size": "64"}, "hidden_size"),
@@ -98,6 +109,13 @@ def test_ids_outside_the_vocabulary_mean_none_and_are_named(absent: int, told: b
         ({"head_dim": 15}, "even"),
         ({"num_key_value_heads": 3}, "share"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        (
+            {"rms_norm_eps": 1e-5, "layer_norm_eps": 0.5},
+            "layer_norm_eps: 0.5, which would be ignored, expected 1e-05 as rms_norm_eps has",
+        ),
+        # Without rms_norm_eps, the architecture's own value is used.
+        ({"norm_epsilon": 1e-5}, "norm_epsilon: 1e-05, which would be ignored, expected 1e-06"),
+        ({"qkv_norm_kind": "l2"}, "qkv_norm_kind: l2, .*; expected no such key"),
         ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
         ({"rope_theta": -5.0}, "rope_theta"),
         ({"eos_token_id": "2"}, "eos_token_id"),
@@ -112,26 +130,79 @@ def test_what_cannot_be_run_is_refused_by_name(change: dict[str, Any], said: str
 
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    family = FAMILIES[draw(st.sampled_from(sorted(FAMILIES)))]
-    heads, shared, pairs = draw(st.integers(1, 8)), draw(st.integers(1, 4)), draw(st.integers(1, 16))
-    divisor = st.floats(0.5, 64, allow_nan=False)
-    vocab = draw(st.integers(1, 1000))
-    token = st.integers(0, vocab - 1)
-    return ModelConfig(
-        family=family.name, hidden=draw(st.integers(1, 512)), layers=draw(st.integers(1, 48)),
-        heads=heads * shared, kv_heads=heads, head_dim=2 * pairs, ffn=draw(st.integers(1, 999)), vocab=vocab,
-        norm_eps=draw(st.floats(1e-8, 1e-3)), rope_theta=draw(st.floats(1e3, 1e7)),
-        rope_divisors=tuple(draw(st.lists(divisor, min_size=pairs, max_size=pairs))),
-        tied=draw(st.booleans()), context=draw(st.integers(1, 1 << 20)),
-        qkv_bias=family.qkv_bias, qk_norm=family.qk_norm,
-        bos=draw(st.none() | token), eos=tuple(draw(st.lists(token, max_size=3, unique=True))),
-    )  # fmt: skip
+    """Any configuration that `check_config` accepts, with every field drawn; about half are plain ones."""
+    family = draw(st.sampled_from(sorted(FAMILIES)))
+    heads, shared, pairs = draw(st.integers(1, 8)), draw(st.integers(1, 4)), draw(st.integers(2, 16))
+    layers, vocab = draw(st.integers(1, 12)), draw(st.integers(1, 1000))
+    turned = draw(st.integers(2, pairs))
+    divisor, scale = st.floats(0.5, 64), st.floats(0.01, 100)
+    token, flag = st.integers(0, vocab - 1), st.booleans()
+    plain: dict[str, Any] = {
+        "family": family, "hidden": draw(st.integers(1, 512)), "layers": layers, "heads": heads * shared,
+        "kv_heads": heads, "head_dim": 2 * pairs, "ffn": draw(st.integers(1, 999)), "vocab": vocab,
+        "norm_eps": draw(st.floats(1e-8, 1e-3)), "rope_theta": draw(st.floats(1e3, 1e7)),
+        "tied": draw(flag), "context": draw(st.integers(1, 1 << 20)), "bos": draw(st.none() | token),
+        "eos": tuple(draw(st.lists(token, max_size=3, unique=True))), "qkv_bias": draw(flag),
+        "qk_norm": draw(flag),
+    }  # fmt: skip
+
+    def list_of(values: st.SearchStrategy[Any], count: int) -> st.SearchStrategy[tuple[Any, ...]]:
+        return st.lists(values, min_size=count, max_size=count).map(tuple)
+
+    if draw(flag):
+        return ModelConfig(rope_divisors=draw(list_of(divisor, pairs)), **plain)
+    others = {
+        "activation": st.sampled_from(["silu", "gelu_tanh"]), "o_bias": flag, "mlp_bias": flag,
+        "branch_norms": st.sampled_from(["before", "after", "both"]), "qk_norm_whole": flag,
+        "windows": st.just(()) | list_of(st.integers(0, 9), layers), "headless": flag,
+        "unturned": st.lists(st.integers(0, layers - 1), unique=True).map(tuple),
+        "rotary_channels": st.just(2 * turned), "rope_divisors": list_of(divisor, turned),
+        "rope_long_divisors": st.just(()) | list_of(divisor, turned), "rope_factor": scale,
+        "rope_original": st.integers(0, 4096), "rope_dynamic": st.just(0.0) | scale,
+        "window_rope_theta": st.just(0.0) | st.floats(1e3, 1e6), "attention_scale": st.just(0.0) | scale,
+        "attention_softcap": st.just(0.0) | scale, "query_growth": st.just(0.0) | scale,
+        "query_growth_length": st.integers(1, 4096), "embedding_scale": scale, "residual_scale": scale,
+        "logit_scale": scale, "logit_softcap": st.just(0.0) | scale,
+    }  # fmt: skip
+    assert {field.name for field in fields(ModelConfig)} == {*plain, *others}
+    return ModelConfig(**plain, **{name: draw(strategy) for name, strategy in others.items()})
 
 
 @given(configs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_configuration_survives_its_config_json(config: ModelConfig) -> None:
-    assert config_from_hf(config_to_hf(config)) == config
+    written = json.loads(json.dumps(config_to_hf(check_config(config))))
+    assert config_from_hf(written) == config
+    if set(written) & {"rockledge"}:
+        assert set(written["rockledge"]) <= {field.name for field in fields(ModelConfig)}
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_what_the_usual_keys_say_stands_under_no_other(family: str) -> None:
+    named = {**PLAIN, "architectures": [FAMILIES[family].hf_architecture], "sliding_window": None}
+    assert "rockledge" not in config_to_hf(config_from_hf({**named, "num_attention_heads": 32}))
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ([], "rockledge in config.json is not an object"),
+        ({"experts": 8}, "has 'experts', which this version does not know"),
+        ({"activation": "relu"}, "activation under rockledge in config.json is 'relu'"),
+        ({"windows": [0, -1]}, "windows under"),
+        ({"windows": [0, 1, 2]}, "3 windows are given for 2 layers"),
+        ({"o_bias": 1}, "o_bias under"),
+        ({"rope_factor": "1"}, "rope_factor under"),
+        ({"rope_factor": 0.0}, "rope_factor is 0.0, expected a number other than 0"),
+        ({"unturned": [2]}, "layer 2 is said to have no rotary embedding"),
+        ({"rope_original": 1.5}, "rope_original under"),
+        ({"rope_long_divisors": [1.0]}, "rope_long_divisors has 1 values, expected 8"),
+    ],
+)
+def test_damaged_fields_of_ours_are_named(stored: object, said: str) -> None:
+    ours = config_to_hf(config_from_hf(PLAIN))
+    with pytest.raises(CheckpointError, match=said):
+        config_from_hf({**ours, "rope_divisors": [1.0] * 8, "rockledge": stored})
 
 
 def test_transformers_reads_the_config_json_we_write() -> None:
@@ -150,6 +221,7 @@ KEYS = [
     *PLAIN, "model_type", "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling",
     "rope_parameters", "tie_word_embeddings", "max_position_embeddings", "sliding_window", "eos_token_id",
     "bos_token_id", "hidden_act", "quantization_config", "rope_divisors", "partial_rotary_factor",
+    "rockledge", "layer_types", "attention_bias", "text_config",
 ]  # fmt: skip
 
 

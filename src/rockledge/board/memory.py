@@ -66,12 +66,6 @@ class MemoryPlan:
     weights_bytes: int
     basis: str = "modelled"
 
-    @property
-    def free_bytes(self) -> int:
-        """RAM that nothing in this plan uses."""
-        working = self.kv_bytes + self.arena_bytes + self.npu_buffers_bytes
-        return self.ram_bytes - self.reserved_bytes - working - self.weights_bytes
-
 
 def padded_head(head_dim: int) -> int:
     """Bytes of the int8 codes of one head's key, value or query: whole tiles (native/rockledge.h)."""
@@ -135,9 +129,7 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
     attention, queries = shape.heads * shape.head_dim, shape.heads * padded_head(shape.head_dim)
     widest = max(2 * shape.ffn, attention + 2 * shape.kv_heads * shape.head_dim, shape.hidden)
     inputs = padded(max(shape.hidden, attention, shape.ffn))
-    row = (
-        4 * (widest + shape.hidden + attention + angles) + 2 * inputs + queries + 4 * shape.heads + 16
-    )
+    row = 4 * (widest + shape.hidden + attention + angles) + 2 * inputs + queries + 4 * shape.heads + 16
     splits = -(-pages_of(context) * PAGE_TOKENS // _SPLIT)
     seen = max(min(splits, (window - 2 + _SPLIT) // _SPLIT + 1) if window else splits for window in windows)
     partial = 4 * (shape.heads // shape.kv_heads) * (padded_head(shape.head_dim) + 8)

@@ -70,6 +70,13 @@ class ModelConfig:
     headless: bool = False
 
 
+_LARGEST_FACTOR = 1e30  # far from where float32 overflows
+
+# Numbers that results are multiplied by, and those of which 0 says that there is none.
+_FACTORS = ("embedding_scale", "residual_scale", "logit_scale", "rope_factor")
+_OPTIONAL = ("attention_scale", "attention_softcap", "logit_softcap", "rope_dynamic", "query_growth")
+
+
 def check_config(config: ModelConfig) -> ModelConfig:
     """The same configuration; CheckpointError names the first number that cannot describe a model."""
     for name in LARGEST:
@@ -86,6 +93,12 @@ def check_config(config: ModelConfig) -> ModelConfig:
         )
     _check_rope(config)
     _check_layers(config)
+    for name in _FACTORS:
+        if not 0 < abs(getattr(config, name)) < _LARGEST_FACTOR:
+            raise CheckpointError(f"{name} is {getattr(config, name)}, expected a number other than 0")
+    for name in _OPTIONAL:
+        if not 0 <= getattr(config, name) < _LARGEST_FACTOR:
+            raise CheckpointError(f"{name} is {getattr(config, name)}, expected a number from 0 on")
     for token in (*config.eos, *(() if config.bos is None else (config.bos,))):
         if not 0 <= token < config.vocab:
             raise CheckpointError(
@@ -102,6 +115,17 @@ def _check_rope(config: ModelConfig) -> None:
             f"{turned} channels of a head of {config.head_dim} are turned, expected an even number of them; "
             "the file is damaged"
         )
+    if config.window_rope_theta and not 1 < config.window_rope_theta < 1e12:
+        raise CheckpointError(
+            f"window_rope_theta is {config.window_rope_theta}, expected 1 < window_rope_theta < 1e12"
+        )
+    if config.query_growth and config.query_growth_length < 1:
+        raise CheckpointError(
+            f"queries grow by their position, but over {config.query_growth_length} positions, expected a "
+            "positive length; give original_max_position_embeddings"
+        )
+    if config.rope_dynamic and turned == 2:
+        raise CheckpointError("dynamic scaling of one rotary pair is not possible, expected more pairs")
     for name in ("rope_divisors", "rope_long_divisors"):
         divisors = getattr(config, name)
         if name == "rope_long_divisors" and not divisors:

@@ -1,154 +1,95 @@
-"""Decoder families as frozen declarations: which tensors they have, what they are called, how they connect.
+"""The families by name, and the tensors of one model. A new family is one more line of `FAMILIES`."""
 
-The float reference, the quantizer and the program builder are written once and read these tables; a new
-family is one more entry of `FAMILIES`.
-"""
-
-from __future__ import annotations
-
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
 
 from rockledge.model.block import Linear, Norm, decoder, layer_name
 from rockledge.model.config import ModelConfig
-
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture. `hf_defaults` are the values a Hugging Face `config.json` may leave out.
-
-    `names`: of each role, its stored names without ".weight" in the two formats, with `{i}` for the layer.
-    `gguf` is None where llama.cpp stores the family under another architecture's name. `gguf_interleaved`:
-    GGUF stores the rows of Q and K so that rotary pairs are neighbours. `qkv_bias`: Q, K and V have biases;
-    `qk_norm`: queries and keys are normed per head before the rotary embedding. `window`: which layers attend
-    to a sliding window where the configuration has one and no `layer_types`: none; all; or, if
-    `use_sliding_window` says so, those from `max_window_layers` on (transformers' modeling files).
-    """
-
-    name: str
-    hf_architecture: str
-    gguf: str | None
-    names: Mapping[str, tuple[str, str]]
-    gguf_interleaved: bool = False
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    window: Literal["none", "all", "last"] = "none"
-    hf_defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-_ATTENTION, _FFN, _BLOCK = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp.", "blk.{i}."
-
-_NAMES = {
-    "embed": ("model.embed_tokens", "token_embd"),
-    "attn.norm": ("model.layers.{i}.input_layernorm", _BLOCK + "attn_norm"),
-    "ffn.norm": ("model.layers.{i}.post_attention_layernorm", _BLOCK + "ffn_norm"),
-    "attn.q_norm": (_ATTENTION + "q_norm", _BLOCK + "attn_q_norm"),
-    "attn.k_norm": (_ATTENTION + "k_norm", _BLOCK + "attn_k_norm"),
-    "attn.q": (_ATTENTION + "q_proj", _BLOCK + "attn_q"),
-    "attn.k": (_ATTENTION + "k_proj", _BLOCK + "attn_k"),
-    "attn.v": (_ATTENTION + "v_proj", _BLOCK + "attn_v"),
-    "attn.o": (_ATTENTION + "o_proj", _BLOCK + "attn_output"),
-    "ffn.gate": (_FFN + "gate_proj", _BLOCK + "ffn_gate"),
-    "ffn.up": (_FFN + "up_proj", _BLOCK + "ffn_up"),
-    "ffn.down": (_FFN + "down_proj", _BLOCK + "ffn_down"),
-    "final_norm": ("model.norm", "output_norm"),
-    "head": ("lm_head", "output"),
-}
-
-# Left-out values are those of the transformers configuration classes; None means "derived from the others".
-_DEFAULTS = {
-    "num_key_value_heads": None,
-    "head_dim": None,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-    "max_position_embeddings": 32768,
-    "hidden_act": "silu",
-    "sliding_window": None,
-    "use_sliding_window": False,
-    "max_window_layers": 28,
-}
+from rockledge.model.families.declaration import Family
+from rockledge.model.families.gemma import GEMMA2, GEMMA3
+from rockledge.model.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from rockledge.model.families.olmo import OLMO2
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        family.name: family
-        for family in (
-            Family(
-                "llama",
-                "LlamaForCausalLM",
-                "llama",
-                _NAMES,
-                gguf_interleaved=True,
-                hf_defaults=_DEFAULTS | {"max_position_embeddings": 2048},
-            ),
-            Family(
-                "mistral",
-                "MistralForCausalLM",
-                None,
-                _NAMES,
-                window="all",
-                hf_defaults=_DEFAULTS
-                | {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
-            ),
-            Family(
-                "qwen2",
-                "Qwen2ForCausalLM",
-                "qwen2",
-                _NAMES,
-                qkv_bias=True,
-                window="last",
-                hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "sliding_window": 4096},
-            ),
-            Family(
-                "qwen3",
-                "Qwen3ForCausalLM",
-                "qwen3",
-                _NAMES,
-                qk_norm=True,
-                window="last",
-                hf_defaults=_DEFAULTS | {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096},
-            ),
-        )
-    }
+    {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, OLMO2)}
 )
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Where a tensor is in one file format: its rows from `first` on, of the `rows` of the tensor `name`."""
+
+    name: str
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of one model: canonical name, its names in the two file formats, its shape.
+    """One tensor of one model: canonical name, shape, and where the two file formats keep it.
 
     `rotary_heads` is the number of heads whose rows (or entries) are laid out in rotary pairs, 0 for most
-    tensors.
+    tensors; `hf_offset` is added to what Hugging Face files hold.
     """
 
     name: str
-    hf: str
-    gguf: str
+    in_hf: Stored
+    in_gguf: Stored
     shape: tuple[int, ...]
     rotary_heads: int = 0
+    hf_offset: float = 0.0
+
+    @property
+    def hf(self) -> str:
+        """Its name in Hugging Face files."""
+        return self.in_hf.name
+
+    @property
+    def gguf(self) -> str:
+        """Its name in GGUF files."""
+        return self.in_gguf.name
 
 
 def stored_tensors(config: ModelConfig) -> Iterator[StoredTensor]:
     """Every tensor a checkpoint of this configuration must hold, layer by layer as the forward needs it."""
-    names, tree = FAMILIES[config.family].names, decoder(config)
+    family, tree = FAMILIES[config.family], decoder(config)
 
-    def one(part: Linear | Norm, layer: int | None, rotary_heads: int = 0) -> Iterator[StoredTensor]:
-        name = part.role if layer is None else layer_name(layer, part.role)
-        hf, gguf = (stored.format(i=layer) for stored in names[part.role])
-        shape = (part.size,) if isinstance(part, Norm) else (part.rows, part.cols)
-        yield StoredTensor(name, hf + ".weight", gguf + ".weight", shape, rotary_heads)
-        if isinstance(part, Linear) and part.bias:
-            yield StoredTensor(name + ".bias", hf + ".bias", gguf + ".bias", (part.rows,), rotary_heads)
+    def all_of(parts: tuple[Linear | Norm, ...], layer: int | None) -> Iterator[StoredTensor]:
+        rotary = {}
+        if layer is not None:
+            attention = tree.layers[layer].attends
+            rotary = {attention.q.role: attention.heads, attention.k.role: attention.kv_heads}
+        pieces = [piece for part in parts for piece in _pieces(family, part, layer)]
+        rows: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        for _, names, shape, _ in pieces:
+            for count, name in zip(rows, names, strict=True):
+                count[name] += shape[0]
+        first: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        for part, names, shape, suffix in pieces:
+            name = part.role if layer is None else layer_name(layer, part.role)
+            hf, gguf = (
+                Stored(stored, before[stored], whole[stored])
+                for stored, before, whole in zip(names, first, rows, strict=True)
+            )
+            offset = family.hf_gain_offset if isinstance(part, Norm) else 0.0
+            yield StoredTensor(name + suffix, hf, gguf, shape, rotary.get(part.role, 0), offset)
+            for count, stored in zip(first, names, strict=True):
+                count[stored] += shape[0]
 
-    yield from one(tree.embed, None)
-    for i, layer in enumerate(tree.layers):
-        attention = layer.attends
-        rotary = {attention.q: attention.heads, attention.k: attention.kv_heads}
-        parts: tuple[Linear | Norm, ...] = (*layer.norms, *layer.linears)
-        for part in parts:
-            yield from one(part, i, rotary.get(part, 0) if isinstance(part, Linear) else 0)
-    yield from one(tree.final_norm, None)
-    if not tree.tied:
-        yield from one(tree.head, None)
+    yield from all_of((tree.embed,), None)
+    for number, layer in enumerate(tree.layers):
+        yield from all_of((*layer.norms, *layer.linears), number)
+    yield from all_of((tree.final_norm,) if tree.tied else (tree.final_norm, tree.head), None)
+
+
+def _pieces(
+    family: Family, part: Linear | Norm, layer: int | None
+) -> Iterator[tuple[Linear | Norm, tuple[str, str], tuple[int, ...], str]]:
+    """(part, names in both formats, shape, what its canonical name ends in) of a part and its bias."""
+    hf, gguf = (stored.format(i=layer) for stored in family.names[part.role])
+    shape = (part.size,) if isinstance(part, Norm) else (part.rows, part.cols)
+    yield part, (hf + ".weight", gguf + ".weight"), shape, ""
+    if isinstance(part, Linear) and part.bias:
+        yield part, (hf + ".bias", gguf + ".bias"), shape[:1], ".bias"

@@ -4,76 +4,77 @@ Every key of the architecture is read, or known to be harmless, or refused by na
 it off. llama.cpp's src/llama-arch.cpp lists the keys, src/llama-model.cpp what it does with them.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any
 
 from rockledge.errors import CheckpointError
+from rockledge.model.gguf_values import GgufValues
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What gguf_reader.py reads, after the architecture's name.
-READ = _names(
-    """
-    context_length embedding_length block_count feed_forward_length vocab_size attention.head_count
-    attention.head_count_kv attention.key_length attention.value_length attention.layer_norm_rms_epsilon
-    attention.sliding_window rope.freq_base rope.dimension_count rope.scaling.type rope.scaling.factor
-    rope.scale_linear expert_count
-    """
-)
-
-# How the model was trained, parameters of scaling types that are refused, and pooling of embeddings.
-_HARMLESS = _names(
-    """
-    rope.scaling.finetuned rope.scaling.original_context_length rope.scaling.yarn_log_multiplier
-    rope.scaling.yarn_ext_factor rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast
-    rope.scaling.yarn_beta_slow pooling_type
-    """
-)
+# How the model was trained.
+_HARMLESS = _names("rope.scaling.finetuned")
 
 # What would change the results, with the values that switch it off; false, 0 and lists of them always do.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "tensor_data_layout": ("reference", "Meta AI original pth"),
     "attention.causal": (True,),
-    "attention.sliding_window_pattern": (1,),
-    "rope.scaling.attn_factor": (1,),
     "logit_scale": (1,),
     "residual_scale": (1,),
     "embedding_scale": (1,),
 }
 
+# Types of the tokenizer's metadata that are read. llama.cpp refuses another one too, such as the text "false"
+# (get_kv in src/llama-model-loader.cpp).
+_TYPES: tuple[tuple[str, type, str], ...] = (
+    (r"tokenizer\.ggml\.add_(bos_token|space_prefix)", bool, "true or false"),
+    (r"tokenizer\.ggml\.\w+_token_id", int, "a whole number"),
+    (r"tokenizer\.ggml\.(model|pre)|tokenizer\.chat_template(\..+)?", str, "text"),
+)
+
 # Prefixes of keys that describe the file, its tokenizer or its parts.
 _DESCRIPTIVE = ("general.", "tokenizer.", "split.", "quantize.")
 
 
-def check_metadata(file: str, architecture: str, metadata: Mapping[str, Any], head_dim: int) -> list[str]:
-    """Notes about metadata that are not used; CheckpointError names one that changes the results."""
-    unknown = []
-    for key, value in metadata.items():
+def check_metadata(values: GgufValues) -> list[str]:
+    """Notes about metadata that nothing read; CheckpointError names one that changes the results, or is of
+    another type than it should be."""
+    unknown, prefix = [], values.architecture + "."
+    for key, value in values.metadata.items():
         if key.startswith(_DESCRIPTIVE):
+            _check_type(values.file, key, value)
             continue
-        if not key.startswith(architecture + "."):
+        if not key.startswith(prefix):
             unknown.append(key)
             continue
-        name = key.removeprefix(architecture + ".")
+        name = key.removeprefix(prefix)
         allowed = _NEUTRAL.get(name, ())
-        if name in READ or name in _HARMLESS or _is_off(value, allowed):
+        if name in values.read or name in _HARMLESS or _is_off(value, allowed):
             continue
-        if name == "attention.scale" and _is_usual_scale(value, head_dim):
+        if name == "attention.scale" and _is_usual_scale(value, values.head_dim):
             continue
         if not any((type(value) is type(v) and value == v) or _number(value) == v for v in allowed):
             expected = f"expected {' or '.join(map(str, allowed))}" if allowed else "expected no such key"
             raise CheckpointError(
-                f"{file} has {key}: {str(value)[:60]}, which may change the results and is not "
+                f"{values.file} has {key}: {str(value)[:60]}, which may change the results and is not "
                 f"supported; {expected}"
             )
     if unknown:
         shown = ", ".join(sorted(key[:40] for key in unknown)[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        return [f"{file} has metadata that are not known and not used: {shown}{more}."]
+        return [f"{values.file} has metadata that are not known and not used: {shown}{more}."]
     return []
+
+
+def _check_type(file: str, key: str, value: object) -> None:
+    for form, kind, expected in _TYPES:
+        if re.fullmatch(form, key) and type(value) is not kind:
+            raise CheckpointError(
+                f"{file} has {key[:60]}: {value!r:.60}, expected {expected}; convert the model to GGUF again"
+            )
 
 
 def _is_off(value: object, allowed: tuple[object, ...]) -> bool:

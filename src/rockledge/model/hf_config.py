@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts, bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
-from rockledge.model.family import FAMILIES, Family
-from rockledge.model.hf_keys import check_keys, check_rope_keys
+from rockledge.model.families.declaration import Family, Fields
+from rockledge.model.family import FAMILIES
+from rockledge.model.hf_keys import check_keys
+from rockledge.model.hf_rope import rope_fields, stored_rope
+from rockledge.model.hf_values import HfValues
 from rockledge.model.limits import check_size
-from rockledge.model.rope import rope_divisors
-from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
-
-# Keys whose explicit null means something other than leaving them out: no window, no sharing, derived.
-_NULL_SPEAKS = ("sliding_window", "num_key_value_heads", "head_dim")
+from rockledge.model.stored_config import KEY, fields_to_store, stored_fields
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,13 @@ class HfConfig:
     """What was read. `notes`: sentences about what was guessed or is unusual.
 
     `stated_tied` is what config.json says about the head, None where it says nothing; `config.tied` is then
-    the default of the architecture.
+    the default of the architecture. `multimodal`: the model is the text part of the checkpoint.
     """
 
     config: ModelConfig
     stated_tied: bool | None
     notes: tuple[str, ...]
+    multimodal: bool = False
 
 
 def config_from_hf(config: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -42,74 +43,68 @@ def read_hf_config(
     """The configuration in a `config.json` beside its `generation_config.json` and tokenizer files.
 
     CheckpointError names what is refused: unknown architectures, checkpoints quantised by another scheme,
-    biases and activations that the families do not have, RoPE types that `rope_divisors` does not know, and
-    other keys that change the results.
+    values that the family does not have, and other keys that change the results.
     """
     _refuse_quantised(config)
+    text, multimodal = _text_part(config)
     notes: list[str] = []
-    family = _family(config, notes)
-    notes += check_keys(config, family)
-    merged = {**family.hf_defaults, **{k: v for k, v in config.items() if v is not None or k in _NULL_SPEAKS}}
-    if merged["hidden_act"] not in ("silu", "swish"):
-        raise CheckpointError(
-            f"config.json has the activation (hidden_act) {merged['hidden_act']!r}, which is not supported; "
-            "expected silu"
+    family = _family(text, notes)
+    if multimodal:
+        notes.append(
+            f"The checkpoint has other parts ({config['model_type']}); only the language model is read."
         )
-    hidden, heads = _count(merged, "hidden_size"), _count(merged, "num_attention_heads")
-    head_dim = _count(merged, "head_dim") if merged["head_dim"] is not None else hidden // heads
-    check_size("head_dim", head_dim)
-    rope = _rope(merged, notes)
-    theta = _real(rope, "rope_theta")
-    divisors = config.get("rope_divisors")
-    if divisors is None:
-        divisors = rope_divisors(rope, head_dim, theta)
-    elif not isinstance(divisors, list) or not all(
-        isinstance(d, (int, float)) and abs(d) < 1e300 for d in divisors
-    ):
-        raise CheckpointError("rope_divisors in config.json is not a list of numbers")
-    layers, vocab = _count(merged, "num_hidden_layers"), _count(merged, "vocab_size")
-    stated_tied = config.get("tie_word_embeddings")
-    if stated_tied is not None and not isinstance(stated_tied, bool):
-        raise CheckpointError(
-            f"tie_word_embeddings in config.json is {str(stated_tied)[:60]}, expected true or false"
-        )
-    stated = (
-        Stated("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
-        Stated("config.json", _ids(config, "bos"), _ids(config, "eos")),
+    values = HfValues(text, family.hf_defaults, "text_config in config.json" if multimodal else "config.json")
+    hidden, layers, vocab = values.hidden, values.layers, values.count("vocab_size")
+    check_size("head_dim", values.head_dim)
+    check_size("layers", layers)
+    tied = values.flag("tie_word_embeddings")
+    heads = values.count("num_attention_heads")
+    shared = values.get("num_key_value_heads")
+    entries = (
+        BosEosEntries("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
+        BosEosEntries("config.json", _ids(text, "bos"), _ids(text, "eos")),
     )
-    special = special_ids(stated, tokenizer or TokenizerFacts(), vocab)
-    read = ModelConfig(
-        family=family.name,
-        hidden=hidden,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads if merged["num_key_value_heads"] is None else _count(merged, "num_key_value_heads"),
-        head_dim=head_dim,
-        ffn=_count(merged, "intermediate_size"),
-        vocab=vocab,
-        norm_eps=_real(merged, "rms_norm_eps"),
-        rope_theta=theta,
-        rope_divisors=tuple(float(d) for d in divisors),
-        tied=bool(merged["tie_word_embeddings"]),
-        context=_context(merged, family, layers, notes),
-        qkv_bias=family.qkv_bias,
-        qk_norm=family.qk_norm,
-        bos=special.bos,
-        eos=special.eos,
-    )
-    return HfConfig(check_config(read), stated_tied, (*notes, *special.notes))
+    values.ignore("bos_token_id", "eos_token_id")
+    special = bos_and_eos(entries, tokenizer or TokenizerFacts(), vocab)
+    fields = {
+        "family": family.name,
+        "hidden": hidden,
+        "layers": layers,
+        "heads": heads,
+        "kv_heads": heads if shared is None else values.count("num_key_value_heads"),
+        "head_dim": values.head_dim,
+        "vocab": vocab,
+        "norm_eps": values.real("rms_norm_eps"),
+        "tied": tied,
+        "context": values.context,
+        "qkv_bias": False,
+        "qk_norm": False,
+        "bos": special.bos,
+        "eos": special.eos,
+        **_own_fields(values, family),
+    }
+    if "ffn" not in fields:
+        fields["ffn"] = values.count("intermediate_size")
+    if "activation" not in fields:
+        fields["activation"] = values.activation()
+    if "rope_divisors" not in fields:
+        fields |= rope_fields(values)
+    notes += check_keys(values, family) + values.notes
+    read = check_config(ModelConfig(**fields))
+    stated_tied = tied if "tie_word_embeddings" in text else None
+    return HfConfig(read, stated_tied, (*notes, *special.notes), multimodal)
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
-    """A Hugging Face `config.json` for this model; `config_from_hf` gives the same `ModelConfig` back.
+    """A `config.json` for this model; `config_from_hf` gives the same `ModelConfig` back.
 
-    Scaled rotary frequencies are written as `rope_divisors`, a key of ours, because a GGUF file gives nothing
-    else.
+    Its keys are Hugging Face's as far as the family's reading of them says everything; other fields stand
+    under a key of ours. Scaled rotary frequencies are written as `rope_divisors`, because a GGUF file gives
+    nothing else.
     """
-    family = FAMILIES[config.family]
     written: dict[str, Any] = {
-        "architectures": [family.hf_architecture],
-        "model_type": family.name,
+        "architectures": [FAMILIES[config.family].hf_architecture],
+        "model_type": config.family,
         "hidden_size": config.hidden,
         "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads,
@@ -131,7 +126,44 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     }
     if any(d != 1.0 for d in config.rope_divisors):
         written["rope_divisors"] = list(config.rope_divisors)
+    if not _says_all(written, config):
+        written |= {"rope_divisors": list(config.rope_divisors), KEY: fields_to_store(config)}
     return written
+
+
+def _says_all(written: Mapping[str, Any], config: ModelConfig) -> bool:
+    try:
+        return read_hf_config(written).config == config
+    except CheckpointError:
+        return False
+
+
+def _own_fields(values: HfValues, family: Family) -> Fields:
+    """The fields in which the model differs from a plain one."""
+    if KEY not in values.stored:
+        return family.from_hf(values)
+    values.ignore(KEY, "hidden_act", "sliding_window", "use_sliding_window", "attention_bias")
+    return {**stored_fields(values.stored[KEY]), **stored_rope(values)}
+
+
+# What a checkpoint with more parts than a language model says for all of them.
+_OUTER = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "torch_dtype", "dtype")
+
+
+def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """What describes the language model, and whether that is only a part of the whole (`text_config`)."""
+    kinds = {family.multimodal[0]: family for family in FAMILIES.values() if family.multimodal is not None}
+    family = kinds.get(str(config.get("model_type")))
+    text = config.get("text_config")
+    if family is None or text is None:
+        return config, False
+    if not isinstance(text, Mapping):
+        raise CheckpointError("text_config in config.json is not an object")
+    _refuse_quantised(text)
+    outer = {key: config[key] for key in _OUTER if config.get(key) is not None}
+    inner = {key: value for key, value in text.items() if key != "architectures" and value is not None}
+    silent = {key: None for key, value in text.items() if value is None}
+    return {"model_type": family.name, **silent, **outer, **inner}, True
 
 
 def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
@@ -177,107 +209,6 @@ def _refuse_quantised(config: Mapping[str, Any]) -> None:
             f"the checkpoint is already quantised ({method}), expected the original bfloat16, "
             "float16 or float32 weights"
         )
-
-
-def _rope(merged: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """One description of the rotary embedding, out of two spellings.
-
-    Old files have `rope_theta` and `rope_scaling`, newer ones `rope_parameters` with both inside.
-    transformers' order (`convert_rope_params_to_dict` in modeling_rope_utils.py): a `rope_scaling` that is
-    not empty replaces `rope_parameters` whole, its base included; a base inside counts before one outside;
-    the length before scaling is the one outside, then the one inside, then `max_position_embeddings`.
-    """
-    entries = {}
-    for key in ("rope_scaling", "rope_parameters"):
-        entry = merged.get(key)
-        if entry is not None and not isinstance(entry, Mapping):
-            raise CheckpointError(f"{key} in config.json is not an object")
-        if entry:
-            entries[key] = entry
-    place = next(iter(entries), "rope_scaling")
-    rope = dict(entries.get(place, {}))
-    if len(entries) == 2 and entries["rope_scaling"] != entries["rope_parameters"]:
-        notes.append(
-            "config.json has both rope_scaling and rope_parameters; rope_scaling counts, as in transformers, "
-            f"with the base {rope.get('rope_theta', merged['rope_theta'])}."
-        )
-    notes += check_rope_keys(rope, place)
-    rope.setdefault("rope_theta", merged["rope_theta"])
-    rope.setdefault("original_max_position_embeddings", merged["max_position_embeddings"])
-    if "original_max_position_embeddings" in merged:
-        rope["original_max_position_embeddings"] = merged["original_max_position_embeddings"]
-    return rope
-
-
-def _context(merged: Mapping[str, Any], family: Family, layers: int, notes: list[str]) -> int:
-    """The longest sequence for which attention to every earlier position is exact.
-
-    `layer_types` says which layers have a window; without it the family's rule does (`Family.window`).
-    """
-    context = _count(merged, "max_position_embeddings")
-    width, types = merged["sliding_window"], merged.get("layer_types")
-    if family.window == "none":
-        if width is not None:
-            notes.append(
-                f"config.json has sliding_window, which {family.hf_architecture} does not use; it is ignored."
-            )
-        if types is not None and set(_strings(types, layers)) != {"full_attention"}:
-            raise CheckpointError(
-                f"config.json has layer_types other than full_attention, which {family.hf_architecture} does "
-                "not have"
-            )
-        return context
-    if family.window == "last" and not merged["use_sliding_window"]:
-        width = None
-    if types is not None:
-        windowed = sum(kind == "sliding_attention" for kind in _strings(types, layers))
-        if other := set(types) - {"full_attention", "sliding_attention"}:
-            raise CheckpointError(
-                f"config.json has layers of type {min(other)!r}; supported are full_attention and "
-                "sliding_attention"
-            )
-        if windowed and width is None:
-            raise CheckpointError(
-                "layer_types in config.json has sliding_attention, but no sliding_window is in use; "
-                "give the window, or full_attention"
-            )
-    elif width is None:
-        windowed = 0
-    else:
-        first = _count(merged, "max_window_layers", least=0) if family.window == "last" else 0
-        windowed = max(0, layers - first)
-    if not windowed:
-        return context
-    width = _count(merged, "sliding_window")
-    if width < context:
-        notes.append(
-            f"{windowed} of {layers} layers attend to a window of {width} tokens; the context is cut to "
-            "it from "
-            f"{context}, because every layer here attends to all earlier tokens."
-        )
-    return min(context, width)
-
-
-def _strings(value: object, count: int) -> list[str]:
-    if not isinstance(value, list) or len(value) != count or not all(isinstance(v, str) for v in value):
-        raise CheckpointError(
-            f"layer_types in config.json is not a list of {count} names, one for each layer"
-        )
-    return value
-
-
-def _count(source: Mapping[str, Any], key: str, least: int = 1) -> int:
-    value = source.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CheckpointError(f"{key} in config.json is {value!r}, expected a positive whole number")
-    return value
-
-
-def _real(source: Mapping[str, Any], key: str) -> float:
-    value = source.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
-        raise CheckpointError(f"{key} in config.json is {value!r}, expected a number")
-    return float(value)
 
 
 def _ids(source: Mapping[str, Any], which: str) -> tuple[int, ...]:

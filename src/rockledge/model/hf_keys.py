@@ -8,26 +8,18 @@ name suggests arithmetic are refused too, the others are named in a note.
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from rockledge.errors import CheckpointError
-from rockledge.model.family import Family
+from rockledge.model.families.declaration import Family
+from rockledge.model.hf_values import HfValues
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What hf_config.py reads.
-READ = _names(
-    """
-    architectures model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
-    num_key_value_heads head_dim vocab_size rms_norm_eps hidden_act max_position_embeddings
-    original_max_position_embeddings rope_theta rope_scaling rope_parameters rope_divisors
-    tie_word_embeddings sliding_window use_sliding_window max_window_layers layer_types bos_token_id
-    eos_token_id quantization_config
-    """
-)
+# What hf_config.py reads before the family is known, or leaves alone.
+_READ = _names("architectures model_type quantization_config rope_divisors text_config")
 
 # Training, storage, bookkeeping and defaults of generation: results for given tokens do not depend on them.
 # From PreTrainedConfig and GenerationConfig of transformers, and from configurations published on the Hub.
@@ -51,7 +43,7 @@ _HARMLESS = _names(
     attention_dropout hidden_dropout hidden_dropout_prob resid_pdrop resid_dropout embd_pdrop attn_pdrop
     model_max_length tokenizer_model_max_length max_sequence_length seq_length seq_len
     fused_cross_entropy router_aux_loss_coef aux_loss_coef ignore_index tie_encoder_decoder
-    cross_attention_hidden_size is_decoder
+    cross_attention_hidden_size is_decoder cache_implementation
     """
 )
 _HARMLESS_FORM = re.compile(r"\w+_token_id|\w+_dropout|unsloth_\w+|eos_token|bos_token|pad_token|unk_token")
@@ -127,44 +119,34 @@ _ARITHMETIC = _names(
     """
 )
 
-# RoPE entries: what the known types read, and what belongs to types that are refused or to other modalities.
-_ROPE_READ = _names(
-    """
-    rope_type type rope_theta factor low_freq_factor high_freq_factor original_max_position_embeddings
-    """
-)
-_ROPE_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "partial_rotary_factor": (1,),
-    "attention_factor": (1,),
-    "mscale": (1,),
-    "mscale_all_dim": (),
-}
 
-
-def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
-    """Notes about keys of `config` that are not used; CheckpointError names one that changes the results."""
+def check_keys(values: HfValues, family: Family) -> list[str]:
+    """Notes about keys that nothing read; CheckpointError names one that changes the results."""
     unknown = []
-    for key, value in config.items():
+    for key, value in values.stored.items():
         allowed = _NEUTRAL.get(key)
-        if key in READ or key in _HARMLESS or _HARMLESS_FORM.fullmatch(key) or _is_off(value, allowed):
+        if key in values.read or key in _READ or key in _HARMLESS or _HARMLESS_FORM.fullmatch(key):
+            continue
+        if _is_off(value, allowed):
             continue
         if key == "no_rope_layers" and isinstance(value, list) and all(v == 1 for v in value):
             continue  # 1 means that the layer has its rotary embedding
-        if key in ("attention_bias", "qkv_bias", "use_qkv_bias") and family.qkv_bias and value is True:
-            continue
-        if key in ("use_qk_norm", "qk_norm", "qk_layernorm") and family.qk_norm and value is True:
-            continue
-        if _EPSILON.fullmatch(key) and value == config.get("rms_norm_eps"):
-            continue  # another name for what is read
+        if _EPSILON.fullmatch(key):
+            read = values.stored.get("rms_norm_eps") or family.hf_defaults["rms_norm_eps"]
+            if value == read:
+                continue
+            raise CheckpointError(
+                f"{values.place} has {key}: {str(value)[:60]}, which would be ignored, expected "
+                f"{str(read)[:60]} as rms_norm_eps has; keep the one that the model was trained with"
+            )
         if allowed is None and _ARITHMETIC & set(re.split(r"[^a-z0-9]+", key.lower())):
             allowed = (1,)
         if allowed is None:
             unknown.append(key)
         elif not any(_same(value, neutral) for neutral in allowed):
             raise CheckpointError(
-                f"config.json has {key}: {str(value)[:60]}, which changes the results and is not "
-                "supported for "
-                f"{family.hf_architecture}; {_expected(allowed)}"
+                f"{values.place} has {key}: {str(value)[:60]}, which changes the results and is not "
+                f"supported for {family.hf_architecture}; {_expected(_NEUTRAL.get(key, ()))}"
             )
     notes = []
     if "auto_map" in unknown:
@@ -174,30 +156,8 @@ def check_keys(config: Mapping[str, Any], family: Family) -> list[str]:
             f"{family.hf_architecture}."
         )
     if unknown:
-        notes.append(f"config.json has keys that are not known and not used: {_listed(unknown)}.")
+        notes.append(f"{values.place} has keys that are not known and not used: {_listed(unknown)}.")
     return notes
-
-
-def check_rope_keys(rope: Mapping[str, Any], place: str) -> list[str]:
-    """The same for the entries of `rope_scaling` or `rope_parameters`, which `place` names."""
-    unknown = []
-    for key, value in rope.items():
-        if key in _ROPE_READ or _is_off(value, None):
-            continue
-        if isinstance(value, Mapping):
-            raise CheckpointError(
-                f"{place} has an entry {key!r} of its own, such as for one type of layer; "
-                "one rotary embedding for all layers is supported"
-            )
-        allowed = _ROPE_NEUTRAL.get(key)
-        if allowed is None:
-            unknown.append(key)
-        elif not any(_same(value, neutral) for neutral in allowed):
-            raise CheckpointError(
-                f"{place} has {key}: {str(value)[:60]}, which changes the results and is not supported; "
-                f"{_expected(allowed)}"
-            )
-    return [f"{place} has keys that its type does not use: {_listed(unknown)}."] if unknown else []
 
 
 def _is_off(value: object, allowed: tuple[object, ...] | None) -> bool:

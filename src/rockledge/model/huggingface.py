@@ -99,6 +99,8 @@ class HuggingFaceCheckpoint:
             raise CheckpointError(
                 f"{path} holds {len(held)} tensors, too few for {read.config.layers} layers"
             )
+        if read.multimodal:
+            held = _text_tensors(held)
         if not any(name.startswith(_PREFIX) for name in held):
             held = {name if name == _HEAD else _PREFIX + name: source for name, source in held.items()}
         tied, said = _is_tied(path, read, held)
@@ -129,8 +131,10 @@ class HuggingFaceCheckpoint:
 
     def tensor(self, name: str) -> npt.NDArray[np.float32]:
         """One tensor as float32; CheckpointError if it is not finite."""
-        source = self.sources[name]
-        return require_finite(name, source.file.read(source.name))
+        source, tensor = self.sources[name], self.tensors[name]
+        rows = slice(tensor.in_hf.first, tensor.in_hf.first + tensor.shape[0])
+        values = require_finite(name, source.file.read(source.name)[rows])
+        return values + np.float32(tensor.hf_offset) if tensor.hf_offset else values
 
     def files(self) -> dict[str, bytes]:
         """The configuration, tokenizer and chat files of the directory that exist."""
@@ -231,6 +235,32 @@ def _sources(files: list[SafetensorsFile]) -> dict[str, Source]:
     return held
 
 
+# The language model in checkpoints with more parts, by the prefix of its tensors (old files and new ones),
+# and the prefixes of other parts (`_checkpoint_conversion_mapping` in transformers' modeling files).
+_TEXT = {
+    "language_model.model.": _PREFIX,
+    "model.language_model.": _PREFIX,
+    "language_model.lm_head.": "lm_head.",
+}
+_OTHER_PARTS = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+)
+
+
+def _text_tensors(held: Mapping[str, Source]) -> dict[str, Source]:
+    """The tensors of the language model, under the names that it has alone."""
+    found = {}
+    for name, source in held.items():
+        if name.startswith(_OTHER_PARTS):
+            continue
+        prefix = next((prefix for prefix in _TEXT if name.startswith(prefix)), "")
+        found[_TEXT.get(prefix, "") + name.removeprefix(prefix)] = source
+    return found
+
+
 def _is_tied(path: Path, read: HfConfig, held: Mapping[str, Source]) -> tuple[bool, list[str]]:
     """Whether the embedding is the head, and notes. CheckpointError names the key where nothing decides
     it."""
@@ -281,11 +311,10 @@ def _check_tensors(
         )
     for tensor in tensors.values():
         source = held[tensor.hf]
-        shape = source.file.shape(source.name)
-        if shape != tensor.shape:
+        shape, expects = source.file.shape(source.name), (tensor.in_hf.rows, *tensor.shape[1:])
+        if shape != expects:
             raise CheckpointError(
-                f"{path}: {source.name} has shape {list(shape)}, "
-                f"expected {list(tensor.shape)} from config.json"
+                f"{path}: {source.name} has shape {list(shape)}, expected {list(expects)} from config.json"
             )
         if source.file.float_name(source.name) is None:
             raise CheckpointError(

@@ -279,7 +279,7 @@ def read_bandwidth(size: int, *, threads: int, repeats: int = 5, huge: bool = Fa
     """Bytes a second that `threads` threads together read from `size` bytes of memory, best of `repeats`.
 
     Plain vector loads over fresh memory in pages of the usual size, or with `huge` as large as the system
-    gives. Raises NativeError when there is no memory for it.
+    gives. Raises NativeError when memory runs out.
     """
     found = float(library().rl_read_bandwidth(size, threads, repeats, int(huge)))
     if found < 0:
