@@ -80,9 +80,7 @@ def test_no_arena_is_above_its_forecast(
     with TemporaryDirectory() as folder:
         path = synth_artifact(config, Path(folder) / "model", bits=8, two_planes=two)
         plan = build_program(open_artifact(path))
-        assert plan.memory(rows, context, threads).arena <= arena_bytes(
-            config, rows, context, threads
-        )
+        assert plan.memory(rows, context, threads).arena <= arena_bytes(config, rows, context, threads)
 
 
 def test_the_plan_of_a_board_holds_both_programs() -> None:

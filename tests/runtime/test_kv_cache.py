@@ -142,7 +142,9 @@ class CacheMachine(RuleBasedStateMachine):
         for sequence, values in getattr(self, "written", {}).items():
             size, length = self.cache.page_tokens, len(values)
             assert sequence.length == length
-            for pool, cells, row in zip(self.cache.pools, self.store.cells, self.table(sequence), strict=True):
+            for pool, cells, row in zip(
+                self.cache.pools, self.store.cells, self.table(sequence), strict=True
+            ):
                 first = self.first_seen(pool.window, length)
                 seen = [int(cells[row[p // size], p % size]) for p in range(first, length)]
                 assert seen == values[first:]
