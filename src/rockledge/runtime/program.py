@@ -204,7 +204,7 @@ class _Builder:
         query, key = body.q.rows, body.k.rows
         q, k, v = (self._linear(layer_name(layer, linear.role)) for linear in (body.q, body.k, body.v))
         score_bias = None
-        # The core turns this bias, times the rope's factor; what does not turn, or a norm divides, stays in keys.
+        # The core turns this bias, times the factor; what does not turn, or a norm divides, stays in keys.
         if k.bias is not None and body.rope is not None and body.k_norm is None:
             kept, score_bias = split_bias(k.bias, body.head_dim, body.rope.turned)
             k = replace(k, bias=kept)
