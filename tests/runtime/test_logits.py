@@ -18,7 +18,7 @@ def some_tokens(count: int) -> list[int]:
     return np.random.default_rng(count).integers(0, VOCAB, count).tolist()
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "two-planes"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("two-planes", "windows")])
 def test_logits_are_those_of_the_reference(artifact_path: ArtifactPath, variant: str) -> None:
     """Equal up to fp32 rounding, except where that moved one of a prompt's activations to the next int8 step,
     which is rare in short prompts and then costs a hundredth or so."""

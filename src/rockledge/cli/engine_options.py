@@ -122,12 +122,14 @@ def sampling(args: argparse.Namespace) -> Sampling:
 
 
 @contextmanager
-def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
-    """The engine of `args.artifact` with the flags of `add_engine_arguments`; closed at the end.
+def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Engine]:
+    """The engine of `args.artifact` with the flags of `add_engine_arguments` and room for at least as many
+    long `sequences` at a time; closed at the end.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
     """
+    from rockledge.board.memory import SEQUENCES
     from rockledge.runtime.engine import Engine
 
     engine = Engine.load(
@@ -140,6 +142,7 @@ def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
         npu_rows=args.npu_rows,
         chat_template=getattr(args, "chat_template", None),
         chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
+        sequences=max(SEQUENCES, sequences),
     )
     try:
         yield engine

@@ -426,8 +426,8 @@ def _executors(
     executor: Callable[[int, int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
 ) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
     """The programs for prefill and decode, and the NPU after loading it:
-    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor` makes
-    one for steps of so many tokens over a cache for steps of up to as many as the second number."""
+    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor`
+    makes one for steps of so many tokens, over a cache for steps of the second number."""
     if isinstance(npu, NpuUse):
         try:
             return _with_npu(executor, npu), npu
