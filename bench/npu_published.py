@@ -44,6 +44,7 @@ class Shape:
     head_dim: int
     ffn: int
     vocab: int
+    windows: tuple[int, ...] = ()
 
 
 SHAPES = {

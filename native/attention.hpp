@@ -132,7 +132,8 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
   }
 }
 
-// Softly caps the scores of a page's positions from `first` to `count`, but for what is masked; `most` keeps the running maxima.
+// Softly caps the scores of a page's positions from `first` to `count`, but for what is masked; `most` keeps the running
+// maxima.
 template <int Heads>
 static void cap_scores(float softcap, int first, int count, float *scores, V8f *most) {
   const float inverse = 1.0f / softcap;

@@ -335,7 +335,8 @@ void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
     sq[h] *= growth;
     if (turn.gain != nullptr) turn.gain += step;
     if (bias != nullptr)
-      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, turn.turned, term_scale, terms + h * hd);
+      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, turn.turned, term_scale,
+                  terms + h * hd);
   }
 
   std::uint8_t *page = kv.base + table(op.dim[1], step_.sequences[r])[position / kv.page_tokens] * kv.page_bytes;

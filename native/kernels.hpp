@@ -67,8 +67,18 @@ struct LaneSums {
   const std::int32_t *tile_starts;  // [tiles + 1], vectors
   std::int32_t tiles, parts, columns;
   const std::int32_t *factors;      // of each column from the first strip on
-  std::int32_t *checks;             // [vectors][8]: the sums times them are added, modulo 2^32
+  std::uint64_t *checks;            // [vectors][kCheckLanes]: the sums times them are added to any of a vector's lanes
 };
+constexpr int kCheckLanes = 4;
+
+// What the check sums of kCheckVectors vectors should be, by their codes and by 64-bit weights low + 2^32 high.
+struct ExpectTask {
+  const std::int8_t *atoms;  // as in QuantOut
+  std::int64_t atom_stride;
+  std::int32_t inputs;
+  const std::int32_t *low, *high;  // [inputs]
+};
+constexpr int kCheckVectors = 4;
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
 // V is [kv head][position][head_stride]. K is [kv head][position / 8][input / 4][8 positions][4 inputs], so that a vector
@@ -102,6 +112,8 @@ struct Kernels {
   void (*linear)(const LinearTask &, int first, int last, Scratch &);
   // The epilogue of these strips for sums of the NPU; the first strip's first column is number `column` of the lane.
   void (*finish_lane)(const LinearTask &, const LaneSums &, int column, int first, int last);
+  // Codes times weights, modulo 2^64: expected[kCheckVectors].
+  void (*expect_checks)(const ExpectTask &, std::uint64_t *expected);
   // Weights of `tiles` tiles of a strip from first_tile on, int8 [8][32] each, `stride` bytes apart. 32-byte aligned.
   void (*unpack)(const rl_band &, int strip, int first_tile, int tiles, std::int64_t stride, std::int8_t *out, Scratch &);
   // fp32 rows of the embedding: weight row `row` of the band.

@@ -20,6 +20,7 @@ struct Random {
     state = state * 6364136223846793005u + 1442695040888963407u;
     return static_cast<std::uint32_t>(state >> 33);
   }
+  std::int32_t any() { return static_cast<std::int32_t>(next() << 16 ^ next()); }
   int below(int n) { return static_cast<int>(next() % static_cast<std::uint32_t>(n)); }
   float real() { return static_cast<float>(next() % 20001) / 5000.0f - 2.0f; }
 };
@@ -181,10 +182,10 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);
   const std::int32_t starts[] = {0, first, all};
   auto factors = array<std::int32_t>(kStrip * strips);
-  for (std::int32_t &by : factors) by = static_cast<std::int32_t>(random.next());
+  for (std::int32_t &by : factors) by = random.any();
   rl::LaneSums lane{nullptr, std::int64_t{64} * all, starts, 2, parts, 64, nullptr, nullptr};
   auto sums = array<std::int32_t>(parts * lane.part_stride);
-  for (std::int32_t &sum : sums) sum = static_cast<std::int32_t>(random.next() % 400000000) - 200000000;
+  for (std::int32_t &sum : sums) sum = random.any();
   lane.sums = sums.data();
   const auto sx = reals(random, rows), residual = reals(random, std::int64_t{rows} * band.rows);
   rl::LinearTask task{};
@@ -200,9 +201,14 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const auto x = reals(random, band.cols);
   const int quant_block = band.cols % 2 == 0 ? 2 * random.below(2) : 0;
   constexpr std::int64_t kApart = 1024, kAtomApart = 96;
+  constexpr std::int64_t kCodesApart = rl::kCheckVectors * rl::kAtom + 16;
+  const auto codes = bytes(random, atoms * kCodesApart);
+  auto low = array<std::int32_t>(cols), high = array<std::int32_t>(cols);
+  for (std::int32_t &weight : low) weight = random.any();
+  for (std::int32_t &weight : high) weight = random.any();
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<float> y[2], sq[2];
-  rl::Array<std::int32_t> checks[2];
+  rl::Array<std::uint64_t> checks[2], expected[2];
   rl::Array<std::int8_t> q[2];
   rl::Pages weights[2];
   Memory memory(32);
@@ -214,10 +220,14 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
                     memory.scratch());
     y[i] = array<float>(std::int64_t{rows} * band.rows);
     task.y = y[i].data();
-    checks[i] = array<std::int32_t>(std::int64_t{kStrip} * all);
+    auto in_lanes = array<std::uint64_t>(std::int64_t{rl::kCheckLanes} * all);
     lane.factors = factors.data();
-    lane.checks = checks[i].data();
+    lane.checks = in_lanes.data();
     both[i]->finish_lane(task, lane, column, strip, last);
+    checks[i] = array<std::uint64_t>(all);
+    for (std::size_t n = 0; n < in_lanes.size(); ++n) checks[i][n / rl::kCheckLanes] += in_lanes[n];
+    expected[i] = array<std::uint64_t>(rl::kCheckVectors);
+    both[i]->expect_checks(rl::ExpectTask{codes.data(), kCodesApart, cols, low.data(), high.data()}, expected[i].data());
     q[i] = array<std::int8_t>(atoms * kAtomApart);
     sq[i] = array<float>(1);
     both[i]->quant(x.data(), band.cols, quant_block, rl::QuantOut{q[i].data(), sq[i].data(), cols, planes, kAtomApart},
@@ -226,7 +236,31 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   int wrong = std::memcmp(weights[0].data(), weights[1].data(), weights[0].size()) != 0;
   same("floats of the NPU's sums", y[0], y[1]);
   same("checks of the NPU's sums", checks[0], checks[1]);
+  same("expected checks", expected[0], expected[1]);
   same("codes for the NPU", q[0], q[1]);
+  // As their formulas say.
+  auto formula = array<std::uint64_t>(rl::kCheckVectors);
+  for (int k = 0; k < cols; ++k)
+    for (int i = 0; i < rl::kCheckVectors; ++i) {
+      const auto n = static_cast<std::size_t>(k);
+      const std::int64_t code = codes.data()[k / rl::kAtom * kCodesApart + i * rl::kAtom + k % rl::kAtom];
+      formula[static_cast<std::size_t>(i)] +=
+          static_cast<std::uint64_t>(code * low[n]) + (static_cast<std::uint64_t>(code * high[n]) << 32);
+    }
+  same("expected checks by their formula", expected[0], formula);
+  auto by_formula = array<std::uint64_t>(all);
+  for (int v = 0; v < rows * planes; ++v) {
+    const int tile = v < first ? 0 : 1, vectors = starts[tile + 1] - starts[tile];
+    for (int c = 0; c < kStrip * (last - strip); ++c) {
+      const std::int64_t at = std::int64_t{starts[tile]} * lane.columns + std::int64_t{(column + c) / 4} * 4 * vectors +
+                              4 * (v - starts[tile]) + (column + c) % 4;
+      std::uint32_t sum = 0;
+      for (int p = 0; p < parts; ++p) sum += static_cast<std::uint32_t>(sums.data()[p * lane.part_stride + at]);
+      by_formula[static_cast<std::size_t>(v)] += static_cast<std::uint64_t>(
+          std::int64_t{static_cast<std::int32_t>(sum)} * factors[static_cast<std::size_t>(c)]);
+    }
+  }
+  same("checks by their formula", checks[0], by_formula);
   // The same numbers as in rows.
   auto rowwise = array<std::int8_t>(std::int64_t{planes} * cols);
   auto scales = array<float>(1);
@@ -280,8 +314,9 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   const int turned = 2 * (1 + random.below(head_dim / 2));
   const auto gain = reals(random, head_dim);
   const float inverse = random.real();
-  const rl::HeadTurn turn{random.below(2) == 1 ? gain.data() : nullptr, 1e-5f, random.below(2) == 1 ? &inverse : nullptr,
-                          random.below(4) == 0 ? nullptr : angle.data(), turned};
+  const rl::HeadTurn turn{random.below(2) == 1 ? gain.data() : nullptr, 1e-5f,
+                          random.below(2) == 1 ? &inverse : nullptr, random.below(4) == 0 ? nullptr : angle.data(),
+                          turned};
   Memory memory(stride);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];

@@ -157,13 +157,18 @@ bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &sh
          c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
 }
 
+bool check_weight(const OpCheck &c, const float *weight, const char *what) {
+  if (weight != nullptr) return true;
+  fail("operation %d lacks its %s", c.number, what);
+  return false;
+}
+
 bool check_block(const OpCheck &c, int width, int block) {
   if (block == 0 || (power_of_two(block) && width % block == 0)) return true;
   fail("operation %d: a Hadamard block of %d does not divide %d channels", c.number, block, width);
   return false;
 }
 
-// Of reals: what = a number above zero, or from zero on.
 bool check_positive(const OpCheck &c, float real, const char *what) {
   if (real > 0.0f && real <= kLargestFloat) return true;
   fail("operation %d has the %s %g, expected a number above 0", c.number, what, static_cast<double>(real));
@@ -189,9 +194,14 @@ bool check_logits(const OpCheck &c, int step_width) {
 bool check_turns(const OpCheck &c, const rl_shape &shape) {
   const rl_op &op = c.op;
   const int turned = op.dim[kTurned], whole = op.dim[kWhole];
-  if (turned < 0 || turned > shape.head_dim || turned % 2 != 0 || (turned == 0) != (op.weight[0] == nullptr)) {
-    fail("operation %d turns %d of the %d channels of a head and has %s rotary frequencies; expected an even number of them, "
-         "and frequencies unless it is 0", c.number, turned, shape.head_dim, op.weight[0] == nullptr ? "no" : "its");
+  if (turned < 0 || turned > shape.head_dim || turned % 2 != 0) {
+    fail("operation %d turns %d of the %d channels of a head, expected an even number of them", c.number, turned,
+         shape.head_dim);
+    return false;
+  }
+  if (turned != 0 && !check_weight(c, op.weight[0], "rotary frequencies")) return false;
+  if (turned == 0 && op.weight[0] != nullptr) {
+    fail("operation %d has rotary frequencies, but no channels that turn", c.number);
     return false;
   }
   if (whole != 0 && whole != 1) {
@@ -222,12 +232,6 @@ bool check_layer(const OpCheck &c, const Array<rl_pool> &pools) {
   const int layers = pools[static_cast<std::size_t>(pool)].layers;
   if (layer >= 0 && layer < layers) return true;
   fail("operation %d belongs to layer %d of %d in KV pool %d", c.number, layer, layers, pool);
-  return false;
-}
-
-bool check_weight(const OpCheck &c, const float *weight, const char *what) {
-  if (weight != nullptr) return true;
-  fail("operation %d lacks its %s", c.number, what);
   return false;
 }
 
@@ -281,7 +285,7 @@ int Program::check_op(int number) {
       good = check_layer(c, pools_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
              c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true) &&
              check_terms(c, op.in[2], shape_) && check_positive(c, op.real[0], "scale") &&
-             check_from_zero(c, op.real[1], "softcap") && (op.in[2] < 0 || check_turning(number));
+             check_from_zero(c, op.real[1], "softcap") && (op.in[2] < 0 || (check_weight(c, op.weight[0], "rotary frequencies") && check_turning(number)));
       break;
     case RL_GATED_QUANT: {
       const int width = input_width(), activation = op.dim[1];

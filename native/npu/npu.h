@@ -38,7 +38,7 @@ typedef struct rl_npu_description {
   int64_t clock_hz;        /* 0: unknown */
   int64_t allocated_bytes; /* of all buffers, in whole pages */
   int64_t submits;         /* jobs started, repeats included */
-  int64_t faults;          /* jobs that failed, were late, or left their output untouched */
+  int64_t faults;          /* jobs that failed, were late, or left their output untouched; syncs that failed */
   int64_t resets;
   int64_t job_ns;          /* of the latest job, from submit to its end */
   int64_t device_ns;       /* the same by the driver's own clock, which has only its work; 0 where it has none */

@@ -31,6 +31,12 @@ void Offload::work(rl_npu_work &work) const {
   if (work.stopped != 0) std::memcpy(work.reason, reason_, sizeof reason_);
 }
 
+bool Offload::takes(int rows) {
+  if (stopped() || rows < plan_->from_rows() || rows > plan_->to_rows()) return false;
+  if (plan_->npu().check_process() < 0) stop();
+  return !stopped();
+}
+
 void Offload::begin_step(int rows) {
   rows_ = rows;
   counted_ = retried_ = false;

@@ -20,7 +20,7 @@ class Offload {
 
   const Plan &plan() const { return *plan_; }
   Checksum &checksum() { return checksum_; }
-  bool takes(int rows) const { return !stopped() && rows >= plan_->from_rows() && rows <= plan_->to_rows(); }
+  bool takes(int rows);
   bool stopped() const { return stopped_.load(std::memory_order_acquire); }
   // Also for a thread that does nothing else here.
   void work(rl_npu_work &work) const;

@@ -27,6 +27,7 @@ class Shape:
     head_dim: int = 128
     ffn: int = 14336
     vocab: int = 128256
+    windows: tuple[int, ...] = ()
 
 
 LLAMA3_8B = Shape()
@@ -43,8 +44,8 @@ def test_kv_of_llama3_8b() -> None:
 def test_keys_and_values_take_whole_tiles_and_whole_pages() -> None:
     # Heads of 80 lie in 96 bytes, so a token of 32 layers and 8 heads takes 2 x 32 x 8 x (96 + 4) bytes.
     assert kv_bytes(replace(LLAMA3_8B, head_dim=80), 1) == 51200
-    assert cache_bytes(LLAMA3_8B, 1) == cache_bytes(LLAMA3_8B, 32) == 32 * 67584
-    assert cache_bytes(LLAMA3_8B, 33) == 64 * 67584
+    assert cache_bytes(LLAMA3_8B, 1, 256) == cache_bytes(LLAMA3_8B, 32, 256) == 32 * 67584
+    assert cache_bytes(LLAMA3_8B, 33, 256) == 64 * 67584
 
 
 def free_bytes(plan: MemoryPlan) -> int:

@@ -35,6 +35,7 @@ class Shape:
     head_dim: int = 16
     ffn: int = 128
     vocab: int = 1000
+    windows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

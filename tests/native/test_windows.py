@@ -13,6 +13,7 @@ from rockledge.runtime import native
 KERNELS = supported_kernels()
 STALE = 1 << 30  # an entry of a table that may not be used
 BIASED = Sizes(6, 2, 64, 32, biased=8)
+CAPPED = Sizes(4, 1, 24, 16, growth=0.4, still=8, biased=4, factor=0.8, softcap=2.0)
 
 
 def attend_window(
@@ -54,7 +55,7 @@ def attend_window(
 
 
 @pytest.mark.parametrize("window", [1, 7, 8, 21, 48])
-@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[7], SIZES[8], SIZES[12]], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[7], SIZES[8], SIZES[12], CAPPED], ids=str)
 def test_a_window_agrees_with_float64(sizes: Sizes, window: int) -> None:
     qkv = random_rows(sizes, 110)
     expected = reference(qkv, sizes, window)
@@ -73,7 +74,7 @@ def test_windows_over_the_borders_of_splits_agree_with_float64(sizes: Sizes, win
     assert np.quantile(error, 0.95) < 2e-5
 
 
-@pytest.mark.parametrize("sizes", [SIZES[2], BIASED, SIZES[8]], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES[2], BIASED, SIZES[8], CAPPED], ids=str)
 @pytest.mark.parametrize("window", [5, 64, 520])
 def test_results_do_not_depend_on_kernel_chunks_or_threads(sizes: Sizes, window: int) -> None:
     qkv = random_rows(sizes, 700)

@@ -60,6 +60,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "success is reported, but in every n-th program of a chain the last rows are wrong",
         ("every", "rows", "core"),
     ),
+    "flipped_bits": Kind(
+        JOB,
+        (),
+        "success is reported, but one bit of two sums of a row is wrong in one program of every chain",
+        ("bit", "program", "core"),
+    ),
     "stale_output": Kind(
         JOB, (), "success is reported, but the output is what the job before left there", ("core",)
     ),
@@ -77,7 +83,11 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 _SECONDS_LIMIT: Final = 3600.0
 _WHOLE_LIMIT: Final = 1 << 40
-_WHOLE_LIMITS: Final[Mapping[str, tuple[int, int]]] = {"core": (0, CORES - 1), "waits": (1, 3)}
+_WHOLE_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "core": (0, CORES - 1),
+    "waits": (1, 3),
+    "bit": (0, 31),
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class Fault:
     program: int = 1
     every: int = 3
     rows: int = 2
+    bit: int = 31
     core: int | None = None
     how: str = "lost"
 
