@@ -13,8 +13,8 @@ import torch
 
 from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.quantization.budget import parameters
-from rockledge.quantization.check import CHECKED_BANDS, CHECKED_TOKENS
+from rockledge.quantization.choosing.budget import parameters
+from rockledge.quantization.reporting.check import CHECKED_BANDS, CHECKED_TOKENS
 from rockledge.quantization.steps import Steps
 
 _PROBE = 768  # rows and columns of the product whose speed is measured

@@ -14,8 +14,10 @@ from rockledge.artifact import ArtifactPlan, packed_size
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.quantization.assemble import Assembly, write_artifact
-from rockledge.quantization.budget import (
+from rockledge.quantization.calibration.calibrate import boundary, record_inputs
+from rockledge.quantization.calibration.sequences import Calibration, calibration_for
+from rockledge.quantization.choosing.assemble import Assembly, write_artifact
+from rockledge.quantization.choosing.budget import (
     Limits,
     Widths,
     fit_widths,
@@ -26,16 +28,13 @@ from rockledge.quantization.budget import (
     planes_of,
     predicted,
 )
-from rockledge.quantization.calibrate import boundary, record_inputs
-from rockledge.quantization.check import price_check
-from rockledge.quantization.disk import check_room
+from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe
 from rockledge.quantization.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantization.fingerprint import fingerprint
-from rockledge.quantization.held_out import held_out_divergence
-from rockledge.quantization.measure import begun, forget, measure
-from rockledge.quantization.picture import widths_picture
-from rockledge.quantization.recipe import BUILT_IN, Recipe
-from rockledge.quantization.report import (
+from rockledge.quantization.reporting.check import price_check
+from rockledge.quantization.reporting.held_out import held_out_divergence
+from rockledge.quantization.reporting.picture import widths_picture
+from rockledge.quantization.reporting.report import (
     BudgetRow,
     Report,
     check_numbers,
@@ -47,10 +46,11 @@ from rockledge.quantization.report import (
     wide_reasons,
 )
 from rockledge.quantization.request import Request, request
-from rockledge.quantization.rotate import RotatedModel, rotated
-from rockledge.quantization.sequences import Calibration, calibration_for
-from rockledge.quantization.slices import Slices
-from rockledge.quantization.store import Prices, WorkDirectory
+from rockledge.quantization.rounding.measure import begun, forget, measure
+from rockledge.quantization.transforming.rotate import RotatedModel, rotated
+from rockledge.quantization.work.disk import check_room
+from rockledge.quantization.work.slices import Slices
+from rockledge.quantization.work.store import Prices, WorkDirectory
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""

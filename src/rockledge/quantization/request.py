@@ -9,8 +9,8 @@ from rockledge.board.memory import weight_budget
 from rockledge.board.time import DEFAULT_BOARD
 from rockledge.errors import BudgetError, UsageError
 from rockledge.model.config import ModelConfig
-from rockledge.quantization.budget import parameters
-from rockledge.quantization.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
+from rockledge.quantization.choosing.budget import parameters
+from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
 from rockledge.quantization.steps import FAST, Steps
 
 DEFAULT_BITS = 4.25
