@@ -14,6 +14,7 @@ from rockledge.model.hf_values import HfValues
 from rockledge.model.limits import check_size
 from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 from rockledge.model.stored_config import KEY, fields_to_store, stored_fields
+from rockledge.model.windows import narrow
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,6 @@ def read_hf_config(
     }
     if "ffn" not in fields:
         fields["ffn"] = values.count("intermediate_size")
-    if "activation" not in fields:
-        fields["activation"] = values.activation()
-    if "rope_divisors" not in fields:
-        fields |= rope_fields(values)
     notes += check_keys(values, family) + values.notes
     read = check_config(ModelConfig(**fields))
     stated_tied = tied if "tie_word_embeddings" in text else None
@@ -140,14 +137,19 @@ def _says_all(written: Mapping[str, Any], config: ModelConfig) -> bool:
 
 def _own_fields(values: HfValues, family: Family) -> Fields:
     """The fields in which the model differs from a plain one."""
-    if KEY not in values.stored:
-        return family.from_hf(values)
-    values.ignore(KEY, "hidden_act", "sliding_window", "use_sliding_window", "attention_bias")
-    return {**stored_fields(values.stored[KEY]), **stored_rope(values)}
+    if KEY in values.stored:
+        values.ignore(KEY, "hidden_act", "sliding_window", "use_sliding_window", "attention_bias")
+        return {**stored_fields(values.stored[KEY]), **stored_rope(values)}
+    fields = family.from_hf(values)
+    if "activation" not in fields:
+        fields["activation"] = values.activation()
+    if "rope_divisors" not in fields:
+        fields |= rope_fields(values)
+    return narrow(fields, values.context)
 
 
 # What a checkpoint with more parts than a language model says for all of them.
-_OUTER = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "torch_dtype", "dtype")
+_OUTER = ("bos_token_id", "eos_token_id")
 
 
 def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -163,7 +165,9 @@ def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     outer = {key: config[key] for key in _OUTER if config.get(key) is not None}
     inner = {key: value for key, value in text.items() if key != "architectures" and value is not None}
     silent = {key: None for key, value in text.items() if value is None}
-    return {"model_type": family.name, **silent, **outer, **inner}, True
+    # Both classes of transformers that hold text parts tie by default, and their own flag counts.
+    tied = {"tie_word_embeddings": config.get("tie_word_embeddings", True)}
+    return {"model_type": family.name, **silent, **outer, **inner, **tied}, True
 
 
 def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
