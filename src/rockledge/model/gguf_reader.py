@@ -22,6 +22,7 @@ from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tok
 from rockledge.model.gguf_values import GgufValues
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.limits import check_size
+from rockledge.model.missing import missing
 from rockledge.model.special_ids import special_ids
 from rockledge.model.tied import head_is_tied
 from rockledge.model.windows import narrow
@@ -100,7 +101,10 @@ def _family(file: GgufFile) -> Family:
     family = next((f for f in FAMILIES.values() if f.gguf is not None and f.gguf == found), None)
     if family is None:
         known = ", ".join(f.gguf for f in FAMILIES.values() if f.gguf)
-        raise CheckpointError(f"the GGUF architecture {found!r} is not supported; supported are {known}")
+        raise CheckpointError(
+            f"the GGUF architecture {str(found)[:60]!r} is not supported{missing(found, meta, f'{found}.')}; "
+            f"supported are {known}"
+        )
     return family
 
 

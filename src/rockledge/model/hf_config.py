@@ -12,6 +12,7 @@ from rockledge.model.hf_keys import check_keys
 from rockledge.model.hf_rope import rope_fields, stored_rope
 from rockledge.model.hf_values import HfValues
 from rockledge.model.limits import check_size
+from rockledge.model.missing import missing
 from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 from rockledge.model.stored_config import KEY, fields_to_store, stored_fields
 from rockledge.model.windows import narrow
@@ -187,13 +188,13 @@ def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
     if (named is not None and found is None) or (found is None and typed is None):
         known = ", ".join(family.hf_architecture for family in FAMILIES.values())
         raise CheckpointError(
-            f"the architecture {named if named is not None else model_type!r} is not supported; "
-            f"supported are {known}"
+            f"the architecture {named if named is not None else model_type!r} is not supported"
+            f"{missing(model_type, config)}; supported are {known}"
         )
     if model_type is not None and typed is None:
         raise CheckpointError(
-            f"config.json has model_type {model_type!r}, which is not supported; supported are "
-            f"{', '.join(FAMILIES)}"
+            f"config.json has model_type {model_type!r}, which is not supported"
+            f"{missing(model_type, config)}; supported are {', '.join(FAMILIES)}"
         )
     if found is not None and typed is not None and found is not typed:
         notes.append(
