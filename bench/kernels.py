@@ -61,7 +61,7 @@ def measure(out: int, cols: int, bits: int, rows: int, threads: int, kernel: str
         native.Buffer(native.BufferKind.FLOAT, 1, 1),
         native.Buffer(native.BufferKind.FLOAT, out, 2),
     ]
-    shape = native.Shape(rows, heads=1, kv_heads=1, head_dim=8, layers=0, page_tokens=16, pages=0)
+    shape = native.Shape(rows, heads=1, kv_heads=1, head_dim=8, page_tokens=16, context=0, pools=())
     program = native.Program(ops, bands, buffers, shape, threads=threads, kernel=kernel)
     program.buffer(0)[:] = np.random.default_rng(1).integers(-127, 128, program.buffer(0).shape)
     program.buffer(1)[:] = 0.01

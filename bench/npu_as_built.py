@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape, working_bytes
 from rockledge.board.npu_syncs import Sync
-from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, around_linears
+from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, between_linears
 from rockledge.board.tiles import stored_bytes
 from rockledge.board.time import band_ms
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.runtime.offload.linears import Linear
@@ -22,8 +23,8 @@ from rockledge.synth import shape_config
 LANES = 3
 CONTEXT = 8192
 BITS = 4
-ATTENTION, AROUND, HEAD = "attention", "other CPU", "head"
-PARTS = (NPU, BUS, BESIDE, SYNC, ATTENTION, AROUND)
+ATTENTION, OTHER_CPU, HEAD = "attention", "other CPU", "head"
+PARTS = (NPU, BUS, BESIDE, SYNC, ATTENTION, OTHER_CPU)
 """What a prompt's seconds are spent on, in the order of tables; the head is left to the reader."""
 
 
@@ -72,10 +73,7 @@ def model_linears(config: DecoderShape, planes: int = 1) -> tuple[Linear, ...]:
 
 def weight_bytes(config: ModelConfig) -> int:
     """Bytes of all matrices at 4.25 bits."""
-    matrices = 1 if config.tied else 2
-    return matrices * stored_bytes(BITS, config.vocab, config.hidden) + sum(
-        linear.stored_bytes for linear in model_linears(config)
-    )
+    return sum(stored_bytes(BITS, linear.rows, linear.cols) for _, linear in decoder(config).linears())
 
 
 class Prefill:
@@ -99,7 +97,7 @@ class Prefill:
         syncs, start = Sync(), 0
         for number, rows in enumerate(steps):
             if rows < self.plan.from_rows:
-                elapsed[AROUND] += times.cpu(rows)
+                elapsed[OTHER_CPU] += times.cpu(rows)
             else:
                 everything = streamed or (fresh and number == 0)
                 for count, time in times.linears(rows, all_streamed=everything, cached=self._cached):
@@ -107,9 +105,9 @@ class Prefill:
                     for side in LINEAR_SIDES:
                         elapsed[side] += count * time.elapsed[side]
                         alone[side] += count * time.alone[side]
-            around = around_linears(board, config, rows, start, hadamard=True, cached=self._cached)
-            elapsed[ATTENTION] += config.layers * around.attention
-            elapsed[AROUND] += config.layers * around.other
+            between = between_linears(board, config, rows, start, hadamard=True, cached=self._cached)
+            elapsed[ATTENTION] += config.layers * between.attention
+            elapsed[OTHER_CPU] += config.layers * between.other
             start += rows
         elapsed[HEAD] = band_ms(BITS, config.vocab, config.hidden, board=board) / 1e3
         return AsBuilt(steps, elapsed, alone, syncs, self.plan.pinned / len(self.plan.block_slot))

@@ -21,7 +21,7 @@ import numpy as np
 from bench import kernel_cycles
 from bench.machine import processor
 from bench.models import UnavailableError
-from bench.npu_as_built import AROUND, ATTENTION, Prefill
+from bench.npu_as_built import ATTENTION, OTHER_CPU, Prefill
 from bench.npu_work.driver import Found, instructions, rates, times
 from bench.speed_models import artifact
 from rockledge.board.boards import Board, find_board
@@ -93,7 +93,7 @@ def beside(board: Board, models: Sequence[str] = MODELS) -> list[dict[str, Any]]
     for name in models:
         prompt = Prefill(board, name).prompt(PROMPT)
         micros = {part: round(1e6 * seconds / PROMPT, 1) for part, seconds in prompt.alone.items()}
-        turns = {part: round(1e6 * prompt.elapsed[part] / PROMPT, 1) for part in (ATTENTION, AROUND)}
+        turns = {part: round(1e6 * prompt.elapsed[part] / PROMPT, 1) for part in (ATTENTION, OTHER_CPU)}
         row = {"model": name, "tokens": PROMPT, "alone_us": micros, "in_turn_us": turns, "fits": fits(micros)}
         found.append(row)
     return found

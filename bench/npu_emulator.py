@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rockledge.model.block import decoder
 from rockledge.npu import layout
 from rockledge.npu.emulation.core import Core
 from rockledge.npu.emulation.memory import Memory
@@ -74,16 +75,7 @@ def product() -> dict[str, Any]:
 def prefill() -> dict[str, Any]:
     """All linear layers of SmolLM2-135M for 128 tokens: seconds to place operands, run and read sums."""
     config = shape_config("135m")
-    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    shapes = [
-        (queries, config.hidden),
-        (keys, config.hidden),
-        (keys, config.hidden),
-        (config.hidden, queries),
-        (config.ffn, config.hidden),
-        (config.ffn, config.hidden),
-        (config.hidden, config.ffn),
-    ]
+    shapes = [(linear.rows, linear.cols) for linear in decoder(config).layers[0].linears]
     npu, seconds, busy, planning, exact = EmulatedNpu(), 0.0, 0.0, 0.0, True
     compiled = {}
     for shape in dict.fromkeys(shapes):

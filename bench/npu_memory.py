@@ -18,7 +18,7 @@ from typing import Any
 
 from rockledge.artifact import open_artifact
 from rockledge.board.boards import find_board
-from rockledge.board.memory import DECODE_ROWS, cache_bytes, pages_of
+from rockledge.board.memory import DECODE_ROWS, cache_bytes
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
 from rockledge.runtime.offload.linears import linears_of
@@ -36,12 +36,13 @@ def planned(path: Path, context: int) -> dict[str, int]:
     artifact = open_artifact(path)
     program = build_program(artifact)
     board = find_board(BOARD)
-    pages = pages_of(context)
     weights = artifact.tensor_bytes
-    cache = cache_bytes(artifact.config, context)
+
+    def cache(rows: int) -> int:
+        return cache_bytes(artifact.config, context, rows)
 
     def arena(rows: int) -> int:
-        return sum(program.memory(each, pages, THREADS).arena for each in (rows, DECODE_ROWS))
+        return sum(program.memory(each, context, THREADS).arena for each in (rows, DECODE_ROWS))
 
     def budget(rows: int) -> int:
         return npu_budget(
@@ -50,7 +51,7 @@ def planned(path: Path, context: int) -> dict[str, int]:
             context=context,
             rows=rows,
             weights=weights,
-            others=weights + arena(rows) + cache,
+            others=weights + arena(rows) + cache(rows),
             memory=None,
             free=None,
         )
@@ -62,7 +63,7 @@ def planned(path: Path, context: int) -> dict[str, int]:
     return {
         "weights_bytes": weights,
         "arena_bytes": arena(rows),
-        "cache_bytes": cache,
+        "cache_bytes": cache(rows),
         "npu_buffers_bytes": plan.bytes,
         "npu_budget_bytes": budget(rows),
         "step_rows": rows,

@@ -18,7 +18,7 @@ from bench.npu_as_built import layer_linears, model_linears
 from rockledge.board.boards import Board
 from rockledge.board.npu_syncs import Sync, Syncs
 from rockledge.board.npu_time import NpuRates, kick_seconds, npu_rates, product_seconds
-from rockledge.board.prefill import Cut, around_linears, npu_linear
+from rockledge.board.prefill import Cut, between_linears, npu_linear
 from rockledge.board.time import band_ms
 from rockledge.npu.programs.tile_program import BANKS, data_banks, least_weight_banks
 from rockledge.npu.programs.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
@@ -44,6 +44,7 @@ class Shape:
     head_dim: int
     ffn: int
     vocab: int
+    windows: tuple[int, ...] = ()
 
 
 SHAPES = {
@@ -225,8 +226,8 @@ def _prompt_speed(
         parts = len(tiling.input_parts)
         block = Cut(1, linear.outputs, parts, cost.npu_seconds, cost.moved_bytes, syncs)
         seconds += npu_linear(board, linear, block, tokens, streamed=0.0, cached=True).seconds
-    around = around_linears(board, shape, tokens, 0, hadamard=False, cached=True)
-    seconds += around.attention + around.other
+    between = between_linears(board, shape, tokens, 0, hadamard=False, cached=True)
+    seconds += between.attention + between.other
     head = band_ms(HEAD_BITS, shape.vocab, shape.hidden, board=board) / 1e3
     return tokens / (shape.layers * seconds + head)
 

@@ -39,7 +39,7 @@ def profile(path: Path, *, threads: int, batch: int, depth: int, steps: int) -> 
                 times[:] = 0
                 running.step()
                 np.minimum(least, times, out=least)
-        cache = batch * depth * engine.cache_bytes_per_token
+        cache = batch * engine.cache_bytes_read(depth)
         weights = engine.step_bytes
     parts: dict[str, int] = {}
     for name, spent in zip(labels(names), least.tolist(), strict=True):

@@ -88,8 +88,8 @@ int32_t rl_program_share_cache(rl_program *program, const rl_program *other) {
   return program->core->share_cache(*other->core);
 }
 
-int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to) {
-  return program == nullptr ? rl::fail("no program was given") : program->core->copy_page(from, to);
+int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to) {
+  return program == nullptr ? rl::fail("no program was given") : program->core->copy_page(pool, from, to);
 }
 
 double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge) {

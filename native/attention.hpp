@@ -1,7 +1,8 @@
 // Attention of one query row over the int8 KV cache, in splits of 512 positions merged in order.
 //
 // A split's result depends on the query, the split's cache entries and the query's position alone: scores in blocks of
-// eight positions, one maximum, exponentials, then the values summed position by position in fp32.
+// eight positions, one maximum, exponentials, then the values summed position by position in fp32. Where a window begins
+// inside a split, the pages before it are left alone, and so are the values of the first page's positions before it.
 //
 // The including file has defined, in this namespace, key_dots: blocks of eight keys times several queries, biased
 // (bias.hpp).
@@ -35,11 +36,13 @@ RL_INLINE PageView page_at(const AttentionTask &task, int kv_head, int position)
   return PageView{k, k + codes, scales + head, scales + kv.kv_heads * static_cast<std::int64_t>(kv.page_tokens) + head};
 }
 
-// use(page, its first position, how many of its positions lie before `end`) for every page from `begin` on.
+// use(page, its first position, how many of its positions lie before `begin`, how many before `end`) for every page from
+// that of `begin` on.
 template <typename Use>
 RL_INLINE void each_page(const AttentionTask &task, int kv_head, int begin, int end, Use use) {
-  for (int p = begin; p < end; p += task.kv.page_tokens)
-    use(page_at(task, kv_head, p), p, end - p < task.kv.page_tokens ? end - p : task.kv.page_tokens);
+  const int tokens = task.kv.page_tokens;
+  for (int p = begin & -tokens; p < end; p += tokens)
+    use(page_at(task, kv_head, p), p, begin > p ? begin - p : 0, end - p < tokens ? end - p : tokens);
 }
 
 // Fetches keys, or values, of eight positions with their scales while something else is computed.
@@ -83,12 +86,28 @@ RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int hea
   }
 }
 
-// What the score bias adds to the scores of a split's first `count` positions.
+// Scores of the block in which a window begins, after the `skip` first positions of the page.
 template <int Heads>
-static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int count, float *scores) {
+static void edge_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int skip, int count,
+                        bool biased, float *scores, V8f *most) {
+  const int i = skip & -kLanes;
+  V8f of_all[Heads];
+  for (int h = 0; h < Heads; ++h) of_all[h] = splat(kMasked);
+  key_scores<Heads>(page, q, head_stride, i, count < i + kLanes ? count : i + kLanes, biased, scores, of_all);
+  for (int h = 0; h < Heads; ++h) {
+    float *at = scores + h * kSplit + i;
+    for (int before = 0; before < skip - i; ++before) at[before] = kMasked;
+    most[h] = larger(load<V8f>(at), most[h]);
+  }
+}
+
+// What the score bias adds to the scores of a split's positions from number `i` to number `count`.
+template <int Heads>
+static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int i, int count,
+                        float *scores) {
   constexpr int kPairs = kMostHeadDim / 2;
-  const int half = task.head_dim / 2;
-  const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.head_dim;
+  const int half = task.turned / 2;
+  const float *bias = task.bias + kv_head * task.head_dim, *start = task.starts + split * task.turned;
   const float *angles[kPairs];
   float cosine[kPairs][Heads], sine[kPairs][Heads];
   int pairs = 0;
@@ -102,7 +121,7 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
     }
     ++pairs;
   }
-  for (int i = 0; i < count; i += kLanes) {
+  for (; i < count; i += kLanes) {
     V8f added[Heads];
     for (int h = 0; h < Heads; ++h) added[h] = splat(0.0f);
     for (int p = 0; p < pairs; ++p) {
@@ -113,37 +132,60 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
   }
 }
 
+// Softly caps the scores of a page's positions from `first` to `count`, but for what is masked; `most` keeps the running
+// maxima.
+template <int Heads>
+static void cap_scores(float softcap, int first, int count, float *scores, V8f *most) {
+  const float inverse = 1.0f / softcap;
+  for (int h = 0; h < Heads; ++h)
+    for (int i = first; i < count; i += kLanes) {
+      float *at = scores + h * kSplit + i;
+      const V8f score = load<V8f>(at);
+      const V8f capped = where_at_least(score, kMasked / 2, soft_capped(score, softcap, inverse), score);
+      store(at, capped);
+      most[h] = larger(capped, most[h]);
+    }
+}
+
 template <int Heads>
 static void split_heads(const AttentionTask &task, int kv_head, int first_head, int split, float *partial,
                         Scratch &scratch) {
   const KvLayer &kv = task.kv;
   const int stride = kv.head_stride, begin = split * kSplit;
   const int end = task.position + 1 < begin + kSplit ? task.position + 1 : begin + kSplit;
+  const int from = task.first > begin ? task.first : begin;
   float *scores = scratch.attention;  // [Heads][kSplit]
-  const float root = 1.0f / __builtin_sqrtf(static_cast<float>(task.head_dim));
   Queries<Heads> q;
   q.codes = task.q + first_head * stride;
-  for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * root;
+  for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * task.scale;
   excess_of(q.codes, stride, stride / kTile, Heads, q.over);
   const bool biased = task.terms != nullptr;
-  if (biased) bias_scores<Heads>(task, kv_head, first_head, split, end - begin, scores);
+  if (biased) bias_scores<Heads>(task, kv_head, first_head, split, (from - begin) & -kLanes, end - begin, scores);
   V8f most[Heads];
   for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
-  each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
+  each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
     const PageView ahead = page_at(task, kv_head, p + 2 * kv.page_tokens <= task.position ? p + 2 * kv.page_tokens : p);
-    for (int i = 0; i < count; i += kKeyBlocks * kLanes) {
-      // The first split's keys and values have not been fetched during an earlier split.
-      for (int j = i; begin == 0 && j < i + kKeyBlocks * kLanes && j < count; j += kLanes) {
+    // No page before this one has fetched its keys and values.
+    const bool fetch = p - kSplit + kv.page_tokens <= task.first;
+    if (skip % kLanes != 0) edge_scores<Heads>(page, q, stride, skip, count, biased, scores + (p - begin), most);
+    for (int i = (skip + kLanes - 1) & -kLanes; i < count; i += kKeyBlocks * kLanes) {
+      for (int j = i; fetch && j < i + kKeyBlocks * kLanes && j < count; j += kLanes) {
         fetch_eight(page.v, page.v_scale, stride, j);
         fetch_eight(ahead.k, ahead.k_scale, stride, j);
       }
       key_scores<Heads>(page, q, stride, i, count, biased, scores + (p - begin), most);
     }
   });
+  if (task.softcap != 0.0f) {
+    for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
+    each_page(task, kv_head, from, end, [&](const PageView &, int p, int skip, int count) {
+      cap_scores<Heads>(task.softcap, skip & -kLanes, count, scores + (p - begin), most);
+    });
+  }
   V8f top[Heads], total[Heads];
   for (int h = 0; h < Heads; ++h) top[h] = splat(maximum(most[h])), total[h] = splat(0.0f);
-  each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
-    for (int i = 0; i < count; i += kLanes) {
+  each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
+    for (int i = skip & -kLanes; i < count; i += kLanes) {
       const V8f scale = load<V8f>(page.v_scale + i);
       for (int h = 0; h < Heads; ++h) {
         float *at = scores + h * kSplit + (p - begin) + i;
@@ -161,7 +203,7 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   }
   // Page by page, so that the values of a page stay in the first cache while their columns take turns. It is most of the
   // work and reads no memory, so the data of the next split is fetched meanwhile.
-  each_page(task, kv_head, begin, end, [&](const PageView &page, int p, int count) {
+  each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
     const int due = p + kSplit <= task.position ? kv.page_tokens : 0;
     const PageView next = page_at(task, kv_head, due == 0 ? p : p + kSplit);
     for (int column = 0, fetched = 0; column < stride; column += kValues) {
@@ -169,7 +211,8 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
         fetch_eight(next.k, next.k_scale, stride, fetched);
         fetch_eight(next.v, next.v_scale, stride, fetched);
       }
-      add_values<Heads>(page.v + column, stride, count, scores + (p - begin), partial + column, stride + kPartialExtra);
+      add_values<Heads>(page.v + static_cast<std::int64_t>(skip) * stride + column, stride, count - skip,
+                        scores + (p - begin) + skip, partial + column, stride + kPartialExtra);
     }
   });
 }

@@ -14,16 +14,16 @@ namespace {
 constexpr std::int64_t kRowFloatsAlone = 4096;       // rows x width of a row operation
 constexpr std::int64_t kAttentionAlone = 1 << 15;    // rows x positions x heads x head_dim
 constexpr std::int64_t kLinearGrain = 16 * 1024;     // bytes of codes of the smallest chunk of one or two rows
+constexpr int kLogitsPart = 8192;                    // logits of a row that a thread changes at a time
 constexpr std::uint32_t kRowsOfLine = 4;                       // that share a cache line in the NPU's input
 
 // What the score bias of a head (rockledge.h) and a rotated query give.
-void score_terms(const float *rotated, const float *bias, int head_dim, float *terms) {
-  const int half = head_dim / 2;
-  const float root = 1.0f / std::sqrt(static_cast<float>(head_dim));
+void score_terms(const float *rotated, const float *bias, int turned, float scale, float *terms) {
+  const int half = turned / 2;
   for (int i = 0; i < half; ++i) {
     const float x = rotated[i], y = rotated[half + i], b = bias[i], c = bias[half + i];
-    terms[i] = (x * b + y * c) * root;
-    terms[half + i] = (y * b - x * c) * root;
+    terms[i] = (x * b + y * c) * scale;
+    terms[half + i] = (y * b - x * c) * scale;
   }
 }
 
@@ -105,18 +105,22 @@ Phase Program::phase_of(const rl_op &op) {
   if (op.code == RL_ATTENTION) {
     const std::int64_t pairs = std::int64_t{rows} * shape_.kv_heads;
     std::int64_t positions = 0;
-    int most = 0;
+    int splits = 0;
     for (int r = 0; r < rows; ++r) {
-      positions += step_.positions[r] + 1;
-      most = std::max(most, step_.positions[r]);
+      const int position = step_.positions[r], seen = first_seen(pool_of(op), position);
+      positions += position + 1 - seen;
+      splits = std::max(splits, position / kSplit - seen / kSplit + 1);
     }
     if (threads_.threads() == 1 || positions * shape_.heads * shape_.head_dim < kAttentionAlone) return Phase{0, 1};
-    const int splits = most / kSplit + 1;
     if (splits > 1 && pairs < kPartsPerThread * threads_.threads()) {
       splits_ = splits;
       return Phase{static_cast<std::uint32_t>(pairs * splits), 1};
     }
     return Phase{static_cast<std::uint32_t>(pairs), 1};
+  }
+  if (op.code == RL_LOGITS) {
+    if (threads_.threads() == 1 || std::int64_t{rows} * vocab_ < kRowFloatsAlone) return Phase{0, 1};
+    return Phase{static_cast<std::uint32_t>(rows * logits_parts()), 1};
   }
   const int width = op.code == RL_EMBED ? bands_[static_cast<std::size_t>(op.first_band)].cols
                                         : buffers_[static_cast<std::size_t>(op.in[0])].width;
@@ -137,6 +141,9 @@ void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
         else
           attend_row(op, u, scratch);
       }
+      break;
+    case RL_LOGITS:
+      for (std::uint32_t u = first; u < first + count; ++u) logits_part(op, static_cast<int>(u));
       break;
     default:
       for (std::uint32_t r = first; r < first + count; ++r) row(op, static_cast<int>(r), scratch);
@@ -160,12 +167,15 @@ void Program::row(const rl_op &op, int r, Scratch &scratch) {
   switch (op.code) {
     case RL_EMBED: embed(op, r, scratch); break;
     case RL_NORM_QUANT:
-      kernels_->norm_quant(x(r), width(), op.weight[0], op.real[0], quant_out(op, r), scratch);
+      kernels_->norm_quant(x(r), width(), op.weight[0], op.real[0], op.dim[0], quant_out(op, r), scratch);
       break;
     case RL_NORM: kernels_->norm(x(r), width(), op.weight[0], op.real[0], at<float>(op.out[0], r)); break;
-    case RL_QUANT: kernels_->quant(x(r), width(), quant_out(op, r)); break;
-    case RL_SILU_QUANT:
-      kernels_->silu_quant(x(r), x(r) + width() / 2, width() / 2, op.dim[0], quant_out(op, r), scratch);
+    case RL_NORM_ADD:
+      kernels_->norm_add(x(r), at<float>(op.in[1], r), width(), op.weight[0], op.real[0], at<float>(op.out[0], r));
+      break;
+    case RL_QUANT: kernels_->quant(x(r), width(), op.dim[0], quant_out(op, r), scratch); break;
+    case RL_GATED_QUANT:
+      kernels_->gated_quant(x(r), x(r) + width() / 2, width() / 2, op.dim[1], op.dim[0], quant_out(op, r), scratch);
       break;
     case RL_ROTATE:
       kernels_->rotate(x(r), op.dim[0], op.dim[1], op.dim[2] != 0, op.weight[0], op.weight[1], op.weight[2],
@@ -175,6 +185,9 @@ void Program::row(const rl_op &op, int r, Scratch &scratch) {
       std::memcpy(at<float>(op.out[0], r), x(step_.logit_rows[r]), sizeof(float) * static_cast<std::size_t>(width()));
       break;
     case RL_ROPE_KV: rope_kv(op, r, scratch); break;
+    case RL_LOGITS:
+      for (int part = 0; part < logits_parts(); ++part) logits_part(op, r * logits_parts() + part);
+      break;
     case RL_ATTENTION:
       for (int h = 0; h < shape_.kv_heads; ++h)
         attend_row(op, static_cast<std::uint32_t>(r * shape_.kv_heads + h), scratch);
@@ -188,7 +201,17 @@ void Program::embed(const rl_op &op, int r, Scratch &scratch) {
   const int token = step_.tokens[r];
   const rl_band *band = &bands_[static_cast<std::size_t>(op.first_band)];
   while (token >= band->out_column + band->rows) ++band;
-  kernels_->embed(*band, token - band->out_column, at<float>(op.out[0], r), scratch);
+  float *out = at<float>(op.out[0], r);
+  kernels_->embed(*band, token - band->out_column, out, scratch);
+  if (op.real[0] != 1.0f) kernels_->soft_cap(out, band->cols, op.real[0], 0.0f, out);
+}
+
+int Program::logits_parts() const { return (vocab_ + kLogitsPart - 1) / kLogitsPart; }
+
+void Program::logits_part(const rl_op &op, int unit) {
+  const int row = unit / logits_parts(), first = unit % logits_parts() * kLogitsPart;
+  float *logits = step_.logits + std::int64_t{row} * vocab_ + first;
+  kernels_->soft_cap(logits, std::min(kLogitsPart, vocab_ - first), op.real[0], op.real[1], logits);
 }
 
 LinearTask Program::linear_task(const rl_op &op, std::size_t number) const {
@@ -218,15 +241,16 @@ void Program::linear(const rl_op &op, std::uint32_t first, std::uint32_t count, 
 
 // Cosines and sines of this step's positions, the angle rounded to fp32 as the float models do.
 void Program::compute_angles() {
-  const int half = shape_.head_dim / 2;
   float *out = reinterpret_cast<float *>(arena_.data() + angles_offset_);
-  for (std::size_t f = 0; f < frequencies_count_; ++f) {
+  for (std::size_t f = 0; f < turnings_count_; ++f) {
+    const Turning &turning = turnings_[f];
+    const int half = turning.turned / 2;
     float *table = out + static_cast<std::int64_t>(f) * shape_.max_rows * shape_.head_dim;
     for (int r = 0; r < step_.rows; ++r)
       for (int i = 0; i < half; ++i) {
-        const double angle = static_cast<float>(step_.positions[r]) * frequencies_[f][i];
-        table[r * shape_.head_dim + i] = static_cast<float>(std::cos(angle));
-        table[r * shape_.head_dim + half + i] = static_cast<float>(std::sin(angle));
+        const double angle = static_cast<float>(step_.positions[r]) * turning.frequencies[i];
+        table[r * shape_.head_dim + i] = static_cast<float>(std::cos(angle)) * turning.factor;
+        table[r * shape_.head_dim + half + i] = static_cast<float>(std::sin(angle)) * turning.factor;
       }
   }
   angles_ready_ = true;
@@ -235,36 +259,49 @@ void Program::compute_angles() {
 // For the score bias: every position is a split's first and some positions more, and so are the angles.
 void Program::compute_split_angles() {
   if (split_angles_floats_ == 0) return;
-  const int half = shape_.head_dim / 2;
   float *angles = reinterpret_cast<float *>(arena_.data() + split_angles_offset_);
-  for (std::size_t f = 0; f < frequencies_count_; ++f, angles += split_angles_floats_) {
-    float *starts = angles + std::int64_t{kSplit} * shape_.head_dim;
+  for (std::size_t f = 0; f < turnings_count_; ++f, angles += split_angles_floats_) {
+    const int turned = turnings_[f].turned, half = turned / 2;
+    float *starts = angles + std::int64_t{kSplit} * turned;
     for (int i = 0; i < half; ++i) {
-      const double frequency = frequencies_[f][i];
+      const double frequency = turnings_[f].frequencies[i];
       for (int p = 0; p < kSplit; ++p) {
         angles[2 * kSplit * i + p] = static_cast<float>(std::cos(p * frequency));
         angles[2 * kSplit * i + kSplit + p] = static_cast<float>(std::sin(p * frequency));
       }
       for (int s = 0; s < max_splits_; ++s) {
         const double angle = static_cast<double>(s) * kSplit * frequency;
-        starts[std::int64_t{s} * shape_.head_dim + i] = static_cast<float>(std::cos(angle));
-        starts[std::int64_t{s} * shape_.head_dim + half + i] = static_cast<float>(std::sin(angle));
+        starts[std::int64_t{s} * turned + i] = static_cast<float>(std::cos(angle));
+        starts[std::int64_t{s} * turned + half + i] = static_cast<float>(std::sin(angle));
       }
     }
   }
 }
 
-std::int64_t Program::number_of(const float *frequencies) const {
-  return std::find(frequencies_.begin(), frequencies_.begin() + frequencies_count_, frequencies) - frequencies_.begin();
+std::size_t Program::number_of(const float *frequencies) const {
+  std::size_t number = 0;
+  while (number < turnings_count_ && turnings_[number].frequencies != frequencies) ++number;
+  return number;
 }
 
 const float *Program::angles_of(const float *frequencies) const {
   return reinterpret_cast<const float *>(arena_.data() + angles_offset_) +
-         number_of(frequencies) * shape_.max_rows * shape_.head_dim;
+         static_cast<std::int64_t>(number_of(frequencies)) * shape_.max_rows * shape_.head_dim;
 }
 
-KvLayer Program::layer(int number) const {
-  return KvLayer{kv_base_ + number * page_bytes_ * shape_.pages,
+// What the queries at a position are multiplied by.
+float Program::growth_at(const rl_op &op, int position) const {
+  if (op.real[3] == 0.0f) return 1.0f;
+  return static_cast<float>(1.0 + op.real[3] * std::log(1.0 + std::floor(position / static_cast<double>(op.real[4]))));
+}
+
+const std::int32_t *Program::table(int pool, int sequence) const {
+  return step_.block_tables + (std::int64_t{pool} * step_.sequences_count + sequence) * step_.table_width;
+}
+
+KvLayer Program::layer(int pool, int number) const {
+  const auto p = static_cast<std::size_t>(pool);
+  return KvLayer{kv_base_ + pool_offsets_[p] + number * page_bytes_ * pools_[p].pages,
                  page_bytes_,
                  shape_.page_tokens,
                  shape_.kv_heads,
@@ -274,59 +311,80 @@ KvLayer Program::layer(int number) const {
 
 void Program::rope_kv(const rl_op &op, int r, Scratch &scratch) {
   const int hd = shape_.head_dim;
-  const KvLayer kv = layer(op.dim[0]);
+  const KvLayer kv = layer(op.dim[1], op.dim[0]);
   const float *x = at<float>(op.in[0], r);
-  const float *angle = angles_of(op.weight[0]) + static_cast<std::int64_t>(r) * hd;
+  const float *angle =
+      op.weight[0] == nullptr ? nullptr : angles_of(op.weight[0]) + static_cast<std::int64_t>(r) * hd;
+  const int position = step_.positions[r], slot = position % kv.page_tokens;
+  const float growth = growth_at(op, position), term_scale = op.real[2] * op.real[1] * growth;
   std::int8_t *q = at<std::int8_t>(op.out[0], r);
   float *sq = at<float>(op.out[1], r);
   const float *bias = op.weight[kScoreBias];
   float *terms = bias == nullptr ? nullptr : at<float>(op.out[2], r);
+  const bool whole = op.dim[kWhole] != 0;
+  float inverse = 0.0f;
+  // The turn of the first of `heads` heads from x on; that of head h has its gain `step` further for each.
+  const auto turn_of = [&](const float *gain, int heads) {
+    if (whole && gain != nullptr) inverse = kernels_->inverse_root(x, heads * hd, op.real[0]);
+    return HeadTurn{gain, op.real[0], whole ? &inverse : nullptr, angle, op.dim[kTurned]};
+  };
+  const int step = whole ? hd : 0;
+  HeadTurn turn = turn_of(op.weight[1], shape_.heads);
   for (int h = 0; h < shape_.heads; ++h, x += hd) {
-    kernels_->head_quant(x, hd, kv.head_stride, op.weight[1], op.real[0], angle, q + h * kv.head_stride, sq + h,
-                         scratch);
+    kernels_->head_quant(x, hd, kv.head_stride, turn, q + h * kv.head_stride, sq + h, scratch);
+    sq[h] *= growth;
+    if (turn.gain != nullptr) turn.gain += step;
     if (bias != nullptr)
-      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, hd, terms + h * hd);
+      score_terms(scratch.row, bias + h / (shape_.heads / shape_.kv_heads) * hd, turn.turned, term_scale,
+                  terms + h * hd);
   }
 
-  const int position = step_.positions[r], slot = position % kv.page_tokens;
-  const std::int64_t table = static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width;
-  std::uint8_t *page = kv.base + step_.block_tables[table + position / kv.page_tokens] * kv.page_bytes;
+  std::uint8_t *page = kv.base + table(op.dim[1], step_.sequences[r])[position / kv.page_tokens] * kv.page_bytes;
   const std::int64_t tokens = std::int64_t{kv.kv_heads} * kv.page_tokens;
   std::int8_t *keys = reinterpret_cast<std::int8_t *>(page), *values = keys + tokens * kv.head_stride;
   float *key_scales = reinterpret_cast<float *>(values + tokens * kv.head_stride), *value_scales = key_scales + tokens;
   auto *key = reinterpret_cast<std::int8_t *>(scratch.attention);
+  turn = turn_of(op.weight[2], shape_.kv_heads);
   for (int h = 0; h < shape_.kv_heads; ++h, x += hd) {
     const std::int64_t entry = h * kv.page_tokens + slot;
-    kernels_->head_quant(x, hd, kv.head_stride, op.weight[2], op.real[0], angle, key, key_scales + entry, scratch);
+    kernels_->head_quant(x, hd, kv.head_stride, turn, key, key_scales + entry, scratch);
+    if (turn.gain != nullptr) turn.gain += step;
     std::int8_t *lane = keys + entry / kKeys * kKeys * kv.head_stride + entry % kKeys * kQuad;
     for (int i = 0; i < kv.head_stride; i += kQuad) std::memcpy(lane + i * kKeys, key + i, kQuad);
   }
   for (int h = 0; h < shape_.kv_heads; ++h, x += hd) {
     const std::int64_t entry = h * kv.page_tokens + slot;
-    kernels_->head_quant(x, hd, kv.head_stride, nullptr, 0.0f, nullptr, values + entry * kv.head_stride,
-                         value_scales + entry, scratch);
+    kernels_->head_quant(x, hd, kv.head_stride, HeadTurn{}, values + entry * kv.head_stride, value_scales + entry,
+                         scratch);
   }
 }
 
 AttentionTask Program::attention_task(const rl_op &op, int r) const {
   const float *bias = op.weight[kScoreBias], *terms = nullptr, *angles = nullptr, *starts = nullptr;
+  int turned = 0;
   if (bias != nullptr) {
+    const std::size_t number = number_of(op.weight[0]);
+    turned = turnings_[number].turned;
     terms = at<float>(op.in[2], r);
     angles = reinterpret_cast<const float *>(arena_.data() + split_angles_offset_) +
-             number_of(op.weight[0]) * split_angles_floats_;
-    starts = angles + std::int64_t{kSplit} * shape_.head_dim;
+             static_cast<std::int64_t>(number) * split_angles_floats_;
+    starts = angles + std::int64_t{kSplit} * turned;
   }
-  return AttentionTask{layer(op.dim[0]),
+  return AttentionTask{layer(op.dim[1], op.dim[0]),
                        at<std::int8_t>(op.in[0], r),
                        at<float>(op.in[1], r),
-                       step_.block_tables + static_cast<std::int64_t>(step_.sequences[r]) * step_.table_width,
+                       table(op.dim[1], step_.sequences[r]),
+                       first_seen(pool_of(op), step_.positions[r]),
                        step_.positions[r],
                        shape_.heads,
                        shape_.head_dim,
+                       op.real[0],
+                       op.real[1],
                        terms,
                        bias,
                        angles,
-                       starts};
+                       starts,
+                       turned};
 }
 
 // All splits of one row and KV head.
@@ -335,8 +393,9 @@ void Program::attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch) 
   const AttentionTask task = attention_task(op, r);
   const int group = shape_.heads / shape_.kv_heads;
   float *next = scratch.partial + partial_floats(group, head_stride_);
-  kernels_->attend_split(task, head, 0, scratch.partial, scratch);
-  for (int s = 1; s <= task.position / kSplit; ++s) {
+  const int first = task.first / kSplit;
+  kernels_->attend_split(task, head, first, scratch.partial, scratch);
+  for (int s = first + 1; s <= task.position / kSplit; ++s) {
     kernels_->attend_split(task, head, s, next, scratch);
     kernels_->attend_fold(task, scratch.partial, next);
   }
@@ -345,8 +404,9 @@ void Program::attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch) 
 
 // One split of one row and KV head; merge_parts folds them in the order that attend_row has.
 void Program::attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
-  const int pair = static_cast<int>(unit) / splits_, split = static_cast<int>(unit) % splits_;
+  const int pair = static_cast<int>(unit) / splits_;
   const AttentionTask task = attention_task(op, pair / shape_.kv_heads);
+  const int split = task.first / kSplit + static_cast<int>(unit) % splits_;
   if (split > task.position / kSplit) return;
   float *parts = reinterpret_cast<float *>(arena_.data() + parts_offset_);
   kernels_->attend_split(task, pair % shape_.kv_heads, split,
@@ -361,7 +421,8 @@ void Program::merge_parts(const rl_op &op) {
     const int r = pair / shape_.kv_heads;
     const AttentionTask task = attention_task(op, r);
     float *first = parts + std::int64_t{pair} * splits_ * floats;
-    for (int s = 1; s <= task.position / kSplit; ++s) kernels_->attend_fold(task, first, first + s * floats);
+    const int splits = task.position / kSplit - task.first / kSplit + 1;
+    for (int s = 1; s < splits; ++s) kernels_->attend_fold(task, first, first + s * floats);
     kernels_->attend_finish(task, first,
                             at<float>(op.out[0], r) + pair % shape_.kv_heads * group * shape_.head_dim);
   }

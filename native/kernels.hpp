@@ -32,6 +32,15 @@ struct Scratch {
   float *partial;                // two partials of one KV head
 };
 
+// What becomes of a head before it is rounded.
+struct HeadTurn {
+  const float *gain;     // of a norm [head_dim]; null: none
+  float eps;
+  const float *inverse;  // 1 / root mean square, where that norm spans more than this head
+  const float *angle;    // cosines, then sines [turned / 2] of the pairs; null: nothing turns
+  std::int32_t turned;
+};
+
 struct LinearTask {
   const rl_band *band;
   const std::int8_t *x;     // [rows * planes][x_stride]
@@ -58,8 +67,18 @@ struct LaneSums {
   const std::int32_t *tile_starts;  // [tiles + 1], vectors
   std::int32_t tiles, parts, columns;
   const std::int32_t *factors;      // of each column from the first strip on
-  std::int32_t *checks;             // [vectors][8]: the sums times them are added, modulo 2^32
+  std::uint64_t *checks;            // [vectors][kCheckLanes]: the sums times them are added to any of a vector's lanes
 };
+constexpr int kCheckLanes = 4;
+
+// What the check sums of kCheckVectors vectors should be, by their codes and by 64-bit weights low + 2^32 high.
+struct ExpectTask {
+  const std::int8_t *atoms;  // as in QuantOut
+  std::int64_t atom_stride;
+  std::int32_t inputs;
+  const std::int32_t *low, *high;  // [inputs]
+};
+constexpr int kCheckVectors = 4;
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
 // V is [kv head][position][head_stride]. K is [kv head][position / 8][input / 4][8 positions][4 inputs], so that a vector
@@ -76,13 +95,15 @@ struct AttentionTask {
   KvLayer kv;
   const std::int8_t *q;     // [heads][head_stride]
   const float *sq;          // [heads]
-  const std::int32_t *pages;
-  std::int32_t position, heads, head_dim;
+  const std::int32_t *pages;  // entries of pages wholly before `first` mean nothing
+  std::int32_t first, position, heads, head_dim;  // the query sees the positions first .. position
+  float scale, softcap;     // of the scores; softcap 0: none
   // The score bias (rockledge.h), whose first is null when there is none.
-  const float *terms;   // [heads][2][head_dim / 2]
-  const float *bias;    // [kv heads][2][head_dim / 2]
-  const float *angles;  // [head_dim / 2][2][kSplit]: cosines and sines of a split's positions, counted from its first
-  const float *starts;  // [splits][2][head_dim / 2]: of their first positions
+  const float *terms;   // [heads][head_dim], of which [2][turned / 2] count
+  const float *bias;    // [kv heads][head_dim], likewise
+  const float *angles;  // [turned / 2][2][kSplit]: cosines and sines of a split's positions, counted from its first
+  const float *starts;  // [splits][2][turned / 2]: of their first positions
+  std::int32_t turned;
 };
 
 struct Kernels {
@@ -91,20 +112,26 @@ struct Kernels {
   void (*linear)(const LinearTask &, int first, int last, Scratch &);
   // The epilogue of these strips for sums of the NPU; the first strip's first column is number `column` of the lane.
   void (*finish_lane)(const LinearTask &, const LaneSums &, int column, int first, int last);
+  // Codes times weights, modulo 2^64: expected[kCheckVectors].
+  void (*expect_checks)(const ExpectTask &, std::uint64_t *expected);
   // Weights of `tiles` tiles of a strip from first_tile on, int8 [8][32] each, `stride` bytes apart. 32-byte aligned.
   void (*unpack)(const rl_band &, int strip, int first_tile, int tiles, std::int64_t stride, std::int8_t *out, Scratch &);
   // fp32 rows of the embedding: weight row `row` of the band.
   void (*embed)(const rl_band &, int row, float *out, Scratch &);
+  // x * scale, and that softly capped; softcap 0: not.
+  void (*soft_cap)(const float *x, int width, float scale, float softcap, float *y);
+  // 1 / root of (mean square + eps).
+  float (*inverse_root)(const float *x, int width, float eps);
   void (*norm)(const float *x, int width, const float *gain, float eps, float *y);
-  void (*quant)(const float *x, int width, const QuantOut &);
-  void (*norm_quant)(const float *x, int width, const float *gain, float eps, const QuantOut &, Scratch &);
-  void (*silu_quant)(const float *gate, const float *up, int width, int block, const QuantOut &, Scratch &);
+  void (*norm_add)(const float *x, const float *residual, int width, const float *gain, float eps, float *y);
+  void (*quant)(const float *x, int width, int block, const QuantOut &, Scratch &);
+  void (*norm_quant)(const float *x, int width, const float *gain, float eps, int block, const QuantOut &, Scratch &);
+  void (*gated_quant)(const float *gate, const float *up, int width, int activation, int block, const QuantOut &,
+                      Scratch &);
   void (*rotate)(const float *x, int block, int odd, bool inverse, const float *signs, const float *mix,
                  const float *gain, float *y, Scratch &);
-  // One head: optional norm, RoPE (angle: cosines then sines, head_dim/2 each; null for none), int8. What was
-  // rotated stays in scratch.row.
-  void (*head_quant)(const float *x, int head_dim, int stride, const float *gain, float eps, const float *angle,
-                     std::int8_t *q, float *scale, Scratch &);
+  // One head to int8. What was rotated stays in scratch.row.
+  void (*head_quant)(const float *x, int head_dim, int stride, const HeadTurn &, std::int8_t *q, float *scale, Scratch &);
   // One split of one KV head's query heads: partial maxima, sums and values [heads][head_stride + 8].
   void (*attend_split)(const AttentionTask &, int kv_head, int split, float *partial, Scratch &);
   // Folds the partial of the next split into that of the splits before it.

@@ -39,11 +39,10 @@ RL_INLINE V8f as_float(V8i v) { return (V8f)v; }
 RL_INLINE V8i as_bits(V8f v) { return (V8i)v; }
 RL_INLINE V8f absolute(V8f v) { return as_float(as_bits(v) & splat(0x7fffffff)); }
 
-// a - b modulo 2^32.
-RL_INLINE V8i difference(V8i a, V8i b) {
-  typedef std::uint32_t V8u __attribute__((vector_size(32)));
-  return (V8i)((V8u)a - (V8u)b);
-}
+// a + b and a - b modulo 2^32.
+typedef std::uint32_t V8u __attribute__((vector_size(32)));
+RL_INLINE V8i plus(V8i a, V8i b) { return (V8i)((V8u)a + (V8u)b); }
+RL_INLINE V8i difference(V8i a, V8i b) { return (V8i)((V8u)a - (V8u)b); }
 #else
 typedef float V4f __attribute__((vector_size(16)));
 typedef std::int32_t V4i __attribute__((vector_size(16)));
@@ -90,28 +89,49 @@ RL_INLINE V8i as_bits(V8f v) { return {(V4i)v.low, (V4i)v.high}; }
 RL_INLINE V4f absolute4(V4f v) { return (V4f)((V4i)v & splat4(0x7fffffff)); }
 RL_INLINE V8f absolute(V8f v) { return {absolute4(v.low), absolute4(v.high)}; }
 
-// a - b modulo 2^32.
-RL_INLINE V4i difference4(V4i a, V4i b) {
-  typedef std::uint32_t V4u __attribute__((vector_size(16)));
-  return (V4i)((V4u)a - (V4u)b);
-}
+// a + b and a - b modulo 2^32.
+typedef std::uint32_t V4u __attribute__((vector_size(16)));
+RL_INLINE V4i plus4(V4i a, V4i b) { return (V4i)((V4u)a + (V4u)b); }
+RL_INLINE V4i difference4(V4i a, V4i b) { return (V4i)((V4u)a - (V4u)b); }
+RL_INLINE V8i plus(V8i a, V8i b) { return {plus4(a.low, b.low), plus4(a.high, b.high)}; }
 RL_INLINE V8i difference(V8i a, V8i b) { return {difference4(a.low, b.low), difference4(a.high, b.high)}; }
 #endif
 
-// sum + a * b modulo 2^32.
+// sum + a * b modulo 2^32. And sum + the eight products of a and b modulo 2^64: in which of four lanes each, is the
+// processor's choice.
 #if defined(__AVX2__)
-RL_INLINE V8i plus_product(V8i sum, V8i a, V8i b) {
-  typedef std::uint32_t V8u __attribute__((vector_size(32)));
-  return (V8i)((V8u)sum + (V8u)a * (V8u)b);
+typedef std::uint64_t V4u64 __attribute__((vector_size(32)));
+
+RL_INLINE V8i plus_product(V8i sum, V8i a, V8i b) { return (V8i)((V8u)sum + (V8u)a * (V8u)b); }
+RL_INLINE V4u64 plus_long_products(V4u64 sum, V8i a, V8i b) {
+  const __m256i even = _mm256_mul_epi32((__m256i)a, (__m256i)b);
+  const __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64((__m256i)a, 32), _mm256_srli_epi64((__m256i)b, 32));
+  return sum + (V4u64)even + (V4u64)odd;
 }
+RL_INLINE std::uint64_t total(V4u64 v) { return v[0] + v[1] + v[2] + v[3]; }
 #else
-RL_INLINE V4i plus_product4(V4i sum, V4i a, V4i b) {
-  typedef std::uint32_t V4u __attribute__((vector_size(16)));
-  return (V4i)((V4u)sum + (V4u)a * (V4u)b);
-}
+typedef std::uint64_t V2u64 __attribute__((vector_size(16)));
+using V4u64 = Pair<V2u64>;
+
+RL_INLINE V4i plus_product4(V4i sum, V4i a, V4i b) { return (V4i)((V4u)sum + (V4u)a * (V4u)b); }
 RL_INLINE V8i plus_product(V8i sum, V8i a, V8i b) {
   return {plus_product4(sum.low, a.low, b.low), plus_product4(sum.high, a.high, b.high)};
 }
+#if defined(__ARM_NEON)
+RL_INLINE V4u64 plus_long_products4(V4u64 sum, V4i a, V4i b) {
+  return {(V2u64)vmlal_s32((int64x2_t)sum.low, vget_low_s32(a), vget_low_s32(b)),
+          (V2u64)vmlal_high_s32((int64x2_t)sum.high, a, b)};
+}
+#else
+RL_INLINE V4u64 plus_long_products4(V4u64 sum, V4i a, V4i b) {
+  const auto product = [&](int i) { return static_cast<std::uint64_t>(std::int64_t{a[i]} * b[i]); };
+  return {sum.low + V2u64{product(0), product(1)}, sum.high + V2u64{product(2), product(3)}};
+}
+#endif
+RL_INLINE V4u64 plus_long_products(V4u64 sum, V8i a, V8i b) {
+  return plus_long_products4(plus_long_products4(sum, a.low, b.low), a.high, b.high);
+}
+RL_INLINE std::uint64_t total(V4u64 v) { return v.low[0] + v.low[1] + v.high[0] + v.high[1]; }
 #endif
 
 template <typename V, typename T>
@@ -186,6 +206,21 @@ RL_INLINE V8f larger(V8f a, V8f b) {
 }
 RL_INLINE V8f smaller(V8f a, V8f b) {
   return {a.low < b.low ? a.low : b.low, a.high < b.high ? a.high : b.high};
+}
+#endif
+
+// a >= least ? yes : no, lane by lane; so no where a is NaN.
+#if defined(__AVX2__)
+RL_INLINE V8f where_at_least(V8f a, float least, V8f yes, V8f no) { return a >= splat(least) ? yes : no; }
+#elif defined(__ARM_NEON)
+RL_INLINE V8f where_at_least(V8f a, float least, V8f yes, V8f no) {
+  const float32x4_t border = splat4(least);
+  return {vbslq_f32(vcgeq_f32(a.low, border), yes.low, no.low), vbslq_f32(vcgeq_f32(a.high, border), yes.high, no.high)};
+}
+#else
+RL_INLINE V8f where_at_least(V8f a, float least, V8f yes, V8f no) {
+  const V4f border = splat4(least);
+  return {a.low >= border ? yes.low : no.low, a.high >= border ? yes.high : no.high};
 }
 #endif
 
@@ -274,5 +309,23 @@ RL_INLINE V8f exponential(V8f x) {
   return p * as_float(power);
 }
 RL_INLINE float exponential(float x) { return exponential(splat(x))[0]; }
+
+// tanh(x) with a relative error below 2e-7; odd, exactly 1 from about 9 on, NaN where x is. Near zero by a polynomial
+// (the minimax one of the Cephes library), elsewhere 1 - 2 / (exp(2 x) + 1).
+RL_INLINE V8f hyperbolic_tangent(V8f x) {
+  const V8f t = absolute(x), z = t * t;
+  V8f p = splat(-5.70498872745e-3f);
+  p = p * z + splat(2.06390887954e-2f);
+  p = p * z + splat(-5.37397155531e-2f);
+  p = p * z + splat(1.33314422036e-1f);
+  p = p * z + splat(-3.33332819422e-1f);
+  const V8f small = p * z * t + t, large = splat(1.0f) - splat(2.0f) / (exponential(t + t) + splat(1.0f));
+  return as_float(as_bits(where_at_least(t, 0.625f, large, small)) ^ (as_bits(x) ^ as_bits(t)));
+}
+
+// c tanh(x / c), of which it takes c and 1 / c.
+RL_INLINE V8f soft_capped(V8f x, float cap, float inverse) {
+  return splat(cap) * hyperbolic_tangent(x * splat(inverse));
+}
 
 }  // namespace rl::RL_ISA

@@ -11,10 +11,10 @@ namespace {
 constexpr int kStripsTogether = 4;  // 32 columns, which no lane divides: two cache lines of a row
 
 bool makes_codes(const rl_op &op) {
-  return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_SILU_QUANT;
+  return op.code == RL_NORM_QUANT || op.code == RL_QUANT || op.code == RL_GATED_QUANT;
 }
 int expected_units(const npu::Offload::Duty &duty) {
-  return (duty.expected + npu::Checksum::kVectors - 1) / npu::Checksum::kVectors;
+  return (duty.expected + kCheckVectors - 1) / kCheckVectors;
 }
 bool reads(const rl_op &op, int buffer) { return op.in[0] == buffer || op.in[1] == buffer || op.in[2] == buffer; }
 bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[1] == buffer || op.out[2] == buffer; }
@@ -165,7 +165,7 @@ void Program::offload_work(const rl_op &op, std::uint32_t first, std::uint32_t c
     else if (unit < groups + strips)
       unpack_strip(duty.unpack, unit - groups, thread);
     else if (unit < groups + strips + expected)
-      expect_sums(npu::Checksum::kVectors * (unit - groups - strips));
+      expect_sums(kCheckVectors * (unit - groups - strips));
     else  // last, when units are handed out one by one: these take longest
       offload_->sync(unit - groups - strips - expected);
   }
@@ -221,9 +221,13 @@ void Program::unpack_strip(int block, int strip, int thread) {
 void Program::expect_sums(int vector) const {
   const int linear = offloaded_[static_cast<std::size_t>(current_)];
   const rl_npu_shape &shape = offload_->plan().shape_of(linear);
-  static_assert(npu::Checksum::kVectors % 2 == 0);
+  static_assert(kCheckVectors % 2 == 0);
   const QuantOut at = npu_row(linear, 0, vector / shape.planes);
-  offload_->checksum().expect(linear, shape.inputs, vector, at.q, at.atom_stride);
+  npu::Checksum &checksum = offload_->checksum();
+  std::uint64_t expected[kCheckVectors];
+  kernels_->expect_checks(
+      ExpectTask{at.q, at.atom_stride, shape.inputs, checksum.low_weights(linear), checksum.high_weights(linear)}, expected);
+  checksum.expect(vector, expected);
 }
 
 // Where a row's codes are in the NPU's input for a linear; its scale is not there.

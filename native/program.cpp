@@ -9,6 +9,9 @@ namespace {
 
 constexpr int kMaxThreads = 64;
 
+// Splits that a window touches at most, wherever it ends.
+int window_splits(int window) { return (window - 2 + kSplit) / kSplit + 1; }
+
 bool uses_cache(const rl_op &op) { return op.code == RL_ROPE_KV || op.code == RL_ATTENTION; }
 
 template <typename T>
@@ -21,8 +24,11 @@ bool copy_array(Array<T> &to, const T *from, int count) {
 }  // namespace
 
 bool Program::copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands, const rl_buffer *buffers,
-                   int n_buffers) {
-  return copy_array(ops_, ops, n_ops) && copy_array(bands_, bands, n_bands) &&
+                   int n_buffers, const rl_shape &shape) {
+  shape_ = shape;
+  shape_.pool = nullptr;
+  return copy_array(pools_, shape.pool, shape.pool == nullptr ? 0 : std::clamp(shape.pools, 0, kMaxPools)) &&
+         copy_array(ops_, ops, n_ops) && copy_array(bands_, bands, n_bands) &&
          copy_array(buffers_, buffers, n_buffers);
 }
 
@@ -33,11 +39,10 @@ Owned<Program> Program::laid_out(const rl_op *ops, int n_ops, const rl_band *ban
     return nullptr;
   }
   Owned<Program> program = make_owned<Program>();
-  if (program == nullptr || !program->copy(ops, n_ops, bands, n_bands, buffers, n_buffers)) {
+  if (program == nullptr || !program->copy(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) {
     fail("not enough memory for a program of %d operations; free some", n_ops);
     return nullptr;
   }
-  program->shape_ = shape;
   if (program->check_shape(std::any_of(ops, ops + n_ops, uses_cache)) < 0 || program->check_buffers() < 0 ||
       program->check_bands() < 0)
     return nullptr;
@@ -84,8 +89,8 @@ int Program::lay_out(int threads) {
   const std::size_t n_buffers = buffers_.size(), n_bands = bands_.size();
   Array<std::int64_t> slot_bytes;
   if (!slot_bytes.allocate(n_buffers) || !offsets_.allocate(n_buffers) || !strides_.allocate(n_buffers) ||
-      !strips_before_.allocate(n_bands + 1) || !frequencies_.allocate(ops_.size()) ||
-      !last_position_.allocate(static_cast<std::size_t>(shape_.max_rows)) ||
+      !strips_before_.allocate(n_bands + 1) || !turnings_.allocate(ops_.size()) ||
+      !reach_.allocate(static_cast<std::size_t>(shape_.max_rows)) || !pool_offsets_.allocate(pools_.size()) ||
       !scratch_.allocate(static_cast<std::size_t>(threads)))
     return fail("not enough memory for the tables of a program; free some");
 
@@ -112,26 +117,32 @@ int Program::lay_out(int threads) {
 
   const auto biased = [](const rl_op &op) { return uses_cache(op) && op.weight[kScoreBias] != nullptr; };
   for (const rl_op &op : ops_)
-    if ((op.code == RL_ROPE_KV || biased(op)) &&
-        number_of(op.weight[0]) == static_cast<std::int64_t>(frequencies_count_))
-      frequencies_[frequencies_count_++] = op.weight[0];
+    if (op.code == RL_ROPE_KV && op.weight[0] != nullptr && number_of(op.weight[0]) == turnings_count_)
+      turnings_[turnings_count_++] = Turning{op.weight[0], op.dim[kTurned], op.real[1]};
   angles_offset_ = used;
-  used += round_up(static_cast<std::int64_t>(frequencies_count_) * shape_.max_rows * shape_.head_dim * 4, 64);
+  used += round_up(static_cast<std::int64_t>(turnings_count_) * shape_.max_rows * shape_.head_dim * 4, 64);
 
   std::int64_t attention = 0, partial = 0;
   parts_offset_ = used;
   if (std::any_of(ops_.begin(), ops_.end(), uses_cache)) {
     head_stride_ = static_cast<int>(round_up(shape_.head_dim, kTile));
     page_bytes_ = kv_page_bytes(shape_.page_tokens, shape_.kv_heads, head_stride_);
-    max_splits_ = static_cast<int>((std::int64_t{shape_.pages} * shape_.page_tokens + kSplit - 1) / kSplit);
+    max_splits_ = (shape_.context + kSplit - 1) / kSplit;
+    int splits = 1;
+    for (std::size_t p = 0; p < pools_.size(); ++p) {
+      const rl_pool &pool = pools_[p];
+      pool_offsets_[p] = cache_bytes_;
+      cache_bytes_ += page_bytes_ * pool.pages * pool.layers;
+      splits = std::max(splits, pool.window == 0 ? max_splits_ : std::min(max_splits_, window_splits(pool.window)));
+    }
     attention = kAttentionFloats;
     partial = partial_floats(shape_.heads / shape_.kv_heads, head_stride_);
-    used += round_up(std::int64_t{kPartsPerThread} * threads * max_splits_ * partial * 4, 64);
+    used += round_up(std::int64_t{kPartsPerThread} * threads * splits * partial * 4, 64);
   }
   split_angles_offset_ = used;
   if (std::any_of(ops_.begin(), ops_.end(), biased)) {
     split_angles_floats_ = std::int64_t{shape_.head_dim} * (kSplit + max_splits_);
-    used += round_up(static_cast<std::int64_t>(frequencies_count_) * split_angles_floats_ * 4, 64);
+    used += round_up(static_cast<std::int64_t>(turnings_count_) * split_angles_floats_ * 4, 64);
   }
 
   ScratchPlan &s = scratch_plan_;
@@ -143,7 +154,6 @@ int Program::lay_out(int threads) {
   s.bytes = round_up(s.partial + 8 * partial, 4096);
   s.first = round_up(used, 4096);
   arena_bytes_ = s.first + threads * s.bytes;
-  cache_bytes_ = page_bytes_ * shape_.pages * shape_.layers;
   return 0;
 }
 
@@ -182,10 +192,15 @@ void *Program::buffer(int number) {
 int Program::share_cache(const Program &other) {
   const rl_shape &a = shape_, &b = other.shape_;
   if (page_bytes_ == 0 || other.page_bytes_ == 0) return fail("a program without a KV cache cannot share one");
-  if (page_bytes_ != other.page_bytes_ || a.page_tokens != b.page_tokens || a.pages != b.pages || a.layers != b.layers ||
-      a.kv_heads != b.kv_heads || a.head_dim != b.head_dim)
-    return fail("a cache of %d pages of %d tokens cannot take the place of one of %d pages of %d; all sizes must agree",
-                b.pages, b.page_tokens, a.pages, a.page_tokens);
+  const auto same = [](const rl_pool &x, const rl_pool &y) {
+    return x.layers == y.layers && x.pages == y.pages && x.window == y.window;
+  };
+  if (page_bytes_ != other.page_bytes_ || a.page_tokens != b.page_tokens || a.kv_heads != b.kv_heads ||
+      a.head_dim != b.head_dim || !std::equal(pools_.begin(), pools_.end(), other.pools_.begin(), other.pools_.end(), same))
+    return fail("a cache of %zu pools, the first of %d pages of %d tokens, cannot take the place of one of %zu, the first "
+                "of %d pages of %d; all sizes must agree",
+                other.pools_.size(), other.pools_[0].pages, b.page_tokens, pools_.size(), pools_[0].pages,
+                a.page_tokens);
   if (busy_.exchange(true)) return fail("this program is running a step; wait for it before it shares a cache");
   kv_pool_ = other.kv_pool_;
   kv_base_ = other.kv_base_;
@@ -194,12 +209,15 @@ int Program::share_cache(const Program &other) {
   return 0;
 }
 
-int Program::copy_page(int from, int to) {
+int Program::copy_page(int pool, int from, int to) {
   if (page_bytes_ == 0) return fail("this program has no KV cache to copy pages in");
-  if (from < 0 || to < 0 || from >= shape_.pages || to >= shape_.pages)
-    return fail("page %d cannot be copied to page %d; pages are 0 to %d", from, to, shape_.pages - 1);
-  for (int i = 0; i < shape_.layers; ++i) {
-    const KvLayer kv = layer(i);
+  if (pool < 0 || static_cast<std::size_t>(pool) >= pools_.size())
+    return fail("there is no KV pool %d; the program has %zu", pool, pools_.size());
+  const rl_pool &of = pools_[static_cast<std::size_t>(pool)];
+  if (from < 0 || to < 0 || from >= of.pages || to >= of.pages)
+    return fail("page %d cannot be copied to page %d; pages are 0 to %d", from, to, of.pages - 1);
+  for (int i = 0; i < of.layers; ++i) {
+    const KvLayer kv = layer(pool, i);
     std::copy_n(kv.base + from * page_bytes_, from == to ? 0 : page_bytes_, kv.base + to * page_bytes_);
   }
   return 0;

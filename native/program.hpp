@@ -13,7 +13,21 @@ namespace rl {
 
 constexpr int kStepLogits = -2;
 constexpr int kScoreBias = 3;       // the weight of an operation that is one
+constexpr int kTurned = 2, kWhole = 3;  // of RL_ROPE_KV's dim
+constexpr int kMaxPools = 64;       // one for each size of a window
 constexpr int kPartsPerThread = 4;  // attention is cut into splits while it has fewer heads x rows than this
+
+// The first position that a query at `position` sees.
+inline int first_seen(const rl_pool &pool, int position) {
+  return pool.window == 0 ? 0 : std::max(0, position + 1 - pool.window);
+}
+
+// Rotary frequencies [turned / 2], and what the cosines and sines of their angles are multiplied by.
+struct Turning {
+  const float *frequencies = nullptr;
+  int turned = 0;
+  float factor = 1.0f;
+};
 
 // Where the parts of a thread's own memory begin (kernels.hpp: Scratch), after the tables; `first` is that of the arena.
 struct ScratchPlan {
@@ -31,7 +45,7 @@ class Program final : public Job {
                                int kernel);
 
   int run(const rl_step &step, int first, int last);
-  int copy_page(int from, int to);
+  int copy_page(int pool, int from, int to);
   int share_cache(const Program &other);
   // Null: the CPU does everything.
   int use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan);
@@ -47,15 +61,23 @@ class Program final : public Job {
   void work(std::uint32_t first, std::uint32_t count, int thread) override;
 
  private:
+  // Positions of the first and the last row of a sequence in a step; the last is -1 before there is one.
+  struct Reach {
+    std::int32_t first, last;
+  };
+
   // validate.cpp
   int check_shape(bool uses_cache) const;
   int check_buffers() const;
   int check_bands() const;
   int check_op(int number);
+  bool check_turning(int number) const;
   int check_step(const rl_step &step, int first, int last);
+  int check_tables(const rl_step &step) const;
 
   // program.cpp
-  bool copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands, const rl_buffer *buffers, int n_buffers);
+  bool copy(const rl_op *ops, int n_ops, const rl_band *bands, int n_bands, const rl_buffer *buffers, int n_buffers,
+            const rl_shape &shape);
   int lay_out(int threads);
   int allocate();
   std::int64_t row_bytes(const rl_buffer &buffer) const;
@@ -74,6 +96,8 @@ class Program final : public Job {
   void attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch);
   void merge_parts(const rl_op &op);
   void embed(const rl_op &op, int row, Scratch &scratch);
+  int logits_parts() const;
+  void logits_part(const rl_op &op, int unit);
   AttentionTask attention_task(const rl_op &op, int row) const;
   LinearTask linear_task(const rl_op &op, std::size_t band) const;
   // use(band, first, last) for the bands of an operation's strips, and their strips in each.
@@ -90,10 +114,13 @@ class Program final : public Job {
       strip = stop;
     }
   }
-  KvLayer layer(int number) const;
+  const rl_pool &pool_of(const rl_op &op) const { return pools_[static_cast<std::size_t>(op.dim[1])]; }
+  const std::int32_t *table(int pool, int sequence) const;
+  KvLayer layer(int pool, int number) const;
   QuantOut quant_out(const rl_op &op, int row) const;
-  std::int64_t number_of(const float *frequencies) const;
+  std::size_t number_of(const float *frequencies) const;
   const float *angles_of(const float *frequencies) const;
+  float growth_at(const rl_op &op, int position) const;
 
   // offload.cpp
   int check_offload(const rl_npu_plan &plan, Array<npu::LinearFacts> &facts);
@@ -119,18 +146,20 @@ class Program final : public Job {
   Array<rl_op> ops_;
   Array<rl_band> bands_;
   Array<rl_buffer> buffers_;
-  rl_shape shape_{};
+  rl_shape shape_{};              // its pools are in pools_
+  Array<rl_pool> pools_;
+  Array<std::int64_t> pool_offsets_;  // of each pool: where it begins in the memory of all
   const Kernels *kernels_ = nullptr;
 
   Array<std::int64_t> offsets_, strides_;   // of each buffer: bytes into the arena, bytes of a row
   Array<std::int32_t> strips_before_;       // of each band: strips of all bands before it; one more at the end
-  Array<const float *> frequencies_;        // the distinct rotary frequencies, each with a table of angles
-  std::size_t frequencies_count_ = 0;
-  Array<std::int32_t> last_position_;       // of each sequence of a step, while it is checked
+  Array<Turning> turnings_;                 // the distinct rotary frequencies, each with a table of angles
+  std::size_t turnings_count_ = 0;
+  Array<Reach> reach_;                      // of each sequence of a step, while it is checked
   Array<Scratch> scratch_;                  // of each thread
   Pages arena_;
   Shared<Pages> kv_pool_;
-  std::uint8_t *kv_base_ = nullptr;  // of that pool
+  std::uint8_t *kv_base_ = nullptr;  // of that memory
   bool owns_cache_ = true;
   std::int64_t angles_offset_ = 0, parts_offset_ = 0;
   // For the score bias, for each table of frequencies: angles within a split, then of the splits' starts.

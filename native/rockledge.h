@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 5
+#define RL_ABI 6
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -50,33 +50,50 @@ typedef struct rl_buffer {
  * its logit rows where `on_logits` is 1. All floats are fp32.
  *
  * code               in                        out                 dim                               weight
- * RL_EMBED           -                         x                   -                                 - (bands of the embedding)
- * RL_NORM_QUANT      x                         q, sx               -                                 [0] gain or null; real[0] eps
+ * RL_EMBED           -                         x                   -                                 - (bands of the embedding); real[0] scale of the rows
+ * RL_NORM_QUANT      x                         q, sx               block (0: no Hadamard)            [0] gain or null; real[0] eps
  * RL_NORM            x                         y                   -                                 [0] gain or null; real[0] eps
- * RL_QUANT           x                         q, sx               -                                 -
+ * RL_NORM_ADD        x, residual               y                   -                                 [0] gain or null; real[0] eps
+ * RL_QUANT           x                         q, sx               block                             -
  * RL_LINEAR          q, sx, residual (or -1)   y                   -                                 - (bands)   out = -2: step logits
- * RL_ROPE_KV         qkv                       q8, sq, terms (-1)  layer                             [0] inverse frequencies [head_dim/2],
- *                                                                                                    [1] q gain, [2] k gain [head_dim] or null; real[0] eps,
- *                                                                                                    [3] score bias [kv_heads*hd] or null
- * RL_ATTENTION       q8, sq, terms (or -1)     y                   layer                             [0], [3] as RL_ROPE_KV where there are terms
- * RL_SILU_QUANT      gate|up                   q, sx               block (0: no Hadamard)            -
+ * RL_ROPE_KV         qkv                       q8, sq, terms (-1)  layer, pool, turned, whole        [0] inverse frequencies [turned/2] or null,
+ *                                                                                                    [1] q gain, [2] k gain or null, [3] score bias
+ *                                                                                                    [kv_heads*hd] or null; real: eps, factor, scale,
+ *                                                                                                    growth, growth length
+ * RL_ATTENTION       q8, sq, terms (or -1)     y                   layer, pool                       [0], [3] as RL_ROPE_KV where there are terms;
+ *                                                                                                    real: scale, softcap
+ * RL_GATED_QUANT     gate|up                   q, sx               block, activation                 -
  * RL_GATHER          x                         y (logit rows)      -                                 -
  * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
+ * RL_LOGITS          -                         -2                  -                                 -; real: scale, softcap
+ *
+ * Layers are numbered inside their KV pool.
+ * A block is a power of two that divides the channels: a normalised Hadamard transform of each block comes before the
+ * rounding. RL_NORM_ADD: y = residual + norm(x) * gain; y may be the residual. RL_GATED_QUANT: activation(gate) * up, with
+ * RL_SILU or RL_GELU_TANH. RL_LOGITS works in place, on the step's logits that an RL_LINEAR before it wrote.
+ * A softcap c makes c * tanh(s / c) of a score or logit s, which is already times the scale; 0 leaves it.
  *
  * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*(hd rounded up to 32), each
  * head zero padded, with one scale per head (sq has width heads); K (after RoPE) and V go to the cache, padded alike, int8
  * with one fp32 scale per token and kv head.
+ * The gains are [head_dim] and their norms per head where `whole` is 0; where it is 1 they are [heads*hd] and
+ * [kv_heads*hd], and each norm spans all its heads. Channels i and i + turned/2 of a head, i < turned/2, turn as a pair, by
+ * cosines and sines times `factor`; those from `turned` (even, 0 to head_dim) on stay, and where it is 0, [0] is null.
+ * Queries at position p are then multiplied by 1 + growth * ln(1 + floor(p / growth length)); growth 0 leaves them.
+ * Operations with the same frequencies have the same `turned` and `factor`.
  * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Rotated to position s
- * its pair (b, c) and the rotated query's pair (x, y) give (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, over
- * sqrt(hd), are the terms, fp32 heads*hd, a head's cosine terms before its sine terms. Pairs of two zeros are left out.
+ * its pair (b, c) and the rotated query's pair (x, y) give (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, times
+ * factor and scale (RL_ATTENTION's), are the terms, fp32 heads*hd, a head's turned/2 cosine terms, then its sine terms.
+ * Pairs of two zeros are left out. The bias of channels that do not turn is in qkv like any other: here it is zero.
  * RL_ROTATE forward: y = ((x * signs) viewed [odd][block], normalised Hadamard over block, mix: y[i] = sum_j x[j] mix[j][i]),
  * gain multiplies the result; inverse runs it backwards (mix transposed, Hadamard, signs), then the gain.
  * Linear epilogue, exactly: y = float(sum) * (scale[n] * sx[t]), then + bias[n], then + residual; with two planes
  * sum = 256 * hi + lo in int64, rounded once to float. */
 enum {
   RL_EMBED = 1, RL_NORM_QUANT, RL_NORM, RL_QUANT, RL_LINEAR, RL_ROPE_KV, RL_ATTENTION,
-  RL_SILU_QUANT, RL_GATHER, RL_ROTATE
+  RL_GATED_QUANT, RL_GATHER, RL_ROTATE, RL_NORM_ADD, RL_LOGITS
 };
+enum { RL_SILU = 0, RL_GELU_TANH = 1 };  /* GELU by tanh: x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
 typedef struct rl_op {
   int32_t code;
   int32_t on_logits;
@@ -85,20 +102,30 @@ typedef struct rl_op {
   int32_t first_band;
   int32_t bands;
   int32_t dim[4];
-  float real[2];
+  float real[6];
   const float *weight[4];
 } rl_op;
 
+/* The KV pages of the layers that see equally far back. A page holds its tokens of all these layers. */
+typedef struct rl_pool {
+  int32_t layers;
+  int32_t pages;
+  int32_t window;        /* positions that a query sees, its own the last; 0: all up to it */
+} rl_pool;
+
 typedef struct rl_shape {
   int32_t max_rows;      /* rows of the largest step */
-  int32_t heads, kv_heads, head_dim, layers;  /* head_dim: even, 2 to 512 */
+  int32_t heads, kv_heads, head_dim;  /* head_dim: even, 2 to 512 */
   int32_t page_tokens;   /* tokens of a KV page: a power of two, 8 to 512 */
-  int32_t pages;         /* pages in the pool */
+  int32_t context;       /* positions are below it */
+  int32_t pools;
+  const rl_pool *pool;   /* [pools] */
 } rl_shape;
 
 /* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
- * in rising order of position, and it sees positions 0 .. positions[r]. block_tables[s][i] is the page of tokens
- * i*page_tokens .. of sequence s; entries past a sequence's last position are not read. At most max_rows sequences.
+ * in rising order of position, and it sees positions 0 .. positions[r], or the last of them where a pool has a window.
+ * block_tables[p][s][i] is the page in pool p of tokens i*page_tokens .. of sequence s; entries past a sequence's last
+ * position are not read, nor those wholly before the window of its first row. At most max_rows sequences.
  * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. */
 typedef struct rl_step {
   int32_t rows;
@@ -108,7 +135,7 @@ typedef struct rl_step {
   const int32_t *tokens;
   const int32_t *positions;
   const int32_t *sequences;
-  const int32_t *block_tables;  /* [sequences_count][table_width] */
+  const int32_t *block_tables;  /* [pools][sequences_count][table_width] */
   const int32_t *logit_rows;
   float *logits;                /* [logit_count][vocab] */
 } rl_step;
@@ -126,14 +153,14 @@ typedef struct rl_program rl_program;
 /* Bytes of a program: address space, committed when it is first touched. */
 typedef struct rl_memory {
   int64_t arena;  /* buffers, tables of angles, and what each thread keeps for itself */
-  int64_t cache;  /* the KV pool; 0 when it is another program's */
+  int64_t cache;  /* the KV pools; 0 when they are another program's */
 } rl_memory;
 
 RL_API int32_t rl_abi(void);
 RL_API const char *rl_error(void);  /* of this thread's last failure */
 RL_API const char *rl_kernel_name(int32_t kernel);
 
-/* Copies ops, bands, buffers; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
+/* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
  * takes memory only if an operation uses it; then a row of K or V is head_dim rounded up to 32 bytes, plus its scale. */
 RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                                      const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape,
@@ -156,7 +183,8 @@ RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t 
  * stops it. */
 RL_API int32_t rl_program_times(rl_program *program, int64_t *times);
 RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
-RL_API int32_t rl_copy_page(rl_program *program, int32_t from, int32_t to);  /* copy on write, all layers */
+/* Copy on write, all layers of the pool. */
+RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to);
 
 /* Bytes per second at which `threads` threads together read `bytes` of memory of their own, the best of `repeats` passes:
  * plain vector loads, in pages of the usual size or (huge 1) as large as the system gives. Negative on failure. */

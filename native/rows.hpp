@@ -21,13 +21,37 @@ RL_INLINE void multiply_rows(const float *a, const float *b, int width, float *y
   each_eight(width, [&](int i, auto n) { store_part(y + i, load_part(a + i, n) * load_part(b + i, n), n); });
 }
 
-static void norm(const float *x, int width, const float *gain, float eps, float *y) {
-  const V8f inverse = splat(inverse_rms(x, width, eps));
+static float inverse_root(const float *x, int width, float eps) { return inverse_rms(x, width, eps); }
+
+RL_INLINE void norm_by(const float *x, int width, const float *gain, float inverse_root, float *y) {
+  const V8f inverse = splat(inverse_root);
   if (gain == nullptr)
     each_eight(width, [&](int i, auto n) { store_part(y + i, load_part(x + i, n) * inverse, n); });
   else
     each_eight(width, [&](int i, auto n) {
       store_part(y + i, load_part(x + i, n) * inverse * load_part(gain + i, n), n);
+    });
+}
+
+static void norm(const float *x, int width, const float *gain, float eps, float *y) {
+  norm_by(x, width, gain, inverse_rms(x, width, eps), y);
+}
+
+static void norm_add(const float *x, const float *residual, int width, const float *gain, float eps, float *y) {
+  const V8f inverse = splat(inverse_rms(x, width, eps));
+  each_eight(width, [&](int i, auto n) {
+    V8f normed = load_part(x + i, n) * inverse;
+    if (gain != nullptr) normed = normed * load_part(gain + i, n);
+    store_part(y + i, load_part(residual + i, n) + normed, n);
+  });
+}
+
+static void soft_cap(const float *x, int width, float scale, float softcap, float *y) {
+  if (softcap == 0.0f)
+    each_eight(width, [&](int i, auto n) { store_part(y + i, load_part(x + i, n) * splat(scale), n); });
+  else
+    each_eight(width, [&](int i, auto n) {
+      store_part(y + i, soft_capped(load_part(x + i, n), softcap, scale / softcap), n);
     });
 }
 
@@ -78,14 +102,8 @@ static void quant_in_order(const float *x, int width, const QuantOut &out) {
 static void quant_in_atoms(const float *x, int width, const QuantOut &out) {
   quant_to(x, width, out, out.q + kAtom, InAtoms{out.atom_stride});
 }
-static void quant(const float *x, int width, const QuantOut &out) {
+RL_INLINE void quant_row(const float *x, int width, const QuantOut &out) {
   (out.atom_stride == 0 ? quant_in_order : quant_in_atoms)(x, width, out);
-}
-
-static void norm_quant(const float *x, int width, const float *gain, float eps, const QuantOut &out,
-                       Scratch &scratch) {
-  norm(x, width, gain, eps, scratch.row);
-  quant(scratch.row, width, out);
 }
 
 // Butterflies of distance 1, 2 and 4 inside eight neighbours: a + b where a was, a - b where b was.
@@ -163,16 +181,48 @@ static void hadamard(float *x, int block) {
   for (int i = 0; i < block; i += kLanes) store(x + i, load<V8f>(x + i) * splat(scale));
 }
 
-static void silu_quant(const float *gate, const float *up, int width, int block, const QuantOut &out,
-                       Scratch &scratch) {
-  float *row = scratch.row;
-  each_eight(width, [&](int i, auto n) {
-    const V8f g = load_part(gate + i, n);
-    store_part(row + i, (g / (splat(1.0f) + exponential(-g))) * load_part(up + i, n), n);
-  });
+// The row, each block of it transformed in place if there are blocks, as codes.
+RL_INLINE void quant_blocks(float *row, int width, int block, const QuantOut &out) {
   if (block > 1)
     for (int i = 0; i < width; i += block) hadamard(row + i, block);
-  quant(row, width, out);
+  quant_row(row, width, out);
+}
+
+static void quant(const float *x, int width, int block, const QuantOut &out, Scratch &scratch) {
+  if (block <= 1) return quant_row(x, width, out);
+  std::memcpy(scratch.row, x, sizeof(float) * static_cast<std::size_t>(width));
+  quant_blocks(scratch.row, width, block, out);
+}
+
+static void norm_quant(const float *x, int width, const float *gain, float eps, int block, const QuantOut &out,
+                       Scratch &scratch) {
+  norm(x, width, gain, eps, scratch.row);
+  quant_blocks(scratch.row, width, block, out);
+}
+
+// Both are the gate times 1 / (1 + exp(-a)): GELU by tanh because (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)).
+struct Silu {
+  RL_INLINE V8f exponent(V8f g) { return g; }
+};
+struct GeluTanh {  // 2 sqrt(2 / pi), and 0.044715 times it
+  RL_INLINE V8f exponent(V8f g) { return g * (splat(1.59576912f) + splat(0.0713548163f) * (g * g)); }
+};
+
+template <typename Activation>
+RL_INLINE void gated(const float *gate, const float *up, int width, float *y) {
+  each_eight(width, [&](int i, auto n) {
+    const V8f g = load_part(gate + i, n);
+    store_part(y + i, (g / (splat(1.0f) + exponential(-Activation::exponent(g)))) * load_part(up + i, n), n);
+  });
+}
+
+static void gated_quant(const float *gate, const float *up, int width, int activation, int block, const QuantOut &out,
+                        Scratch &scratch) {
+  if (activation == RL_SILU)
+    gated<Silu>(gate, up, width, scratch.row);
+  else
+    gated<GeluTanh>(gate, up, width, scratch.row);
+  quant_blocks(scratch.row, width, block, out);
 }
 
 // y[i] = sum over j, rising, of x[j] * mix[j][i] (or mix[i][j] when transposed), blocks of `block` floats.
@@ -203,18 +253,20 @@ static void rotate(const float *x, int block, int odd, bool inverse, const float
 }
 
 // Pairs (i, i + half) rotate by the angles whose cosines and sines are given.
-static void head_quant(const float *x, int head_dim, int stride, const float *gain, float eps, const float *angle,
-                       std::int8_t *q, float *scale, Scratch &scratch) {
+static void head_quant(const float *x, int head_dim, int stride, const HeadTurn &turn, std::int8_t *q, float *scale,
+                       Scratch &scratch) {
   const float *source = x;
   float *row = scratch.row;
-  if (gain != nullptr) {
-    norm(x, head_dim, gain, eps, row);
+  if (turn.gain != nullptr) {
+    norm_by(x, head_dim, turn.gain, turn.inverse == nullptr ? inverse_rms(x, head_dim, turn.eps) : *turn.inverse, row);
     source = row;
   }
-  if (angle != nullptr) {
-    const int half = head_dim / 2;
+  if (turn.angle != nullptr) {
+    const int turned = turn.turned, half = turned / 2;
+    if (turned < head_dim && source == x)
+      std::memcpy(row + turned, x + turned, sizeof(float) * static_cast<std::size_t>(head_dim - turned));
     each_eight(half, [&](int i, auto n) {
-      const V8f c = load_part(angle + i, n), s = load_part(angle + half + i, n);
+      const V8f c = load_part(turn.angle + i, n), s = load_part(turn.angle + half + i, n);
       const V8f a = load_part(source + i, n), b = load_part(source + half + i, n);
       store_part(row + i, a * c - b * s, n);
       store_part(row + half + i, b * c + a * s, n);

@@ -20,6 +20,7 @@ struct Random {
     state = state * 6364136223846793005u + 1442695040888963407u;
     return static_cast<std::uint32_t>(state >> 33);
   }
+  std::int32_t any() { return static_cast<std::int32_t>(next() << 16 ^ next()); }
   int below(int n) { return static_cast<int>(next() % static_cast<std::uint32_t>(n)); }
   float real() { return static_cast<float>(next() % 20001) / 5000.0f - 2.0f; }
 };
@@ -143,6 +144,8 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int stride = static_cast<int>(round_up(width, kTile)), planes = 1 + random.below(2);
   const auto x = reals(random, 2 * width), gain = reals(random, width), mix = reals(random, odd * odd);
   const float *gain_or_none = random.below(2) == 0 ? gain.data() : nullptr;
+  const int quant_block = random.below(2) * block, activation = random.below(2);
+  const float cap = static_cast<float>(random.below(3));
   Memory memory(32);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];
@@ -151,20 +154,22 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
     const rl::Kernels &k = *both[i];
     q[i] = array<std::int8_t>(std::int64_t{4} * planes * stride);
     scales[i] = array<float>(4);
-    y[i] = array<float>(3 * width);
+    y[i] = array<float>(6 * width);
     const auto out = [&](int n) {
       return rl::QuantOut{q[i].data() + n * planes * stride, scales[i].data() + n, stride, planes, 0};
     };
-    k.quant(x.data(), width, out(0));
-    k.norm_quant(x.data(), width, gain_or_none, 1e-5f, out(1), memory.scratch());
-    k.silu_quant(x.data(), x.data() + width, width, block, out(2), memory.scratch());
+    k.quant(x.data(), width, quant_block, out(0), memory.scratch());
+    k.norm_quant(x.data(), width, gain_or_none, 1e-5f, quant_block, out(1), memory.scratch());
+    k.gated_quant(x.data(), x.data() + width, width, activation, block, out(2), memory.scratch());
     k.norm(x.data(), width, gain_or_none, 1e-5f, y[i].data());
+    k.norm_add(x.data(), x.data() + width, width, gain_or_none, 1e-5f, y[i].data() + 3 * width);
+    k.soft_cap(x.data(), 2 * width, 3.0f, cap, y[i].data() + 4 * width);
     k.rotate(x.data(), block, odd, false, gain.data(), mix.data(), gain_or_none, y[i].data() + width, memory.scratch());
     k.rotate(x.data(), block, odd, true, gain.data(), mix.data(), nullptr, y[i].data() + 2 * width, memory.scratch());
   }
   same("quantised row", q[0], q[1]);
   same("scale", scales[0], scales[1]);
-  same("norm or rotation", y[0], y[1]);
+  same("norm, rotation or capped row", y[0], y[1]);
 }
 
 // Weights and codes in the NPU's layout, and floats of its sums.
@@ -177,10 +182,10 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int rows = 1 + random.below(all / planes), parts = 1 + random.below(3);
   const std::int32_t starts[] = {0, first, all};
   auto factors = array<std::int32_t>(kStrip * strips);
-  for (std::int32_t &by : factors) by = static_cast<std::int32_t>(random.next());
+  for (std::int32_t &by : factors) by = random.any();
   rl::LaneSums lane{nullptr, std::int64_t{64} * all, starts, 2, parts, 64, nullptr, nullptr};
   auto sums = array<std::int32_t>(parts * lane.part_stride);
-  for (std::int32_t &sum : sums) sum = static_cast<std::int32_t>(random.next() % 400000000) - 200000000;
+  for (std::int32_t &sum : sums) sum = random.any();
   lane.sums = sums.data();
   const auto sx = reals(random, rows), residual = reals(random, std::int64_t{rows} * band.rows);
   rl::LinearTask task{};
@@ -194,10 +199,16 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   const int from = random.below(tiles), count = 1 + random.below(tiles - from), column = kStrip * random.below(5);
   const int strip = random.below(strips), last = strip + 1 + random.below(strips - strip), atoms = cols / rl::kAtom;
   const auto x = reals(random, band.cols);
+  const int quant_block = band.cols % 2 == 0 ? 2 * random.below(2) : 0;
   constexpr std::int64_t kApart = 1024, kAtomApart = 96;
+  constexpr std::int64_t kCodesApart = rl::kCheckVectors * rl::kAtom + 16;
+  const auto codes = bytes(random, atoms * kCodesApart);
+  auto low = array<std::int32_t>(cols), high = array<std::int32_t>(cols);
+  for (std::int32_t &weight : low) weight = random.any();
+  for (std::int32_t &weight : high) weight = random.any();
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<float> y[2], sq[2];
-  rl::Array<std::int32_t> checks[2];
+  rl::Array<std::uint64_t> checks[2], expected[2];
   rl::Array<std::int8_t> q[2];
   rl::Pages weights[2];
   Memory memory(32);
@@ -209,22 +220,52 @@ void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
                     memory.scratch());
     y[i] = array<float>(std::int64_t{rows} * band.rows);
     task.y = y[i].data();
-    checks[i] = array<std::int32_t>(std::int64_t{kStrip} * all);
+    auto in_lanes = array<std::uint64_t>(std::int64_t{rl::kCheckLanes} * all);
     lane.factors = factors.data();
-    lane.checks = checks[i].data();
+    lane.checks = in_lanes.data();
     both[i]->finish_lane(task, lane, column, strip, last);
+    checks[i] = array<std::uint64_t>(all);
+    for (std::size_t n = 0; n < in_lanes.size(); ++n) checks[i][n / rl::kCheckLanes] += in_lanes[n];
+    expected[i] = array<std::uint64_t>(rl::kCheckVectors);
+    both[i]->expect_checks(rl::ExpectTask{codes.data(), kCodesApart, cols, low.data(), high.data()}, expected[i].data());
     q[i] = array<std::int8_t>(atoms * kAtomApart);
     sq[i] = array<float>(1);
-    both[i]->quant(x.data(), band.cols, rl::QuantOut{q[i].data(), sq[i].data(), cols, planes, kAtomApart});
+    both[i]->quant(x.data(), band.cols, quant_block, rl::QuantOut{q[i].data(), sq[i].data(), cols, planes, kAtomApart},
+                   memory.scratch());
   }
   int wrong = std::memcmp(weights[0].data(), weights[1].data(), weights[0].size()) != 0;
   same("floats of the NPU's sums", y[0], y[1]);
   same("checks of the NPU's sums", checks[0], checks[1]);
+  same("expected checks", expected[0], expected[1]);
   same("codes for the NPU", q[0], q[1]);
+  // As their formulas say.
+  auto formula = array<std::uint64_t>(rl::kCheckVectors);
+  for (int k = 0; k < cols; ++k)
+    for (int i = 0; i < rl::kCheckVectors; ++i) {
+      const auto n = static_cast<std::size_t>(k);
+      const std::int64_t code = codes.data()[k / rl::kAtom * kCodesApart + i * rl::kAtom + k % rl::kAtom];
+      formula[static_cast<std::size_t>(i)] +=
+          static_cast<std::uint64_t>(code * low[n]) + (static_cast<std::uint64_t>(code * high[n]) << 32);
+    }
+  same("expected checks by their formula", expected[0], formula);
+  auto by_formula = array<std::uint64_t>(all);
+  for (int v = 0; v < rows * planes; ++v) {
+    const int tile = v < first ? 0 : 1, vectors = starts[tile + 1] - starts[tile];
+    for (int c = 0; c < kStrip * (last - strip); ++c) {
+      const std::int64_t at = std::int64_t{starts[tile]} * lane.columns + std::int64_t{(column + c) / 4} * 4 * vectors +
+                              4 * (v - starts[tile]) + (column + c) % 4;
+      std::uint32_t sum = 0;
+      for (int p = 0; p < parts; ++p) sum += static_cast<std::uint32_t>(sums.data()[p * lane.part_stride + at]);
+      by_formula[static_cast<std::size_t>(v)] += static_cast<std::uint64_t>(
+          std::int64_t{static_cast<std::int32_t>(sum)} * factors[static_cast<std::size_t>(c)]);
+    }
+  }
+  same("checks by their formula", checks[0], by_formula);
   // The same numbers as in rows.
   auto rowwise = array<std::int8_t>(std::int64_t{planes} * cols);
   auto scales = array<float>(1);
-  one.quant(x.data(), band.cols, rl::QuantOut{rowwise.data(), scales.data(), cols, planes, 0});
+  one.quant(x.data(), band.cols, quant_block, rl::QuantOut{rowwise.data(), scales.data(), cols, planes, 0},
+            memory.scratch());
   for (int k = 0; k < planes * cols; ++k) {
     const int plane = k / cols, input = k % cols;
     wrong += q[0][static_cast<std::size_t>(input / rl::kAtom * kAtomApart + plane * rl::kAtom + input % rl::kAtom)] !=
@@ -249,11 +290,13 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   const int kv_heads = 1 + random.below(3), group = 1 + random.below(8), heads = kv_heads * group;
   const int page_tokens = 8 << random.below(7), position = random.below(700);
   const int pages = position / page_tokens + 1, splits = position / rl::kSplit + 1;
+  const int seen = random.below(2) == 0 ? 0 : random.below(position + 1);
   const std::int64_t page_bytes = rl::kv_page_bytes(page_tokens, kv_heads, stride);
   auto pool = bytes(random, page_bytes * pages);
   auto table = array<std::int32_t>(pages);
   for (int p = 0; p < pages; ++p) {
-    table[static_cast<std::size_t>(p)] = p;
+    // No entry of a page before the window may be used.
+    table[static_cast<std::size_t>(p)] = p < seen / page_tokens ? 1 << 30 : p;
     const std::int64_t scales = 2 * std::int64_t{kv_heads} * page_tokens;
     const auto values = reals(random, scales);
     std::memcpy(pool.data() + (p + 1) * page_bytes - 4 * scales, values.data(), static_cast<std::size_t>(4 * scales));
@@ -267,6 +310,13 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
   auto bias = reals(random, std::int64_t{kv_heads} * head_dim);
   for (float &b : bias)
     if (random.below(2) == 1) b = 0.0f;
+  const float cap = static_cast<float>(2 * random.below(3));
+  const int turned = 2 * (1 + random.below(head_dim / 2));
+  const auto gain = reals(random, head_dim);
+  const float inverse = random.real();
+  const rl::HeadTurn turn{random.below(2) == 1 ? gain.data() : nullptr, 1e-5f,
+                          random.below(2) == 1 ? &inverse : nullptr, random.below(4) == 0 ? nullptr : angle.data(),
+                          turned};
   Memory memory(stride);
   const rl::Kernels *both[] = {&one, &two};
   rl::Array<std::int8_t> q[2];
@@ -277,16 +327,18 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
     sq[i] = array<float>(heads);
     y[i] = array<float>(std::int64_t{heads} * head_dim);
     for (int h = 0; h < heads; ++h)
-      k.head_quant(row.data() + h * head_dim, head_dim, stride, nullptr, 1e-5f, angle.data(),
-                   q[i].data() + h * stride, &sq[i][static_cast<std::size_t>(h)], memory.scratch());
+      k.head_quant(row.data() + h * head_dim, head_dim, stride, turn, q[i].data() + h * stride,
+                   &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
-    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), position, heads, head_dim,
-                                 biased ? terms.data() : nullptr, bias.data(), angles.data(), starts.data()};
+    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), seen, position, heads, head_dim,
+                                 1.0f / 8, cap, biased ? terms.data() : nullptr, bias.data(), angles.data(),
+                                 starts.data(), turned};
+    const int first = seen / rl::kSplit;
     float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
     for (int h = 0; h < kv_heads; ++h) {
-      k.attend_split(task, h, 0, state, memory.scratch());
-      for (int s = 1; s < splits; ++s) {
+      k.attend_split(task, h, first, state, memory.scratch());
+      for (int s = first + 1; s < splits; ++s) {
         k.attend_split(task, h, s, next, memory.scratch());
         k.attend_fold(task, state, next);
       }

@@ -10,8 +10,9 @@
 namespace rl::RL_ISA {
 
 constexpr Kernels table_of(int id) {
-  return Kernels{id,         linear, finish_lane, unpack,       embed,       norm,          quant,   norm_quant,
-                 silu_quant, rotate, head_quant,  attend_split, attend_fold, attend_finish, read_all};
+  return Kernels{id,       linear, finish_lane, expect_checks, unpack, embed,      soft_cap,     inverse_root, norm,
+                 norm_add, quant,  norm_quant,  gated_quant,   rotate, head_quant, attend_split, attend_fold,  attend_finish,
+                 read_all};
 }
 
 }  // namespace rl::RL_ISA

@@ -7,10 +7,12 @@
 namespace rl {
 namespace {
 
-constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24, kMaxHeads = 4096, kMaxLayers = 4096, kMaxPages = 1 << 24;
+constexpr int kMaxRows = 1 << 16, kMaxWidth = 1 << 24, kMaxHeads = 4096, kMaxLayers = 4096, kMaxPages = 1 << 24, kMaxContext = 1 << 30;
 constexpr int kMaxCols = 1 << 17;  // keeps every int32 sum of products below 2^31
 
 bool power_of_two(int n) { return n > 0 && (n & (n - 1)) == 0; }
+
+constexpr float kLargestFloat = 3.402823466e38f;
 
 bool aligned(const void *p) { return reinterpret_cast<std::uintptr_t>(p) % 64 == 0; }
 
@@ -28,9 +30,17 @@ int Program::check_shape(bool uses_cache) const {
     return fail("a head has %d dimensions, expected an even number from 2 to %d", s.head_dim, kMostHeadDim);
   if (!power_of_two(s.page_tokens) || s.page_tokens < 8 || s.page_tokens > kSplit)
     return fail("a KV page has %d tokens, expected a power of two from 8 to %d", s.page_tokens, kSplit);
-  if (s.layers < 1 || s.pages < 1 || s.layers > kMaxLayers || s.pages > kMaxPages)
-    return fail("the KV cache has %d layers and %d pages, expected 1 to %d layers and 1 to %d pages", s.layers, s.pages,
-                kMaxLayers, kMaxPages);
+  if (s.context < 1 || s.context > kMaxContext)
+    return fail("the KV cache is for a context of %d tokens, expected 1 to %d", s.context, kMaxContext);
+  if (s.pools < 1 || pools_.size() != static_cast<std::size_t>(s.pools))
+    return fail("the KV cache has %d pools (%zu given), expected 1 to %d", s.pools, pools_.size(), kMaxPools);
+  for (const rl_pool &pool : pools_) {
+    if (pool.layers < 1 || pool.pages < 1 || pool.layers > kMaxLayers || pool.pages > kMaxPages)
+      return fail("a KV pool has %d layers and %d pages, expected 1 to %d layers and 1 to %d pages", pool.layers,
+                  pool.pages, kMaxLayers, kMaxPages);
+    if (pool.window < 0 || pool.window > kMaxContext)
+      return fail("a KV pool has a window of %d positions, expected 1 to %d, or 0 for none", pool.window, kMaxContext);
+  }
   return 0;
 }
 
@@ -147,6 +157,62 @@ bool check_attention_buffers(const OpCheck &c, int q, int sq, const rl_shape &sh
          c.is("the scales of the queries", sq, RL_FLOAT, shape.heads, true);
 }
 
+bool check_weight(const OpCheck &c, const float *weight, const char *what) {
+  if (weight != nullptr) return true;
+  fail("operation %d lacks its %s", c.number, what);
+  return false;
+}
+
+bool check_block(const OpCheck &c, int width, int block) {
+  if (block == 0 || (power_of_two(block) && width % block == 0)) return true;
+  fail("operation %d: a Hadamard block of %d does not divide %d channels", c.number, block, width);
+  return false;
+}
+
+bool check_positive(const OpCheck &c, float real, const char *what) {
+  if (real > 0.0f && real <= kLargestFloat) return true;
+  fail("operation %d has the %s %g, expected a number above 0", c.number, what, static_cast<double>(real));
+  return false;
+}
+bool check_from_zero(const OpCheck &c, float real, const char *what) {
+  if (real >= 0.0f && real <= kLargestFloat) return true;
+  fail("operation %d has the %s %g, expected a number from 0", c.number, what, static_cast<double>(real));
+  return false;
+}
+
+// Step logits that nobody wrote cannot be changed.
+bool check_logits(const OpCheck &c, int step_width) {
+  const rl_op &op = c.op;
+  if (op.on_logits == 0 || op.out[0] != kStepLogits || step_width == 0) {
+    fail("operation %d changes step logits, which no linear before it writes, or is not on the logit rows", c.number);
+    return false;
+  }
+  return check_positive(c, op.real[0], "scale") && check_from_zero(c, op.real[1], "softcap");
+}
+
+// How heads turn, how their norms span them, and how queries grow.
+bool check_turns(const OpCheck &c, const rl_shape &shape) {
+  const rl_op &op = c.op;
+  const int turned = op.dim[kTurned], whole = op.dim[kWhole];
+  if (turned < 0 || turned > shape.head_dim || turned % 2 != 0) {
+    fail("operation %d turns %d of the %d channels of a head, expected an even number of them", c.number, turned,
+         shape.head_dim);
+    return false;
+  }
+  if (turned != 0 && !check_weight(c, op.weight[0], "rotary frequencies")) return false;
+  if (turned == 0 && op.weight[0] != nullptr) {
+    fail("operation %d has rotary frequencies, but no channels that turn", c.number);
+    return false;
+  }
+  if (whole != 0 && whole != 1) {
+    fail("operation %d has norms of kind %d, expected 0 (of each head) or 1 (of all heads together)", c.number, whole);
+    return false;
+  }
+  return (turned == 0 || check_positive(c, op.real[1], "factor on cosines and sines")) &&
+         check_from_zero(c, op.real[0], "eps") && check_from_zero(c, op.real[3], "growth") &&
+         (op.real[3] == 0.0f || check_positive(c, op.real[4], "growth length"));
+}
+
 // The score bias and its terms are there together, or not at all.
 bool check_terms(const OpCheck &c, int terms, const rl_shape &shape) {
   const bool biased = c.op.weight[kScoreBias] != nullptr;
@@ -157,15 +223,15 @@ bool check_terms(const OpCheck &c, int terms, const rl_shape &shape) {
   return false;
 }
 
-bool check_layer(const OpCheck &c, const rl_shape &shape) {
-  if (c.op.dim[0] >= 0 && c.op.dim[0] < shape.layers) return true;
-  fail("operation %d belongs to layer %d of %d", c.number, c.op.dim[0], shape.layers);
-  return false;
-}
-
-bool check_weight(const OpCheck &c, const float *weight, const char *what) {
-  if (weight != nullptr) return true;
-  fail("operation %d lacks its %s", c.number, what);
+bool check_layer(const OpCheck &c, const Array<rl_pool> &pools) {
+  const int layer = c.op.dim[0], pool = c.op.dim[1];
+  if (pool < 0 || static_cast<std::size_t>(pool) >= pools.size()) {
+    fail("operation %d uses KV pool %d of %zu", c.number, pool, pools.size());
+    return false;
+  }
+  const int layers = pools[static_cast<std::size_t>(pool)].layers;
+  if (layer >= 0 && layer < layers) return true;
+  fail("operation %d belongs to layer %d of %d in KV pool %d", c.number, layer, layers, pool);
   return false;
 }
 
@@ -181,18 +247,21 @@ int Program::check_op(int number) {
     return b == nullptr ? 0 : b->width;
   };
   switch (op.code) {
-    case RL_EMBED: good = check_embed(c); break;
+    case RL_EMBED: good = check_embed(c) && check_positive(c, op.real[0], "scale"); break;
     case RL_NORM_QUANT:
     case RL_QUANT: {
       const int width = input_width();
-      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width);
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width) &&
+             check_block(c, width, op.dim[0]) && check_from_zero(c, op.real[0], "eps");
       break;
     }
+    case RL_NORM_ADD:
     case RL_NORM:
     case RL_GATHER: {
       const int width = input_width();
       good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) &&
-             c.is("the output", op.out[0], RL_FLOAT, width, true);
+             c.is("the output", op.out[0], RL_FLOAT, width, true) && check_from_zero(c, op.real[0], "eps") &&
+             (op.code != RL_NORM_ADD || c.is("the residual", op.in[1], RL_FLOAT, width, true));
       break;
     }
     case RL_LINEAR: {
@@ -205,23 +274,26 @@ int Program::check_op(int number) {
     }
     case RL_ROPE_KV: {
       const int width = (shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim;
-      good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, shape_) &&
+      good = c.is("the input", op.in[0], RL_FLOAT, width, true) && check_layer(c, pools_) &&
              check_attention_buffers(c, op.out[0], op.out[1], shape_) &&
              c.find("the queries", op.out[0])->planes == 1 &&
-             check_weight(c, op.weight[0], "rotary frequencies") && check_terms(c, op.out[2], shape_);
+             check_turns(c, shape_) && check_terms(c, op.out[2], shape_) &&
+             (op.out[2] < 0 || check_positive(c, op.real[2], "scale")) && check_turning(number);
       break;
     }
     case RL_ATTENTION:
-      good = check_layer(c, shape_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
+      good = check_layer(c, pools_) && check_attention_buffers(c, op.in[0], op.in[1], shape_) &&
              c.is("the output", op.out[0], RL_FLOAT, shape_.heads * shape_.head_dim, true) &&
-             check_terms(c, op.in[2], shape_) &&
-             (op.in[2] < 0 || check_weight(c, op.weight[0], "rotary frequencies"));
+             check_terms(c, op.in[2], shape_) && check_positive(c, op.real[0], "scale") &&
+             check_from_zero(c, op.real[1], "softcap") && (op.in[2] < 0 || (check_weight(c, op.weight[0], "rotary frequencies") && check_turning(number)));
       break;
-    case RL_SILU_QUANT: {
-      const int width = input_width(), block = op.dim[0];
-      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width / 2);
-      if (good && (width % 2 != 0 || (block != 0 && (!power_of_two(block) || width / 2 % block != 0))))
-        return fail("operation %d: a Hadamard block of %d does not divide %d channels", number, block, width / 2);
+    case RL_GATED_QUANT: {
+      const int width = input_width(), activation = op.dim[1];
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && c.quantised(width / 2) &&
+             check_block(c, width / 2, op.dim[0]);
+      if (good && (width % 2 != 0 || (activation != RL_SILU && activation != RL_GELU_TANH)))
+        return fail("operation %d makes activation %d of %d channels, expected %d (SiLU) or %d (GELU by tanh) of an even "
+                    "number", number, activation, width, RL_SILU, RL_GELU_TANH);
       break;
     }
     case RL_ROTATE: {
@@ -235,10 +307,39 @@ int Program::check_op(int number) {
                     odd, block, width);
       break;
     }
+    case RL_LOGITS: good = check_logits(c, vocab_); break;
     default: return fail("operation %d has code %d, which this version does not know", number, op.code);
   }
   if (!good) return -1;
   return 0;
+}
+
+// Operations with the same rotary frequencies share a table of angles; a score bias needs one.
+bool Program::check_turning(int number) const {
+  const rl_op &op = ops_[static_cast<std::size_t>(number)];
+  const bool biased = op.weight[kScoreBias] != nullptr;
+  if (biased && op.weight[0] == nullptr) {
+    fail("operation %d has a score bias, but no channels that turn; leave the bias in the linear", number);
+    return false;
+  }
+  if (biased && op.code == RL_ROPE_KV)
+    for (int i = 0; i < shape_.kv_heads * shape_.head_dim; ++i)
+      if (i % shape_.head_dim >= op.dim[kTurned] && op.weight[kScoreBias][i] != 0.0f) {
+        fail("operation %d has a score bias in channel %d of a head, of which %d turn; leave it in the linear", number,
+             i % shape_.head_dim, op.dim[kTurned]);
+        return false;
+      }
+  for (int i = 0; i < number && op.weight[0] != nullptr; ++i) {
+    const rl_op &before = ops_[static_cast<std::size_t>(i)];
+    if (before.code != RL_ROPE_KV || before.weight[0] != op.weight[0]) continue;
+    if (op.code == RL_ATTENTION || (before.dim[kTurned] == op.dim[kTurned] && before.real[1] == op.real[1])) return true;
+    fail("operations %d and %d share rotary frequencies, but turn %d and %d channels with factors %g and %g", i, number,
+         before.dim[kTurned], op.dim[kTurned], static_cast<double>(before.real[1]), static_cast<double>(op.real[1]));
+    return false;
+  }
+  if (op.code == RL_ROPE_KV) return true;
+  fail("operation %d has a score bias for rotary frequencies that no operation before it turns by", number);
+  return false;
 }
 
 int Program::check_step(const rl_step &step, int first, int last) {
@@ -247,8 +348,8 @@ int Program::check_step(const rl_step &step, int first, int last) {
     const int code = ops_[static_cast<std::size_t>(i)].code;
     tokens |= code == RL_EMBED;
     cache |= code == RL_ROPE_KV || code == RL_ATTENTION;
-    if ((code == RL_LINEAR && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits) && step.logit_count > 0 &&
-        step.logits == nullptr)
+    if ((code == RL_LINEAR || code == RL_LOGITS) && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits &&
+        step.logit_count > 0 && step.logits == nullptr)
       return fail("the step asks for the logits of %d rows but gives no array for them", step.logit_count);
   }
   if (step.rows < 1 || step.rows > shape_.max_rows)
@@ -276,7 +377,7 @@ int Program::check_step(const rl_step &step, int first, int last) {
   if (step.sequences_count < 1 || step.sequences_count > shape_.max_rows || step.table_width < 1)
     return fail("the step has %d sequences with %d pages each, expected 1 to %d sequences of at least one page",
                 step.sequences_count, step.table_width, shape_.max_rows);
-  std::fill_n(last_position_.data(), step.sequences_count, -1);
+  std::fill_n(reach_.data(), step.sequences_count, Reach{0, -1});
   for (int r = 0; r < step.rows; ++r) {
     const int s = step.sequences[r], p = step.positions[r];
     if (s < 0 || s >= step.sequences_count)
@@ -284,19 +385,27 @@ int Program::check_step(const rl_step &step, int first, int last) {
     if (p < 0 || p / shape_.page_tokens >= step.table_width)
       return fail("row %d is at position %d; the block table reaches to %lld", r, p,
                   static_cast<long long>(step.table_width) * shape_.page_tokens - 1);
-    auto &before = last_position_[static_cast<std::size_t>(s)];
-    if (p <= before) return fail("row %d is at position %d after %d, expected a later position", r, p, before);
-    before = p;
+    if (p >= shape_.context)
+      return fail("row %d is at position %d; the program has a context of %d tokens", r, p, shape_.context);
+    Reach &reach = reach_[static_cast<std::size_t>(s)];
+    if (p <= reach.last) return fail("row %d is at position %d after %d, expected a later position", r, p, reach.last);
+    if (reach.last < 0) reach.first = p;
+    reach.last = p;
   }
-  for (int s = 0; s < step.sequences_count; ++s) {
-    const int p = last_position_[static_cast<std::size_t>(s)];
-    if (p < 0) continue;
-    const std::int64_t start = static_cast<std::int64_t>(s) * step.table_width;
-    for (int i = 0; i <= p / shape_.page_tokens; ++i)
-      if (step.block_tables[start + i] < 0 || step.block_tables[start + i] >= shape_.pages)
-        return fail("page %d of sequence %d is %d; the pool has pages 0 to %d", i, s, step.block_tables[start + i],
-                    shape_.pages - 1);
-  }
+  return check_tables(step);
+}
+
+// Every page in reach is one of its pool.
+int Program::check_tables(const rl_step &step) const {
+  const std::int32_t *pages = step.block_tables;
+  for (const rl_pool &pool : pools_)
+    for (int s = 0; s < step.sequences_count; ++s, pages += step.table_width) {
+      const Reach &reach = reach_[static_cast<std::size_t>(s)];
+      if (reach.last < 0) continue;
+      for (int i = first_seen(pool, reach.first) / shape_.page_tokens; i <= reach.last / shape_.page_tokens; ++i)
+        if (pages[i] < 0 || pages[i] >= pool.pages)
+          return fail("page %d of sequence %d is %d; the pool has pages 0 to %d", i, s, pages[i], pool.pages - 1);
+    }
   return 0;
 }
 

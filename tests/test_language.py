@@ -44,12 +44,12 @@ def sentence(node: ast.expr) -> str | None:
 
 
 def raised(path: str, source: str) -> Iterator[tuple[str, str]]:
-    """(place, sentence) of every `raise SomethingError("...")`, with one name of the class or of a module."""
+    """(place, sentence) of every `raise SomethingError("...")`; a class that is given is called `error`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             kind = ast.unparse(node.exc.func).rpartition(".")[2]
             text = sentence(node.exc.args[0])
-            if kind.endswith("Error") and text is not None:
+            if kind.lower().endswith("error") and text is not None:
                 yield f"{path}:{node.lineno}", text
 
 
@@ -63,6 +63,8 @@ def objection(text: str) -> str | None:
         return "starts with a capital letter"
     if text.rstrip().endswith(".") and not text.rstrip().endswith("..."):
         return "ends with a full stop"
+    if text.endswith("is damaged"):
+        return "does not say what to do about the damage"
     return next((name for name, pattern in BANNED.items() if pattern.search(text)), None)
 
 
@@ -73,6 +75,8 @@ def objection(text: str) -> str | None:
         ("A file is damaged", "capital"),
         ("A is int8, expected int16", None),
         ("the file is damaged.", "full stop"),
+        ("a tensor overlaps b; the file is damaged", "what to do"),
+        ("a tensor overlaps b; the file is damaged, fetch it again", None),
         ("x is no GGUF file", "is no X"),
         ("1 threads were given", "1 threads"),
         ("4 tok/s behind 8,000 tokens", "behind N tokens"),
@@ -85,6 +89,11 @@ def objection(text: str) -> str | None:
 def test_the_rules_see_what_they_are_for(text: str, wrong: str | None) -> None:
     found = objection(text)
     assert (found is None) if wrong is None else (found is not None and wrong in found)
+
+
+def test_errors_of_a_class_that_is_given_are_seen() -> None:
+    source = 'raise error(f"{path} is short") from cause\nraise errors.UsageError("no")\nraise wrong\n'
+    assert [text for _, text in raised("a.py", source)] == ["{} is short", "no"]
 
 
 def test_error_sentences_have_one_form() -> None:

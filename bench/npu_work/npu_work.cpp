@@ -189,7 +189,7 @@ class Work final : public rl::Job {
   std::int8_t tables_[kTableBytes];
   float ones_[kRows];
   std::int32_t factors_[kTogether * rl::kStrip] = {};
-  std::int32_t checks_[kMostThreads][kRows * rl::kStrip] = {};
+  std::uint64_t checks_[kMostThreads][kRows * rl::kCheckLanes] = {};
   float *scale_;
   rl::Scratch scratch_[kMostThreads];
   const Kind *kind_ = nullptr;

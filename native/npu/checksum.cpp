@@ -1,18 +1,19 @@
 #include "checksum.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace rl::npu {
 namespace {
 
-constexpr int kTile = 32;  // inputs
-
-// An odd number that looks like chance, another one for each column: the finalizer of MurmurHash3 (public domain).
+// A positive number that looks like chance, another one for each column: the finalizer of MurmurHash3 (public domain) on
+// 31 bits, of which every step can be undone.
 std::int32_t factor(std::uint32_t column) {
+  constexpr std::uint32_t kMask = 0x7fffffffU;
   std::uint32_t x = column + 1;
-  x = (x ^ (x >> 16)) * 0x85ebca6bU;
-  x = (x ^ (x >> 13)) * 0xc2b2ae35U;
-  return static_cast<std::int32_t>((x ^ (x >> 16)) | 1U);
+  x = (x ^ (x >> 16)) * 0x85ebca6bU & kMask;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35U & kMask;
+  return static_cast<std::int32_t>(x ^ (x >> 16));
 }
 
 }  // namespace
@@ -33,61 +34,57 @@ bool Checksum::allocate(const Plan &plan, int threads) {
   }
   const auto own = [&](int count) { return static_cast<std::size_t>(threads) * static_cast<std::size_t>(count); };
   if (!factors_.allocate(static_cast<std::size_t>(strips) * Plan::kColumns) ||
-      !weights_.allocate(static_cast<std::size_t>(inputs)) || !has_.allocate(static_cast<std::size_t>(plan.blocks())) ||
-      !adding_.allocate(own(inputs_most_)) || !sums_.allocate(own(vectors_most_ * Plan::kColumns)) ||
+      !low_.allocate(static_cast<std::size_t>(inputs)) || !high_.allocate(static_cast<std::size_t>(inputs)) ||
+      !has_.allocate(static_cast<std::size_t>(plan.blocks())) || !adding_.allocate(own(inputs_most_)) ||
+      !sums_.allocate(own(vectors_most_ * kCheckLanes)) ||
       !expected_.allocate(static_cast<std::size_t>(vectors_most_)))
     return false;
-  for (std::size_t column = 0; column < factors_.size(); ++column) factors_[column] = factor(static_cast<std::uint32_t>(column));
+  for (std::size_t column = 0; column < factors_.size(); ++column)
+    factors_[column] = factor(static_cast<std::uint32_t>(column));
   return true;
 }
 
 void Checksum::add_weights(int strip, const std::int8_t *tile, int tiles, std::int64_t apart, int start, int thread) {
   const std::int32_t *r = factors(strip);
-  std::uint32_t *v = adding_.data() + std::ptrdiff_t{thread} * inputs_most_ + start;
-  for (int t = 0; t < tiles; ++t, tile += apart, v += kTile)
-    for (int column = 0; column < Plan::kColumns; ++column) {
-      const auto by = static_cast<std::uint32_t>(r[column]);
-      for (int k = 0; k < kTile; ++k) v[k] += by * static_cast<std::uint32_t>(std::int32_t{tile[column * kTile + k]});
-    }
+  std::uint64_t *v = adding_.data() + std::ptrdiff_t{thread} * inputs_most_ + start;
+  for (int t = 0; t < tiles; ++t, tile += apart, v += kTile) {
+    std::int64_t more[kTile] = {};
+    for (int column = 0; column < Plan::kColumns; ++column)
+      for (int k = 0; k < kTile; ++k) more[k] += std::int64_t{r[column]} * std::int32_t{tile[column * kTile + k]};
+    for (int k = 0; k < kTile; ++k) v[k] += static_cast<std::uint64_t>(more[k]);
+  }
 }
 
 void Checksum::finish_weights(const Plan &plan, int block) {
   const int linear = plan.linear_of(block), inputs = plan.shape_of(linear).inputs;
-  std::uint32_t *v = weights_.data() + first_input_[static_cast<std::size_t>(linear)];
-  for (int thread = 0; thread < threads_; ++thread) {
-    std::uint32_t *more = adding_.data() + std::ptrdiff_t{thread} * inputs_most_;
-    for (int k = 0; k < inputs; ++k) v[k] += more[k];
-    std::fill_n(more, inputs, 0U);
+  std::int32_t *low = low_.data() + first_input(linear), *high = high_.data() + first_input(linear);
+  const auto extended = [](std::int32_t half) { return static_cast<std::uint64_t>(std::int64_t{half}); };
+  for (int k = 0; k < inputs; ++k) {
+    std::uint64_t v = extended(low[k]) + (extended(high[k]) << 32);
+    for (int thread = 0; thread < threads_; ++thread)
+      v += std::exchange(adding_.data()[std::ptrdiff_t{thread} * inputs_most_ + k], 0U);
+    low[k] = static_cast<std::int32_t>(v);
+    high[k] = static_cast<std::int32_t>((v - extended(low[k])) >> 32);
   }
   has_[static_cast<std::size_t>(block)] = 1;
 }
 
 void Checksum::begin_linear(int vectors) {
   vectors_ = vectors;
-  for (int thread = 0; thread < threads_; ++thread) std::fill_n(sums(thread), vectors * Plan::kColumns, 0);
+  for (int thread = 0; thread < threads_; ++thread) std::fill_n(sums(thread), vectors * kCheckLanes, 0U);
 }
 
-void Checksum::expect(int linear, int inputs, int vector, const std::int8_t *atoms, std::int64_t atom_stride) {
-  const std::uint32_t *v = weights_.data() + first_input_[static_cast<std::size_t>(linear)];
-  std::uint32_t total[kVectors][kAtom] = {};
-  for (int k = 0; k < inputs; k += kAtom, atoms += atom_stride)
-    for (int i = 0; i < kVectors; ++i)
-      for (int j = 0; j < kAtom; ++j)
-        total[i][j] += v[k + j] * static_cast<std::uint32_t>(std::int32_t{atoms[i * kAtom + j]});
-  for (int i = 0; i < kVectors && vector + i < vectors_; ++i) {
-    std::uint32_t sum = 0;
-    for (const std::uint32_t one : total[i]) sum += one;
-    expected_[static_cast<std::size_t>(vector + i)] = sum;
-  }
+void Checksum::expect(int vector, const std::uint64_t *expected) {
+  const int count = std::min(kCheckVectors, vectors_ - vector);
+  std::copy_n(expected, count, expected_.data() + vector);
 }
 
 bool Checksum::agrees() const {
   for (int vector = 0; vector < vectors_; ++vector) {
-    std::uint32_t sum = 0;
+    std::uint64_t sum = 0;
     for (int thread = 0; thread < threads_; ++thread) {
-      const std::int32_t *own =
-          sums_.data() + (std::ptrdiff_t{thread} * vectors_most_ + vector) * Plan::kColumns;
-      for (int i = 0; i < Plan::kColumns; ++i) sum += static_cast<std::uint32_t>(own[i]);
+      const std::uint64_t *own = sums_.data() + (std::ptrdiff_t{thread} * vectors_most_ + vector) * kCheckLanes;
+      for (int i = 0; i < kCheckLanes; ++i) sum += own[i];
     }
     if (sum != expected_[static_cast<std::size_t>(vector)]) return false;
   }

@@ -1,4 +1,4 @@
-// The two calls that every DRM driver answers, and an ioctl that a signal does not end.
+// The two calls that every DRM driver answers, and an ioctl that neither a signal nor a busy moment ends.
 #pragma once
 
 #include <fcntl.h>
@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+
+#include "../clock.hpp"
 
 namespace rl::npu {
 
@@ -27,12 +29,18 @@ struct GemClose {
 };
 inline constexpr unsigned long kDrmVersion = 0xc0406400, kGemClose = 0x40086409;
 
+// So long a driver may ask for a call to be repeated; one that always does would never let go.
+inline constexpr std::int64_t kAgainFor = 100000000;  // ns
+
 // 0, or the errno.
 inline int call(int fd, unsigned long request, void *argument) {
-  for (;;) {
+  if (ioctl(fd, request, argument) == 0) return 0;
+  for (const std::int64_t end = nanoseconds() + kAgainFor; errno == EINTR || errno == EAGAIN;) {
+    const int error = errno;
+    if (nanoseconds() > end) return error;
     if (ioctl(fd, request, argument) == 0) return 0;
-    if (errno != EINTR && errno != EAGAIN) return errno;
   }
+  return errno;
 }
 
 // A file descriptor that closes itself.

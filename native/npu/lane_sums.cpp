@@ -16,7 +16,7 @@ int tile_of(const rl_npu_lane &lane, int vector) {
   return static_cast<int>(std::upper_bound(lane.tile_starts, lane.tile_starts + lane.n_tiles, vector) - lane.tile_starts) - 1;
 }
 
-// One behind the other the inputs of a vector, which lie in atoms.
+// The inputs of a vector, which lie in atoms, one after the other.
 void gather(const rl_npu_lane &lane, int inputs, int vector, std::int8_t *row) {
   const std::int32_t *tile = lane.tile_starts + tile_of(lane, vector);
   const std::int64_t apart = std::int64_t{kAtom} * (tile[1] - tile[0]);

@@ -7,7 +7,7 @@
 
 namespace rl::npu {
 
-// As rl_npu_wrong_sums; -1 and a sentence when there is no memory, or a number is not the lane's.
+// As rl_npu_wrong_sums; -1 and a sentence when memory ran out, or a number is not the lane's.
 std::int64_t wrong_sums(const rl_npu_lane &lane, const std::int32_t *vectors, int n_vectors, const std::int32_t *columns,
                         int n_columns, std::int32_t *where);
 

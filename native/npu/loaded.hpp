@@ -18,7 +18,7 @@ struct Slot {
 
 class Loaded {
  public:
-  // Copies the chain; null and a sentence when it is none, or its words do not fit behind `offset` of the buffer.
+  // Copies the chain; null and a sentence when it is none, or its words do not fit after `offset` of the buffer.
   static Owned<Loaded> create(const rl_npu_chain &chain, int buffer, const Slot &slot, std::int64_t offset);
 
   // Resolves all addresses and stores the words in the program's buffer. Every address is checked to lie in the range

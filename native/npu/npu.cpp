@@ -30,11 +30,17 @@ Shared<Npu> Npu::open(int flavour) {
 }
 
 Npu::~Npu() {
-  if (running_ && started_) static_cast<void>(device_->wait());
+  const bool ours = getpid() == process_;
+  if (ours && running_ && started_) static_cast<void>(device_->wait());
   for (Loaded *program : programs_) Owned<Loaded>{program}.reset();
   for (const rl_npu_expected &e : expected_) std::free(const_cast<std::uint8_t *>(e.data));
   for (const Slot &slot : slots_)
-    if (slot.serial != 0) device_->release(slot.memory);
+    if (ours && slot.serial != 0) device_->release(slot.memory);
+  if (!ours) static_cast<void>(device_.release());  // its thread is the other process's, as are its buffers
+}
+
+int Npu::check_process() const {
+  return getpid() == process_ ? 0 : fail("the NPU belongs to the process that this one was forked from; use it there");
 }
 
 void Npu::describe(rl_npu_description &d) const {
@@ -67,6 +73,7 @@ int Npu::use_cores(int core_mask) {
 }
 
 int Npu::allocate(int space, std::int64_t bytes) {
+  if (check_process() < 0) return -1;
   if (space < 0 || space >= device_->spaces())
     return fail("the address space is %d, expected one below %d", space, device_->spaces());
   if (bytes < 1 || bytes > static_cast<std::int64_t>(kAddressLimit))
@@ -83,7 +90,7 @@ int Npu::allocate(int space, std::int64_t bytes) {
 }
 
 int Npu::release(int buffer) {
-  if (memory(buffer) == nullptr) return -1;
+  if (check_process() < 0 || memory(buffer) == nullptr) return -1;
   if (running_) return fail("a buffer cannot be released while a job is running; wait for it first");
   if (slots_[buffer].holders > 0) return fail("a program uses buffer %d; take the NPU away from it first", buffer);
   allocated_ -= slots_[buffer].memory.bytes;
@@ -99,6 +106,7 @@ const Memory *Npu::memory(int buffer) const {
 }
 
 int Npu::sync(int buffer, std::int64_t offset, std::int64_t bytes, int direction) {
+  if (check_process() < 0) return -1;
   const Memory *found = memory(buffer);
   if (found == nullptr) return -1;
   if (offset < 0 || bytes < 0 || bytes > found->bytes || offset > found->bytes - bytes)
@@ -107,7 +115,9 @@ int Npu::sync(int buffer, std::int64_t offset, std::int64_t bytes, int direction
                 static_cast<long long>(offset + bytes), static_cast<long long>(found->bytes));
   if (direction != RL_NPU_TO_DEVICE && direction != RL_NPU_FROM_DEVICE)
     return fail("the direction of a sync is %d, expected 1 (to the device) or 2 (from it)", direction);
-  return bytes == 0 ? 0 : device_->sync(*found, offset, bytes, direction);
+  if (bytes == 0 || device_->sync(*found, offset, bytes, direction) == 0) return 0;
+  ++faults_;
+  return -1;
 }
 
 int Npu::create_program(const rl_npu_chain &chain, int buffer, std::int64_t offset) {
@@ -140,7 +150,7 @@ int Npu::destroy_program(int program) {
 }
 
 int Npu::bind(int program, const rl_npu_binding *bindings, int roles) {
-  if (this->program(program) == nullptr) return -1;
+  if (check_process() < 0 || this->program(program) == nullptr) return -1;
   Loaded &loaded = *programs_[program];
   if (loaded.bind(slots_, bindings, roles) < 0) return -1;
   return sync(loaded.buffer(), loaded.offset(), loaded.bytes(), RL_NPU_TO_DEVICE);
@@ -201,6 +211,7 @@ Outcome Npu::finish(const Launch &launch) {
 }
 
 int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
+  if (check_process() < 0) return -1;
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job is already running; wait for it first");
   if (check(programs, count, timeout_ms, launch_) < 0) return -1;
@@ -215,6 +226,7 @@ int Npu::submit(const std::int32_t *programs, int count, int timeout_ms) {
 bool Npu::slept() const { return probe_.count > 0 && idle_ns_ > 0 && nanoseconds() - ended_ >= idle_ns_; }
 
 int Npu::wait() {
+  if (check_process() < 0) return -1;
   if (!running_) return fail("no job is running; submit one first");
   if (!started_) fail("%s", reason_);
   const Outcome outcome = started_ ? finish(launch_) : Outcome::kFailed;
@@ -235,7 +247,7 @@ int Npu::repeat(const Launch &launch, Outcome outcome) {
   return 0;
 }
 
-int Npu::distrust(bool give_up) {
+int Npu::reset_for_wrong_sums(bool give_up) {
   ++faults_;
   fail("the NPU reported success but its sums are wrong");
   if (give_up) return this->give_up();
@@ -268,6 +280,7 @@ int Npu::check_expected(const rl_npu_expected *expected, int n_expected) const {
 
 int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected,
                int timeout_ms, int idle_ms) {
+  if (check_process() < 0) return -1;
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job is already running; wait for it first");
   if (idle_ms < 0) return fail("the idle time before a probe is %d ms, expected at least 0 (never)", idle_ms);
@@ -293,6 +306,7 @@ int Npu::probe(const std::int32_t *programs, int count, const rl_npu_expected *e
 
 int Npu::try_job(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
                  int runs) {
+  if (check_process() < 0) return -1;
   if (failed_) return fail("%s", reason_);
   if (running_) return fail("a job is already running; wait for it first");
   if (check_expected(expected, n_expected) < 0) return -1;

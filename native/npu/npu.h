@@ -38,7 +38,7 @@ typedef struct rl_npu_description {
   int64_t clock_hz;        /* 0: unknown */
   int64_t allocated_bytes; /* of all buffers, in whole pages */
   int64_t submits;         /* jobs started, repeats included */
-  int64_t faults;          /* jobs that failed, were late, or left their output untouched */
+  int64_t faults;          /* jobs that failed, were late, or left their output untouched; syncs that failed */
   int64_t resets;
   int64_t job_ns;          /* of the latest job, from submit to its end */
   int64_t device_ns;       /* the same by the driver's own clock, which has only its work; 0 where it has none */
@@ -141,7 +141,7 @@ typedef struct rl_npu_lane {
 RL_API int64_t rl_npu_wrong_sums(const rl_npu_lane *lane, const int32_t *vectors, int32_t n_vectors, const int32_t *columns,
                                  int32_t n_columns, int32_t *where);
 
-/* A job with known results that may fail without the device being given up: run at most `runs` times, behind a reset where
+/* A job with known results that may fail without the device being given up: run at most `runs` times, after a reset where
  * it failed or was late. Returns how many runs it took, or a negative number when it never came out right. */
 RL_API int32_t rl_npu_try(rl_npu *npu, const int32_t *programs, int32_t count, const rl_npu_expected *expected,
                           int32_t n_expected, int32_t timeout_ms, int32_t runs);
@@ -151,11 +151,11 @@ RL_API int32_t rl_npu_try(rl_npu *npu, const int32_t *programs, int32_t count, c
  * Columns beyond the linear's are computed and dropped; a lane that has no others is not started.
  *
  * Layouts, with V = rows * planes vectors of a step size (the planes of a token are neighbours):
- *   input   row tiles one behind the other; that of m vectors from vector s on at byte s * inputs:
+ *   input   row tiles one after the other; that of m vectors from vector s on at byte s * inputs:
  *           int8 [inputs / 16][m][16]
- *   weight  of a lane, input parts one behind the other; that from input p on at byte p * lane_columns:
+ *   weight  of a lane, input parts one after the other; that from input p on at byte p * lane_columns:
  *           int8 [lane_columns / 32][part / 32][32 columns][32 inputs]
- *   output  of a lane, `sums` planes of V * lane_columns int32, whose sum counts; in each, row tiles one behind the other:
+ *   output  of a lane, `sums` planes of V * lane_columns int32, whose sum counts; in each, row tiles one after the other:
  *           int32 [lane_columns / 4][m][4]
  * The programs have the roles input 0, weight 1, output 2 and scratch 3 (which may be absent), each from its byte 0 on. */
 enum { RL_NPU_INPUT = 0, RL_NPU_WEIGHT = 1, RL_NPU_OUTPUT = 2, RL_NPU_SCRATCH = 3 };

@@ -5,6 +5,8 @@
 // without a job the probe goes first.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 
 #include "loaded.hpp"
@@ -20,6 +22,9 @@ class Npu {
   ~Npu();
 
   void describe(rl_npu_description &description) const;
+  // Fails in a process that was forked from the one that opened this. It shares the device's memory, so it may not write
+  // there, and the device's calls would work on the other's buffers.
+  int check_process() const;
   int allocate(int space, std::int64_t bytes);
   int release(int buffer);
   const Memory *memory(int buffer) const;  // null and a sentence for one that does not exist
@@ -46,7 +51,7 @@ class Npu {
               int runs);
   // The results of a job that succeeded are wrong: a fault. The device is reset and proven, or given up if that is asked
   // for, or does not help.
-  int distrust(bool give_up);
+  int reset_for_wrong_sums(bool give_up);
   int probe(const std::int32_t *programs, int count, const rl_npu_expected *expected, int n_expected, int timeout_ms,
             int idle_ms);
 
@@ -71,6 +76,7 @@ class Npu {
   int give_up();
 
   Owned<Device> device_;
+  const pid_t process_ = getpid();
   int cores_[RL_NPU_CORES] = {0, 1, 2};  // in use
   int n_cores_ = RL_NPU_CORES;
   List<Slot> slots_;

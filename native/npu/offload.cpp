@@ -31,9 +31,15 @@ void Offload::work(rl_npu_work &work) const {
   if (work.stopped != 0) std::memcpy(work.reason, reason_, sizeof reason_);
 }
 
+bool Offload::takes(int rows) {
+  if (stopped() || rows < plan_->from_rows() || rows > plan_->to_rows()) return false;
+  if (plan_->npu().check_process() < 0) stop();
+  return !stopped();
+}
+
 void Offload::begin_step(int rows) {
   rows_ = rows;
-  counted_ = doubted_ = false;
+  counted_ = retried_ = false;
   begin_step_again();
 }
 
@@ -85,7 +91,7 @@ void Offload::settle() {
     collected_ = duty_.collect;
   }
   if (duty_.epilogue >= 0) finished_ = -1;
-  if (duty_.expected > 0 && !checksum_.agrees()) doubt();
+  if (duty_.expected > 0 && !checksum_.agrees()) retry_after_reset();
   unpacked_block_ = duty_.unpack;
   if (duty_.unpack >= 0 && !checksum_.has(duty_.unpack)) checksum_.finish_weights(*plan_, duty_.unpack);
   if (duty_.clean >= 0) {
@@ -182,9 +188,9 @@ void Offload::finish() {
 }
 
 // What the NPU said is wrong: a reset may help, once.
-void Offload::doubt() {
-  if (plan_->npu().distrust(doubted_) < 0) return stop();
-  doubted_ = broken_ = true;
+void Offload::retry_after_reset() {
+  if (plan_->npu().reset_for_wrong_sums(retried_) < 0) return stop();
+  retried_ = broken_ = true;
 }
 
 void Offload::stop() {

@@ -2,7 +2,7 @@
 // CPU and become floats, and the weights of a later one are unpacked and handed to the NPU.
 //
 // Everything here is called by one thread at a time, between phases of the threads. What becomes floats is checked when
-// a linear ends. If it was wrong, the step begins anew behind a reset; what is wrong twice in a step, or fails, ends the
+// a linear ends. If it was wrong, the step begins anew after a reset; what is wrong twice in a step, or fails, ends the
 // use of the NPU, and the step begins anew on the CPU.
 #pragma once
 
@@ -14,13 +14,13 @@ namespace rl::npu {
 
 class Offload {
  public:
-  // Null and a sentence when there is no memory.
+  // Null and a sentence when memory ran out.
   static Owned<Offload> create(Owned<Plan> plan, int threads);
   explicit Offload(Owned<Plan> plan) : plan_(std::move(plan)) {}
 
   const Plan &plan() const { return *plan_; }
   Checksum &checksum() { return checksum_; }
-  bool takes(int rows) const { return !stopped() && rows >= plan_->from_rows() && rows <= plan_->to_rows(); }
+  bool takes(int rows);
   bool stopped() const { return stopped_.load(std::memory_order_acquire); }
   // Also for a thread that does nothing else here.
   void work(rl_npu_work &work) const;
@@ -30,7 +30,7 @@ class Offload {
   void begin_linear(int linear);
   // True when there is something for the threads: `duty`. False when the linear is done, or the step is `broken`.
   bool next();
-  // Nothing that this step has computed counts: it begins anew, behind begin_step_again.
+  // Nothing that this step has computed counts: it begins anew, after begin_step_again.
   bool broken() const { return broken_; }
   void begin_step_again();
 
@@ -54,7 +54,7 @@ class Offload {
   void prepare();
   void start();
   void finish();
-  void doubt();
+  void retry_after_reset();
   void stop();
   bool resident(int block) const { return holder_[static_cast<std::size_t>(plan_->slot_of(block))] == block; }
 
@@ -64,7 +64,7 @@ class Offload {
   int held_ = 0;                 // slots that hold one
   int rows_ = 0;                 // of this step
   bool counted_ = false;         // this step
-  bool broken_ = false, doubted_ = false;  // it has to begin anew, or once had to
+  bool broken_ = false, retried_ = false;  // it has to begin anew, or once had to
   int linear_ = 0;
   int next_ = 0, end_ = 0;       // blocks of it that are to be started
   int running_ = -1;

@@ -107,7 +107,7 @@ Owned<Device> open_device(int flavour, char *path, int path_bytes) {
     std::snprintf(path, static_cast<std::size_t>(path_bytes), "%s", found.path);
     // Two processes that submit at once have crashed boards. The lock ends with the file.
     if (flock(found.file.fd(), LOCK_EX | LOCK_NB) != 0) {
-      fail(errno == EWOULDBLOCK ? "%s is in use by another process of Rockledge; stop that process first"
+      fail(errno == EWOULDBLOCK ? "%s is in use by another process of Rockledge or another model of this one; end that one first"
                                 : "%s cannot be locked", path);
       return nullptr;
     }

@@ -95,7 +95,7 @@ class Rknpu final : public Device {
   }
 
   Outcome wait() override {
-    // The driver waits up to three times, and resets behind that; one that takes much longer does not come back.
+    // The driver waits up to three times, and resets after that; one that takes much longer does not come back.
     constexpr std::int64_t kMargin = 10000;
     Submit submit{};
     const int error = caller_->end((3 * std::int64_t{timeout_ms_} + kMargin) * kMillisecond, &submit, sizeof submit);

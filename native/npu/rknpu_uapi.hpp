@@ -17,7 +17,7 @@ struct Action {
 };
 enum : std::uint32_t { kHardwareVersion = 0, kDriverVersion = 1, kGetFrequency = 2, kSoftReset = 6, kGetIommu = 18 };
 
-// From 0.9.6 on; before, the structure ends behind sram_size. `core_mask` is known from 0.9.8 on; 0.9.6 and 0.9.7 have a
+// From 0.9.6 on; before, the structure ends after sram_size. `core_mask` is known from 0.9.8 on; 0.9.6 and 0.9.7 have a
 // reserved field in its place, and 0 suits all three.
 struct MemCreate {
   std::uint32_t handle, flags;

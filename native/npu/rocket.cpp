@@ -144,7 +144,7 @@ class Rocket final : public Device {
 
   // The driver resets a core whose job takes too long, by itself: what is left to do is to wait until it has.
   int reset() override {
-    // Jobs may have been put on one core, one behind the other.
+    // Jobs may have been put on one core, one after the other.
     const std::int64_t deadline = nanoseconds() + (std::int64_t{running_} + 2) * kKernelTimeout;
     for (int i = 0; i < running_; ++i)
       if (const int error = prepare(spaces_running_[i], guards_[spaces_running_[i]].handle, deadline); error != 0)

@@ -33,7 +33,7 @@ int append_known(std::uint8_t *bytes, std::size_t &used, std::uint64_t from, std
   return 0;
 }
 
-// Behind the structure of a rocket submit: every job, and behind each job its tasks, inputs and outputs. A job whose
+// After the structure of a rocket submit: every job, and after each job its tasks, inputs and outputs. A job whose
 // lists cannot be read goes without any: the kernel passes over both.
 int append_jobs(std::uint8_t *bytes, std::size_t &used) {
   using npu::rocket::Job;

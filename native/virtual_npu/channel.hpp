@@ -1,4 +1,4 @@
-// Talking with the emulator: a request with bytes behind it, a reply with bytes behind it, over a Unix socket.
+// Talking with the emulator: a request with bytes after it, a reply with bytes after it, over a Unix socket.
 //
 // The emulator (rockledge.npu.virtual.serve_device) reads and writes the same structures. One connection carries one request
 // at a time; a connection that opened a device file does nothing else, and its end is the end of the file.
@@ -16,11 +16,11 @@ struct Request {
   std::uint64_t number;  // the ioctl's request code, or an offset of mmap
   std::uint64_t length;  // of a mapping
   std::int32_t flags;    // of flock
-  std::uint32_t bytes;   // behind this structure
+  std::uint32_t bytes;   // after this structure
 };
 struct Reply {
   std::int32_t error;   // an errno, or 0
-  std::uint32_t bytes;  // behind this structure
+  std::uint32_t bytes;  // after this structure
   std::uint64_t number; // the file that was opened, or where in the descriptor a mapping begins
 };
 static_assert(sizeof(Request) == 32 && sizeof(Reply) == 16);
@@ -35,7 +35,7 @@ class Channel {
   ~Channel();
 
   bool ok() const { return slot_ >= 0; }
-  // What goes behind the request, and what came behind the reply: kMostBytes.
+  // What goes after the request, and what came after the reply: kMostBytes.
   std::uint8_t *bytes() const;
   // Sends and waits. A lost emulator is ENODEV. `descriptor` takes one that comes with the reply, or -1.
   Reply exchange(const Request &request, int *descriptor = nullptr);

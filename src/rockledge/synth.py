@@ -17,6 +17,7 @@ from rockledge.formats.bands import STRIP, Band, spans, stream_bytes, strips, ta
 from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, power_of_two_block, random_rotation
 from rockledge.formats.packing import PackedLinear, pack_codes, pack_index
 from rockledge.formats.table import Int8, padded_tables
+from rockledge.model.block import Decoder, decoder
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import StoredTensor, stored_tensors
 from rockledge.model.hf_config import config_to_hf
@@ -125,16 +126,31 @@ def _cycled(rows: int, block: int, widths: tuple[int, ...]) -> tuple[Band, ...]:
     )
 
 
-def _bands(config: ModelConfig, name: str, rows: int, bits: int | None) -> tuple[Band, ...]:
-    """One width everywhere, or (bits None) a mixture of all widths by heads and blocks of channels."""
-    role = name.split(".", 2)[-1]
+def _bands(tree: Decoder, bits: int | None) -> dict[str, tuple[Band, ...]]:
+    """By linear: one width everywhere, or (bits None) a mixture of all widths by heads and blocks of
+    channels."""
     if bits is not None:
-        return (Band(0, rows, bits),)
-    if role in ("attn.q", "attn.k", "attn.v"):
-        return _cycled(rows, config.head_dim, (8, 4, 3, 2))
-    if role in ("ffn.gate", "ffn.up"):
-        return _cycled(rows, 128, (4, 3))
-    return (Band(0, rows, 8 if role == "attn.o" else 4),)
+        return {name: (Band(0, linear.rows, bits),) for name, linear in tree.linears()}
+    bands: dict[str, tuple[Band, ...]] = {}
+    attention = tree.layers[0].attends
+    for name, linear in tree.linears():
+        if linear.banding == "head":
+            bands[name] = _cycled(linear.rows, attention.head_dim, (8, 4, 3, 2))
+        elif linear.banding == "block" and linear not in (tree.embed, tree.head):
+            bands[name] = _cycled(linear.rows, 128, (4, 3))
+        else:
+            bands[name] = (Band(0, linear.rows, 8 if linear == attention.out else 4),)
+    return bands
+
+
+def _online(tree: Decoder) -> dict[str, int]:
+    """Blocks of the inputs that are turned at run time: down's, and those of normed inputs where the residual
+    stream cannot be turned in the weights."""
+    layer = tree.layers[0]
+    turned = [layer.gated.groups[1]]
+    if not tree.residual_turns:
+        turned += [branch.body.groups[0] for branch in layer.branches]
+    return {group.place: power_of_two_block(group.first.cols, FFN_BLOCK_LIMIT) for group in turned}
 
 
 def _tables(bits: int, generator: np.random.Generator) -> Int8:
@@ -213,31 +229,26 @@ def synth_artifact(
     """
     config = shape_config(shape)
     generator = np.random.default_rng(seed)
-    tensors = list(stored_tensors(config))
-    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    tree = decoder(config)
+    bands = _bands(tree, bits)
     linears = {
         name: LinearSpec(
-            rows=shape[0],
-            cols=shape[1],
-            bands=_bands(config, name, shape[0], bits),
-            planes=2 if name.split(".", 2)[-1] in two_planes else 1,
-            bias=f"{name}.bias" in shapes,
+            rows=linear.rows,
+            cols=linear.cols,
+            bands=bands[name],
+            planes=2 if linear.role in two_planes else 1,
+            bias=linear.bias,
         )
-        for name, shape in shapes.items()
-        if len(shape) == 2
+        for name, linear in tree.linears()
     }
-    arrays = {
-        name: shape
-        for name, shape in shapes.items()
-        if name.endswith("_norm") and (name != "final_norm" or config.tied)
-    }
+    arrays = {name: (norm.size,) for name, norm in tree.kept_norms()}
     plan = ArtifactPlan(
         config=config,
         linears=linears,
         parameters=_parameters(config),
         arrays=arrays,
         rotation=random_rotation(config.hidden, seed) if rotate else None,
-        ffn_block=power_of_two_block(config.ffn, FFN_BLOCK_LIMIT) if rotate else 0,
+        online=_online(tree) if rotate else {},
         files=model_files(config),
         recipe=f"synth:\n  shape: {shape if isinstance(shape, str) else 'given'}\n  seed: {seed}\n",
     )

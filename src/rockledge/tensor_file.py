@@ -114,7 +114,7 @@ def read_header(path: Path, error: type[RockledgeError] = ArtifactError) -> Head
     table = parse_json(raw, f"{path}: the safetensors header", error)
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise error(f"{path}: __metadata__ is not an object of strings; the file is damaged")
+        raise error(f"{path}: __metadata__ is not an object of strings; the file is damaged, fetch it again")
     entries = {name: _entry(path, name, value, error) for name, value in table.items()}
     data = size - 8 - length
     _check_ranges(path, entries, data, error)
@@ -135,8 +135,7 @@ def _why_no_header(start: bytes, size: int) -> str:
         return "the header length is big-endian; safetensors are little-endian, so convert the file"
     return (
         f"the header claims {int.from_bytes(start, 'little')} bytes, more than the file or the format "
-        "allows; "
-        "the file is cut short or not a safetensors file"
+        "allows (it is cut short, or not safetensors); fetch it again"
     )
 
 
@@ -144,16 +143,16 @@ def _entry(path: Path, name: str, value: Any, error: type[RockledgeError]) -> En
     fields = value if isinstance(value, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
-        raise error(f"{path}: the header entry of {name!r} is malformed; the file is damaged")
+        raise error(f"{path}: the header entry of {name!r} is malformed; the file is damaged, fetch it again")
     if dtype not in ITEM_BYTES:
-        raise error(f"{path}: {name} has the unknown type {dtype[:40]!r}; expected BF16, F16 or F32")
+        raise error(f"{path}: {name} has unknown type {dtype[:40]!r}, expected BF16, F16 or F32; convert it")
     begin, end = offsets
     # The length is bounded first: a product of a million numbers from a hostile header would itself take for
     # ever.
     if len(shape) > 8 or end - begin != prod(shape) * ITEM_BYTES[dtype]:
         raise error(
             f"{path}: {name} of shape {shape[:8]} and type {dtype} cannot be {end - begin} bytes long; "
-            "the file is damaged"
+            "the file is damaged, fetch it again"
         )
     return Entry(name, dtype, tuple(shape), begin, end)
 
@@ -172,7 +171,7 @@ def _check_ranges(path: Path, entries: Mapping[str, Entry], data: int, error: ty
             )
         if entry.begin != reached:
             kind = "overlaps" if entry.begin < reached else "leaves a hole after"
-            raise error(f"{path}: {entry.name} {kind} {before}; the file is damaged")
+            raise error(f"{path}: {entry.name} {kind} {before}; the file is damaged, fetch it again")
         reached, before = entry.end, entry.name
     if reached != data:
-        raise error(f"{path} has {data - reached} bytes after its last tensor; the file is damaged")
+        raise error(f"{path} has {data - reached} bytes after its last tensor; fetch it again")

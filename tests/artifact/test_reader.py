@@ -91,7 +91,7 @@ def test_what_was_written_is_known_again(toy):
     artifact = open_artifact(toy)
     assert artifact.config == SHAPES["toy"]
     assert artifact.rotation.width == 96
-    assert artifact.ffn_block == 16
+    assert artifact.online == {"ffn.down": 16}
     assert artifact.planes("embed") == 1
     assert artifact.array("final_norm").shape == (96,)
     assert artifact.bits_per_weight == 8 * artifact.tensor_bytes / artifact.parameters

@@ -29,7 +29,7 @@ def copy_of(artifact, **changes):
         parameters=artifact.parameters,
         arrays=artifact.arrays,
         rotation=artifact.rotation,
-        ffn_block=artifact.ffn_block,
+        online=artifact.online,
         files={name: data for name, data in artifact.files.items() if name != "config.json"},
         recipe=artifact.recipe,
     )
@@ -214,7 +214,7 @@ def test_what_a_killed_writer_left_is_cleared_but_not_what_a_living_one_writes(t
         lambda toy: {"config": replace(toy.config, layers=3)},
         lambda toy: {"config": replace(toy.config, ffn=224)},
         lambda toy: {"arrays": {}},
-        lambda toy: {"ffn_block": 32},
+        lambda toy: {"online": {"ffn.down": 32}},
         lambda toy: {"rotation": replace(toy.rotation, odd=1)},
         lambda toy: {"linears": {**toy.linears, "extra": toy.linears["embed"]}},
         lambda toy: {"linears": {**toy.linears, "embed": replace(toy.linears["embed"], planes=3)}},

@@ -27,6 +27,7 @@ class Shape:
     ffn: int
     vocab: int
     tied: bool
+    windows: tuple[int, ...] = ()
 
 
 SHAPES = {

@@ -15,8 +15,8 @@ from rockledge.board.prefill import (
     NPU,
     SYNC,
     Cut,
-    around_linears,
     attention_cycles,
+    between_linears,
     cpu_linear_seconds,
     npu_linear,
     unpack_seconds,
@@ -35,6 +35,7 @@ class Shape:
     head_dim: int = 16
     ffn: int = 128
     vocab: int = 1000
+    windows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,12 @@ def test_attention_meets_every_earlier_position() -> None:
 
 
 def test_what_a_layer_does_between_its_linears() -> None:
-    plain = around_linears(BOARD, Shape(), 8, 0, hadamard=False, cached=True)
-    turned = around_linears(BOARD, Shape(), 8, 0, hadamard=True, cached=True)
+    plain = between_linears(BOARD, Shape(), 8, 0, hadamard=False, cached=True)
+    turned = between_linears(BOARD, Shape(), 8, 0, hadamard=True, cached=True)
     assert plain.attention == pytest.approx(attention_cycles(BOARD, Shape(), 8, 0) / CPU_HZ)
     assert turned.other - plain.other == pytest.approx(8 * 128 * BOARD.value("cpu_hadamard_cycles") / CPU_HZ)
     slow = BOARD.measured({"cpu_read_bandwidth": 1e6}, "slow memory")
-    through = around_linears(slow, Shape(), 8, 0, hadamard=False)
+    through = between_linears(slow, Shape(), 8, 0, hadamard=False)
     # Floats read and written and codes written: q|k|v and attention's, o's, the gate's, down's.
     moved = 5 * 128 + 9 * 64 + 5 * 64 + 9 * 128 + 5 * 64
     assert through.other == pytest.approx(8 * moved / 1e6)

@@ -22,12 +22,12 @@ from tests.model.vocabularies import (
 )
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
 from rockledge.model.gguf_file import open_gguf
 from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tokenizer_notes
 from rockledge.model.hf_config import config_from_hf
-from rockledge.model.special_ids import special_ids
 from rockledge.model.tokenizer import Tokenizer
 
 CACHE = Path(os.environ.get("ROCKLEDGE_CACHE") or "~/.cache/rockledge").expanduser()
@@ -39,7 +39,7 @@ def config_of(metadata: dict[str, Any]) -> ModelConfig:
          "num_hidden_layers": 1, "num_attention_heads": 1,
          "vocab_size": len(metadata["tokenizer.ggml.tokens"])}
     )  # fmt: skip
-    special = special_ids([], tokenizer_facts(metadata), plain.vocab)
+    special = bos_and_eos([], tokenizer_facts(metadata), plain.vocab)
     return dataclasses.replace(plain, bos=special.bos, eos=special.eos)
 
 

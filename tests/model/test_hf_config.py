@@ -119,6 +119,13 @@ def test_ids_outside_the_vocabulary_mean_none_and_are_named(absent: int, told: b
         ({"head_dim": 15}, "even"),
         ({"num_key_value_heads": 3}, "share"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        (
+            {"rms_norm_eps": 1e-5, "layer_norm_eps": 0.5},
+            "layer_norm_eps: 0.5, which would be ignored, expected 1e-05 as rms_norm_eps has",
+        ),
+        # Without rms_norm_eps, the architecture's own value is used.
+        ({"norm_epsilon": 1e-5}, "norm_epsilon: 1e-05, which would be ignored, expected 1e-06"),
+        ({"qkv_norm_kind": "l2"}, "qkv_norm_kind: l2, .*; expected no such key"),
         ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
         ({"rope_theta": -5.0}, "rope_theta"),
         ({"eos_token_id": "2"}, "eos_token_id"),

@@ -21,10 +21,24 @@ class Sizes:
     page_tokens: int
     norm: bool = False
     biased: int = 0  # pairs of a key/value head that have a score bias
+    still: int = 0  # channels of a head that do not turn
+    whole: bool = False  # norms span all heads
+    factor: float = 1.0
+    growth: float = 0.0
+    softcap: float = 0.0
 
     @property
     def width(self) -> int:
         return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    @property
+    def scale(self) -> float:
+        # Capped scores and grown queries are there to be told from others: they have to be large.
+        return float(self.head_dim**-0.5) * (2.0 if self.softcap else 1.0)
+
+    @property
+    def turned(self) -> int:
+        return self.head_dim - self.still
 
 
 SIZES = [
@@ -43,19 +57,31 @@ SIZES = [
     Sizes(3, 1, 100, 32, norm=True),
     Sizes(8, 4, 100, 64, biased=8),
     Sizes(2, 1, 510, 32),
+    Sizes(6, 2, 32, 16, still=16),
+    Sizes(6, 2, 96, 16, still=24, norm=True),
+    Sizes(4, 2, 24, 16, still=14, biased=3),
+    Sizes(6, 3, 50, 32, still=50),
+    Sizes(4, 2, 40, 16, still=40, norm=True, whole=True),
+    Sizes(6, 2, 36, 16, norm=True, whole=True),
+    Sizes(4, 2, 32, 16, factor=1.25, biased=4),
+    Sizes(4, 2, 32, 16, growth=0.7),
+    Sizes(4, 1, 24, 16, growth=0.4, still=8, biased=4, factor=0.8, softcap=2.0),
+    Sizes(5, 1, 40, 32, softcap=1.5),
 ]
 LAYERS = 2
+GROWTH_LENGTH = 20
 
 
 def frequencies(sizes: Sizes) -> np.ndarray:
-    return (10000.0 ** (-np.arange(0, sizes.head_dim, 2) / sizes.head_dim)).astype(np.float32)
+    return (10000.0 ** (-np.arange(0, sizes.turned, 2) / max(sizes.turned, 1))).astype(np.float32)
 
 
 def gains(sizes: Sizes) -> tuple[np.ndarray | None, np.ndarray | None]:
     if not sizes.norm:
         return None, None
     rng = np.random.default_rng(7)
-    q, k = rng.normal(1, 0.2, (2, sizes.head_dim)).astype(np.float32)
+    spans = (sizes.heads, sizes.kv_heads) if sizes.whole else (1, 1)
+    q, k = (rng.normal(1, 0.2, span * sizes.head_dim).astype(np.float32) for span in spans)
     return q, k
 
 
@@ -64,18 +90,29 @@ def score_bias(sizes: Sizes) -> np.ndarray | None:
     if not sizes.biased:
         return None
     rng = np.random.default_rng(9)
-    half = sizes.head_dim // 2
-    bias = np.zeros((sizes.kv_heads, 2, half), np.float32)
+    half = sizes.turned // 2
+    bias = np.zeros((sizes.kv_heads, sizes.head_dim), np.float32)
     for head in bias:
         pairs = rng.permutation(half)[: sizes.biased]
-        head[:, pairs] = rng.normal(0, 4, (2, sizes.biased))
-    bias[0, 1, np.flatnonzero(bias[0, 0])[0]] = 0  # a pair may have one zero
-    return bias.reshape(sizes.kv_heads, -1)
+        head[pairs], head[half + pairs] = rng.normal(0, 4, (2, sizes.biased))
+    bias[0, half + np.flatnonzero(bias[0, :half])[0]] = 0  # a pair may have one zero
+    return bias
 
 
 def attention_program(
-    sizes: Sizes, rows: int, pages: int, *, kernel: str, threads: int, layers: int = LAYERS
+    sizes: Sizes,
+    rows: int,
+    pages: int,
+    *,
+    kernel: str,
+    threads: int,
+    layers: int = LAYERS,
+    windowed: native.Pool | None = None,
+    context: int = 0,
 ) -> native.Program:
+    """Attention over a pool without a window, or over the second one, `windowed`, at positions up to `context`."""
+    pools = (native.Pool(layers, pages), *([] if windowed is None else [windowed]))
+    layer, pool = pools[-1].layers - 1, len(pools) - 1
     inner = sizes.heads * sizes.head_dim
     buffers = [
         float_buffer(sizes.width, 0),
@@ -84,20 +121,30 @@ def attention_program(
         float_buffer(inner, 3),
         float_buffer(inner, 4),
     ]
-    bias, turns = score_bias(sizes), frequencies(sizes)
+    bias, turns = score_bias(sizes), frequencies(sizes) if sizes.turned else None
     queries = (1, 2) if bias is None else (1, 2, 4)
     ops = [
         native.Op(
             OpCode.ROPE_KV,
             (0,),
             queries,
-            dim=(layers - 1,),
-            real=(1e-5,),
+            dim=(layer, pool, sizes.turned, int(sizes.whole)),
+            real=(1e-5, sizes.factor, sizes.scale, sizes.growth, GROWTH_LENGTH),
             weight=(turns, *gains(sizes), bias),
         ),
-        native.Op(OpCode.ATTENTION, queries, (3,), dim=(layers - 1,), weight=(turns, None, None, bias)),
+        native.Op(
+            OpCode.ATTENTION,
+            queries,
+            (3,),
+            dim=(layer, pool),
+            real=(sizes.scale, sizes.softcap),
+            weight=(turns, None, None, bias),
+        ),
     ]
-    shape = native.Shape(rows, sizes.heads, sizes.kv_heads, sizes.head_dim, layers, sizes.page_tokens, pages)
+    shape = native.Shape(
+        rows, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.page_tokens,
+        context or pages * sizes.page_tokens, pools,
+    )  # fmt: skip
     return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 
@@ -136,13 +183,15 @@ def attend(
 def rotated(
     x: np.ndarray, sizes: Sizes, gain: np.ndarray | None, angles: type[np.floating] = np.float32
 ) -> np.ndarray:
+    """x [T, heads, head_dim] after its norm and the turn of its first channels, float64."""
     x = x.astype(np.float64)
     if gain is not None:
-        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5) * gain
+        over = (-2, -1) if sizes.whole else -1
+        x = x / np.sqrt((x**2).mean(axis=over, keepdims=True) + 1e-5) * gain.reshape(-1, x.shape[-1])
     angle = (np.arange(len(x), dtype=angles)[:, None] * frequencies(sizes)).astype(np.float64)
-    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    a, b = np.split(x, 2, axis=-1)
-    return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+    c, s = sizes.factor * np.cos(angle)[:, None], sizes.factor * np.sin(angle)[:, None]
+    a, b, still = np.split(x, [sizes.turned // 2, sizes.turned], axis=-1)
+    return np.concatenate([a * c - b * s, b * c + a * s, still], axis=-1)
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -152,11 +201,12 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return (q[:, 0] * scale[:, None].astype(np.float64)).reshape(x.shape)
 
 
-def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
+def reference(qkv: np.ndarray, sizes: Sizes, window: int = 0) -> np.ndarray:
     hd, h, kv = sizes.head_dim, sizes.heads, sizes.kv_heads
     q, k, v = np.split(qkv, [h * hd, (h + kv) * hd], axis=1)
     gain_q, gain_k = gains(sizes)
-    turned = rotated(q.reshape(-1, h, hd), sizes, gain_q)
+    growth = 1 + sizes.growth * np.log(1 + np.arange(len(qkv)) // GROWTH_LENGTH)
+    turned = rotated(q.reshape(-1, h, hd), sizes, gain_q) * growth[:, None, None]
     q = rounded(turned)
     k = rounded(rotated(k.reshape(-1, kv, hd), sizes, gain_k))
     v = rounded(v.reshape(-1, kv, hd))
@@ -165,8 +215,13 @@ def reference(qkv: np.ndarray, sizes: Sizes) -> np.ndarray:
     if (bias := score_bias(sizes)) is not None:
         late = rotated(np.broadcast_to(bias, (len(qkv), *bias.shape)), sizes, None, np.float64)
         scores += np.einsum("qhd,khd->hqk", turned, np.repeat(late, h // kv, axis=1))
-    scores /= np.sqrt(hd)
-    scores = np.where(np.tri(len(qkv), dtype=bool), scores, -np.inf)
+    scores *= sizes.scale
+    if sizes.softcap:
+        scores = sizes.softcap * np.tanh(scores / sizes.softcap)
+    seen = np.tri(len(qkv), dtype=bool)
+    if window:
+        seen &= ~np.tri(len(qkv), k=-window, dtype=bool)
+    scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("hqk,khd->qhd", weights, v).reshape(len(qkv), h * hd)
@@ -188,7 +243,7 @@ def test_attention_agrees_with_float64(kernel: str, sizes: Sizes) -> None:
     assert error.max() < 0.05
 
 
-@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[6]], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[6], SIZES[-2]], ids=str)
 def test_contexts_of_several_splits_agree_with_float64(sizes: Sizes) -> None:
     qkv = random_rows(sizes, 1300)
     (found,) = attend(sizes, [qkv], [512], kernel=KERNELS[-1], threads=2)
@@ -212,7 +267,7 @@ def test_results_do_not_depend_on_kernel_chunks_threads_batch_or_pages(sizes: Si
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[6]], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[6], SIZES[-2]], ids=str)
 def test_splits_shared_by_threads_change_nothing(kernel: str, sizes: Sizes) -> None:
     qkv = random_rows(sizes, 1100)
     expected = attend(sizes, [qkv], [1100], kernel=kernel, threads=1)[0]
@@ -234,7 +289,7 @@ def test_a_copied_page_answers_like_the_original() -> None:
         )
     )
     expected = program.buffer(3)[rows - 1].copy()
-    program.copy_page(0, 2)
+    program.copy_page(0, 0, 2)
     program.buffer(0)[0] = qkv[-1]
     one = np.zeros(1, np.int32)
     last = np.array([rows - 1], np.int32)

@@ -55,19 +55,26 @@ class Decoder:
             float_buffer(1, SL),
         ]
         embed = self._linear(rng, HIDDEN, [(56, 4), (45, 3)])
-        self.op(OpCode.EMBED, (), (X,), **embed)
+        self.op(OpCode.EMBED, (), (X,), real=(1.0,), **embed)
         frequencies = (10000.0 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)).astype(np.float32)
         for layer in range(LAYERS):
             self.op(OpCode.NORM_QUANT, (X,), (Q, SX), real=(1e-5,))
             qkv = self._linear(rng, HIDDEN, [(24, 8), (72, 4), (48, 3), (48, 2)], bias=True)
             self.op(OpCode.LINEAR, (Q, SX), (QKV,), **qkv)
-            self.op(OpCode.ROPE_KV, (QKV,), (Q8, SQ), dim=(layer,), real=(1e-5,), weight=(frequencies,))
-            self.op(OpCode.ATTENTION, (Q8, SQ), (ATT,), dim=(layer,))
+            self.op(
+                OpCode.ROPE_KV,
+                (QKV,),
+                (Q8, SQ),
+                dim=(layer, 0, HEAD_DIM),
+                real=(1e-5, 1.0, 0.1),
+                weight=(frequencies,),
+            )
+            self.op(OpCode.ATTENTION, (Q8, SQ), (ATT,), dim=(layer,), real=(0.1,))
             self.op(OpCode.QUANT, (ATT,), (QA, SA))
             self.op(OpCode.LINEAR, (QA, SA, X), (X,), **self._linear(rng, inner, [(HIDDEN, 4)]))
             self.op(OpCode.NORM_QUANT, (X,), (Q, SX), real=(1e-5,))
             self.op(OpCode.LINEAR, (Q, SX), (GU,), **self._linear(rng, HIDDEN, [(FFN, 4), (FFN, 3)]))
-            self.op(OpCode.SILU_QUANT, (GU,), (QF, SF), dim=(32,))
+            self.op(OpCode.GATED_QUANT, (GU,), (QF, SF), dim=(32,))
             self.op(OpCode.LINEAR, (QF, SF, X), (X,), **self._linear(rng, FFN, [(HIDDEN, 8)]))
         self.op(OpCode.GATHER, (X,), (LAST,))
         turn = random_rotation(HIDDEN, 1)
@@ -91,7 +98,9 @@ class Decoder:
         self.ops.append(native.Op(code, inputs, outputs, **fields))
 
     def program(self, rows: int, kernel: str, threads: int) -> native.Program:
-        shape = native.Shape(rows, HEADS, KV_HEADS, HEAD_DIM, LAYERS, PAGE, PAGES)
+        shape = native.Shape(
+            rows, HEADS, KV_HEADS, HEAD_DIM, PAGE, PAGE * PAGES, (native.Pool(LAYERS, PAGES),)
+        )
         return native.Program(self.ops, self.bands, self.buffers, shape, threads=threads, kernel=kernel)
 
     def logits(self, tokens: np.ndarray, chunk: int, kernel: str, threads: int) -> np.ndarray:
@@ -146,7 +155,7 @@ def test_embedding_rows(kernel: str) -> None:
     packed = random_linear(np.random.default_rng(2), 45, [(13, 3), (6, 8), (30, 2), (11, 4)])
     bands = native_bands(packed)
     program = native.Program(
-        [native.Op(OpCode.EMBED, outputs=(0,), bands=4)],
+        [native.Op(OpCode.EMBED, outputs=(0,), bands=4, real=(1.0,))],
         bands,
         [float_buffer(45, 0)],
         native.Shape(60, **NO_CACHE),

@@ -20,7 +20,9 @@ from rockledge.runtime import native
 from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import OpCode
 
-CACHE = native.Shape(4, heads=4, kv_heads=2, head_dim=16, layers=2, page_tokens=16, pages=3)
+CACHE = native.Shape(
+    4, heads=4, kv_heads=2, head_dim=16, page_tokens=16, context=48, pools=(native.Pool(2, 3),)
+)
 
 
 def linear_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
@@ -36,8 +38,15 @@ def create(ops: Any, bands: Any, buffers: Any, shape: Any, **options: Any) -> na
 def attention_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
     buffers = [float_buffer(8 * 16, 0), int8_buffer(4 * 32, 1), float_buffer(4, 2), float_buffer(64, 3)]
     ops = [
-        native.Op(OpCode.ROPE_KV, (0,), (1, 2), dim=(1,), real=(1e-5,), weight=(np.ones(8, np.float32),)),
-        native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(1,)),
+        native.Op(
+            OpCode.ROPE_KV,
+            (0,),
+            (1, 2),
+            dim=(1, 0, 16),
+            real=(1e-5, 1.0, 0.25),
+            weight=(np.ones(8, np.float32),),
+        ),
+        native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(1,), real=(0.25,)),
     ]
     return ops, [], buffers, CACHE
 
@@ -123,6 +132,127 @@ def test_linear_operations_that_do_not_fit(change: dict[str, Any]) -> None:
         create([replace(ops[0], **change)], bands, buffers, shape)
 
 
+NOT_A_NUMBER, INFINITE = float("nan"), float("inf")
+TURNS = np.ones(8, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "sentence"),
+    [
+        (0, {"dim": (1, 0, 15)}, "turns 15 of the 16 channels"),
+        (0, {"dim": (1, 0, 18)}, "turns 18 of the 16 channels"),
+        (0, {"dim": (1, 0, -2)}, "turns -2 of the 16 channels"),
+        (0, {"dim": (1, 0, 0)}, "has rotary frequencies, but no channels that turn"),
+        (0, {"weight": ()}, "lacks its rotary frequencies"),
+        (0, {"dim": (1, 0, 16, 2)}, "norms of kind 2, expected 0 .* or 1"),
+        (0, {"real": (-1.0, 1.0)}, "eps -1, expected a number from 0"),
+        (0, {"real": (1e-5, 0.0)}, "factor on cosines and sines 0, expected a number above 0"),
+        (0, {"real": (1e-5, INFINITE)}, "factor on cosines and sines inf"),
+        (0, {"real": (1e-5, 1.0, 0.25, -0.1, 8.0)}, "growth -0.1, expected a number from 0"),
+        (0, {"real": (1e-5, 1.0, 0.25, 0.1)}, "growth length 0, expected a number above 0"),
+        (1, {"real": ()}, "operation 1 has the scale 0, expected a number above 0"),
+        (1, {"real": (NOT_A_NUMBER,)}, "scale nan"),
+        (1, {"real": (0.25, -1.0)}, "softcap -1, expected a number from 0"),
+    ],
+)
+def test_turns_and_scores_that_cannot_be(number: int, change: dict[str, Any], sentence: str) -> None:
+    ops, bands, buffers, shape = attention_parts()
+    ops[number] = replace(ops[number], **change)
+    with pytest.raises(NativeError, match=sentence):
+        create(ops, bands, buffers, shape)
+
+
+def test_heads_need_not_turn() -> None:
+    ops, bands, buffers, shape = attention_parts()
+    create([replace(ops[0], dim=(1, 0, 0), weight=()), ops[1]], bands, buffers, shape).close()
+
+
+def test_score_biases_of_channels_that_do_not_turn() -> None:
+    (turn, attend), bands, buffers, shape = biased_parts()
+    bias = np.zeros((2, 16), np.float32)
+    bias[1, 11] = 1
+    partly = replace(turn, dim=(1, 0, 12), weight=(TURNS, None, None, bias))
+    attend = replace(attend, weight=(TURNS, None, None, bias))
+    create([partly, attend], bands, buffers, shape).close()
+    with pytest.raises(NativeError, match="score bias in channel 11 of a head, of which 10 turn"):
+        create([replace(partly, dim=(1, 0, 10)), attend], bands, buffers, shape)
+    still = replace(turn, dim=(1, 0, 0), weight=(None, None, None, bias))
+    with pytest.raises(NativeError, match="score bias, but no channels that turn"):
+        create([still, attend], bands, buffers, shape)
+    with pytest.raises(NativeError, match="the scale 0, expected a number above 0"):
+        create([replace(partly, real=(1e-5, 1.0)), attend], bands, buffers, shape)
+    with pytest.raises(NativeError, match="frequencies that no operation before it turns by"):
+        create([partly, replace(attend, weight=(TURNS.copy(), None, None, bias))], bands, buffers, shape)
+
+
+@pytest.mark.parametrize("change", [{"dim": (0, 0, 12)}, {"real": (1e-5, 1.5, 0.25)}])
+def test_frequencies_stand_for_one_table_of_angles(change: dict[str, Any]) -> None:
+    ops, bands, buffers, shape = attention_parts()
+    turn = replace(ops[0], weight=(TURNS,))
+    create([turn, ops[1], replace(turn, dim=(0, 0, 16))], bands, buffers, shape).close()
+    with pytest.raises(NativeError, match="operations 0 and 2 share rotary frequencies, but turn 16 and"):
+        create([turn, ops[1], replace(turn, **change)], bands, buffers, shape)
+
+
+@pytest.mark.parametrize(
+    ("code", "change", "sentence"),
+    [
+        (OpCode.QUANT, {"dim": (12,)}, "block of 12 does not divide 48"),
+        (OpCode.NORM_QUANT, {"dim": (32,)}, "block of 32 does not divide 48"),
+        (OpCode.NORM_QUANT, {"dim": (-16,)}, "block of -16 does not divide 48"),
+        (OpCode.NORM_QUANT, {"real": (-1e-5,)}, "eps"),
+        (OpCode.GATED_QUANT, {"outputs": (3, 2), "dim": (16,)}, "block of 16 does not divide 24"),
+        (OpCode.GATED_QUANT, {"outputs": (3, 2), "dim": (8, 2)}, "activation 2 of 48 channels, expected 0"),
+        (OpCode.NORM_ADD, {"outputs": (4,)}, "residual is buffer -1"),
+        (OpCode.NORM_ADD, {"inputs": (0, 2), "outputs": (4,)}, "residual has kind 0 and width 1"),
+        (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (2,)}, "output has kind 0 and width 1"),
+        (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (4,), "real": (NOT_A_NUMBER,)}, "eps nan"),
+        (OpCode.LOGITS, {"outputs": (-2,), "on_logits": True, "real": (1.0,)}, "no linear before it writes"),
+    ],
+)
+def test_row_operations_that_cannot_be(code: OpCode, change: dict[str, Any], sentence: str) -> None:
+    buffers = [
+        float_buffer(48, 0),
+        int8_buffer(48, 1),
+        float_buffer(1, 2),
+        int8_buffer(24, 3),
+        float_buffer(48, 4),
+    ]
+    op = replace(native.Op(code, (0,), (1, 2)), **change)
+    with pytest.raises(NativeError, match=sentence):
+        create([op], [], buffers, native.Shape(4, **NO_CACHE))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"real": (0.0,)}, "scale 0"),
+        ({"real": (1.0, -1.0)}, "softcap -1"),
+        ({"real": (1.0, INFINITE)}, "softcap inf"),
+        ({"on_logits": False}, "not on the logit rows"),
+        ({"outputs": (3,)}, "changes step logits"),
+    ],
+)
+def test_changes_of_logits_that_cannot_be(change: dict[str, Any], sentence: str) -> None:
+    ops, bands, buffers, shape = linear_parts()
+    linear = replace(ops[0], outputs=(-2,), on_logits=True)
+    logits = native.Op(OpCode.LOGITS, (), (-2,), on_logits=True, real=(1.0, 30.0))
+    program = create([linear, logits], bands, buffers, shape)
+    with pytest.raises(NativeError, match="gives no array"):
+        program.run(step_of(1, logit_rows=np.zeros(1, np.int32)), None, 1)
+    program.close()
+    with pytest.raises(NativeError, match=sentence):
+        create([linear, replace(logits, **change)], bands, buffers, shape)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, NOT_A_NUMBER])
+def test_embeddings_have_a_scale(scale: float) -> None:
+    bands = native_bands(random_linear(np.random.default_rng(0), 40, [(8, 4)]))
+    op = native.Op(OpCode.EMBED, outputs=(0,), bands=1, real=(scale,))
+    with pytest.raises(NativeError, match="operation 0 has the scale"):
+        create([op], bands, [float_buffer(40, 0)], native.Shape(4, **NO_CACHE))
+
+
 def test_unknown_operation_codes() -> None:
     _, bands, buffers, shape = linear_parts()
     op = native.Op(OpCode.QUANT, (2,), (0, 1))
@@ -157,8 +287,14 @@ def test_impossible_buffers(change: dict[str, int]) -> None:
         {"page_tokens": 24},
         {"page_tokens": 4},
         {"page_tokens": 1024},
-        {"pages": 0},
-        {"layers": 1},
+        {"context": 0},
+        {"context": (1 << 30) + 1},
+        {"pools": ()},
+        {"pools": (native.Pool(2, 3),) * 65},
+        {"pools": (native.Pool(2, 0),)},
+        {"pools": (native.Pool(1, 3),)},
+        {"pools": (native.Pool(2, 3, window=-1),)},
+        {"pools": (native.Pool(2, 3), native.Pool(2, 0, window=4))},
     ],
 )
 def test_impossible_shapes(change: dict[str, int]) -> None:
@@ -177,7 +313,7 @@ def test_heads_that_have_no_pairs_or_too_many(head_dim: int) -> None:
 def test_a_pool_larger_than_memory_is_a_sentence() -> None:
     ops, bands, buffers, shape = attention_parts()
     with pytest.raises(NativeError, match="KV pool"):
-        create(ops, bands, buffers, replace(shape, pages=1 << 24, layers=4096, head_dim=16, page_tokens=512))
+        create(ops, bands, buffers, replace(shape, pools=(native.Pool(4096, 1 << 24),), page_tokens=512))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1000])
@@ -228,7 +364,7 @@ def test_only_pages_in_reach_are_checked() -> None:
 def test_tokens_outside_the_vocabulary() -> None:
     bands = native_bands(random_linear(np.random.default_rng(0), 40, [(8, 4), (5, 8)]))
     program = create(
-        [native.Op(OpCode.EMBED, outputs=(0,), bands=2)],
+        [native.Op(OpCode.EMBED, outputs=(0,), bands=2, real=(1.0,))],
         bands,
         [float_buffer(40, 0)],
         native.Shape(4, **NO_CACHE),
@@ -246,7 +382,9 @@ def test_operation_ranges_and_pages_and_buffers_outside() -> None:
         with pytest.raises(NativeError, match="the program has 2"):
             program.run(step_of(1), first=first, last=last)
     with pytest.raises(NativeError, match="pages are 0 to 2"):
-        program.copy_page(0, 3)
+        program.copy_page(0, 0, 3)
+    with pytest.raises(NativeError, match="there is no KV pool 1; the program has 1"):
+        program.copy_page(1, 0, 1)
     with pytest.raises(NativeError, match="no buffer 4"):
         program.buffer(4)
     program.close()

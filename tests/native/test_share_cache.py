@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.native.one_op import step_of
+from tests.native.one_op import NO_CACHE, step_of
 from tests.native.test_attention import SIZES, attend, attention_program, random_rows
 
 from rockledge.errors import NativeError
@@ -41,7 +41,7 @@ def test_pages_are_copied_for_both() -> None:
     two.share_cache(one)
     expected = run(one, rows, 0)
     for page in (0, 1):
-        two.copy_page(page, page + 4)
+        two.copy_page(0, page, page + 4)
     one.buffer(0)[0] = rows[-1]
     copied = np.array([[4, 5]], np.int32)
     one.run(step_of(1, positions=np.array([19], np.int32), block_tables=copied))
@@ -56,7 +56,7 @@ def test_other_pages_are_refused(other) -> None:
     sizes = other.get("sizes", SIZE)
     one = attention_program(SIZE, 4, 8, kernel="auto", threads=1)
     if sizes is None:
-        shape = native.Shape(4, 1, 1, 8, 0, 16, 0)
+        shape = native.Shape(4, **NO_CACHE)
         two = native.Program([], [], [], shape)
     else:
         two = attention_program(sizes, 4, other.get("pages", 8), kernel="auto", threads=1)

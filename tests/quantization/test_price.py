@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.model.checkpoints import random_model, save
+from tests.quantization.forms import form
 
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.quantization.calibrate import (
@@ -21,7 +22,10 @@ from rockledge.quantization.calibrate import (
     head_statistics,
     record_inputs,
 )
+from rockledge.quantization.candidates import Term
 from rockledge.quantization.fakequant import rounded_inputs
+from rockledge.quantization.logits import finished
+from rockledge.quantization.measure import embedding_term
 from rockledge.quantization.price import activation_price, band_prices, row_errors
 from rockledge.quantization.reference import block_forward
 from rockledge.quantization.rotate import RotatedModel, rotated
@@ -37,13 +41,14 @@ Tap = Callable[[str, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """A tiny model with the statistics of its first block and of its head, and the float
+    """A tiny model with the statistics of its first layer, of its head and of its embedding, and the float
     log-probabilities."""
 
     model: RotatedModel
     tokens: torch.Tensor
     block: BlockStatistics
     head: HeadStatistics
+    embedding: Term
     expected: torch.Tensor
 
     def divergence(
@@ -51,15 +56,21 @@ class Measured:
     ) -> float:
         """True KL, nats a token, with `delta` added to one linear (of block 0, or the head) or inputs
         tapped."""
+        model, turn = self.model, self.model.taps(online=False)
+
+        def tapped(place: str, x: torch.Tensor) -> torch.Tensor:
+            return turn(place, x) if tap is None else tap(place, turn(place, x))
+
         with torch.no_grad():
-            x = self.model.embedding()[self.tokens]
-            for layer in range(self.model.config.layers):
-                weights = self.model.block_weights(layer, online=False)
+            embedding = model.embedding() + (delta if role == "embed" else 0.0)
+            x = model.stream(embedding[self.tokens])
+            for layer in range(model.config.layers):
+                weights = model.block_weights(layer, online=False)
                 if layer == LAYER and role in weights:
                     weights[role] = weights[role] + delta
-                x = block_forward(weights, x, self.model.tree, layer, tap if layer == LAYER else None)
-            head = self.model.head() + (delta if role == "head" else 0.0)
-            found = F.log_softmax((self.model.head_input(x) @ head.T).double(), dim=-1)
+                x = block_forward(weights, x, model.tree, layer, tapped if layer == LAYER else turn)
+            head = model.head() + (delta if role == "head" else 0.0)
+            found = F.log_softmax(finished(model.head_input(x) @ head.T, model.tree).double(), dim=-1)
         return float((self.expected.exp() * (self.expected - found)).sum(dim=-1).mean())
 
 
@@ -74,15 +85,21 @@ def measure(model: RotatedModel, tokens: npt.NDArray[np.int64], folder: Path) ->
         weights = model.block_weights(layer, online=False)
         block, gradients = block_statistics(model, layer, weights, inputs[layer], gradients, slices)
     with torch.no_grad():
-        logits = model.head_input(torch.from_numpy(inputs[-1])) @ model.head().T
+        products = model.head_input(torch.from_numpy(inputs[-1])) @ model.head().T
+        logits = finished(products, model.tree)
     expected = F.log_softmax(logits.double(), dim=-1)
-    return Measured(model, torch.from_numpy(tokens), block, head, expected)
+    embedding = embedding_term(model, head, gradients, tokens)
+    return Measured(model, torch.from_numpy(tokens), block, head, embedding, expected)
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+@pytest.fixture(scope="module", params=["llama3", "gemma2", "granite"])
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A plain model; one whose stream is not turned, with soft caps; one with scales, not tied."""
     folder = tmp_path_factory.mktemp("price")
-    model = rotated(open_checkpoint(save(random_model("llama3"), folder)))
+    plain = request.param == "llama3"
+    model = rotated(
+        open_checkpoint(save(random_model("llama3"), folder)) if plain else form(request.param)[0]
+    )
     return measure(model, np.random.default_rng(0).integers(0, 80, (48, 48)), folder)
 
 
@@ -122,6 +139,14 @@ def test_an_error_that_meets_a_massive_first_token_costs_what_that_token_is_wort
     assert price(equal) > 30 * truth
 
 
+def test_the_price_of_the_embedding_is_the_divergence_it_causes(measured: Measured) -> None:
+    w = measured.model.embedding()
+    delta = 0.01 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(3))
+    term = measured.embedding
+    price = 0.5 * float((term.sensitivity * row_errors(delta, term.moments)).sum())
+    assert 0.6 < price / measured.divergence("embed", delta) < 1.7
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_the_price_of_a_linear_is_the_divergence_it_causes(role: str, measured: Measured) -> None:
     w = measured.model.block_weights(LAYER, online=False)[role]
@@ -151,19 +176,20 @@ def rounding_of(place: str, block: int = 0) -> Tap:
 
 @pytest.mark.parametrize("place", ["attn.in", "attn.o", "ffn.in", "ffn.down"])
 def test_the_price_of_rounding_inputs_is_the_divergence_it_causes(place: str, measured: Measured) -> None:
-    block = measured.model.online.get(place, 0)
+    block = measured.model.online["ffn.down"] if place == "ffn.down" else 0
     price = activation_price(measured.block.rounding[place])
     assert 0.6 < price / measured.divergence(tap=rounding_of(place, block)) < 1.7
 
 
 def test_the_price_of_rounding_the_heads_input_is_the_divergence_it_causes(measured: Measured) -> None:
     with torch.no_grad():
-        x = measured.model.embedding()[measured.tokens]
-        for layer in range(measured.model.config.layers):
-            weights = measured.model.block_weights(layer, online=False)
-            x = block_forward(weights, x, measured.model.tree, layer)
-        rounded = rounded_inputs(measured.model.head_input(x), 1)
-        found = F.log_softmax((rounded @ measured.model.head().T).double(), dim=-1)
+        model = measured.model
+        x = model.stream(model.embedding()[measured.tokens])
+        for layer in range(model.config.layers):
+            weights = model.block_weights(layer, online=False)
+            x = block_forward(weights, x, model.tree, layer, model.taps(online=False))
+        rounded = rounded_inputs(model.head_input(x), 1)
+        found = F.log_softmax(finished(rounded @ model.head().T, model.tree).double(), dim=-1)
     truth = float((measured.expected.exp() * (measured.expected - found)).sum(dim=-1).mean())
     assert 0.6 < activation_price(measured.head.rounding) / truth < 1.7
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tests.model.checkpoints import MODELS, random_model, save, write_gguf
+from tests.quantization.forms import FORMS, form
 from transformers import AutoModelForCausalLM
 
 from rockledge.model.block import decoder
@@ -28,6 +29,11 @@ def agree(checkpoint: Checkpoint, model: Any) -> None:
 def test_logits_of_every_family_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     model = random_model(name)
     agree(open_checkpoint(save(model, tmp_path)), model)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_logits_of_every_form_are_those_of_transformers(name: str) -> None:
+    agree(*form(name))
 
 
 def test_sharded_directories_hold_the_same_model(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.model.checkpoints import MODELS, random_model, save
+from tests.quantization.forms import FORMS, form
 
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.quantization.logits import finished
@@ -28,6 +29,15 @@ def rotated_logits(model: RotatedModel, online: bool = True) -> torch.Tensor:
 @pytest.mark.parametrize("online", [True, False])
 def test_float_logits_do_not_change(name: str, online: bool, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(save(random_model(name), tmp_path))
+    expected = forward(checkpoint, TOKENS)
+    found = rotated_logits(rotated(checkpoint, seed=5), online)
+    assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("online", [True, False])
+def test_float_logits_of_every_form_do_not_change(name: str, online: bool) -> None:
+    checkpoint, _ = form(name)
     expected = forward(checkpoint, TOKENS)
     found = rotated_logits(rotated(checkpoint, seed=5), online)
     assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())

@@ -12,8 +12,9 @@ from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.formats.bands import Band, groups, table_widths
 from rockledge.formats.hadamard import random_rotation
 from rockledge.formats.packing import pack, unpack
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import FAMILIES, stored_tensors
+from rockledge.model.family import stored_tensors
 
 BOS, EOS, EOT = 256, 257, 258
 VOCAB = 272
@@ -36,6 +37,7 @@ class Variant:
     seed: int = 1
     eos: tuple[int, ...] = (EOS, EOT)
     head_dim: int = 32
+    windows: tuple[int, ...] = ()
 
 
 VARIANTS = {
@@ -48,18 +50,20 @@ VARIANTS = {
     "two-planes": Variant(planes=dict.fromkeys(EVERYWHERE, 2)),
     "mixed-planes": Variant(tied=False, planes={"q": 2, "k": 2, "v": 2, "down": 2}),
     "heads-of-50": Variant("qwen2", planes={"o": 2}, head_dim=50),
+    "windows": Variant(planes=dict.fromkeys(EVERYWHERE, 2), windows=(48, 0)),
+    "windows-and-bias": Variant("qwen2", windows=(20, 48)),
 }
 
 
 def config_of(variant: Variant) -> ModelConfig:
     """Sizes that are no multiples of a tile wherever the format allows it."""
-    family = FAMILIES[variant.family]
     return ModelConfig(
-        family=family.name, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=variant.head_dim, ffn=144,
+        family=variant.family, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=variant.head_dim, ffn=144,
         vocab=VOCAB, norm_eps=1e-5, rope_theta=10000.0,
         rope_divisors=tuple(1.0 + i / 8 for i in range(variant.head_dim // 2)),
-        tied=variant.tied, context=1024, qkv_bias=family.qkv_bias, qk_norm=family.qk_norm,
-        bos=BOS, eos=variant.eos,
+        tied=variant.tied, context=1024, qkv_bias=variant.family == "qwen2",
+        qk_norm=variant.family == "qwen3",
+        bos=BOS, eos=variant.eos, windows=variant.windows,
     )  # fmt: skip
 
 
@@ -69,11 +73,7 @@ def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE
     rng = np.random.default_rng(variant.seed)
     shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config)}
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    gains = {
-        name: shape
-        for name, shape in shapes.items()
-        if name.endswith("_norm") and (name != "final_norm" or config.tied)
-    }
+    gains = {name: (norm.size,) for name, norm in decoder(config).kept_norms()}
     linears = {}
     for name, (rows, cols) in matrices.items():
         role = name.rsplit(".", 1)[-1]
@@ -82,7 +82,7 @@ def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE
     plan = ArtifactPlan(
         config, linears, sum(int(np.prod(shape)) for shape in shapes.values()), gains,
         random_rotation(config.hidden, variant.seed) if variant.rotated else None,
-        variant.ffn_block, tokenizer_files(template),
+        {"ffn.down": variant.ffn_block} if variant.ffn_block else {}, tokenizer_files(template),
     )  # fmt: skip
     with ArtifactWriter(path, plan) as writer:
         for name, spec in linears.items():

@@ -159,7 +159,28 @@ def handed_over(path, length, **settings):
         return {"found": found, "modelled": modelled, "blocks": blocks, "lanes": plan.lanes}
 
 
-ORDERS = {"ask": ask, "overlap": overlap, "batch": batch, "handed_over": handed_over}
+def forked(path, length, child, **settings):
+    """Logits before and after a fork whose child uses or closes the engine: which were right, by both."""
+    [(prompt, logits, _)] = alone(path, (length,), 0, settings["ctx"])
+    with Engine.load(path, threads=2, **settings) as engine:
+
+        def right():
+            return bool((engine.logits(prompt) == logits).all())
+
+        before = right()
+        process = os.fork()
+        if process == 0:
+            good = right() and engine.npu.state == "failed" if child == "uses" else engine.close() is None
+            os._exit(0 if good else 1)
+        _, ended = os.waitpid(process, 0)
+        return {
+            "same": [before, right()],
+            "child": os.waitstatus_to_exitcode(ended),
+            "npu": engine.npu.body(),
+        }
+
+
+ORDERS = {"ask": ask, "overlap": overlap, "batch": batch, "handed_over": handed_over, "forked": forked}
 
 
 def main():

@@ -16,7 +16,7 @@ from rockledge.npu.programs.tiling import Sums
 from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.offload import native_plan
-from rockledge.runtime.offload.native_plan import BufferPlace, OffloadLinear, leave_npu, npu_work, use_npu
+from rockledge.runtime.offload.native_plan import BufferPlace, OffloadLinear, npu_work, use_npu
 
 MOST_ROWS = 24  # of a step; more than the programs of a cut take
 
@@ -42,6 +42,11 @@ def loaded(driver, planes=1, threads=1, kernel="auto", probe=False, **fields):
     device.close()
 
 
+def leave_npu(program):
+    """All linears run on the CPU again."""
+    assert native_plan.native.library().rl_program_use_npu(program.handle, None, None) == 0
+
+
 def equal(toy, cpu, npu, rows, seed):
     return bool(np.array_equal(toy.run(cpu, rows, seed), toy.run(npu, rows, seed)))
 
@@ -49,7 +54,7 @@ def equal(toy, cpu, npu, rows, seed):
 def prefill(driver, steps, **fields):
     """Steps of these many rows, on the NPU and on the CPU: whether they agree, and what the NPU did.
 
-    The last of `equal` is of a step behind `leave_npu`.
+    The last of `equal` is of a step after `leave_npu`.
     """
     before = held()
     with loaded(driver, probe=True, **fields) as (device, toy, offloaded, cpu, npu):

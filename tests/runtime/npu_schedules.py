@@ -84,6 +84,7 @@ CHOSEN = (
     Chosen("a program never runs", (fault("skipped_program", SECOND, STAYS, program=1),), "failed"),
     Chosen("rows of a job are wrong", (fault("wrong_rows", FIRST + 3, **EVERY_ROW),), "ready"),
     Chosen("rows are wrong from a job on", (fault("wrong_rows", SECOND + 1, STAYS, **EVERY_ROW),), "failed"),
+    Chosen("two signs of a row are wrong", (fault("flipped_bits", FIRST + 3),), "ready"),
     Chosen("a job leaves what was there", (fault("stale_output", SECOND + 3),), "ready"),
     Chosen("jobs leave what was there", (fault("stale_output", SECOND + 3, STAYS),), "failed"),
     Chosen("a core dies", (fault("dead_core", FIRST + 4, core=1),), "failed"),
@@ -167,6 +168,7 @@ def _fault(random, kind, slowest):
         "program": int(random.choice([1, 2, -1])),
         "every": int(random.integers(1, 4)),
         "rows": int(random.choice([1, 2, 64])),
+        "bit": int(random.integers(32)),
         "how": str(random.choice(["lost", "error", "nothing"])),
     }
     takes = KINDS[kind].takes

@@ -25,7 +25,7 @@ from rockledge.runtime.offload.native_plan import (
 )
 
 HIDDEN, WIDE, FFN, VOCAB, LAYERS = 80, 197, 144, 41, 2
-X, Q, SX, A, QA, SA, GU, QF, SF, LAST, QL, SL = range(12)
+X, Q, SX, A, QA, SA, GU, QF, SF, LAST, QL, SL, NORMED = range(13)
 NOTHING = np.int16(-999)
 # Every code width, bands within a lane and across lanes, a last strip of five rows.
 BANDS = {
@@ -37,7 +37,8 @@ BANDS = {
 
 
 class Toy:
-    """Embedding, then layers of norm, linear, quantise, linear, norm, linear, gated activation, linear."""
+    """Embedding, then layers of norm, quantise, linear, quantise, linear, norm, linear, gated activation,
+    linear, norm: with blocks of a Hadamard where they fit, adding once with a norm and once without."""
 
     def __init__(self, planes: int) -> None:
         rng = np.random.default_rng(planes)
@@ -58,18 +59,21 @@ class Toy:
             float_buffer(HIDDEN, LAST),
             int8_buffer(HIDDEN, QL),
             float_buffer(1, SL),
+            float_buffer(HIDDEN, NORMED),
         ]
         head = self._bands(rng, HIDDEN, [(VOCAB, 4)])
-        self._op(OpCode.EMBED, (), (X,), **head)
+        self._op(OpCode.EMBED, (), (X,), real=(1.0,), **head)
         for _ in range(LAYERS):
-            self._op(OpCode.NORM_QUANT, (X,), (Q, SX), real=(1e-5,))
+            self._op(OpCode.NORM, (X,), (NORMED,), real=(1e-5,))
+            self._op(OpCode.QUANT, (NORMED,), (Q, SX), dim=(8,))
             self._linear(rng, (Q, SX), A, HIDDEN, "wide", bias=True)
             self._op(OpCode.QUANT, (A,), (QA, SA))
             self._linear(rng, (QA, SA, X), X, WIDE, "back")
-            self._op(OpCode.NORM_QUANT, (X,), (Q, SX), real=(1e-5,))
+            self._op(OpCode.NORM_QUANT, (X,), (Q, SX), dim=(16,), real=(1e-5,))
             self._linear(rng, (Q, SX), GU, HIDDEN, "gate_up")
-            self._op(OpCode.SILU_QUANT, (GU,), (QF, SF), dim=(16,))
-            self._linear(rng, (QF, SF, X), X, FFN, "down")
+            self._op(OpCode.GATED_QUANT, (GU,), (QF, SF), dim=(16, native.Activation.GELU_TANH))
+            self._linear(rng, (QF, SF), NORMED, FFN, "down")
+            self._op(OpCode.NORM_ADD, (NORMED, X), (X,), real=(1e-5,))
         self._op(OpCode.GATHER, (X,), (LAST,))
         self._op(OpCode.NORM_QUANT, (LAST,), (QL, SL), on_logits=True, real=(1e-5,))
         self._op(OpCode.LINEAR, (QL, SL), (native.STEP_LOGITS,), on_logits=True, **head)

@@ -14,6 +14,7 @@ from rockledge.formats.activations import quantize_activations
 from rockledge.formats.hadamard import hadamard
 from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import dequantize
+from rockledge.model.config import ModelConfig
 
 Array = npt.NDArray[np.float64]
 
@@ -34,65 +35,111 @@ def _int8_heads(x: Array) -> Array:
     return (q[:, 0].astype(np.float64) * scale[:, None].astype(np.float64)).reshape(tokens, heads, size)
 
 
-def _rotary(x: Array, theta: float, divisors: tuple[float, ...]) -> Array:
+def _rotary(x: Array, config: ModelConfig, layer: int) -> Array:
     tokens, _, size = x.shape
-    half = size // 2
-    frequencies = theta ** (-2.0 * np.arange(half) / size) / np.array(divisors)
-    angle = np.arange(tokens)[:, None, None] * frequencies
-    cos, sin = np.cos(angle), np.sin(angle)
-    first, second = x[..., :half], x[..., half:]
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    if layer in config.unturned:
+        return x
+    theta, divisors, factor = config.rope_theta, np.array(config.rope_divisors), config.rope_factor
+    if config.window_rope_theta and config.windows[layer]:
+        theta, divisors, factor = config.window_rope_theta, np.ones_like(divisors), 1.0
+    turned = config.rotary_channels or size
+    half = turned // 2
+    angle = np.arange(tokens)[:, None, None] * (theta ** (-2.0 * np.arange(half) / turned) / divisors)
+    cos, sin = factor * np.cos(angle), factor * np.sin(angle)
+    first, second, rest = x[..., :half], x[..., half:turned], x[..., turned:]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+def _online(artifact: Artifact, place: str, x: Array) -> Array:
+    if block := artifact.online.get(place):
+        return hadamard(x.astype(np.float32), block).astype(np.float64)
+    return x
+
+
+def _before(artifact: Artifact, part: str, x: Array) -> Array:
+    """What a branch's first linears read: its norm's gain is in their weights."""
+    normed = x if artifact.config.branch_norms == "after" else _norm(x, artifact.config.norm_eps)
+    return _online(artifact, f"{part}.in", normed)
+
+
+def _after(artifact: Artifact, layer: int, part: str, y: Array) -> Array:
+    if artifact.config.branch_norms == "before":
+        return y
+    return _norm(y, artifact.config.norm_eps) * artifact.array(f"layers.{layer}.{part}.after_norm")
+
+
+def _capped(x: Array, cap: float) -> Array:
+    return cap * np.tanh(x / cap) if cap else x
 
 
 def _attention(artifact: Artifact, layer: int, x: Array) -> Array:
     c = artifact.config
     tokens, name = len(x), f"layers.{layer}.attn"
-    normed = _norm(x, c.norm_eps)
-    q = _linear(artifact, f"{name}.q", normed).reshape(tokens, c.heads, c.head_dim)
-    k = _linear(artifact, f"{name}.k", normed).reshape(tokens, c.kv_heads, c.head_dim)
-    v = _linear(artifact, f"{name}.v", normed).reshape(tokens, c.kv_heads, c.head_dim)
-    if c.qk_norm:
+    read = _before(artifact, "attn", x)
+    q, k, v = (_linear(artifact, f"{name}.{part}", read) for part in "qkv")
+    if c.qk_norm and c.qk_norm_whole:
+        q = _norm(q, c.norm_eps) * artifact.array(f"{name}.q_norm")
+        k = _norm(k, c.norm_eps) * artifact.array(f"{name}.k_norm")
+    q, k, v = (part.reshape(tokens, -1, c.head_dim) for part in (q, k, v))
+    if c.qk_norm and not c.qk_norm_whole:
         q = _norm(q, c.norm_eps) * artifact.array(f"{name}.q_norm")
         k = _norm(k, c.norm_eps) * artifact.array(f"{name}.k_norm")
     late = np.zeros_like(k)
-    if (bias := artifact.linear(f"{name}.k").bias) is not None:
+    bias = artifact.linear(f"{name}.k").bias
+    if bias is not None and layer not in c.unturned and c.rotary_channels in (0, c.head_dim):
         late += split_bias(bias, c.head_dim)[1].reshape(c.kv_heads, c.head_dim)
-    turned = _rotary(q, c.rope_theta, c.rope_divisors)
-    late, k = (_rotary(part, c.rope_theta, c.rope_divisors) for part in (late, k - late))
+    turned = _rotary(q, c, layer)
+    if c.query_growth:
+        far = np.floor(np.arange(tokens) / c.query_growth_length)
+        turned = turned * (1 + c.query_growth * np.log1p(far))[:, None, None]
+    late, k = (_rotary(part, c, layer) for part in (late, k - late))
     q, k = _int8_heads(turned), _int8_heads(k)
     v = _int8_heads(v)
     out = np.empty_like(q)
+    back = np.arange(tokens)[:, None] - np.arange(tokens)
+    window = c.windows[layer] if c.windows else 0
+    hidden = (back < 0) | ((back >= window) & (window > 0))
     for head in range(c.heads):
         kv = head // (c.heads // c.kv_heads)
-        scores = (q[:, head] @ k[:, kv].T + turned[:, head] @ late[:, kv].T) / np.sqrt(c.head_dim)
-        scores[np.triu_indices(tokens, 1)] = -np.inf
+        scores = q[:, head] @ k[:, kv].T + turned[:, head] @ late[:, kv].T
+        scores = _capped(scores * (c.attention_scale or c.head_dim**-0.5), c.attention_softcap)
+        scores[hidden] = -np.inf
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, kv]
-    return x + _linear(artifact, f"{name}.o", out.reshape(tokens, -1))
+    mixed = _online(artifact, "attn.o", out.reshape(tokens, -1))
+    return x + _after(artifact, layer, "attn", _linear(artifact, f"{name}.o", mixed))
 
 
 def _feed_forward(artifact: Artifact, layer: int, x: Array) -> Array:
     name = f"layers.{layer}.ffn"
-    normed = _norm(x, artifact.config.norm_eps)
-    gate, up = _linear(artifact, f"{name}.gate", normed), _linear(artifact, f"{name}.up", normed)
-    hidden = gate / (1 + np.exp(-gate)) * up
-    if artifact.ffn_block:
-        hidden = hadamard(hidden.astype(np.float32), artifact.ffn_block).astype(np.float64)
-    return x + _linear(artifact, f"{name}.down", hidden)
+    read = _before(artifact, "ffn", x)
+    gate, up = _linear(artifact, f"{name}.gate", read), _linear(artifact, f"{name}.up", read)
+    if artifact.config.activation == "silu":
+        opened = gate / (1 + np.exp(-gate))
+    else:
+        opened = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+    hidden = _online(artifact, "ffn.down", opened * up)
+    return x + _after(artifact, layer, "ffn", _linear(artifact, f"{name}.down", hidden))
 
 
 def reference_logits(artifact: Artifact, tokens: list[int]) -> Array:
-    """Logits float64 [len(tokens), vocab] of one sequence from its beginning."""
-    c = artifact.config
-    x = dequantize(artifact.linear("embed"))[tokens].astype(np.float64)
+    """Logits float64 [len(tokens), vocab] of one sequence from its beginning.
+
+    The multiplier of branches is in the weights, as the gains before linears are.
+    """
+    c, rotation = artifact.config, artifact.rotation
+    plain = c.branch_norms != "before"  # the stream is not turned, only the stored embedding and head are
+    x = dequantize(artifact.linear("embed"))[tokens].astype(np.float64) * c.embedding_scale
+    if plain and rotation is not None:
+        x = rotation.inverse(x.astype(np.float32)).astype(np.float64)
     for layer in range(c.layers):
         x = _feed_forward(artifact, layer, _attention(artifact, layer, x))
     x = _norm(x, c.norm_eps)
+    if rotation is not None and not plain and c.tied:
+        x = rotation.inverse(x.astype(np.float32)).astype(np.float64)
     if c.tied:
-        gain = artifact.array("final_norm")
-        rotation = artifact.rotation
-        if rotation is None:
-            x = x * gain
-        else:
-            x = rotation.forward((rotation.inverse(x.astype(np.float32)) * gain).astype(np.float32))
-    return _linear(artifact, "embed" if c.tied else "head", np.asarray(x, np.float64))
+        x = x * artifact.array("final_norm")
+    if rotation is not None and (plain or c.tied):
+        x = rotation.forward(x.astype(np.float32)).astype(np.float64)
+    logits = _linear(artifact, "embed" if c.tied else "head", x)
+    return _capped(logits * c.logit_scale, c.logit_softcap)

@@ -19,7 +19,7 @@ from tests.runtime.npu_worker import held
 from rockledge.errors import RockledgeError
 from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.offload import use
+from rockledge.runtime.offload import opening, use
 
 
 def requests(path, requests, at_once, timeout_ms, **settings):
@@ -29,7 +29,7 @@ def requests(path, requests, at_once, timeout_ms, **settings):
     `settings` are those of `Engine.load`.
     """
     expected = [alone(path, settings["ctx"], *one) for one in requests]
-    use.PROBE_MS = use.JOB_MS = timeout_ms
+    opening.PROBE_MS = use.JOB_MS = timeout_ms
     gc.collect()
     before = holds()
     told = asked(path, requests, expected, at_once, settings)

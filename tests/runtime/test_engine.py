@@ -295,4 +295,4 @@ def test_a_step_reads_all_weights_but_an_untied_embedding(
         bands = sum(len(linear.bands) for linear in read)
         assert stored - 2 * 64 * bands < engine.step_bytes <= stored  # bands are padded to 64 bytes
         c = engine.config
-        assert engine.cache_bytes_per_token == 2 * c.layers * c.kv_heads * (-(-c.head_dim // 32) * 32 + 4)
+        assert engine.cache_bytes_read(1) == 2 * c.layers * c.kv_heads * (-(-c.head_dim // 32) * 32 + 4)

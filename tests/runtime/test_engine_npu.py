@@ -272,3 +272,16 @@ def test_what_is_handed_over_is_what_the_time_formula_counts(worker, artifact_pa
     # What is read comes back once; nothing else does.
     read = modelled["outputs"][1] if driver == "rknpu" else modelled["between"][1] - blocks * lanes * 4096
     assert read <= answer["found"][2] <= 1.1 * read
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("child", ["uses", "closes"])
+def test_a_forked_process_leaves_the_device_to_its_parent(worker, artifact_path, driver, child):
+    """It has the parent's buffers mapped and its handles open, but not the thread that waits for jobs."""
+    told = {"order": "forked", "path": str(artifact_path("tied")), "length": 64, "child": child}
+    settings = {"npu": "require", "npu_rows": 2, "ctx": 128}
+    answer, summary = worker.tell({**told, **settings}, driver)
+    assert (answer["same"], answer["child"]) == ([True, True], 0)
+    npu = answer["npu"]
+    assert (npu["state"], npu["steps"], npu["faults"]) == ("ready", 2, 0)
+    assert (summary.files_left, summary.buffers_left, summary.crashes) == (0, 0, 0)

@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 from rockledge.errors import BudgetError, RockledgeError, UsageError
 from rockledge.runtime.footprint import DEFAULT_CONTEXT, STEP_TOKENS, Demand, choose_footprint
 
-DEMAND = Demand(1_000_000, lambda rows, pages: 1000 * rows, page=3200, page_tokens=32, longest=8192)
+DEMAND = Demand(
+    1_000_000, lambda rows, pages: 1000 * rows, lambda rows, pages: 3200 * pages, page_tokens=32, longest=8192
+)
 
 
 def test_defaults_without_a_limit() -> None:
     chosen = choose_footprint(DEMAND, None, None)
     assert (chosen.context, chosen.step_tokens) == (DEFAULT_CONTEXT, STEP_TOKENS[0])
     assert chosen.bytes == 1_000_000 + 256_000 + 128 * 3200
-    small = Demand(1, lambda rows, pages: rows, 8, 2, 100)
+    small = Demand(1, lambda rows, pages: rows, lambda rows, pages: 8 * pages, 2, 100)
     assert choose_footprint(small, None, None).context == 100
 
 
@@ -25,7 +27,9 @@ def test_context_shrinks_to_what_fits() -> None:
 
 
 def test_the_longest_context_counts_an_arena_that_grows_with_it() -> None:
-    growing = Demand(1000, lambda rows, pages: 10 * rows + 7 * (pages // 16), 100, 32, 8192)
+    growing = Demand(
+        1000, lambda rows, pages: 10 * rows + 7 * (pages // 16), lambda rows, pages: 100 * pages, 32, 8192
+    )
     for memory in range(1420, 4000, 37):
         chosen = choose_footprint(growing, None, memory)
         if chosen.step_tokens == STEP_TOKENS[-1] and chosen.context < DEFAULT_CONTEXT:

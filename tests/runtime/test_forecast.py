@@ -38,10 +38,11 @@ def test_what_an_engine_takes_is_what_was_forecast(head_dim: int, tmp_path: Path
     path = synth_artifact(config, tmp_path / "model", bits=4)
     for context in (1, 33, 1000, 8192):
         with Engine.load(path, threads=2, ctx=context, npu="off") as engine:
-            cache, rows = cache_bytes(config, context), engine.footprint.step_tokens
+            rows = engine.footprint.step_tokens
+            cache = cache_bytes(config, context, rows)
             assert engine.native_bytes == engine.footprint.bytes - engine.artifact.tensor_bytes
             assert engine.pages == pages_of(context)
-            assert engine.cache_bytes_per_token == kv_bytes(config, 1)
+            assert engine.cache_bytes_read(9) == kv_bytes(config, 9)
             taken = engine.native_bytes - cache
             assert taken <= arena_bytes(config, rows, context, 2)
 
@@ -50,7 +51,7 @@ def test_what_an_engine_takes_is_what_was_forecast(head_dim: int, tmp_path: Path
 def test_the_cache_is_counted_to_the_byte(head_dim: int, tmp_path: Path) -> None:
     plan = build_program(open_artifact(synth_artifact(shape_of(head_dim), tmp_path / "model", bits=4)))
     for context in (1, 32, 33, 5000):
-        assert plan.memory(32, pages_of(context), 1).cache == cache_bytes(plan.config, context)
+        assert plan.memory(32, context, 1).cache == cache_bytes(plan.config, context, 32)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -60,7 +61,7 @@ def test_the_forecast_of_an_arena_is_close(head_dim: int, family: str, tmp_path:
     path = synth_artifact(config, tmp_path / "model", bits=8, two_planes=INPUTS)
     plan = build_program(open_artifact(path))
     for rows, context, threads in product((256, 512), (32, 8192), (1, 4)):
-        taken = plan.memory(rows, pages_of(context), threads).arena
+        taken = plan.memory(rows, context, threads).arena
         assert taken <= arena_bytes(config, rows, context, threads) <= MOST_OVER * taken
 
 
@@ -79,7 +80,7 @@ def test_no_arena_is_above_its_forecast(
     with TemporaryDirectory() as folder:
         path = synth_artifact(config, Path(folder) / "model", bits=8, two_planes=two)
         plan = build_program(open_artifact(path))
-        assert plan.memory(rows, pages_of(context), threads).arena <= arena_bytes(
+        assert plan.memory(rows, context, threads).arena <= arena_bytes(
             config, rows, context, threads
         )
 
@@ -87,5 +88,5 @@ def test_no_arena_is_above_its_forecast(
 def test_the_plan_of_a_board_holds_both_programs() -> None:
     config, board = SHAPES["8b"], find_board("rk3588-8gb")
     plan = plan_memory(board, config, 8192, weights_bytes=4_000_000_000, step_rows=512)
-    assert plan.kv_bytes == cache_bytes(config, 8192)
+    assert plan.kv_bytes == cache_bytes(config, 8192, 512)
     assert plan.arena_bytes == sum(arena_bytes(config, rows, 8192, 4) for rows in (512, 32))

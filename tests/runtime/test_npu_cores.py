@@ -19,9 +19,11 @@ def dead(*cores, **more):
     return [{"kind": "dead_core", "core": core, **more} for core in cores]
 
 
-def use(worker, driver, faults):
+def use(worker, driver, faults, timeout_ms=60):
     """The cores in use, and the error; products on them were right unless there is one."""
-    answer, summary = worker.multiply(driver, faults, shapes=((20, 64, 96), (33, 40, 64)), timeout_ms=60)
+    answer, summary = worker.multiply(
+        driver, faults, shapes=((20, 64, 96), (33, 40, 64)), timeout_ms=timeout_ms
+    )
     before, after = answer["held"]
     assert after == before
     assert (summary.files_left, summary.buffers_left, summary.crashes) == (0, 0, 0)
@@ -59,7 +61,8 @@ def test_cores_that_are_dead_from_the_start_are_left_out(worker, driver, how, ca
 
 @pytest.mark.parametrize("driver", ["rknpu", "rocket"])
 def test_a_core_that_fails_once_is_used(worker, driver):
-    cores, _ = use(worker, driver, [{"kind": "skipped", "at": 1}])
+    # Nothing is late here but on a busy machine, and mainline tries cores 1 and 2 once.
+    cores, _ = use(worker, driver, [{"kind": "skipped", "at": 1}], timeout_ms=2000)
     assert cores == [0, 1, 2]
 
 

@@ -136,6 +136,19 @@ def test_a_fault_that_stays_is_one_error(worker, driver, fault):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("name", ["EAGAIN", "EINTR"])
+def test_a_driver_that_always_wants_a_call_again_is_one_error(worker, driver, name):
+    fault = {"kind": "error", "errno": name, "at": first_product(driver)}
+    answer, _ = worker.multiply(driver, [{**fault, "times": 5}], timeout_ms=60)
+    if driver == "rknpu":  # mainline tells nobody of a job that it did not take
+        assert (answer["right"], answer["about"]["faults"]) == ([True], 0)
+    answer, summary = worker.multiply(driver, [{**fault, "times": 1 << 30}], timeout_ms=60)
+    (error,) = answer["errors"]
+    assert "was given up" in error
+    clean(answer, summary)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("at", [1, 11])
 def test_a_device_that_goes_is_one_error(worker, driver, at):
     answer, summary = worker.multiply(driver, [{"kind": "gone", "at": at}], shapes=((4, 32, 32),) * 6)
@@ -187,7 +200,7 @@ def test_a_device_of_another_process_is_one_error(worker, driver):
     clean(answer, summary)
 
 
-UNNOTICED = ("skipped_program", "wrong_rows", "stale_output")
+UNNOTICED = ("skipped_program", "wrong_rows", "flipped_bits", "stale_output")
 """What no mark at the end of a chain can tell; results have to be looked at."""
 
 

@@ -4,8 +4,10 @@ And nothing is left: no buffer of the device, no descriptor, no mapping, no thre
 """
 
 import pytest
-from tests.runtime.npu_schedules import CHOSEN, drawn, for_driver
+from tests.runtime.npu_schedules import CHOSEN, SOON, drawn, for_driver
 from tests.runtime.virtual_npu import Worker
+
+from rockledge.npu.virtual.device_faults import JOB, KINDS
 
 DRIVERS = ("rknpu", "rocket")
 RANDOM = 1000
@@ -50,6 +52,11 @@ def ask(worker, artifact_path):
     return asked
 
 
+def is_seen(fault):
+    """Whether a fault of a job is one that is noticed: not one that ends in time."""
+    return KINDS[fault["kind"]].counts == JOB and fault.get("seconds", 1.0) > SOON["seconds"]
+
+
 def right(answer):
     return answer["error"] is None and set(answer["outcomes"]) == {"right"}
 
@@ -71,6 +78,8 @@ def test_a_chosen_schedule(ask, chosen, driver):
     assert npu["fallbacks"] == (chosen.state == "failed")
     counted = [fault for fault in faults if fault["kind"] not in ("memory", "slow_clock")]
     assert summary.faults >= len(counted)
+    if any(is_seen(fault) for fault in faults):
+        assert npu["faults"] + npu["tried_wrong"] > 0
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

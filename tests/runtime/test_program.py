@@ -22,7 +22,7 @@ def codes_of(artifact_path: Path_, variant: str) -> list[OpCode]:
 def test_a_layer_is_nine_operations(artifact_path: Path_) -> None:
     layer = [
         OpCode.NORM_QUANT, OpCode.LINEAR, OpCode.ROPE_KV, OpCode.ATTENTION, OpCode.QUANT, OpCode.LINEAR,
-        OpCode.NORM_QUANT, OpCode.LINEAR, OpCode.SILU_QUANT, OpCode.LINEAR,
+        OpCode.NORM_QUANT, OpCode.LINEAR, OpCode.GATED_QUANT, OpCode.LINEAR,
     ]  # fmt: skip
     head = [OpCode.GATHER, OpCode.NORM_QUANT, OpCode.LINEAR]
     assert codes_of(artifact_path, "plain") == [OpCode.EMBED, *layer, *layer, *head]
@@ -40,7 +40,7 @@ def test_a_tied_head_behind_a_rotation_goes_back_and_forth(artifact_path: Path_)
 def test_planes_reach_the_buffers(artifact_path: Path_, variant: str) -> None:
     artifact = open_artifact(artifact_path(variant))
     plan = build_program(artifact)
-    down = [op for op in plan.ops if op.code is OpCode.SILU_QUANT]
+    down = [op for op in plan.ops if op.code is OpCode.GATED_QUANT]
     assert {plan.buffers[op.outputs[0]].planes for op in down} == {VARIANTS[variant].planes["down"]}
     queries = [op for op in plan.ops if op.code is OpCode.ROPE_KV]
     assert {plan.buffers[op.outputs[0]].planes for op in queries} == {1}

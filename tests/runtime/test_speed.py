@@ -30,7 +30,7 @@ def test_sequences_are_written_behind_their_past(
     whole = time.perf_counter() - start
     assert (found.sequences, found.past_tokens, found.generated_tokens) == (sequences, past, 8)
     assert sum(sequences * 8 / speed for speed in found.tok_s_runs) < whole
-    cache = sequences * (past + 4) * engine.cache_bytes_per_token
+    cache = sequences * engine.cache_bytes_read(past + 4)
     assert found.step_bytes == engine.step_bytes + cache
     assert found.bytes_s == pytest.approx(found.step_bytes * found.tok_s / sequences)
 

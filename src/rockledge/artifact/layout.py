@@ -7,14 +7,15 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from rockledge import tensor_file
 from rockledge.formats.bands import TABLES, Band, aligned, stream_bytes, table_widths
 from rockledge.formats.hadamard import Rotation
+from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import stored_tensors
 
 VERSION = 1
 TENSORS = "model.safetensors"
@@ -30,7 +31,7 @@ META = "rockledge"
 HEADER_SUM = "rockledge_header_sha256"
 NO_SUM = "0" * 64
 CHUNK = 16 << 20
-_SHARED = {"k": "q", "v": "q", "up": "gate"}  # linears that are given the same quantised input
+_DOWN = "ffn.down"
 NUMPY: dict[str, type[np.generic]] = {"U8": np.uint8, "I8": np.int8, "F32": np.float32}
 
 
@@ -52,6 +53,7 @@ class ArtifactPlan:
     `linears` and `arrays` (other fp32 tensors and their shapes) are in the order of the file. `parameters`
     counts the checkpoint's numbers, a tied matrix once. `files` are the small files that belong to the model
     (tokenizer.json, generation_config.json, chat_template.jinja); config.json is made from `config`.
+    `online`: the block of the Hadamard transform that the runtime applies to an input, by place ("ffn.down").
     """
 
     config: ModelConfig
@@ -59,7 +61,7 @@ class ArtifactPlan:
     parameters: int
     arrays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rotation: Rotation | None = None
-    ffn_block: int = 0
+    online: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     recipe: str | None = None
 
@@ -122,38 +124,56 @@ def contradiction(
     linears: Mapping[str, LinearSpec],
     arrays: Mapping[str, tuple[int, ...]],
     rotation: tuple[int, int] | None,
-    ffn_block: int,
+    online: Mapping[str, int],
 ) -> str | None:
     """What contradicts the model's configuration, in a few words, or None."""
-    shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config)}
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    tree = decoder(config)
+    matrices = dict(tree.linears())
     if odd := set(matrices) ^ set(linears):
         return f"{min(odd)!r} is stored but not part of the model, or the other way round"
     for name, spec in linears.items():
-        if matrices[name] != (spec.rows, spec.cols) or spec.bias != (f"{name}.bias" in shapes):
-            return (
-                f"linear {name!r} has {spec.rows} x {spec.cols} numbers where the model has {matrices[name]}"
-            )
+        rows, cols, bias = matrices[name].rows, matrices[name].cols, matrices[name].bias
+        if (rows, cols, bias) != (spec.rows, spec.cols, spec.bias):
+            return f"linear {name!r} has {spec.rows} x {spec.cols} numbers where the model has {(rows, cols)}"
         if spec.planes not in (1, 2):
             return f"linear {name!r} takes {spec.planes} activation planes instead of 1 or 2"
-    for name, spec in linears.items():
-        layer, _, role = name.rpartition(".")
-        if role in _SHARED and spec.planes != linears[f"{layer}.{_SHARED[role]}"].planes:
-            return f"linear {name!r} and {_SHARED[role]} take one input in different planes"
-    gains = {
-        name: shape
-        for name, shape in shapes.items()
-        if name.endswith("_norm") and (name != "final_norm" or config.tied)
-    }
+    for number, layer in enumerate(tree.layers):
+        for group in layer.groups:
+            first, *others = (layer_name(number, linear.role) for linear in group.linears)
+            for name in others:
+                if linears[name].planes != linears[first].planes:
+                    return f"linear {name!r} and {first!r} take one input in different planes"
+    gains = {name: (norm.size,) for name, norm in tree.kept_norms()}
     if dict(arrays) != gains:
         return f"the norm gains are {sorted(arrays)} where the model keeps {sorted(gains)}"
     if rotation is not None and (
         rotation[0] * rotation[1] != config.hidden or rotation[0] & (rotation[0] - 1)
     ):
         return f"a rotation of {rotation[1]} blocks of {rotation[0]} does not turn {config.hidden} channels"
-    if ffn_block and (ffn_block & (ffn_block - 1) or config.ffn % ffn_block):
-        return f"a Hadamard block of {ffn_block} does not divide {config.ffn} feed-forward channels"
+    widths = {group.place: group.first.cols for layer in tree.layers for group in layer.groups}
+    for place, block in online.items():
+        if place not in widths:
+            return f"an input is turned at {place!r}, which the model does not have"
+        if block < 1 or block & (block - 1) or widths[place] % block:
+            return f"a Hadamard block of {block} does not divide the {widths[place]} channels of {place!r}"
     return None
+
+
+def described_online(online: Mapping[str, int]) -> dict[str, Any]:
+    """Entries of the header that say which inputs are turned; `online_of` gives the mapping back.
+
+    The input of down has a key of its own, which artifacts had before any other input could be turned.
+    """
+    others = {place: block for place, block in online.items() if place != _DOWN}
+    return {"ffn_block": online.get(_DOWN, 0), **({"online_blocks": others} if others else {})}
+
+
+def online_of(described: Mapping[str, Any]) -> dict[str, int]:
+    """The blocks of a header's entries by place. Raises KeyError, TypeError and ValueError."""
+    blocks = {_DOWN: described["ffn_block"], **described.get("online_blocks", {})}
+    if not all(tensor_file.whole(block) for block in blocks.values()):
+        raise ValueError(f"{blocks!r} are not whole numbers")
+    return {place: block for place, block in blocks.items() if block}
 
 
 def header_sum(raw: bytes, stated: str) -> str:

@@ -27,6 +27,7 @@ from rockledge.artifact.layout import (
     LinearSpec,
     contradiction,
     header_sum,
+    online_of,
     stored_tensors_of,
 )
 from rockledge.errors import ArtifactError, CheckpointError, RockledgeError
@@ -65,14 +66,14 @@ class Artifact:
             rotation_shape = (
                 None if rotation is None else (_whole(rotation["block"]), _whole(rotation["odd"]))
             )
-            self.ffn_block = _whole(described["ffn_block"])
+            self.online: Mapping[str, int] = online_of(described)
             self.parameters = _whole(described["parameters"])
             stored = stored_tensors_of(self.linears, self.arrays, rotation_shape)
         except (KeyError, TypeError, ValueError, AttributeError, RockledgeError) as error:
             raise ArtifactError(
                 f"the description in {path / TENSORS} is damaged ({error}); fetch it again"
             ) from error
-        wrong = contradiction(self.config, self.linears, self.arrays, rotation_shape, self.ffn_block)
+        wrong = contradiction(self.config, self.linears, self.arrays, rotation_shape, self.online)
         if wrong is not None:
             raise ArtifactError(f"the artifact {path} contradicts itself ({wrong}); fetch it again")
         self._stored = {tensor.name: tensor for tensor in stored}

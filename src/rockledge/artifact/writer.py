@@ -31,6 +31,7 @@ from rockledge.artifact.layout import (
     ArtifactPlan,
     LinearSpec,
     contradiction,
+    described_online,
     stored_tensors_of,
 )
 from rockledge.artifact.publish import publish_directory, write_file, writing
@@ -62,7 +63,7 @@ class ArtifactWriter:
     def __init__(self, path: str | Path, plan: ArtifactPlan) -> None:
         self._path = Path(path)
         self._plan = plan
-        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.rotation_shape, plan.ffn_block)
+        wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.rotation_shape, plan.online)
         if wrong is not None:
             raise ArtifactError(f"the planned artifact contradicts its model ({wrong}); correct the plan")
         stored = stored_tensors_of(plan.linears, plan.arrays, plan.rotation_shape)
@@ -161,7 +162,7 @@ class ArtifactWriter:
             "linears": linears,
             "arrays": {name: list(shape) for name, shape in plan.arrays.items()},
             "rotation": None if rotation is None else {"block": rotation.block, "odd": rotation.odd},
-            "ffn_block": plan.ffn_block,
+            **described_online(plan.online),
             "files": {
                 name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 for name, data in self._files.items()

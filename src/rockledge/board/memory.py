@@ -4,6 +4,7 @@ Behind `--fit BOARD`: the plan without weights says how many bytes are left for 
 """
 
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +16,11 @@ PAGE_TOKENS = 32
 """Tokens of a page of the KV cache."""
 DECODE_ROWS = 32
 """Rows of the largest step of the program that writes tokens while the NPU is busy with a prompt."""
+SEQUENCES = 4
+"""Sequences longer than a window for which the layers with that window have pages."""
 
 # As native/kernels.hpp and native/program.hpp have them.
+_MOST_CONTEXT = 1 << 30
 _SPLIT = 512  # positions of an attention split
 _BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
 _PARTS_PER_THREAD = 4  # attention's partial sums that a thread keeps for each split
@@ -41,6 +45,10 @@ class DecoderShape(Protocol):
     def ffn(self) -> int: ...
     @property
     def vocab(self) -> int: ...
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Positions that attention sees, by layer, 0 for all; empty where no layer has a window."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,6 @@ class MemoryPlan:
     weights_bytes: int
     basis: str = "modelled"
 
-    @property
-    def free_bytes(self) -> int:
-        """RAM that nothing in this plan uses."""
-        working = self.kv_bytes + self.arena_bytes + self.npu_buffers_bytes
-        return self.ram_bytes - self.reserved_bytes - working - self.weights_bytes
-
 
 def padded_head(head_dim: int) -> int:
     """Bytes of the int8 codes of one head's key, value or query: whole tiles (native/rockledge.h)."""
@@ -75,14 +77,41 @@ def pages_of(tokens: int) -> int:
     return -(-tokens // PAGE_TOKENS)
 
 
+def window_pages(window: int, rows: int, page_tokens: int = PAGE_TOKENS) -> int:
+    """Pages that a step of `rows` tokens sees through `window` at most, wherever they begin."""
+    return -(-(window + rows - 2) // page_tokens) + 1
+
+
+def pool_pages(window: int, context: int, rows: int, sequences: int = SEQUENCES) -> int:
+    """Pages of a pool of the KV cache for `context` tokens in all, written in steps of up to `rows`: with a
+    `window` (0: none) no more than `sequences` long ones need."""
+    pages = pages_of(context)
+    return min(pages, sequences * window_pages(window, rows)) if window else pages
+
+
 def kv_bytes(shape: DecoderShape, tokens: int) -> int:
-    """Bytes of keys and values of `tokens`: int8 codes and one fp32 scale per token and head, all layers."""
-    return tokens * shape.layers * shape.kv_heads * 2 * (padded_head(shape.head_dim) + 4)
+    """Bytes of keys and values of which a query after `tokens` reads all: int8 codes and one fp32 scale per
+    token and head, in a layer with a window those inside it."""
+    seen = sum(layers * min(window or tokens, tokens) for window, layers in _windows(shape).items())
+    return seen * _entry_bytes(shape)
 
 
-def cache_bytes(shape: DecoderShape, context: int) -> int:
-    """Bytes of the KV cache for `context` tokens, which is taken in whole pages."""
-    return kv_bytes(shape, pages_of(context) * PAGE_TOKENS)
+def cache_bytes(shape: DecoderShape, context: int, rows: int, sequences: int = SEQUENCES) -> int:
+    """Bytes of the KV cache for `context` tokens, taken in whole pages; `rows` and `sequences` as for
+    `pool_pages`."""
+    pages = sum(
+        layers * pool_pages(window, context, rows, sequences) for window, layers in _windows(shape).items()
+    )
+    return pages * PAGE_TOKENS * _entry_bytes(shape)
+
+
+def _windows(shape: DecoderShape) -> Counter[int]:
+    """How many layers have each window."""
+    return Counter(shape.windows or (0,) * shape.layers)
+
+
+def _entry_bytes(shape: DecoderShape) -> int:
+    return shape.kv_heads * 2 * (padded_head(shape.head_dim) + 4)
 
 
 def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
@@ -92,28 +121,29 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
 
     A row has gate and up, or q, k and v; the residual; the widest input in two int8 planes; the queries; and
     as much again as all heads' outputs, for the terms of a score bias. A thread keeps the unpacked weights of
-    a block, one row, and partial sums of attention, some of them for every 512 positions
-    (native/program.cpp).
+    a block, one row, and partial sums of attention, some of them for every 512 positions that a query sees
+    (native/program.cpp). Layers with a window may have rotary angles of their own.
     """
+    windows = _windows(shape)
+    angles = shape.head_dim * min(2, len(windows))
     attention, queries = shape.heads * shape.head_dim, shape.heads * padded_head(shape.head_dim)
     widest = max(2 * shape.ffn, attention + 2 * shape.kv_heads * shape.head_dim, shape.hidden)
     inputs = padded(max(shape.hidden, attention, shape.ffn))
-    row = (
-        4 * (widest + shape.hidden + attention + shape.head_dim) + 2 * inputs + queries + 4 * shape.heads + 16
-    )
+    row = 4 * (widest + shape.hidden + attention + angles) + 2 * inputs + queries + 4 * shape.heads + 16
     splits = -(-pages_of(context) * PAGE_TOKENS // _SPLIT)
+    seen = max(min(splits, (window - 2 + _SPLIT) // _SPLIT + 1) if window else splits for window in windows)
     partial = 4 * (shape.heads // shape.kv_heads) * (padded_head(shape.head_dim) + 8)
     block = 2 * STRIP * inputs
     block = max(block, min(_BLOCK_STRIPS * block, _BLOCK_BYTES))
-    thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + (2 + _PARTS_PER_THREAD * splits) * partial
-    return rows * row + threads * thread + 4 * shape.head_dim * (_SPLIT + splits) + _ALIGNMENT_BYTES
+    thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + (2 + _PARTS_PER_THREAD * seen) * partial
+    return rows * row + threads * thread + 4 * angles * (_SPLIT + splits) + _ALIGNMENT_BYTES
 
 
 def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
     """Bytes of cache and arenas for `context` tokens: of the prefill program with steps of up to `rows`
     tokens, and of the second program that decodes while the first waits for the NPU."""
     arenas = sum(arena_bytes(shape, each, context, threads) for each in (rows, DECODE_ROWS))
-    return cache_bytes(shape, context) + arenas
+    return cache_bytes(shape, context, rows) + arenas
 
 
 def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) -> int:
@@ -122,8 +152,7 @@ def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) ->
     def needed(pages: int) -> int:
         return working_bytes(shape, rows, pages * PAGE_TOKENS, threads)
 
-    most = max(0, room) // kv_bytes(shape, PAGE_TOKENS)
-    return bisect_right(range(1, most + 1), room, key=needed) * PAGE_TOKENS
+    return bisect_right(range(1, pages_of(_MOST_CONTEXT) + 1), room, key=needed) * PAGE_TOKENS
 
 
 def plan_memory(
@@ -134,7 +163,7 @@ def plan_memory(
     tokens. BudgetError says by how much it does not fit, and the longest context that would."""
     reserved = int(sum(board.value(f) for f in ("firmware_reserve", "os_reserve", "process_reserve")))
     threads = int(board.value("cpu_cores"))
-    kv = cache_bytes(shape, context)
+    kv = cache_bytes(shape, context, step_rows)
     arena = working_bytes(shape, step_rows, context, threads) - kv
     least_npu = int(board.value("npu_buffers_least"))
     left = board.ram_bytes - reserved - kv - arena - least_npu

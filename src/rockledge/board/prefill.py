@@ -79,7 +79,7 @@ class LinearTime:
 
 
 @dataclass(frozen=True)
-class Around:
+class BetweenLinears:
     """Seconds of all big cores for what a layer does between its linears."""
 
     attention: float
@@ -134,9 +134,9 @@ def cpu_linear_seconds(board: Board, linear: LinearShape, tokens: int) -> float:
     return max(linear.stored_bytes / board.value("cpu_read_bandwidth"), unpack + products / rate)
 
 
-def around_linears(
+def between_linears(
     board: Board, shape: DecoderShape, rows: int, start: int, *, hadamard: bool, cached: bool = False
-) -> Around:
+) -> BetweenLinears:
     """Everything in a layer besides its linears, for `rows` tokens after `start` earlier ones. `hadamard`:
     down's input is transformed; `cached`: floats between operations stay in the caches."""
     query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -156,7 +156,7 @@ def around_linears(
     for cycles, moved in stages:
         reading = 0.0 if cached else rows * moved / board.value("cpu_read_bandwidth")
         other += max(rows * cycles / _cpu_hz(board), reading)
-    return Around(attention_cycles(board, shape, rows, start) / _cpu_hz(board), other)
+    return BetweenLinears(attention_cycles(board, shape, rows, start) / _cpu_hz(board), other)
 
 
 def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int) -> float:

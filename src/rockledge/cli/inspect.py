@@ -136,7 +136,7 @@ def _inspect_artifact(artifact: Artifact, verify: bool, terminal: Terminal) -> d
         "bits_per_weight": round(artifact.bits_per_weight, 4),
         "parts": parts_body(found),
         "rotated": artifact.rotation is not None,
-        "ffn_hadamard_block": artifact.ffn_block,
+        "hadamard_blocks": dict(artifact.online),
         "files": list(artifact.file_names),
         "verified": verify,
         "notes": notes,

@@ -42,14 +42,14 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
     from rockledge.runtime.npu_device import NpuDevice
     from rockledge.runtime.npu_system import findings, look
     from rockledge.runtime.offload.budget import this_board
-    from rockledge.runtime.offload.driver_versions import doubt
+    from rockledge.runtime.offload.driver_versions import known_problem
     from rockledge.runtime.offload.representative import try_representative
 
     about, reason, proof, trials = None, None, None, None
     try:
         with NpuDevice(driver) as device:
             about = device.describe()
-            reason = doubt(about)
+            reason = known_problem(about)
             if reason is not None and not probe:
                 reason += "; nothing was tried: use another kernel, or see what happens with --probe"
             else:

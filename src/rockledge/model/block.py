@@ -310,3 +310,16 @@ def _gated(config: ModelConfig) -> Gated:
         down=Linear("ffn.down", config.hidden, config.ffn, "whole", config.mlp_bias),
         activation=config.activation,
     )
+
+
+@lru_cache(maxsize=64)
+def windows(decoder: Decoder) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """(window, numbers of the layers that have it), full attention (0) first, then by growing window.
+
+    The layers of an entry share a pool of the key/value cache: the pool's number is the entry's, and the
+    layer's number inside the pool is its place among `layers` there.
+    """
+    layers: dict[int, list[int]] = {}
+    for number, layer in enumerate(decoder.layers):
+        layers.setdefault(layer.attends.window, []).append(number)
+    return tuple((window, tuple(layers[window])) for window in sorted(layers))

@@ -11,6 +11,6 @@ def require_finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
         raise CheckpointError(
-            f"{name} holds {count} values that are NaN or infinite; the checkpoint is damaged"
+            f"{name} holds {count} values that are NaN or infinite; the checkpoint is damaged, fetch it again"
         )
     return values

@@ -112,7 +112,7 @@ class _Cursor:
 
     def damaged(self, what: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path.name}: {what} (near byte {self.at}); the file is damaged or cut short"
+            f"{self.path.name}: {what} (near byte {self.at}), so it is damaged or cut short; fetch it again"
         )
 
     def take(self, count: int) -> bytes:
@@ -207,12 +207,10 @@ def _tensor(
     block, size = gguf.GGML_QUANT_SIZES[kind]
     if min(shape) < 1 or shape[-1] % block:
         raise CheckpointError(
-            f"{path.name}: {name[:60]} of shape {list(shape)} cannot be {kind.name}; the file is damaged"
+            f"{path.name}: {name[:60]} of shape {list(shape)} cannot be {kind.name}; fetch it again"
         )
     if offset % alignment:
-        raise CheckpointError(
-            f"{path.name}: {name[:60]} is not aligned to {alignment} bytes; the file is damaged"
-        )
+        raise CheckpointError(f"{path.name}: {name[:60]} is not aligned to {alignment} bytes; fetch it again")
     return GgufTensor(path, kind.name, code, shape, data + offset, math.prod(shape) // block * size)
 
 
@@ -226,7 +224,7 @@ def _check_ranges(path: Path, tensors: dict[str, GgufTensor], size: int) -> None
                 f"again"
             )
         if tensor.begin < reached:
-            raise CheckpointError(f"{path.name}: {name[:60]} overlaps {before[:60]}; the file is damaged")
+            raise CheckpointError(f"{path.name}: {name[:60]} overlaps {before[:60]}; fetch it again")
         reached, before = end, name
 
 

@@ -4,6 +4,7 @@ Every key of the architecture is read, or known to be harmless, or refused by na
 it off. llama.cpp's src/llama-arch.cpp lists the keys, src/llama-model.cpp what it does with them.
 """
 
+import re
 from collections.abc import Mapping
 
 from rockledge.errors import CheckpointError
@@ -26,15 +27,25 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "embedding_scale": (1,),
 }
 
+# Types of the tokenizer's metadata that are read. llama.cpp refuses another one too, such as the text "false"
+# (get_kv in src/llama-model-loader.cpp).
+_TYPES: tuple[tuple[str, type, str], ...] = (
+    (r"tokenizer\.ggml\.add_(bos_token|space_prefix)", bool, "true or false"),
+    (r"tokenizer\.ggml\.\w+_token_id", int, "a whole number"),
+    (r"tokenizer\.ggml\.(model|pre)|tokenizer\.chat_template(\..+)?", str, "text"),
+)
+
 # Prefixes of keys that describe the file, its tokenizer or its parts.
 _DESCRIPTIVE = ("general.", "tokenizer.", "split.", "quantize.")
 
 
 def check_metadata(values: GgufValues) -> list[str]:
-    """Notes about metadata that nothing read; CheckpointError names one that changes the results."""
+    """Notes about metadata that nothing read; CheckpointError names one that changes the results, or is of
+    another type than it should be."""
     unknown, prefix = [], values.architecture + "."
     for key, value in values.metadata.items():
         if key.startswith(_DESCRIPTIVE):
+            _check_type(values.file, key, value)
             continue
         if not key.startswith(prefix):
             unknown.append(key)
@@ -56,6 +67,14 @@ def check_metadata(values: GgufValues) -> list[str]:
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         return [f"{values.file} has metadata that are not known and not used: {shown}{more}."]
     return []
+
+
+def _check_type(file: str, key: str, value: object) -> None:
+    for form, kind, expected in _TYPES:
+        if re.fullmatch(form, key) and type(value) is not kind:
+            raise CheckpointError(
+                f"{file} has {key[:60]}: {value!r:.60}, expected {expected}; convert the model to GGUF again"
+            )
 
 
 def _is_off(value: object, allowed: tuple[object, ...]) -> bool:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.model.agreement import check_agreement
+from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.families.declaration import Family
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
@@ -23,7 +24,6 @@ from rockledge.model.gguf_values import GgufValues
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.limits import check_size
 from rockledge.model.missing import missing
-from rockledge.model.special_ids import special_ids
 from rockledge.model.tied import head_is_tied
 from rockledge.model.windows import narrow
 
@@ -123,7 +123,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
     if values.count("vocab_size", vocab) != vocab:
         raise CheckpointError(
             f"{file.path.name}: {family.gguf}.vocab_size is {values.count('vocab_size')}, but {_EMBEDDING} "
-            f"has {vocab} rows; the file is damaged"
+            f"has {vocab} rows; fetch the file again"
         )
     if layers > len(file.tensors):
         raise CheckpointError(
@@ -136,7 +136,7 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
             f"{file.path.name}: {family.gguf}.rope.dimension_count is {turned}, expected the {head_dim} "
             "channels of a head"
         )
-    special = special_ids([], tokenizer_facts(meta), vocab)
+    special = bos_and_eos([], tokenizer_facts(meta), vocab)
     same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)
     tied = head is None or (same_type and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
     config = ModelConfig(
@@ -185,7 +185,7 @@ def _factors(file: GgufFile, name: str, count: int) -> npt.NDArray[np.float32] |
     if name not in file.tensors:
         return None
     if file.tensors[name].shape != (count,):
-        raise CheckpointError(f"{file.path.name}: {name} does not have {count} values; the file is damaged")
+        raise CheckpointError(f"{file.path.name}: {name} does not have {count} values; fetch the file again")
     return require_finite(name, file.read(name))
 
 
@@ -199,7 +199,7 @@ def _check_tensors(file: GgufFile, tensors: dict[str, StoredTensor], *, tied: bo
         if shape != expected:
             raise CheckpointError(
                 f"{file.path.name}: {tensor.gguf} has shape {list(shape)}, "
-                f"expected {list(expected)} from the metadata; the file is damaged"
+                f"expected {list(expected)} from the metadata; fetch the file again"
             )
     passed_over = {*FACTORS, *([_HEAD] if tied else [])}
     for name in sorted(set(file.tensors) - {t.gguf for t in tensors.values()} - passed_over):

@@ -25,7 +25,7 @@ def open_gguf_model(path: Path) -> GgufFile:
     count, number = first.metadata.get("split.count", 0), first.metadata.get("split.no", 0)
     if not (_is_part(count) and _is_part(number)):
         raise CheckpointError(
-            f"{path.name}: split.no or split.count is not a whole number; the file is damaged"
+            f"{path.name}: split.no or split.count is not a whole number; the file is damaged, fetch it again"
         )
     if count <= 1:
         return first

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts
 from rockledge.model.chat import with_named_templates
 from rockledge.model.config import ModelConfig
-from rockledge.model.special_ids import Stated, TokenizerFacts
 
 _Item = TypeVar("_Item")
 
@@ -84,12 +84,12 @@ def tokenizer_facts(metadata: Mapping[str, Any]) -> TokenizerFacts:
     added = [token for token, kind in pairs if kind in (_CONTROL, _USER_DEFINED)]
     text = [token for token, kind in pairs if kind == _USER_DEFINED]
 
-    def stated(*keys: str) -> tuple[int, ...]:
+    def given(*keys: str) -> tuple[int, ...]:
         return tuple(i for i in (_id(metadata, key) for key in keys) if i is not None)
 
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
-    said = Stated("tokenizer.ggml", stated("bos"), stated("eos", "eot", "eom"))
-    return TokenizerFacts((said,), ids, tuple(added), tuple(text))
+    entries = BosEosEntries("tokenizer.ggml", given("bos"), given("eos", "eot", "eom"))
+    return TokenizerFacts((entries,), ids, tuple(added), tuple(text))
 
 
 def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
         )
     # Where the file does not say: SentencePiece models begin with BOS, byte-level ones by their kind.
     default = model == "llama" or _SPLITTINGS[_pre(metadata)].begins
-    add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", default)) and bos is not None
+    add_bos = metadata.get("tokenizer.ggml.add_bos_token", default) and bos is not None
     tokenizer = {
         "version": "1.0",
         "truncation": None,
@@ -218,7 +218,7 @@ def _vocabulary(file: str, metadata: Mapping[str, Any], size: int) -> _Vocabular
         raise CheckpointError(f"{file} holds no tokenizer; use a GGUF file with its tokenizer inside")
     types = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
     if not _list_of(types, int) or len(types) != len(tokens):
-        raise CheckpointError(f"{file}: {len(tokens)} tokens do not fit their types; the file is damaged")
+        raise CheckpointError(f"{file}: {len(tokens)} tokens do not fit their types; fetch it again")
     if len(tokens) > size:
         raise CheckpointError(
             f"{file}: the tokenizer has {len(tokens)} tokens, but the embedding {size} rows; use a file with "
@@ -272,7 +272,7 @@ def _pair(file: str, merge: str) -> list[str]:
     # one.
     cut = merge.find(" ", 1)
     if cut < 0:
-        raise CheckpointError(f"{file}: the merge {merge[:40]!r} is not two pieces; the file is damaged")
+        raise CheckpointError(f"{file}: the merge {merge[:40]!r} is not two pieces; fetch it again")
     return [merge[:cut], merge[cut + 1 :]]
 
 
@@ -280,7 +280,7 @@ def _sentencepiece(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabula
     scores = metadata.get("tokenizer.ggml.scores")
     if not _list_of(scores, float) or len(scores) != len(vocabulary.tokens):
         raise CheckpointError(f"{file} holds no score for each of its pieces; use a complete file")
-    prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     normalizers = [{"type": "Prepend", "prepend": "\u2581"}, spaces] if prefix else [spaces]
     decoders: list[dict[str, Any]] = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rockledge.errors import CheckpointError
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts, bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
 from rockledge.model.families.declaration import Family, Fields
 from rockledge.model.family import FAMILIES
@@ -13,7 +14,6 @@ from rockledge.model.hf_rope import rope_fields, stored_rope
 from rockledge.model.hf_values import HfValues
 from rockledge.model.limits import check_size
 from rockledge.model.missing import missing
-from rockledge.model.special_ids import Stated, TokenizerFacts, special_ids
 from rockledge.model.stored_config import KEY, fields_to_store, stored_fields
 from rockledge.model.windows import narrow
 
@@ -62,12 +62,12 @@ def read_hf_config(
     tied = values.flag("tie_word_embeddings")
     heads = values.count("num_attention_heads")
     shared = values.get("num_key_value_heads")
-    stated = (
-        Stated("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
-        Stated("config.json", _ids(text, "bos"), _ids(text, "eos")),
+    entries = (
+        BosEosEntries("generation_config.json", _ids(generation or {}, "bos"), _ids(generation or {}, "eos")),
+        BosEosEntries("config.json", _ids(text, "bos"), _ids(text, "eos")),
     )
     values.ignore("bos_token_id", "eos_token_id")
-    special = special_ids(stated, tokenizer or TokenizerFacts(), vocab)
+    special = bos_and_eos(entries, tokenizer or TokenizerFacts(), vocab)
     fields = {
         "family": family.name,
         "hidden": hidden,

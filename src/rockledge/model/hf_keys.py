@@ -131,8 +131,14 @@ def check_keys(values: HfValues, family: Family) -> list[str]:
             continue
         if key == "no_rope_layers" and isinstance(value, list) and all(v == 1 for v in value):
             continue  # 1 means that the layer has its rotary embedding
-        if _EPSILON.fullmatch(key) and value == values.stored.get("rms_norm_eps"):
-            continue  # another name for what is read
+        if _EPSILON.fullmatch(key):
+            read = values.stored.get("rms_norm_eps") or family.hf_defaults["rms_norm_eps"]
+            if value == read:
+                continue
+            raise CheckpointError(
+                f"{values.place} has {key}: {str(value)[:60]}, which would be ignored, expected "
+                f"{str(read)[:60]} as rms_norm_eps has; keep the one that the model was trained with"
+            )
         if allowed is None and _ARITHMETIC & set(re.split(r"[^a-z0-9]+", key.lower())):
             allowed = (1,)
         if allowed is None:
@@ -140,8 +146,7 @@ def check_keys(values: HfValues, family: Family) -> list[str]:
         elif not any(_same(value, neutral) for neutral in allowed):
             raise CheckpointError(
                 f"{values.place} has {key}: {str(value)[:60]}, which changes the results and is not "
-                "supported for "
-                f"{family.hf_architecture}; {_expected(allowed)}"
+                f"supported for {family.hf_architecture}; {_expected(_NEUTRAL.get(key, ()))}"
             )
     notes = []
     if "auto_map" in unknown:

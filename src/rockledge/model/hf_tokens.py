@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rockledge.model.special_ids import Stated, TokenizerFacts
+from rockledge.model.bos_eos import BosEosEntries, TokenizerFacts
 from rockledge.model.special_tokens import (
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
@@ -27,10 +27,10 @@ def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
     }
     text = tuple(name for name in added if name not in special)
     begins = special_tokens(files).get("bos_token")
-    stated = [Stated(TOKENIZER_CONFIG, bos_names=() if begins is None else (begins,))]
+    entries = [BosEosEntries(TOKENIZER_CONFIG, bos_names=() if begins is None else (begins,))]
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
-        stated.append(Stated(name, eos_names=_names(json_object(files, name).get("eos_token"))))
-    return TokenizerFacts(tuple(stated), {**_vocabulary(tokenizer), **added}, tuple(added), text)
+        entries.append(BosEosEntries(name, eos_names=_names(json_object(files, name).get("eos_token"))))
+    return TokenizerFacts(tuple(entries), {**_vocabulary(tokenizer), **added}, tuple(added), text)
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:

@@ -87,15 +87,6 @@ def pack_kernels(b: npt.NDArray[Scalar], native: Native) -> npt.NDArray[Scalar]:
     return tiles.transpose(0, 2, 1, 3).reshape(-1)
 
 
-def unpack_kernels(flat: npt.NDArray[Scalar], rows: int, cols: int, native: Native) -> npt.NDArray[Scalar]:
-    """The inverse of `pack_kernels`: [rows, cols] of the first rows x cols elements of `flat`."""
-    _divides(native.group, rows, "kernels")
-    _divides(native.run, cols, "inputs of a kernel")
-    _enough(flat, rows * cols)
-    tiles = flat[: rows * cols].reshape(rows // native.group, cols // native.run, native.group, native.run)
-    return tiles.transpose(0, 2, 1, 3).reshape(rows, cols)
-
-
 def pad(x: npt.NDArray[Scalar], rows: int, cols: int) -> npt.NDArray[Scalar]:
     """`x` with zeros added below and to the right, [rows, cols]; itself when nothing is missing."""
     if x.shape == (rows, cols):

@@ -8,7 +8,7 @@ padding) is taken off the budget first.
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
-from math import ceil, floor, log10, nan, prod
+from math import ceil, floor, log10, nan
 
 from rockledge.artifact import ArtifactPlan, LinearSpec, packed_size
 from rockledge.board.boards import Board
@@ -18,7 +18,6 @@ from rockledge.formats.bands import TABLES, aligned, stream_bytes
 from rockledge.formats.bands import Band as StoredBand
 from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import stored_tensors
 from rockledge.quantization.allocate import Allocation, Band, Budget, Option, allocate
 from rockledge.quantization.candidates import NARROW_WIDTHS, WIDTHS
 from rockledge.quantization.rotate import RotatedModel
@@ -44,7 +43,9 @@ class Limits:
 
 def parameters(config: ModelConfig) -> int:
     """Numbers in the checkpoint, a tied matrix once."""
-    return sum(prod(tensor.shape) for tensor in stored_tensors(config))
+    tree = decoder(config)
+    matrices = sum(one.rows * (one.cols + one.bias) for _, one in tree.linears())
+    return matrices + tree.final_norm.size + sum(norm.size for layer in tree.layers for norm in layer.norms)
 
 
 def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tuple[int, ...]:
@@ -221,7 +222,7 @@ def plan_artifact(
         parameters=parameters(config),
         arrays={name: (norm.size,) for name, norm in tree.kept_norms()},
         rotation=model.rotation,
-        ffn_block=model.online.get(tree.layers[0].ordered.place, 0),
+        online=model.online,
         files=files,
         recipe=recipe,
     )

@@ -91,7 +91,7 @@ def measure(
         work.put_state(_BACKWARD, numbers, {"gradients": gradients})
         work.drop_array(boundary(layer))
         progress("round", done, layers + 1)
-    pricing.ends(head, _embedding_terms(model, head, gradients, tokens[:sequences]))
+    pricing.ends(head, embedding_term(model, head, gradients, tokens[:sequences]))
     prices = pricing.prices(slices.notes())
     work.put_prices(prices)
     forget(work, layers)
@@ -142,13 +142,14 @@ def _head(
     return head, gradients
 
 
-def _embedding_terms(
+def embedding_term(
     model: RotatedModel,
     head: HeadStatistics,
     gradients: npt.NDArray[np.float32],
     tokens: npt.NDArray[np.int64],
 ) -> Term:
-    """An embedding's error enters the residual stream as often as its token occurs.
+    """Why an embedding's error matters: it enters the residual stream as often as its token occurs, and there
+    has `gradients` fp32 [S, T, hidden], at `tokens` int64.
 
     Half of a token's frequency is counted, half is what the model itself predicts: most tokens never occur
     in a calibration text.

@@ -72,23 +72,15 @@ def estimate(
     check_prices: bool = False,
 ) -> Estimate:
     """What `quantize` with the same arguments will take; reads the model's header only."""
-    checkpoint = _opened(model)
-    asked = request(
-        checkpoint.config,
-        bits=bits,
-        fit=fit,
-        milliseconds=milliseconds,
-        fast=fast,
-        recipe=recipe,
-        tokens=tokens,
+    asked, turned, offered, most = _prepared(
+        model, "cpu", bits=bits, fit=fit, milliseconds=milliseconds, fast=fast, recipe=recipe, tokens=tokens
     )
-    most = 2 * parameters(checkpoint.config)
     return estimate_run(
-        checkpoint.config,
-        min(asked.tensor_bytes, most),
+        turned.config,
+        most,
         tokens=asked.tokens,
         gradient_tokens=asked.gradient_sequences * asked.length,
-        widths=_menu(rotated(checkpoint, asked.seed, steps=asked.steps), asked),
+        widths=offered,
         steps=asked.steps,
         check_prices=check_prices,
         device=device,
@@ -127,9 +119,9 @@ def quantize(
     one. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
     """
     started = time.monotonic()
-    checkpoint = _opened(model)
-    asked = request(
-        checkpoint.config,
+    asked, turned, offered, most = _prepared(
+        model,
+        device,
         bits=bits,
         fit=fit,
         milliseconds=milliseconds,
@@ -139,7 +131,7 @@ def quantize(
         tokens=tokens,
         seed=seed,
     )
-    say = progress or _silent
+    checkpoint, say = turned.checkpoint, progress or _silent
     text = calibration_for(
         checkpoint.files(),
         asked.calibration,
@@ -148,15 +140,12 @@ def quantize(
         seed=asked.seed,
         force=force,
     )
-    turned = rotated(checkpoint, asked.seed, device, asked.steps)
-    offered = _menu(turned, asked)
     parent = Path(out).absolute().parent
     with (
         _work_directory(work, Path(out)) as directory,
         directory.claimed(fingerprint(checkpoint, text, asked, offered, device)),
     ):
         held = text.sequences.size + text.held_out.size
-        most = min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
         check_room(directory.path, work_bytes(checkpoint.config, held, offered), parent, most)
         prices, outputs = _measured(turned, text, asked, offered, directory, say)
         widths, planes = _chosen(prices, turned, asked)
@@ -195,8 +184,17 @@ def quantize(
     return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})
 
 
-def _opened(model: str | Path | Checkpoint) -> Checkpoint:
-    return open_checkpoint(model) if isinstance(model, (str, Path)) else model
+def _prepared(
+    model: str | Path | Checkpoint, device: str, **arguments: Any
+) -> tuple[Request, RotatedModel, tuple[int, ...], int]:
+    """The request made of its `arguments`, the model as it is quantised, the widths that are measured, and
+    the most bytes that the artifact's tensors may have."""
+    checkpoint = open_checkpoint(model) if isinstance(model, (str, Path)) else model
+    asked = request(checkpoint.config, **arguments)
+    turned = rotated(checkpoint, asked.seed, device, asked.steps)
+    fixed = () if asked.recipe is None else asked.recipe.widths.values()
+    offered = menu(turned, _limits(asked), {band.bits for bands in fixed for band in bands})
+    return asked, turned, offered, min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -235,11 +233,6 @@ def _measured(
         prices = measure(model, both, count, asked.gradient_sequences, work, asked.seed, slices, say, offered)
     outputs = work.array(boundary(layers), (*both.shape, model.config.hidden))
     return prices, outputs[count:]
-
-
-def _menu(model: RotatedModel, asked: Request) -> tuple[int, ...]:
-    fixed = () if asked.recipe is None else asked.recipe.widths.values()
-    return menu(model, _limits(asked), {band.bits for bands in fixed for band in bands})
 
 
 def _limits(asked: Request) -> Limits:

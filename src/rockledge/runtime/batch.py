@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from rockledge.errors import ContextError
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.kv_cache import CachedSequence, PagePool
+from rockledge.runtime.kv_cache import CachedSequence, PageCache, WindowPassedError
 from rockledge.runtime.sampling import Sampling
 
 Int32 = npt.NDArray[np.int32]
@@ -22,25 +22,27 @@ class Batch:
 
     def __init__(
         self,
-        pool: PagePool,
+        cache: PageCache,
         read: Callable[[Int32, CachedSequence, Float32 | None], None],
         executor: Executor,
         context: int,
         prompts: Sequence[Int32],
         sampling: Sampling,
     ) -> None:
-        """`read` runs a whole prompt and gives the logits after it; `executor` runs the steps."""
+        """`read` runs a whole prompt, for which it reserves the pages, and gives the logits after it;
+        `executor` runs the steps."""
         self._lock = executor.lock
         self._context = context
-        self._prompts = [len(prompt) for prompt in prompts]
+        self._read = read
+        self._prompts = prompts
+        self._ends = [len(prompt) for prompt in prompts]
         self._sequences: list[CachedSequence] = []
         self._step = executor.batch_step(len(prompts), sampling)
         self._drawn = 0
         try:
             for prompt, logits in zip(prompts, self._step.logits, strict=True):
-                sequence = pool.open()
+                sequence = cache.open()
                 self._sequences.append(sequence)
-                sequence.reserve(len(prompt))
                 read(prompt, sequence, logits[None])
         except BaseException:
             self.close()
@@ -82,12 +84,18 @@ class Batch:
         that the end of their prompts: for measurements, where a context must be long but not meaningful."""
         for sequence in self._sequences:
             sequence.repeat(tokens)
-        self._prompts = list(self.lengths)
+        self._ends = list(self.lengths)
 
     def rewind(self) -> None:
-        """Back to the ends of the prompts, as if no step had been made."""
-        for sequence, length in zip(self._sequences, self._prompts, strict=True):
-            sequence.truncate(length)
+        """Back to the ends of the prompts, as if no step had been made. A prompt whose end a window has
+        passed is read again, for which CacheFullError is possible."""
+        for sequence, prompt, end in zip(self._sequences, self._prompts, self._ends, strict=True):
+            try:
+                sequence.truncate(end)
+            except WindowPassedError:
+                sequence.truncate(0)
+                self._read(prompt, sequence, None)
+                sequence.repeat(end)
         self._step.logits[:] = self._first
         self._drawn = 0
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact, open_artifact
-from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, kv_bytes
+from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, SEQUENCES, cache_bytes, kv_bytes
 from rockledge.errors import ContextError, NpuError, UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
@@ -26,7 +26,7 @@ from rockledge.runtime.batch import Batch
 from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
-from rockledge.runtime.kv_cache import CachedSequence, PagePool
+from rockledge.runtime.kv_cache import CachedSequence, PageCache
 from rockledge.runtime.offload.choose import choose_npu, unused
 from rockledge.runtime.offload.linears import linears_of
 from rockledge.runtime.offload.status import NpuStatus
@@ -59,7 +59,7 @@ class Engine:
         artifact: Artifact,
         name: str,
         executors: tuple[Executor, Executor],
-        pool: PagePool,
+        cache: PageCache,
         footprint: Footprint,
         npu: NpuUse | NpuStatus,
     ) -> None:
@@ -73,7 +73,7 @@ class Engine:
         self.chat: ChatTemplate | None = ChatTemplate.from_files(artifact.files)
         self.stats = RequestStats()
         self._prefill, self._decode = executors
-        self._pool = pool
+        self._cache = cache
         self._npu = npu
         self._eos = frozenset(self.config.eos)
 
@@ -88,6 +88,7 @@ class Engine:
         kernel: str = "auto",
         npu: str = "auto",
         npu_rows: int | None = None,
+        sequences: int = SEQUENCES,
     ) -> "Engine":
         """Maps the artifact at `path` and prepares its program.
 
@@ -95,7 +96,8 @@ class Engine:
         `memory` allows). `memory`: bytes that weights, arena, cache and NPU buffers may take together.
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
-        steps of so many tokens or more, None for as many as the board's facts say.
+        steps of so many tokens or more, None for as many as the board's facts say. `sequences`: how many that
+        are longer than a window have room at a time in layers that have one.
         Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.
         """
         path = Path(path)
@@ -107,27 +109,29 @@ class Engine:
         chosen = len(cores) if threads is None else threads
         demand = Demand(
             weights=artifact.tensor_bytes,
-            arena=lambda rows, pages: plan.memory(rows, pages, chosen).arena,
-            page=kv_bytes(artifact.config, PAGE_TOKENS),
+            arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).arena,
+            cache=lambda rows, pages: cache_bytes(artifact.config, pages * PAGE_TOKENS, rows, sequences),
             page_tokens=PAGE_TOKENS,
             longest=artifact.config.context,
         )
         footprint = choose_footprint(demand, ctx, memory)
-        pages = demand.pages(footprint.context)
 
-        def executor(rows: int) -> Executor:
+        def executor(rows: int, largest: int) -> Executor:
             # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
             with started_on(cores) if threads is None else nullcontext():
                 return Executor(
                     plan,
                     max_rows=rows,
-                    pages=pages,
+                    context=footprint.context,
+                    pools=plan.pools(footprint.context, largest, sequences),
                     threads=chosen,
                     kernel=kernel,
                 )
 
         def with_both(rows: int) -> int:
-            return demand.total(rows, footprint.context) + demand.arena(DECODE_ROWS, pages)
+            return demand.total(rows, footprint.context) + demand.arena(
+                DECODE_ROWS, demand.pages(footprint.context)
+            )
 
         used = choose_npu(
             npu,
@@ -153,8 +157,9 @@ class Engine:
             f"one for each fast core: {cores}" if threads is None else "requested",
         )
         _log_memory(demand, footprint, memory, used)
-        pool = PagePool(pages, PAGE_TOKENS, executors[0].copy_page)
-        return cls(artifact, path.resolve().name, executors, pool, footprint, used)
+        pools = [(pool.window, pool.pages) for pool in executors[0].pools]
+        cache = PageCache(pools, PAGE_TOKENS, executors[0].copy_page)
+        return cls(artifact, path.resolve().name, executors, cache, footprint, used)
 
     def close(self) -> None:
         """Frees the native programs and the NPU. Closing twice is allowed; only `npu` and `stats` may be
@@ -202,20 +207,19 @@ class Engine:
         add to: where the time goes. With an NPU in use only prefill steps do."""
         return self._prefill.time_operations()
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of keys and values that every token of the past costs a step to read."""
-        return self._prefill.cache_bytes_per_token
+    def cache_bytes_read(self, past: int) -> int:
+        """Bytes of keys and values that a step reads in a sequence of `past` tokens."""
+        return kv_bytes(self.config, past)
 
     @property
     def free_pages(self) -> int:
         """Cache pages that no request holds."""
-        return self._pool.free_pages
+        return self._cache.free_pages
 
     @property
     def pages(self) -> int:
         """Cache pages in all."""
-        return self._pool.pages
+        return self._cache.pages
 
     def generate(
         self,
@@ -303,25 +307,27 @@ class Engine:
             raise UsageError(f"a batch of {len(prompts)} sequences, expected 1 to {most}")
         checked = [self._checked(prompt) for prompt in prompts]
         steps = self._decode if len(prompts) <= self._decode.max_rows else self._prefill
-        return Batch(self._pool, self._read, steps, self.context, checked, sampling)
+        return Batch(self._cache, self._read, steps, self.context, checked, sampling)
 
     @contextmanager
     def _cached(self, tokens: int) -> Iterator[CachedSequence]:
         """A new sequence with room for `tokens`; its pages are freed at the end in any case."""
-        sequence = self._pool.open()
+        sequence = self._cache.open()
         try:
-            sequence.reserve(tokens)
+            sequence.reserve(tokens, self._prefill.max_rows)
             yield sequence
         finally:
             sequence.close()
 
     def _read(self, prompt: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
-        """Prefill of a whole prompt, in as few steps as possible; its pages must be reserved."""
+        """Prefill of a whole prompt, in as few steps as possible. CacheFullError before the first."""
+        sequence.reserve(len(prompt), self._prefill.max_rows)
         for part in self._steps(prompt):
             final = sequence.length + len(part) == len(prompt)
             self._run(part, sequence, logits if final else None)
 
     def _run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
+        sequence.reserve(len(tokens))  # nothing new, unless a fork shares what was reserved
         with self._prefill.lock:
             self._prefill.run(tokens, sequence, logits)
         sequence.advance(len(tokens))
@@ -396,10 +402,11 @@ class Engine:
 
 
 def _executors(
-    executor: Callable[[int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
+    executor: Callable[[int, int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
 ) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
     """The programs for prefill and decode, and the NPU after loading it:
-    without one, or with one that fails, a single program for steps of `rows` tokens does both."""
+    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor` makes
+    one for steps of so many tokens over a cache for steps of up to as many as the second number."""
     if isinstance(npu, NpuUse):
         try:
             return _with_npu(executor, npu), npu
@@ -409,14 +416,15 @@ def _executors(
         except BaseException:
             npu.close()
             raise
-    return (executor(rows),) * 2, npu
+    return (executor(rows, rows),) * 2, npu
 
 
-def _with_npu(executor: Callable[[int], Executor], npu: NpuUse) -> tuple[Executor, Executor]:
-    prefill = executor(npu.plan.steps[-1])
+def _with_npu(executor: Callable[[int, int], Executor], npu: NpuUse) -> tuple[Executor, Executor]:
+    largest = npu.plan.steps[-1]
+    prefill = executor(largest, largest)
     try:
         prefill.use_npu(npu)
-        decode = executor(DECODE_ROWS)
+        decode = executor(DECODE_ROWS, largest)
         decode.share_cache(prefill)
     except BaseException:
         prefill.close()
@@ -425,7 +433,7 @@ def _with_npu(executor: Callable[[int], Executor], npu: NpuUse) -> tuple[Executo
 
 
 def _log_memory(demand: Demand, chosen: Footprint, memory: int | None, npu: NpuUse | NpuStatus) -> None:
-    cache = demand.pages(chosen.context) * demand.page
+    cache = demand.cache(chosen.step_tokens, demand.pages(chosen.context))
     buffers = npu.plan.bytes if isinstance(npu, NpuUse) else 0
     log.info(
         "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",

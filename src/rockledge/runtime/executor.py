@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from rockledge.board.memory import kv_bytes
+from rockledge.board.memory import pages_of
 from rockledge.runtime import native
 from rockledge.runtime.kv_cache import CachedSequence
 from rockledge.runtime.offload.native_plan import npu_work, use_npu
@@ -27,7 +27,7 @@ class SingleStep:
     def __init__(self, program: native.Program, table_width: int, sampling: Sampling) -> None:
         self._token = np.zeros(1, np.int32)
         self._position = np.zeros(1, np.int32)
-        self._table = np.zeros((1, table_width), np.int32)
+        self._table = _tables(program, 1, table_width)
         self._rows = np.zeros((1, program.vocab), np.float32)
         self.logits: Float32 = self._rows[0]
         zero = np.zeros(1, np.int32)
@@ -44,7 +44,7 @@ class SingleStep:
 
     def write_table(self, sequence: CachedSequence) -> None:
         """Takes over the pages of `sequence`; needed whenever they changed."""
-        sequence.write_table(self._table[0])
+        sequence.write_table(self._table[:, 0])
 
     def run(self, token: int, position: int) -> None:
         """Computes the logits after `token` at `position`, whose page must be in the table."""
@@ -59,7 +59,7 @@ class BatchStep:
     def __init__(self, program: native.Program, sequences: int, table_width: int, sampling: Sampling) -> None:
         self._tokens = np.zeros(sequences, np.int32)
         self._positions = np.zeros(sequences, np.int32)
-        self._table = np.zeros((sequences, table_width), np.int32)
+        self._table = _tables(program, sequences, table_width)
         self.logits: Float32 = np.zeros((sequences, program.vocab), np.float32)
         rows = np.arange(sequences, dtype=np.int32)
         step = native.Step(self._tokens, self._positions, rows, self._table, rows)
@@ -85,15 +85,28 @@ class BatchStep:
     def place(self, row: int, sequence: CachedSequence) -> None:
         """Row `row` follows the tokens of `sequence`; its page must be reserved."""
         self._positions[row] = sequence.length
-        sequence.write_table(self._table[row])
+        sequence.write_table(self._table[:, row])
+
+
+def _tables(program: native.Program, sequences: int, width: int) -> Int32:
+    return np.zeros((len(program.shape.pools), sequences, width), np.int32)
 
 
 class Executor:
-    """A program with its arena, cache pool and threads. Not for two threads at once: whoever runs a step, of
+    """A program with its arena, cache pools and threads. Not for two threads at once: whoever runs a step, of
     those that it made too, holds `lock`."""
 
-    def __init__(self, plan: ProgramPlan, *, max_rows: int, pages: int, threads: int, kernel: str) -> None:
-        shape = plan.shape(max_rows, pages)
+    def __init__(
+        self,
+        plan: ProgramPlan,
+        *,
+        max_rows: int,
+        context: int,
+        pools: tuple[native.Pool, ...],
+        threads: int,
+        kernel: str,
+    ) -> None:
+        shape = plan.shape(max_rows, context, pools)
         self._program = native.Program(
             plan.ops, plan.bands, plan.buffers, shape, threads=threads, kernel=kernel
         )
@@ -101,10 +114,10 @@ class Executor:
         self.max_rows = max_rows
         self.threads = threads
         self.kernel = self._program.kernel
-        self._pages = pages
+        self.pools = pools
+        self._pages = pages_of(context)
         self._ops = plan.ops
         self.step_bytes = plan.step_bytes()
-        self.cache_bytes_per_token = kv_bytes(plan.config, 1)
         self._before_logits = next(i for i, op in enumerate(plan.ops) if op.on_logits)
 
     @property
@@ -121,8 +134,8 @@ class Executor:
         """
         rows = len(tokens)
         positions = np.arange(sequence.length, sequence.length + rows, dtype=np.int32)
-        table = np.zeros((1, self._pages), np.int32)
-        sequence.write_table(table[0])
+        table = _tables(self._program, 1, self._pages)
+        sequence.write_table(table[:, 0])
         zeros = np.zeros(rows, np.int32)
         if logits is None:
             step = native.Step(tokens, positions, zeros, table)
@@ -143,9 +156,9 @@ class Executor:
         """The names of the operations, and the nanoseconds of each that all steps from now on add to."""
         return [op.code.name.lower() for op in self._ops], self._program.time_operations()
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Copies a cache page, all layers."""
-        self._program.copy_page(source, target)
+    def copy_page(self, pool: int, source: int, target: int) -> None:
+        """Copies a cache page, all layers of its pool."""
+        self._program.copy_page(pool, source, target)
 
     def share_cache(self, other: "Executor") -> None:
         """Works on the cache pages of `other` from now on; both may run at once, on different sequences."""

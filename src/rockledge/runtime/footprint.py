@@ -13,19 +13,20 @@ STEP_TOKENS = (256, 128, 64, 32)
 
 @dataclass(frozen=True)
 class Demand:
-    """What a model takes, in bytes: its weights once, the arena by rows of a step and pages of the cache
-    (attention has a part for each group of pages), the cache by pages of `page_tokens` tokens."""
+    """What a model takes, in bytes: its weights once, arena and cache by rows of a step and by the pages of
+    `page_tokens` tokens that hold the context (attention has a part for each group of pages, and a layer with
+    a window caches what that and a step reach)."""
 
     weights: int
     arena: Callable[[int, int], int]
-    page: int
+    cache: Callable[[int, int], int]
     page_tokens: int
     longest: int
 
     def total(self, step_tokens: int, context: int) -> int:
         """Bytes with steps of `step_tokens` rows and a cache for `context` tokens."""
         pages = self.pages(context)
-        return self.weights + self.arena(step_tokens, pages) + pages * self.page
+        return self.weights + self.arena(step_tokens, pages) + self.cache(step_tokens, pages)
 
     def pages(self, context: int) -> int:
         """Pages that hold `context` tokens."""

@@ -1,15 +1,18 @@
 """Who owns which page of the key/value cache: block tables, reference counts, copy on write.
 
-Only bookkeeping: the bytes live in the native pool, which copies a page when two sequences that
-share it are about to differ. Pages are the unit of admission; a request that does not fit changes nothing.
+Only bookkeeping: the bytes live in the native pools, which copy a page when two sequences that share it are
+about to differ. Pages are the unit of admission; a request that does not fit changes nothing. The layers of
+one window share a pool; a sequence has pages in every pool, and gives those back that its window has passed.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from rockledge.board.memory import window_pages
 from rockledge.errors import RockledgeError
 
 
@@ -17,22 +20,17 @@ class CacheFullError(RockledgeError):
     """Fewer free pages than a sequence needs; nothing was taken. A scheduler may retry when others finish."""
 
 
+class WindowPassedError(RockledgeError):
+    """A sequence cannot be cut to where a window has given pages back. Cut it to 0 and read it again."""
+
+
 class PagePool:
-    """A fixed number of pages of `page_tokens` tokens each, and how many sequences hold each of them.
+    """A fixed number of pages of the layers with one `window` (0: none), and how many sequences hold each of
+    them."""
 
-    `copy_page(from_page, to_page)` copies the keys and values of all layers; it is called before a sequence
-    writes into a page that others also read. Sequences of a pool may be used from several threads, each of
-    them from one at a time.
-    """
-
-    def __init__(self, pages: int, page_tokens: int, copy_page: Callable[[int, int], None]) -> None:
-        if pages < 1 or page_tokens < 1:
-            raise ValueError(f"a pool has {pages} pages of {page_tokens} tokens, expected at least 1 of 1")
+    def __init__(self, pages: int, window: int) -> None:
         self.pages = pages
-        self.page_tokens = page_tokens
-        # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
-        self.lock = threading.RLock()
-        self._copy_page = copy_page
+        self.window = window
         self._free = list(range(pages - 1, -1, -1))
         self._holders = [0] * pages
 
@@ -45,123 +43,249 @@ class PagePool:
         """How many sequences hold `page`."""
         return self._holders[page]
 
-    def open(self) -> "CachedSequence":
-        """An empty sequence; it takes no page until it reserves room."""
-        return CachedSequence(self, [], 0)
-
-    def _take(self, count: int) -> list[int]:
-        if count > len(self._free):
-            raise CacheFullError(
-                f"the key/value cache has {len(self._free)} free pages of {self.page_tokens} tokens, "
-                f"expected at least {count}; let other requests finish, or load with a larger context"
-            )
+    def take(self, count: int) -> list[int]:
+        """`count` free pages, for one sequence each; there must be so many."""
         taken = [self._free.pop() for _ in range(count)]
         for page in taken:
             self._holders[page] = 1
         return taken
 
-    def _hold(self, page: int) -> None:
+    def hold(self, page: int) -> None:
+        """One sequence more holds `page`."""
         self._holders[page] += 1
 
-    def _drop(self, page: int) -> None:
+    def drop(self, page: int) -> None:
+        """One sequence fewer holds `page`."""
         self._holders[page] -= 1
         if self._holders[page] == 0:
             self._free.append(page)
 
-    def _copy(self, source: int, target: int) -> None:
-        self._copy_page(source, target)
+
+class PageCache:
+    """The pools of a program, by its numbers: (window, pages) of each; pages of `page_tokens` tokens.
+
+    `copy_page(pool, from_page, to_page)` copies the keys and values of the pool's layers; it is called before
+    a sequence writes into a page that others also read. Sequences of a cache may be used from several
+    threads, each of them from one at a time.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[tuple[int, int]],
+        page_tokens: int,
+        copy_page: Callable[[int, int, int], None],
+    ) -> None:
+        for _, pages in pools:
+            if pages < 1 or page_tokens < 1:
+                raise ValueError(
+                    f"a pool has {pages} pages of {page_tokens} tokens, expected at least 1 of 1"
+                )
+        self.pools = tuple(PagePool(pages, window) for window, pages in pools)
+        self.page_tokens = page_tokens
+        self.copy_page = copy_page
+        # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
+        self.lock = threading.RLock()
+
+    @property
+    def pages(self) -> int:
+        """Pages of all pools."""
+        return sum(pool.pages for pool in self.pools)
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that no sequence holds, of all pools."""
+        return sum(pool.free_pages for pool in self.pools)
+
+    def open(self) -> "CachedSequence":
+        """An empty sequence; it takes no page until it reserves room."""
+        return CachedSequence(self, [_Held(number, pool) for number, pool in enumerate(self.pools)], 0)
+
+    def take(self, counts: Sequence[int]) -> list[list[int]]:
+        """So many pages of every pool. CacheFullError if one has fewer; then none is taken."""
+        for pool, count in zip(self.pools, counts, strict=True):
+            if count > pool.free_pages:
+                where, larger = "", ", or load with a larger context"
+                if pool.window:
+                    where, larger = f" of the layers with a window of {pool.window} tokens", ""
+                raise CacheFullError(
+                    f"the key/value cache{where} has {pool.free_pages} free pages of {self.page_tokens} tokens, "
+                    f"expected at least {count}; let other requests finish{larger}"
+                )
+        return [pool.take(count) for pool, count in zip(self.pools, counts, strict=True)]
+
+
+@dataclass
+class _Held:
+    """What a sequence holds of pool `number`: page `pages[i]` has the positions from (`first` + i) *
+    page_tokens on. With a window `first` is the page where the next query's begins."""
+
+    number: int
+    pool: PagePool
+    first: int = 0
+    pages: list[int] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.pages)
 
 
 class CachedSequence:
     """The pages of one sequence in order of position, and how many tokens of them are written."""
 
-    def __init__(self, pool: PagePool, pages: list[int], length: int) -> None:
-        self._pool = pool
-        self._pages = pages
+    def __init__(self, cache: PageCache, held: list[_Held], length: int) -> None:
+        self._cache = cache
+        self._held = held
+        self._reserved = length  # positions that there is or will be room for
+        self._moved = False  # a list of pages changed since `reserve` last said so
         self.length = length
 
     @property
-    def pages(self) -> tuple[int, ...]:
-        """Page i holds the positions from i * page_tokens on."""
-        return tuple(self._pages)
+    def pages(self) -> tuple[tuple[int, ...], ...]:
+        """The pages held of each pool; their first is the one where the next query's window begins."""
+        return tuple(tuple(held.pages) for held in self._held)
+
+    @property
+    def shortest(self) -> int:
+        """The sequence can be cut to this length or a longer one, or to 0: what a query there sees is whole."""
+        size = self._cache.page_tokens
+        return max(held.first * size + held.pool.window - 1 if held.first else 0 for held in self._held)
 
     @property
     def capacity(self) -> int:
         """Tokens that fit into the pages already held."""
-        return len(self._pages) * self._pool.page_tokens
+        return min(held.end for held in self._held) * self._cache.page_tokens
 
-    def reserve(self, tokens: int) -> bool:
-        """Makes room to write `tokens` more; true when the list of pages changed.
+    def reserve(self, tokens: int, rows: int | None = None) -> bool:
+        """Makes room to write `tokens` more, at most `rows` (None: all) between calls of `advance`; true when
+        a list of pages changed since the last call.
 
-        A partly filled last page that others also hold is copied first. CacheFullError changes nothing.
+        A window takes no more pages than that needs at a time, and moves them on. What was reserved stays so
+        unless the sequence forks. A partly filled last page that others also hold is copied first.
+        CacheFullError changes nothing.
         """
-        with self._pool.lock:
-            return self._reserve(self._pool, self.length + tokens if tokens > 0 else 0)
+        with self._cache.lock:
+            if tokens > 0:
+                self._reserve(tokens, min(tokens, rows or tokens))
+            moved, self._moved = self._moved, False
+        return moved
 
-    def _reserve(self, pool: PagePool, end: int) -> bool:
-        fresh = max(0, -(-end // pool.page_tokens) - len(self._pages))
-        first = self.length // pool.page_tokens
-        shared = [i for i in range(first, len(self._pages)) if end and pool.holders(self._pages[i]) > 1]
-        if not fresh and not shared:
-            return False
-        taken = pool._take(fresh + len(shared))
-        for i in shared:
-            page = taken.pop()
-            if i * pool.page_tokens < self.length:
-                pool._copy(self._pages[i], page)
-            pool._drop(self._pages[i])
-            self._pages[i] = page
-        self._pages.extend(taken)
-        return True
+    def _reserve(self, tokens: int, rows: int) -> None:
+        size, end = self._cache.page_tokens, self.length + tokens
+        counts, shared = [], []
+        for held in self._held:
+            last = _pages(end, size)
+            if window := held.pool.window:
+                last = min(last, held.first + window_pages(window, rows, size))
+            written = max(0, self.length // size - held.first)
+            several = [i for i in range(written, len(held.pages)) if held.pool.holders(held.pages[i]) > 1]
+            counts.append(max(0, last - held.end) + len(several))
+            shared.append(several)
+        taken = self._cache.take(counts)
+        for held, several, fresh in zip(self._held, shared, taken, strict=True):
+            self._moved |= bool(fresh)
+            for i in several:
+                page = fresh.pop()
+                if (held.first + i) * size < self.length:
+                    self._cache.copy_page(held.number, held.pages[i], page)
+                held.pool.drop(held.pages[i])
+                held.pages[i] = page
+            held.pages.extend(fresh)
+        self._reserved = max(self._reserved, end)
 
     def advance(self, tokens: int) -> None:
-        """Notes that `tokens` more positions have been written; they must have been reserved."""
+        """Notes that `tokens` more positions have been written; they must have been reserved. Pages that no
+        window will see again are given back, or moved on to positions that are reserved."""
         if self.length + tokens > self.capacity:
             raise ValueError(
                 f"{tokens} tokens were written, expected at most the {self.capacity - self.length} reserved"
             )
         self.length += tokens
+        until = _pages(self._reserved, self._cache.page_tokens)
+        for held in self._held:
+            first = self._first(held.pool)
+            while held.first < first:
+                with self._cache.lock:
+                    page = held.pages.pop(0)
+                    held.first += 1
+                    if held.end < until and held.pool.holders(page) == 1:
+                        held.pages.append(page)
+                        self._moved = True
+                    else:
+                        held.pool.drop(page)
+
+    def _first(self, pool: PagePool) -> int:
+        """The first page that the next query sees."""
+        return max(0, self.length + 1 - pool.window) // self._cache.page_tokens if pool.window else 0
 
     def repeat(self, length: int) -> None:
         """Fills up to `length` positions, if there are fewer, with copies of the pages that are there; a
         sequence without any stays as it is."""
-        held = len(self._pages)
-        if not held or length <= self.length:
+        if self.length == 0 or length <= self.length:
             return
-        with self._pool.lock:
-            self.reserve(length - self.length)
-            for number in range(held, len(self._pages)):
-                self._pool._copy(self._pages[number % held], self._pages[number])
-        self.length = length
+        before, last = self.length, _pages(length, self._cache.page_tokens)
+        with self._cache.lock:
+            self.length = length
+            firsts = [self._first(held.pool) for held in self._held]
+            wanted = [last - first for first in firsts]
+            try:
+                counts = (max(0, n - len(held.pages)) for n, held in zip(wanted, self._held, strict=True))
+                taken = self._cache.take(list(counts))
+            except CacheFullError:
+                self.length = before
+                raise
+            for held, first, count, fresh in zip(self._held, firsts, wanted, taken, strict=True):
+                there = tuple(held.pages)
+                for number, page in enumerate(fresh, len(there)):
+                    if there:
+                        self._cache.copy_page(held.number, there[number % len(there)], page)
+                for page in there[count:]:
+                    held.pool.drop(page)
+                held.first, held.pages = first, [*there[:count], *fresh]
+        self._reserved, self._moved = max(self._reserved, length), True
 
     def truncate(self, length: int) -> None:
-        """Forgets the positions from `length` on and gives back the pages that held only those."""
+        """Forgets the positions from `length` on and gives back the pages that held only those.
+
+        Raises WindowPassedError, and changes nothing, where `length` is not 0 and below `shortest`.
+        """
         if not 0 <= length <= self.length:
             raise ValueError(f"a sequence is cut to {length} tokens, expected 0 to {self.length}")
-        keep = -(-length // self._pool.page_tokens)
-        with self._pool.lock:
-            for page in self._pages[keep:]:
-                self._pool._drop(page)
-            del self._pages[keep:]
-        self.length = length
+        if 0 < length < self.shortest:
+            raise WindowPassedError(
+                f"a sequence of {self.length} tokens cannot be cut to {length}, expected at least "
+                f"{self.shortest}, because pages before its window were given back; read its tokens again"
+            )
+        end = _pages(length, self._cache.page_tokens)
+        with self._cache.lock:
+            for held in self._held:
+                keep = max(0, end - held.first)
+                for page in held.pages[keep:]:
+                    held.pool.drop(page)
+                del held.pages[keep:]
+                if length == 0:
+                    held.first = 0
+        self.length = self._reserved = length
 
     def fork(self) -> "CachedSequence":
         """A second sequence with the same past; both share every page until one of them writes."""
-        keep = -(-self.length // self._pool.page_tokens)
-        pages = self._pages[:keep]
-        with self._pool.lock:
-            for page in pages:
-                self._pool._hold(page)
-        return CachedSequence(self._pool, pages, self.length)
+        end = _pages(self.length, self._cache.page_tokens)
+        with self._cache.lock:
+            held = [replace(h, pages=h.pages[: max(0, end - h.first)]) for h in self._held]
+            for h in held:
+                for page in h.pages:
+                    h.pool.hold(page)
+        return CachedSequence(self._cache, held, self.length)
 
-    def write_table(self, row: npt.NDArray[np.int32]) -> None:
-        """Writes the block table into the front of `row` (int32 [table width])."""
-        row[: len(self._pages)] = self._pages
+    def write_table(self, rows: npt.NDArray[np.int32]) -> None:
+        """Writes the block table of every pool into `rows` (int32 [pools, table width]), where there are
+        pages: entries before a window stay as they are."""
+        for row, held in zip(rows, self._held, strict=True):
+            row[held.first : held.end] = held.pages
 
     def close(self) -> None:
         """Gives all pages back. Closing twice is allowed."""
-        with self._pool.lock:
-            for page in self._pages:
-                self._pool._drop(page)
-            self._pages.clear()
-        self.length = 0
+        self.truncate(0)
+
+
+def _pages(tokens: int, size: int) -> int:
+    return -(-tokens // size)

@@ -19,7 +19,7 @@ from rockledge.errors import NativeError
 from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, padded, strips, tiles
 from rockledge.runtime.choices import KERNELS
 
-ABI = 5
+ABI = 6
 LIBRARY = "librockledge.so"
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
@@ -35,9 +35,18 @@ class OpCode(IntEnum):
     LINEAR = 5
     ROPE_KV = 6
     ATTENTION = 7
-    SILU_QUANT = 8
+    GATED_QUANT = 8
     GATHER = 9
     ROTATE = 10
+    NORM_ADD = 11
+    LOGITS = 12
+
+
+class Activation(IntEnum):
+    """What GATED_QUANT makes of the gate."""
+
+    SILU = 0
+    GELU_TANH = 1
 
 
 class BufferKind(IntEnum):
@@ -92,16 +101,26 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The cache pages of layers with one window: the positions that a query sees, or 0 for all up to it."""
+
+    layers: int
+    pages: int
+    window: int = 0
+
+
+@dataclass(frozen=True)
 class Shape:
-    """Sizes the whole program shares; `page_tokens` is a power of two in 8..512."""
+    """Sizes the whole program shares; `page_tokens` is a power of two in 8..512, positions lie below
+    `context`."""
 
     max_rows: int
     heads: int
     kv_heads: int
     head_dim: int
-    layers: int
     page_tokens: int
-    pages: int
+    context: int
+    pools: tuple[Pool, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +134,10 @@ class ProgramMemory:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: int32 arrays of equal length `rows`; `block_tables` [sequences, width]; `logit_rows` [n]."""
+    """One step: int32 arrays of equal length `rows`; `block_tables` [pools, sequences, width]; `logit_rows` [n].
+
+    A program with a single pool also takes tables [sequences, width].
+    """
 
     tokens: NDArray[np.int32]
     positions: NDArray[np.int32]
@@ -151,15 +173,22 @@ class _Op(ctypes.Structure):
         ("first_band", ctypes.c_int32),
         ("bands", ctypes.c_int32),
         ("dim", ctypes.c_int32 * 4),
-        ("real", ctypes.c_float * 2),
+        ("real", ctypes.c_float * 6),
         ("weight", ctypes.c_void_p * 4),
     ]
 
 
+class _Pool(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("layers", "pages", "window")]
+
+
 class _Shape(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_int32)
-        for name in ("max_rows", "heads", "kv_heads", "head_dim", "layers", "page_tokens", "pages")
+        *(
+            (name, ctypes.c_int32)
+            for name in ("max_rows", "heads", "kv_heads", "head_dim", "page_tokens", "context", "pools")
+        ),
+        ("pool", ctypes.POINTER(_Pool)),
     ]
 
 
@@ -230,7 +259,7 @@ def library() -> ctypes.CDLL:
         "rl_program_buffer": (pointer, [pointer, i32]),
         "rl_program_times": (i32, [pointer, pointer]),
         "rl_program_share_cache": (i32, [pointer, pointer]),
-        "rl_copy_page": (i32, [pointer, i32, i32]),
+        "rl_copy_page": (i32, [pointer, i32, i32, i32]),
         "rl_read_bandwidth": (ctypes.c_double, [i64, i32, i32, i32]),
         "rl_sample": (i32, [pointer, i32, pointer, ctypes.c_uint64]),
     }
@@ -250,7 +279,7 @@ def read_bandwidth(size: int, *, threads: int, repeats: int = 5, huge: bool = Fa
     """Bytes a second that `threads` threads together read from `size` bytes of memory, best of `repeats`.
 
     Plain vector loads over fresh memory in pages of the usual size, or with `huge` as large as the system
-    gives. Raises NativeError when there is no memory for it.
+    gives. Raises NativeError when memory runs out.
     """
     found = float(library().rl_read_bandwidth(size, threads, repeats, int(huge)))
     if found < 0:
@@ -302,7 +331,7 @@ def _op(op: Op) -> _Op:
         op.first_band,
         op.bands,
         _filled(op.dim, 4, 0),
-        _filled(op.real, 2, 0.0),
+        _filled(op.real, 6, 0.0),
         _filled(weights, 4, None),
     )
 
@@ -316,7 +345,9 @@ def _lists(ops: Sequence[Op], bands: Sequence[Band], buffers: Sequence[Buffer]) 
 
 
 def _shape(shape: Shape) -> Any:
-    return ctypes.byref(_Shape(*astuple(shape)))
+    pools = (_Pool * len(shape.pools))(*(_Pool(*astuple(pool)) for pool in shape.pools))
+    sizes = (shape.max_rows, shape.heads, shape.kv_heads, shape.head_dim, shape.page_tokens, shape.context)
+    return ctypes.byref(_Shape(*sizes, len(pools), pools))
 
 
 class Outline:
@@ -334,7 +365,7 @@ class Outline:
 
 
 class Program:
-    """A finished list of operations with its arena, KV pool and threads. Not for two threads at once."""
+    """A finished list of operations with its arena, KV pools and threads. Not for two threads at once."""
 
     def __init__(
         self,
@@ -393,7 +424,8 @@ class Program:
         """A call that runs `step` as its arrays are then: they are read in place, so a decode loop only
         changes the numbers in them and pays for no checks or allocations. Raises as `run` does."""
         rows = step.tokens.size
-        sequences, width = step.block_tables.shape
+        sequences, width = step.block_tables.shape[-2:]
+        entries = max(1, len(self.shape.pools)) * sequences * width
         if logits is not None and not logits.flags.writeable:
             raise NativeError("the logits array is read-only; pass a writable one")
         c_step = _Step(
@@ -404,7 +436,7 @@ class Program:
             _checked("tokens", step.tokens, np.int32, rows),
             _checked("positions", step.positions, np.int32, rows),
             _checked("sequences", step.sequences, np.int32, rows),
-            _checked("block_tables", step.block_tables, np.int32, sequences * width),
+            _checked("block_tables", step.block_tables, np.int32, entries),
             _checked("logit_rows", step.logit_rows, np.int32, 0),
             _checked("logits", logits, np.float32, step.logit_rows.size * self.vocab),
         )
@@ -460,9 +492,9 @@ class Program:
         if self._lib.rl_program_share_cache(self.handle, other.handle) < 0:
             raise _failure()
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Copies one KV page of all layers (copy on write)."""
-        if self._lib.rl_copy_page(self.handle, source, target) < 0:
+    def copy_page(self, pool: int, source: int, target: int) -> None:
+        """Copies one KV page of all layers of a pool (copy on write)."""
+        if self._lib.rl_copy_page(self.handle, pool, source, target) < 0:
             raise _failure()
 
     def close(self) -> None:

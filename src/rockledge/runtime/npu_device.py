@@ -122,7 +122,8 @@ class Description:
     """What was opened, and its counters.
 
     `cores` are in use, by number `core_numbers`. `iommu` and `clock_hz` are None where the driver does not
-    say. `faults` counts jobs that failed, were late or left their output untouched, those of probes included;
+    say. `faults` counts jobs that failed, were late or left their output untouched, those of probes included,
+    and syncs that failed;
     `failed` says that the device was given up.
     `job_seconds`: what the latest job took; `device_seconds`: its work by the driver's own clock, None where
     it has none.

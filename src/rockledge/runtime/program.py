@@ -12,22 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact
-from rockledge.board.memory import PAGE_TOKENS, padded_head
+from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, padded_head, pages_of, pool_pages
 from rockledge.formats.bands import padded
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
 from rockledge.formats.packing import PackedLinear
+from rockledge.model.block import Attention, Branch, Decoder, Gated, Group, decoder, layer_name, windows
 from rockledge.model.config import ModelConfig
-from rockledge.model.rope import inverse_frequencies
+from rockledge.model.rope import Rope, inverse_frequencies
 from rockledge.runtime.arena import ArenaPlan, plan_arena
 from rockledge.runtime.native import (
     STEP_LOGITS,
+    Activation,
     Band,
     Buffer,
     BufferKind,
     Op,
     OpCode,
     Outline,
+    Pool,
     ProgramMemory,
     Shape,
 )
@@ -45,14 +48,22 @@ class ProgramPlan:
     arena: ArenaPlan
     config: ModelConfig
 
-    def shape(self, max_rows: int, pages: int) -> Shape:
-        """The shape of a program for steps of up to `max_rows` rows, over `pages` pages of the cache."""
-        c = self.config
-        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, c.layers, PAGE_TOKENS, pages)
+    def pools(self, context: int, rows: int, sequences: int = SEQUENCES) -> tuple[Pool, ...]:
+        """The pools of the cache for `context` tokens in all, `rows` and `sequences` as for `pool_pages`."""
+        return tuple(
+            Pool(len(layers), pool_pages(window, context, rows, sequences), window)
+            for window, layers in windows(decoder(self.config))
+        )
 
-    def memory(self, max_rows: int, pages: int, threads: int) -> ProgramMemory:
-        """What the core takes for that program besides the weights. Raises NativeError."""
-        return self._outline.memory(self.shape(max_rows, pages), threads)
+    def shape(self, max_rows: int, context: int, pools: tuple[Pool, ...]) -> Shape:
+        """The shape of a program for steps of up to `max_rows` rows, over `pools` of the cache."""
+        c, positions = self.config, pages_of(context) * PAGE_TOKENS
+        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, PAGE_TOKENS, positions, pools)
+
+    def memory(self, max_rows: int, context: int, threads: int) -> ProgramMemory:
+        """What the core takes besides the weights for a program whose largest steps have `max_rows` rows.
+        Raises NativeError."""
+        return self._outline.memory(self.shape(max_rows, context, self.pools(context, max_rows)), threads)
 
     @cached_property
     def _outline(self) -> Outline:
@@ -93,13 +104,14 @@ def band_views(linear: PackedLinear, column: int) -> list[Band]:
     return views
 
 
-def build_program(artifact: Artifact) -> ProgramPlan:
-    """The operations of `artifact`, from token ids to logits."""
-    builder = _Builder(artifact)
+def build_program(artifact: Artifact, context: int = 0) -> ProgramPlan:
+    """The operations of `artifact`, from token ids to logits, for sequences of up to `context` tokens (0: of
+    the model's original length, which matters where the rotary embedding is stretched beyond it)."""
+    builder = _Builder(artifact, decoder(artifact.config), context)
     x = builder.embed()
-    for layer in range(artifact.config.layers):
-        builder.attention(x, layer)
-        builder.feed_forward(x, layer)
+    for number, layer in enumerate(builder.tree.layers):
+        for branch in layer.branches:
+            builder.branch(x, number, branch)
     builder.logits(x)
     arena = plan_arena(
         [_Access(op) for op in builder.ops], [_row_bytes(buffer) for buffer in builder.buffers]
@@ -132,120 +144,210 @@ class _Access:
 @dataclass
 class _Builder:
     artifact: Artifact
+    tree: Decoder
+    context: int
     ops: list[Op] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    frequencies: Float32 = field(init=False)
     _numbers: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    _frequencies: dict[Rope, Float32] = field(default_factory=dict)
+    _place: dict[int, tuple[int, int]] = field(
+        init=False
+    )  # of each layer, (its number in its pool, the pool)
 
     def __post_init__(self) -> None:
-        # One array for all layers: the core computes the angles of a step once for each.
-        self.frequencies = inverse_frequencies(rope)
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.artifact.config
+        self._place = {
+            layer: (number, pool)
+            for pool, (_, layers) in enumerate(windows(self.tree))
+            for number, layer in enumerate(layers)
+        }
 
     def embed(self) -> int:
-        x = self._floats("x", self.config.hidden)
-        first, count = self._bands([("embed", 0)])
-        self.ops.append(Op(OpCode.EMBED, (), (x,), first_band=first, bands=count))
+        """The residual stream; turned back where the rows are stored turned and it is not."""
+        rotation = None if self.tree.residual_turns else self.artifact.rotation
+        x = self._floats("x", self.tree.hidden)
+        rows = x if rotation is None else self._floats("x.turned", self.tree.hidden)
+        first, count = self._bands([(self._linear(self.tree.embed.role), 0)])
+        scale = (self.tree.embedding_scale,)
+        self.ops.append(Op(OpCode.EMBED, (), (rows,), first_band=first, bands=count, real=scale))
+        if rotation is not None:
+            self.ops.append(self._rotated(rows, x, rotation, inverse=True))
         return x
 
-    def attention(self, x: int, layer: int) -> None:
-        c = self.config
-        prefix = f"layers.{layer}.attn"
-        query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        qkv = self._floats("qkv", query + 2 * key)
-        columns = [(f"{prefix}.q", 0), (f"{prefix}.k", query), (f"{prefix}.v", query + key)]
-        self._normed_linears(x, columns, qkv)
-        queries = [self._int8("q8", c.heads * padded_head(c.head_dim), 1), self._floats("q8.scale", c.heads)]
-        gains = [self._array(f"{prefix}.{name}") if c.qk_norm else None for name in ("q_norm", "k_norm")]
+    def branch(self, x: int, layer: int, branch: Branch) -> None:
+        """x + after(body(before(x))); the gain of `before` and the multiplier are folded into weights."""
+        body = branch.body
+        of_input, of_output = body.groups
+        normed = self._quantised("normed", self.tree.hidden, self._planes(layer, of_input))
+        turned = (self.artifact.online.get(of_input.place, 0),)
+        if branch.before is None:
+            self.ops.append(Op(OpCode.QUANT, (x,), normed, dim=turned))
+        else:
+            self.ops.append(
+                Op(OpCode.NORM_QUANT, (x,), normed, dim=turned, real=(self.tree.norm_eps,), weight=(None,))
+            )
+        if isinstance(body, Attention):
+            values = self._attention(normed, layer, body)
+        else:
+            values = self._gated(normed, layer, body)
+        (last,) = of_output.linears
+        linear = [(self._linear(layer_name(layer, last.role)), 0)]
+        if branch.after is None:
+            self._multiply((*values, x), linear, x)
+        else:
+            added = self._floats("branch", self.tree.hidden)
+            self._multiply(values, linear, added)
+            gain = self._array(layer_name(layer, branch.after.role))
+            self.ops.append(Op(OpCode.NORM_ADD, (added, x), (x,), real=(self.tree.norm_eps,), weight=(gain,)))
+
+    def _attention(self, normed: tuple[int, int], layer: int, body: Attention) -> tuple[int, int]:
+        query, key = body.q.rows, body.k.rows
+        q, k, v = (self._linear(layer_name(layer, linear.role)) for linear in (body.q, body.k, body.v))
         score_bias = None
-        if (bias := self.artifact.linear(f"{prefix}.k").bias) is not None:
-            score_bias = split_bias(bias, c.head_dim)[1]
+        # Only what turns changes from position to position; of other keys the bias stays in the cache.
+        if k.bias is not None and body.rope is not None and body.rope.turned == body.head_dim:
+            kept, score_bias = split_bias(k.bias, body.head_dim)
+            k = replace(k, bias=kept)
+            score_bias = score_bias * np.float32(body.rope.factor)
+        qkv = self._floats("qkv", query + 2 * key)
+        self._multiply(normed, [(q, 0), (k, query), (v, query + key)], qkv)
+        queries = [
+            self._int8("q8", body.heads * padded_head(body.head_dim), 1),
+            self._floats("q8.scale", body.heads),
+        ]
+        if score_bias is not None:
             queries.append(self._floats("score_terms", query))
+        gains = [
+            None if norm is None else self._array(layer_name(layer, norm.role))
+            for norm in (body.q_norm, body.k_norm)
+        ]
+        rope, whole = body.rope, body.q_norm is not None and body.q_norm.over > body.head_dim
+        frequencies = None if rope is None else self._frequencies_of(rope)
+        scale = _scale(body)
         self.ops.append(
             Op(
                 OpCode.ROPE_KV,
                 (qkv,),
                 tuple(queries),
-                dim=(layer,),
-                real=(c.norm_eps,),
-                weight=(self.frequencies, *gains, score_bias),
+                dim=(*self._place[layer], rope.turned if rope else 0, int(whole)),
+                real=(
+                    self.tree.norm_eps,
+                    rope.factor if rope else 1.0,
+                    scale,
+                    body.growth,
+                    float(body.growth_length),
+                ),
+                weight=(frequencies, *gains, score_bias),
             )
         )
         mixed = self._floats("mixed", query)
-        weight = (self.frequencies, None, None, score_bias)
-        self.ops.append(Op(OpCode.ATTENTION, tuple(queries), (mixed,), dim=(layer,), weight=weight))
-        quantised = self._quantised("mixed", query, self.artifact.planes(f"{prefix}.o"))
-        self.ops.append(Op(OpCode.QUANT, (mixed,), quantised))
-        self._linear((*quantised, x), [(f"{prefix}.o", 0)], x)
+        self.ops.append(
+            Op(
+                OpCode.ATTENTION,
+                tuple(queries),
+                (mixed,),
+                dim=self._place[layer],
+                real=(scale, body.softcap),
+                weight=(frequencies, None, None, score_bias),
+            )
+        )
+        group = body.groups[1]
+        quantised = self._quantised("mixed", query, self._planes(layer, group))
+        online = self.artifact.online.get(group.place, 0)
+        self.ops.append(Op(OpCode.QUANT, (mixed,), quantised, dim=(online,)))
+        return quantised
 
-    def feed_forward(self, x: int, layer: int) -> None:
-        c = self.config
-        prefix = f"layers.{layer}.ffn"
-        gate_up = self._floats("gate_up", 2 * c.ffn)
-        self._normed_linears(x, [(f"{prefix}.gate", 0), (f"{prefix}.up", c.ffn)], gate_up)
-        quantised = self._quantised("ffn", c.ffn, self.artifact.planes(f"{prefix}.down"))
-        self.ops.append(Op(OpCode.SILU_QUANT, (gate_up,), quantised, dim=(self.artifact.ffn_block,)))
-        self._linear((*quantised, x), [(f"{prefix}.down", 0)], x)
+    def _gated(self, normed: tuple[int, int], layer: int, body: Gated) -> tuple[int, int]:
+        width = body.gate.rows
+        gate_up = self._floats("gate_up", 2 * width)
+        linears = [self._linear(layer_name(layer, linear.role)) for linear in (body.gate, body.up)]
+        self._multiply(normed, [(linears[0], 0), (linears[1], width)], gate_up)
+        group = body.groups[1]
+        quantised = self._quantised("ffn", width, self._planes(layer, group))
+        dim = (self.artifact.online.get(group.place, 0), Activation[body.activation.upper()])
+        self.ops.append(Op(OpCode.GATED_QUANT, (gate_up,), quantised, dim=dim))
+        return quantised
 
     def logits(self, x: int) -> None:
         """Final norm and head. The gain of the norm is folded into an untied head; a tied one needs it here,
-        in the unrotated basis, so with a rotation the normed row goes back, is scaled, and forward again."""
-        c, rotation = self.config, self.artifact.rotation
-        head = "embed" if c.tied else "head"
-        gain = self._array("final_norm") if c.tied else None
-        last = self._floats("last", c.hidden)
+        in the plain basis, so where the stream is turned the normed row goes back, is scaled, and forward
+        again. The input of a head that is stored turned must be turned as it is."""
+        tree, rotation = self.tree, self.artifact.rotation
+        head, eps = tree.head.role, (tree.norm_eps,)
+        gain = self._array(tree.final_norm.role) if tree.tied else None
+        last = self._floats("last", tree.hidden)
         self.ops.append(Op(OpCode.GATHER, (x,), (last,), on_logits=True))
-        quantised = self._quantised("last", c.hidden, self.artifact.planes(head))
-        if gain is None or rotation is None:
-            self.ops.append(
-                Op(OpCode.NORM_QUANT, (last,), quantised, True, real=(c.norm_eps,), weight=(gain,))
-            )
+        quantised = self._quantised("last", tree.hidden, self.artifact.planes(head))
+        if rotation is None or (gain is None and tree.residual_turns):
+            self.ops.append(Op(OpCode.NORM_QUANT, (last,), quantised, True, real=eps, weight=(gain,)))
         else:
-            self._normed_in_plain_basis(last, quantised, rotation, gain)
-        first, count = self._bands([(head, 0)])
+            normed, turned = (self._floats(f"last.{name}", tree.hidden) for name in ("normed", "plain"))
+            if tree.residual_turns:
+                self.ops += [
+                    Op(OpCode.NORM, (last,), (normed,), True, real=eps, weight=(None,)),
+                    self._rotated(normed, turned, rotation, inverse=True, gain=gain, on_logits=True),
+                ]
+                normed, turned = turned, normed
+            else:
+                self.ops.append(Op(OpCode.NORM, (last,), (normed,), True, real=eps, weight=(gain,)))
+            self.ops += [
+                self._rotated(normed, turned, rotation, inverse=False, on_logits=True),
+                Op(OpCode.QUANT, (turned,), quantised, True),
+            ]
+        first, count = self._bands([(self._linear(head), 0)])
         self.ops.append(Op(OpCode.LINEAR, quantised, (STEP_LOGITS,), True, first_band=first, bands=count))
+        if tree.logit_scale != 1.0 or tree.logit_softcap:
+            scaled = (tree.logit_scale, tree.logit_softcap)
+            self.ops.append(Op(OpCode.LOGITS, (), (STEP_LOGITS,), True, real=scaled))
 
-    def _normed_in_plain_basis(
-        self, last: int, quantised: tuple[int, int], rotation: Rotation, gain: Float32
-    ) -> None:
-        normed, plain = (self._floats(f"last.{name}", self.config.hidden) for name in ("normed", "plain"))
+    @staticmethod
+    def _rotated(
+        x: int,
+        y: int,
+        rotation: Rotation,
+        *,
+        inverse: bool,
+        gain: Float32 | None = None,
+        on_logits: bool = False,
+    ) -> Op:
         signs = np.ascontiguousarray(rotation.signs, dtype=np.float32)
         mix = np.ascontiguousarray(rotation.mix, dtype=np.float32)
-        back, forth = ((rotation.block, rotation.odd, inverse) for inverse in (1, 0))
-        self.ops += [
-            Op(OpCode.NORM, (last,), (normed,), True, real=(self.config.norm_eps,), weight=(None,)),
-            Op(OpCode.ROTATE, (normed,), (plain,), True, dim=back, weight=(signs, mix, gain)),
-            Op(OpCode.ROTATE, (plain,), (normed,), True, dim=forth, weight=(signs, mix, None)),
-            Op(OpCode.QUANT, (normed,), quantised, True),
-        ]
+        return Op(
+            OpCode.ROTATE,
+            (x,),
+            (y,),
+            on_logits,
+            dim=(rotation.block, rotation.odd, int(inverse)),
+            weight=(signs, mix, gain),
+        )
 
-    def _normed_linears(self, x: int, linears: Sequence[tuple[str, int]], out: int) -> None:
-        """norm + quantise once for all linears that read it (an artifact gives them equal planes)."""
-        c = self.config
-        quantised = self._quantised("normed", c.hidden, self.artifact.planes(linears[0][0]))
-        # The gains of the norms inside the layers are folded into these very matrices.
-        self.ops.append(Op(OpCode.NORM_QUANT, (x,), quantised, real=(c.norm_eps,), weight=(None,)))
-        self._linear(quantised, linears, out)
-
-    def _linear(self, inputs: tuple[int, ...], linears: Sequence[tuple[str, int]], out: int) -> None:
+    def _multiply(
+        self, inputs: tuple[int, ...], linears: Sequence[tuple[PackedLinear, int]], out: int
+    ) -> None:
         first, count = self._bands(linears)
         self.ops.append(Op(OpCode.LINEAR, inputs, (out,), first_band=first, bands=count))
+
+    def _bands(self, linears: Sequence[tuple[PackedLinear, int]]) -> tuple[int, int]:
+        first = len(self.bands)
+        for linear, column in linears:
+            self.bands.extend(band_views(linear, column))
+        return first, len(self.bands) - first
+
+    def _linear(self, name: str) -> PackedLinear:
+        return self.artifact.linear(name)
+
+    def _planes(self, layer: int, group: Group) -> int:
+        """Of the input that a group shares; an artifact gives all its linears the same."""
+        return self.artifact.planes(layer_name(layer, group.first.role))
 
     def _quantised(self, role: str, width: int, planes: int) -> tuple[int, int]:
         return self._int8(f"{role}.int8", width, planes), self._floats(f"{role}.scale", 1)
 
-    def _bands(self, linears: Sequence[tuple[str, int]]) -> tuple[int, int]:
-        first = len(self.bands)
-        for name, column in linears:
-            linear = self.artifact.linear(name)
-            if name.endswith(".attn.k") and linear.bias is not None:
-                linear = replace(linear, bias=split_bias(linear.bias, self.config.head_dim)[0])
-            self.bands.extend(band_views(linear, column))
-        return first, len(self.bands) - first
+    def _frequencies_of(self, rope: Rope) -> Float32:
+        """One array for all layers that turn alike: the core computes the angles of a step once for each."""
+        if rope not in self._frequencies:
+            self._frequencies[rope] = inverse_frequencies(rope, self.context)
+        return self._frequencies[rope]
 
     def _array(self, name: str) -> Float32:
         return np.ascontiguousarray(self.artifact.array(name), dtype=np.float32)
@@ -263,3 +365,10 @@ class _Builder:
             self._numbers[key] = len(self.buffers)
             self.buffers.append(Buffer(kind, width, slot=-1, planes=planes))
         return self._numbers[key]
+
+
+def _scale(body: Attention) -> float:
+    """What scores are multiplied by, rounded as 1 / sqrt(head_dim) always was, in single precision."""
+    if body.scale == body.head_dim**-0.5:
+        return float(np.float32(1) / np.sqrt(np.float32(body.head_dim)))
+    return body.scale

@@ -94,7 +94,7 @@ def measure_decode(
             if number:
                 speeds.append(sequences * generated / (time.perf_counter() - start))
             advance(number, repeat)
-    held = sequences * (past + generated // 2) * engine.cache_bytes_per_token
+    held = sequences * engine.cache_bytes_read(past + generated // 2)
     return Decode(sequences, past, generated, engine.step_bytes + held, tuple(speeds))
 
 

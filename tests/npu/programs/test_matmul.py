@@ -1,17 +1,16 @@
-"""Whole matmuls as launches: no chain has anything suspicious, what does not fit is refused; planes."""
+"""Whole matmuls as launches: no chain has anything suspicious, what does not fit is refused."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.npu.tilings import NO_COST, tilings
 
 from rockledge.errors import NpuError
-from rockledge.npu.layout import NATIVE, unpack_cube, unpack_kernels
+from rockledge.npu.layout import NATIVE, pack_kernels, unpack_cube
 from rockledge.npu.linting.check import lint
-from rockledge.npu.programs.matmul import compile_matmul, planes_as_rows, rows_as_planes
+from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import plan
 from rockledge.npu.programs.tiling import TASKS_IN_KICK, Kick, Product, Reuse, Span, Sums, Tiling
 
@@ -66,8 +65,7 @@ def test_every_region_holds_what_it_says(tiling):
             assert (found == within(a, region.rows, region.inputs)).all()
         for region in launch.of("weight"):
             flat = buffers["weight"][region.offset : region.offset + region.size]
-            found = unpack_kernels(flat, region.columns.size, region.inputs.size, NATIVE["int8"])
-            assert (found == within(b, region.columns, region.inputs)).all()
+            assert (flat == pack_kernels(within(b, region.columns, region.inputs), NATIVE["int8"])).all()
         for role in ("input", "weight"):
             assert len(buffers[role]) == launch.sizes[role]
 
@@ -123,11 +121,3 @@ def test_more_programs_than_a_kick_takes_are_refused():
 def test_more_memory_than_an_address_reaches_is_refused():
     with pytest.raises(NpuError, match="32-bit addresses"):
         compile_matmul(tiling(4, 1 << 20, 4096, ()))
-
-
-@given(st.integers(1, 9), st.integers(1, 2), st.integers(1, 9))
-def test_planes_are_rows_beside_each_other(tokens, planes, inputs):
-    q = np.arange(tokens * planes * inputs).reshape(tokens, planes, inputs).astype(np.int8)
-    rows = planes_as_rows(q)
-    assert all((rows[t * planes + p] == q[t, p]).all() for t in range(tokens) for p in range(planes))
-    assert (rows_as_planes(rows.astype(np.int32), planes) == q).all()

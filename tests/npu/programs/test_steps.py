@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from rockledge.errors import NpuError
-from rockledge.npu.programs.matmul import planes_as_rows, rows_as_planes
 from rockledge.npu.programs.steps import step_matmuls, step_rows
 from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.synth import SHAPES
@@ -30,8 +29,8 @@ def test_a_short_chunk_takes_the_programs_of_its_step(planes):
     padded = np.zeros((rows, planes, 3000), np.int8)
     padded[: len(q)] = q
     matmul = step_matmuls(96, 3000, planes)[rows]
-    sums = matmul.multiply(planes_as_rows(padded), w8, EmulatedNpu().run)
-    found = rows_as_planes(sums, planes)[: len(q)]
+    sums = matmul.multiply(padded.reshape(-1, 3000), w8, EmulatedNpu().run)
+    found = sums.reshape(rows, planes, 96)[: len(q)]
     for plane in range(planes):
         assert (found[:, plane] == q[:, plane].astype(np.float64) @ w8.astype(np.float64).T).all()
 

@@ -16,7 +16,7 @@ from rockledge.formats import spec
 from rockledge.formats.activations import quantize_activations
 from rockledge.formats.packing import dequantize, unpack
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.npu.programs.matmul import compile_matmul, planes_as_rows, rows_as_planes
+from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import plan
 from rockledge.quantization.reference import block_forward
 from rockledge.quantization.rotate import rotated
@@ -42,9 +42,9 @@ class NpuLinears:
         """[1, T, N] of a linear on that input, from the sums of our programs."""
         packed, q = self.artifact.linear(name), self._q
         w8 = unpack(packed)
-        rows = planes_as_rows(q)
+        rows = q.reshape(-1, q.shape[-1])  # the planes of a token are rows beside each other
         matmul = compile_matmul(plan(len(rows), *w8.shape))
-        sums = rows_as_planes(matmul.multiply(rows, w8, self._run), q.shape[1])
+        sums = matmul.multiply(rows, w8, self._run).reshape(*q.shape[:2], -1)
         assert (sums == spec.integer_sums(q, w8)).all(), name
         self.checked += sums.size
         y = spec.epilogue(sums.astype(np.int64), packed.scale, self._scale, packed.bias)
@@ -73,7 +73,7 @@ def npu_logits(
 
         def inputs(place: str, x: torch.Tensor, prefix: str = prefix) -> torch.Tensor:
             if place == "ffn.down":
-                x = hadamard(x, artifact.ffn_block)
+                x = hadamard(x, artifact.online.get("ffn.down", 0))
             linears.input(prefix + FIRST.get(place, place), x)
             return x
 

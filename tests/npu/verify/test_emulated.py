@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.npu.tilings import tilings
 
 from rockledge.npu.emulation.options import Options
-from rockledge.npu.programs.matmul import compile_matmul, planes_as_rows, rows_as_planes
+from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import plan
 from rockledge.npu.programs.tiling import Sums
 from rockledge.npu.verify.emulated import EmulatedNpu, place, run_launch
@@ -124,8 +124,8 @@ def test_planes_keep_their_sums_apart(tokens, planes, seed):
     random = np.random.default_rng(seed)
     q = random.integers(-128, 128, (tokens, planes, 40)).astype(np.int8)
     b = random.integers(-128, 128, (33, 40)).astype(np.int8)
-    rows = planes_as_rows(q)
-    sums = rows_as_planes(compile_matmul(plan(len(rows), 33, 40)).multiply(rows, b, run_launch), planes)
+    matmul = compile_matmul(plan(tokens * planes, 33, 40))
+    sums = matmul.multiply(q.reshape(-1, 40), b, run_launch).reshape(tokens, planes, 33)
     for plane in range(planes):
         assert (sums[:, plane] == exact(q[:, plane], b)).all()
 

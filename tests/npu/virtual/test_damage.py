@@ -147,6 +147,20 @@ def test_the_last_rows_of_some_tiles_are_wrong(driver, every, rows):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("bit", [0, 24, 31])
+@pytest.mark.parametrize("program, tile", [(1, 0), (4, 3), (-1, 5)])
+def test_a_bit_of_two_sums_of_a_row_is_wrong(driver, bit, program, tile):
+    chain = Chain(driver, [{"kind": "flipped_bits", "bit": bit, "program": program, "at": 2}])
+    for job in range(3):
+        sums, right = chain.run(job)
+        wrong = np.argwhere(sums != right)
+        assert len(wrong) == 2 * (job == 1)
+        assert all(list(place[:2]) == [tile, 0] for place in wrong)
+        flipped = (sums ^ right)[sums != right].view(np.uint32)
+        assert (flipped == 1 << bit).all()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_old_output_is_what_the_job_before_wrote(driver):
     """Marks included: the CPU's store is overwritten by what it was meant to replace."""
     chain = Chain(driver, [{"kind": "stale_output", "at": 3, "times": 2}])

@@ -26,6 +26,7 @@ VALUES = {
     "rows": 1,
     "core": 2,
     "waits": 3,
+    "bit": 24,
     "how": "nothing",
 }
 

@@ -208,6 +208,7 @@ SILENT = [
     {"kind": "skipped_program", "program": -1},
     {"kind": "wrong_rows", "every": 3, "rows": 2},
     {"kind": "wrong_rows", "every": 1, "rows": 1, "core": 0},
+    {"kind": "flipped_bits"},
     {"kind": "stale_output"},
 ]
 
@@ -225,6 +226,16 @@ def test_what_is_wrong_in_a_job_that_succeeds_is_noticed(worker, driver, fault, 
     assert (answer["work"]["fallbacks"], answer["work"]["stopped"]) == (0, None)
     assert answer["work"]["steps"] == 3
     assert answer["about"]["faults"] == answer["about"]["resets"] == 1
+
+
+@pytest.mark.parametrize("bit", range(24, 32))
+def test_the_same_bit_of_two_sums_of_a_row_is_noticed_whichever_it_is(worker, bit):
+    """Each job draws other columns; these jobs have no columns besides the linear's."""
+    for at in (10, 11, 13):
+        flipped = {"kind": "flipped_bits", "bit": bit, "at": at}
+        answer = prefill(worker, "rknpu", [20], [flipped], tile_rows=20, threads=2)
+        assert answer["about"]["faults"] == answer["about"]["resets"] == 1, flipped
+        assert answer["work"]["stopped"] is None
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

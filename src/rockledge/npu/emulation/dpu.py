@@ -40,7 +40,6 @@ _ZERO_FIELDS: Final = {
 class Pipeline:
     """The settings of the DPU: sizes in elements, and where the output goes."""
 
-    flying: bool
     floating: bool
     pixels: int
     channels: int
@@ -99,7 +98,6 @@ def read_pipeline(registers: Snapshot, memory: Memory, product: Convolution | No
             "field-limit", "DPU_DATA_CUBE_WIDTH", f"{pixels} pixels through a table, safe up to {_LUT_PIXELS}"
         )
     return Pipeline(
-        flying=flying,
         floating=floating,
         pixels=pixels,
         channels=channels,

@@ -141,16 +141,6 @@ class Matmul:
             raise NpuError(f"{name} is {x.dtype} {list(x.shape)}, expected int8 {[rows, cols]}")
 
 
-def planes_as_rows(q: Int8) -> Int8:
-    """Activation planes int8 [T, planes, K] as rows [T x planes, K]: two planes are two rows of one token."""
-    return q.reshape(-1, q.shape[-1])
-
-
-def rows_as_planes(sums: Int32, planes: int) -> Int32:
-    """The inverse on sums: int32 [T, planes, N] of [T x planes, N]."""
-    return sums.reshape(-1, planes, sums.shape[-1])
-
-
 def compile_matmul(tiling: Tiling) -> Matmul:
     """The programs of a tiling. Raises NpuError naming the limit where the hardware cannot do it."""
     if tiling.padded_inputs > LARGEST_INPUTS:

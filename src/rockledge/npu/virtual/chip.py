@@ -26,7 +26,7 @@ from rockledge.npu.virtual.device_memory import Allocator, DriverError
 TASKS_IN_KICK: Final = 4095
 CLOCK_HZ: Final = 1_000_000_000
 PRODUCTS_IN_CYCLE: Final = 1024
-_DAMAGE: Final = ("skipped_program", "wrong_rows", "stale_output", "dead_core")
+_DAMAGE: Final = ("skipped_program", "wrong_rows", "flipped_bits", "stale_output", "dead_core")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a faulty core does to memory while it runs a chain: no effect of a program, wrong rows, old output."""
+"""What a faulty core does to memory while it runs a chain: no effect of a program, wrong sums, old output."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ class DamagedMemory(Memory):
         programs = list(accumulate(tasks))[-1]
         self._skipped = {_number(f.program, programs) for f in faults if f.kind == "skipped_program"}
         self._wrong_rows = [fault for fault in faults if fault.kind == "wrong_rows"]
+        self._flipped = [
+            (_number(fault.program, programs), fault) for fault in faults if fault.kind == "flipped_bits"
+        ]
         self._stale = any(fault.kind == "stale_output" for fault in faults)
         self._left = None if left is None else left.over(memory)
         self._program = 0
@@ -63,6 +66,9 @@ class DamagedMemory(Memory):
             if self._program % fault.every == 0:
                 values = values.copy()
                 values[..., -fault.rows :, :] += values.dtype.type(1)  # [.., pixels, channels of an atom]
+        for program, fault in self._flipped:
+            if program == self._program:
+                values = _with_flipped_bits(values, fault)
         if self._left is None:
             super().write(wanted, values)
             return
@@ -77,6 +83,19 @@ class DamagedMemory(Memory):
         super().write(wanted, values)
         left.write(wanted, values)
         known.write(each_byte, np.ones(each_byte.shape, np.uint8))
+
+
+def _with_flipped_bits(values: NDArray[Any], fault: Fault) -> NDArray[Any]:
+    """`values` [.., atoms, pixels, channels of an atom] with the fault in the first pixel (row of a matmul).
+
+    The two columns depend on the fault's numbers alone.
+    """
+    values = values.copy()
+    row = values[..., 0, :]  # of any strides
+    random = np.random.default_rng((fault.at, fault.bit))
+    for column in random.choice(row.size, 2, replace=False):
+        row.flat[column] ^= row.dtype.type(1 << fault.bit if fault.bit < 31 else -1 << 31)
+    return values
 
 
 def _number(program: int, programs: int) -> int:

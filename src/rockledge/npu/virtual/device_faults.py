@@ -60,12 +60,18 @@ KINDS: Final[Mapping[str, Kind]] = {
         "success is reported, but in every n-th program of a chain the last rows are wrong",
         ("every", "rows", "core"),
     ),
+    "flipped_bits": Kind(
+        JOB,
+        (),
+        "success is reported, but one bit of two sums of a row is wrong in one program of every chain",
+        ("bit", "program", "core"),
+    ),
     "stale_output": Kind(
         JOB, (), "success is reported, but the output is what the job before left there", ("core",)
     ),
     "dead_core": Kind(JOB, ("core",), "from this job on one core does no work", ("how",), stays=True),
     "busy": Kind(JOB, ("seconds",), "another process has the cores for that long"),
-    "wrong": Kind(RESET, (), "the first job behind this reset reports success and writes zeros"),
+    "wrong": Kind(RESET, (), "the first job after this reset reports success and writes zeros"),
     "refused": Kind(ALLOCATION, ("errno",), "the driver refuses a buffer with this error"),
     "memory": Kind(DEVICE, ("bytes",), "the device has that many bytes in all"),
     "slow_clock": Kind(DEVICE, ("hertz",), "the cores have that clock, and take as long as it makes them"),
@@ -77,7 +83,11 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 _SECONDS_LIMIT: Final = 3600.0
 _WHOLE_LIMIT: Final = 1 << 40
-_WHOLE_LIMITS: Final[Mapping[str, tuple[int, int]]] = {"core": (0, CORES - 1), "waits": (1, 3)}
+_WHOLE_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "core": (0, CORES - 1),
+    "waits": (1, 3),
+    "bit": (0, 31),
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class Fault:
     program: int = 1
     every: int = 3
     rows: int = 2
+    bit: int = 31
     core: int | None = None
     how: str = "lost"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import errno
 import os
+import select
 import socket
 import struct
 import tempfile
@@ -85,6 +86,7 @@ class VirtualNpu:
         self._chip = Chip(Schedule(faults), options, self._note)
         self._driver = RknpuDriver(self._chip, version) if driver == "rknpu" else RocketDriver(self._chip)
         self._files: dict[int, VirtualFile] = {}
+        self._opened_by: dict[VirtualFile, socket.socket] = {}
         self._opened = 0
         self._buffers_left = 0
         self._shortest_rest: float | None = None
@@ -170,7 +172,10 @@ class VirtualNpu:
         try:
             while message := connection.recv(_MESSAGE_LIMIT):
                 reply, descriptor, opened = self._reply(message)
-                file = opened or file
+                if opened is not None:
+                    file = opened
+                    with self._chip.changed:
+                        self._opened_by[file] = connection
                 ancillary = []
                 if descriptor is not None:
                     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
@@ -225,7 +230,18 @@ class VirtualNpu:
             raise DriverError(errno.EPROTO)
         return b"", 0, None, None
 
+    def _finish_closing(self) -> None:
+        """Waits for files whose connections have ended: a kernel's close is over when it returns."""
+        ends = select.poll()
+        with self._chip.changed:
+            closing = {connection.fileno(): file for file, connection in self._opened_by.items()}
+            for descriptor in closing:
+                ends.register(descriptor, 0)
+            ended = [closing[descriptor] for descriptor, _ in ends.poll(0)]
+            self._chip.changed.wait_for(lambda: self._opened_by.keys().isdisjoint(ended))
+
     def _open(self, path: str) -> VirtualFile:
+        self._finish_closing()
         if path in self._driver.nodes:
             if self._chip.gone:
                 raise DriverError(errno.ENODEV)
@@ -248,4 +264,5 @@ class VirtualNpu:
                 self._shortest_rest = rest if before is None else min(rest, before)
             self._buffers_left += left
             self._files = {number: f for number, f in self._files.items() if f is not file}
+            self._opened_by.pop(file, None)
             self._chip.changed.notify_all()

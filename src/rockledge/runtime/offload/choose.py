@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from rockledge.board.memory import DecoderShape
 from rockledge.errors import NpuError, UsageError
@@ -74,4 +75,4 @@ def unused(mode: str, error: NpuUnusedError) -> NpuStatus:
         log.info("the NPU is not used: %s", error)
     else:
         log.warning("the NPU is not used, prefill runs on the CPU: %s", error)
-    return NpuStatus(error.state, str(error))
+    return NpuStatus(error.state, str(error), **asdict(error.counts))

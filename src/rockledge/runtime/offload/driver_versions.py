@@ -33,7 +33,7 @@ REPORTS: Final = (
 them and the same interface."""
 
 
-def doubt(about: Description) -> str | None:
+def known_problem(about: Description) -> str | None:
     """Why this driver is not used unless it is required, or None. One sentence."""
     if about.driver != "rknpu" or about.version >= TRUSTED_FROM:
         return None

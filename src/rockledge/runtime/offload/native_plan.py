@@ -174,12 +174,6 @@ def use_npu(program: native.Program, device: NpuDevice, plan: OffloadPlan) -> No
         raise _failure()
 
 
-def leave_npu(program: native.Program) -> None:
-    """All linears run on the CPU again. Raises NpuError while a step runs."""
-    if _library().rl_program_use_npu(program.handle, None, None) < 0:
-        raise _failure()
-
-
 def npu_work(program: native.Program) -> NpuWork:
     """What the NPU did for `program`; also while a step runs in another thread."""
     w = _Work()

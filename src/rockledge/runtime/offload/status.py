@@ -16,7 +16,7 @@ class NpuStatus:
     `steps` with `rows` tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them,
     `jobs` given to the device, `waited_seconds` for their ends by a thread, `faults` of jobs, `resets`, and
     `fallbacks`: steps that the CPU had to do again. While loading: programs `tried`, those that were
-    `tried_wrong`, and the seconds that took.
+    `tried_wrong`, and the seconds that took. Jobs, faults and resets of loading count whatever became of it.
     """
 
     state: State

@@ -15,7 +15,7 @@ from rockledge.runtime.offload.budget import largest_plan
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.load import OnDevice, load, offload_plan
 from rockledge.runtime.offload.native_plan import NpuWork
-from rockledge.runtime.offload.opening import open_proven
+from rockledge.runtime.offload.opening import OpeningCounts, open_proven
 from rockledge.runtime.offload.plan import PrefillPlan
 from rockledge.runtime.offload.status import NpuStatus, State
 from rockledge.runtime.offload.trial import HungError, Trials, plan_from_trials, try_programs
@@ -28,22 +28,31 @@ log = logging.getLogger(__name__)
 
 
 class NpuUnusedError(NpuError):
-    """Why prefill runs on the CPU; `state` says which kind of reason it is."""
+    """Why prefill runs on the CPU; `state` says which kind of reason it is, `counts` what loading met."""
 
     def __init__(self, reason: str, state: State) -> None:
         super().__init__(reason)
         self.state: State = state
+        self.counts = OpeningCounts()
 
 
 class NpuUse:
     """An NPU loaded with everything that `plan` needs. Programs use it through `offload`, until `close`."""
 
-    def __init__(self, device: NpuDevice, plan: PrefillPlan, there: OnDevice, trials: Trials) -> None:
-        """`there`: its buffers and programs on `device`, tried with `trials`."""
+    def __init__(
+        self,
+        device: NpuDevice,
+        plan: PrefillPlan,
+        there: OnDevice,
+        trials: Trials,
+        counts: OpeningCounts,
+    ) -> None:
+        """`there`: its buffers and programs on `device`, tried with `trials`. `counts`: what loading met."""
         self.plan = plan
         self.offload = offload_plan(plan, there, JOB_MS)
         self.device = device
         self._trials = trials
+        self._counts = counts
         self._work: Callable[[], NpuWork] | None = None
         self._last = NpuStatus("ready")
         self._failure_logged = False
@@ -75,13 +84,13 @@ class NpuUse:
             rows=work.rows,
             blocks=work.blocks,
             unpacked_bytes=work.unpacked_bytes,
-            jobs=about.submits,
+            jobs=about.submits + self._counts.jobs,
             waited_seconds=work.waited_ns / 1e9,
-            faults=about.faults,
-            resets=about.resets,
+            faults=about.faults + self._counts.faults,
+            resets=about.resets + self._counts.resets,
             fallbacks=work.fallbacks,
-            tried=len(self._trials.jobs),
-            tried_wrong=len(self._trials.wrong),
+            tried=self._counts.tried,
+            tried_wrong=self._counts.tried_wrong,
             tried_seconds=self._trials.seconds,
         )
 
@@ -129,30 +138,49 @@ def open_npu(
     as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
     wrong stays on the CPU. Raises NpuUnusedError.
     """
+    counts = OpeningCounts()
+    try:
+        return _used(linears, board, context, budget, from_rows, required, counts)
+    except NpuUnusedError as error:
+        error.counts = counts
+        raise
+
+
+def _used(
+    linears: Sequence[Linear],
+    board: Board,
+    context: int,
+    budget: Callable[[int], int],
+    from_rows: int | None,
+    required: bool,
+    counts: OpeningCounts,
+) -> NpuUse:
+    """As `open_npu`."""
     left = list(linears)
     hung: HungError | None = None
     while True:
-        device = _open(required, hung)
+        device = _open(required, hung, counts)
+        if hung is not None:
+            log.warning("%s; %d linear layers of that shape stay on the CPU", hung, len(hung.ops))
         try:
-            return _loaded(device, left, board, context, budget, from_rows, required)
+            return _loaded(device, left, board, context, budget, from_rows, required, counts)
         except HungError as error:
-            device.close()
+            counts.close(device)
             hung = error
-            log.warning("%s; %d linear layers of that shape stay on the CPU", error, len(error.ops))
             left = [linear for linear in left if linear.op not in error.ops]
             if not left:
                 raise NpuUnusedError(str(error), "unusable") from None
         except BaseException as error:
-            device.close()
+            counts.close(device)
             if isinstance(error, (BudgetError, NpuError)) and not isinstance(error, NpuUnusedError):
                 raise NpuUnusedError(str(error), "unusable") from None
             raise
 
 
-def _open(required: bool, hung: HungError | None) -> NpuDevice:
+def _open(required: bool, hung: HungError | None, counts: OpeningCounts) -> NpuDevice:
     """The device, proven; once more if it `hung` before."""
     try:
-        return open_proven(required=required)
+        return open_proven(counts, required=required)
     except NpuError as error:
         if hung is not None:
             raise NpuUnusedError(str(hung), "unusable") from None
@@ -168,6 +196,7 @@ def _loaded(
     budget: Callable[[int], int],
     from_rows: int | None,
     required: bool,
+    counts: OpeningCounts,
 ) -> NpuUse:
     about = device.describe()
     board = board_with_driver(board, about.driver, about.clock_hz)
@@ -178,6 +207,7 @@ def _loaded(
         raise NpuUnusedError("the CPU is modelled to be faster for every step of this model", "slower")
     there = load(device, modelled)
     trials = try_programs(device, modelled, there, board, JOB_MS)
+    counts.tried, counts.tried_wrong = len(trials.jobs), len(trials.wrong)
     for wrong in trials.wrong:
         log.warning("the NPU is not used for %s", wrong)
     plan = plan_from_trials(modelled, linears, trials, board)
@@ -187,7 +217,7 @@ def _loaded(
     if slower and from_rows is None:
         log.warning("%s; it is used because it is required", _slower(device))
     wanted = from_rows or min(modelled.from_rows if slower else plan.from_rows, plan.steps[-1])
-    return NpuUse(device, replace(plan, from_rows=wanted), there, trials)
+    return NpuUse(device, replace(plan, from_rows=wanted), there, trials, counts)
 
 
 def _slower(device: NpuDevice) -> str:

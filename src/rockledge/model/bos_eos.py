@@ -1,4 +1,4 @@
-"""The rule for special tokens: where a text begins and which tokens end a turn, from all that a checkpoint
+"""The rule for BOS and EOS: which token begins a text and which tokens end a turn, from all that a checkpoint
 says."""
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ _NO_ID = (-1, 0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
-class Stated:
+class BosEosEntries:
     """What one file says: ids and names of the token that begins texts, and of those that end a turn."""
 
     source: str
@@ -40,17 +40,17 @@ class Stated:
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """`stated`: what the tokenizer's files say; `ids`: every token; `added`: names of those added to the
+    """`entries` of the tokenizer's files; `ids`: every token; `added`: names of those added to the
     vocabulary, control tokens among them; `text`: those of them that are said to be ordinary text."""
 
-    stated: tuple[Stated, ...] = ()
+    entries: tuple[BosEosEntries, ...] = ()
     ids: Mapping[str, int] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class SpecialIds:
+class BosEos:
     """`bos` begins a text (None: nothing does), every one of `eos` ends a turn; `notes` say what was
     dropped."""
 
@@ -59,8 +59,8 @@ class SpecialIds:
     notes: tuple[str, ...] = ()
 
 
-def special_ids(files: Iterable[Stated], tokenizer: TokenizerFacts, vocab: int) -> SpecialIds:
-    """Collects the special tokens of a checkpoint with `vocab` rows of embedding.
+def bos_and_eos(files: Iterable[BosEosEntries], tokenizer: TokenizerFacts, vocab: int) -> BosEos:
+    """Collects BOS and EOS of a checkpoint with `vocab` rows of embedding.
 
     `files` are those beside the tokenizer's, the most reliable first: all their end-of-turn tokens count, by
     id and by name, and the first BOS. An id that no token has can be neither read nor produced; files write
@@ -71,7 +71,7 @@ def special_ids(files: Iterable[Stated], tokenizer: TokenizerFacts, vocab: int) 
     notes: list[str] = []
     # Names without a row are left to `check_agreement`, which knows whether anything uses them.
     ids = {name: i for name, i in tokenizer.ids.items() if i < vocab}
-    for file in (*files, *tokenizer.stated):
+    for file in (*files, *tokenizer.entries):
         for kind, found, numbers, names in (
             ("bos", begins, file.bos_ids, file.bos_names),
             ("eos", ends, file.eos_ids, file.eos_names),
@@ -86,4 +86,4 @@ def special_ids(files: Iterable[Stated], tokenizer: TokenizerFacts, vocab: int) 
             ]
     endings = _ENDINGS - (_ALSO_TEXT & {*tokenizer.text})
     ends += sorted(ids[name] for name in tokenizer.added if name in endings and name in ids)
-    return SpecialIds(begins[0] if begins else None, tuple(dict.fromkeys(ends)), tuple(notes))
+    return BosEos(begins[0] if begins else None, tuple(dict.fromkeys(ends)), tuple(notes))
