@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from tests.model.opened_cases import CASES, changed, refused
 
+from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.gguf_tokenizer import tokenizer_facts as gguf_facts
+from rockledge.model.hf_tokens import tokenizer_facts as hf_facts
 
 
 def token(case: str, name: str) -> int:
@@ -51,3 +54,27 @@ def test_a_name_that_the_tokenizer_lacks_is_refused(tmp_path: Path) -> None:
     path = changed("f2_eos", tmp_path)
     (path / "special_tokens_map.json").write_text('{"eos_token": "<nope>"}')
     refused(path, "eos_token '<nope>' the id 300, but the model has rows for 0 to 299 only")
+
+
+NAMES = ["<pad>", "<eos>", "<end_of_turn>", "</s>", "a"]
+CONTROL, USER_DEFINED, NORMAL = 3, 4, 1  # llama.cpp's token types
+
+
+@pytest.mark.parametrize(("special", "ends"), [(False, (2,)), (True, (2, 3))])
+def test_an_html_tag_ends_no_answer(special: bool, ends: tuple[int, ...]) -> None:
+    # Gemma's vocabulary has the tags of HTML as added tokens that are not special, </s> among them.
+    added = [
+        {"content": name, "id": i, "special": special or name != "</s>"} for i, name in enumerate(NAMES[:4])
+    ]
+    stored = {"added_tokens": added, "model": {"vocab": {"a": 4}}}
+    facts = hf_facts({"tokenizer.json": json.dumps(stored).encode()})
+    assert bos_and_eos([], facts, 5).eos == ends
+    kinds = [CONTROL, CONTROL, CONTROL, CONTROL if special else USER_DEFINED, NORMAL]
+    metadata = {"tokenizer.ggml.tokens": NAMES, "tokenizer.ggml.token_type": kinds}
+    assert bos_and_eos([], gguf_facts(metadata), 5).eos == ends
+
+
+def test_a_signal_that_a_file_calls_text_still_ends_an_answer() -> None:
+    added = [{"content": "<|im_end|>", "id": 1, "special": False}]
+    facts = hf_facts({"tokenizer.json": json.dumps({"added_tokens": added}).encode()})
+    assert bos_and_eos([], facts, 5).eos == (1,)

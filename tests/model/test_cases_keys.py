@@ -151,7 +151,7 @@ def test_the_model_type_says_the_family(
             {"architectures": ["LlamaForSequenceClassification"]},
             "'LlamaForSequenceClassification' is not supp",
         ),
-        ({"model_type": "granite"}, "model_type 'granite', which is not supported"),
+        ({"model_type": "gpt_neox"}, "model_type 'gpt_neox', which is not supported"),
     ],
 )
 def test_models_of_another_kind_are_refused_by_name(

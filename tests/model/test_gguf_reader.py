@@ -121,7 +121,7 @@ def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(CheckpointError, match="'mamba' is not supported; supported are llama, qwen2, qwen3"):
+    with pytest.raises(CheckpointError, match=r"'mamba' is not supported, .*; supported are llama, qwen2"):
         GgufCheckpoint.open(tmp_path / "a.gguf")
 
 

@@ -20,6 +20,8 @@ _ENDINGS = frozenset(
     }
 )
 
+# Of these, what other vocabularies have as ordinary text: in Gemma's, it is the end tag of struck out HTML.
+_ALSO_TEXT = frozenset({"</s>"})
 
 # What files write for "there is no such token".
 _NO_ID = (-1, 0xFFFFFFFF)
@@ -39,11 +41,12 @@ class BosEosEntries:
 @dataclass(frozen=True)
 class TokenizerFacts:
     """`entries` of the tokenizer's files; `ids`: every token; `added`: names of those added to the
-    vocabulary, control tokens among them."""
+    vocabulary, control tokens among them; `text`: those of them that are said to be ordinary text."""
 
     entries: tuple[BosEosEntries, ...] = ()
     ids: Mapping[str, int] = field(default_factory=dict)
     added: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,5 +84,6 @@ def bos_and_eos(files: Iterable[BosEosEntries], tokenizer: TokenizerFacts, vocab
                 for i in numbers
                 if not 0 <= i < vocab and i not in _NO_ID
             ]
-    ends += sorted(ids[name] for name in tokenizer.added if name in _ENDINGS and name in ids)
+    endings = _ENDINGS - (_ALSO_TEXT & {*tokenizer.text})
+    ends += sorted(ids[name] for name in tokenizer.added if name in endings and name in ids)
     return BosEos(begins[0] if begins else None, tuple(dict.fromkeys(ends)), tuple(notes))

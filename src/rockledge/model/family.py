@@ -1,4 +1,4 @@
-"""The families by name, and the tensors of one model. A new family is one more line of `FAMILIES`."""
+"""The families by name, and the tensors of one model. A new family is one more of `_FAMILIES`."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,30 @@ from rockledge.model.block import Linear, Norm, decoder, layer_name
 from rockledge.model.config import ModelConfig
 from rockledge.model.families.declaration import Family
 from rockledge.model.families.gemma import GEMMA2, GEMMA3
+from rockledge.model.families.granite import GRANITE, GRANITE_HYBRID, MINICPM
 from rockledge.model.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from rockledge.model.families.ministral import MINISTRAL3
 from rockledge.model.families.olmo import OLMO2
+from rockledge.model.families.phi import PHI3
+from rockledge.model.families.smollm import SMOLLM3
 
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, OLMO2)}
+_FAMILIES = (
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    QWEN3,
+    GEMMA2,
+    GEMMA3,
+    OLMO2,
+    PHI3,
+    SMOLLM3,
+    MINISTRAL3,
+    GRANITE,
+    GRANITE_HYBRID,
+    MINICPM,
 )
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _FAMILIES})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from rockledge.model.gguf_tokenizer import tokenizer_facts, tokenizer_files, tok
 from rockledge.model.gguf_values import GgufValues
 from rockledge.model.hf_config import config_to_hf
 from rockledge.model.limits import check_size
+from rockledge.model.missing import missing
 from rockledge.model.tied import head_is_tied
+from rockledge.model.windows import narrow
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 
@@ -99,7 +101,10 @@ def _family(file: GgufFile) -> Family:
     family = next((f for f in FAMILIES.values() if f.gguf is not None and f.gguf == found), None)
     if family is None:
         known = ", ".join(f.gguf for f in FAMILIES.values() if f.gguf)
-        raise CheckpointError(f"the GGUF architecture {found!r} is not supported; supported are {known}")
+        raise CheckpointError(
+            f"the GGUF architecture {str(found)[:60]!r} is not supported{missing(found, meta, f'{found}.')}; "
+            f"supported are {known}"
+        )
     return family
 
 
@@ -153,11 +158,27 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
             "eos": special.eos,
             "rotary_channels": 0 if turned == head_dim else turned,
             **gguf_rope(values, turned, partial(_factors, file)),
-            **family.from_gguf(values),
+            **narrow(family.from_gguf(values), values.context),
+            **_pooling(values),
         }
     )
     notes = check_metadata(values)
     return check_config(config), [*notes, *special.notes]
+
+
+# llama.cpp's numbers (enum llama_pooling_type in include/llama.h).
+_NO_POOLING, _LAST = 0, 3
+_POOLING = {1: "mean", 2: "cls", 4: "rank, a classifier in place of the head"}
+
+
+def _pooling(values: GgufValues) -> dict[str, bool]:
+    """The fields of a model that makes embeddings, from the state after the last token."""
+    kind = values.count("pooling_type", _NO_POOLING, least=0)
+    if kind not in (_NO_POOLING, _LAST):
+        raise values.wrong(
+            "pooling_type", f"{kind} ({_POOLING.get(kind, 'unknown')})", "0 (none) or 3 (last)"
+        )
+    return {"headless": True, "tied": True} if kind == _LAST else {}
 
 
 def _factors(file: GgufFile, name: str, count: int) -> npt.NDArray[np.float32] | None:

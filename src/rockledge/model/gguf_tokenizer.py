@@ -80,14 +80,16 @@ def tokenizer_facts(metadata: Mapping[str, Any]) -> TokenizerFacts:
     if not _list_of(tokens, str):
         tokens = []
     kinds = types if isinstance(types, list) else []
-    added = [token for token, kind in zip(tokens, kinds, strict=False) if kind in (_CONTROL, _USER_DEFINED)]
+    pairs = list(zip(tokens, kinds, strict=False))
+    added = [token for token, kind in pairs if kind in (_CONTROL, _USER_DEFINED)]
+    text = [token for token, kind in pairs if kind == _USER_DEFINED]
 
     def given(*keys: str) -> tuple[int, ...]:
         return tuple(i for i in (_id(metadata, key) for key in keys) if i is not None)
 
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
     entries = BosEosEntries("tokenizer.ggml", given("bos"), given("eos", "eot", "eom"))
-    return TokenizerFacts((entries,), ids, tuple(added))
+    return TokenizerFacts((entries,), ids, tuple(added), tuple(text))
 
 
 def tokenizer_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from rockledge.model.hf_keys import check_keys
 from rockledge.model.hf_rope import rope_fields, stored_rope
 from rockledge.model.hf_values import HfValues
 from rockledge.model.limits import check_size
+from rockledge.model.missing import missing
 from rockledge.model.stored_config import KEY, fields_to_store, stored_fields
+from rockledge.model.windows import narrow
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,6 @@ def read_hf_config(
     }
     if "ffn" not in fields:
         fields["ffn"] = values.count("intermediate_size")
-    if "activation" not in fields:
-        fields["activation"] = values.activation()
-    if "rope_divisors" not in fields:
-        fields |= rope_fields(values)
     notes += check_keys(values, family) + values.notes
     read = check_config(ModelConfig(**fields))
     stated_tied = tied if "tie_word_embeddings" in text else None
@@ -140,14 +138,19 @@ def _says_all(written: Mapping[str, Any], config: ModelConfig) -> bool:
 
 def _own_fields(values: HfValues, family: Family) -> Fields:
     """The fields in which the model differs from a plain one."""
-    if KEY not in values.stored:
-        return family.from_hf(values)
-    values.ignore(KEY, "hidden_act", "sliding_window", "use_sliding_window", "attention_bias")
-    return {**stored_fields(values.stored[KEY]), **stored_rope(values)}
+    if KEY in values.stored:
+        values.ignore(KEY, "hidden_act", "sliding_window", "use_sliding_window", "attention_bias")
+        return {**stored_fields(values.stored[KEY]), **stored_rope(values)}
+    fields = family.from_hf(values)
+    if "activation" not in fields:
+        fields["activation"] = values.activation()
+    if "rope_divisors" not in fields:
+        fields |= rope_fields(values)
+    return narrow(fields, values.context)
 
 
 # What a checkpoint with more parts than a language model says for all of them.
-_OUTER = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "torch_dtype", "dtype")
+_OUTER = ("bos_token_id", "eos_token_id")
 
 
 def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -163,7 +166,9 @@ def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     outer = {key: config[key] for key in _OUTER if config.get(key) is not None}
     inner = {key: value for key, value in text.items() if key != "architectures" and value is not None}
     silent = {key: None for key, value in text.items() if value is None}
-    return {"model_type": family.name, **silent, **outer, **inner}, True
+    # Both classes of transformers that hold text parts tie by default, and their own flag counts.
+    tied = {"tie_word_embeddings": config.get("tie_word_embeddings", True)}
+    return {"model_type": family.name, **silent, **outer, **inner, **tied}, True
 
 
 def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
@@ -183,13 +188,13 @@ def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
     if (named is not None and found is None) or (found is None and typed is None):
         known = ", ".join(family.hf_architecture for family in FAMILIES.values())
         raise CheckpointError(
-            f"the architecture {named if named is not None else model_type!r} is not supported; "
-            f"supported are {known}"
+            f"the architecture {named if named is not None else model_type!r} is not supported"
+            f"{missing(model_type, config)}; supported are {known}"
         )
     if model_type is not None and typed is None:
         raise CheckpointError(
-            f"config.json has model_type {model_type!r}, which is not supported; supported are "
-            f"{', '.join(FAMILIES)}"
+            f"config.json has model_type {model_type!r}, which is not supported"
+            f"{missing(model_type, config)}; supported are {', '.join(FAMILIES)}"
         )
     if found is not None and typed is not None and found is not typed:
         notes.append(

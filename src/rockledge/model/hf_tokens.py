@@ -20,12 +20,17 @@ def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts:
     whichever file names it. CheckpointError when a file is not a JSON object.
     """
     tokenizer = json_object(files, "tokenizer.json")
-    added = {token.content: i for i, token in declared_tokens(files).items()} | _added(tokenizer)
+    declared = declared_tokens(files)
+    added = {token.content: i for i, token in declared.items()} | _added(tokenizer)
+    special = {token.content for token in declared.values() if token.special} | {
+        *_added(tokenizer, special=True)
+    }
+    text = tuple(name for name in added if name not in special)
     begins = special_tokens(files).get("bos_token")
     entries = [BosEosEntries(TOKENIZER_CONFIG, bos_names=() if begins is None else (begins,))]
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         entries.append(BosEosEntries(name, eos_names=_names(json_object(files, name).get("eos_token"))))
-    return TokenizerFacts(tuple(entries), {**_vocabulary(tokenizer), **added}, tuple(added))
+    return TokenizerFacts(tuple(entries), {**_vocabulary(tokenizer), **added}, tuple(added), text)
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
@@ -41,12 +46,16 @@ def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     return {}
 
 
-def _added(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+def _added(tokenizer: Mapping[str, Any], *, special: bool = False) -> dict[str, int]:
+    """Names and ids of tokenizer.json's added tokens, all of them or the `special` ones."""
     listed = tokenizer.get("added_tokens")
     return {
         entry["content"]: entry["id"]
         for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, Mapping) and _is_id(entry.get("id")) and isinstance(entry.get("content"), str)
+        if isinstance(entry, Mapping)
+        and _is_id(entry.get("id"))
+        and isinstance(entry.get("content"), str)
+        and (entry.get("special") is True or not special)
     }
 
 

@@ -14,6 +14,7 @@ from rockledge.git_lfs import refuse_pointer
 from rockledge.model.agreement import check_agreement
 from rockledge.model.chat import template_sources, with_named_templates
 from rockledge.model.config import ModelConfig
+from rockledge.model.embedder import is_embedder
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
 from rockledge.model.hf_config import HfConfig, read_hf_config
@@ -50,6 +51,7 @@ _TRACES = {
 # Where the model without its head keeps its tensors, in the model with one; files saved without a head leave
 # it out, and transformers puts it there again (`base_model_prefix`).
 _PREFIX = "model."
+_HEADLESS = "The model has no language head: it makes embeddings and cannot generate."
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -101,11 +103,16 @@ class HuggingFaceCheckpoint:
             )
         if read.multimodal:
             held = _text_tensors(held)
-        if not any(name.startswith(_PREFIX) for name in held):
+        bare = not any(name.startswith(_PREFIX) for name in held)
+        if bare:
             held = {name if name == _HEAD else _PREFIX + name: source for name, source in held.items()}
-        tied, said = _is_tied(path, read, held)
-        config = replace(read.config, tied=tied)
-        if tied and _EMBEDDING not in held and _HEAD in held:
+        # Names without the prefix are those of the model alone: it was saved without a head.
+        if is_embedder(path) or (bare and not read.config.tied and _HEAD not in held):
+            config, said = replace(read.config, tied=True, headless=True), [_HEADLESS]
+        else:
+            tied, said = _is_tied(path, read, held)
+            config = replace(read.config, tied=tied)
+        if config.tied and _EMBEDDING not in held and _HEAD in held:
             held[_EMBEDDING] = held.pop(_HEAD)
         tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
         _check_tensors(path, config, tensors, held)

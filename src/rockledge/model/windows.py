@@ -1,6 +1,7 @@
 """Which layers attend to a sliding window, as Hugging Face and GGUF files say it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rockledge.errors import CheckpointError
 from rockledge.model.gguf_values import GgufValues
@@ -39,6 +40,16 @@ def hf_windows(
         )
     width = values.count("sliding_window")
     return tuple(width if one else 0 for one in windowed)
+
+
+def narrow(fields: dict[str, Any], context: int) -> dict[str, Any]:
+    """The same fields of `ModelConfig`, without windows that hide nothing within `context`, or the one among
+    the fields. Where windows have a rotary base of their own, they stay, because they tell it."""
+    if fields.get("window_rope_theta"):
+        return fields
+    context = fields.get("context", context)
+    windows = tuple(width if width < context else 0 for width in fields.get("windows", ()))
+    return {**fields, "windows": windows if any(windows) else ()}
 
 
 def without_windows(values: HfValues, architecture: str) -> None:

@@ -1,0 +1,89 @@
+"""Models without a language head: what tells them, and the states that they give."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.model.checkpoints import random_model, save, write_gguf
+
+from rockledge.errors import CheckpointError
+from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.hf_config import config_from_hf, config_to_hf
+
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
+LAST = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}
+
+
+def embedder(path: Path, modules: Any = MODULES, pooling: Any = LAST) -> Path:
+    """A tied Qwen3 as sentence-transformers keeps it."""
+    save(random_model("qwen3-tied").model, path)
+    (path / "1_Pooling").mkdir()
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    return path
+
+
+def test_an_embedder_is_known_by_its_modules(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(embedder(tmp_path))
+    assert (checkpoint.config.headless, checkpoint.config.tied) == (True, True)
+    assert "head" not in checkpoint.names()
+    assert any("cannot generate" in note for note in checkpoint.notes)
+    assert config_from_hf(config_to_hf(checkpoint.config)) == checkpoint.config
+
+
+def test_a_model_saved_without_its_head_is_one(tmp_path: Path) -> None:
+    model = random_model("qwen3")
+    checkpoint = open_checkpoint(save(model.model, tmp_path))
+    assert checkpoint.config.headless
+    expected = model.model.norm.weight.detach().numpy()
+    np.testing.assert_array_equal(checkpoint.tensor("final_norm"), expected)
+
+
+def test_a_tied_model_saved_without_the_prefix_still_has_its_head(tmp_path: Path) -> None:
+    assert not open_checkpoint(save(random_model("qwen3-tied").model, tmp_path)).config.headless
+
+
+def test_a_reranker_is_a_language_model(tmp_path: Path) -> None:
+    modules = [module for module in MODULES if "Pooling" not in module["type"]]
+    assert not open_checkpoint(embedder(tmp_path, modules)).config.headless
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "said"),
+    [
+        (
+            MODULES,
+            {"pooling_mode_mean_tokens": True},
+            "by pooling_mode_mean_tokens.*is pooling_mode_last",
+        ),
+        (MODULES, {**LAST, "pooling_mode_cls_token": True}, "pooling_mode_cls_token and pooling_mode_last"),
+        (MODULES, [], "not an object"),
+        ([{"type": "sentence_transformers.models.Dense"}], LAST, "module Dense, which is not supported"),
+        ({}, LAST, "not a list of modules"),
+    ],
+)
+def test_what_is_pooled_otherwise_is_refused(modules: Any, pooling: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(embedder(tmp_path, modules, pooling))
+
+
+@pytest.mark.parametrize(("pooling", "headless"), [(0, False), (3, True)])
+def test_the_pooling_of_a_gguf_file_tells(pooling: int, headless: bool, tmp_path: Path) -> None:
+    metadata = {"qwen3.pooling_type": pooling}
+    path = write_gguf(tmp_path / "a.gguf", random_model("qwen3"), metadata=metadata)
+    config = open_checkpoint(path).config
+    assert (config.headless, config.tied) == (headless, headless)
+
+
+@pytest.mark.parametrize("pooling", [1, 2, 4, 9])
+def test_other_poolings_of_gguf_files_are_refused(pooling: int, tmp_path: Path) -> None:
+    metadata = {"qwen3.pooling_type": pooling}
+    path = write_gguf(tmp_path / "a.gguf", random_model("qwen3"), metadata=metadata)
+    with pytest.raises(CheckpointError, match=f"qwen3.pooling_type is {pooling} .*expected 0 .none. or 3"):
+        open_checkpoint(path)
