@@ -237,7 +237,7 @@ def test_a_switch_of_the_call_goes_before_the_default() -> None:
 
 def test_a_switch_that_changes_nothing_is_refused_as_a_default() -> None:
     with pytest.raises(
-        UsageError, match="does not read 'enable_thinkin', expected .*: enable_thinking, level"
+        UsageError, match=r"does not read 'enable_thinkin', expected .*: enable_thinking, level"
     ):
         ChatTemplate(SWITCHED, {}).with_switches({"enable_thinkin": False})
     with pytest.raises(UsageError, match="'messages' is part of every conversation"):

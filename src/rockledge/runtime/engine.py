@@ -101,8 +101,9 @@ class Engine:
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
         steps of so many tokens or more, None for as many as the board's facts say. `sequences`: how many that
-        are longer than a window have room at a time in layers that have one. `chat_template`: a Jinja template
-        in place of the model's own; `chat_template_kwargs`: variables for it, such as `enable_thinking`.
+        are longer than a window have room at a time in layers that have one. `chat_template`: a Jinja
+        template in place of the model's own; `chat_template_kwargs`: variables for it, such as
+        `enable_thinking`.
         Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.
         """
         path = Path(path)
@@ -121,6 +122,8 @@ class Engine:
             longest=artifact.config.context,
         )
         footprint = choose_footprint(demand, ctx, memory)
+        # Some rotary embeddings depend on the longest sequence; the program's size does not.
+        plan = build_program(artifact, footprint.context)
 
         def executor(rows: int, largest: int) -> Executor:
             # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.

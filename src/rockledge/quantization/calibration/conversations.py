@@ -58,7 +58,7 @@ class ConversationRenderer:
         ]
         return [*folded, *left_out]
 
-    def _rendered(self, messages: Sequence[Message], **given: Sequence[Any] | None) -> str:
+    def _rendered(self, messages: Sequence[Message], **given: Any) -> str:
         text = self._chat.render(messages, add_generation_prompt=False, **given)
         # A template that expects content in another form renders the turns, but empty.
         asked = " ".join(_text(m.get("content")) for m in messages if m.get("role") == "user")
