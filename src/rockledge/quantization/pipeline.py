@@ -13,6 +13,7 @@ import numpy as np
 from rockledge.artifact import ArtifactPlan, packed_size
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
+from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
 from rockledge.quantization.calibration.calibrate import boundary, record_inputs
 from rockledge.quantization.calibration.sequences import Calibration, calibration_for
@@ -23,7 +24,6 @@ from rockledge.quantization.choosing.budget import (
     fit_widths,
     least_bits,
     menu,
-    parameters,
     plan_artifact,
     planes_of,
     predicted,
@@ -194,7 +194,7 @@ def _prepared(
     turned = rotated(checkpoint, asked.seed, device, asked.steps)
     fixed = () if asked.recipe is None else asked.recipe.widths.values()
     offered = menu(turned, _limits(asked), {band.bits for bands in fixed for band in bands})
-    return asked, turned, offered, min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
+    return asked, turned, offered, min(asked.tensor_bytes, 2 * decoder(checkpoint.config).parameters)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -303,7 +303,7 @@ def _numbers(
 def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) -> list[BudgetRow]:
     """What other budgets would give, from the same prices."""
     rows = []
-    count = parameters(model.config)
+    count = decoder(model.config).parameters
     for bits in BUDGETS:
         limits = Limits(asked.board, int(bits * count / 8))
         try:

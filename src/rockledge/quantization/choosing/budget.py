@@ -41,13 +41,6 @@ class Limits:
     milliseconds: float | None = None
 
 
-def parameters(config: ModelConfig) -> int:
-    """Numbers in the checkpoint, a tied matrix once."""
-    tree = decoder(config)
-    matrices = sum(one.rows * (one.cols + one.bias) for _, one in tree.linears())
-    return matrices + tree.final_norm.size + sum(norm.size for layer in tree.layers for norm in layer.norms)
-
-
 def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tuple[int, ...]:
     """The widths to round every linear at, for a budget or for the widths `used` by a recipe.
 
@@ -99,7 +92,7 @@ def _gathered(linear: str, config: ModelConfig) -> bool:
 
 
 def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
-    count = parameters(model.config)
+    count = decoder(model.config).parameters
     return BudgetError(
         f"A budget of {wanted} bytes ({8 * wanted / count:.3f} bits a weight) is too small for this model; "
         f"the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
@@ -150,7 +143,7 @@ def fit_widths(prices: Prices, model: RotatedModel, limits: Limits) -> Widths:
 def least_bits(prices: Prices, model: RotatedModel, board: Board) -> float:
     """Bits a weight of the smallest artifact there can be."""
     bands = bands_of(prices, board, model.config)
-    return 8 * _size(model, _merged(bands, _narrowest(bands))) / parameters(model.config)
+    return 8 * _size(model, _merged(bands, _narrowest(bands))) / decoder(model.config).parameters
 
 
 def planes_of(prices: Prices, widths: Widths, config: ModelConfig) -> dict[str, int]:
@@ -219,7 +212,7 @@ def plan_artifact(
     return ArtifactPlan(
         config=config,
         linears=linears,
-        parameters=parameters(config),
+        parameters=tree.parameters,
         arrays={name: (norm.size,) for name, norm in tree.kept_norms()},
         rotation=model.rotation,
         online=model.online,
