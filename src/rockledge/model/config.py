@@ -113,7 +113,7 @@ def _check_rope(config: ModelConfig) -> None:
     if turned % 2 or not 2 <= turned <= config.head_dim:
         raise CheckpointError(
             f"{turned} channels of a head of {config.head_dim} are turned, expected an even number of them; "
-            "the file is damaged"
+            "the file is damaged, fetch it again"
         )
     if config.window_rope_theta and not 1 < config.window_rope_theta < 1e12:
         raise CheckpointError(
@@ -133,7 +133,7 @@ def _check_rope(config: ModelConfig) -> None:
         if len(divisors) != turned // 2 or not all(0 < d < math.inf for d in divisors):
             raise CheckpointError(
                 f"{name} has {len(divisors)} values, expected {turned // 2} positive ones, one for each "
-                "rotary pair; the file is damaged"
+                "rotary pair; the file is damaged, fetch it again"
             )
 
 
@@ -141,10 +141,10 @@ def _check_layers(config: ModelConfig) -> None:
     if config.windows and len(config.windows) != config.layers:
         raise CheckpointError(
             f"{len(config.windows)} windows are given for {config.layers} layers, expected one for each; "
-            "the file is damaged"
+            "the file is damaged, fetch it again"
         )
     if other := [layer for layer in config.unturned if not 0 <= layer < config.layers]:
         raise CheckpointError(
             f"layer {other[0]} is said to have no rotary embedding, expected 0 to {config.layers - 1}; "
-            "the file is damaged"
+            "the file is damaged, fetch it again"
         )

@@ -37,7 +37,7 @@ def stored_fields(stored: object) -> dict[str, Any]:
     """The fields of `ModelConfig` out of what stands under `KEY`; CheckpointError names the first that is
     wrong."""
     if not isinstance(stored, Mapping):
-        raise CheckpointError(f"{KEY} in config.json is not an object; the file is damaged")
+        raise CheckpointError(f"{KEY} in config.json is not an object; the file is damaged, fetch it again")
     return {**_PLAIN, **{name: _value(name, value) for name, value in stored.items()}}
 
 
@@ -62,7 +62,7 @@ def _value(name: str, value: Any) -> Any:
     if not good:
         raise CheckpointError(
             f"{name} under {KEY} in config.json is {str(value)[:60]!r}, which it cannot be; "
-            "the file is damaged"
+            "the file is damaged, fetch it again"
         )
     if isinstance(plain, tuple):
         return tuple(value if name in _COUNTS else map(float, value))
