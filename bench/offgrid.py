@@ -137,7 +137,6 @@ def write_huggingface(checkpoint: Checkpoint, directory: Path) -> None:
     partial = directory.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    names = {tensor.name: tensor.hf for tensor in stored_tensors(checkpoint.config)}
     where: dict[str, str] = {}
     shard: dict[str, Float32] = {}
 
@@ -147,9 +146,12 @@ def write_huggingface(checkpoint: Checkpoint, directory: Path) -> None:
         where.update(dict.fromkeys(shard, file))
         shard.clear()
 
-    for name, stored in names.items():
-        shard[stored] = checkpoint.tensor(name)
-        if sum(values.nbytes for values in shard.values()) >= _SHARD_BYTES:
+    for tensor in stored_tensors(checkpoint.config):
+        values = checkpoint.tensor(tensor.name) - np.float32(tensor.hf_offset)
+        before = [shard[tensor.hf]] if tensor.in_hf.first else []  # parts of one tensor follow each other
+        shard[tensor.hf] = np.concatenate((*before, values))
+        whole = tensor.in_hf.first + tensor.shape[0] == tensor.in_hf.rows
+        if whole and sum(values.nbytes for values in shard.values()) >= _SHARD_BYTES:
             flush()
     if shard:
         flush()

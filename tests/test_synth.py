@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from rockledge.artifact import open_artifact
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.formats.packing import dequantize, unpack
+from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.family import stored_tensors
 from rockledge.synth import SHAPES, model_files, shape_config, synth_artifact, synth_checkpoint
 
@@ -79,6 +80,24 @@ def test_transformers_loads_a_random_checkpoint(tmp_path, tied):
     assert weight.float().std().item() == pytest.approx(0.02, rel=0.05)
     assert model.model.norm.weight.float().mean().item() == 1.0
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("phi3", {"rotary_channels": 12, "rope_divisors": (1.0,) * 6, "windows": (64, 64)}),
+        ("gemma3_text", {"branch_norms": "both", "activation": "gelu_tanh", "qk_norm": True}),
+        ("granitemoehybrid", {"residual_scale": 0.3}),
+    ],
+)
+def test_a_checkpoint_of_any_family_is_read_back(tmp_path, family, fields):
+    config = replace(SHAPES["toy"], family=family, **fields)
+    checkpoint = open_checkpoint(synth_checkpoint(config, tmp_path / "s"))
+    assert checkpoint.config == config
+    for name in checkpoint.names():
+        values = checkpoint.tensor(name)
+        assert values.shape == checkpoint.shape(name)
+        assert (values == 1).all() if name.endswith("norm") else 0.01 < values.std() < 0.03
 
 
 def test_an_existing_place_is_not_overwritten_by_a_checkpoint(tmp_path):

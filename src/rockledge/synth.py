@@ -268,7 +268,7 @@ def _random_numbers(tensor: StoredTensor, generator: np.random.Generator) -> Ite
     while left:
         count = min(left, _CHUNK)
         if tensor.name.endswith("norm"):
-            yield _bfloat16(np.ones(count, np.float32))
+            yield _bfloat16(np.full(count, 1 - tensor.hf_offset, np.float32))
         else:
             yield _bfloat16(generator.standard_normal(count, np.float32) * np.float32(0.02))
         left -= count
@@ -283,7 +283,9 @@ def synth_checkpoint(shape: str | ModelConfig, path: str | Path, *, seed: int = 
     config = shape_config(shape)
     generator = np.random.default_rng(seed)
     tensors = list(stored_tensors(config))
-    entries = tensor_file.place((tensor.hf, "BF16", tensor.shape) for tensor in tensors)
+    # Parts of one stored tensor follow each other, and so do their bytes.
+    stored = {tensor.hf: (tensor.in_hf.rows, *tensor.shape[1:]) for tensor in tensors}
+    entries = tensor_file.place((name, "BF16", shape) for name, shape in stored.items())
     described = {**config_to_hf(config), "torch_dtype": "bfloat16"}
     files = {**model_files(config), "config.json": (json.dumps(described, indent=2) + "\n").encode()}
     target = Path(path)
