@@ -246,6 +246,42 @@ def test_any_values_are_read_or_refused(change: dict[str, Any]) -> None:
         assert check_config(found) == found
 
 
+FAMILY_KEYS = [
+    *KEYS, "hidden_activation", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
+    "sliding_window_pattern", "rope_local_base_freq", "original_max_position_embeddings", "no_rope_layers",
+    "no_rope_layer_interval", "use_sliding_window", "max_window_layers", "mlp_bias", "embedding_multiplier",
+    "residual_multiplier", "attention_multiplier", "logits_scaling", "num_local_experts", "scale_emb",
+    "shared_intermediate_size", "position_embedding_type", "scale_depth", "dim_model_base",
+]  # fmt: skip
+ENTRIES = st.dictionaries(
+    st.sampled_from(
+        ["rope_type", "type", "factor", "rope_theta", "short_factor", "long_factor", "beta_fast", "truncate",
+         "mscale", "mscale_all_dim", "attention_factor", "original_max_position_embeddings",
+         "partial_rotary_factor", "llama_4_scaling_beta", "full_attention", "sliding_attention"]
+    ),
+    st.sampled_from(["yarn", "longrope", "dynamic", "linear", "default"]) | JSON,
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(sorted(FAMILIES)),
+    st.dictionaries(st.sampled_from(FAMILY_KEYS), JSON | st.just(["full_attention"] * 2), max_size=4),
+    st.none() | ENTRIES,
+)
+@settings(max_examples=400, deadline=None)
+def test_any_values_of_any_family_are_read_or_refused(family: str, change: dict[str, Any], rope: Any) -> None:
+    stored = {**PLAIN, "architectures": None, "model_type": family, **change}
+    if rope is not None:
+        stored["rope_scaling"] = rope
+    try:
+        found = config_from_hf(stored)
+    except CheckpointError:
+        pass
+    else:
+        assert check_config(found) == found
+        assert config_from_hf(json.loads(json.dumps(config_to_hf(found)))) == found
+
+
 # Words that keys of known and unknown models are made of.
 WORDS = [
     "attention", "attn", "logit", "logits", "embedding", "residual", "rope", "rotary", "expert", "norm",

@@ -53,6 +53,8 @@ def gguf_rope(values: GgufValues, turned: int, read: Read) -> dict[str, Any]:
                 "rope.scaling.yarn_beta_fast", fast, f"more than yarn_beta_slow, which is {slow}"
             )
         divisors = yarn_divisors(turned, theta, factor, original, beta_fast=fast, beta_slow=slow)
+        if all_dim < 0:
+            raise values.wrong("rope.scaling.yarn_log_multiplier", all_dim, "a number from 0 on")
         magnitude *= yarn_magnitude(factor)
         if all_dim:
             magnitude /= yarn_magnitude(factor, all_dim)
