@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.models import cache, qwen_500m, qwen_1500m, smollm2
+from bench.models import cache, gemma3_270m, qwen_500m, qwen_1500m, smollm2
 from bench.offgrid import SEED, OffGrid, float_files
 from rockledge.model.checkpoint import open_checkpoint
 
@@ -49,6 +49,12 @@ MODELS = {
             "Qwen2.5-Coder-1.5B-Instruct, off the grid: rows are multiples of 256, so K-quants are what "
             "their names say; the tied embedding is not moved and lies on its Q6_K grid",
             retie=True,
+        ),
+        TableModel(
+            "gemma-3-270m",
+            gemma3_270m,
+            "Gemma 3 270M (base), off the grid; the tied embedding, 63 % of the weights, is not moved and lies "
+            "on its Q8_0 grid; rows of 640 are no multiple of 256, so most K-quants fall back",
         ),
         TableModel(
             "smollm2-135m-on-grid",
