@@ -53,8 +53,8 @@ MODELS = {
         TableModel(
             "gemma-3-270m",
             gemma3_270m,
-            "Gemma 3 270M (base), off the grid; the tied embedding, 63 % of the weights, is not moved and lies "
-            "on its Q8_0 grid; rows of 640 are no multiple of 256, so most K-quants fall back",
+            "Gemma 3 270M (base), off the grid; the tied embedding, 63 % of the weights, is not moved and "
+            "lies on its Q8_0 grid; rows of 640 are no multiple of 256, so most K-quants fall back",
         ),
         TableModel(
             "smollm2-135m-on-grid",
