@@ -292,7 +292,9 @@ const float *Program::angles_of(const float *frequencies) const {
 // What the queries at a position are multiplied by.
 float Program::growth_at(const rl_op &op, int position) const {
   if (op.real[3] == 0.0f) return 1.0f;
-  return static_cast<float>(1.0 + op.real[3] * std::log(1.0 + std::floor(position / static_cast<double>(op.real[4]))));
+  // Of float: the double's log is newer than the C library that wheels promise to run with.
+  const auto lengths = static_cast<float>(1.0 + std::floor(position / static_cast<double>(op.real[4])));
+  return 1.0f + op.real[3] * std::log(lengths);
 }
 
 const std::int32_t *Program::table(int pool, int sequence) const {
