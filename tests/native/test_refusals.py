@@ -212,7 +212,7 @@ def test_frequencies_stand_for_one_table_of_angles(change: dict[str, Any]) -> No
         (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (4,), "real": (NOT_A_NUMBER,)}, "eps nan"),
         (OpCode.NORM, {"outputs": (-2,)}, "writes 48 channels of all rows"),
         (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (-2,), "on_logits": True}, "output is buffer -2"),
-        (OpCode.LOGITS, {"outputs": (-2,), "on_logits": True, "real": (1.0,)}, "no operation before it writes"),
+        (OpCode.LOGITS, {"outputs": (-2,), "on_logits": True, "real": (1.0,)}, "no operation before it"),
     ],
 )
 def test_row_operations_that_cannot_be(code: OpCode, change: dict[str, Any], sentence: str) -> None:

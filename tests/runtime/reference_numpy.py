@@ -124,8 +124,8 @@ def _feed_forward(artifact: Artifact, layer: int, x: Array) -> Array:
 
 
 def reference_states(artifact: Artifact, tokens: list[int]) -> Array:
-    """Normed states float64 [len(tokens), hidden] of one sequence from its beginning: times the last gain and in
-    the plain basis where the head is tied or missing, else as the head reads them.
+    """Normed states float64 [len(tokens), hidden] of one sequence from its beginning: times the last gain
+    and in the plain basis where the head is tied or missing, else as the head reads them.
 
     The multiplier of branches is in the weights, as the gains before linears are.
     """

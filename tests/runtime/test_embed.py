@@ -97,5 +97,5 @@ def test_embeddings_that_cannot_be(engine: Engine, path: Path, tmp_path: Path) -
     causal = write_artifact(tmp_path / "causal", VARIANTS["rotated-tied"])
     with Engine.load(causal, threads=1, ctx=16) as other:
         for ask in (other.embed, other.states):
-            with pytest.raises(UsageError, match="causal has a language head and was not made for embeddings"):
+            with pytest.raises(UsageError, match="causal has a language head and was not made for"):
                 ask([BOS])

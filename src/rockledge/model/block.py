@@ -184,8 +184,8 @@ class Decoder:
     """A whole model: embedding times `embedding_scale`, layers, norm, head; then logits times `logit_scale`,
     and `logit_softcap` * tanh(logit / logit_softcap) if it is not 0. Norms add `norm_eps` to the mean square.
 
-    `head` is the embedding itself where the two are tied. A `headless` model counts as tied, and nothing reads
-    its head: its result is what the final norm gives.
+    `head` is the embedding itself where the two are tied. A `headless` model counts as tied, but nothing
+    is multiplied with its head: its result is what the final norm gives.
     """
 
     embed: Linear
@@ -257,11 +257,12 @@ def layer_name(number: int, role: str) -> str:
 def decoder(config: ModelConfig) -> Decoder:
     """The decoder that `config` describes."""
     embed = Linear("embed", config.vocab, config.hidden, "block")
+    tied = config.tied or config.headless
     return Decoder(
         embed=embed,
         layers=tuple(_layer(config, number) for number in range(config.layers)),
         final_norm=Norm("final_norm", config.hidden, config.hidden),
-        head=embed if config.tied or config.headless else Linear("head", config.vocab, config.hidden, "block"),
+        head=embed if tied else Linear("head", config.vocab, config.hidden, "block"),
         norm_eps=config.norm_eps,
         embedding_scale=config.embedding_scale,
         logit_scale=config.logit_scale,

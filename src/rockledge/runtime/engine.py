@@ -1,7 +1,8 @@
 """The engine: one artifact loaded, and its operations token by token.
 
-Tokens in, pieces of text, scores, logits or embeddings out. Chat templates and HTTP are the callers' business; the work
-of a step is the native core's. Requests may run from several threads: steps take turns, pages are shared.
+Tokens in, pieces of text, scores, logits or embeddings out. Chat templates and HTTP are the callers' business;
+the work of a step is the native core's. Requests may run from several threads: steps take turns, pages are
+shared.
 With an NPU there are two programs over the same pages, so that decode steps of other requests run on the CPU
 while a prefill step, which mostly waits for the NPU, is in progress.
 """
@@ -41,7 +42,8 @@ SCORE_BYTES = 32 << 20
 
 GREEDY = Sampling()
 
-_LEAST_LENGTH = np.float32(1e-12)  # what shorter embeddings are divided by, as torch.nn.functional.normalize does
+# What shorter embeddings are divided by, as in torch.nn.functional.normalize.
+_LEAST_LENGTH = np.float32(1e-12)
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -423,8 +425,8 @@ class Engine:
     def _require_headless(self) -> None:
         if not self.config.headless:
             raise UsageError(
-                f"{self.name} has a language head and was not made for embeddings; use a model that was, such "
-                "as Qwen3-Embedding"
+                f"{self.name} has a language head and was not made for embeddings; use a model that "
+                "was, such as Qwen3-Embedding"
             )
 
     def _results(self, ids: Sequence[int], width: int, chunk: int | None) -> Float32:

@@ -77,8 +77,8 @@ class Model:
     def embed(self, texts: str | Sequence[str], *, dimensions: int | None = None) -> npt.NDArray[np.float32]:
         """The embedding of a text fp32 [hidden], or of several fp32 [texts, hidden], each of length 1.
 
-        `dimensions` as for `Engine.embed`. Raises UsageError for a model with a language head, ContextError for
-        too long a text.
+        `dimensions` as for `Engine.embed`. Raises UsageError for a model with a language head, ContextError
+        for too long a text.
         """
         engine = self.engine
         if isinstance(texts, str):
