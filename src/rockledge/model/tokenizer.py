@@ -69,8 +69,8 @@ class Tokenizer:
         self._rules, self._spelling = rules, spelling
         self._bytes: dict[int, bytes] = {}
         self.beginning, self.ending = around
-        """Tokens that texts begin and end with, as tokenizer.json's post-processor puts them there; mostly one
-        or none. Only a whole text gets its ending: others are there to be continued."""
+        """Tokens that texts begin and end with, as tokenizer.json's post-processor puts them there; mostly
+        one or none. Only a whole text gets its ending: others are there to be continued."""
         self.without_row = without_row
         """Added tokens (text to id) that the model has no row for; their text is read as any other."""
         self.special_ids = frozenset(i for i, t in rules.get_added_tokens_decoder().items() if t.special)

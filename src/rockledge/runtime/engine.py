@@ -1,8 +1,8 @@
 """The engine: one artifact loaded, and its operations token by token.
 
-Tokens in, pieces of text, scores, logits or embeddings out. Chat templates and HTTP are the callers' business;
-the work of a step is the native core's. Requests may run from several threads: steps take turns, pages are
-shared.
+Tokens in, pieces of text, scores, logits or embeddings out. Chat templates and HTTP are the callers'
+business; the work of a step is the native core's. Requests may run from several threads: steps take turns,
+pages are shared.
 With an NPU there are two programs over the same pages, so that decode steps of other requests run on the CPU
 while a prefill step, which mostly waits for the NPU, is in progress.
 """
