@@ -7,7 +7,7 @@ tokens can then be decoded exactly, and an API can report the bytes of a token t
 import codecs
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -265,12 +265,13 @@ def _around(processor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if kind != "TemplateProcessing":
         return (), ()
     pieces, tokens = processor["single"], processor["special_tokens"]
-    before, after = list(takewhile(_is_special, pieces)), list(takewhile(_is_special, reversed(pieces)))
-    front, back = (
-        tuple(int(i) for piece in run for i in tokens[piece["SpecialToken"]["id"]]["ids"])
-        for run in (before, reversed(after))
-    )
-    return front, back
+
+    def ids(run: Iterable[Any]) -> Iterator[int]:
+        for piece in run:
+            yield from map(int, tokens[piece["SpecialToken"]["id"]]["ids"])
+
+    ending = list(takewhile(_is_special, reversed(pieces)))
+    return tuple(ids(takewhile(_is_special, pieces))), tuple(ids(reversed(ending)))
 
 
 def _is_special(piece: Mapping[str, Any]) -> bool:
