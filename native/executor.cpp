@@ -164,12 +164,15 @@ QuantOut Program::quant_out(const rl_op &op, int row) const {
 void Program::row(const rl_op &op, int r, Scratch &scratch) {
   const auto x = [&](int row) { return at<float>(op.in[0], row); };
   const auto width = [&] { return buffers_[static_cast<std::size_t>(op.in[0])].width; };
+  const auto y = [&] {
+    return op.out[0] == kStepLogits ? step_.logits + std::int64_t{r} * vocab_ : at<float>(op.out[0], r);
+  };
   switch (op.code) {
     case RL_EMBED: embed(op, r, scratch); break;
     case RL_NORM_QUANT:
       kernels_->norm_quant(x(r), width(), op.weight[0], op.real[0], op.dim[0], quant_out(op, r), scratch);
       break;
-    case RL_NORM: kernels_->norm(x(r), width(), op.weight[0], op.real[0], at<float>(op.out[0], r)); break;
+    case RL_NORM: kernels_->norm(x(r), width(), op.weight[0], op.real[0], y()); break;
     case RL_NORM_ADD:
       kernels_->norm_add(x(r), at<float>(op.in[1], r), width(), op.weight[0], op.real[0], at<float>(op.out[0], r));
       break;
@@ -178,11 +181,11 @@ void Program::row(const rl_op &op, int r, Scratch &scratch) {
       kernels_->gated_quant(x(r), x(r) + width() / 2, width() / 2, op.dim[1], op.dim[0], quant_out(op, r), scratch);
       break;
     case RL_ROTATE:
-      kernels_->rotate(x(r), op.dim[0], op.dim[1], op.dim[2] != 0, op.weight[0], op.weight[1], op.weight[2],
-                       at<float>(op.out[0], r), scratch);
+      kernels_->rotate(x(r), op.dim[0], op.dim[1], op.dim[2] != 0, op.weight[0], op.weight[1], op.weight[2], y(),
+                       scratch);
       break;
     case RL_GATHER:
-      std::memcpy(at<float>(op.out[0], r), x(step_.logit_rows[r]), sizeof(float) * static_cast<std::size_t>(width()));
+      std::memcpy(y(), x(step_.logit_rows[r]), sizeof(float) * static_cast<std::size_t>(width()));
       break;
     case RL_ROPE_KV: rope_kv(op, r, scratch); break;
     case RL_LOGITS:

@@ -52,7 +52,7 @@ typedef struct rl_buffer {
  * code               in                        out                 dim                               weight
  * RL_EMBED           -                         x                   -                                 - (bands of the embedding); real[0] scale of the rows
  * RL_NORM_QUANT      x                         q, sx               block (0: no Hadamard)            [0] gain or null; real[0] eps
- * RL_NORM            x                         y                   -                                 [0] gain or null; real[0] eps
+ * RL_NORM            x                         y (or -2)           -                                 [0] gain or null; real[0] eps
  * RL_NORM_ADD        x, residual               y                   -                                 [0] gain or null; real[0] eps
  * RL_QUANT           x                         q, sx               block                             -
  * RL_LINEAR          q, sx, residual (or -1)   y                   -                                 - (bands)   out = -2: step logits
@@ -63,14 +63,15 @@ typedef struct rl_buffer {
  * RL_ATTENTION       q8, sq, terms (or -1)     y                   layer, pool                       [0], [3] as RL_ROPE_KV where there are terms;
  *                                                                                                    real: scale, softcap
  * RL_GATED_QUANT     gate|up                   q, sx               block, activation                 -
- * RL_GATHER          x                         y (logit rows)      -                                 -
- * RL_ROTATE          x                         y                   block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
+ * RL_GATHER          x                         y (logit rows; or -2) -                               -
+ * RL_ROTATE          x                         y (or -2)           block, odd, inverse (0/1)         [0] signs [width], [1] mix [odd][odd], [2] gain or null
  * RL_LOGITS          -                         -2                  -                                 -; real: scale, softcap
  *
  * Layers are numbered inside their KV pool.
  * A block is a power of two that divides the channels: a normalised Hadamard transform of each block comes before the
  * rounding. RL_NORM_ADD: y = residual + norm(x) * gain; y may be the residual. RL_GATED_QUANT: activation(gate) * up, with
- * RL_SILU or RL_GELU_TANH. RL_LOGITS works in place, on the step's logits that an RL_LINEAR before it wrote.
+ * RL_SILU or RL_GELU_TANH. RL_LOGITS works in place, on the step's logits that an operation before it wrote.
+ * Step logits are what a step gives back: those of a head or, of a model without one, the rows that it would read.
  * A softcap c makes c * tanh(s / c) of a score or logit s, which is already times the scale; 0 leaves it.
  *
  * RL_ROPE_KV: qkv is [heads*hd | kv_heads*hd | kv_heads*hd]; q8 is one int8 plane of heads*(hd rounded up to 32), each

@@ -138,6 +138,16 @@ bool check_linear(const OpCheck &c, int width, int step_width) {
   return true;
 }
 
+// A row operation's output of `width`: a buffer, or the step logits of a program whose result is such rows.
+bool check_row_output(const OpCheck &c, int width, int step_width) {
+  const rl_op &op = c.op;
+  if (op.out[0] != kStepLogits) return c.is("the output", op.out[0], RL_FLOAT, width, true);
+  if ((op.on_logits != 0 || op.code == RL_GATHER) && width == step_width) return true;
+  fail("operation %d writes %d channels of all rows, or not as many as other step logits, which are %d of the logit rows",
+       c.number, width, step_width);
+  return false;
+}
+
 bool check_embed(const OpCheck &c) {
   if (!c.on_all_rows() || !c.has_bands(true) || !c.is("the output", c.op.out[0], RL_FLOAT, c.band(0).cols, true))
     return false;
@@ -184,7 +194,7 @@ bool check_from_zero(const OpCheck &c, float real, const char *what) {
 bool check_logits(const OpCheck &c, int step_width) {
   const rl_op &op = c.op;
   if (op.on_logits == 0 || op.out[0] != kStepLogits || step_width == 0) {
-    fail("operation %d changes step logits, which no linear before it writes, or is not on the logit rows", c.number);
+    fail("operation %d changes step logits, which no operation before it writes, or is not on the logit rows", c.number);
     return false;
   }
   return check_positive(c, op.real[0], "scale") && check_from_zero(c, op.real[1], "softcap");
@@ -246,6 +256,10 @@ int Program::check_op(int number) {
     const rl_buffer *b = c.find("the input", op.in[0]);
     return b == nullptr ? 0 : b->width;
   };
+  const auto row_output = [&](int width) {
+    if (op.out[0] == kStepLogits && vocab_ == 0) vocab_ = width;
+    return check_row_output(c, width, vocab_);
+  };
   switch (op.code) {
     case RL_EMBED: good = check_embed(c) && check_positive(c, op.real[0], "scale"); break;
     case RL_NORM_QUANT:
@@ -255,13 +269,18 @@ int Program::check_op(int number) {
              check_block(c, width, op.dim[0]) && check_from_zero(c, op.real[0], "eps");
       break;
     }
-    case RL_NORM_ADD:
-    case RL_NORM:
-    case RL_GATHER: {
+    case RL_NORM_ADD: {
       const int width = input_width();
       good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) &&
              c.is("the output", op.out[0], RL_FLOAT, width, true) && check_from_zero(c, op.real[0], "eps") &&
-             (op.code != RL_NORM_ADD || c.is("the residual", op.in[1], RL_FLOAT, width, true));
+             c.is("the residual", op.in[1], RL_FLOAT, width, true);
+      break;
+    }
+    case RL_NORM:
+    case RL_GATHER: {
+      const int width = input_width();
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && row_output(width) &&
+             check_from_zero(c, op.real[0], "eps");
       break;
     }
     case RL_LINEAR: {
@@ -298,9 +317,8 @@ int Program::check_op(int number) {
     }
     case RL_ROTATE: {
       const int width = input_width(), block = op.dim[0], odd = op.dim[1];
-      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) &&
-             c.is("the output", op.out[0], RL_FLOAT, width, true) && check_weight(c, op.weight[0], "signs") &&
-             check_weight(c, op.weight[1], "mix");
+      good = width > 0 && c.is("the input", op.in[0], RL_FLOAT, width) && row_output(width) &&
+             check_weight(c, op.weight[0], "signs") && check_weight(c, op.weight[1], "mix");
       if (good && (!power_of_two(block) || odd < 1 || width % block != 0 || width / block != odd ||
                    op.in[0] == op.out[0]))
         return fail("operation %d: a rotation of %d blocks of %d cannot rotate %d channels (or works in place)", number,
@@ -349,11 +367,10 @@ bool Program::check_turning(int number) const {
 int Program::check_step(const rl_step &step, int first, int last) {
   bool tokens = false, cache = false;
   for (int i = first; i < last; ++i) {
-    const int code = ops_[static_cast<std::size_t>(i)].code;
-    tokens |= code == RL_EMBED;
-    cache |= code == RL_ROPE_KV || code == RL_ATTENTION;
-    if ((code == RL_LINEAR || code == RL_LOGITS) && ops_[static_cast<std::size_t>(i)].out[0] == kStepLogits &&
-        step.logit_count > 0 && step.logits == nullptr)
+    const rl_op &op = ops_[static_cast<std::size_t>(i)];
+    tokens |= op.code == RL_EMBED;
+    cache |= op.code == RL_ROPE_KV || op.code == RL_ATTENTION;
+    if (op.out[0] == kStepLogits && step.logit_count > 0 && step.logits == nullptr)
       return fail("the step asks for the logits of %d rows but gives no array for them", step.logit_count);
   }
   if (step.rows < 1 || step.rows > shape_.max_rows)

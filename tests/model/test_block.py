@@ -80,3 +80,13 @@ def test_biases_stand_where_the_numbers_say() -> None:
 )
 def test_layers_of_one_window_stand_together_and_full_attention_first(given, expected):
     assert windows(decoder(replace(FIVE, windows=given))) == expected
+
+
+def test_a_model_without_a_head_keeps_the_gain_of_its_last_norm() -> None:
+    causal = decoder(replace(TOY, tied=False))
+    tree = decoder(replace(TOY, tied=True, headless=True))
+    assert [name for name, _ in tree.linears()] == [name for name, _ in causal.linears() if name != "head"]
+    assert list(dict(tree.kept_norms()))[-1] == "final_norm"
+    assert tree.parameters == causal.parameters - causal.head.rows * causal.head.cols
+    assert (tree.gathered, causal.gathered) == (True, True)
+    assert not decoder(replace(TOY, tied=True)).gathered

@@ -129,6 +129,16 @@ def test_byte_level_models_begin_with_bos_by_their_kind(pre: str, begins: bool) 
     assert (told.encode("a", bos=True)[0] == 1) is not begins
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_whole_texts_end_as_the_file_says(begins: bool) -> None:
+    metadata = byte_level_metadata(ORIGINALS["qwen2"], "qwen2")
+    settings = {"tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.add_bos_token": begins}
+    tokenizer = Tokenizer.from_files(files_of({**metadata, **settings}))
+    front, plain = [1] if begins else [], tokenizer.encode("the fox", bos=False)
+    assert tokenizer.encode("the fox", bos=True) == [*front, *plain]
+    assert tokenizer.encode_whole("the fox") == [*front, *plain, metadata["tokenizer.ggml.eos_token_id"]]
+
+
 def test_every_ending_of_an_answer_is_found() -> None:
     metadata = byte_level_metadata(ORIGINALS["smollm"], "smollm")
     config = config_of(metadata)

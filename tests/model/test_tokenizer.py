@@ -155,6 +155,7 @@ def test_what_a_template_puts_in_front(front: list[str], back: list[str], nested
     rules.post_processor = template
     ours = Tokenizer.from_files({"tokenizer.json": rules.to_str().encode()})
     assert [*ours.encode(text, bos=True), *map(CONTROLS.index, back)] == rules.encode(text).ids
+    assert ours.encode_whole(text) == rules.encode(text).ids
 
 
 @pytest.mark.parametrize("kind", [processors.BertProcessing, processors.RobertaProcessing])
@@ -162,7 +163,7 @@ def test_other_post_processors_put_one_in_front(kind: Any) -> None:
     rules = tokenizers.Tokenizer.from_str(RULES.to_str())
     rules.post_processor = kind(("<|im_end|>", 2), ("<|im_start|>", 1))
     ours = Tokenizer.from_files({"tokenizer.json": rules.to_str().encode()})
-    assert [*ours.encode("fox", bos=True), 2] == rules.encode("fox").ids
+    assert [*ours.encode("fox", bos=True), 2] == ours.encode_whole("fox") == rules.encode("fox").ids
 
 
 def rows(count: int) -> dict[str, bytes]:

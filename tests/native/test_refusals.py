@@ -210,7 +210,9 @@ def test_frequencies_stand_for_one_table_of_angles(change: dict[str, Any]) -> No
         (OpCode.NORM_ADD, {"inputs": (0, 2), "outputs": (4,)}, "residual has kind 0 and width 1"),
         (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (2,)}, "output has kind 0 and width 1"),
         (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (4,), "real": (NOT_A_NUMBER,)}, "eps nan"),
-        (OpCode.LOGITS, {"outputs": (-2,), "on_logits": True, "real": (1.0,)}, "no linear before it writes"),
+        (OpCode.NORM, {"outputs": (-2,)}, "writes 48 channels of all rows"),
+        (OpCode.NORM_ADD, {"inputs": (0, 4), "outputs": (-2,), "on_logits": True}, "output is buffer -2"),
+        (OpCode.LOGITS, {"outputs": (-2,), "on_logits": True, "real": (1.0,)}, "no operation before it"),
     ],
 )
 def test_row_operations_that_cannot_be(code: OpCode, change: dict[str, Any], sentence: str) -> None:
@@ -224,6 +226,15 @@ def test_row_operations_that_cannot_be(code: OpCode, change: dict[str, Any], sen
     op = replace(native.Op(code, (0,), (1, 2)), **change)
     with pytest.raises(NativeError, match=sentence):
         create([op], [], buffers, native.Shape(4, **NO_CACHE))
+
+
+def test_rows_and_logits_of_one_step_are_equally_wide() -> None:
+    ops, bands, buffers, shape = linear_parts()
+    linear = replace(ops[0], outputs=(-2,), on_logits=True)
+    buffers = [*buffers, float_buffer(7, len(buffers))]
+    norm = native.Op(OpCode.NORM, (len(buffers) - 1,), (-2,), on_logits=True)
+    with pytest.raises(NativeError, match="writes 7 channels"):
+        create([linear, norm], bands, buffers, shape)
 
 
 @pytest.mark.parametrize(

@@ -277,3 +277,30 @@ def test_rotate(width: int, inverse: bool, with_gain: bool) -> None:
     assert (np.abs(results[0] - expected) <= bound).all()
     for other in results[1:]:
         assert np.array_equal(results[0], other)
+
+
+@pytest.mark.parametrize("width", [8, 12, 31, 576])
+@pytest.mark.parametrize("code", [OpCode.GATHER, OpCode.NORM, OpCode.ROTATE])
+def test_rows_are_the_result_of_a_program_without_a_head(code: OpCode, width: int) -> None:
+    """The same bits as in a buffer, for the wanted rows in their order, with several threads too."""
+    x, gain, rotation = rows_of(width, 40), rows_of(width, 1)[0], random_rotation(width, seed=1)
+    weight = (gain,) if code is OpCode.NORM else (rotation.signs, rotation.mix, gain)
+    settings = {"dim": (rotation.block, rotation.odd, 1), "real": (1e-5,), "weight": weight}
+    if code is OpCode.GATHER:
+        expected = x
+    else:
+        (expected,) = run_row_op(code, x, [float_buffer(width, 1)], kernel=KERNELS[0], **settings)
+    wanted = np.array([39, 3, 17], np.int32)
+    for kernel in KERNELS:
+        for threads in (1, 3):
+            gather = native.Op(OpCode.GATHER, (0,), (1,))
+            op = native.Op(code, (1,), (native.STEP_LOGITS,), True, **settings)
+            ops = [native.Op(code, (0,), (native.STEP_LOGITS,))] if code is OpCode.GATHER else [gather, op]
+            buffers = [float_buffer(width, 0), float_buffer(width, 1)]
+            shape = native.Shape(40, **NO_CACHE)
+            program = native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
+            program.buffer(0)[:] = x
+            found = np.full((len(wanted), program.vocab), np.nan, np.float32)
+            program.run(step_of(40, logit_rows=wanted), found)
+            program.close()
+            assert np.array_equal(found, expected[wanted])

@@ -123,8 +123,9 @@ def _feed_forward(artifact: Artifact, layer: int, x: Array) -> Array:
     return x + _after(artifact, layer, "ffn", _linear(artifact, f"{name}.down", hidden))
 
 
-def reference_logits(artifact: Artifact, tokens: list[int]) -> Array:
-    """Logits float64 [len(tokens), vocab] of one sequence from its beginning.
+def reference_states(artifact: Artifact, tokens: list[int]) -> Array:
+    """Normed states float64 [len(tokens), hidden] of one sequence from its beginning: times the last gain
+    and in the plain basis where the head is tied or missing, else as the head reads them.
 
     The multiplier of branches is in the weights, as the gains before linears are.
     """
@@ -140,7 +141,14 @@ def reference_logits(artifact: Artifact, tokens: list[int]) -> Array:
         x = rotation.inverse(x.astype(np.float32)).astype(np.float64)
     if c.tied:
         x = x * artifact.array("final_norm")
-    if rotation is not None and (plain or c.tied):
+    return x
+
+
+def reference_logits(artifact: Artifact, tokens: list[int]) -> Array:
+    """Logits float64 [len(tokens), vocab] of one sequence from its beginning."""
+    c, rotation = artifact.config, artifact.rotation
+    x = reference_states(artifact, tokens)
+    if rotation is not None and (c.branch_norms != "before" or c.tied):
         x = rotation.forward(x.astype(np.float32)).astype(np.float64)
     logits = _linear(artifact, "embed" if c.tied else "head", x)
     return _capped(logits * c.logit_scale, c.logit_softcap)

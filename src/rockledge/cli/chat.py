@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     messages = [{"role": "system", "content": args.system}] if args.system else []
     turns = []
     with load_engine(args) as engine:
+        engine.require_head()
         if engine.chat is None:
             raise UsageError(
                 f"{args.artifact} has no chat template; run: rockledge run {args.artifact} PROMPT --raw"

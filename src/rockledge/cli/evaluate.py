@@ -13,9 +13,11 @@ from rockledge.cli.engine_options import add_engine_arguments, load_engine, whol
 from rockledge.cli.probe_report import probe, probe_body, probe_lines
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
 
 if TYPE_CHECKING:
     from rockledge.eval.divergence import DivergenceReport
+    from rockledge.eval.embeddings import EmbeddingReport
     from rockledge.model.checkpoint import Checkpoint
     from rockledge.runtime.engine import Engine
 
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     text = read_text(Path(args.text))
     checkpoint = open_checkpoint(args.reference)
     with load_engine(args) as engine:
+        if args.probes is not None:
+            engine.require_head()
         report = asdict(compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows))
         probes = None
         if args.probes is not None:
@@ -80,10 +84,20 @@ def compare(
     *,
     window: int = WINDOW,
     windows: int | None = None,
-) -> DivergenceReport:
-    """Divergence of the engine from the float model on the first windows of `text`."""
+) -> DivergenceReport | EmbeddingReport:
+    """Divergence of the engine from the float model on the first windows of `text`, or the distance of
+    embeddings where neither has a language head. UsageError where one has."""
+    if engine.config.headless != checkpoint.config.headless:
+        without, other = (
+            (engine.name, "the reference") if engine.config.headless else ("the reference", engine.name)
+        )
+        raise UsageError(
+            f"{without} has no language head and {other} has one; compare a model with the checkpoint it was "
+            "made from"
+        )
     let_threads_sleep()
     from rockledge.eval.divergence import divergence
+    from rockledge.eval.embeddings import embedding_distances
     from rockledge.eval.windows import cut_windows
     from rockledge.quantization.float_model.reference_logits import ReferenceLogits
 
@@ -95,9 +109,10 @@ def compare(
             cut_windows(tokens, window, windows, bos),
             progress=lambda done, total: advance("float model, blocks", done, total),
         )
-        return divergence(
+        measure = embedding_distances if engine.config.headless else divergence
+        return measure(
             reference,
-            engine.logits,
+            engine.states if engine.config.headless else engine.logits,
             tokens,
             window=window,
             limit=windows,
@@ -107,7 +122,13 @@ def compare(
 
 
 def evaluation_lines(report: Mapping[str, Any]) -> list[str]:
-    """The numbers of a divergence report, for people."""
+    """The numbers of a report, for people."""
+    if "cosine_distance_mean" in report:
+        tokens, mean = report["scored_tokens"], report["cosine_distance_mean"]
+        return [
+            f"1 - cosine      {mean:.3g} to the float model's embeddings, on average over {tokens} positions",
+            f"at worst        {report['cosine_distance_max']:.3g}",
+        ]
     float_perplexity = report["reference_perplexity"]
     kl, error = report["kl_mean_nats"], report["kl_mean_se_nats"]
     return [

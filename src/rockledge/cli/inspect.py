@@ -181,10 +181,8 @@ def _say_config(config: ModelConfig, parameters: int, terminal: Terminal) -> Non
         f"{config.heads} heads ({config.kv_heads} for keys and values) of {config.head_dim}, "
         f"feed-forward {config.ffn}"
     )
-    terminal.print(
-        f"vocabulary {config.vocab}{' (head tied to the embedding)' if config.tied else ''}, "
-        f"context up to {config.context} tokens"
-    )
+    head = " (no language head)" if config.headless else " (head tied to the embedding)" * config.tied
+    terminal.print(f"vocabulary {config.vocab}{head}, context up to {config.context} tokens")
 
 
 def _config_body(config: ModelConfig, parameters: int) -> dict[str, Any]:
@@ -199,6 +197,7 @@ def _config_body(config: ModelConfig, parameters: int) -> dict[str, Any]:
         "ffn": config.ffn,
         "vocab": config.vocab,
         "tied": config.tied,
+        "headless": config.headless,
         "context_tokens": config.context,
     }
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rockledge.cli import bench, chat, demo, evaluate, inspect, npu, quantize, run, serve, synth
+from rockledge.cli import bench, chat, demo, embed, evaluate, inspect, npu, quantize, run, serve, synth
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import RockledgeError, UsageError
@@ -26,6 +26,7 @@ COMMANDS: tuple[Command, ...] = (
     evaluate.COMMAND,
     run.COMMAND,
     chat.COMMAND,
+    embed.COMMAND,
     serve.COMMAND,
     bench.COMMAND,
     synth.COMMAND,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             f"Prices rank {len(check['bands'])} measured bands with a correlation of "
             f"{check['rank_correlation']:.3f} (goal 0.8)"
         )
-    terminal.print(f"\n{budget_table(numbers['budgets'], numbers['board'])}")
+    terminal.print(f"\n{budget_table(numbers)}")
     terminal.print(f"\n{args.output} is complete; its report.md says more.")
     return {"artifact": args.output, "estimate": estimate_body(estimate), **numbers}
 
@@ -139,17 +139,25 @@ def estimate_body(estimate: Estimate) -> dict[str, Any]:
 def summary(numbers: Mapping[str, Any]) -> list[str]:
     """Size and loss in two lines, from the numbers of a report."""
     cost = numbers["divergence"]
-    loss = f"KL {cost['kl_mean_nats']:.4f} nats a token, same top token {100 * cost['top1_agreement']:.1f}%"
+    if "cosine_distance_mean" in cost:
+        mean, worst = cost["cosine_distance_mean"], cost["cosine_distance_max"]
+        loss = f"1 - cosine to the float embeddings {mean:.2g}, at worst {worst:.2g}"
+    else:
+        same = f"same top token {100 * cost['top1_agreement']:.1f}%"
+        loss = f"KL {cost['kl_mean_nats']:.4f} nats a token, {same}"
     return [
         f"{show_size(numbers['tensor_bytes'])}, {numbers['bits_per_weight']:.3f} bits a weight",
         f"{loss}, on {cost['scored_tokens']} held-out calibration tokens",
     ]
 
 
-def budget_table(budgets: Sequence[Mapping[str, Any]], board: str) -> str:
-    """What other budgets would give, for people."""
+def budget_table(numbers: Mapping[str, Any]) -> str:
+    """What other budgets would give, for people, from the numbers of a report."""
+    from rockledge.quantization.reporting.loss import reported_loss
+
+    loss, board = reported_loss(numbers), numbers["board"]
     rows = []
-    for row in budgets:
+    for row in numbers["budgets"]:
         asked = f"{row['bits_asked']:.2f}"
         if row["bits_per_weight"] is None:
             rows.append((asked, "-", "-", "-", f"impossible: at least {row['nearest']:.2f}"))
@@ -159,11 +167,13 @@ def budget_table(budgets: Sequence[Mapping[str, Any]], board: str) -> str:
                 asked,
                 show_size(row["tensor_bytes"]),
                 f"{row['bits_per_weight']:.2f}",
-                f"{row['kl_predicted_nats']:.4f}",
+                loss.shown(row[loss.predicted]),
                 f"{row['decode_tok_s_predicted']:.0f}",
             )
         )
-    return table(("budget", "size", "bits", "KL (predicted)", f"tok/s on {board} (predicted)"), rows)
+    return table(
+        ("budget", "size", "bits", f"{loss.name} (predicted)", f"tok/s on {board} (predicted)"), rows
+    )
 
 
 COMMAND = Command("quantize", "compress a checkpoint into an artifact", add_arguments, run)

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     logging.getLogger("uvicorn").setLevel(logging.INFO)
     with load_engine(args) as engine:
+        engine.require_head()
         app = create_app(engine, queue_limit=args.queue, verify=engine.artifact.verify)
 
         def ready(url: str) -> None:

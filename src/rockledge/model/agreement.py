@@ -33,6 +33,9 @@ def check_agreement(files: Mapping[str, bytes], config: ModelConfig) -> tuple[st
     for i in tokenizer.beginning:
         if i >= config.vocab:
             raise _outside_rows("what texts begin with", i, rows)
+    for i in tokenizer.ending if config.headless else ():
+        if i >= config.vocab:
+            raise _outside_rows("what texts end with", i, rows)
     notes = [
         f"The tokenizer gives {token!r} the id {i}, but {rows}; nothing uses that token, and its text is "
         "read as any other."

@@ -184,7 +184,8 @@ class Decoder:
     """A whole model: embedding times `embedding_scale`, layers, norm, head; then logits times `logit_scale`,
     and `logit_softcap` * tanh(logit / logit_softcap) if it is not 0. Norms add `norm_eps` to the mean square.
 
-    `head` is the embedding itself where the two are tied.
+    `head` is the embedding itself where the two are tied. A `headless` model counts as tied, but nothing
+    is multiplied with its head: its result is what the final norm gives.
     """
 
     embed: Linear
@@ -195,6 +196,12 @@ class Decoder:
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
+    headless: bool = False
+
+    @property
+    def gathered(self) -> bool:
+        """Whether the embedding is a table of rows only: no token is multiplied with it."""
+        return self.headless or not self.tied
 
     @property
     def tied(self) -> bool:
@@ -233,7 +240,7 @@ class Decoder:
 
     def kept_norms(self) -> Iterator[tuple[str, Norm]]:
         """(full name, norm) of the gains that no linear takes up: those inside bodies and after them, and the
-        last one where the head is tied and must stay the embedding."""
+        last one where no head of its own takes it up."""
         for number, layer in enumerate(self.layers):
             for norm in layer.kept_norms:
                 yield layer_name(number, norm.role), norm
@@ -250,15 +257,17 @@ def layer_name(number: int, role: str) -> str:
 def decoder(config: ModelConfig) -> Decoder:
     """The decoder that `config` describes."""
     embed = Linear("embed", config.vocab, config.hidden, "block")
+    tied = config.tied or config.headless
     return Decoder(
         embed=embed,
         layers=tuple(_layer(config, number) for number in range(config.layers)),
         final_norm=Norm("final_norm", config.hidden, config.hidden),
-        head=embed if config.tied else Linear("head", config.vocab, config.hidden, "block"),
+        head=embed if tied else Linear("head", config.vocab, config.hidden, "block"),
         norm_eps=config.norm_eps,
         embedding_scale=config.embedding_scale,
         logit_scale=config.logit_scale,
         logit_softcap=config.logit_softcap,
+        headless=config.headless,
     )
 
 

@@ -5,7 +5,7 @@ spells them out.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
@@ -144,13 +144,14 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
     # Where the file does not say: SentencePiece models begin with BOS, byte-level ones by their kind.
     default = model == "llama" or _SPLITTINGS[_pre(metadata)].begins
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", default) and bos is not None
+    end = _id(metadata, "eos") if metadata.get("tokenizer.ggml.add_eos_token") is True else None
     tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": vocabulary.added(),
         **parts,
-        "post_processor": _begin(vocabulary.tokens[bos], bos) if bos is not None and add_bos else None,
+        "post_processor": _around(vocabulary.tokens, bos if add_bos else None, end),
     }
     names = {
         f"{key}_token": vocabulary.tokens[i]
@@ -169,7 +170,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "add_bos_token": add_bos,
-                "add_eos_token": False,
+                "add_eos_token": end is not None,
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": config.context,
                 **names,
@@ -333,14 +334,24 @@ def _merges_of_scores(vocabulary: _Vocabulary, scores: list[float]) -> list[list
 _LONGEST_PIECE = 1024
 
 
-def _begin(token: str, i: int) -> dict[str, Any]:
-    """A post-processor that puts the beginning-of-sequence token in front."""
-    special, sequence = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+def _around(tokens: Sequence[str], first: int | None, last: int | None) -> dict[str, Any] | None:
+    """A post-processor that puts these tokens in front of a text and after it; None without any."""
+    if first is None and last is None:
+        return None
+
+    def special(*ids: int | None) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": tokens[i], "type_id": 0}} for i in ids if i is not None]
+
+    front, back, sequence = special(first), special(last), {"Sequence": {"id": "A", "type_id": 0}}
     return {
         "type": "TemplateProcessing",
-        "single": [special, sequence],
-        "pair": [special, sequence, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {token: {"id": token, "ids": [i], "tokens": [token]}},
+        "single": [*front, sequence, *back],
+        "pair": [*front, sequence, *back, {"Sequence": {"id": "B", "type_id": 0}}, *back],
+        "special_tokens": {
+            tokens[i]: {"id": tokens[i], "ids": [i], "tokens": [tokens[i]]}
+            for i in (first, last)
+            if i is not None
+        },
     }
 
 

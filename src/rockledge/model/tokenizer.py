@@ -7,7 +7,7 @@ tokens can then be decoded exactly, and an API can report the bytes of a token t
 import codecs
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -63,14 +63,14 @@ class Tokenizer:
         self,
         rules: tokenizers.Tokenizer,
         spelling: _Spelling,
-        beginning: tuple[int, ...],
+        around: tuple[tuple[int, ...], tuple[int, ...]],
         without_row: Mapping[str, int],
     ) -> None:
         self._rules, self._spelling = rules, spelling
         self._bytes: dict[int, bytes] = {}
-        self.beginning = beginning
-        """Tokens that texts begin with, as tokenizer.json's post-processor puts them there; mostly one or
-        none. What it appends is left out, because a text is there to be continued."""
+        self.beginning, self.ending = around
+        """Tokens that texts begin and end with, as tokenizer.json's post-processor puts them there; mostly
+        one or none. Only a whole text gets its ending: others are there to be continued."""
         self.without_row = without_row
         """Added tokens (text to id) that the model has no row for; their text is read as any other."""
         self.special_ids = frozenset(i for i, t in rules.get_added_tokens_decoder().items() if t.special)
@@ -107,7 +107,7 @@ class Tokenizer:
         # As transformers: names of special tokens are then read as ordinary text.
         rules.encode_special_tokens = json_object(files, TOKENIZER_CONFIG).get("split_special_tokens") is True
         return cls(
-            rules, _spelling(content.get("decoder")), _prefix_ids(content.get("post_processor")), without_row
+            rules, _spelling(content.get("decoder")), _around(content.get("post_processor")), without_row
         )
 
     @classmethod
@@ -135,6 +135,11 @@ class Tokenizer:
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
         return [*self.beginning, *ids] if bos else list(ids)
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Token ids of a text that nothing continues, as a model that makes embeddings reads it: with what
+        texts of this model begin and end with."""
+        return [*self.encode(text, bos=True), *self.ending]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of a whole sequence; bytes that are not UTF-8 become U+FFFD."""
@@ -245,20 +250,28 @@ def _declare(
     return without_row
 
 
-def _prefix_ids(processor: Any) -> tuple[int, ...]:
-    """The ids that a post-processor of tokenizer.json puts in front of one text."""
+def _around(processor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a post-processor of tokenizer.json puts in front of one text and after it."""
     kind = processor["type"] if isinstance(processor, dict) else None
     if kind == "Sequence":
         front: tuple[int, ...] = ()
+        back: tuple[int, ...] = ()
         for step in processor["processors"]:
-            front = (*_prefix_ids(step), *front)
-        return front
+            before, after = _around(step)
+            front, back = (*before, *front), (*back, *after)
+        return front, back
     if kind in ("BertProcessing", "RobertaProcessing"):
-        return (int(processor["cls"][1]),)
+        return (int(processor["cls"][1]),), (int(processor["sep"][1]),)
     if kind != "TemplateProcessing":
-        return ()
-    tokens = [piece["SpecialToken"]["id"] for piece in takewhile(_is_special, processor["single"])]
-    return tuple(int(i) for token in tokens for i in processor["special_tokens"][token]["ids"])
+        return (), ()
+    pieces, tokens = processor["single"], processor["special_tokens"]
+
+    def ids(run: Iterable[Any]) -> Iterator[int]:
+        for piece in run:
+            yield from map(int, tokens[piece["SpecialToken"]["id"]]["ids"])
+
+    ending = list(takewhile(_is_special, reversed(pieces)))
+    return tuple(ids(takewhile(_is_special, pieces))), tuple(ids(reversed(ending)))
 
 
 def _is_special(piece: Mapping[str, Any]) -> bool:

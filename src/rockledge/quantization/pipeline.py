@@ -13,6 +13,7 @@ import numpy as np
 from rockledge.artifact import ArtifactPlan, packed_size
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
+from rockledge.eval.embeddings import EmbeddingReport
 from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
 from rockledge.quantization.calibration.calibrate import boundary, record_inputs
@@ -33,6 +34,7 @@ from rockledge.quantization.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantization.fingerprint import fingerprint
 from rockledge.quantization.reporting.check import price_check
 from rockledge.quantization.reporting.held_out import held_out_divergence
+from rockledge.quantization.reporting.loss import HEADLESS_NOTE, loss_of
 from rockledge.quantization.reporting.picture import widths_picture
 from rockledge.quantization.reporting.report import (
     BudgetRow,
@@ -275,28 +277,30 @@ def _numbers(
     prices: Prices,
     model: RotatedModel,
     plan: ArtifactPlan,
-    cost: DivergenceReport,
+    cost: DivergenceReport | EmbeddingReport,
 ) -> dict[str, Any]:
     widths = {name: spec.bands for name, spec in plan.linears.items()}
     planes = {name: spec.planes for name, spec in plan.linears.items()}
     price = predicted(prices, widths, planes)
     # Second order and independent errors: the prices rank choices well, and one measurement sets their level.
-    level = cost.kl_mean_nats / price if price > 0 else 1.0
-    divergence = {k: v for k, v in asdict(cost).items() if k != "by_position"}
+    loss, divergence = loss_of(checkpoint.config), asdict(cost)
+    level = divergence[loss.mean] / price if price > 0 else 1.0
+    divergence.pop("by_position", None)
+    said = (HEADLESS_NOTE,) if checkpoint.config.headless else ()
     return {
         "model": checkpoint.path.name,
         "stored": checkpoint.stored,
-        "notes": [*notes_on(checkpoint.stored), *checkpoint.notes, *notes, *prices.notes],
+        "notes": [*notes_on(checkpoint.stored), *checkpoint.notes, *said, *notes, *prices.notes],
         **size_numbers(plan),
         "divergence": divergence,
-        "kl_priced_nats": price,
-        "kl_measured_over_priced": level,
+        loss.priced: price,
+        loss.measured_over_priced: level,
         "heads_at_8_bits": wide_heads(plan),
         "heads_at_8_bits_why": wide_reasons(plan, prices),
         "two_plane_inputs": sorted(name for name, count in planes.items() if count == 2),
         "board": asked.board.name,
         "decode_tok_s_predicted": decode_speed(plan, asked.board),
-        "budgets": [asdict(row) for row in _budgets(prices, model, asked, level)],
+        "budgets": [row.body(loss) for row in _budgets(prices, model, asked, level)],
     }
 
 
@@ -314,6 +318,6 @@ def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) 
         planes = _planes(prices, widths, model, asked)
         plan = plan_artifact(model, widths, planes, {}, None)
         size = packed_size(plan)
-        kl = level * predicted(prices, widths, planes)
-        rows.append(BudgetRow(bits, 8 * size / count, size, kl, decode_speed(plan, asked.board)))
+        cost = level * predicted(prices, widths, planes)
+        rows.append(BudgetRow(bits, 8 * size / count, size, cost, decode_speed(plan, asked.board)))
     return rows

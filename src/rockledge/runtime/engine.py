@@ -1,7 +1,8 @@
 """The engine: one artifact loaded, and its operations token by token.
 
-Tokens in, pieces of text, scores or logits out. Chat templates and HTTP are the callers' business; the work
-of a step is the native core's. Requests may run from several threads: steps take turns, pages are shared.
+Tokens in, pieces of text, scores, logits or embeddings out. Chat templates and HTTP are the callers'
+business; the work of a step is the native core's. Requests may run from several threads: steps take turns,
+pages are shared.
 With an NPU there are two programs over the same pages, so that decode steps of other requests run on the CPU
 while a prefill step, which mostly waits for the NPU, is in progress.
 """
@@ -40,6 +41,9 @@ SCORE_BYTES = 32 << 20
 """Logits held at a time while scoring: with a large vocabulary fewer rows a step, never the whole text."""
 
 GREEDY = Sampling()
+
+# What shorter embeddings are divided by, as in torch.nn.functional.normalize.
+_LEAST_LENGTH = np.float32(1e-12)
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -248,6 +252,7 @@ class Engine:
         text whatever else runs. Raises ContextError or UsageError here, before any work; CacheFullError with
         the first piece when other requests hold the pages.
         """
+        self.require_head()
         ids = self._checked(prompt)
         if max_tokens < 0:
             raise UsageError(f"max_tokens is {max_tokens}; give 0 or more")
@@ -311,6 +316,7 @@ class Engine:
         Use it as a context manager. Raises ContextError or UsageError for a prompt that is not valid, and
         CacheFullError when all of them together need more than the cache has.
         """
+        self.require_head()
         most = self._prefill.max_rows
         if not 1 <= len(prompts) <= most:
             raise UsageError(f"a batch of {len(prompts)} sequences, expected 1 to {most}")
@@ -363,6 +369,7 @@ class Engine:
 
         Raises ContextError or UsageError.
         """
+        self.require_head()
         tokens = self._checked(ids)
         rows = max(1, min(self._prefill.max_rows, SCORE_BYTES // (4 * self.config.vocab)))
         logits = np.empty((rows, self.config.vocab), np.float32)
@@ -382,15 +389,57 @@ class Engine:
         The answer takes 4 * len(ids) * vocab bytes and nothing else grows with the text. Raises ContextError
         or UsageError.
         """
+        self.require_head()
+        return self._results(ids, self.config.vocab, chunk)
+
+    def states(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
+        """The normed states fp32 [len(ids), hidden] after every token, in a model without a language head:
+        what its embeddings are made of. `chunk` and errors as for `logits`."""
+        self._require_headless()
+        return self._results(ids, self.config.hidden, chunk)
+
+    def embed(self, ids: Sequence[int], *, dimensions: int | None = None) -> Float32:
+        """The embedding of a text fp32 [hidden], of length 1: the normed state after its last token.
+
+        `ids` are of the whole text, as `Tokenizer.encode_whole` gives them. `dimensions`: so many of the
+        first numbers, brought back to length 1; for models that are trained to be cut like this. Raises
+        ContextError, or UsageError, also where the model has a language head.
+        """
+        self._require_headless()
+        size = self.config.hidden if dimensions is None else dimensions
+        if not 1 <= size <= self.config.hidden:
+            raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
+        tokens, state = self._checked(ids), np.empty((1, self.config.hidden), np.float32)
+        with self._cached(len(tokens)) as sequence:
+            self._read(tokens, sequence, state)
+        kept: Float32 = state[0, :size]
+        return kept / max(np.linalg.norm(kept), _LEAST_LENGTH)
+
+    def require_head(self) -> None:
+        """UsageError where the model has no language head."""
+        if self.config.headless:
+            raise UsageError(
+                f"{self.name} has no language head: it can neither generate nor score; ask it for embeddings"
+            )
+
+    def _require_headless(self) -> None:
+        if not self.config.headless:
+            raise UsageError(
+                f"{self.name} has a language head and was not made for embeddings; use a model that "
+                "was, such as Qwen3-Embedding"
+            )
+
+    def _results(self, ids: Sequence[int], width: int, chunk: int | None) -> Float32:
+        """What a step gives back after every token, fp32 [len(ids), width]."""
         tokens = self._checked(ids)
         if chunk is not None and chunk < 1:
             raise UsageError(f"a chunk of {chunk} rows, expected at least 1")
         rows = min(chunk or self._prefill.max_rows, self._prefill.max_rows)
-        logits = np.empty((len(tokens), self.config.vocab), np.float32)
+        results = np.empty((len(tokens), width), np.float32)
         with self._cached(len(tokens)) as sequence:
             for part in self._chunks(tokens, rows):
-                self._run(part, sequence, logits[sequence.length :][: len(part)])
-        return logits
+                self._run(part, sequence, results[sequence.length :][: len(part)])
+        return results
 
     def _checked(self, ids: Sequence[int]) -> Int32:
         """`ids` as an array, once they are known to be tokens of this model that fit into the context."""

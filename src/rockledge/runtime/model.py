@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from rockledge.errors import UsageError
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.sampling import Sampling
@@ -70,6 +73,18 @@ class Model:
         # The template writes its own beginning-of-text token.
         text = engine.chat.render([dict(message) for message in prompt], switches=chat_template_kwargs)
         return engine.tokenizer.encode(text, bos=False)
+
+    def embed(self, texts: str | Sequence[str], *, dimensions: int | None = None) -> npt.NDArray[np.float32]:
+        """The embedding of a text fp32 [hidden], or of several fp32 [texts, hidden], each of length 1.
+
+        `dimensions` as for `Engine.embed`. Raises UsageError for a model with a language head, ContextError
+        for too long a text.
+        """
+        engine = self.engine
+        if isinstance(texts, str):
+            return engine.embed(engine.tokenizer.encode_whole(texts), dimensions=dimensions)
+        found = [self.embed(text, dimensions=dimensions) for text in texts]
+        return np.stack(found) if found else np.empty((0, dimensions or engine.config.hidden), np.float32)
 
     @overload
     def generate(

@@ -449,17 +449,16 @@ class Program:
 
     @property
     def vocab(self) -> int:
-        """Width of a row of step logits; 0 when no operation writes them."""
+        """Width of a row of step logits, or of what stands for them; 0 when no operation writes them."""
         ops, bands = self._kept
-        return max(
-            (
-                band.out_column + band.rows
-                for op in ops
-                if STEP_LOGITS in op.outputs
-                for band in bands[op.first_band : op.first_band + op.bands]
-            ),
-            default=0,
+        writers = [op for op in ops if STEP_LOGITS in op.outputs]
+        ends = (
+            band.out_column + band.rows
+            for op in writers
+            for band in bands[op.first_band : op.first_band + op.bands]
         )
+        rows = (self.buffers[op.inputs[0]].width for op in writers if not op.bands and op.inputs)
+        return max((*ends, *rows), default=0)
 
     def buffer(self, number: int) -> NDArray[Any]:
         """A view of a whole buffer: fp32 [max_rows, width], int8 [max_rows, planes, padded]."""

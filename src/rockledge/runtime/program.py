@@ -105,14 +105,20 @@ def band_views(linear: PackedLinear, column: int) -> list[Band]:
 
 
 def build_program(artifact: Artifact, context: int = 0) -> ProgramPlan:
-    """The operations of `artifact`, from token ids to logits, for sequences of up to `context` tokens (0: of
-    the model's original length, which matters where the rotary embedding is stretched beyond it)."""
+    """The operations of `artifact`, from token ids to logits, or to normed states where there is no head.
+
+    They are for sequences of up to `context` tokens (0: of the model's original length, which matters where
+    the rotary embedding is stretched beyond it).
+    """
     builder = _Builder(artifact, decoder(artifact.config), context)
     x = builder.embed()
     for number, layer in enumerate(builder.tree.layers):
         for branch in layer.branches:
             builder.branch(x, number, branch)
-    builder.logits(x)
+    if builder.tree.headless:
+        builder.states(x)
+    else:
+        builder.logits(x)
     arena = plan_arena(
         [_Access(op) for op in builder.ops], [_row_bytes(buffer) for buffer in builder.buffers]
     )
@@ -298,6 +304,21 @@ class _Builder:
         if tree.logit_scale != 1.0 or tree.logit_softcap:
             scaled = (tree.logit_scale, tree.logit_softcap)
             self.ops.append(Op(OpCode.LOGITS, (), (STEP_LOGITS,), True, real=scaled))
+
+    def states(self, x: int) -> None:
+        """Final norm with its gain, in the plain basis: the result of a model without a head."""
+        tree, rotation = self.tree, self.artifact.rotation
+        gain, eps = self._array(tree.final_norm.role), (tree.norm_eps,)
+        last = self._floats("last", tree.hidden)
+        self.ops.append(Op(OpCode.GATHER, (x,), (last,), on_logits=True))
+        if rotation is None or not tree.residual_turns:
+            self.ops.append(Op(OpCode.NORM, (last,), (STEP_LOGITS,), True, real=eps, weight=(gain,)))
+            return
+        normed = self._floats("last.normed", tree.hidden)
+        self.ops += [
+            Op(OpCode.NORM, (last,), (normed,), True, real=eps, weight=(None,)),
+            self._rotated(normed, STEP_LOGITS, rotation, inverse=True, gain=gain, on_logits=True),
+        ]
 
     @staticmethod
     def _rotated(

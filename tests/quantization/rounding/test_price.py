@@ -42,7 +42,7 @@ Tap = Callable[[str, torch.Tensor], torch.Tensor]
 @dataclass(frozen=True)
 class Measured:
     """A tiny model with the statistics of its first layer, of its head and of its embedding, and the float
-    log-probabilities."""
+    log-probabilities, or final states of a model without a head."""
 
     model: RotatedModel
     tokens: torch.Tensor
@@ -54,8 +54,8 @@ class Measured:
     def divergence(
         self, role: str | None = None, delta: torch.Tensor | float = 0.0, tap: Tap | None = None
     ) -> float:
-        """True KL, nats a token, with `delta` added to one linear (of block 0, or the head) or inputs
-        tapped."""
+        """True KL, nats a token, or 1 - cosine of the final states, with `delta` added to one linear
+        (of block 0, or the head) or inputs tapped."""
         model, turn = self.model, self.model.taps(online=False)
 
         def tapped(place: str, x: torch.Tensor) -> torch.Tensor:
@@ -69,6 +69,9 @@ class Measured:
                 if layer == LAYER and role in weights:
                     weights[role] = weights[role] + delta
                 x = block_forward(weights, x, model.tree, layer, tapped if layer == LAYER else turn)
+            if model.tree.headless:
+                states = model.head_input(x).double()
+                return float((1 - F.cosine_similarity(states, self.expected, dim=-1)).mean())
             head = model.head() + (delta if role == "head" else 0.0)
             found = F.log_softmax(finished(model.head_input(x) @ head.T, model.tree).double(), dim=-1)
         return float((self.expected.exp() * (self.expected - found)).sum(dim=-1).mean())
@@ -85,9 +88,9 @@ def measure(model: RotatedModel, tokens: npt.NDArray[np.int64], folder: Path) ->
         weights = model.block_weights(layer, online=False)
         block, gradients = block_statistics(model, layer, weights, inputs[layer], gradients, slices)
     with torch.no_grad():
-        products = model.head_input(torch.from_numpy(inputs[-1])) @ model.head().T
-        logits = finished(products, model.tree)
-    expected = F.log_softmax(logits.double(), dim=-1)
+        states = model.head_input(torch.from_numpy(inputs[-1]))
+        logits = finished(states @ model.head().T, model.tree)
+    expected = states.double() if model.tree.headless else F.log_softmax(logits.double(), dim=-1)
     embedding = embedding_term(model, head, gradients, tokens)
     return Measured(model, torch.from_numpy(tokens), block, head, embedding, expected)
 
@@ -219,3 +222,36 @@ def test_a_massive_activation_of_the_first_token_alone_is_not_charged_to_all(
 
 def test_bands_share_out_the_rows() -> None:
     assert band_prices(torch.tensor([1.0, 2.0, 4.0, 8.0]), [(0, 1), (1, 3)]) == [1.0, 14.0]
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A model without a language head."""
+    folder = tmp_path_factory.mktemp("embedder")
+    checkpoint = open_checkpoint(save(random_model("qwen3").model, folder))
+    assert checkpoint.config.headless
+    return measure(rotated(checkpoint), np.random.default_rng(0).integers(0, 80, (48, 48)), folder)
+
+
+@pytest.mark.parametrize("role", [*ROLES, "embed"])
+def test_prices_of_an_embedder_are_how_far_its_embeddings_turn(role: str, embedder: Measured) -> None:
+    model = embedder.model
+    if role == "embed":
+        w, term = model.embedding(), embedder.embedding
+    else:
+        w = model.block_weights(LAYER, online=False)[role]
+        term = Term(embedder.block.moments[role], embedder.block.sensitivity[role])
+    delta = 0.01 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(1))
+    price = 0.5 * float((term.sensitivity * row_errors(delta, term.moments)).sum())
+    assert 0.6 < price / embedder.divergence(role, delta) < 1.7
+
+
+@pytest.mark.parametrize("place", ["attn.in", "attn.o", "ffn.in", "ffn.down"])
+def test_inputs_of_an_embedder_are_priced_alike(place: str, embedder: Measured) -> None:
+    block = embedder.model.online["ffn.down"] if place == "ffn.down" else 0
+    price = activation_price(embedder.block.rounding[place])
+    assert 0.6 < price / embedder.divergence(tap=rounding_of(place, block)) < 1.7
+
+
+def test_nothing_is_charged_to_a_head_that_is_not_there(embedder: Measured) -> None:
+    assert (embedder.head.rounding, float(embedder.head.sensitivity.sum())) == (0.0, 0.0)

@@ -52,7 +52,10 @@ class BlockStatistics:
 @dataclass(frozen=True)
 class HeadStatistics:
     """Of the head: second moments E[x x^T] of its input and `rounding` as above, E[p (1 - p)] of every
-    token's logit fp32 [vocab], times the square of its slope, and E[p] fp32 [vocab]."""
+    token's logit fp32 [vocab], times the square of its slope, and E[p] fp32 [vocab].
+
+    Where nothing is multiplied with a head, `rounding` and `sensitivity` are 0, and every p is 1 / vocab.
+    """
 
     moments: torch.Tensor
     rounding: float
@@ -124,7 +127,7 @@ class _Steps:
         self._count += len(seen)
 
     def mean(self) -> float:
-        return self._sum / self._count
+        return self._sum / max(1, self._count)
 
 
 def record_inputs(
@@ -192,12 +195,13 @@ def head_statistics(
 
     For the first len(gradients) sequences labels are drawn from the model's own predictions, and the
     gradient of their negative log-likelihood at the block's output is written to `gradients` fp32 [S', T,
-    hidden].
+    hidden]; without a language head, that of `_turning` in its place.
     """
-    head, tree = model.head(), model.tree
+    tree, vocab = model.tree, model.config.vocab
+    head = None if tree.headless else model.head()
     generator = torch.Generator(device=model.device).manual_seed(seed)
     moments, steps = _Moments(diagonal=model.steps.moments == "diagonal"), _Steps()
-    variance = torch.zeros(head.shape[0], device=model.device)
+    variance = torch.zeros(vocab, device=model.device)
     frequency = torch.zeros_like(variance)
     count = 0
     step = slices.of(_LOGIT_TOKENS)
@@ -210,12 +214,17 @@ def head_statistics(
             moments.add(z.unsqueeze(0), torch.ones(1, len(z), device=z.device))
             if not wanted:
                 continue
+            count += len(z)
+            if head is None:
+                z.backward(_turning(z.detach(), generator))
+                gradients[s, part] = _gradient(x).cpu().numpy()
+                frequency += len(z) / vocab
+                continue
             with torch.no_grad():
                 logits = finished(z @ head.T, tree)
                 p, steep = torch.softmax(logits, dim=1), slope(logits, tree)
                 frequency += p.sum(dim=0)
                 variance += ((p - p * p) * steep**2).sum(dim=0)
-                count += len(p)
                 labels = torch.multinomial(p, 1, generator=generator)
                 p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
                 gradient = p.mul_(steep) @ head
@@ -223,6 +232,20 @@ def head_statistics(
             z.backward(gradient)
             gradients[s, part] = _gradient(x).cpu().numpy()
     return HeadStatistics(moments.mean(), steps.mean(), variance / count, frequency / count)
+
+
+def _turning(states: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Random gradients fp32 [tokens, hidden] at final states, whose mean square along any small change is
+    twice its 1 - cosine, as that of a log-likelihood's is twice its KL.
+
+    To second order a change d of a state h turns it by 1 - cosine = |d'|^2 / (2 |h|^2), where d' is d without
+    its part along h: so the gradients are normal numbers without theirs, divided by |h|.
+    """
+    lengths = states.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    along = states / lengths
+    drawn = torch.randn(states.shape, generator=generator, device=states.device)
+    gradients: torch.Tensor = (drawn - (drawn * along).sum(dim=1, keepdim=True) * along) / lengths
+    return gradients
 
 
 def block_statistics(

@@ -86,9 +86,9 @@ def _uniform(model: RotatedModel, board: Board, bits: int) -> Option:
 
 
 def _gathered(linear: str, config: ModelConfig) -> bool:
-    """Whether no token is multiplied with it: an untied embedding, which takes no time."""
+    """Whether no token is multiplied with it: an embedding that is no head too, which takes no time."""
     tree = decoder(config)
-    return linear == tree.embed.role and not tree.tied
+    return linear == tree.embed.role and tree.gathered
 
 
 def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:

@@ -47,12 +47,11 @@ def block_weights(checkpoint: Checkpoint, i: int, device: torch.device | str = "
 
 
 def head_weights(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors "final_norm" [hidden] and "head" [vocab, hidden] (tied: the embedding), float32."""
+    """The tensors "final_norm" [hidden] and, where there is one, "head" [vocab, hidden] (tied: the
+    embedding), float32."""
     tree = decoder(checkpoint.config)
-    return {
-        "final_norm": torch.from_numpy(checkpoint.tensor(tree.final_norm.role)).to(device),
-        "head": torch.from_numpy(checkpoint.tensor(tree.head.role)).to(device),
-    }
+    tensors = {"final_norm": tree.final_norm.role, **({} if tree.headless else {"head": tree.head.role})}
+    return {key: torch.from_numpy(checkpoint.tensor(name)).to(device) for key, name in tensors.items()}
 
 
 def block_forward(
@@ -74,18 +73,22 @@ def block_forward(
 
 
 def head_forward(weights: Mapping[str, Tensor], x: Tensor, tree: Decoder, taps: Taps | None = None) -> Tensor:
-    """Logits [..., vocab] of the last layer's output [..., hidden]; `weights` as from `head_weights`."""
+    """Logits [..., vocab] of the last layer's output [..., hidden], or its norm [..., hidden] where there is
+    no head; `weights` as from `head_weights`."""
     x = rms_norm(x, weights.get("final_norm"), tree.norm_eps)
+    if tree.headless:
+        return x
     return finished(F.linear((taps or _untouched)("head", x), weights["head"]), tree)
 
 
 def final_logits(checkpoint: Checkpoint, x: Tensor) -> Tensor:
-    """Logits [..., vocab] of the last layer's output, reading norm and head from the checkpoint."""
+    """What `head_forward` makes of the last layer's output, reading norm and head from the checkpoint."""
     return head_forward(head_weights(checkpoint, x.device), x, decoder(checkpoint.config))
 
 
 def forward(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Float32 logits [batch, tokens, vocab] of int64 tokens [batch, tokens], streaming layer by layer."""
+    """Float32 logits [batch, tokens, vocab] of int64 tokens [batch, tokens], streaming layer by layer; states
+    [batch, tokens, hidden] of a model without a language head."""
     x = embed_tokens(checkpoint, tokens, device)
     for i in range(checkpoint.config.layers):
         x = block_forward(block_weights(checkpoint, i, device), x, decoder(checkpoint.config), i)

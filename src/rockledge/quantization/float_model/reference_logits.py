@@ -51,7 +51,8 @@ class ReferenceLogits:
         self._hidden = dict(zip(map(tuple, windows), states, strict=True))
 
     def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Logits fp32 [len(tokens), vocab] of one sequence that starts at position 0."""
+        """Logits fp32 [len(tokens), vocab] of one sequence that starts at position 0, or its states fp32
+        [len(tokens), hidden] where the model has no language head."""
         hidden = self._hidden.get(tuple(tokens))
         if hidden is None:
             (hidden,) = self._run([tokens], None)

@@ -14,6 +14,7 @@ from itertools import chain, zip_longest
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 from rockledge.quantization.float_model.forward import block_forward
@@ -35,7 +36,8 @@ _LOGIT_TOKENS = 128
 
 @dataclass(frozen=True)
 class CheckedBand:
-    """Rows of a linear at one width: what they were priced at and what they cost, nats a token."""
+    """Rows of a linear at one width: what they were priced at and what they cost, nats a token (or 1 -
+    cosine)."""
 
     linear: str
     start: int
@@ -167,12 +169,15 @@ def _advanced(
 
 
 def _divergences(model: RotatedModel, chosen: Sequence[_Change], states: _States) -> list[float]:
-    """KL of every change to the float model, nats a token.
+    """Loss of every change to the float model: KL, nats a token, or 1 - cosine of the final states.
 
     With d the change of the logits, less its mean under p, KL = log(1 + sum p (e^d - 1 - d)): taken from d
     itself, because of two nearly equal logarithms float32 would leave nothing.
     """
-    head, tree = model.head(), model.tree
+    tree = model.tree
+    if tree.headless:
+        return _turns(model, chosen, states)
+    head = model.head()
     matrix = tree.head.role
     errors = {c: c.rounded() - head[c.rows] for c in chosen if c.band.linear == matrix}
     totals = [0.0] * len(chosen)
@@ -194,3 +199,12 @@ def _divergences(model: RotatedModel, chosen: Sequence[_Change], states: _States
             d -= (p * d).sum(dim=-1, keepdim=True)
             totals[i] += float((p * (torch.expm1(d) - d)).sum(dim=-1).log1p().sum())
     return [total / count for total in totals]
+
+
+def _turns(model: RotatedModel, chosen: Sequence[_Change], states: _States) -> list[float]:
+    """The mean of 1 - cosine to the float model's final states, from the difference of directions: of the
+    cosine itself float32 would leave nothing."""
+    directions = {key: F.normalize(model.head_input(x), dim=-1) for key, x in states.items()}
+    return [
+        float(0.5 * (directions[change] - directions[None]).square().sum(dim=-1).mean()) for change in chosen
+    ]

@@ -55,7 +55,8 @@ def rounding_taps(tree: Decoder, layer: int, planes: Callable[[str], int], onlin
 
 
 class QuantisedLogits:
-    """Logits of `windows` (equally long token lists) under quantised linears; called with one of them.
+    """Logits of `windows` (equally long token lists) under quantised linears, or final states where there is
+    no head; called with one of them.
 
     `tree` is what is left to compute, with Hadamards `online` before inputs, by place. `planes` says how many
     int8 planes the input of each linear takes; `stream` turns rows of the embedding into the first layer's
@@ -83,20 +84,24 @@ class QuantisedLogits:
         self._online = online
         self._planes = planes
         self._gains = gains
-        self._head = linears.weights(tree.embed.role, self._device)
+        self._head: torch.Tensor | None = linears.weights(tree.embed.role, self._device)
         x = stream(self._head[torch.tensor([list(window) for window in windows])])
-        if not tree.tied:
-            del self._head  # an embedding and a head at a time would be the largest things in memory
-            self._head = linears.weights(tree.head.role, self._device)
+        if tree.gathered:
+            self._head = None  # an embedding and a head at a time would be the largest things in memory
+            self._head = None if tree.headless else linears.weights(tree.head.role, self._device)
         states = self._run(x, progress)
         with torch.no_grad():
-            self._states = {
-                tuple(window): rounded_inputs(head_input(state), planes(tree.head.role))
-                for window, state in zip(windows, states, strict=True)
-            }
+            finals = {tuple(window): head_input(state) for window, state in zip(windows, states, strict=True)}
+            if self._head is not None:
+                count = planes(tree.head.role)
+                finals = {window: rounded_inputs(state, count) for window, state in finals.items()}
+        self._states = finals
 
     def __call__(self, tokens: Sequence[int]) -> Float32:
-        """Logits fp32 [tokens, vocab] of one announced window."""
+        """Logits fp32 [tokens, vocab] of one announced window, or states fp32 [tokens, hidden]."""
+        if self._head is None:
+            states: Float32 = self._states[tuple(tokens)].cpu().numpy()
+            return states
         products = self._states[tuple(tokens)] @ self._head.T
         logits: Float32 = finished(products, self._tree).cpu().numpy()
         return logits

@@ -8,6 +8,7 @@ import torch
 
 from rockledge.artifact import ArtifactPlan
 from rockledge.eval.divergence import DivergenceReport, divergence
+from rockledge.eval.embeddings import EmbeddingReport, embedding_distances
 from rockledge.quantization.float_model.logits import finished
 from rockledge.quantization.reporting.fakequant import Linears, QuantisedLogits
 from rockledge.quantization.transforming.rotate import RotatedModel
@@ -20,12 +21,12 @@ def held_out_divergence(
     windows: npt.NDArray[np.int64],
     float_outputs: npt.NDArray[np.float32],
     progress: Callable[[int, int], None],
-) -> DivergenceReport:
-    """Divergence on `windows` int64 [S, T], given the float model's last block outputs fp32 [S, T,
-    hidden]."""
+) -> DivergenceReport | EmbeddingReport:
+    """Divergence on `windows` int64 [S, T], or the distance of embeddings where there is no language head,
+    given the float model's last block outputs fp32 [S, T, hidden]."""
     tokens = [tuple(window.tolist()) for window in windows]
     with torch.no_grad():
-        head = model.head()
+        head = None if model.tree.headless else model.head()
         states = {
             window: model.head_input(torch.from_numpy(output).to(model.device))
             for window, output in zip(tokens, float_outputs, strict=True)
@@ -44,10 +45,12 @@ def held_out_divergence(
     )
 
     def float_logits(window: Sequence[int]) -> npt.NDArray[np.float32]:
+        if head is None:
+            plain: npt.NDArray[np.float32] = states[tuple(window)].cpu().numpy()
+            return plain
         products = states[tuple(window)] @ head.T
         logits: npt.NDArray[np.float32] = finished(products, model.tree).cpu().numpy()
         return logits
 
-    return divergence(
-        float_logits, quantised, [t for window in tokens for t in window], window=windows.shape[1]
-    )
+    compare = divergence if head is not None else embedding_distances
+    return compare(float_logits, quantised, [t for window in tokens for t in window], window=windows.shape[1])

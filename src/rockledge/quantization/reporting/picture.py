@@ -60,7 +60,8 @@ def drawing(plan: ArtifactPlan, prices: Prices) -> "Figure":
         axes[1, column].set_yticks(range(len(ends)), [line[0].linear for line in ends])
         axes[1, column].set_xticks([])
     axes[0, 0].set_title("bits per weight")
-    axes[0, 1].set_title(f"price of {_PRICED_BITS} bits: KL divergence (nats/token) per million weights")
+    loss = "1 - cosine" if plan.config.headless else "KL divergence (nats/token)"
+    axes[0, 1].set_title(f"price of {_PRICED_BITS} bits: {loss} per million weights")
     _explain(figure, axes, image)
     return figure
 
@@ -83,7 +84,7 @@ def band_width(plan: ArtifactPlan, measured: BandPrices) -> int:
 
 
 def per_million(band: BandPrices) -> float:
-    """What four bits for this band would cost in nats a token, for every million of its weights."""
+    """What four bits for this band would cost (nats a token, or 1 - cosine) for a million of its weights."""
     return 1e6 * band.prices[_PRICED_BITS] / (band.rows * band.cols)
 
 

@@ -13,6 +13,7 @@ from rockledge.formats.bands import packed_bytes
 from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
 from rockledge.quantization.reporting.check import PriceCheck, role_of
+from rockledge.quantization.reporting.loss import COSINE, Loss, reported_loss
 from rockledge.quantization.reporting.picture import PICTURE, band_width
 from rockledge.quantization.work.store import Prices
 
@@ -22,15 +23,21 @@ _NARROW = re.compile(r"\b(I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*)\b")
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One line of the table of budgets. The last three are None where the budget cannot be met; then
+    """One line of the table of budgets. All but `bits_asked` are None where the budget cannot be met; then
     `nearest` is the least number of bits that can."""
 
     bits_asked: float
     bits_per_weight: float | None
     tensor_bytes: int | None
-    kl_predicted_nats: float | None
+    predicted_loss: float | None
     decode_tok_s_predicted: float | None
     nearest: float | None = None
+
+    def body(self, loss: Loss) -> dict[str, Any]:
+        """The line as report.json has it, with a loss measured in `loss`."""
+        return {
+            loss.predicted if key == "predicted_loss" else key: value for key, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Report:
 def decode_speed(plan: ArtifactPlan, board: Board) -> float:
     """Predicted tok/s of one sequence on a board: every matrix a token multiplies with, read once."""
     tree = decoder(plan.config)
-    gathered = () if tree.tied else (tree.embed.role,)
+    gathered = (tree.embed.role,) if tree.gathered else ()
     bands = [
         (band.bits, band.rows, spec.cols)
         for name, spec in plan.linears.items()
@@ -143,11 +150,9 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
         f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
         f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once)."
     )
-    divergence = numbers["divergence"]
+    divergence, loss = numbers["divergence"], reported_loss(numbers)
     cost = (
-        f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats "
-        f"a token, same top token {100 * divergence['top1_agreement']:.1f} %, perplexity "
-        f"{divergence['perplexity']:.2f} (float {divergence['reference_perplexity']:.2f}); "
+        f"{_embedding_cost(divergence) if loss is COSINE else _logits_cost(divergence)}; "
         f"{divergence['scored_tokens']} held-out tokens of the calibration mix, weights and inputs rounded, "
         "sums in floats."
     )
@@ -184,17 +189,32 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
     if picture:
         lines += ["", f"![Width by layer and band, and the price of four bits]({PICTURE})"]
     if numbers["price_check"] is not None:
-        lines += ["", "## Are the prices true?", "", *_check_lines(numbers["price_check"])]
-    lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"])]
+        lines += ["", "## Are the prices true?", "", *_check_lines(numbers["price_check"], loss)]
+    lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"], loss)]
     return "\n".join(lines) + "\n"
 
 
-def _check_lines(check: Mapping[str, Any]) -> list[str]:
+def _logits_cost(divergence: Mapping[str, Any]) -> str:
+    return (
+        f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats "
+        f"a token, same top token {100 * divergence['top1_agreement']:.1f} %, perplexity "
+        f"{divergence['perplexity']:.2f} (float {divergence['reference_perplexity']:.2f})"
+    )
+
+
+def _embedding_cost(distance: Mapping[str, Any]) -> str:
+    return (
+        f"1 - cosine to the float model's embeddings {distance['cosine_distance_mean']:.2g} on average, "
+        f"{distance['cosine_distance_max']:.2g} at worst"
+    )
+
+
+def _check_lines(check: Mapping[str, Any], loss: Loss) -> list[str]:
     """The check of the prices for people."""
     ranked = (
         f"{len(check['bands'])} random bands, each rounded to {check['bands'][0]['bits']} bits alone in the "
-        f"float model: the rank correlation of price and measured KL is {check['rank_correlation']:.3f} "
-        f"(goal 0.8; {check['tokens']} held-out tokens)."
+        f"float model: the rank correlation of price and measured {loss.name} is "
+        f"{check['rank_correlation']:.3f} (goal 0.8; {check['tokens']} held-out tokens)."
     )
     lines = [
         ranked,
@@ -208,10 +228,10 @@ def _check_lines(check: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def budget_table(rows: Sequence[Mapping[str, Any]], board: str) -> list[str]:
+def budget_table(rows: Sequence[Mapping[str, Any]], board: str, loss: Loss) -> list[str]:
     """The table of budgets in Markdown, line by line."""
     lines = [
-        f"| asked | bits a weight | MB | predicted KL | predicted tok/s on {board} |",
+        f"| asked | bits a weight | MB | predicted {loss.name} | predicted tok/s on {board} |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
@@ -220,6 +240,6 @@ def budget_table(rows: Sequence[Mapping[str, Any]], board: str) -> list[str]:
             continue
         lines.append(
             f"| {row['bits_asked']:.2f} | {row['bits_per_weight']:.3f} | {row['tensor_bytes'] / 1e6:.1f} "
-            f"| {row['kl_predicted_nats']:.4f} | {row['decode_tok_s_predicted']:.1f} |"
+            f"| {loss.shown(row[loss.predicted])} | {row['decode_tok_s_predicted']:.1f} |"
         )
     return lines

@@ -3,7 +3,8 @@
 Replacing w_n by w_n + d_n in one linear moves output n by d_n x. With H the second moment of the inputs x
 and f_n the mean square of the gradient of the log-likelihood at output n (labels drawn from the model
 itself, so that this is the Fisher information, the Hessian of the KL), the expected divergence is 1/2 sum_n
-f_n d_n H d_n^T.
+f_n d_n H d_n^T. Where there is no language head, the same holds of 1 - cosine to the float model's final
+state, with the gradients of `calibrate.head_statistics`.
 """
 
 from collections.abc import Sequence
