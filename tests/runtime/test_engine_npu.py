@@ -65,8 +65,8 @@ def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
     "variant", ["norms-around", "norms-after", "partly-turned", "scales", "windows-and-bias"]
 )
 def test_every_form_of_a_layer_has_the_logits_of_the_cpu(ask, variant):
-    """Norms after branches, inputs that are turned at run time, GELU, soft caps, biases of all linears, scales,
-    and prompts much longer than windows and steps."""
+    """Norms after branches, inputs that are turned at run time, GELU, soft caps, biases of all linears and
+    scales, with prompts much longer than windows and steps."""
     answer, _ = ask(variant, "rknpu", lengths=(3, 130, 530), tokens=4)
     assert answer["error"] is None
     assert all(answer["same"])
