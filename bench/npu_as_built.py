@@ -4,13 +4,14 @@ The plan is that of a board with 8k tokens of cache (`runtime/offload`), under e
 floats of a step go through memory between operations. Everything is modelled.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape, working_bytes
 from rockledge.board.npu_syncs import Sync
-from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, between_linears
+from rockledge.board.prefill import BESIDE, BUS, LINEAR_SIDES, NPU, SYNC, BetweenLinears, between_linears
 from rockledge.board.tiles import stored_bytes
 from rockledge.board.time import band_ms
 from rockledge.model.block import decoder
@@ -105,12 +106,26 @@ class Prefill:
                     for side in LINEAR_SIDES:
                         elapsed[side] += count * time.elapsed[side]
                         alone[side] += count * time.alone[side]
-            between = between_linears(board, config, rows, start, hadamard=True, cached=self._cached)
-            elapsed[ATTENTION] += config.layers * between.attention
-            elapsed[OTHER_CPU] += config.layers * between.other
+            for window, layers in Counter(config.windows or (0,) * config.layers).items():
+                between = self._between(rows, start, window)
+                elapsed[ATTENTION] += layers * between.attention
+                elapsed[OTHER_CPU] += layers * between.other
             start += rows
         elapsed[HEAD] = band_ms(BITS, config.vocab, config.hidden, board=board) / 1e3
         return AsBuilt(steps, elapsed, alone, syncs, self.plan.pinned / len(self.plan.block_slot))
+
+    def _between(self, rows: int, start: int, window: int) -> BetweenLinears:
+        turned = decoder(self._config).residual_turns
+        return between_linears(
+            self._board,
+            self._config,
+            rows,
+            start,
+            hadamards=("ffn.down",) if turned else ("attn.in", "ffn.in", "ffn.down"),
+            norms=self._config.branch_norms,
+            window=window,
+            cached=self._cached,
+        )
 
 
 def _plan(board: Board, config: ModelConfig, linears: tuple[Linear, ...], spaces: int) -> PrefillPlan:

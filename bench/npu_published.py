@@ -226,7 +226,7 @@ def _prompt_speed(
         parts = len(tiling.input_parts)
         block = Cut(1, linear.outputs, parts, cost.npu_seconds, cost.moved_bytes, syncs)
         seconds += npu_linear(board, linear, block, tokens, streamed=0.0, cached=True).seconds
-    between = between_linears(board, shape, tokens, 0, hadamard=False, cached=True)
+    between = between_linears(board, shape, tokens, 0, hadamards=(), cached=True)
     seconds += between.attention + between.other
     head = band_ms(HEAD_BITS, shape.vocab, shape.hidden, board=board) / 1e3
     return tokens / (shape.layers * seconds + head)

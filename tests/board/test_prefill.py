@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -142,13 +143,39 @@ def test_attention_meets_every_earlier_position() -> None:
     assert one == pytest.approx(4 * (BOARD.value("cpu_attention_cycles_per_score") + 16 * macs))
 
 
+@given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 50))
+def test_attention_meets_the_positions_of_its_window(rows: int, start: int, window: int) -> None:
+    one = attention_cycles(BOARD, Shape(), 1, 0)
+    seen = sum(min(position + 1, window or position + 1) for position in range(start, start + rows))
+    assert attention_cycles(BOARD, Shape(), rows, start, window) == pytest.approx(seen * one)
+
+
+def test_norms_after_branches_and_turned_inputs_take_their_time() -> None:
+    def other(hadamards: tuple[str, ...] = (), **norms: Any) -> float:
+        return CPU_HZ * between_linears(BOARD, Shape(), 8, 0, hadamards=hadamards, cached=True, **norms).other
+
+    # Two branches of 64 channels, 8 tokens.
+    norm, hadamard = (2 * 8 * 64 * BOARD.value(f"cpu_{kind}_cycles") for kind in ("norm", "hadamard"))
+    assert other(norms="both") - other() == pytest.approx(norm)
+    assert other(norms="after") == pytest.approx(other())
+    assert other(("attn.in", "ffn.in")) - other() == pytest.approx(hadamard)
+    slow = BOARD.measured({"cpu_read_bandwidth": 1e6}, "slow memory")
+    both, before = (
+        between_linears(slow, Shape(), 8, 0, hadamards=(), norms=norms).other for norms in ("both", "before")
+    )
+    # The branch and the residual are read, the residual is written.
+    assert both - before == pytest.approx(2 * 8 * 3 * 4 * 64 / 1e6)
+    seen = between_linears(BOARD, Shape(), 8, 20, hadamards=(), window=4).attention
+    assert seen == pytest.approx(attention_cycles(BOARD, Shape(), 8, 20, 4) / CPU_HZ)
+
+
 def test_what_a_layer_does_between_its_linears() -> None:
-    plain = between_linears(BOARD, Shape(), 8, 0, hadamard=False, cached=True)
-    turned = between_linears(BOARD, Shape(), 8, 0, hadamard=True, cached=True)
+    plain = between_linears(BOARD, Shape(), 8, 0, hadamards=(), cached=True)
+    turned = between_linears(BOARD, Shape(), 8, 0, hadamards=["ffn.down"], cached=True)
     assert plain.attention == pytest.approx(attention_cycles(BOARD, Shape(), 8, 0) / CPU_HZ)
     assert turned.other - plain.other == pytest.approx(8 * 128 * BOARD.value("cpu_hadamard_cycles") / CPU_HZ)
     slow = BOARD.measured({"cpu_read_bandwidth": 1e6}, "slow memory")
-    through = between_linears(slow, Shape(), 8, 0, hadamard=False)
+    through = between_linears(slow, Shape(), 8, 0, hadamards=())
     # Floats read and written and codes written: q|k|v and attention's, o's, the gate's, down's.
     moved = 5 * 128 + 9 * 64 + 5 * 64 + 9 * 128 + 5 * 64
     assert through.other == pytest.approx(8 * moved / 1e6)

@@ -1,13 +1,17 @@
 """The millisecond formula: exact by hand on one band, and within published figures on an 8B."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rockledge.board.boards import BOARDS
 from rockledge.board.cycles import cycles_fact
+from rockledge.board.memory import kv_bytes
 from rockledge.board.tiles import stored_bytes
 from rockledge.board.time import band_ms, band_time, predict_decode
+from rockledge.synth import shape_config
 
 BOARD = BOARDS["rk3588-8gb"]
 WIDTHS = st.sampled_from([2, 3, 4, 8])
@@ -66,6 +70,17 @@ def test_kv_reads_cost_time() -> None:
     long = predict_decode(llama3_8b(4), kv_bytes_read=24_000_000)
     assert long.ms_per_token - short.ms_per_token == pytest.approx(1.0)
     assert long.bytes_per_token - short.bytes_per_token == 24_000_000
+
+
+def test_windows_shorten_what_a_token_reads_of_the_cache() -> None:
+    full = shape_config("8b")
+    half = replace(full, windows=(1024, 0) * 16)
+    early, late = (
+        [predict_decode([], kv_bytes_read=kv_bytes(shape, past)).ms_per_token for shape in (full, half)]
+        for past in (1000, 9 * 1024)
+    )
+    assert early[0] == early[1]
+    assert late[1] == pytest.approx((9 + 1) / (2 * 9) * late[0])
 
 
 @given(WIDTHS, SIZES, SIZES)

@@ -61,6 +61,21 @@ def test_logits_and_answers_are_those_of_the_cpu(ask, driver, variant):
     assert any(driver in text and "of 2 to 512 tokens" in text for _, text in answer["said"])
 
 
+@pytest.mark.parametrize(
+    "variant", ["norms-around", "norms-after", "partly-turned", "scales", "windows-and-bias"]
+)
+def test_every_form_of_a_layer_has_the_logits_of_the_cpu(ask, variant):
+    """Norms after branches, inputs that are turned at run time, GELU, soft caps, biases of all linears and
+    scales, with prompts much longer than windows and steps."""
+    answer, _ = ask(variant, "rknpu", lengths=(3, 130, 530), tokens=4)
+    assert answer["error"] is None
+    assert all(answer["same"])
+    assert all(answer["answered"])
+    assert set(answer["states"]) == {"ready"}
+    npu = answer["npu"]
+    assert (npu["rows"], npu["faults"], npu["fallbacks"]) == (2 * (3 + 130 + 530), 0, 0)
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("chunk", [7, 65, 200])
 def test_chunks_change_nothing(ask, driver, chunk):

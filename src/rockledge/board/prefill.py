@@ -16,9 +16,9 @@ No factor for efficiency: an A76 core is taken at its simulated cycles, four of 
 and values are not charged on the bus: a split of 512 positions stays in a core's cache.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape
@@ -135,33 +135,61 @@ def cpu_linear_seconds(board: Board, linear: LinearShape, tokens: int) -> float:
 
 
 def between_linears(
-    board: Board, shape: DecoderShape, rows: int, start: int, *, hadamard: bool, cached: bool = False
+    board: Board,
+    shape: DecoderShape,
+    rows: int,
+    start: int,
+    *,
+    hadamards: Collection[str],
+    norms: Literal["before", "after", "both"] = "before",
+    window: int = 0,
+    cached: bool = False,
 ) -> BetweenLinears:
-    """Everything in a layer besides its linears, for `rows` tokens after `start` earlier ones. `hadamard`:
-    down's input is transformed; `cached`: floats between operations stay in the caches."""
+    """Everything in a layer besides its linears, for `rows` tokens after `start` earlier ones.
+
+    `hadamards`: places whose inputs are transformed ("attn.in", "ffn.in", "ffn.down"); `norms`: where they
+    stand in a branch; `window`: the positions that attention sees, 0 for all; `cached`: floats between
+    operations stay in the caches.
+    """
     query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     norm, quantise = board.value("cpu_norm_cycles"), board.value("cpu_quantise_cycles")
-    gate = board.value("cpu_gate_cycles") + hadamard * board.value("cpu_hadamard_cycles")
+    hadamard = board.value("cpu_hadamard_cycles")
+    gate = board.value("cpu_gate_cycles") + ("ffn.down" in hadamards) * hadamard
+
+    def branch(place: str) -> tuple[tuple[float, float], ...]:
+        """From a branch's output to the next one's input at `place`."""
+        cycles = quantise + (norms != "after") * norm + (place in hadamards) * hadamard
+        entered = shape.hidden * cycles, (FLOAT_BYTES + 1) * shape.hidden
+        # Reads the branch and the residual, writes the residual.
+        normed_and_added = shape.hidden * norm, 3 * FLOAT_BYTES * shape.hidden
+        return (entered,) if norms == "before" else (normed_and_added, entered)
+
     # Cycles a token after q|k|v, o, gate|up and down; bytes of floats read and written and codes written.
     stages = (
         (
             (query + kv) * board.value("cpu_rope_cycles") + 2 * (query + kv) * quantise,
             (FLOAT_BYTES + 1) * (query + 2 * kv) + (2 * FLOAT_BYTES + 1) * query,
         ),
-        (shape.hidden * (norm + quantise), (FLOAT_BYTES + 1) * shape.hidden),
+        *branch("ffn.in"),
         (shape.ffn * (gate + quantise), (2 * FLOAT_BYTES + 1) * shape.ffn),
-        (shape.hidden * (norm + quantise), (FLOAT_BYTES + 1) * shape.hidden),
+        *branch("attn.in"),
     )
     other = 0.0
     for cycles, moved in stages:
         reading = 0.0 if cached else rows * moved / board.value("cpu_read_bandwidth")
         other += max(rows * cycles / _cpu_hz(board), reading)
-    return BetweenLinears(attention_cycles(board, shape, rows, start) / _cpu_hz(board), other)
+    return BetweenLinears(attention_cycles(board, shape, rows, start, window) / _cpu_hz(board), other)
 
 
-def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int) -> float:
-    """Cycles of one layer's attention: every query meets all positions up to its own, in every head."""
-    scores = shape.heads * (rows * start + rows * (rows + 1) / 2)
+def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int, window: int = 0) -> float:
+    """Cycles of one layer's attention: every query meets all positions up to its own, or with a `window` the
+    last so many of them, in every head."""
+    seen = rows * start + rows * (rows + 1) / 2
+    if window and (beyond := start + rows - window) > 0:
+        # The last `cut` queries see `window` positions; the last of all would see `beyond` more.
+        cut = min(rows, beyond)
+        seen -= cut * beyond - cut * (cut - 1) / 2
+    scores = shape.heads * seen
     each = board.value("cpu_attention_cycles_per_score") + shape.head_dim * (
         board.value("cpu_attention_cycles_per_score_mac") + board.value("cpu_attention_cycles_per_value_mac")
     )
