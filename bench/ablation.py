@@ -26,8 +26,9 @@ from bench.accuracy_ours import Workshop
 from bench.accuracy_task import Task, prepare
 from bench.models import UnavailableError
 from rockledge.errors import RockledgeError
-from rockledge.quantization import calibrate, measure
-from rockledge.quantization.calibrate import BlockStatistics
+from rockledge.quantization.calibration import calibrate
+from rockledge.quantization.calibration.calibrate import BlockStatistics
+from rockledge.quantization.rounding import measure
 from rockledge.quantization.steps import FAST
 
 RESULTS = Path(__file__).parent / "results"

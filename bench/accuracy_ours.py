@@ -19,11 +19,11 @@ from bench.uniform import uniform
 from rockledge.artifact import open_artifact
 from rockledge.board.time import DEFAULT_BOARD
 from rockledge.eval.divergence import divergence
-from rockledge.quantization.budget import Limits, menu
-from rockledge.quantization.candidates import WIDTHS
-from rockledge.quantization.recipe import Recipe, read_recipe
-from rockledge.quantization.reference_logits import ReferenceLogits
-from rockledge.quantization.rotate import rotated
+from rockledge.quantization.choosing.budget import Limits, menu
+from rockledge.quantization.choosing.recipe import Recipe, read_recipe
+from rockledge.quantization.float_model.reference_logits import ReferenceLogits
+from rockledge.quantization.rounding.candidates import WIDTHS
+from rockledge.quantization.transforming.rotate import rotated
 
 
 class Workshop:

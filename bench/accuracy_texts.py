@@ -14,7 +14,7 @@ from rockledge.eval.text import read_text
 from rockledge.eval.windows import cut_windows
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
-from rockledge.quantization.texts import default_calibration
+from rockledge.quantization.calibration.texts import default_calibration
 
 WINDOW = 512
 SPAN = 50

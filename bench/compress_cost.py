@@ -37,11 +37,13 @@ from numpy.typing import NDArray
 
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
-from rockledge.quantization import calibrate, measure, pipeline
+from rockledge.quantization import pipeline
+from rockledge.quantization.calibration import calibrate
+from rockledge.quantization.calibration.sequences import _HELD_OUT
 from rockledge.quantization.request import _LENGTH, default_tokens
-from rockledge.quantization.rotate import RotatedModel
-from rockledge.quantization.sequences import _HELD_OUT
+from rockledge.quantization.rounding import measure
 from rockledge.quantization.steps import FAST, Steps
+from rockledge.quantization.transforming.rotate import RotatedModel
 from rockledge.synth import SHAPES, model_files
 
 RESULTS = Path(__file__).parent / "results"

@@ -23,9 +23,9 @@ from bench.accuracy_task import Task, prepare
 from bench.models import UnavailableError
 from rockledge.errors import RockledgeError
 from rockledge.formats.key_bias import split_bias
-from rockledge.quantization import reference
-from rockledge.quantization.rotate import rotated
+from rockledge.quantization.float_model import forward as reference
 from rockledge.quantization.steps import Steps
+from rockledge.quantization.transforming.rotate import rotated
 
 RESULTS = Path(__file__).parent / "results"
 WAYS: Mapping[str, tuple[bool, bool, bool]] = {  # as the runtime; what is rounded: queries and keys, values

@@ -26,7 +26,7 @@ LINEARS = ("qkv", "o", "gate, up", "down")  # of every layer, in the order of th
 def profile(path: Path, *, threads: int, batch: int, depth: int, steps: int) -> dict[str, Any]:
     """Milliseconds of one step and how they divide, the largest part first."""
     room = cache_tokens(depth, steps + 1, batch, PAGE_TOKENS)
-    with Engine.load(path, threads=threads, ctx=room, npu="off") as engine:
+    with Engine.load(path, threads=threads, ctx=room, npu="off", sequences=batch) as engine:
         prompts = [
             [(7 * i + n) % engine.config.vocab for i in range(min(depth, PAST_READ))] for n in range(batch)
         ]

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from bench.models import UnavailableError
 from rockledge.formats.bands import STRIP, TABLES, Band, strips
 from rockledge.formats.bands import stream_bytes as streams
-from rockledge.quantization.recipe import Recipe, Widths
+from rockledge.quantization.choosing.recipe import Recipe, Widths
 
 _PAIRS = ((3, 4), (4, 8))
 _STEPS = 512

@@ -86,9 +86,10 @@ RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int hea
   }
 }
 
-// Scores of the block in which a window begins, after the `skip` first positions of the page.
+// Scores of the block in which a window begins, after the `skip` first positions of the page. Kept out of the loop, which
+// its code would slow down where there is no window.
 template <int Heads>
-static void edge_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int skip, int count,
+[[gnu::noinline]] static void edge_scores(const PageView &page, const Queries<Heads> &q, int head_stride, int skip, int count,
                         bool biased, float *scores, V8f *most) {
   const int i = skip & -kLanes;
   V8f of_all[Heads];
@@ -206,13 +207,14 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
   each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
     const int due = p + kSplit <= task.position ? kv.page_tokens : 0;
     const PageView next = page_at(task, kv_head, due == 0 ? p : p + kSplit);
+    const std::int8_t *values = page.v + static_cast<std::int64_t>(skip) * stride;
+    const float *weights = scores + (p - begin) + skip;
     for (int column = 0, fetched = 0; column < stride; column += kValues) {
       for (const int until = due * (column + kValues) / stride; fetched + kLanes <= until; fetched += kLanes) {
         fetch_eight(next.k, next.k_scale, stride, fetched);
         fetch_eight(next.v, next.v_scale, stride, fetched);
       }
-      add_values<Heads>(page.v + static_cast<std::int64_t>(skip) * stride + column, stride, count - skip,
-                        scores + (p - begin) + skip, partial + column, stride + kPartialExtra);
+      add_values<Heads>(values + column, stride, count - skip, weights, partial + column, stride + kPartialExtra);
     }
   });
 }

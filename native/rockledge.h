@@ -84,7 +84,8 @@ typedef struct rl_buffer {
  * A score bias belongs to K but is not in qkv: it goes past the cache, into the scores, in floats. Rotated to position s
  * its pair (b, c) and the rotated query's pair (x, y) give (x b + y c) cos(s f) + (y b - x c) sin(s f): the factors, times
  * factor and scale (RL_ATTENTION's), are the terms, fp32 heads*hd, a head's turned/2 cosine terms, then its sine terms.
- * Pairs of two zeros are left out. The bias of channels that do not turn is in qkv like any other: here it is zero.
+ * Pairs of two zeros are left out. The bias of channels that do not turn is in qkv like any other: here it is zero. So is
+ * all of it where keys have a norm, which divides what qkv holds.
  * RL_ROTATE forward: y = ((x * signs) viewed [odd][block], normalised Hadamard over block, mix: y[i] = sum_j x[j] mix[j][i]),
  * gain multiplies the result; inverse runs it backwards (mix transposed, Hadamard, signs), then the gain.
  * Linear epilogue, exactly: y = float(sum) * (scale[n] * sx[t]), then + bias[n], then + residual; with two planes

@@ -164,6 +164,7 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
     k.norm(x.data(), width, gain_or_none, 1e-5f, y[i].data());
     k.norm_add(x.data(), x.data() + width, width, gain_or_none, 1e-5f, y[i].data() + 3 * width);
     k.soft_cap(x.data(), 2 * width, 3.0f, cap, y[i].data() + 4 * width);
+    scales[i][3] = k.inverse_root(x.data(), width, 1e-5f);
     k.rotate(x.data(), block, odd, false, gain.data(), mix.data(), gain_or_none, y[i].data() + width, memory.scratch());
     k.rotate(x.data(), block, odd, true, gain.data(), mix.data(), nullptr, y[i].data() + 2 * width, memory.scratch());
   }

@@ -322,6 +322,10 @@ bool Program::check_turning(int number) const {
     fail("operation %d has a score bias, but no channels that turn; leave the bias in the linear", number);
     return false;
   }
+  if (biased && op.code == RL_ROPE_KV && op.weight[2] != nullptr) {
+    fail("operation %d has a score bias of keys that a norm divides; leave the bias in the linear", number);
+    return false;
+  }
   if (biased && op.code == RL_ROPE_KV)
     for (int i = 0; i < shape_.kv_heads * shape_.head_dim; ++i)
       if (i % shape_.head_dim >= op.dim[kTurned] && op.weight[kScoreBias][i] != 0.0f) {

@@ -19,7 +19,7 @@ def test_importing_and_running_never_needs_pytorch() -> None:
 
 def test_quantize_is_a_function() -> None:
     code = (
-        "import inspect, rockledge; before = rockledge.quantize; import rockledge.quantization.rotate;"
+        "import inspect, rockledge; before = rockledge.quantize; import rockledge.quantization.pipeline;"
         "from rockledge import quantize; assert before is quantize is rockledge.quantize;"
         "assert inspect.isfunction(quantize) and 'bits' in inspect.signature(quantize).parameters"
     )

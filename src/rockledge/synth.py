@@ -115,10 +115,6 @@ def model_files(config: ModelConfig) -> dict[str, bytes]:
     }
 
 
-def _parameters(config: ModelConfig) -> int:
-    return sum(prod(tensor.shape) for tensor in stored_tensors(config))
-
-
 def _cycled(rows: int, block: int, widths: tuple[int, ...]) -> tuple[Band, ...]:
     starts = range(0, rows, block)
     return tuple(
@@ -245,7 +241,7 @@ def synth_artifact(
     plan = ArtifactPlan(
         config=config,
         linears=linears,
-        parameters=_parameters(config),
+        parameters=tree.parameters,
         arrays=arrays,
         rotation=random_rotation(config.hidden, seed) if rotate else None,
         online=_online(tree) if rotate else {},

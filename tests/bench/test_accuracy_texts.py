@@ -12,7 +12,7 @@ from bench.accuracy_texts import WINDOW, calibration, evaluation, shared_span
 from rockledge.eval.text import read_text
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.tokenizer import Tokenizer
-from rockledge.quantization.texts import default_calibration
+from rockledge.quantization.calibration.texts import default_calibration
 from rockledge.synth import synth_checkpoint
 
 

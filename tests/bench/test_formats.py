@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.formats import SHIPPED, Format, learned, levels, lost
-from rockledge.quantization.codebook import start_scale
+from rockledge.quantization.rounding.codebook import start_scale
 
 torch.set_num_threads(1)
 

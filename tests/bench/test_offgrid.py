@@ -11,7 +11,7 @@ from tests.model.checkpoints import write_gguf as write_source
 from bench.models import UnavailableError
 from bench.offgrid import HIGHEST, LOWEST, OffGrid, float_files, write_gguf
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 TOKENS = torch.tensor([[5, 17, 3, 70, 22, 9, 9, 41, 1, 66, 30, 12]])
 FAMILIES = ["smollm", "llama3", "mistral", "qwen2", "qwen2.5-tied", "qwen3", "qwen3-tied"]

@@ -24,7 +24,7 @@ def test_the_parts_of_a_step_add_up(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_linears_are_told_apart_by_their_place() -> None:
-    layer = ["norm_quant", "linear", "attention", "linear", "linear", "silu_quant", "linear"]
+    layer = ["norm_quant", "linear", "attention", "linear", "linear", "gated_quant", "linear"]
     found = labels([*layer, *layer, "gather", "linear"])
     assert [name for name in found if name.startswith("linear")] == [
         *("linear: qkv", "linear: o", "linear: gate, up", "linear: down") * 2,

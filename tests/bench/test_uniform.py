@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.uniform import stream_bytes, uniform
 from rockledge.formats.bands import Band, check_bands
-from rockledge.quantization.recipe import Recipe
+from rockledge.quantization.choosing.recipe import Recipe
 
 SHAPES = {
     "embed": (512, 96),

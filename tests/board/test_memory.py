@@ -54,6 +54,30 @@ def free_bytes(plan: MemoryPlan) -> int:
     return plan.ram_bytes - plan.reserved_bytes - working - plan.weights_bytes
 
 
+def test_layers_with_a_window_cache_no_more_than_it_reaches() -> None:
+    """By hand: 4096 + 255 positions lie in at most 137 pages of 32, four times that is below 4096 pages."""
+    half = replace(LLAMA3_8B, windows=(4096, 0) * 16)
+    layer = 67584 // 32
+    assert cache_bytes(half, 131072, 256) == 16 * layer * 32 * (4096 + 4 * 137)
+    assert cache_bytes(half, 131072, 256, sequences=1) == 16 * layer * 32 * (4096 + 137)
+    assert cache_bytes(half, 4000, 256) == cache_bytes(LLAMA3_8B, 4000, 256)
+    assert kv_bytes(half, 131072) == 16 * layer * (131072 + 4096)
+    contexts = []
+    for shape in (LLAMA3_8B, half):
+        with pytest.raises(BudgetError) as failure:
+            plan_memory(BOARD, shape, 1 << 20, weights_bytes=4_500_000_000)
+        longest = int(str(failure.value).split(" tokens")[-2].split()[-1])
+        plan_memory(BOARD, shape, longest, weights_bytes=4_500_000_000)
+        with pytest.raises(BudgetError):
+            plan_memory(BOARD, shape, longest + 1, weights_bytes=4_500_000_000)
+        contexts.append(longest)
+    assert contexts[1] > 1.4 * contexts[0]
+    everywhere = replace(LLAMA3_8B, windows=(4096,) * 32)
+    assert plan_memory(BOARD, everywhere, 1 << 17, weights_bytes=4_000_000_000).kv_bytes == 67584 * 32 * 4 * (
+        -(-(4096 + 510) // 32) + 1
+    )
+
+
 def test_8b_fits_an_8_gb_board_at_5_bits_but_not_at_8() -> None:
     budget = weight_budget(BOARD, LLAMA3_8B, 8192)
     assert PARAMETERS_8B * 5 / 8 < budget < PARAMETERS_8B

@@ -97,3 +97,28 @@ def test_a_checkpoint_is_no_artifact(rockledge: Run, checkpoint: Path, tmp_path:
     assert done.code == 1
     assert "rockledge quantize" in done.err
     assert rockledge("run", tmp_path / "nowhere", "Hi").code == 1
+
+
+def test_another_template_and_its_variables(rockledge: Run, artifact: Path, tmp_path: Path) -> None:
+    template = tmp_path / "short.jinja"
+    template.write_text("{{ messages[-1].content }}{% if loud %}!!{% endif %}")
+    flags = ("--chat-template", template, "--max-tokens", 2, "--json")
+    plain = rockledge("run", artifact, "Hello", *flags)
+    loud = rockledge("run", artifact, "Hello", *flags, "--chat-template-kwargs", '{"loud": true}')
+    assert (plain.json["prompt_tokens"], loud.json["prompt_tokens"]) == (len("Hello"), len("Hello!!"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--chat-template", "missing.jinja"], "missing.jinja cannot be read (no such file or directory)"),
+        (["--chat-template-kwargs", "[1]"], "'[1]' is not a JSON object"),
+        (["--chat-template-kwargs", '{"loud": true}'], "the chat template does not read 'loud'"),
+    ],
+)
+def test_templates_that_cannot_be_used_are_refused(
+    flags: list[str], said: str, rockledge: Run, artifact: Path
+) -> None:
+    done = rockledge("run", artifact, "Hello", *flags)
+    assert done.code == 2
+    assert said in done.err

@@ -12,7 +12,7 @@ import transformers
 from tests.model.checkpoints import SIZES, interleave, save
 
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 TOKENS = torch.arange(96).reshape(2, 48) * 7 % 80  # longer than the windows and original contexts of tests
 

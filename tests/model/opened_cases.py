@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from rockledge.errors import CheckpointError
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 CASES = Path(__file__).parent / "cases"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -10,7 +10,7 @@ from tests.model.checkpoints import random_model, write_gguf
 from tests.model.opened_cases import CASES, TOKENS, agree, changed, refused
 
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.model.checkpoints import random_model, write_gguf
 from tests.model.opened_cases import CASES, TOKENS, agree, changed, refused
 
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LINEAR = {"rope_type": "linear", "factor": 4.0}

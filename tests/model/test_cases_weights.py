@@ -11,7 +11,7 @@ from tests.model.checkpoints import random_model, save, write_gguf
 from tests.model.opened_cases import CASES, INDEX, TOKENS, WEIGHTS, agree, changed, refused
 
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 
 def test_a_stored_head_of_its_own_is_used() -> None:

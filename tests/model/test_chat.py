@@ -211,3 +211,41 @@ def test_a_template_that_is_not_jinja_refuses_every_conversation(template: str) 
 def test_tokens_that_a_template_names_and_nobody_defines() -> None:
     template = "{{ bos_token }}{{ eos_token }}{% set pad_token = 1 %}{{ pad_token }}{{ image_token }}"
     assert ChatTemplate(template, {"eos_token": "x"}).undefined_tokens == ["bos_token", "image_token"]
+
+
+SWITCHED = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{{ level }}"
+)
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"enable_thinking": False}, {"enable_thinking": True, "level": "low"}]
+)
+def test_switches_reach_the_template_as_in_transformers(switches: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    theirs = render_jinja_template([messages], chat_template=SWITCHED, **switches)[0][0]
+    assert ChatTemplate(SWITCHED, {}).render(messages, False, switches=switches) == theirs
+    assert ChatTemplate(SWITCHED, {}).with_switches(switches).render(messages, False) == theirs
+
+
+def test_a_switch_of_the_call_goes_before_the_default() -> None:
+    chat = ChatTemplate("{{ level }}", {}).with_switches({"level": "low"})
+    assert chat.render([], switches={"level": "high"}) == "high"
+    assert chat.render([]) == "low"
+
+
+def test_a_switch_that_changes_nothing_is_refused_as_a_default() -> None:
+    with pytest.raises(
+        UsageError, match=r"does not read 'enable_thinkin', expected .*: enable_thinking, level"
+    ):
+        ChatTemplate(SWITCHED, {}).with_switches({"enable_thinkin": False})
+    with pytest.raises(UsageError, match="'messages' is part of every conversation"):
+        ChatTemplate(SWITCHED, {}).render([], switches={"messages": []})
+
+
+def test_a_template_of_the_users_own_has_the_models_tokens() -> None:
+    files = {"tokenizer_config.json": b'{"bos_token": "<s>", "chat_template": "old"}'}
+    assert ChatTemplate.replacing("{{ bos_token }}!", files).render([]) == "<s>!"
+    with pytest.raises(UsageError, match=r"^the chat template is not valid Jinja \(line 1"):
+        ChatTemplate.replacing("{% if %}", files)

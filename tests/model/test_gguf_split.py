@@ -9,7 +9,7 @@ import pytest
 from tests.model.opened_cases import CASES, TOKENS, refused
 
 from rockledge.model.checkpoint import open_checkpoint
-from rockledge.quantization.reference import forward
+from rockledge.quantization.float_model.forward import forward
 
 
 def test_a_split_gguf_loads_from_its_first_part_or_directory() -> None:

@@ -110,7 +110,7 @@ def attention_program(
     windowed: native.Pool | None = None,
     context: int = 0,
 ) -> native.Program:
-    """Attention over a pool without a window, or over the second one, `windowed`, at positions up to `context`."""
+    """Attention over a pool without a window; or over `windowed`, the second one, below `context`."""
     pools = (native.Pool(layers, pages), *([] if windowed is None else [windowed]))
     layer, pool = pools[-1].layers - 1, len(pools) - 1
     inner = sizes.heads * sizes.head_dim

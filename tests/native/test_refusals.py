@@ -176,6 +176,9 @@ def test_score_biases_of_channels_that_do_not_turn() -> None:
     create([partly, attend], bands, buffers, shape).close()
     with pytest.raises(NativeError, match="score bias in channel 11 of a head, of which 10 turn"):
         create([replace(partly, dim=(1, 0, 10)), attend], bands, buffers, shape)
+    normed = (TURNS, None, np.ones(16, np.float32), bias)
+    with pytest.raises(NativeError, match="score bias of keys that a norm divides"):
+        create([replace(partly, weight=normed), attend], bands, buffers, shape)
     still = replace(turn, dim=(1, 0, 0), weight=(None, None, None, bias))
     with pytest.raises(NativeError, match="score bias, but no channels that turn"):
         create([still, attend], bands, buffers, shape)

@@ -1,4 +1,4 @@
-"""Attention over a window: against float64, with only the pages that the window reaches, whatever the schedule."""
+"""Attention over a window: against float64, with only the pages that it reaches, whatever the schedule."""
 
 from dataclasses import replace
 

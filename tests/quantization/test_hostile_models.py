@@ -14,10 +14,10 @@ from tests.quantization.changed_checkpoint import changed
 
 from rockledge.artifact import open_artifact
 from rockledge.errors import CheckpointError, RockledgeError
-from rockledge.quantization import measure
-from rockledge.quantization.calibrate import BlockStatistics
+from rockledge.quantization.calibration.calibrate import BlockStatistics
 from rockledge.quantization.pipeline import quantize
-from rockledge.quantization.store import WorkDirectory
+from rockledge.quantization.rounding import measure
+from rockledge.quantization.work.store import WorkDirectory
 from rockledge.synth import synth_checkpoint
 
 TOKENS = 2048
@@ -110,7 +110,7 @@ def test_the_disk_check_asks_for_what_a_run_takes(tmp_path: Path, monkeypatch: p
 
 
 def test_what_a_stopped_run_left_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rockledge.quantization.disk import check_room
+    from rockledge.quantization.work.disk import check_room
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10000, 9000, 1000))

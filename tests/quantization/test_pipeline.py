@@ -16,8 +16,8 @@ from rockledge.errors import BudgetError, RockledgeError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.quantization import estimate as estimate_module
+from rockledge.quantization.choosing.recipe import read_recipe
 from rockledge.quantization.pipeline import estimate, quantize
-from rockledge.quantization.recipe import read_recipe
 from rockledge.quantization.steps import FAST
 from rockledge.synth import SHAPES, synth_checkpoint
 

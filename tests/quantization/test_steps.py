@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rockledge.artifact import open_artifact
 from rockledge.cli.main import main
 from rockledge.errors import UsageError
+from rockledge.quantization.choosing.recipe import read_recipe
 from rockledge.quantization.pipeline import quantize
-from rockledge.quantization.recipe import read_recipe
 from rockledge.quantization.steps import FAST, Steps, read_steps
 from rockledge.synth import synth_checkpoint
 

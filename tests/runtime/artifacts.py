@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -14,7 +15,6 @@ from rockledge.formats.hadamard import random_rotation
 from rockledge.formats.packing import pack, unpack
 from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.model.family import stored_tensors
 
 BOS, EOS, EOT = 256, 257, 258
 VOCAB = 272
@@ -38,6 +38,7 @@ class Variant:
     eos: tuple[int, ...] = (EOS, EOT)
     head_dim: int = 32
     windows: tuple[int, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration
 
 
 VARIANTS = {
@@ -52,12 +53,26 @@ VARIANTS = {
     "heads-of-50": Variant("qwen2", planes={"o": 2}, head_dim=50),
     "windows": Variant(planes=dict.fromkeys(EVERYWHERE, 2), windows=(48, 0)),
     "windows-and-bias": Variant("qwen2", windows=(20, 48)),
-}
+    # What families differ in besides, several at a time.
+    "norms-around": Variant("qwen3", windows=(20, 0), more={
+        "branch_norms": "both", "activation": "gelu_tanh", "window_rope_theta": 500.0, "embedding_scale": 8.9,
+        "attention_softcap": 3.0, "logit_softcap": 2.0, "attention_scale": 0.11,
+    }),
+    "norms-after": Variant("qwen3", tied=False, more={"branch_norms": "after", "qk_norm_whole": True}),
+    "partly-turned": Variant("qwen2", more={
+        "rotary_channels": 12, "rope_divisors": (1.0, 1.5, 2.0, 2.5, 3.0, 3.5), "unturned": (1,),
+        "rope_factor": 1.3, "o_bias": True, "mlp_bias": True,
+    }),
+    "scales": Variant(tied=False, more={
+        "embedding_scale": 12.0, "attention_scale": 0.02, "logit_scale": 0.125, "rope_factor": 1.2,
+        "query_growth": 0.2, "query_growth_length": 2,
+    }),
+}  # fmt: skip
 
 
 def config_of(variant: Variant) -> ModelConfig:
     """Sizes that are no multiples of a tile wherever the format allows it."""
-    return ModelConfig(
+    plain = ModelConfig(
         family=variant.family, hidden=80, layers=2, heads=4, kv_heads=2, head_dim=variant.head_dim, ffn=144,
         vocab=VOCAB, norm_eps=1e-5, rope_theta=10000.0,
         rope_divisors=tuple(1.0 + i / 8 for i in range(variant.head_dim // 2)),
@@ -65,24 +80,24 @@ def config_of(variant: Variant) -> ModelConfig:
         qk_norm=variant.family == "qwen3",
         bos=BOS, eos=variant.eos, windows=variant.windows,
     )  # fmt: skip
+    return replace(plain, **variant.more)
 
 
 def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE) -> Path:
     """A random artifact of `variant` under `path`."""
     config = config_of(variant)
     rng = np.random.default_rng(variant.seed)
-    shapes = {tensor.name: tensor.shape for tensor in stored_tensors(config)}
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    gains = {name: (norm.size,) for name, norm in decoder(config).kept_norms()}
+    tree = decoder(config)
+    gains = {name: (norm.size,) for name, norm in tree.kept_norms()}
     linears = {}
-    for name, (rows, cols) in matrices.items():
+    for name, linear in tree.linears():
         role = name.rsplit(".", 1)[-1]
         planes = (variant.planes or {}).get(role, 1)
-        linears[name] = LinearSpec(rows, cols, _bands(role, rows), planes, f"{name}.bias" in shapes)
+        linears[name] = LinearSpec(linear.rows, linear.cols, _bands(role, linear.rows), planes, linear.bias)
     plan = ArtifactPlan(
-        config, linears, sum(int(np.prod(shape)) for shape in shapes.values()), gains,
+        config, linears, tree.parameters, gains,
         random_rotation(config.hidden, variant.seed) if variant.rotated else None,
-        {"ffn.down": variant.ffn_block} if variant.ffn_block else {}, tokenizer_files(template),
+        _online(variant, config), tokenizer_files(template),
     )  # fmt: skip
     with ArtifactWriter(path, plan) as writer:
         for name, spec in linears.items():
@@ -90,6 +105,14 @@ def write_artifact(path: Path, variant: Variant, template: str | None = TEMPLATE
         for name, shape in gains.items():
             writer.array(name, rng.uniform(0.5, 1.5, shape).astype(np.float32))
     return path
+
+
+def _online(variant: Variant, config: ModelConfig) -> dict[str, int]:
+    """Inputs that are turned at run time; 16 divides all of them."""
+    places = ["ffn.down"] if variant.ffn_block else []
+    if variant.rotated and not decoder(config).residual_turns:
+        places += ["attn.in", "ffn.in"]
+    return dict.fromkeys(places, 16)
 
 
 def _bands(role: str, rows: int) -> tuple[Band, ...]:

@@ -164,8 +164,8 @@ CHANGES: dict[str, tuple[Callable, str]] = {
     "op beyond": (lambda p: _linears(p, -1, op=999), "operation 999"),
     "no linear": (lambda p: _linears(p, 0, op=0), "code 1"),
     "op of the head": (
-        lambda p: replace(p, linears=(*p.linears, OffloadLinear(19, 0, 1)), block_slot=(*p.block_slot, 0)),
-        "operation 19",
+        lambda p: replace(p, linears=(*p.linears, OffloadLinear(23, 0, 1)), block_slot=(*p.block_slot, 0)),
+        "operation 23",
     ),
     "shape beyond": (lambda p: _linears(p, 0, shape=9), "shape 9"),
     "shape below": (lambda p: _linears(p, 0, shape=-1), "shape -1"),

@@ -86,8 +86,9 @@ def _attention(artifact: Artifact, layer: int, x: Array) -> Array:
         k = _norm(k, c.norm_eps) * artifact.array(f"{name}.k_norm")
     late = np.zeros_like(k)
     bias = artifact.linear(f"{name}.k").bias
-    if bias is not None and layer not in c.unturned and c.rotary_channels in (0, c.head_dim):
-        late += split_bias(bias, c.head_dim)[1].reshape(c.kv_heads, c.head_dim)
+    if bias is not None and layer not in c.unturned and not c.qk_norm:
+        turning = c.rotary_channels or c.head_dim
+        late += split_bias(bias, c.head_dim, turning)[1].reshape(c.kv_heads, c.head_dim)
     turned = _rotary(q, c, layer)
     if c.query_growth:
         far = np.floor(np.arange(tokens) / c.query_growth_length)

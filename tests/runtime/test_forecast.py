@@ -54,6 +54,24 @@ def test_the_cache_is_counted_to_the_byte(head_dim: int, tmp_path: Path) -> None
         assert plan.memory(32, context, 1).cache == cache_bytes(plan.config, context, 32)
 
 
+@pytest.mark.parametrize("windows", [(1, 0), (512, 512), (40, 1000)])
+def test_windows_are_counted_to_the_byte(windows: tuple[int, int], tmp_path: Path) -> None:
+    """By hand: a window of w and a step of r see w + r - 1 positions, which lie in at most
+    ceil((w + r - 2) / 32) + 1 pages; there is room for four sequences, or for the whole context."""
+    config = shape_of(64, windows=windows)
+    assert config.layers == 2
+    plan = build_program(open_artifact(synth_artifact(config, tmp_path / "model", bits=4)))
+    page = 32 * config.kv_heads * 2 * (64 + 4)
+    for rows, context in product((1, 32, 256), (1, 33, 1000, 8192)):
+        whole = -(-context // 32)
+        pages = [min(whole, 4 * (-(-(w + rows - 2) // 32) + 1)) if w else whole for w in windows]
+        taken = plan.memory(rows, context, 2)
+        assert taken.cache == sum(pages) * page == cache_bytes(config, context, rows)
+        assert taken.arena <= arena_bytes(config, rows, context, 2)
+    seen = [min(w or 8192, 8192) for w in windows]
+    assert kv_bytes(config, 8192) == sum(seen) * page // 32
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("head_dim", HEADS)
 def test_the_forecast_of_an_arena_is_close(head_dim: int, family: str, tmp_path: Path) -> None:
@@ -69,20 +87,19 @@ def test_the_forecast_of_an_arena_is_close(head_dim: int, family: str, tmp_path:
 @given(
     st.sampled_from(["llama", "qwen2", "qwen3"]), st.integers(1, 130), st.integers(1, 4), st.integers(1, 4),
     st.integers(1, 300), st.integers(1, 600), st.sampled_from([(), ("attn.o",), INPUTS]), st.integers(1, 600),
-    st.integers(1, 5000), st.integers(1, 5),
+    st.integers(1, 5000), st.integers(1, 5), st.sampled_from([(), (0, 30), (700, 30)]),
 )  # fmt: skip
 def test_no_arena_is_above_its_forecast(
     family: str, pairs: int, kv_heads: int, shared: int, hidden: int, ffn: int, two: tuple[str, ...],
-    rows: int, context: int, threads: int,
+    rows: int, context: int, threads: int, windows: tuple[int, ...],
 ) -> None:  # fmt: skip
-    heads = {"heads": shared * kv_heads, "kv_heads": kv_heads}
-    config = shape_of(2 * pairs, family, hidden=hidden, ffn=ffn, layers=1, tied=bool(rows % 2), **heads)
+    heads = {"heads": shared * kv_heads, "kv_heads": kv_heads, "layers": len(windows) or 1}
+    angles = {"windows": windows, "window_rope_theta": 500.0 if windows else 0.0}
+    config = shape_of(2 * pairs, family, hidden=hidden, ffn=ffn, tied=bool(rows % 2), **heads, **angles)
     with TemporaryDirectory() as folder:
         path = synth_artifact(config, Path(folder) / "model", bits=8, two_planes=two)
         plan = build_program(open_artifact(path))
-        assert plan.memory(rows, context, threads).arena <= arena_bytes(
-            config, rows, context, threads
-        )
+        assert plan.memory(rows, context, threads).arena <= arena_bytes(config, rows, context, threads)
 
 
 def test_the_plan_of_a_board_holds_both_programs() -> None:

@@ -99,7 +99,8 @@ class CacheMachine(RuleBasedStateMachine):
         for position in range(sequence.length, sequence.length + tokens):
             for pool, cells, row in zip(self.cache.pools, self.store.cells, table, strict=True):
                 page = row[position // size]
-                assert page != NONE and pool.holders(page) == 1
+                assert page != NONE
+                assert pool.holders(page) == 1
                 cells[page, position % size] = self.next_value
             self.written[sequence].append(self.next_value)
             self.next_value += 1
@@ -142,7 +143,9 @@ class CacheMachine(RuleBasedStateMachine):
         for sequence, values in getattr(self, "written", {}).items():
             size, length = self.cache.page_tokens, len(values)
             assert sequence.length == length
-            for pool, cells, row in zip(self.cache.pools, self.store.cells, self.table(sequence), strict=True):
+            for pool, cells, row in zip(
+                self.cache.pools, self.store.cells, self.table(sequence), strict=True
+            ):
                 first = self.first_seen(pool.window, length)
                 seen = [int(cells[row[p // size], p % size]) for p in range(first, length)]
                 assert seen == values[first:]
@@ -173,7 +176,7 @@ def test_exhaustion_says_how_many_pages_are_missing() -> None:
     cache = one_pool(2, 4)
     sequence = cache.open()
     sequence.reserve(4)
-    with pytest.raises(RockledgeError, match="1 free pages of 4 tokens, expected at least 2.*larger context"):
+    with pytest.raises(RockledgeError, match=r"1 free pages of 4 tokens, expected at least 2.*larger"):
         cache.open().reserve(5)
     cache = PageCache([(0, 9), (6, 2)], 4, lambda *_: None)
     with pytest.raises(CacheFullError) as failure:
@@ -221,7 +224,7 @@ def test_a_long_text_needs_few_pages_of_a_window(rows: int) -> None:
     cache = PageCache([(0, 25), (window, most)], size, lambda *_: None)
     sequence = cache.open()
     assert sequence.reserve(200, rows)
-    taken, length = {page for page in sequence.pages[1]}, 0
+    taken, length = set(sequence.pages[1]), 0
     while length < 200:
         step = min(rows, 200 - length)
         sequence.reserve(step)

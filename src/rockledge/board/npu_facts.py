@@ -107,7 +107,7 @@ NPU_FACTS: dict[str, Fact] = {
     "cpu_gate_cycles": Fact(
         75.04 / 16,
         "cycles/element",
-        f"{_MCA}: the loop of silu_quant",
+        f"{_MCA}: the loop of gated_quant",
         "derived",
     ),
     "cpu_hadamard_cycles": Fact(

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         )
     args.ctx = args.ctx or needed
     start = time.perf_counter()
-    with load_engine(args) as engine, terminal.progress() as advance:
+    with load_engine(args, sequences=max(args.batch)) as engine, terminal.progress() as advance:
         load_s = time.perf_counter() - start
         prefill = [
             measure_prefill(engine, length, args.repeat, partial(advance, f"prefill of {length} tokens"))

@@ -12,6 +12,7 @@ from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
     add_sampling_arguments,
+    add_template_arguments,
     load_engine,
     sampling,
 )
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     add_engine_arguments(parser)
+    add_template_arguments(parser)
     add_sampling_arguments(parser, max_tokens=1024)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.sizes import parse_size
 from rockledge.errors import UsageError
@@ -66,6 +68,41 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_template_arguments(parser: argparse.ArgumentParser) -> None:
+    """How conversations become prompts."""
+    parser.add_argument(
+        "--chat-template", type=template, metavar="FILE", help="Jinja template in place of the model's own"
+    )
+    parser.add_argument(
+        "--chat-template-kwargs",
+        type=variables,
+        metavar="JSON",
+        help="variables of the chat template, such as '{\"enable_thinking\": false}'",
+    )
+
+
+def template(text: str) -> str:
+    """An argument that names a file with a chat template: its contents."""
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (getattr(error, "strerror", None) or "it is not UTF-8 text").lower()
+        raise argparse.ArgumentTypeError(f"the chat template {text} cannot be read ({reason})") from None
+
+
+def variables(text: str) -> dict[str, Any]:
+    """An argument that is a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a JSON object such as '{{\"enable_thinking\": false}}'"
+        )
+    return value
+
+
 def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
     """How tokens are drawn; without any of these the most probable token is taken."""
     parser.add_argument("--max-tokens", type=whole(1), default=max_tokens, metavar="N", help="longest answer")
@@ -85,12 +122,14 @@ def sampling(args: argparse.Namespace) -> Sampling:
 
 
 @contextmanager
-def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
-    """The engine of `args.artifact` with the flags of `add_engine_arguments`; closed at the end.
+def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Engine]:
+    """The engine of `args.artifact` with the flags of `add_engine_arguments` and room for at least as many
+    long `sequences` at a time; closed at the end.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
     """
+    from rockledge.board.memory import SEQUENCES
     from rockledge.runtime.engine import Engine
 
     engine = Engine.load(
@@ -101,6 +140,9 @@ def load_engine(args: argparse.Namespace) -> Iterator[Engine]:
         kernel=args.kernel,
         npu=args.npu,
         npu_rows=args.npu_rows,
+        chat_template=getattr(args, "chat_template", None),
+        chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
+        sequences=max(SEQUENCES, sequences),
     )
     try:
         yield engine

@@ -85,7 +85,7 @@ def compare(
     let_threads_sleep()
     from rockledge.eval.divergence import divergence
     from rockledge.eval.windows import cut_windows
-    from rockledge.quantization.reference_logits import ReferenceLogits
+    from rockledge.quantization.float_model.reference_logits import ReferenceLogits
 
     bos = engine.tokenizer.bos
     tokens = engine.tokenizer.encode(text, bos=True)

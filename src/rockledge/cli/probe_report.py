@@ -19,7 +19,7 @@ def probe(
     """The reports of every family and of all, with `each` probes a family."""
     from rockledge.eval.probes.families import all_probes
     from rockledge.eval.probes.score import answer_probes, report_probes, tokenize_probes
-    from rockledge.quantization.reference_logits import ReferenceLogits
+    from rockledge.quantization.float_model.reference_logits import ReferenceLogits
 
     probes = all_probes(each, seed)
     tokens = tokenize_probes(probes, lambda text: engine.tokenizer.encode(text, bos=True))

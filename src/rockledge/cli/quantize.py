@@ -18,7 +18,7 @@ from rockledge.errors import ArtifactError
 
 if TYPE_CHECKING:
     from rockledge.quantization.estimate import Estimate
-    from rockledge.quantization.report import Report
+    from rockledge.quantization.reporting.report import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
     add_sampling_arguments,
+    add_template_arguments,
     load_engine,
     sampling,
 )
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--raw", action="store_true", help="continue the text instead of answering it as a chat message"
     )
     add_engine_arguments(parser)
+    add_template_arguments(parser)
     add_sampling_arguments(parser, max_tokens=256)
 
 

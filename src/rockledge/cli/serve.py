@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.engine_options import add_engine_arguments, add_template_arguments, load_engine, whole
 from rockledge.cli.terminal import Terminal
 
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--queue", type=whole(1), default=64, metavar="N", help="most requests running and waiting (64)"
     )
     add_engine_arguments(parser)
+    add_template_arguments(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:

@@ -215,6 +215,13 @@ class Decoder:
         """
         return all(branch.after is None for layer in self.layers for branch in layer.branches)
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in the checkpoint, a tied matrix once."""
+        matrices = sum(linear.rows * (linear.cols + linear.bias) for _, linear in self.linears())
+        norms = (norm.size for layer in self.layers for norm in layer.norms)
+        return matrices + self.final_norm.size + sum(norms)
+
     def linears(self) -> Iterator[tuple[str, Linear]]:
         """(full name, linear) of every stored matrix, in the order of the forward pass."""
         yield self.embed.role, self.embed

@@ -9,6 +9,7 @@ import json
 import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from typing import Any
 
@@ -24,19 +25,32 @@ from rockledge.model.special_tokens import special_tokens, token_config
 
 _DEFAULT, _TOOL_USE = "default", "tool_use"
 
+# What a template is given of a conversation, which switches cannot replace.
+_CONVERSATION = frozenset({"messages", "add_generation_prompt", "tools", "documents"})
+
 # Names under which a message may hold the thoughts before an answer; the first is what templates read.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplate:
     """One template and the special tokens it may name. `tool_use` is the one for conversations with tools,
-    where there is another. A template that is not valid Jinja refuses every conversation."""
+    where there is another; `switches` are further variables, such as `enable_thinking`. A template that is
+    not valid Jinja refuses every conversation."""
 
-    def __init__(self, source: str, tokens: Mapping[str, str], tool_use: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        tokens: Mapping[str, str],
+        tool_use: str | None = None,
+        switches: Mapping[str, Any] | None = None,
+    ) -> None:
         self.source = source
+        self.switches = _checked_switches(switches or {})
         self._tokens = dict(tokens)
         self._default = _compiled(source)
         self._tool_use = None if tool_use is None else _compiled(tool_use)
+        compiled = ((source, self._default), (tool_use, self._tool_use))
+        self._sources = [text for text, made in compiled if text and isinstance(made, jinja2.Template)]
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "ChatTemplate | None":
@@ -46,6 +60,34 @@ class ChatTemplate:
         if _DEFAULT not in named:
             return None
         return cls(named[_DEFAULT], special_tokens(files), named.get(_TOOL_USE))
+
+    @classmethod
+    def replacing(cls, source: str, files: Mapping[str, bytes]) -> "ChatTemplate":
+        """The template `source` in place of the checkpoint's own, with its special tokens. UsageError where
+        it is not valid Jinja."""
+        made = cls(source, special_tokens(files))
+        if isinstance(made._default, str):
+            raise UsageError(made._default.replace("the model's chat template", "the chat template"))
+        return made
+
+    def with_switches(self, switches: Mapping[str, Any]) -> "ChatTemplate":
+        """The same template with further variables for every conversation, which a call may set otherwise.
+        UsageError for one that the template does not read, since it would change nothing."""
+        changed = copy(self)
+        changed.switches = {**self.switches, **_checked_switches(switches)}
+        if unread := sorted(set(switches) - self._variables()):
+            read = ", ".join(sorted(self._variables())) or "none"
+            raise UsageError(
+                f"the chat template does not read {unread[0]!r}, expected one of its variables: {read}"
+            )
+        return changed
+
+    def _variables(self) -> set[str]:
+        """What the templates read besides what a conversation itself gives."""
+        names: set[str] = set()
+        for source in self._sources:
+            names |= meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
+        return names - _CONVERSATION - self._tokens.keys() - _ENVIRONMENT.globals.keys()
 
     @property
     def undefined_tokens(self) -> list[str]:
@@ -61,25 +103,38 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: Sequence[Any] | None = None,
         documents: Sequence[Any] | None = None,
+        switches: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt of a conversation: messages with `role` and `content`, then the opening of the next
-        answer. `tools` are JSON schemas, `documents` objects with `title` and `text`.
+        answer. `tools` are JSON schemas, `documents` objects with `title` and `text`, `switches` further
+        variables (`chat_template_kwargs` elsewhere); one that the template does not read changes nothing.
 
         Encode it with `bos=False`. Raises UsageError when the template refuses the messages.
         """
         template = self._default if tools is None or self._tool_use is None else self._tool_use
         if isinstance(template, str):
             raise UsageError(template)
+        variables = {**self._tokens, **self.switches, **_checked_switches(switches or {})}
         try:
             return template.render(
                 messages=[_without_nulls(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 tools=tools,
                 documents=documents,
-                **self._tokens,
+                **variables,
             )
         except Exception as error:  # a template is somebody else's program and can fail in any way
             raise UsageError(f"the model's chat template refuses these messages: {_reason(error)}") from error
+
+
+def _checked_switches(switches: Mapping[str, Any]) -> dict[str, Any]:
+    """The same; UsageError for a name that the conversation itself has."""
+    if taken := sorted(_CONVERSATION & switches.keys()):
+        raise UsageError(
+            f"{taken[0]!r} is part of every conversation, expected another variable of the chat template; "
+            "leave it out"
+        )
+    return dict(switches)
 
 
 def template_sources(files: Mapping[str, bytes]) -> dict[str, str]:

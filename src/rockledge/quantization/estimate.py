@@ -13,8 +13,7 @@ import torch
 
 from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.quantization.budget import parameters
-from rockledge.quantization.check import CHECKED_BANDS, CHECKED_TOKENS
+from rockledge.quantization.reporting.check import CHECKED_BANDS, CHECKED_TOKENS
 from rockledge.quantization.steps import Steps
 
 _PROBE = 768  # rows and columns of the product whose speed is measured
@@ -84,7 +83,7 @@ def estimate_run(
         peak_memory_bytes=int(memory),
         disk_bytes=work_bytes(config, tokens, widths) + tensor_bytes,
         tensor_bytes=tensor_bytes,
-        bits_per_weight=8 * tensor_bytes / parameters(config),
+        bits_per_weight=8 * tensor_bytes / decoder(config).parameters,
     )
 
 

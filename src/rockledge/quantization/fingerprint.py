@@ -11,8 +11,8 @@ from typing import Any
 
 from rockledge import __version__
 from rockledge.model.checkpoint import Checkpoint
+from rockledge.quantization.calibration.sequences import Calibration
 from rockledge.quantization.request import Request
-from rockledge.quantization.sequences import Calibration
 
 
 def fingerprint(

@@ -13,29 +13,28 @@ import numpy as np
 from rockledge.artifact import ArtifactPlan, packed_size
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
+from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
-from rockledge.quantization.assemble import Assembly, write_artifact
-from rockledge.quantization.budget import (
+from rockledge.quantization.calibration.calibrate import boundary, record_inputs
+from rockledge.quantization.calibration.sequences import Calibration, calibration_for
+from rockledge.quantization.choosing.assemble import Assembly, write_artifact
+from rockledge.quantization.choosing.budget import (
     Limits,
     Widths,
     fit_widths,
     least_bits,
     menu,
-    parameters,
     plan_artifact,
     planes_of,
     predicted,
 )
-from rockledge.quantization.calibrate import boundary, record_inputs
-from rockledge.quantization.check import price_check
-from rockledge.quantization.disk import check_room
+from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe
 from rockledge.quantization.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantization.fingerprint import fingerprint
-from rockledge.quantization.held_out import held_out_divergence
-from rockledge.quantization.measure import begun, forget, measure
-from rockledge.quantization.picture import widths_picture
-from rockledge.quantization.recipe import BUILT_IN, Recipe
-from rockledge.quantization.report import (
+from rockledge.quantization.reporting.check import price_check
+from rockledge.quantization.reporting.held_out import held_out_divergence
+from rockledge.quantization.reporting.picture import widths_picture
+from rockledge.quantization.reporting.report import (
     BudgetRow,
     Report,
     check_numbers,
@@ -47,10 +46,11 @@ from rockledge.quantization.report import (
     wide_reasons,
 )
 from rockledge.quantization.request import Request, request
-from rockledge.quantization.rotate import RotatedModel, rotated
-from rockledge.quantization.sequences import Calibration, calibration_for
-from rockledge.quantization.slices import Slices
-from rockledge.quantization.store import Prices, WorkDirectory
+from rockledge.quantization.rounding.measure import begun, forget, measure
+from rockledge.quantization.transforming.rotate import RotatedModel, rotated
+from rockledge.quantization.work.disk import check_room
+from rockledge.quantization.work.slices import Slices
+from rockledge.quantization.work.store import Prices, WorkDirectory
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""
@@ -194,7 +194,7 @@ def _prepared(
     turned = rotated(checkpoint, asked.seed, device, asked.steps)
     fixed = () if asked.recipe is None else asked.recipe.widths.values()
     offered = menu(turned, _limits(asked), {band.bits for bands in fixed for band in bands})
-    return asked, turned, offered, min(asked.tensor_bytes, 2 * parameters(checkpoint.config))
+    return asked, turned, offered, min(asked.tensor_bytes, 2 * decoder(checkpoint.config).parameters)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -303,7 +303,7 @@ def _numbers(
 def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) -> list[BudgetRow]:
     """What other budgets would give, from the same prices."""
     rows = []
-    count = parameters(model.config)
+    count = decoder(model.config).parameters
     for bits in BUDGETS:
         limits = Limits(asked.board, int(bits * count / 8))
         try:

@@ -8,9 +8,9 @@ from rockledge.board.boards import Board, find_board
 from rockledge.board.memory import weight_budget
 from rockledge.board.time import DEFAULT_BOARD
 from rockledge.errors import BudgetError, UsageError
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.quantization.budget import parameters
-from rockledge.quantization.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
+from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe, check_recipe, read_recipe
 from rockledge.quantization.steps import FAST, Steps
 
 DEFAULT_BITS = 4.25
@@ -114,12 +114,12 @@ def request(
     board = DEFAULT_BOARD if fit is None else find_board(fit)
     limits = []
     if bits is not None:
-        limits.append(int(bits * parameters(config) / 8))
+        limits.append(int(bits * decoder(config).parameters / 8))
     if fit is not None:
         limits.append(weight_budget(board, config, min(config.context, _FIT_CONTEXT)))
     if not limits:
         # Time alone limits the size, and a recipe's widths may come without a budget.
-        limits.append(4 * parameters(config))
+        limits.append(4 * decoder(config).parameters)
     if min(limits) <= 0:
         raise BudgetError(
             f"{board.name} has no room for the weights of this model; take a smaller model or another board"

@@ -7,10 +7,11 @@ while a prefill step, which mostly waits for the NPU, is in progress.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,7 @@ class Engine:
         cache: PageCache,
         footprint: Footprint,
         npu: NpuUse | NpuStatus,
+        chat: ChatTemplate | None,
     ) -> None:
         """`executors`: the one for prefill and the one for decode; they may be the same."""
         self.artifact = artifact
@@ -70,7 +72,7 @@ class Engine:
         self.context = footprint.context
         self.config: ModelConfig = artifact.config
         self.tokenizer = Tokenizer.from_files(artifact.files)
-        self.chat: ChatTemplate | None = ChatTemplate.from_files(artifact.files)
+        self.chat = chat
         self.stats = RequestStats()
         self._prefill, self._decode = executors
         self._cache = cache
@@ -89,6 +91,8 @@ class Engine:
         npu: str = "auto",
         npu_rows: int | None = None,
         sequences: int = SEQUENCES,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> "Engine":
         """Maps the artifact at `path` and prepares its program.
 
@@ -97,13 +101,16 @@ class Engine:
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
         steps of so many tokens or more, None for as many as the board's facts say. `sequences`: how many that
-        are longer than a window have room at a time in layers that have one.
+        are longer than a window have room at a time in layers that have one. `chat_template`: a Jinja
+        template in place of the model's own; `chat_template_kwargs`: variables for it, such as
+        `enable_thinking`.
         Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.
         """
         path = Path(path)
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; give at least 1")
         artifact = open_artifact(path)
+        chat = _chat(artifact, chat_template, chat_template_kwargs or {})
         plan = build_program(artifact)
         cores = default_cores()
         chosen = len(cores) if threads is None else threads
@@ -115,6 +122,8 @@ class Engine:
             longest=artifact.config.context,
         )
         footprint = choose_footprint(demand, ctx, memory)
+        # Some rotary embeddings depend on the longest sequence; the program's size does not.
+        plan = build_program(artifact, footprint.context)
 
         def executor(rows: int, largest: int) -> Executor:
             # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
@@ -159,7 +168,7 @@ class Engine:
         _log_memory(demand, footprint, memory, used)
         pools = [(pool.window, pool.pages) for pool in executors[0].pools]
         cache = PageCache(pools, PAGE_TOKENS, executors[0].copy_page)
-        return cls(artifact, path.resolve().name, executors, cache, footprint, used)
+        return cls(artifact, path.resolve().name, executors, cache, footprint, used, chat)
 
     def close(self) -> None:
         """Frees the native programs and the NPU. Closing twice is allowed; only `npu` and `stats` may be
@@ -401,12 +410,27 @@ class Engine:
         return tokens.astype(np.int32)
 
 
+def _chat(artifact: Artifact, template: str | None, switches: Mapping[str, Any]) -> ChatTemplate | None:
+    """The template of conversations; UsageError for switches without one, or that it does not read."""
+    if template is None:
+        chat = ChatTemplate.from_files(artifact.files)
+    else:
+        chat = ChatTemplate.replacing(template, artifact.files)
+    if not switches:
+        return chat
+    if chat is None:
+        raise UsageError(
+            f"{artifact.path} has no chat template, so nothing reads {min(switches)!r}; give a template too"
+        )
+    return chat.with_switches(switches)
+
+
 def _executors(
     executor: Callable[[int, int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
 ) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
     """The programs for prefill and decode, and the NPU after loading it:
-    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor` makes
-    one for steps of so many tokens over a cache for steps of up to as many as the second number."""
+    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor`
+    makes one for steps of so many tokens, over a cache for steps of the second number."""
     if isinstance(npu, NpuUse):
         try:
             return _with_npu(executor, npu), npu

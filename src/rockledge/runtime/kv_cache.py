@@ -108,8 +108,8 @@ class PageCache:
                 if pool.window:
                     where, larger = f" of the layers with a window of {pool.window} tokens", ""
                 raise CacheFullError(
-                    f"the key/value cache{where} has {pool.free_pages} free pages of {self.page_tokens} tokens, "
-                    f"expected at least {count}; let other requests finish{larger}"
+                    f"the key/value cache{where} has {pool.free_pages} free pages of "
+                    f"{self.page_tokens} tokens, expected at least {count}; let other requests finish{larger}"
                 )
         return [pool.take(count) for pool, count in zip(self.pools, counts, strict=True)]
 
@@ -146,7 +146,7 @@ class CachedSequence:
 
     @property
     def shortest(self) -> int:
-        """The sequence can be cut to this length or a longer one, or to 0: what a query there sees is whole."""
+        """It can be cut to this length or a longer one, or to 0: what a query there sees is whole."""
         size = self._cache.page_tokens
         return max(held.first * size + held.pool.window - 1 if held.first else 0 for held in self._held)
 

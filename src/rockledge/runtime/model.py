@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from rockledge.errors import UsageError
 from rockledge.runtime.engine import Engine
@@ -28,9 +28,21 @@ class Model:
         memory: int | None = None,
         kernel: str = "auto",
         npu: str = "auto",
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> "Model":
         """Loads the artifact directory `path`; the settings and errors are those of `Engine.load`."""
-        return cls(Engine.load(path, threads=threads, ctx=ctx, memory=memory, kernel=kernel, npu=npu))
+        engine = Engine.load(
+            path,
+            threads=threads,
+            ctx=ctx,
+            memory=memory,
+            kernel=kernel,
+            npu=npu,
+            chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        return cls(engine)
 
     def close(self) -> None:
         """Frees the model; also done by leaving a `with` block."""
@@ -42,8 +54,11 @@ class Model:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def tokens(self, prompt: str | Sequence[Message]) -> list[int]:
-        """Token ids of a text to be continued, or of a conversation to be answered next.
+    def tokens(
+        self, prompt: str | Sequence[Message], chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """Token ids of a text to be continued, or of a conversation to be answered next, whose template also
+        gets the variables `chat_template_kwargs`.
 
         Raises UsageError for messages to a model without a chat template.
         """
@@ -53,7 +68,7 @@ class Model:
         if engine.chat is None:
             raise UsageError(f"{engine.name} has no chat template; give a text instead of messages")
         # The template writes its own beginning-of-text token.
-        text = engine.chat.render([dict(message) for message in prompt])
+        text = engine.chat.render([dict(message) for message in prompt], switches=chat_template_kwargs)
         return engine.tokenizer.encode(text, bos=False)
 
     @overload
@@ -68,6 +83,7 @@ class Model:
         min_p: float = ...,
         seed: int | None = ...,
         stop: Sequence[str] = ...,
+        chat_template_kwargs: Mapping[str, Any] | None = ...,
         stream: Literal[False] = ...,
     ) -> str: ...
 
@@ -83,6 +99,7 @@ class Model:
         min_p: float = ...,
         seed: int | None = ...,
         stop: Sequence[str] = ...,
+        chat_template_kwargs: Mapping[str, Any] | None = ...,
         stream: Literal[True],
     ) -> Iterator[str]: ...
 
@@ -97,6 +114,7 @@ class Model:
         min_p: float = 0.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         stream: bool = False,
     ) -> str | Iterator[str]:
         """Continues a text, or answers a conversation (a list of messages), by at most `max_tokens` tokens.
@@ -105,7 +123,7 @@ class Model:
         With `stream` the text comes in pieces as it is written. Raises ContextError for too long a prompt.
         """
         pieces = self.engine.generate(
-            self.tokens(prompt),
+            self.tokens(prompt, chat_template_kwargs),
             max_tokens=max_tokens,
             sampling=Sampling(temperature, top_k, top_p, min_p, seed),
             stop=stop,

@@ -134,10 +134,8 @@ class ProgramMemory:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: int32 arrays of equal length `rows`; `block_tables` [pools, sequences, width]; `logit_rows` [n].
-
-    A program with a single pool also takes tables [sequences, width].
-    """
+    """One step: int32 arrays of equal length `rows`; `block_tables` [pools, sequences, width], or
+    [sequences, width] where there is one pool; `logit_rows` [n]."""
 
     tokens: NDArray[np.int32]
     positions: NDArray[np.int32]

@@ -204,11 +204,10 @@ class _Builder:
         query, key = body.q.rows, body.k.rows
         q, k, v = (self._linear(layer_name(layer, linear.role)) for linear in (body.q, body.k, body.v))
         score_bias = None
-        # Only what turns changes from position to position; of other keys the bias stays in the cache.
-        if k.bias is not None and body.rope is not None and body.rope.turned == body.head_dim:
-            kept, score_bias = split_bias(k.bias, body.head_dim)
+        # The core turns this bias, times the factor; what does not turn, or a norm divides, stays in keys.
+        if k.bias is not None and body.rope is not None and body.k_norm is None:
+            kept, score_bias = split_bias(k.bias, body.head_dim, body.rope.turned)
             k = replace(k, bias=kept)
-            score_bias = score_bias * np.float32(body.rope.factor)
         qkv = self._floats("qkv", query + 2 * key)
         self._multiply(normed, [(q, 0), (k, query), (v, query + key)], qkv)
         queries = [

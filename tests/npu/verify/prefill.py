@@ -18,9 +18,9 @@ from rockledge.formats.packing import dequantize, unpack
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import plan
-from rockledge.quantization.reference import block_forward
-from rockledge.quantization.rotate import rotated
-from rockledge.quantization.transform import hadamard
+from rockledge.quantization.float_model.forward import block_forward
+from rockledge.quantization.transforming.hadamard import hadamard
+from rockledge.quantization.transforming.rotate import rotated
 
 Sums = npt.NDArray[np.int32]
 Run = Callable[..., Sums]

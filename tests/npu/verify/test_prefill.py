@@ -18,8 +18,8 @@ from rockledge.eval.text import read_text
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.npu.verify.emulated import EmulatedNpu
+from rockledge.quantization.float_model.forward import forward
 from rockledge.quantization.pipeline import quantize
-from rockledge.quantization.reference import forward
 from rockledge.runtime.engine import Engine
 from rockledge.synth import synth_checkpoint
 

@@ -90,13 +90,13 @@ def test_other_numbers_of_lanes(worker, driver, lanes, columns):
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_linear_that_runs_without_its_producer_stays_on_the_cpu(worker, driver):
-    everything, cut_in_two = [[0, -1]], [[0, 2], [2, 9], [9, -1]]
+    everything, cut_in_two = [[0, -1]], [[0, 3], [3, 11], [11, -1]]
     answer, _ = worker.tell({"order": "in_pieces", "driver": driver, "pieces": everything}, driver)
     blocks = answer["blocks"]
     assert answer["equal"]
     answer, _ = worker.tell({"order": "in_pieces", "driver": driver, "pieces": cut_in_two}, driver)
     assert answer["equal"]
-    # The first linear (three blocks) was cut off from what quantises for it; 9 begins with its own.
+    # The first linear (three blocks) was cut off from what quantises for it; 11 begins with its own.
     assert answer["blocks"] == blocks - 3
 
 
@@ -250,7 +250,7 @@ def test_what_stays_wrong_ends_on_the_cpu(worker, driver, fault):
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_part_of_a_step_that_cannot_begin_anew_is_an_error(worker, driver):
-    order = {"order": "in_pieces", "driver": driver, "pieces": [[0, 2], [2, 9], [9, -1]]}
+    order = {"order": "in_pieces", "driver": driver, "pieces": [[0, 3], [3, 11], [11, -1]]}
     wrong = {"kind": "wrong_rows", "every": 1, "rows": 24, "at": 4, "times": 1000}
     answer, _ = worker.tell(order, driver, [wrong])
     assert "run the step from its first operation" in answer["error"]

@@ -1,0 +1,1 @@
+"""From prices to widths within a budget, and to an artifact."""

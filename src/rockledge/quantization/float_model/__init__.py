@@ -1,0 +1,1 @@
+"""The float model: what all errors and prices are measured against."""

@@ -1,0 +1,190 @@
+"""The float forward of every family, one decoder layer at a time: what all errors and prices are measured
+against.
+
+Nothing here holds more than one layer's weights, everything is differentiable, and every linear's input
+passes through `taps`, so that statistics, fake quantisation and online rotations need no second forward.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rockledge.model.block import Attention, Branch, Decoder, Gated, Group, Linear, Norm, decoder, layer_name
+from rockledge.model.checkpoint import Checkpoint
+from rockledge.model.rope import Rope, inverse_frequencies
+from rockledge.quantization.float_model.logits import finished
+
+Taps = Callable[[str, Tensor], Tensor]
+"""Called with a place (`Group.place`, or "head") and the input of the linears there, [batch, tokens, inputs];
+returns what they shall see instead."""
+OutputTaps = Callable[[str, Tensor], Tensor]
+"""The same for outputs: called with a linear's role ("attn.q", ...) and its output, [batch, tokens, outputs]
+too."""
+
+
+def embed_tokens(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Embeddings of int64 [batch, tokens] as float32 [batch, tokens, hidden]."""
+    table = torch.from_numpy(checkpoint.tensor("embed"))
+    return scaled(F.embedding(tokens.cpu(), table), decoder(checkpoint.config)).to(device)
+
+
+def scaled(rows: Tensor, tree: Decoder) -> Tensor:
+    """Rows of the embedding as they enter the first layer."""
+    return rows if tree.embedding_scale == 1 else rows * tree.embedding_scale
+
+
+def block_weights(checkpoint: Checkpoint, i: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The float32 tensors of decoder layer `i`, keyed without "layers.{i}."."""
+    prefix = layer_name(i, "")
+    return {
+        name.removeprefix(prefix): torch.from_numpy(checkpoint.tensor(name)).to(device)
+        for name in checkpoint.names()
+        if name.startswith(prefix)
+    }
+
+
+def head_weights(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors "final_norm" [hidden] and "head" [vocab, hidden] (tied: the embedding), float32."""
+    tree = decoder(checkpoint.config)
+    return {
+        "final_norm": torch.from_numpy(checkpoint.tensor(tree.final_norm.role)).to(device),
+        "head": torch.from_numpy(checkpoint.tensor(tree.head.role)).to(device),
+    }
+
+
+def block_forward(
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    tree: Decoder,
+    i: int,
+    taps: Taps | None = None,
+    outputs: OutputTaps | None = None,
+) -> Tensor:
+    """Decoder layer `i` over whole sequences [batch, tokens, hidden] from position 0, causal; same shape out.
+
+    A norm before a body without an entry in `weights` has a gain of one (folded into the linears after it).
+    """
+    run = _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched)
+    for branch in tree.layers[i].branches:
+        x = run.branch(branch, x)
+    return x
+
+
+def head_forward(weights: Mapping[str, Tensor], x: Tensor, tree: Decoder, taps: Taps | None = None) -> Tensor:
+    """Logits [..., vocab] of the last layer's output [..., hidden]; `weights` as from `head_weights`."""
+    x = rms_norm(x, weights.get("final_norm"), tree.norm_eps)
+    return finished(F.linear((taps or _untouched)("head", x), weights["head"]), tree)
+
+
+def final_logits(checkpoint: Checkpoint, x: Tensor) -> Tensor:
+    """Logits [..., vocab] of the last layer's output, reading norm and head from the checkpoint."""
+    return head_forward(head_weights(checkpoint, x.device), x, decoder(checkpoint.config))
+
+
+def forward(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Float32 logits [batch, tokens, vocab] of int64 tokens [batch, tokens], streaming layer by layer."""
+    x = embed_tokens(checkpoint, tokens, device)
+    for i in range(checkpoint.config.layers):
+        x = block_forward(block_weights(checkpoint, i, device), x, decoder(checkpoint.config), i)
+    return final_logits(checkpoint, x)
+
+
+def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last dimension, times the gain if there is one."""
+    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return x if gain is None else x * gain
+
+
+def rotate_pairs(x: Tensor, rope: Rope | None) -> Tensor:
+    """Rotary embedding of [batch, heads, tokens, head_dim] from position 0: of its first `rope.turned`
+    channels, in pairs half of them apart."""
+    if rope is None:
+        return x
+    cos, sin = _angles(rope, x.shape[-2], x.device)
+    turned, rest = x[..., : rope.turned], x[..., rope.turned :]
+    first, second = turned.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One layer's weights by role, and what looks on."""
+
+    weights: Mapping[str, Tensor]
+    eps: float
+    tap: Taps
+    out: OutputTaps
+
+    def branch(self, branch: Branch, x: Tensor) -> Tensor:
+        body, inner = branch.body, self._normed(branch.before, x)
+        y = self._attention(body, inner) if isinstance(body, Attention) else self._gated(body, inner)
+        y = self._normed(branch.after, y)
+        return x + (y if branch.multiplier == 1 else y * branch.multiplier)
+
+    def _normed(self, norm: Norm | None, x: Tensor) -> Tensor:
+        return x if norm is None else rms_norm(x, self.weights.get(norm.role), self.eps)
+
+    def _linears(self, group: Group, x: Tensor) -> list[Tensor]:
+        seen = self.tap(group.place, x)
+        return [self._linear(linear, seen) for linear in group.linears]
+
+    def _linear(self, linear: Linear, x: Tensor) -> Tensor:
+        role = linear.role
+        return self.out(role, F.linear(x, self.weights[role], self.weights.get(role + ".bias")))
+
+    def _gated(self, body: Gated, x: Tensor) -> Tensor:
+        reads, last = body.groups
+        gate, up = self._linears(reads, x)
+        active = F.silu(gate) if body.activation == "silu" else F.gelu(gate, approximate="tanh")
+        return self._linears(last, active * up)[0]
+
+    def _attention(self, body: Attention, x: Tensor) -> Tensor:
+        reads, last = body.groups
+        q, k, v = self._linears(reads, x)
+        q, k = self._heads(body, body.q_norm, q), self._heads(body, body.k_norm, k)
+        v = self._heads(body, None, v)
+        shared = body.heads // body.kv_heads
+        k, v = (t.repeat_interleave(shared, 1) for t in (rotate_pairs(k, body.rope), v))
+        mixed = _attend(body, _grown(body, rotate_pairs(q, body.rope)), k, v)
+        return self._linears(last, mixed.transpose(1, 2).flatten(2))[0]
+
+    def _heads(self, body: Attention, norm: Norm | None, x: Tensor) -> Tensor:
+        """[batch, heads, tokens, head_dim] of [batch, tokens, channels], normed over heads or all of them."""
+        if norm is not None and norm.over != body.head_dim:
+            x, norm = self._normed(norm, x), None
+        heads = x.view(*x.shape[:-1], -1, body.head_dim).transpose(1, 2)
+        return self._normed(norm, heads)
+
+
+def _attend(body: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    tokens = q.shape[-2]
+    if not body.softcap and not 0 < body.window < tokens:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=body.scale)
+    place = torch.arange(tokens, device=q.device)
+    behind = place[:, None] - place
+    visible = (behind >= 0) & (behind < (body.window or tokens))
+    if not body.softcap:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=body.scale)
+    scores = body.softcap * torch.tanh(q @ k.transpose(-1, -2) * (body.scale / body.softcap))
+    return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v
+
+
+def _grown(body: Attention, q: Tensor) -> Tensor:
+    """Queries [batch, heads, tokens, head_dim] as they grow with their position."""
+    if not body.growth:
+        return q
+    place = torch.arange(q.shape[-2], device=q.device, dtype=q.dtype)
+    return q * (1 + body.growth * torch.log1p(torch.floor(place / body.growth_length)))[:, None]
+
+
+def _angles(rope: Rope, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    frequency = torch.from_numpy(inverse_frequencies(rope, tokens)).to(device)
+    angle = torch.arange(tokens, device=device, dtype=torch.float32)[:, None] * frequency
+    return angle.cos() * rope.factor, angle.sin() * rope.factor
+
+
+def _untouched(place: str, x: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,225 @@
+"""The result of compression: the numbers of report.json, and the same for people as report.md."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.board.boards import Board
+from rockledge.board.time import predict_decode
+from rockledge.formats.bands import packed_bytes
+from rockledge.model.block import decoder, layer_name
+from rockledge.model.config import ModelConfig
+from rockledge.quantization.reporting.check import PriceCheck, role_of
+from rockledge.quantization.reporting.picture import PICTURE, band_width
+from rockledge.quantization.work.store import Prices
+
+# Matrix types of GGUF files that hold fewer bits than a float.
+_NARROW = re.compile(r"\b(I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*)\b")
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One line of the table of budgets. The last three are None where the budget cannot be met; then
+    `nearest` is the least number of bits that can."""
+
+    bits_asked: float
+    bits_per_weight: float | None
+    tensor_bytes: int | None
+    kl_predicted_nats: float | None
+    decode_tok_s_predicted: float | None
+    nearest: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """`numbers` is what report.json holds, `text` what report.md holds, `picture` (PNG) what widths.png
+    holds; None where matplotlib is not installed."""
+
+    numbers: dict[str, Any]
+    text: str
+    picture: bytes | None = None
+
+
+def decode_speed(plan: ArtifactPlan, board: Board) -> float:
+    """Predicted tok/s of one sequence on a board: every matrix a token multiplies with, read once."""
+    tree = decoder(plan.config)
+    gathered = () if tree.tied else (tree.embed.role,)
+    bands = [
+        (band.bits, band.rows, spec.cols)
+        for name, spec in plan.linears.items()
+        if name not in gathered
+        for band in spec.bands
+    ]
+    return predict_decode(bands, board=board).decode_tok_s
+
+
+def size_numbers(plan: ArtifactPlan) -> dict[str, Any]:
+    """Size as a whole and by part (all layers' linears of one role together)."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for name in plan.linears:
+        parts[name.split(".", 2)[-1]].append(name)
+    total = packed_size(plan)
+    return {
+        "parameters": plan.parameters,
+        "tensor_bytes": total,
+        "bits_per_weight": 8 * total / plan.parameters,
+        "parts": [_part(plan, role, names) for role, names in parts.items()],
+    }
+
+
+def _part(plan: ArtifactPlan, role: str, names: Sequence[str]) -> dict[str, Any]:
+    specs = [plan.linears[name] for name in names]
+    weights = sum(spec.rows * spec.cols for spec in specs)
+    size = sum(packed_bytes(spec.rows, spec.cols, spec.bands, bias=spec.bias) for spec in specs)
+    by_bits: dict[str, int] = defaultdict(int)
+    for spec in specs:
+        for band in spec.bands:
+            by_bits[str(band.bits)] += band.rows * spec.cols
+    shares = {bits: count / weights for bits, count in sorted(by_bits.items())}
+    return {"part": role, "weights": weights, "bits_per_weight": 8 * size / weights, "share_by_width": shares}
+
+
+def wide_heads(plan: ArtifactPlan) -> dict[str, list[list[int]]]:
+    """Attention heads stored at 8 bits: by role, [layer, head] pairs."""
+    found: dict[str, list[list[int]]] = {}
+    head = plan.config.head_dim
+    for number, role, _ in _headed(plan.config):
+        heads = found.setdefault(role, [])
+        for band in plan.linears[layer_name(number, role)].bands:
+            if band.bits == 8:
+                heads += [[number, row // head] for row in range(band.start, band.start + band.rows, head)]
+    return found
+
+
+def _headed(config: ModelConfig) -> list[tuple[int, str, int]]:
+    """(layer, role, heads) of every linear that is cut into heads."""
+    return [
+        (number, linear.role, linear.rows // config.head_dim)
+        for number, layer in enumerate(decoder(config).layers)
+        for linear in layer.linears
+        if linear.banding == "head"
+    ]
+
+
+def wide_reasons(plan: ArtifactPlan, prices: Prices) -> dict[str, float]:
+    """Why the heads at 8 bits have them: their share of all heads' weights, and their share of what all
+    heads would cost at four bits."""
+    heads = {layer_name(number, role) for number, role, _ in _headed(plan.config)}
+    bands = [band for band in prices.bands if band.linear in heads]
+    wide = [band for band in bands if band_width(plan, band) == 8]
+    return {
+        "share_of_weights": sum(b.rows * b.cols for b in wide) / sum(b.rows * b.cols for b in bands),
+        "share_of_price": sum(b.prices[4] for b in wide) / (sum(b.prices[4] for b in bands) or 1.0),
+    }
+
+
+def check_numbers(check: PriceCheck) -> dict[str, Any]:
+    """The check of the prices as report.json has it."""
+    return {
+        "rank_correlation": check.rank_correlation,
+        "tokens": check.tokens,
+        "measured_over_priced": check.measured_over_priced,
+        "bands": [asdict(band) for band in check.bands],
+    }
+
+
+def notes_on(stored: str) -> list[str]:
+    """What a reader must know about the float model that everything is compared with."""
+    if not _NARROW.search(stored):
+        return []
+    note = (
+        f'The packaged checkpoint was already quantised ({stored}): "float model" means its dequantised '
+        "weights, and their own loss against the original model is not in these numbers."
+    )
+    return [note]
+
+
+def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: bool) -> str:
+    """report.md; with `picture`, widths.png lies beside it."""
+    size = (
+        f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
+        f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once)."
+    )
+    divergence = numbers["divergence"]
+    cost = (
+        f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats "
+        f"a token, same top token {100 * divergence['top1_agreement']:.1f} %, perplexity "
+        f"{divergence['perplexity']:.2f} (float {divergence['reference_perplexity']:.2f}); "
+        f"{divergence['scored_tokens']} held-out tokens of the calibration mix, weights and inputs rounded, "
+        "sums in floats."
+    )
+    lines = [f"# {numbers['model']}", "", size, ""]
+    lines += [f"Note: {note}" for note in numbers["notes"]]
+    lines += [
+        "",
+        "## What it cost",
+        "",
+        cost,
+        "",
+        "## Bits by part",
+        "",
+        "| part | weights | bits a weight | 2 bits | 3 bits | 4 bits | 8 bits |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for part in numbers["parts"]:
+        shares = " | ".join(
+            f"{100 * part['share_by_width'].get(bits, 0):.0f} %" for bits in ("2", "3", "4", "8")
+        )
+        width = f"{part['weights'] / 1e6:.1f} M | {part['bits_per_weight']:.2f}"
+        lines.append(f"| {part['part']} | {width} | {shares} |")
+    lines += ["", "Attention heads at 8 bits:", ""]
+    for role, heads in numbers["heads_at_8_bits"].items():
+        every = sum(count for _, other, count in _headed(config) if other == role)
+        named = ", ".join(f"{layer}.{head}" for layer, head in heads) or "none"
+        lines.append(f"- {role}: {len(heads)} of {every} (layer.head: {named})")
+    why = numbers["heads_at_8_bits_why"]
+    reason = (
+        f"These are {100 * why['share_of_weights']:.1f} % of the weights in heads; at 4 bits they would cost "
+        f"{100 * why['share_of_price']:.1f} % of what all heads cost at 4 bits."
+    )
+    lines += ["", reason]
+    if picture:
+        lines += ["", f"![Width by layer and band, and the price of four bits]({PICTURE})"]
+    if numbers["price_check"] is not None:
+        lines += ["", "## Are the prices true?", "", *_check_lines(numbers["price_check"])]
+    lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"])]
+    return "\n".join(lines) + "\n"
+
+
+def _check_lines(check: Mapping[str, Any]) -> list[str]:
+    """The check of the prices for people."""
+    ranked = (
+        f"{len(check['bands'])} random bands, each rounded to {check['bands'][0]['bits']} bits alone in the "
+        f"float model: the rank correlation of price and measured KL is {check['rank_correlation']:.3f} "
+        f"(goal 0.8; {check['tokens']} held-out tokens)."
+    )
+    lines = [
+        ranked,
+        "",
+        "| part | bands | measured / priced |",
+        "| --- | ---: | ---: |",
+    ]
+    for role, factor in check["measured_over_priced"].items():
+        count = sum(role_of(band["linear"]) == role for band in check["bands"])
+        lines.append(f"| {role} | {count} | {factor:.2f} |")
+    return lines
+
+
+def budget_table(rows: Sequence[Mapping[str, Any]], board: str) -> list[str]:
+    """The table of budgets in Markdown, line by line."""
+    lines = [
+        f"| asked | bits a weight | MB | predicted KL | predicted tok/s on {board} |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row["bits_per_weight"] is None:
+            lines.append(f"| {row['bits_asked']:.2f} | impossible; {row['nearest']:.3f} is the least | | | |")
+            continue
+        lines.append(
+            f"| {row['bits_asked']:.2f} | {row['bits_per_weight']:.3f} | {row['tensor_bytes'] / 1e6:.1f} "
+            f"| {row['kl_predicted_nats']:.4f} | {row['decode_tok_s_predicted']:.1f} |"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""Every linear at every width, and what that costs."""

@@ -1,0 +1,1 @@
+"""What a run keeps while it works: finished stages on disk, and slices that fit the memory."""
