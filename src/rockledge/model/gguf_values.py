@@ -56,6 +56,10 @@ class GgufValues:
             raise self.wrong(key, value, "true or false")
         return value
 
+    def ignore(self, *keys: str) -> None:
+        """Marks keys as known: the architecture does not use them, whatever they say."""
+        self.read.update(keys)
+
     def has(self, tensor: str) -> bool:
         """Whether the first layer, or the model, has a tensor of that name, such as "attn_q.bias"."""
         return f"blk.0.{tensor}" in self.tensors or tensor in self.tensors
