@@ -142,3 +142,16 @@ def test_the_magnitude_of_yarn_in_gguf_counts_once(stated: float, taken: bool) -
     else:
         with pytest.raises(CheckpointError, match=r"yarn_attn_factor is 0.9, expected 1.1386"):
             gguf_rope(values, 16, lambda name, count: None)
+
+
+def test_a_linear_factor_counts_beside_short_and_long_ones_in_gguf() -> None:
+    # As in ggml, which divides by a factor of each pair and then by the one for all.
+    metadata = {"llama.context_length": 64, "llama.rope.scaling.factor": 4.0}
+    found = gguf_rope(
+        GgufValues("a.gguf", "llama", metadata, ()),
+        4,
+        lambda name, count: {
+            "rope_factors_short.weight": np.float32([1, 2]), "rope_factors_long.weight": np.float32([3, 5]),
+        }.get(name),
+    )  # fmt: skip
+    assert (found["rope_divisors"], found["rope_long_divisors"]) == ((4.0, 8.0), (12.0, 20.0))

@@ -64,16 +64,20 @@ def gguf_rope(values: GgufValues, turned: int, read: Read) -> dict[str, Any]:
         # llama.cpp passes it over; its converter writes what the model's config.json says of the whole.
         if stated != 1 and not math.isclose(stated, magnitude, rel_tol=1e-5):
             raise values.wrong(f"rope.scaling.{_YARN_MAGNITUDE}", stated, f"{magnitude:.5g}, by its factor")
-    if plain is not None:
-        divisors = tuple(float(v) * d for v, d in zip(plain, divisors, strict=True))
+
+    def scaled(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
+        return tuple(float(v) * d for v, d in zip(values, divisors, strict=True))
+
     fields = {"rope_theta": theta, "rope_divisors": divisors, "rope_factor": magnitude}
+    if plain is not None:
+        fields["rope_divisors"] = scaled(plain)
     if (short is None) != (long is None):
         there, missing = FACTORS[1:] if long is None else FACTORS[:0:-1]
         raise CheckpointError(
             f"{values.file} has the tensor {there}, but not {missing}; fetch the file again"
         )
     if short is not None and long is not None:
-        fields["rope_divisors"] = tuple(float(v) for v in short)
-        fields["rope_long_divisors"] = tuple(float(v) for v in long)
+        fields["rope_divisors"] = scaled(short)
+        fields["rope_long_divisors"] = scaled(long)
         fields["rope_original"] = original
     return fields

@@ -39,7 +39,7 @@ class GgufValues:
         """A whole number, at least `least`."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.wrong(key, value, "one whole number for all layers")
+            raise self.wrong(key, value, f"one{' positive' * (least > 0)} whole number for all layers")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:

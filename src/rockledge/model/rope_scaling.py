@@ -132,7 +132,7 @@ def _positive(rope: HfValues, key: str, default: float | None = None) -> float:
     if value is None:
         raise ValueError(f"{key} is missing")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{key} is {str(value)[:40]}, which is not a positive number")
+        raise ValueError(f"{key} is {repr(value)[:40]}, which is not a positive number")
     return float(value)
 
 
