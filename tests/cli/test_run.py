@@ -113,6 +113,7 @@ def test_another_template_and_its_variables(rockledge: Run, artifact: Path, tmp_
     [
         (["--chat-template", "missing.jinja"], "missing.jinja cannot be read (no such file or directory)"),
         (["--chat-template-kwargs", "[1]"], "'[1]' is not a JSON object"),
+        (["--chat-template-kwargs", "[" * 100000], "[[[' is not a JSON object"),
         (["--chat-template-kwargs", '{"loud": true}'], "the chat template does not read 'loud'"),
     ],
 )

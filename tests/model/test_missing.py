@@ -26,12 +26,20 @@ from rockledge.model.hf_config import config_from_hf
         ("gpt2", "norms that subtract the mean, a feed-forward body without a gate and learned positions;"),
         ("falcon", ".* side by side in one branch;"),
         ("t5", "an encoder;"),
+        ("olmo3", "a declaration of its family"),
+        ("glm4", "rotary pairs of neighbours;"),
     ],
 )
 def test_what_transformers_has_and_we_lack_is_named(model_type: str, needs: str) -> None:
     config = transformers.CONFIG_MAPPING[model_type]().to_dict()
     with pytest.raises(CheckpointError, match=f"not supported, which needs {needs}"):
         config_from_hf(config)
+
+
+def test_what_is_missing_counts_before_how_it_is_stored() -> None:
+    stored = {"model_type": "deepseek_v3", "quantization_config": {"quant_method": "fp8"}}
+    with pytest.raises(CheckpointError, match=r"needs latent attention .* and experts;"):
+        config_from_hf(stored)
 
 
 @pytest.mark.parametrize(

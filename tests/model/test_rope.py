@@ -127,3 +127,31 @@ def test_reversed_bounds_of_llama3_are_refused() -> None:
     scaling = {**SCALINGS[2], "low_freq_factor": 4.0, "high_freq_factor": 1.0}
     with pytest.raises(CheckpointError, match="high_freq_factor is not above"):
         rope_divisors(scaling, 8, 1e4)
+
+
+@pytest.mark.parametrize(("stated", "taken"), [(1.0, True), (1.1386294, True), (0.9, False)])
+def test_the_magnitude_of_yarn_in_gguf_counts_once(stated: float, taken: bool) -> None:
+    metadata = {
+        "context_length": 64, "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 16, "rope.scaling.yarn_attn_factor": stated,
+    }  # fmt: skip
+    values = GgufValues("a.gguf", "qwen3", {f"qwen3.{key}": value for key, value in metadata.items()}, ())
+    if taken:
+        found = gguf_rope(values, 16, lambda name, count: None)
+        assert found["rope_factor"] == pytest.approx(0.1 * np.log(4) + 1)
+    else:
+        with pytest.raises(CheckpointError, match=r"yarn_attn_factor is 0.9, expected 1.1386"):
+            gguf_rope(values, 16, lambda name, count: None)
+
+
+def test_a_linear_factor_counts_beside_short_and_long_ones_in_gguf() -> None:
+    # As in ggml, which divides by a factor of each pair and then by the one for all.
+    metadata = {"llama.context_length": 64, "llama.rope.scaling.factor": 4.0}
+    found = gguf_rope(
+        GgufValues("a.gguf", "llama", metadata, ()),
+        4,
+        lambda name, count: {
+            "rope_factors_short.weight": np.float32([1, 2]), "rope_factors_long.weight": np.float32([3, 5]),
+        }.get(name),
+    )  # fmt: skip
+    assert (found["rope_divisors"], found["rope_long_divisors"]) == ((4.0, 8.0), (12.0, 20.0))

@@ -69,7 +69,7 @@ def test_a_stream_never_shows_half_a_character(text: str) -> None:
 @given(st.text(max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_metaspace_texts_survive(text: str) -> None:
-    text = text.replace("\u2581", "")
+    text = text.replace("\u2581", "").replace("<", "")  # "<s>" is a token that decoding leaves out
     # The scheme puts a space in front only where there is none, and decoding takes one away: of leading ones
     # the first is lost, in the originals too.
     assert SPACED.decode(SPACED.encode(text, bos=False)) == text.removeprefix(" ")

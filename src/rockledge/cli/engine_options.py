@@ -94,11 +94,11 @@ def variables(text: str) -> dict[str, Any]:
     """An argument that is a JSON object."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a JSON object such as '{{\"enable_thinking\": false}}'"
+            f"'{text[:60]}' is not a JSON object such as '{{\"enable_thinking\": false}}'"
         )
     return value
 

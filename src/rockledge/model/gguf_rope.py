@@ -1,6 +1,7 @@
 """The rotary embedding in the metadata of a GGUF file, as llama.cpp reads it (load_hparams in
 src/llama-model.cpp, the constructor in src/llama-context.cpp, rope_yarn in ggml)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from rockledge.model.rope_scaling import yarn_divisors, yarn_magnitude
 
 FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 """Tensors with divisors of the frequencies: for every length; up to the original context; beyond it."""
+
+_YARN_MAGNITUDE = "yarn_attn_factor"
 
 Read = Callable[[str, int], npt.NDArray[np.float32] | None]
 """The values of a tensor of divisors, given its name and length; None where there is none."""
@@ -27,9 +30,7 @@ def gguf_rope(values: GgufValues, turned: int, read: Read) -> dict[str, Any]:
     kind = str(values.get("rope.scaling.type", "linear"))
     factor = values.real("rope.scaling.factor", values.real("rope.scale_linear", 0.0))
     original = values.count("rope.scaling.original_context_length", values.context, least=0) or values.context
-    magnitude = values.real("rope.scaling.attn_factor", 1.0) * values.real(
-        "rope.scaling.yarn_attn_factor", 1.0
-    )
+    magnitude, stated = (values.real(f"rope.scaling.{key}", 1.0) for key in ("attn_factor", _YARN_MAGNITUDE))
     fast = values.real("rope.scaling.yarn_beta_fast", 32.0)
     slow = values.real("rope.scaling.yarn_beta_slow", 1.0)
     all_dim = values.real("rope.scaling.yarn_log_multiplier", 0.0)
@@ -39,6 +40,8 @@ def gguf_rope(values: GgufValues, turned: int, read: Read) -> dict[str, Any]:
             f'{values.file}: RoPE scaling of type "{kind[:40]}" is not supported; supported are none, '
             "linear, yarn, longrope and the llama3 frequencies that GGUF stores as a tensor"
         )
+    if kind != "yarn" or not factor:
+        magnitude *= stated
     if factor < 0 or not 0 < magnitude < 1e30:
         raise CheckpointError(
             f"{values.file}: a RoPE scaling by {factor}, with attention by {magnitude}, is not possible"
@@ -58,16 +61,23 @@ def gguf_rope(values: GgufValues, turned: int, read: Read) -> dict[str, Any]:
         magnitude *= yarn_magnitude(factor)
         if all_dim:
             magnitude /= yarn_magnitude(factor, all_dim)
-    if plain is not None:
-        divisors = tuple(float(v) * d for v, d in zip(plain, divisors, strict=True))
+        # llama.cpp passes it over; its converter writes what the model's config.json says of the whole.
+        if stated != 1 and not math.isclose(stated, magnitude, rel_tol=1e-5):
+            raise values.wrong(f"rope.scaling.{_YARN_MAGNITUDE}", stated, f"{magnitude:.5g}, by its factor")
+
+    def scaled(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
+        return tuple(float(v) * d for v, d in zip(values, divisors, strict=True))
+
     fields = {"rope_theta": theta, "rope_divisors": divisors, "rope_factor": magnitude}
+    if plain is not None:
+        fields["rope_divisors"] = scaled(plain)
     if (short is None) != (long is None):
         there, missing = FACTORS[1:] if long is None else FACTORS[:0:-1]
         raise CheckpointError(
             f"{values.file} has the tensor {there}, but not {missing}; fetch the file again"
         )
     if short is not None and long is not None:
-        fields["rope_divisors"] = tuple(float(v) for v in short)
-        fields["rope_long_divisors"] = tuple(float(v) for v in long)
+        fields["rope_divisors"] = scaled(short)
+        fields["rope_long_divisors"] = scaled(long)
         fields["rope_original"] = original
     return fields

@@ -39,7 +39,7 @@ class GgufValues:
         """A whole number, at least `least`."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.wrong(key, value, "one whole number for all layers")
+            raise self.wrong(key, value, f"one{' positive' * (least > 0)} whole number for all layers")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
@@ -55,6 +55,10 @@ class GgufValues:
         if not isinstance(value, bool):
             raise self.wrong(key, value, "true or false")
         return value
+
+    def ignore(self, *keys: str) -> None:
+        """Marks keys as known: the architecture does not use them, whatever they say."""
+        self.read.update(keys)
 
     def has(self, tensor: str) -> bool:
         """Whether the first layer, or the model, has a tensor of that name, such as "attn_q.bias"."""

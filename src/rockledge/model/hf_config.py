@@ -47,10 +47,11 @@ def read_hf_config(
     CheckpointError names what is refused: unknown architectures, checkpoints quantised by another scheme,
     values that the family does not have, and other keys that change the results.
     """
-    _refuse_quantised(config)
     text, multimodal = _text_part(config)
     notes: list[str] = []
     family = _family(text, notes)
+    for part in (config, text):
+        _refuse_quantised(part)
     if multimodal:
         notes.append(
             f"The checkpoint has other parts ({config['model_type']}); only the language model is read."
@@ -158,11 +159,12 @@ def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     kinds = {family.multimodal[0]: family for family in FAMILIES.values() if family.multimodal is not None}
     family = kinds.get(str(config.get("model_type")))
     text = config.get("text_config")
-    if family is None or text is None:
+    if family is None:
         return config, False
     if not isinstance(text, Mapping):
-        raise CheckpointError("text_config in config.json is not an object")
-    _refuse_quantised(text)
+        raise CheckpointError(
+            f"text_config in config.json is {str(text)[:60]!r}, expected what describes the language model"
+        )
     outer = {key: config[key] for key in _OUTER if config.get(key) is not None}
     inner = {key: value for key, value in text.items() if key != "architectures" and value is not None}
     silent = {key: None for key, value in text.items() if value is None}
@@ -181,7 +183,8 @@ def _family(config: Mapping[str, Any], notes: list[str]) -> Family:
     by_name = {
         name: family
         for family in FAMILIES.values()
-        for name in (family.hf_architecture, family.hf_architecture.replace("ForCausalLM", "Model"))
+        for part in ("ForCausalLM", "Model", "TextModel")
+        for name in [family.hf_architecture.replace("ForCausalLM", part)]
     }
     found = by_name.get(named) if isinstance(named, str) else None
     typed = FAMILIES.get(model_type) if isinstance(model_type, str) else None

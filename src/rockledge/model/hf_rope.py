@@ -28,6 +28,8 @@ def rope_fields(values: HfValues, rope: HfValues | None = None, *, partial: bool
     turned = int(head_dim * share)
     kind = rope.get("rope_type", rope.get("type", "default"))
     theta = rope.real("rope_theta")
+    if theta <= 1:
+        raise rope.wrong("rope_theta", "more than 1")
     fields = {
         "rope_theta": theta,
         "rotary_channels": 0 if turned == head_dim else turned,

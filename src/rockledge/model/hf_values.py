@@ -81,7 +81,7 @@ class HfValues:
         """Refuses every value that does not say what is so anyway: one of `values`, or nothing at all."""
         value = self.get(key)
         if value is not None and value is not False and value not in values:
-            raise self.wrong(key, " or ".join(str(one) for one in values))
+            raise self.wrong(key, " or ".join(str(one) for one in values) or "no such key, or false")
 
     def ignore(self, *keys: str) -> None:
         """Marks keys as known: the architecture does not use them, whatever they say."""

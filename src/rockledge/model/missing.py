@@ -22,6 +22,9 @@ _SINKS = "attention sinks"
 _TWO_WAY = "attention in both directions"
 _ENCODER = "an encoder"
 _GATED_ATTENTION = "gates on the output of attention"
+_CHOSEN = "attention to chosen positions only"
+_NEIGHBOURS = "rotary pairs of neighbours"
+_DECLARATION = "a declaration of its family (the block has all of it)"
 
 
 def _names(text: str) -> frozenset[str]:
@@ -65,6 +68,10 @@ _BY_NAME: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("cohere", "cohere2", "command-r"), (_MEAN, _PARALLEL)),
     **dict.fromkeys(("stablelm", "olmo"), (_MEAN,)),
     "diffllama": ("differential attention",),
+    "phi3small": (_MEAN, _CHOSEN),
+    "hunyuan_v1_dense": ("norms of q and k after the turns",),
+    **dict.fromkeys(("glm", "glm4", "ernie4_5"), (_NEIGHBOURS,)),
+    **dict.fromkeys(("gemma", "olmo3", "ministral", "exaone4", "seed_oss"), (_DECLARATION,)),
     **dict.fromkeys(("bert", "modernbert", "nomic_bert", "nomic-bert", "roberta"), (_ENCODER, _TWO_WAY)),
     **dict.fromkeys(("t5", "mt5", "umt5", "t5encoder", "bart", "whisper", "t5gemma"), (_ENCODER,)),
 }
@@ -79,6 +86,8 @@ _BY_KEY: Mapping[str, str] = {
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "expert_count"), _EXPERTS),
     **dict.fromkeys(("kv_lora_rank", "attention.kv_lora_rank"), _LATENT),
     **dict.fromkeys(("hidden_size_per_layer_input", "embedding_length_per_layer_input"), _LAYER_INPUTS),
+    **dict.fromkeys(("index_topk", "attention.indexer.top_k"), _CHOSEN),
+    "use_bidirectional_attention": _TWO_WAY,
     "is_encoder_decoder": _ENCODER,
 }
 

@@ -42,8 +42,7 @@ def scaled_fields(rope: HfValues, kind: str, turned: int, theta: float, context:
         if kind == "longrope":
             return _longrope(rope, turned, context)
         if kind in _SCALE_KEYS:
-            found = {key: rope.get(key) for key in _SCALE_KEYS[kind]}
-            scaling = {key: value for key, value in found.items() if value is not None}
+            scaling = {key: _positive(rope, key) for key in _SCALE_KEYS[kind]}
             return {"rope_divisors": rope_divisors({"rope_type": kind, **scaling}, turned, theta)}
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
@@ -130,8 +129,10 @@ def _longrope(rope: HfValues, turned: int, context: int) -> dict[str, Any]:
 
 def _positive(rope: HfValues, key: str, default: float | None = None) -> float:
     value = rope.get(key, default)
+    if value is None:
+        raise ValueError(f"{key} is missing")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{key} is {str(value)[:40]}, which is not a positive number")
+        raise ValueError(f"{key} is {repr(value)[:40]}, which is not a positive number")
     return float(value)
 
 

@@ -30,6 +30,14 @@ def stored_as(model: Any, **changes: Any) -> dict[str, Any]:
     return {**model.config.to_dict(), "architectures": [type(model).__name__], **changes}
 
 
+def test_the_window_that_gemma2_states_twice_is_one() -> None:
+    stored = stored_as(random_twin("Gemma2", **GEMMA2))
+    found = config_from_hf({**stored, "sliding_window_size": 16})
+    assert found == config_from_hf(stored)
+    with pytest.raises(CheckpointError, match=r"sliding_window_size in config.json is '8', expected 16"):
+        config_from_hf({**stored, "sliding_window_size": 8})
+
+
 def test_gemma2_in_both_formats(tmp_path: Path) -> None:
     model = random_twin("Gemma2", **GEMMA2)
     config = read_back(model, tmp_path).config
@@ -123,7 +131,10 @@ def test_left_out_keys_of_a_text_part_are_those_of_transformers() -> None:
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention in config.json is 'True'"),
         ({"rope_parameters": {"rope_theta": 1e4}}, "'rope_theta', expected an entry for full_attention"),
         ({"sliding_window": None}, "no sliding_window is in use"),
+        ({"sliding_window": None, "layer_types": None}, "sliding_window in config.json is 'None'"),
         ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: 50.0, which changes the results"),
+        ({"rope_parameters": None, "rope_local_base_freq": 0}, "sliding_attention .* more than 1"),
         (
             {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "'linear', which is not supported in layers with a",

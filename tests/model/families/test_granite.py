@@ -44,6 +44,14 @@ def test_granite_in_gguf(tmp_path: Path) -> None:
     }  # fmt: skip
     path = gguf_twin(tmp_path / "a.gguf", model, "granite", metadata, interleaved=True)
     assert compare(path, model).config.unturned == ()
+    # llama.cpp's converter describes the state space that dense models of Granite 4 do not have.
+    dense = {
+        "expert_count": 0, "expert_used_count": 0, "expert_shared_feed_forward_length": 96,
+        "ssm.conv_kernel": 4, "ssm.state_size": 256, "ssm.group_count": 1, "ssm.inner_size": 5120,
+        "ssm.time_step_rank": 80, "rope.scaling.finetuned": True,
+    }  # fmt: skip
+    path = gguf_twin(tmp_path / "c.gguf", model, "granite", {**metadata, **dense}, interleaved=True)
+    compare(path, model)
     switched = {**metadata, "rope.scaling.finetuned": False}
     path = gguf_twin(tmp_path / "b.gguf", model, "granite", switched, interleaved=True)
     assert open_checkpoint(path).config.unturned == (0, 1)

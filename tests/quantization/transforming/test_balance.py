@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.model.checkpoints import MODELS, random_model, save
+from tests.model.family_oracle import random_twin
 
 from rockledge.formats.key_bias import split_bias
 from rockledge.model.block import decoder
@@ -122,3 +123,15 @@ def test_the_mix_makes_both_sides_alike() -> None:
     zero = head_mix(c, torch.zeros_like(c))
     assert bool(torch.isfinite(zero).all())
     assert bool(torch.isfinite(torch.linalg.inv(zero)).all())
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_norms_over_whole_projections_are_balanced_for_any_number_of_key_heads(
+    shared: int, tmp_path: Path
+) -> None:
+    # With one key/value head the gain of K is as long as a head, that of Q is not.
+    checkpoint = open_checkpoint(save(random_twin("Olmo2", num_key_value_heads=shared), tmp_path))
+    tree, weights = decoder(checkpoint.config), block_weights(checkpoint, 0)
+    x = torch.randn(2, 9, checkpoint.config.hidden, generator=torch.Generator().manual_seed(3))
+    found = block_forward(balanced(weights, tree.layers[0]), x, tree, 0)
+    torch.testing.assert_close(found, block_forward(weights, x, tree, 0), rtol=1e-4, atol=1e-4)

@@ -43,7 +43,15 @@ def _scale(scalar: float, head_dim: int) -> float:
 
 def _hf(values: HfValues, period: int) -> Fields:
     values.ignore("hidden_act")  # an older name, which transformers does not read
-    values.neutral("use_bidirectional_attention")
+    if values.flag("use_bidirectional_attention"):
+        raise values.wrong(
+            "use_bidirectional_attention", "false: attention in both directions is not supported"
+        )
+    # Gemma 2 9B and 27B state their window twice.
+    values.neutral("sliding_window_size", values.get("sliding_window"))
+    windowed = every(period, values.layers)
+    if values.get("sliding_window") is None and values.get("layer_types") is None and any(windowed):
+        raise values.wrong("sliding_window", "a number of positions")
     bias = values.flag("attention_bias")
     scalar = values.real("query_pre_attn_scalar")
     if scalar <= 0:
@@ -54,14 +62,13 @@ def _hf(values: HfValues, period: int) -> Fields:
         "qkv_bias": bias,
         "o_bias": bias,
         "attention_scale": _scale(scalar, values.head_dim),
-        "attention_softcap": values.real("attn_logit_softcapping", 0.0),
         "logit_softcap": values.real("final_logit_softcapping", 0.0),
-        "windows": hf_windows(values, every(period, values.layers)),
+        "windows": hf_windows(values, windowed),
     }
 
 
 def _gemma2_hf(values: HfValues) -> Fields:
-    return _hf(values, 2)
+    return {**_hf(values, 2), "attention_softcap": values.real("attn_logit_softcapping", 0.0)}
 
 
 def _gemma3_hf(values: HfValues) -> Fields:
@@ -74,11 +81,14 @@ def _gemma3_hf(values: HfValues) -> Fields:
             f"{window.place} has rope_type {str(kind)[:60]!r}, which is not supported in layers with a "
             "window; supported is default"
         )
+    base = window.real("rope_theta")
+    if base <= 1:
+        raise window.wrong("rope_theta", "more than 1")
     return {
         **fields,
         "qk_norm": True,
         **rope_fields(values, whole),
-        "window_rope_theta": window.real("rope_theta") if fields["windows"] else 0.0,
+        "window_rope_theta": base if fields["windows"] else 0.0,
     }
 
 
@@ -98,7 +108,8 @@ def _rope_entries(values: HfValues) -> tuple[HfValues, HfValues]:
         ("full_attention", values.get("rope_theta"), scaling),
         ("sliding_attention", values.real("rope_local_base_freq", _WINDOW_BASE), {}),
     ):
-        entry = both.get(kind) or {}
+        entry = both.get(kind)
+        entry = {} if entry is None else entry
         if not isinstance(entry, Mapping):
             raise CheckpointError(f"{kind} in rope_parameters in {values.place} is not an object")
         defaults = {"rope_theta": base, "original_max_position_embeddings": values.context}
@@ -128,12 +139,13 @@ def _gemma2_gguf(values: GgufValues) -> Fields:
 def _gemma3_gguf(values: GgufValues) -> Fields:
     windows = gguf_windows(values, 6)
     base = values.real("rope.freq_base_swa", _WINDOW_BASE)
+    if base <= 1:
+        raise values.wrong("rope.freq_base_swa", base, "more than 1")
     return {
         **_shared(values.hidden),
         "activation": "gelu_tanh",
         "qk_norm": True,
         "attention_scale": _gguf_scale(values, 62),
-        "attention_softcap": values.real("attn_logit_softcapping", 0.0),
         "logit_softcap": values.real("final_logit_softcapping", 0.0),
         "windows": windows,
         "window_rope_theta": base if windows else 0.0,

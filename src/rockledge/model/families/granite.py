@@ -63,9 +63,15 @@ def _hybrid_hf(values: HfValues) -> Fields:
     }
 
 
+_STATE_SPACE = ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank")
+
+
 def _granite_gguf(values: GgufValues) -> Fields:
     scale = values.real("attention.scale", 0.0)
     turned = values.flag("rope.scaling.finetuned", True)  # in llama.cpp, Granite's switch for the turns
+    # What llama.cpp's converter writes for every Granite 4, whose dense models have nothing of it.
+    values.ignore("expert_shared_feed_forward_length")
+    values.ignore(*(f"ssm.{key}" for key in _STATE_SPACE))
     return {
         **gguf_biases(values),
         **_gguf_multipliers(values, 0.0, 0.0, 0.0),

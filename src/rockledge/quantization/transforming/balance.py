@@ -93,7 +93,7 @@ def balanced_gains(weights: Mapping[str, torch.Tensor], attention: Attention) ->
     if attention.q_norm is None or attention.k_norm is None:
         return changed
     query, key = (weights[norm.role] for norm in (attention.q_norm, attention.k_norm))
-    whole = len(key) != attention.head_dim
+    whole = len(query) != attention.head_dim
     squares = query.square(), key.square()
     if whole:
         squares = _by_head(squares[0], attention), _by_head(squares[1], attention)
