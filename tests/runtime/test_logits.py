@@ -79,7 +79,9 @@ def test_small_steps_for_small_memory_change_no_bit(artifact_path: ArtifactPath)
         assert tight.logits(tokens).tobytes() == expected.tobytes()
 
 
-def test_a_longer_context_takes_the_rotary_embedding_for_it(tmp_path: Path) -> None:
+def test_a_longer_context_takes_the_rotary_embedding_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Within the model's original length the short divisors count, as if there were no others."""
     tokens, divisors = some_tokens(60), tuple(float(i) for i in range(1, 17))
     long = {"rope_long_divisors": divisors, "rope_original": 64}
@@ -88,7 +90,11 @@ def test_a_longer_context_takes_the_rotary_embedding_for_it(tmp_path: Path) -> N
         for name, more in (("both", long), ("short", {}), ("long", {"rope_divisors": divisors}))
     ]
     found = []
+    caplog.set_level("INFO", "rockledge")
     for path, context in ((paths[0], 64), (paths[1], 64), (paths[0], 65), (paths[2], 65)):
         with Engine.load(path, threads=1, ctx=context) as engine:
             found.append(engine.logits(tokens).tobytes())
     assert found[0] == found[1] != found[2] == found[3]
+    said = [record.getMessage() for record in caplog.records if "for long texts" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("context: 65 tokens are more than the model's original 64")

@@ -29,6 +29,10 @@ class Rope:
         """Channels of a head that turn."""
         return 2 * len(self.divisors)
 
+    def stretched(self, context: int) -> bool:
+        """Whether sequences of up to `context` tokens need other angles than the original length."""
+        return context > self.original > 0 and bool(self.long_divisors or self.dynamic)
+
 
 def rope_of(config: ModelConfig, layer: int) -> Rope | None:
     """The rotary embedding of a layer; None where nothing turns."""
@@ -54,9 +58,9 @@ def inverse_frequencies(rope: Rope, context: int = 0) -> npt.NDArray[np.float32]
     """
     pair = np.arange(rope.turned // 2, dtype=np.float64)
     divisors = np.asarray(rope.divisors, dtype=np.float64)
-    if context > rope.original > 0 and rope.long_divisors:
+    if rope.stretched(context) and rope.long_divisors:
         divisors = np.asarray(rope.long_divisors, dtype=np.float64)
-    if context > rope.original > 0 and rope.dynamic:
+    if rope.stretched(context) and rope.dynamic:
         # theta grows to theta * s ** (n / (n - 2)) (_compute_dynamic_ntk_parameters in transformers).
         s = rope.dynamic * context / rope.original - (rope.dynamic - 1)
         divisors = divisors * s ** (2 * pair / (rope.turned - 2))

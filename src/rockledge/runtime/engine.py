@@ -20,6 +20,7 @@ import numpy.typing as npt
 from rockledge.artifact import Artifact, open_artifact
 from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, SEQUENCES, cache_bytes, kv_bytes
 from rockledge.errors import ContextError, NpuError, UsageError
+from rockledge.model.block import decoder
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
@@ -128,6 +129,14 @@ class Engine:
         footprint = choose_footprint(demand, ctx, memory)
         # Some rotary embeddings depend on the longest sequence; the program's size does not.
         plan = build_program(artifact, footprint.context)
+        ropes = (layer.attends.rope for layer in decoder(artifact.config).layers)
+        if any(rope is not None and rope.stretched(footprint.context) for rope in ropes):
+            log.info(
+                "context: %d tokens are more than the model's original %d, so its rotary embedding is the "
+                "one for long texts, which short ones have too",
+                footprint.context,
+                artifact.config.rope_original,
+            )
 
         def executor(rows: int, largest: int) -> Executor:
             # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
