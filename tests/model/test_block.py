@@ -34,7 +34,7 @@ def test_a_tied_head_is_the_embedding_and_keeps_the_last_gain() -> None:
 @pytest.mark.parametrize(
     ("places", "kept"),
     [("before", []), ("after", ["attn.after_norm", "ffn.after_norm"]),
-     ("both", ["attn.after_norm", "ffn.after_norm"])],
+     ("both", ["attn.norm", "attn.after_norm", "ffn.norm", "ffn.after_norm"])],
 )  # fmt: skip
 def test_a_gain_after_a_branch_is_kept_and_stops_the_stream_from_turning(
     places: str, kept: list[str]

@@ -56,9 +56,12 @@ def _online(artifact: Artifact, place: str, x: Array) -> Array:
     return x
 
 
-def _before(artifact: Artifact, part: str, x: Array) -> Array:
-    """What a branch's first linears read: its norm's gain is in their weights."""
-    normed = x if artifact.config.branch_norms == "after" else _norm(x, artifact.config.norm_eps)
+def _before(artifact: Artifact, layer: int, part: str, x: Array) -> Array:
+    """What a branch's first linears read: its norm's gain is in their weights, if no norm comes after."""
+    places = artifact.config.branch_norms
+    normed = x if places == "after" else _norm(x, artifact.config.norm_eps)
+    if places == "both":
+        normed = normed * artifact.array(f"layers.{layer}.{part}.norm")
     return _online(artifact, f"{part}.in", normed)
 
 
@@ -75,7 +78,7 @@ def _capped(x: Array, cap: float) -> Array:
 def _attention(artifact: Artifact, layer: int, x: Array) -> Array:
     c = artifact.config
     tokens, name = len(x), f"layers.{layer}.attn"
-    read = _before(artifact, "attn", x)
+    read = _before(artifact, layer, "attn", x)
     q, k, v = (_linear(artifact, f"{name}.{part}", read) for part in "qkv")
     if c.qk_norm and c.qk_norm_whole:
         q = _norm(q, c.norm_eps) * artifact.array(f"{name}.q_norm")
@@ -113,7 +116,7 @@ def _attention(artifact: Artifact, layer: int, x: Array) -> Array:
 
 def _feed_forward(artifact: Artifact, layer: int, x: Array) -> Array:
     name = f"layers.{layer}.ffn"
-    read = _before(artifact, "ffn", x)
+    read = _before(artifact, layer, "ffn", x)
     gate, up = _linear(artifact, f"{name}.gate", read), _linear(artifact, f"{name}.up", read)
     if artifact.config.activation == "silu":
         opened = gate / (1 + np.exp(-gate))
@@ -139,7 +142,7 @@ def reference_states(artifact: Artifact, tokens: list[int]) -> Array:
     x = _norm(x, c.norm_eps)
     if rotation is not None and not plain and c.tied:
         x = rotation.inverse(x.astype(np.float32)).astype(np.float64)
-    if c.tied:
+    if c.tied or plain:
         x = x * artifact.array("final_norm")
     return x
 

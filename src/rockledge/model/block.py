@@ -122,6 +122,16 @@ class Branch:
         """The norms before and after the body."""
         return tuple(norm for norm in (self.before, self.after) if norm is not None)
 
+    @property
+    def kept_norms(self) -> tuple[Norm, ...]:
+        """Those whose gains no linear takes up: none, or with a norm after the body both.
+
+        Where the residual stream is turned, a gain before linears must be folded into their columns. Where it
+        is not, it stays with its norm: Gemma's stream has channels of thousands, which the gain evens out,
+        and only then is what the linears read fit to be turned and rounded.
+        """
+        return () if self.after is None else self.norms
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -169,9 +179,9 @@ class Layer:
 
     @property
     def kept_norms(self) -> tuple[Norm, ...]:
-        """The norms whose gains no linear takes up: those after bodies, then those inside."""
-        after = (branch.after for branch in self.branches if branch.after is not None)
-        return (*after, *self.inner_norms)
+        """The norms whose gains no linear takes up: those of branches, then those inside bodies."""
+        of_branches = (norm for branch in self.branches for norm in branch.kept_norms)
+        return (*of_branches, *self.inner_norms)
 
     @property
     def norms(self) -> tuple[Norm, ...]:
@@ -223,6 +233,11 @@ class Decoder:
         return all(branch.after is None for layer in self.layers for branch in layer.branches)
 
     @property
+    def keeps_final_gain(self) -> bool:
+        """Whether the last norm's gain stays with it, instead of being folded into the head's columns."""
+        return self.tied or not self.residual_turns
+
+    @property
     def parameters(self) -> int:
         """Numbers in the checkpoint, a tied matrix once."""
         matrices = sum(linear.rows * (linear.cols + linear.bias) for _, linear in self.linears())
@@ -239,12 +254,12 @@ class Decoder:
             yield self.head.role, self.head
 
     def kept_norms(self) -> Iterator[tuple[str, Norm]]:
-        """(full name, norm) of the gains that no linear takes up: those inside bodies and after them, and the
-        last one where no head of its own takes it up."""
+        """(full name, norm) of the gains that no linear takes up: in layers as `Branch` says, and the last
+        one unless a head of its own takes it up."""
         for number, layer in enumerate(self.layers):
             for norm in layer.kept_norms:
                 yield layer_name(number, norm.role), norm
-        if self.tied:
+        if self.keeps_final_gain:
             yield self.final_norm.role, self.final_norm
 
 

@@ -189,8 +189,10 @@ class _Builder:
         if branch.before is None:
             self.ops.append(Op(OpCode.QUANT, (x,), normed, dim=turned))
         else:
+            kept = branch.before in branch.kept_norms
+            gain = self._array(layer_name(layer, branch.before.role)) if kept else None
             self.ops.append(
-                Op(OpCode.NORM_QUANT, (x,), normed, dim=turned, real=(self.tree.norm_eps,), weight=(None,))
+                Op(OpCode.NORM_QUANT, (x,), normed, dim=turned, real=(self.tree.norm_eps,), weight=(gain,))
             )
         if isinstance(body, Attention):
             values = self._attention(normed, layer, body)
@@ -279,7 +281,7 @@ class _Builder:
         again. The input of a head that is stored turned must be turned as it is."""
         tree, rotation = self.tree, self.artifact.rotation
         head, eps = tree.head.role, (tree.norm_eps,)
-        gain = self._array(tree.final_norm.role) if tree.tied else None
+        gain = self._array(tree.final_norm.role) if tree.keeps_final_gain else None
         last = self._floats("last", tree.hidden)
         self.ops.append(Op(OpCode.GATHER, (x,), (last,), on_logits=True))
         quantised = self._quantised("last", tree.hidden, self.artifact.planes(head))

@@ -61,7 +61,7 @@ class Turns:
         for branch in layer.branches:
             reads, last = branch.body.groups
             for linear in reads.linears:
-                if branch.before is not None:
+                if branch.before is not None and branch.before not in branch.kept_norms:
                     yield Fold(linear.role, "cols", "gain", gain=branch.before.role)
                 if self.folds_stream:
                     yield Fold(linear.role, "cols", "stream")
@@ -80,7 +80,7 @@ class Turns:
 
     def ends(self, linear: Linear) -> Iterator[Fold]:
         """The folds of the embedding or of the head: both always have rows in the basis of Q."""
-        if linear is self.tree.head and not self.tree.tied:
+        if linear is self.tree.head and not self.tree.keeps_final_gain:
             yield Fold(linear.role, "cols", "gain", gain=self.tree.final_norm.role)
         if self.stream:
             yield Fold(linear.role, "cols", "stream")

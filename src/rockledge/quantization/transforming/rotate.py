@@ -109,10 +109,10 @@ class RotatedModel:
         """What the head multiplies, from the last layer's output `x` fp32 [..., hidden]; differentiable."""
         tree, turned = self.tree, self.turns.folds_stream
         h = rms_norm(x, None, tree.norm_eps)
-        if turned and not tree.tied:
+        if not tree.keeps_final_gain:
             return h
         h = rotate_inverse(h, self.rotation) if turned else h
-        return rotate(self._tensor(tree.final_norm.role) * h if tree.tied else h, self.rotation)
+        return rotate(self._tensor(tree.final_norm.role) * h, self.rotation)
 
     def gain(self, name: str, *, balance: bool = True) -> torch.Tensor:
         """The gain of a norm that the artifact keeps, by its full name; q's and k's without `balance` if
