@@ -37,6 +37,7 @@ class WordWrap:
         self._column = 0
         self._gap = 0
         self._word = ""
+        self._split = False  # whether the word was too wide for a line, so that it goes on where it is
 
     def feed(self, text: str) -> str:
         """What can be shown once `text` has arrived too."""
@@ -46,6 +47,7 @@ class WordWrap:
         """The rest; afterwards the next line begins."""
         rest = self._place()
         self._column = self._gap = 0
+        self._split = False
         return rest
 
     def _take(self, char: str) -> str:
@@ -54,7 +56,7 @@ class WordWrap:
         if char == "\r":
             return ""
         if char in " \t":
-            placed = self._place()
+            placed, self._split = self._place(), False
             self._gap += 1 if char == " " else TAB - (self._column + self._gap) % TAB
             return placed
         if unicodedata.category(char) == "Cc":
@@ -62,7 +64,7 @@ class WordWrap:
         placed = self._place() if self._word and _may_break(self._word[-1], char) else ""
         self._word += char
         # A word that no line can hold is not worth waiting for.
-        return placed + self._place() if width(self._word) > self._room() else placed
+        return placed + self._place() if self._split or width(self._word) > self._room() else placed
 
     def _room(self) -> int:
         return max(self._columns() - 1, 1)
@@ -73,6 +75,8 @@ class WordWrap:
         if not word:
             return ""
         self._word, self._gap = "", 0
+        if self._split:
+            return self._broken(word, room)
         wide = width(word)
         begin = ""
         if self._column + gap + wide > room:
@@ -80,19 +84,22 @@ class WordWrap:
             gap = 0 if self._column else max(room - wide, 0)
             self._column = 0
         if wide > room:
+            self._split = True
             return begin + self._broken(word, room)
         self._column += gap + wide
         return begin + " " * gap + word
 
     def _broken(self, word: str, room: int) -> str:
-        """A word that is wider than a line, in lines that are full."""
-        lines = [""]
+        """Part of a word that is wider than a line, in lines that are full."""
+        shown = ""
         for char in word:
-            if width(lines[-1] + char) > room and wcwidth(char) != 0 and lines[-1]:
-                lines.append("")
-            lines[-1] += char
-        self._column = width(lines[-1])
-        return "\n".join(lines)
+            wide = max(wcwidth(char), 0)
+            if self._column and self._column + wide > room and wide:
+                shown += "\n"
+                self._column = 0
+            shown += char
+            self._column += wide
+        return shown
 
 
 def width(text: str) -> int:
