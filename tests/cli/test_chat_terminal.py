@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,29 @@ def test_a_terminal_that_can_only_print(chat: Chat) -> None:
     assert window.lines()[-3:] == ["> hello", "Latin", ">"]
     window.type(CTRL_D)
     assert window.end() == 0
+
+
+def test_answers_into_a_file(artifact: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "answers.json", tmp_path / "out.json"
+    script.write_text(json.dumps([["whole"], ["part", None]]))
+    program = [sys.executable, str(SCRIPTED), str(script), str(artifact), "--threads", "1", "--json"]
+    redirected = f"import os; os.dup2(os.open({str(out)!r}, 65), 1); os.execv({program[0]!r}, {program!r})"
+    window = Window(["-c", redirected], {"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}, 80, 24)
+    try:
+        window.prompted()
+        window.type("one\r")
+        window.wait_for("> one\n>")
+        window.type("two\r")
+        window.waiting()
+        window.type(CTRL_C)
+        window.prompted()
+        window.type(CTRL_C)
+        assert window.end() == 0
+    finally:
+        window.close()
+    body = json.loads(out.read_text())
+    assert [message["content"] for message in body["messages"]] == ["one", "whole", "two", "part"]
+    assert [turn["finish_reason"] for turn in body["turns"]] == ["stop", "interrupted"]
 
 
 def test_an_answer_of_the_real_engine(artifact: Path, tmp_path: Path) -> None:
