@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rockledge.cli.sizes import counted
-from rockledge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.sampling import Sampling
 
 
+class Printer(Protocol):
+    """What shows an answer to people."""
+
+    def print(self, text: str = "", end: str = "\n") -> None:
+        """Part of the answer, at once."""
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A finished answer: text, why it ended ("stop" or "length"), token counts and speeds."""
+    """A finished answer: text, why it ended ("stop", "length"; "interrupted" by the user), token counts and
+    speeds."""
 
     text: str
     finish: str
@@ -47,20 +58,25 @@ class Answer:
 def stream_answer(
     engine: Engine,
     prompt: Sequence[int],
-    terminal: Terminal,
+    terminal: Printer,
     *,
     max_tokens: int,
     sampling: Sampling,
     stop: Sequence[str] = (),
+    cancelled: Callable[[], bool] = _never,
 ) -> Answer:
-    """Generates from `prompt` (token ids) and prints the text as it arrives.
+    """Generates from `prompt` (token ids) and prints the text as it arrives; stops before the next step
+    once `cancelled` is true.
 
     Raises:
         ContextError: the prompt does not fit.
     """
-    text, finish, tokens = "", "length", 0
+    text, finish, tokens = "", "", 0
     room = max(engine.context - len(prompt), 1)
-    for piece in engine.generate(prompt, max_tokens=min(max_tokens, room), sampling=sampling, stop=stop):
+    pieces = engine.generate(
+        prompt, max_tokens=min(max_tokens, room), sampling=sampling, stop=stop, cancelled=cancelled
+    )
+    for piece in pieces:
         terminal.print(piece.text, end="")
         text += piece.text
         tokens += len(piece.ids)
@@ -69,7 +85,7 @@ def stream_answer(
     stats = engine.stats
     return Answer(
         text=text,
-        finish=finish,
+        finish=finish or "interrupted",
         prompt_tokens=len(prompt),
         completion_tokens=tokens,
         prefill_tok_s=stats.prefill_tok_s,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rockledge.cli.answer import stream_answer
+from rockledge.cli.chat_script import answer_script
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
@@ -17,9 +17,10 @@ from rockledge.cli.engine_options import (
     sampling,
 )
 from rockledge.cli.terminal import Terminal
-from rockledge.errors import UsageError
+from rockledge.errors import RockledgeError, UsageError
 
 if TYPE_CHECKING:
+    from rockledge.model.chat import ChatTemplate
     from rockledge.runtime.engine import Engine
 
 
@@ -33,54 +34,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Answers line by line with the whole conversation before it, until /exit or the end of the input."""
-    messages = [{"role": "system", "content": args.system}] if args.system else []
-    turns = []
-    with load_engine(args) as engine:
+    """Talks with whoever sits at the terminal, or answers what comes through a pipe line by line."""
+    tty = _tty()
+    with _keys_unseen() if tty else nullcontext(), load_engine(args) as engine:
         engine.require_head()
         if engine.chat is None:
             raise UsageError(
                 f"{args.artifact} has no chat template; run: rockledge run {args.artifact} PROMPT --raw"
             )
-        if sys.stdin.isatty():
-            terminal.note("Type a message; /exit or Ctrl-D ends the conversation.")
-        for line in _lines():
-            messages.append({"role": "user", "content": line})
-            prompt = _fitting_prompt(engine, messages, terminal)
-            answer = stream_answer(
-                engine, prompt, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
-            )
-            messages.append({"role": "assistant", "content": answer.text})
-            turns.append(answer.body())
-            terminal.note(answer.speed())
-    return {"messages": messages, "turns": turns}
+        if tty is None:
+            return answer_script(args, engine, terminal)
+        return _converse(args, engine, engine.chat, terminal, tty)
 
 
-def _lines() -> Iterator[str]:
-    """User messages: non-empty lines up to /exit."""
-    while True:
-        try:
-            line = input("> ") if sys.stdin.isatty() else input()
-        except EOFError:
-            return
-        if line.strip() == "/exit":
-            return
-        if line.strip():
-            yield line
+def _tty() -> TextIO | None:
+    """The output of the terminal that somebody types into; None where nobody does."""
+    if not sys.stdin.isatty():
+        return None
+    return next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
 
 
-def _fitting_prompt(engine: Engine, messages: list[dict[str, str]], terminal: Terminal) -> list[int]:
-    """The prompt of the conversation; drops the oldest exchanges until it fits."""
-    from rockledge.runtime.model import Model
+def _keys_unseen() -> Any:
+    from rockledge.cli.chat_terminal import keys_unseen
 
-    model = Model(engine)
-    first = 1 if messages[0]["role"] == "system" else 0
-    prompt = model.tokens(messages)
-    while len(prompt) >= engine.context and len(messages) - first > 2:
-        terminal.note("[the conversation is longer than the context: its oldest exchange was dropped]")
-        del messages[first : first + 2]
-        prompt = model.tokens(messages)
-    return prompt
+    return keys_unseen(sys.stdin.fileno())
+
+
+def _converse(
+    args: argparse.Namespace, engine: Engine, chat: ChatTemplate, terminal: Terminal, tty: TextIO
+) -> dict[str, Any]:
+    from rockledge.cli.chat_commands import CommandCompleter, dispatch
+    from rockledge.cli.chat_history import ChatHistory, history_path
+    from rockledge.cli.chat_session import ChatSession
+    from rockledge.cli.chat_settings import ChatSettings, names
+    from rockledge.cli.chat_terminal import ChatTerminal
+
+    history = ChatHistory(history_path())
+    screen = ChatTerminal(tty, terminal, tty is sys.stdout, history, CommandCompleter(names(chat)))
+    settings = ChatSettings(sampling(args), args.max_tokens)
+    session = ChatSession(engine, chat, screen, args.system, settings, args.stop)
+    with screen.attached():
+        if history.failure:
+            screen.note(f"[messages are not kept for the next time: {history_path()}: {history.failure}]")
+        screen.note("Type a message. /help shows commands and keys, Ctrl-D ends the conversation.")
+        while not session.over and (text := screen.read()) is not None:
+            try:
+                dispatch(session, text)
+            except RockledgeError as error:
+                screen.note(f"[{error}]")
+            except OSError as error:
+                screen.note(f"[{error.filename}: {error.strerror}]")
+    return {"messages": session.conversation.messages(), "turns": [turn.body() for turn in session.turns]}
 
 
 COMMAND = Command("chat", "talk with a model", add_arguments, run)

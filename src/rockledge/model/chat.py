@@ -75,14 +75,14 @@ class ChatTemplate:
         UsageError for one that the template does not read, since it would change nothing."""
         changed = copy(self)
         changed.switches = {**self.switches, **_checked_switches(switches)}
-        if unread := sorted(set(switches) - self._variables()):
-            read = ", ".join(sorted(self._variables())) or "none"
+        if unread := sorted(set(switches) - self.variables()):
+            read = ", ".join(sorted(self.variables())) or "none"
             raise UsageError(
                 f"the chat template does not read {unread[0]!r}, expected one of its variables: {read}"
             )
         return changed
 
-    def _variables(self) -> set[str]:
+    def variables(self) -> set[str]:
         """What the templates read besides what a conversation itself gives."""
         names: set[str] = set()
         for source in self._sources:

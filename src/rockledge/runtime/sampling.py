@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from rockledge.errors import UsageError
 
+_MOST = 2**31 - 1  # the core takes top_k as a signed 32-bit number
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,7 +29,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not math.isfinite(self.temperature):
             raise UsageError(f"temperature is {self.temperature}; give a finite number, 0 for greedy")
-        if self.top_k < 0:
+        if not 0 <= self.top_k <= _MOST:
             raise UsageError(f"top_k is {self.top_k}; give 0 (off) or a positive number of tokens")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"top_p is {self.top_p}; give a number above 0 and at most 1 (1 turns it off)")
