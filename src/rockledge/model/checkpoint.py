@@ -48,7 +48,14 @@ class Checkpoint(Protocol):
         generation_config.json, chat_template.jinja, those that exist. CheckpointError without a tokenizer."""
 
 
-def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
+class StoredCheckpoint(Checkpoint, Protocol):
+    """A checkpoint in files, whose matrices need not be in memory whole."""
+
+    def rows(self, name: str, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Rows `first` .. `first + count - 1` of a matrix, as `tensor` gives them."""
+
+
+def open_checkpoint(path_or_hub_id: str | Path) -> StoredCheckpoint:
     """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through
     huggingface_hub).
 
