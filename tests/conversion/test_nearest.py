@@ -27,7 +27,9 @@ def decoded(found: tuple[np.ndarray, np.ndarray, np.ndarray], bits: int) -> np.n
 @pytest.mark.parametrize("bits, energy", [(2, 0.073), (3, 0.018), (4, 0.0045)])
 def test_normal_weights_lose_what_the_tables_promise(bits: int, energy: float) -> None:
     weights = rows_of(16, 4096)
-    lost = np.square(decoded(nearest.round_rows(weights, bits), bits) - weights).sum(1) / np.square(weights).sum(1)
+    lost = np.square(decoded(nearest.round_rows(weights, bits), bits) - weights).sum(1) / np.square(
+        weights
+    ).sum(1)
     assert lost.mean() == pytest.approx(energy, rel=0.05)
 
 
@@ -60,7 +62,12 @@ def test_kernels_equal_the_specification(kernel: str, bits: int, cols: int) -> N
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @settings(max_examples=30)
-@given(seed=st.integers(0, 1 << 30), rows=st.integers(1, 5), cols=st.integers(1, 70), bits=st.sampled_from([2, 3, 4]))
+@given(
+    seed=st.integers(0, 1 << 30),
+    rows=st.integers(1, 5),
+    cols=st.integers(1, 70),
+    bits=st.sampled_from([2, 3, 4]),
+)
 def test_kernels_equal_the_specification_on_any_weights(
     kernel: str, seed: int, rows: int, cols: int, bits: int
 ) -> None:

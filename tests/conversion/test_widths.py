@@ -32,7 +32,10 @@ def test_more_room_never_narrows() -> None:
     tree = decoder(SHAPES["135m"])
     widths = [fixed_widths(tree, int(bits * tree.parameters / 8)) for bits in (3.5, 4.25, 6.0)]
     means = [
-        {name: sum(b.bits * b.rows for b in bands) / sum(b.rows for b in bands) for name, bands in one.items()}
+        {
+            name: sum(b.bits * b.rows for b in bands) / sum(b.rows for b in bands)
+            for name, bands in one.items()
+        }
         for one in widths
     ]
     for narrow, wide in zip(means, means[1:], strict=False):

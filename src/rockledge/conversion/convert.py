@@ -60,7 +60,11 @@ def convert(
         for number, layer in enumerate(tree.layers):
             for linear in layer.linears:
                 matrix, bias = weights.layer_linear(number, linear)
-                write(layer_name(number, linear.role), lambda first, count, m=matrix: m[first : first + count], bias)
+                write(
+                    layer_name(number, linear.role),
+                    lambda first, count, m=matrix: m[first : first + count],
+                    bias,
+                )
         if not tree.tied:
             end(tree.head)
         for name in plan.arrays:
@@ -76,7 +80,8 @@ def plan_conversion(config: ModelConfig, files: dict[str, bytes], bits: float, s
         return ArtifactPlan(
             config=config,
             linears={
-                name: LinearSpec(one.rows, one.cols, widths[name], bias=one.bias) for name, one in tree.linears()
+                name: LinearSpec(one.rows, one.cols, widths[name], bias=one.bias)
+                for name, one in tree.linears()
             },
             parameters=tree.parameters,
             arrays={name: (norm.size,) for name, norm in tree.kept_norms()},
@@ -87,7 +92,9 @@ def plan_conversion(config: ModelConfig, files: dict[str, bytes], bits: float, s
 
     # What is neither code nor index is the same for all widths, but for the tables of those that a linear mixes.
     mixed = {
-        name: tuple(Band(row, 1 if row < 3 else one.rows - row, width) for row, width in enumerate((2, 3, 4, 8)))
+        name: tuple(
+            Band(row, 1 if row < 3 else one.rows - row, width) for row, width in enumerate((2, 3, 4, 8))
+        )
         for name, one in tree.linears()
     }
     most = plan(mixed)

@@ -62,7 +62,11 @@ def round_rows(weights: Float32, bits: int) -> tuple[UInt8, UInt8, Float32]:
     tables = normal_tables(bits)
     rms = np.sqrt(_sum(np.square(weights)) / np.float32(weights.shape[1]))
     base = np.maximum(rms, _LEAST) / np.float32(UNITS_PER_RMS)
-    scale, index, least = base, np.zeros((len(weights), groups(weights.shape[1])), np.uint8), np.empty(len(base))
+    scale, index, least = (
+        base,
+        np.zeros((len(weights), groups(weights.shape[1])), np.uint8),
+        np.empty(len(base)),
+    )
     for number, share in enumerate(SHARES):
         candidate = base * np.float32(share)
         chosen, lost = _choose_tables(weights * (np.float32(1) / candidate)[:, None], tables)
