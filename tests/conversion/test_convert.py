@@ -1,4 +1,5 @@
-"""A converted checkpoint answers as the float model does, up to what its rounding costs; nothing half-made is left."""
+"""A converted checkpoint answers as the float model does, up to what its rounding costs; nothing half-made is
+left."""
 
 from pathlib import Path
 

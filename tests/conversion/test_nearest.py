@@ -1,4 +1,5 @@
-"""Nearest rounding: NumPy's road against what others say is best, the native core against NumPy bit for bit."""
+"""Nearest rounding: NumPy's road against what others say is best, the native core against NumPy bit for
+bit."""
 
 import numpy as np
 import pytest

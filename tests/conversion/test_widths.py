@@ -1,4 +1,7 @@
-"""The fixed rule: whole matrices covered, no more bytes than there is room for, what matters most is widest."""
+"""The fixed rule: whole matrices covered, no more bytes than there is room for, what matters most is
+widest."""
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +41,7 @@ def test_more_room_never_narrows() -> None:
         }
         for one in widths
     ]
-    for narrow, wide in zip(means, means[1:], strict=False):
+    for narrow, wide in pairwise(means):
         assert all(wide[name] >= narrow[name] for name in narrow)
     assert means[1]["layers.3.attn.v"] == 8
     assert means[1]["embed"] < 4.25

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def artifact_of(model: str) -> Iterator[Path]:
-    """The artifact directory `model`, or that of the checkpoint `model` (file, directory or Hub id), which stays until the
-    block is left. The log (stderr) says what is done.
+    """The artifact directory `model`, or that of the checkpoint `model` (file, directory or Hub id), which
+    stays until the block is left. The log (stderr) says what is done.
 
     Raises CheckpointError, ArtifactError; UsageError for a limit that is not a size.
     """

@@ -46,8 +46,8 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "artifact",
         metavar="MODEL",
-        help="artifact made by rockledge quantize, or a GGUF file, Hugging Face directory or Hub id, which is "
-        "converted first",
+        help="artifact made by rockledge quantize, or a GGUF file, Hugging Face directory or Hub id, which "
+        "is converted first",
     )
 
 
@@ -133,8 +133,8 @@ def sampling(args: argparse.Namespace) -> Sampling:
 
 @contextmanager
 def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Engine]:
-    """The engine of `args.artifact`, which may be any checkpoint (`cli.any_model`), with the flags of `add_engine_arguments` and room for at least as many
-    long `sequences` at a time; closed at the end.
+    """The engine of `args.artifact`, which may be any checkpoint (`cli.any_model`), with the flags of
+    `add_engine_arguments` and room for at least as many long `sequences` at a time; closed at the end.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.

@@ -118,7 +118,8 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     for flag, default in _NOT_INSTANT.items():
         if getattr(args, flag) != default:
-            raise UsageError(f"--instant does not calibrate; leave out --{flag.replace('_', '-')}, or --instant")
+            name = flag.replace("_", "-")
+            raise UsageError(f"--instant does not calibrate; leave out --{name}, or --instant")
     checkpoint = open_checkpoint(args.model)
     for note in checkpoint.notes:
         terminal.note(f"Note: {note}")
@@ -126,7 +127,8 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     with terminal.progress() as advance:
         convert(checkpoint, args.output, bits=args.bits or DEFAULT_BITS, seed=args.seed, progress=advance)
     made = open_artifact(args.output)
-    terminal.print(f"{show_size(made.tensor_bytes)}, {made.bits_per_weight:.3f} bits a weight, not calibrated")
+    size = show_size(made.tensor_bytes)
+    terminal.print(f"{size}, {made.bits_per_weight:.3f} bits a weight, not calibrated")
     terminal.print(f"{args.output} is complete; without --instant it would be more accurate.")
     return {
         "artifact": args.output,

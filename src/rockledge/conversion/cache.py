@@ -1,8 +1,8 @@
-"""Converted models, kept so that they are there the next time: found by a fingerprint of their source, bounded in size,
-the least recently used removed first.
+"""Converted models, kept so that they are there the next time: found by a fingerprint of their source,
+bounded in size, the least recently used removed first.
 
-A model lies in `ROOT/KEY/NAME`, an artifact like any other; `ROOT/KEY.lock` is held shared by those who use it, and
-alone by the one who makes or removes it.
+A model lies in `ROOT/KEY/NAME`, an artifact like any other; `ROOT/KEY.lock` is held shared by those who use
+it, and alone by the one who makes or removes it.
 """
 
 import fcntl
@@ -38,8 +38,8 @@ class ConvertedModels:
     ) -> Iterator[Path]:
         """The artifact of the checkpoint `source` at `bits`; it is not removed before the block is left.
 
-        `make(path)` writes it where it is missing or does not open. While another process does that, this one waits,
-        after calling `waiting`. ArtifactError where the cache cannot be written.
+        `make(path)` writes it where it is missing or does not open. While another process does that, this one
+        waits, after calling `waiting`. ArtifactError where the cache cannot be written.
         """
         key = fingerprint(source, bits)
         place = self.root / key / _name(source)
@@ -88,8 +88,8 @@ class ConvertedModels:
 
 
 def fingerprint(source: Path, bits: float) -> str:
-    """A name for what `convert` makes of `source`, from its place and from name, size, time and ends of its files:
-    reading them whole would take as long as converting them."""
+    """A name for what `convert` makes of `source`, from its place and from name, size, time and ends of its
+    files: reading them whole would take as long as converting them."""
     facts = [REVISION, VERSION, bits, str(source.resolve()), [_facts(file) for file in _files(source)]]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 

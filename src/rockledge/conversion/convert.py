@@ -35,9 +35,9 @@ def convert(
 ) -> Path:
     """Writes the artifact `out` of at most `bits` a weight over all tensors, and returns its path.
 
-    Rotation with the random signs of `seed`, and nearest rounding: no calibration. `progress` is told (stage, matrices
-    done, matrices in all). Nothing appears under `out` before it is complete. CheckpointError, ArtifactError,
-    BudgetError; UsageError where `bits` makes no sense.
+    Rotation with the random signs of `seed`, and nearest rounding: no calibration. `progress` is told (stage,
+    matrices done, matrices in all). Nothing appears under `out` before it is complete. CheckpointError,
+    ArtifactError, BudgetError; UsageError where `bits` makes no sense.
     """
     if not 0 < bits <= 32:
         raise UsageError(f"the budget is {bits} bits a weight, expected 2.3 to 8.5")
@@ -90,7 +90,8 @@ def plan_conversion(config: ModelConfig, files: dict[str, bytes], bits: float, s
             files=files,
         )
 
-    # What is neither code nor index is the same for all widths, but for the tables of those that a linear mixes.
+    # What is neither code nor index is the same for all widths, but for the tables of those that a linear
+    # mixes.
     mixed = {
         name: tuple(
             Band(row, 1 if row < 3 else one.rows - row, width) for row, width in enumerate((2, 3, 4, 8))

@@ -1,4 +1,5 @@
-"""Rows of weights in the native core: turned in place, and rounded to table codes. The GIL is free meanwhile."""
+"""Rows of weights in the native core: turned in place, and rounded to table codes. The GIL is free
+meanwhile."""
 
 import ctypes
 from functools import lru_cache
@@ -51,9 +52,10 @@ def round_rows(weights: Float32, bits: int, kernel: str = "auto") -> tuple[UInt8
 
 
 def turn(rows: Float32, by: Rotation | int, kernel: str = "auto") -> None:
-    """Turns C-contiguous `rows` fp32 [N, K] in place: by a rotation of K channels, or by a normalised Hadamard transform
-    of every so many neighbours."""
-    assert rows.flags.c_contiguous and rows.dtype == np.float32
+    """Turns C-contiguous `rows` fp32 [N, K] in place: by a rotation of K channels, or by a normalised
+    Hadamard transform of every so many neighbours."""
+    assert rows.flags.c_contiguous
+    assert rows.dtype == np.float32
     count, width = rows.shape
     if isinstance(by, Rotation):
         signs, mix = (np.ascontiguousarray(values, np.float32) for values in (by.signs, by.mix))

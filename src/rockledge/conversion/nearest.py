@@ -1,8 +1,8 @@
-"""Rounding a row of weights by itself: the best of a few row scales, for every group the table of normal weights that
-loses least, for every weight the nearest entry.
+"""Rounding a row of weights by itself: the best of a few row scales, for every group the table of normal
+weights that loses least, for every weight the nearest entry.
 
-What NumPy does here is the specification; `native_rows` does the same in the native core, bit for bit. Sums are taken in
-eight lanes, and those added as the core adds them.
+What NumPy does here is the specification; `native_rows` does the same in the native core, bit for bit. Sums
+are taken in eight lanes, and those added as the core adds them.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ _LEAST = np.float32(1e-30)
 
 @dataclass(frozen=True)
 class NormalTables:
-    """Sixteen tables and what rounding looks up in them: `entries` int8 [16, 16] as artifacts store them; `errors` fp32
-    [1024, 16] of a weight in the middle of each quarter unit from -128 up; `nearest` uint8 [16, 512], the code for each
-    half unit."""
+    """Sixteen tables and what rounding looks up in them: `entries` int8 [16, 16] as artifacts store them;
+    `errors` fp32 [1024, 16] of a weight in the middle of each quarter unit from -128 up; `nearest` uint8 [16,
+    512], the code for each half unit."""
 
     bits: int
     entries: Int8
@@ -58,7 +58,8 @@ def normal_tables(bits: int) -> NormalTables:
 
 
 def round_rows(weights: Float32, bits: int) -> tuple[UInt8, UInt8, Float32]:
-    """Codes uint8 [N, K], index uint8 [N, ceil(K/16)] and scale fp32 [N] of `weights` fp32 [N, K] at 2, 3 or 4 bits."""
+    """Codes uint8 [N, K], index uint8 [N, ceil(K/16)] and scale fp32 [N] of `weights` fp32 [N, K] at 2, 3 or
+    4 bits."""
     tables = normal_tables(bits)
     rms = np.sqrt(_sum(np.square(weights)) / np.float32(weights.shape[1]))
     base = np.maximum(rms, _LEAST) / np.float32(UNITS_PER_RMS)
@@ -84,7 +85,8 @@ def round_rows(weights: Float32, bits: int) -> tuple[UInt8, UInt8, Float32]:
 
 
 def round_integers(weights: Float32) -> tuple[Int8, Float32]:
-    """w8 int8 [N, K] and scale fp32 [N] of `weights` fp32 [N, K] at 8 bits: each row's largest weight is 127."""
+    """w8 int8 [N, K] and scale fp32 [N] of `weights` fp32 [N, K] at 8 bits: each row's largest weight is
+    127."""
     scale = np.maximum(np.abs(weights).max(axis=1), _LEAST) / np.float32(127)
     return np.rint(weights / scale[:, None]).astype(np.int8), scale
 

@@ -1,5 +1,5 @@
-"""The weights of a checkpoint in the basis that is quantised, without PyTorch: the list in `folds`, done by NumPy and
-the native core in parts that several threads share.
+"""The weights of a checkpoint in the basis that is quantised, without PyTorch: the list in `folds`, done by
+NumPy and the native core in parts that several threads share.
 
 `quantize` does the same list in PyTorch (`quantization.transforming.rotate`), and balances channels after it.
 """
@@ -25,7 +25,8 @@ _PART = 1 << 20  # weights that a thread works on at a time: they stay in its ca
 
 @dataclass(frozen=True)
 class RotatedWeights:
-    """`checkpoint` turned by `rotation`; the linears of layers are computed when asked for, and nothing is kept."""
+    """`checkpoint` turned by `rotation`; the linears of layers are computed when asked for, and nothing is
+    kept."""
 
     checkpoint: StoredCheckpoint
     rotation: Rotation
@@ -81,7 +82,8 @@ class RotatedWeights:
         return gain
 
     def each_part(self, rows: int, cols: int, work: Callable[[slice], None], least: int = 1) -> None:
-        """Calls `work` for runs of rows, multiples of `least` but for the last, on all threads; raises what it raises."""
+        """Calls `work` for runs of rows, multiples of `least` but for the last, on all threads; raises what
+        it raises."""
         for _ in self.threads.map(work, parts(rows, cols, least)):
             pass
 

@@ -1,12 +1,13 @@
 """Widths by a fixed rule: what matters most in every model is widened first, as far as the budget reaches.
 
-`SENSITIVITY` is what `quantize` measured in SmolLM2-135M (off the grid, 2026-11-30): the price in nats a token of four
-bits by role, for as many weights, relative to Q's. Wherever a band is widened, its error shrinks by what the tables of
-normal weights lose, so the gain of a byte is known in advance.
+`SENSITIVITY` is what `quantize` measured in SmolLM2-135M (off the grid, 2026-11-30): the price in nats a
+token of four bits by role, for as many weights, relative to Q's. Wherever a band is widened, its error
+shrinks by what the tables of normal weights lose, so the gain of a byte is known in advance.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rockledge.errors import BudgetError
 from rockledge.formats.bands import Band, stream_bytes
@@ -57,10 +58,11 @@ def fixed_widths(tree: Decoder, room: int) -> Widths:
     left = room - sum(run.bytes(bits) for run, bits in width.items())
     if left < 0:
         raise BudgetError(
-            f"the budget leaves {room} bytes for the codes of the weights, expected at least {room - left}; give more bits"
+            f"the budget leaves {room} bytes for the codes of the weights, expected at least {room - left}; "
+            "give more bits"
         )
     ladder = sorted(_LOSS)
-    steps = [(run, low, high) for run in runs for low, high in zip(ladder, ladder[1:], strict=False)]
+    steps = [(run, low, high) for run in runs for low, high in pairwise(ladder)]
     # Sorting is stable, and a run's own steps gain less and less: no step comes before the one it stands on.
     for run, low, high in sorted(steps, key=lambda step: -step[0].gain(*step[1:])):
         cost = run.bytes(high) - run.bytes(low)

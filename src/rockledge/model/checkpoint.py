@@ -102,8 +102,8 @@ def _fetch(hub_id: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise CheckpointError(
-            f"{hub_id} is not a local path, and Hub ids need a package of their own; run: pip install huggingface_hub "
-            "(the extra rockledge[hub])"
+            f"{hub_id} is not a local path, and Hub ids need the package huggingface_hub (the extra hub); "
+            "run: pip install huggingface_hub"
         ) from error
     try:
         return Path(

@@ -55,7 +55,8 @@ def parts_beside(path: Path) -> list[Path]:
     named = _PART.fullmatch(path.name)
     if named is None:
         return [path]
-    names = [part_name(named["stem"], part, int(named["parts"])) for part in range(1, int(named["parts"]) + 1)]
+    count = int(named["parts"])
+    names = [part_name(named["stem"], part, count) for part in range(1, count + 1)]
     return [path.parent / name for name in names if (path.parent / name).is_file()]
 
 
