@@ -1,4 +1,5 @@
-"""The cache of converted models: found again, renewed when the source changes, bounded, safe beside other processes."""
+"""The cache of converted models: found again, renewed when the source changes, bounded, safe beside other
+processes."""
 
 import fcntl
 import multiprocessing

@@ -50,7 +50,7 @@ def artifact_of(model: str) -> Iterator[Path]:
             model,
         )
         with Terminal(as_json=False).progress() as advance:
-            convert(checkpoint, place, bits=DEFAULT_BITS, progress=advance)
+            convert(checkpoint, place, progress=advance)
 
     def waiting() -> None:
         log.info("Another process is converting %s; waiting for it.", model)

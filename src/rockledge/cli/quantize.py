@@ -113,7 +113,7 @@ _NOT_INSTANT = {
 def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Writes the artifact that `run` makes of the same checkpoint by itself."""
     from rockledge.artifact import open_artifact
-    from rockledge.conversion.convert import DEFAULT_BITS, convert
+    from rockledge.conversion.convert import convert
     from rockledge.model.checkpoint import open_checkpoint
 
     for flag, default in _NOT_INSTANT.items():
@@ -125,7 +125,7 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         terminal.note(f"Note: {note}")
     _check_place(Path(args.output))
     with terminal.progress() as advance:
-        convert(checkpoint, args.output, bits=args.bits or DEFAULT_BITS, seed=args.seed, progress=advance)
+        convert(checkpoint, args.output, bits=args.bits, seed=args.seed, progress=advance)
     made = open_artifact(args.output)
     size = show_size(made.tensor_bytes)
     terminal.print(f"{size}, {made.bits_per_weight:.3f} bits a weight, not calibrated")

@@ -44,7 +44,7 @@ class ConvertedModels:
         key = fingerprint(source, bits)
         place = self.root / key / _name(source)
         with writing(self.root):
-            (self.root / key).mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
         with _lock_file(self.root / f"{key}.lock") as lock:
             while not self._shared(lock, place, waiting):
                 fcntl.flock(lock, fcntl.LOCK_EX)

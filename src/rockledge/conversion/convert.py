@@ -11,7 +11,7 @@ from rockledge.conversion.folds import Turns
 from rockledge.conversion.native_rows import round_rows
 from rockledge.conversion.nearest import Float32, UInt8, normal_tables, round_integers
 from rockledge.conversion.rotated import RotatedWeights, processors
-from rockledge.conversion.widths import Widths, fixed_widths
+from rockledge.conversion.widths import Widths, fixed_widths, stream_room
 from rockledge.errors import UsageError
 from rockledge.formats.bands import STRIP, Band, stream_bytes, table_widths
 from rockledge.formats.hadamard import random_rotation
@@ -21,6 +21,7 @@ from rockledge.model.checkpoint import StoredCheckpoint
 from rockledge.model.config import ModelConfig
 
 DEFAULT_BITS = 4.25
+_LEAST = 3  # bits of any weight, unless a budget is named
 Rows = Callable[[int, int], Float32]
 
 
@@ -28,18 +29,19 @@ def convert(
     checkpoint: StoredCheckpoint,
     out: str | Path,
     *,
-    bits: float = DEFAULT_BITS,
+    bits: float | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
-    """Writes the artifact `out` of at most `bits` a weight over all tensors, and returns its path.
+    """Writes the artifact `out` of at most `bits` a weight over all tensors, and returns its path. By default
+    they are 4.25, or for a tiny model what three bits everywhere come to with tables and scales.
 
     Rotation with the random signs of `seed`, and nearest rounding: no calibration. `progress` is told (stage,
     matrices done, matrices in all). Nothing appears under `out` before it is complete. CheckpointError,
     ArtifactError, BudgetError; UsageError where `bits` makes no sense.
     """
-    if not 0 < bits <= 32:
+    if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"the budget is {bits} bits a weight, expected 2.3 to 8.5")
     plan = plan_conversion(checkpoint.config, checkpoint.files(), bits, seed)
     with ThreadPoolExecutor(threads or processors()) as pool, ArtifactWriter(out, plan) as writer:
@@ -60,11 +62,7 @@ def convert(
         for number, layer in enumerate(tree.layers):
             for linear in layer.linears:
                 matrix, bias = weights.layer_linear(number, linear)
-                write(
-                    layer_name(number, linear.role),
-                    lambda first, count, m=matrix: m[first : first + count],
-                    bias,
-                )
+                write(layer_name(number, linear.role), _rows_of(matrix), bias)
         if not tree.tied:
             end(tree.head)
         for name in plan.arrays:
@@ -72,7 +70,9 @@ def convert(
     return Path(out)
 
 
-def plan_conversion(config: ModelConfig, files: dict[str, bytes], bits: float, seed: int) -> ArtifactPlan:
+def plan_conversion(
+    config: ModelConfig, files: dict[str, bytes], bits: float | None, seed: int
+) -> ArtifactPlan:
     """The artifact that `convert` writes for a model with these small `files`."""
     tree = decoder(config)
 
@@ -101,7 +101,12 @@ def plan_conversion(config: ModelConfig, files: dict[str, bytes], bits: float, s
     most = plan(mixed)
     streams = sum(sum(stream_bytes(spec.bands, spec.cols)) for spec in most.linears.values())
     fixed = packed_size(most) - streams
-    return plan(fixed_widths(tree, int(bits * tree.parameters / 8) - fixed))
+    room = int((bits or DEFAULT_BITS) * tree.parameters / 8) - fixed
+    return plan(fixed_widths(tree, room if bits is not None else max(room, stream_room(tree, _LEAST))))
+
+
+def _rows_of(matrix: Float32) -> Rows:
+    return lambda first, count: matrix[first : first + count]
 
 
 def _packed(weights: RotatedWeights, spec: LinearSpec, rows: Rows, bias: Float32 | None) -> PackedLinear:

@@ -57,10 +57,11 @@ def turn(rows: Float32, by: Rotation | int, kernel: str = "auto") -> None:
     assert rows.flags.c_contiguous
     assert rows.dtype == np.float32
     count, width = rows.shape
+    addresses: tuple[int | None, int | None] = (None, None)
     if isinstance(by, Rotation):
         signs, mix = (np.ascontiguousarray(values, np.float32) for values in (by.signs, by.mix))
         block, addresses = by.block, (signs.ctypes.data, mix.ctypes.data)
     else:
-        block, addresses = by, (None, None)
+        block = by
     if library().rl_turn_rows(rows.ctypes.data, count, width, block, *addresses, KERNELS[kernel]) < 0:
         raise failure()

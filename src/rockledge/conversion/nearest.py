@@ -105,7 +105,8 @@ def _choose_tables(units: Float32, tables: NormalTables) -> tuple[UInt8, Float64
 
 def _places(units: Float32, steps: int, count: int) -> npt.NDArray[np.int32]:
     places = units * np.float32(steps) + np.float32(count // 2)
-    return np.clip(places, np.float32(0), np.float32(count - 1)).astype(np.int32)
+    clipped: npt.NDArray[np.int32] = np.clip(places, np.float32(0), np.float32(count - 1)).astype(np.int32)
+    return clipped
 
 
 def _sum(values: Float32) -> Float32:

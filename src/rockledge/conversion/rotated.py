@@ -56,8 +56,7 @@ class RotatedWeights:
             if fold.role != linear.role:
                 continue
             if fold.side == "cols":
-                gain = self._gain_of(fold, layer_name(layer, fold.gain))
-                self.each_part(*weights.shape, lambda part, f=fold, g=gain: self._fold(weights[part], f, g))
+                self._fold_cols(weights, fold, self._gain_of(fold, layer_name(layer, fold.gain)))
                 continue
             self._fold_rows(weights, fold)
             if bias is not None:
@@ -90,6 +89,10 @@ class RotatedWeights:
     def _gain_of(self, fold: Fold, name: str) -> Float32 | None:
         return self.checkpoint.tensor(name) if fold.kind == "gain" else None
 
+    def _fold_cols(self, weights: Float32, fold: Fold, gain: Float32 | None) -> None:
+        rows, cols = weights.shape
+        self.each_part(rows, cols, lambda part: self._fold(weights[part], fold, gain))
+
     def _fold_rows(self, weights: Float32, fold: Fold) -> None:
         """What the matrix writes is folded: the same on its transpose, a few columns at a time."""
 
@@ -99,9 +102,10 @@ class RotatedWeights:
             weights[:, part] = columns.T
 
         if fold.kind == "multiplier":
-            self.each_part(*weights.shape, lambda part: self._fold(weights[part], fold, None))
+            self._fold_cols(weights, fold, None)
         else:
-            self.each_part(*weights.shape[::-1], work)
+            rows, cols = weights.shape
+            self.each_part(cols, rows, work)
 
     def _fold(self, rows: Float32, fold: Fold, gain: Float32 | None) -> None:
         """Folds the last axis of C-contiguous `rows` [n, width] in place."""

@@ -78,6 +78,11 @@ def fixed_widths(tree: Decoder, room: int) -> Widths:
     return {name: tuple(bands) for name, bands in found.items()}
 
 
+def stream_room(tree: Decoder, bits: int) -> int:
+    """Bytes of codes and indices with one width everywhere, cut as `fixed_widths` cuts."""
+    return sum(run.bytes(bits) for run in _runs(tree))
+
+
 def _runs(tree: Decoder) -> Iterator[_Run]:
     for name, linear in tree.linears():
         if linear in (tree.embed, tree.head):
