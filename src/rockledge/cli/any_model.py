@@ -31,7 +31,7 @@ def artifact_of(model: str) -> Iterator[Path]:
         yield path
         return
     from rockledge.conversion.cache import ConvertedModels
-    from rockledge.conversion.convert import DEFAULT_BITS, convert
+    from rockledge.conversion.convert import convert, default_bits
     from rockledge.model.checkpoint import find_checkpoint, open_checkpoint
 
     source = find_checkpoint(model)
@@ -43,9 +43,9 @@ def artifact_of(model: str) -> Iterator[Path]:
             log.info("Note: %s", note)
         log.info(
             "Converting %s at %g bits a weight, once, into %s. This rounds to the nearest; "
-            "`rockledge quantize %s -o DIR` calibrates and makes a more accurate model of the same size.",
+            "`rockledge quantize %s -o DIR` calibrates: more accurate, or much smaller.",
             model,
-            DEFAULT_BITS,
+            default_bits(checkpoint.config),
             place.parent,
             model,
         )
@@ -56,5 +56,5 @@ def artifact_of(model: str) -> Iterator[Path]:
         log.info("Another process is converting %s; waiting for it.", model)
 
     models = ConvertedModels(cache_directory() / "converted", limit)
-    with models.model(source, DEFAULT_BITS, make, waiting) as place:
+    with models.model(source, None, make, waiting) as place:
         yield place

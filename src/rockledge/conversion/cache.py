@@ -34,9 +34,9 @@ class ConvertedModels:
 
     @contextmanager
     def model(
-        self, source: Path, bits: float, make: Callable[[Path], object], waiting: Callable[[], None]
+        self, source: Path, bits: float | None, make: Callable[[Path], object], waiting: Callable[[], None]
     ) -> Iterator[Path]:
-        """The artifact of the checkpoint `source` at `bits`; it is not removed before the block is left.
+        """The artifact of the checkpoint `source` at `bits` (None: the default); it is not removed before the block is left.
 
         `make(path)` writes it where it is missing or does not open. While another process does that, this one
         waits, after calling `waiting`. ArtifactError where the cache cannot be written.
@@ -87,7 +87,7 @@ class ConvertedModels:
         return True
 
 
-def fingerprint(source: Path, bits: float) -> str:
+def fingerprint(source: Path, bits: float | None) -> str:
     """A name for what `convert` makes of `source`, from its place and from name, size, time and ends of its
     files: reading them whole would take as long as converting them."""
     facts = [REVISION, VERSION, bits, str(source.resolve()), [_facts(file) for file in _files(source)]]
