@@ -36,7 +36,8 @@ class ConvertedModels:
     def model(
         self, source: Path, bits: float | None, make: Callable[[Path], object], waiting: Callable[[], None]
     ) -> Iterator[Path]:
-        """The artifact of the checkpoint `source` at `bits` (None: the default); it is not removed before the block is left.
+        """The artifact of the checkpoint `source` at `bits` (None: the default); it is not removed before the
+        block is left.
 
         `make(path)` writes it where it is missing or does not open. While another process does that, this one
         waits, after calling `waiting`. ArtifactError where the cache cannot be written.
