@@ -92,10 +92,7 @@ def test_mistakes_are_one_sentence(
     assert "Traceback" not in done.err
 
 
-def test_a_checkpoint_is_no_artifact(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
-    done = rockledge("run", checkpoint, "Hi")
-    assert done.code == 1
-    assert "rockledge quantize" in done.err
+def test_what_does_not_exist_is_no_model(rockledge: Run, tmp_path: Path) -> None:
     assert rockledge("run", tmp_path / "nowhere", "Hi").code == 1
 
 

@@ -11,6 +11,7 @@ from rockledge.cli.chat_script import answer_script
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
+    add_model_argument,
     add_sampling_arguments,
     add_template_arguments,
     load_engine,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `chat`."""
-    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    add_model_argument(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     add_engine_arguments(parser)
     add_template_arguments(parser)

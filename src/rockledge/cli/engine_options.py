@@ -41,6 +41,16 @@ def whole(low: int) -> Callable[[str], int]:
     return parse
 
 
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """What answers."""
+    parser.add_argument(
+        "artifact",
+        metavar="MODEL",
+        help="artifact made by rockledge quantize, or a GGUF file, Hugging Face directory or Hub id, which "
+        "is converted first",
+    )
+
+
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine runs."""
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
@@ -123,28 +133,30 @@ def sampling(args: argparse.Namespace) -> Sampling:
 
 @contextmanager
 def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Engine]:
-    """The engine of `args.artifact` with the flags of `add_engine_arguments` and room for at least as many
-    long `sequences` at a time; closed at the end.
+    """The engine of `args.artifact`, which may be any checkpoint (`cli.any_model`), with the flags of
+    `add_engine_arguments` and room for at least as many long `sequences` at a time; closed at the end.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
     """
     from rockledge.board.memory import SEQUENCES
+    from rockledge.cli.any_model import artifact_of
     from rockledge.runtime.engine import Engine
 
-    engine = Engine.load(
-        args.artifact,
-        threads=args.threads,
-        ctx=args.ctx,
-        memory=args.memory,
-        kernel=args.kernel,
-        npu=args.npu,
-        npu_rows=args.npu_rows,
-        chat_template=getattr(args, "chat_template", None),
-        chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
-        sequences=max(SEQUENCES, sequences),
-    )
-    try:
-        yield engine
-    finally:
-        engine.close()
+    with artifact_of(args.artifact) as path:
+        engine = Engine.load(
+            path,
+            threads=args.threads,
+            ctx=args.ctx,
+            memory=args.memory,
+            kernel=args.kernel,
+            npu=args.npu,
+            npu_rows=args.npu_rows,
+            chat_template=getattr(args, "chat_template", None),
+            chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
+            sequences=max(SEQUENCES, sequences),
+        )
+        try:
+            yield engine
+        finally:
+            engine.close()

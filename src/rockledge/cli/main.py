@@ -35,7 +35,7 @@ COMMANDS: tuple[Command, ...] = (
 
 # Which extra of the package brings a module that only some commands need.
 EXTRAS = {
-    "quantize": ("torch", "scipy", "gguf", "huggingface_hub", "matplotlib"),
+    "quantize": ("torch", "scipy", "huggingface_hub", "matplotlib"),
     "serve": ("fastapi", "starlette", "uvicorn"),
 }
 

@@ -14,7 +14,7 @@ from rockledge.cli.inspect import is_artifact
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.sizes import megabytes, show_size
 from rockledge.cli.terminal import Terminal, table
-from rockledge.errors import ArtifactError
+from rockledge.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from rockledge.quantization.estimate import Estimate
@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fast", action="store_true", help="round to the nearest: a part of the time, and less accurate"
+    )
+    parser.add_argument(
+        "--instant",
+        action="store_true",
+        help="from the weights alone, without calibration and without PyTorch: seconds, and least accurate",
     )
     parser.add_argument("--recipe", metavar="FILE", help="recipe.yaml of an artifact, to make it again")
     parser.add_argument("--device", default="cpu", help="PyTorch device to compute on (cpu, cuda)")
@@ -68,7 +73,9 @@ def _positive(text: str, unit: str, example: str) -> float:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """Estimates, compresses, reports."""
+    """Estimates, compresses, reports; with `--instant` converts."""
+    if args.instant:
+        return _convert(args, terminal)
     settings = {"bits": args.bits, "fit": args.fit, "recipe": args.recipe, "device": args.device}
     settings |= {"milliseconds": args.milliseconds, "fast": args.fast}
     settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
@@ -87,6 +94,47 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     terminal.print(f"\n{budget_table(numbers)}")
     terminal.print(f"\n{args.output} is complete; its report.md says more.")
     return {"artifact": args.output, "estimate": estimate_body(estimate), **numbers}
+
+
+# Flags that mean nothing without calibration, and their defaults.
+_NOT_INSTANT = {
+    "fit": None,
+    "milliseconds": None,
+    "fast": False,
+    "recipe": None,
+    "device": "cpu",
+    "calibration": None,
+    "tokens": None,
+    "work": None,
+    "check_prices": False,
+}
+
+
+def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Writes the artifact that `run` makes of the same checkpoint by itself."""
+    from rockledge.artifact import open_artifact
+    from rockledge.conversion.convert import convert
+    from rockledge.model.checkpoint import open_checkpoint
+
+    for flag, default in _NOT_INSTANT.items():
+        if getattr(args, flag) != default:
+            name = flag.replace("_", "-")
+            raise UsageError(f"--instant does not calibrate; leave out --{name}, or --instant")
+    checkpoint = open_checkpoint(args.model)
+    for note in checkpoint.notes:
+        terminal.note(f"Note: {note}")
+    _check_place(Path(args.output))
+    with terminal.progress() as advance:
+        convert(checkpoint, args.output, bits=args.bits, seed=args.seed, progress=advance)
+    made = open_artifact(args.output)
+    size = show_size(made.tensor_bytes)
+    terminal.print(f"{size}, {made.bits_per_weight:.3f} bits a weight, not calibrated")
+    terminal.print(f"{args.output} is complete; without --instant it would be more accurate.")
+    return {
+        "artifact": args.output,
+        "size_mb": megabytes(made.tensor_bytes),
+        "bits_per_weight": round(made.bits_per_weight, 4),
+    }
 
 
 def compress(

@@ -10,6 +10,7 @@ from rockledge.cli.answer import stream_answer
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
+    add_model_argument,
     add_sampling_arguments,
     add_template_arguments,
     load_engine,
@@ -20,7 +21,7 @@ from rockledge.cli.terminal import Terminal
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`."""
-    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    add_model_argument(parser)
     parser.add_argument("prompt", metavar="PROMPT", help="text to answer; - reads it from stdin")
     parser.add_argument("--system", metavar="TEXT", help="system message before the prompt")
     parser.add_argument(

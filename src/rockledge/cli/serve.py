@@ -8,13 +8,19 @@ import logging
 from typing import Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import add_engine_arguments, add_template_arguments, load_engine, whole
+from rockledge.cli.engine_options import (
+    add_engine_arguments,
+    add_model_argument,
+    add_template_arguments,
+    load_engine,
+    whole,
+)
 from rockledge.cli.terminal import Terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `serve`."""
-    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    add_model_argument(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: local)")
     parser.add_argument("--port", type=whole(0), default=8000, help="port (default 8000; 0 takes a free one)")
     parser.add_argument(
