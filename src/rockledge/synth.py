@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rockledge import tensor_file
 from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.artifact.publish import publish_directory, write_file, writing
-from rockledge.errors import ArtifactError, UsageError
+from rockledge.errors import ArtifactError, UsageError, did_you_mean
 from rockledge.formats.bands import STRIP, Band, spans, stream_bytes, strips, table_widths
 from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, power_of_two_block, random_rotation
 from rockledge.formats.packing import PackedLinear, pack_codes, pack_index
@@ -86,7 +86,9 @@ def shape_config(shape: str | ModelConfig) -> ModelConfig:
     if isinstance(shape, ModelConfig):
         return shape
     if shape not in SHAPES:
-        raise UsageError(f"there is no shape {shape!r}; choose one of {', '.join(SHAPES)}")
+        raise UsageError(
+            f"there is no shape {shape!r}, expected one of {', '.join(SHAPES)}{did_you_mean(shape, SHAPES)}"
+        )
     return SHAPES[shape]
 
 

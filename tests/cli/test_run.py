@@ -35,6 +35,30 @@ def test_people_see_text_on_stdout_and_the_rest_on_stderr(rockledge: Run, artifa
     assert "tok/s" in done.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("what is -5 + 3 - a gateway?", "--max-tokens", 6),
+        ("what", "is", "-5", "+", "3", "-", "a", "gateway?", "--max-tokens", 6),
+        ("--max-tokens", 6, "what", "is -5", "+", "3", "- a gateway?"),
+        ("what", "is", "--max-tokens", 6, "-5", "+ 3", "-", "a gateway?"),
+        ("--max-tokens", 6, "--", "what", "is", "-5", "+", "3", "-", "a", "gateway?"),
+    ],
+)
+def test_a_prompt_needs_no_quotes(rockledge: Run, artifact: Path, words: tuple[object, ...]) -> None:
+    one = rockledge("run", artifact, "what is -5 + 3 - a gateway?", "--max-tokens", 6, "--json").json
+    many = rockledge("run", artifact, *words[:0], "--json", *words)
+    assert many.code == 0
+    assert (many.json["text"], many.json["prompt_tokens"]) == (one["text"], one["prompt_tokens"])
+
+
+def test_a_prompt_that_looks_like_a_flag_says_how(rockledge: Run, artifact: Path) -> None:
+    refused = rockledge("run", artifact, "explain", "--verbose")
+    assert refused.code == 2
+    assert "follows --" in refused.err
+    assert rockledge("run", artifact, "--max-tokens", 2, "--", "explain", "--verbose").code == 0
+
+
 def test_raw_continues_the_text(rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = rockledge("run", artifact, "Hello", "--raw", "--max-tokens", 4, "--json").json
     assert raw["prompt_tokens"] == len("Hello")
@@ -79,7 +103,7 @@ def test_flags_reach_the_engine(rockledge: Run, artifact: Path) -> None:
         (("Hi", "--memory", "lots"), 2, "6G"),
         (("Hi", "--threads", "0"), 2, "at least 1"),
         (("Hi", "--max-tokens", "none"), 2, "at least 1"),
-        (("Hi", "--top-p", "2"), 2, "top_p"),
+        (("Hi", "--top-p", "2"), 2, "at most 1"),
         (("Hi", "--kernel", "mmx"), 2, "portable"),
     ],
 )

@@ -18,6 +18,7 @@ from rockledge.cli.engine_options import (
 )
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
+from rockledge.runtime.choices import CONVERSATION
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     add_engine_arguments(parser)
     add_template_arguments(parser)
-    add_sampling_arguments(parser, max_tokens=1024)
+    add_sampling_arguments(parser, max_tokens=1024, otherwise=CONVERSATION)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -47,7 +48,12 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             messages.append({"role": "user", "content": line})
             prompt = _fitting_prompt(engine, messages, terminal)
             answer = stream_answer(
-                engine, prompt, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
+                engine,
+                prompt,
+                terminal,
+                max_tokens=args.max_tokens,
+                sampling=sampling(args, engine),
+                stop=args.stop,
             )
             messages.append({"role": "assistant", "content": answer.text})
             turns.append(answer.body())

@@ -17,9 +17,10 @@ from rockledge.cli.engine_options import whole
 from rockledge.cli.evaluate import compare, evaluation_lines
 from rockledge.cli.inspect import parts, parts_body, parts_table
 from rockledge.cli.quantize import compress
-from rockledge.cli.sizes import counted, megabytes, show_size
+from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import ArtifactError
+from rockledge.units import show_size
 
 if TYPE_CHECKING:
     from rockledge.artifact import Artifact
@@ -40,8 +41,8 @@ PROMPTS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `demo`."""
-    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact (demo-model)")
-    parser.add_argument("--max-tokens", type=whole(1), default=80, metavar="N", help="longest answer (80)")
+    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact")
+    parser.add_argument("--max-tokens", type=whole(1), default=80, metavar="N", help="longest answer")
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
 
 

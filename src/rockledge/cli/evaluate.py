@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import add_engine_arguments, load_engine, whole
+from rockledge.cli.engine_options import add_engine_arguments, load_engine, tokens, whole
 from rockledge.cli.probe_report import probe, probe_body, probe_lines
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.terminal import Terminal
@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", required=True, metavar="FILE", help="UTF-8 text that was not used for calibration"
     )
-    parser.add_argument(
-        "--window", type=whole(4), default=WINDOW, metavar="N", help="tokens per window (512)"
-    )
+    parser.add_argument("--window", type=tokens(4), default=WINDOW, metavar="N", help="tokens per window")
     parser.add_argument(
         "--windows", type=whole(1), metavar="N", help="most windows to score (default: the whole text)"
     )
@@ -42,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=PROBES,
         metavar="N",
-        help=f"also ask logic probes, N of each family ({PROBES})",
+        help=f"also ask logic probes, N of each family (default: none; {PROBES} without a number)",
     )
-    parser.add_argument("--probe-seed", type=whole(0), default=0, metavar="N", help="seed of the probes (0)")
+    parser.add_argument("--probe-seed", type=whole(0), default=0, metavar="N", help="seed of the probes")
     add_engine_arguments(parser)
 
 
@@ -88,17 +86,17 @@ def compare(
     from rockledge.quantization.float_model.reference_logits import ReferenceLogits
 
     bos = engine.tokenizer.bos
-    tokens = engine.tokenizer.encode(text, bos=True)
+    scored = engine.tokenizer.encode(text, bos=True)
     with terminal.progress() as advance:
         reference = ReferenceLogits(
             checkpoint,
-            cut_windows(tokens, window, windows, bos),
+            cut_windows(scored, window, windows, bos),
             progress=lambda done, total: advance("float model, blocks", done, total),
         )
         return divergence(
             reference,
             engine.logits,
-            tokens,
+            scored,
             window=window,
             limit=windows,
             bos=bos,

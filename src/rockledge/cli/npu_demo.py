@@ -30,11 +30,9 @@ QUESTION = "What does Alice see in this text?"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `npu demo`."""
-    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact (demo-model)")
-    parser.add_argument(
-        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate (default rknpu)"
-    )
-    parser.add_argument("--max-tokens", type=whole(1), default=40, metavar="N", help="longest answer (40)")
+    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact")
+    parser.add_argument("--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate")
+    parser.add_argument("--max-tokens", type=whole(1), default=40, metavar="N", help="longest answer")
     parser.add_argument(
         "--npu-rows",
         type=whole(1),

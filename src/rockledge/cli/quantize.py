@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import whole
+from rockledge.cli.engine_options import tokens, whole
 from rockledge.cli.inspect import is_artifact
 from rockledge.cli.pytorch_threads import let_threads_sleep
-from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import ArtifactError
+from rockledge.units import show_size
 
 if TYPE_CHECKING:
     from rockledge.quantization.estimate import Estimate
@@ -26,24 +27,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="GGUF file, Hugging Face directory or Hub id")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="artifact to write")
     parser.add_argument(
-        "--bits", type=_bits, metavar="B", help="most bits a weight, everything counted (4.25)"
+        "--bits",
+        type=_bits,
+        metavar="B",
+        help="most bits a weight, everything counted (default: 4.25, where nothing else limits the size)",
     )
     parser.add_argument("--fit", metavar="BOARD", help="what this board has room for, such as rk3588-8gb")
     parser.add_argument(
-        "--milliseconds", type=_milliseconds, metavar="MS", help="most time a decoded token may take there"
+        "--milliseconds",
+        type=_milliseconds,
+        metavar="MS",
+        help="most time a decoded token may take there, or on rk3588-8gb",
     )
     parser.add_argument(
         "--fast", action="store_true", help="round to the nearest: a part of the time, and less accurate"
     )
     parser.add_argument("--recipe", metavar="FILE", help="recipe.yaml of an artifact, to make it again")
-    parser.add_argument("--device", default="cpu", help="PyTorch device to compute on (cpu, cuda)")
+    parser.add_argument("--device", default="cpu", help="PyTorch device to compute on: cpu, cuda or cuda:N")
     parser.add_argument(
-        "--calibration", metavar="FILE", help="text or JSON lines instead of the built-in mix"
+        "--calibration", metavar="FILE", help="text or JSON lines (default: the built-in mix)"
     )
-    parser.add_argument("--tokens", type=whole(1), metavar="N", help="calibration tokens")
-    parser.add_argument("--seed", type=whole(0), default=0, help="of rotation and sampling (default 0)")
     parser.add_argument(
-        "--work", metavar="DIR", help="keep intermediate files here: a stopped run continues from them"
+        "--tokens",
+        type=tokens(1),
+        metavar="N",
+        help="calibration tokens, such as 8k (default: by the model's size)",
+    )
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of rotation and sampling")
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help="keep intermediate files here: a stopped run continues from them (default: beside the artifact)",
     )
     parser.add_argument("--check-prices", action="store_true", help="measure what random bands really cost")
     parser.add_argument("--force", action="store_true", help="go on with too short a calibration text")

@@ -6,9 +6,11 @@ import argparse
 from typing import Any
 
 from rockledge.cli.command import Command
+from rockledge.cli.engine_options import whole
 from rockledge.cli.inspect import is_artifact
-from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal
+from rockledge.units import show_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits", type=int, choices=(2, 3, 4, 8), help="one width for all weights (default: a mixture)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of the random numbers")
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:

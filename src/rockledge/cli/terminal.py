@@ -19,8 +19,9 @@ Advance = Callable[[str, int, int], None]  # stage, steps done, steps in all
 class Terminal:
     """One run of a command as its user sees it."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, quiet: bool = False) -> None:
         self.as_json = as_json
+        self.quiet = quiet
         if isinstance(sys.stdout, TextIOWrapper):  # a model may write what the locale cannot encode
             sys.stdout.reconfigure(errors="replace")
         self._stdout: TextIO = sys.stdout
@@ -32,7 +33,12 @@ class Terminal:
             print(text, end=end, file=self._stdout, flush=True)
 
     def note(self, text: str) -> None:
-        """Progress and remarks, for people: always to stderr."""
+        """Progress and remarks, for people: to stderr, or nothing with `--quiet`."""
+        if not self.quiet:
+            self.error(text)
+
+    def error(self, text: str) -> None:
+        """Why the command failed: always to stderr."""
         print(text, file=sys.stderr, flush=True)
 
     def result(self, value: dict[str, Any]) -> None:

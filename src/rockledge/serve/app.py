@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from rockledge.errors import RockledgeError
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.chat import ChatReply, chat_parts, chat_prompt, read_chat_request
 from rockledge.serve.completions import (
     CompletionReply,
@@ -54,11 +56,18 @@ class Integrity:
             raise ApiError(self.failure, status=503, code="artifact_damaged")
 
 
-def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], None] | None = None) -> FastAPI:
+def create_app(
+    engine: Engine,
+    *,
+    queue_limit: int = 64,
+    verify: Callable[[], None] | None = None,
+    sampling: Sampling = CONVERSATION,
+) -> FastAPI:
     """An application that answers from `engine`, one request at a time.
 
     `queue_limit` requests may be in the server at once (waiting ones included), more get 503. `verify` checks
     the artifact in the background; when it raises a RockledgeError, health and all answers become 503.
+    `sampling` is that of requests which name none.
     """
     line = Line(queue_limit)
     integrity = Integrity(verify)
@@ -122,7 +131,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         try:
-            wanted = read_chat_request(await read_json(request))
+            wanted = read_chat_request(await read_json(request), sampling)
             require_model(wanted.options.model)
             integrity.require()
             prompt = chat_prompt(engine, wanted)
@@ -136,7 +145,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         try:
-            wanted = read_completion_request(await read_json(request))
+            wanted = read_completion_request(await read_json(request), sampling)
             require_model(wanted.options.model)
             integrity.require()
             prompts = completion_prompts(engine, wanted)

@@ -22,6 +22,7 @@ from rockledge.quantization.choosing.allocate import Allocation, Band, Budget, O
 from rockledge.quantization.rounding.candidates import NARROW_WIDTHS, WIDTHS
 from rockledge.quantization.transforming.rotate import RotatedModel
 from rockledge.quantization.work.store import Prices
+from rockledge.units import show_size
 
 Widths = dict[str, tuple[StoredBand, ...]]
 """The bands of every linear, as they are stored."""
@@ -94,8 +95,8 @@ def _gathered(linear: str, config: ModelConfig) -> bool:
 def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
     count = decoder(model.config).parameters
     return BudgetError(
-        f"A budget of {wanted} bytes ({8 * wanted / count:.3f} bits a weight) is too small for this model; "
-        f"the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
+        f"a budget of {show_size(wanted)} ({8 * wanted / count:.3f} bits a weight) is too small for this "
+        f"model; the nearest possible is {show_size(least)} ({8 * least / count:.3f} bits a weight)"
     )
 
 
