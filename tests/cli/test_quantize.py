@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,22 @@ def test_a_directory_of_something_else_is_not_replaced(
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_an_artifact_is_not_replaced_unasked(
+    rockledge: Run, checkpoint: Path, artifact: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(artifact, tmp_path / "mine")
+    before = (place / "model.safetensors").read_bytes()
+    command = ("quantize", checkpoint, "-o", place, "--bits", 8, "--fast", *SMALL)
+    for flags in ((), ("--force",)):
+        refused = rockledge(*command, *flags)
+        assert refused.code == 1
+        assert "add --overwrite to replace it" in refused.err
+        assert "forward" not in refused.err  # said before the work, not after it
+    assert (place / "model.safetensors").read_bytes() == before
+    assert rockledge(*command, "--overwrite").code == 0
+    assert (place / "model.safetensors").read_bytes() != before
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_end_in_the_middle_leaves_nothing(
     checkpoint: Path, tmp_path: Path, number: signal.Signals, code: int
@@ -121,7 +138,7 @@ def test_too_short_a_text_needs_force_and_work_is_kept(
     done = rockledge(*command, *SMALL, "--force", "--work", tmp_path / "work")
     assert done.code == 0
     assert "2560 are needed" in done.out
-    other = rockledge(*command, *SMALL, "--force", "--work", tmp_path / "work", "--seed", 1)
+    other = rockledge(*command, *SMALL, "--force", "--work", tmp_path / "work", "--seed", 1, "--overwrite")
     assert other.code == 2
     assert "belongs to another run" in other.err
 

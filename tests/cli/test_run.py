@@ -1,7 +1,9 @@
 """`rockledge run` on a toy model."""
 
 import io
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.sampling import Sampling
+from rockledge.synth import SHAPES, synth_artifact
+from rockledge.tensor_file import read_header
 
 Run = Callable[..., Any]
 
@@ -146,3 +150,43 @@ def test_templates_that_cannot_be_used_are_refused(
     done = rockledge("run", artifact, "Hello", *flags)
     assert done.code == 2
     assert said in done.err
+
+
+def tensor(artifact: Path, name: str) -> tuple[int, int]:
+    """Where a tensor's bytes lie in model.safetensors."""
+    header = read_header(artifact / "model.safetensors")
+    entry = header.entries[name]
+    return header.data_start + entry.begin, header.data_start + entry.end
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with tensors whose middle is far from their ends."""
+    config = replace(SHAPES["toy"], layers=1, ffn=1024)
+    return synth_artifact(config, tmp_path_factory.mktemp("models") / "larger", bits=8)
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "bench"])
+@pytest.mark.parametrize("place", ["begin", "middle", "end"])
+def test_damage_is_said(
+    rockledge: Run, larger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    damaged = shutil.copytree(larger, tmp_path / "damaged")
+    begin, end = tensor(damaged, "layers.0.ffn.down.codes")
+    assert end - begin > 3 * 4096
+    offset = {"begin": begin, "middle": (begin + end) // 2, "end": end - 64}[place]
+    with open(damaged / "model.safetensors", "r+b") as file:
+        file.seek(offset)
+        old = file.read(64)
+        file.seek(offset)
+        file.write(bytes(byte ^ 0xFF for byte in old))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi"))
+    flags = {
+        "run": ("Hi", "--max-tokens", 2),
+        "chat": ("--max-tokens", 2),
+        "bench": ("--prompt", 4, "--generate", 2, "--repeat", 1, "--read-buffer", "4M"),
+    }
+    done = rockledge(command, damaged, *flags[command], "--json")
+    assert done.code == 1
+    assert "the checksum of layers.0.ffn.down.codes is wrong; fetch it again" in done.json["error"]
+    assert rockledge(command, larger, *flags[command]).code == 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rockledge.cli.bench_plot import check_plot, plot
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import add_engine_arguments, load_engine, size, tokens, whole
+from rockledge.cli.overwrite import add_overwrite_argument, check_file
 from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import UsageError
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory to measure the read bandwidth with, after the model is closed (default: 1G)",
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the speeds (needs matplotlib)")
+    add_overwrite_argument(parser)
     add_engine_arguments(parser)
 
 
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     if args.plot:
         check_plot(args.plot)
+        check_file(args.plot, args.overwrite)
     depths = args.depth or args.prompt[:1]
     needed = max(
         max(args.prompt),
@@ -69,7 +72,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         )
     args.ctx = args.ctx or needed
     start = time.perf_counter()
-    with load_engine(args, sequences=max(args.batch)) as engine, terminal.progress() as advance:
+    with (
+        load_engine(args, sequences=max(args.batch), check=False) as engine,
+        terminal.progress() as advance,
+    ):
         load_s = time.perf_counter() - start
         prefill = [
             measure_prefill(engine, length, args.repeat, partial(advance, f"prefill of {length} tokens"))
@@ -87,6 +93,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             for n in args.batch
             for depth in depths
         ]
+        engine.artifact.verify()  # not beside what is measured
         machine = this_processor()
         result: dict[str, Any] = {
             "model": engine.name,

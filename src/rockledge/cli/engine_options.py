@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,9 +191,10 @@ def sampling(args: argparse.Namespace, engine: Engine) -> Sampling:
 
 
 @contextmanager
-def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Engine]:
+def load_engine(args: argparse.Namespace, *, sequences: int = 1, check: bool = True) -> Iterator[Engine]:
     """The engine of `args.artifact` with the flags of `add_engine_arguments` and room for at least as many
-    long `sequences` at a time; closed at the end.
+    long `sequences` at a time; closed at the end. With `check` every byte of the artifact is read in the
+    background meanwhile, and the end waits for that: ArtifactError if there is damage.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
@@ -214,6 +215,7 @@ def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Eng
         sequences=max(SEQUENCES, sequences),
     )
     try:
-        yield engine
+        with engine.checked() if check else nullcontext():
+            yield engine
     finally:
         engine.close()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import tokens, whole
-from rockledge.cli.inspect import is_artifact
+from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal, table
-from rockledge.errors import ArtifactError
-from rockledge.units import show_size
+from rockledge.units import show_duration, show_size
 
 if TYPE_CHECKING:
     from rockledge.quantization.estimate import Estimate
@@ -61,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--check-prices", action="store_true", help="measure what random bands really cost")
     parser.add_argument("--force", action="store_true", help="go on with too short a calibration text")
+    add_overwrite_argument(parser)
 
 
 def _bits(text: str) -> float:
@@ -87,6 +86,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     settings |= {"milliseconds": args.milliseconds, "fast": args.fast}
     settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
     settings |= {"work": args.work, "force": args.force, "check_prices": args.check_prices}
+    settings |= {"overwrite": args.overwrite}
     estimate, report = compress(args.model, args.output, settings, terminal)
     numbers = report.numbers
     for note in numbers["notes"]:
@@ -108,35 +108,24 @@ def compress(
 ) -> tuple[Estimate, Report]:
     """Runs `rockledge.quantize` with `settings`, with an estimate first and progress bars during the run."""
     let_threads_sleep()
+    from rockledge.artifact.writer import check_place
     from rockledge.model.checkpoint import open_checkpoint
     from rockledge.quantization.pipeline import estimate, quantize
 
     checkpoint = open_checkpoint(model)
     for note in checkpoint.notes:
         terminal.note(f"Note: {note}")
-    _check_place(Path(output))
+    check_place(output, overwrite=settings.get("overwrite", False))
     asked = ("bits", "fit", "milliseconds", "fast", "recipe", "device", "tokens", "check_prices")
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
     terminal.note(
-        f"Estimate: {_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "
+        f"Estimate: {show_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "
         f"{show_size(expected.disk_bytes)} of disk while it works; the result has at most "
         f"{show_size(expected.tensor_bytes)} ({expected.bits_per_weight:.2f} bits a weight)."
     )
     with terminal.progress() as advance:
         report = quantize(checkpoint, output, progress=advance, **settings)
     return expected, report
-
-
-def _check_place(path: Path) -> None:
-    """Fails at once with the error that the writer would raise at the end."""
-    if path.exists() and not (path.is_dir() and (is_artifact(path) or not any(path.iterdir()))):
-        raise ArtifactError(
-            f"{path} exists and is not an artifact; choose another place or remove it yourself"
-        )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def estimate_body(estimate: Estimate) -> dict[str, Any]:

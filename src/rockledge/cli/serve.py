@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.serve.server import run_server
 
     logging.getLogger("uvicorn").setLevel(logging.INFO)
-    with load_engine(args) as engine:
+    with load_engine(args, check=False) as engine:
         app = create_app(
             engine,
             queue_limit=args.queue,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.artifact.writer import check_place
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
 from rockledge.model.block import decoder
@@ -103,6 +104,7 @@ def quantize(
     work: str | Path | None = None,
     force: bool = False,
     check_prices: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Compresses a checkpoint into an artifact directory `out`, and reports what that cost.
@@ -116,9 +118,11 @@ def quantize(
     that was stopped continues there with the same result, and another budget starts from the prices there. By
     default they lie beside `out` and are removed at the end. With `check_prices` the report says how well the
     prices rank what random bands really cost; if prices corrected by that make a better artifact, it is that
-    one. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
+    one. Nothing appears under `out` before it is complete; `overwrite` then replaces an artifact that is
+    there. Raises RockledgeError's family.
     """
     started = time.monotonic()
+    check_place(out, overwrite=overwrite)
     asked, turned, offered, most = _prepared(
         model,
         device,
@@ -179,6 +183,7 @@ def quantize(
             report.text,
             report.picture,
             lambda done, total: say("write", done, total),
+            overwrite,
         )
     # The artifact records no times: the same request makes the same bytes.
     return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from rockledge.errors import RockledgeError
+from rockledge.artifact.background import BackgroundCheck
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
@@ -33,22 +32,22 @@ class Integrity:
     """Whether the artifact's checksums hold, checked in the background while the server already answers."""
 
     def __init__(self, verify: Callable[[], None] | None) -> None:
-        self._verify = verify
-        self.failure: str | None = None
-        self.state = "unchecked" if verify is None else "checking"
+        self._check = None if verify is None else BackgroundCheck(lambda _: verify())
+
+    @property
+    def failure(self) -> str | None:
+        """The sentence about damage, None as long as none was found."""
+        return None if self._check is None else self._check.failure
+
+    @property
+    def state(self) -> str:
+        """ "unchecked", "checking", "verified" or "damaged"."""
+        return "unchecked" if self._check is None else self._check.state
 
     def start(self) -> None:
         """Begins checking in a thread of its own."""
-        if self._verify is not None:
-            threading.Thread(target=self._check, args=(self._verify,), daemon=True).start()
-
-    def _check(self, verify: Callable[[], None]) -> None:
-        try:
-            verify()
-            self.state = "verified"
-        except RockledgeError as error:
-            self.failure = str(error)
-            self.state = "damaged"
+        if self._check is not None:
+            self._check.start()
 
     def require(self) -> None:
         """Refuses to answer from damaged weights."""
