@@ -13,8 +13,10 @@ from rockledge.cli.engine_options import add_engine_arguments, load_engine, toke
 from rockledge.cli.probe_report import probe, probe_body, probe_lines
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
 
 if TYPE_CHECKING:
+    from rockledge.artifact import Artifact
     from rockledge.eval.divergence import DivergenceReport
     from rockledge.model.checkpoint import Checkpoint
     from rockledge.runtime.engine import Engine
@@ -43,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"also ask logic probes, N of each family (default: none; {PROBES} without a number)",
     )
     parser.add_argument("--probe-seed", type=whole(0), default=0, metavar="N", help="seed of the probes")
+    parser.add_argument(
+        "--force", action="store_true", help="compare with a model that the artifact was not made from"
+    )
     add_engine_arguments(parser)
 
 
@@ -54,6 +59,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     text = read_text(Path(args.text))
     checkpoint = open_checkpoint(args.reference)
     with load_engine(args) as engine:
+        check_source(engine.artifact, checkpoint, args.force, terminal)
         report = asdict(compare(engine, checkpoint, text, terminal, window=args.window, windows=args.windows))
         probes = None
         if args.probes is not None:
@@ -68,6 +74,23 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         **report,
         **({"probes": probe_body(probes, args.probe_seed)} if probes else {}),
     }
+
+
+def check_source(artifact: Artifact, checkpoint: Checkpoint, force: bool, terminal: Terminal) -> None:
+    """Raises UsageError where the artifact was made from another checkpoint, unless `force`."""
+    from rockledge.model.source_digest import source_digest
+
+    report = artifact.report or {}
+    source = report.get("source_sha256")
+    if source is None:
+        terminal.note("Note: this artifact does not say what it was made from; the reference is not checked.")
+    elif source_digest(checkpoint) != source:
+        sentence = (
+            f"{checkpoint.path} is not what {artifact.path} was made from ({report.get('model', 'unknown')})"
+        )
+        if not force:
+            raise UsageError(f"{sentence}; give that checkpoint, or --force to compare with this one")
+        terminal.note(f"Note: {sentence}.")
 
 
 def compare(
@@ -106,11 +129,13 @@ def compare(
 
 def evaluation_lines(report: Mapping[str, Any]) -> list[str]:
     """The numbers of a divergence report, for people."""
+    from rockledge.eval.kl_words import kl_in_words
+
     float_perplexity = report["reference_perplexity"]
     kl, error = report["kl_mean_nats"], report["kl_mean_se_nats"]
     return [
         f"perplexity      {report['perplexity']:.3f} (float model {float_perplexity:.3f})",
-        f"KL divergence   {kl:.5f} nats a token (standard error {error:.5f})",
+        f"KL divergence   {kl:.5f} nats a token (standard error {error:.5f}): {kl_in_words(kl)}",
         f"same top token  {100 * report['top1_agreement']:.1f}% of {report['scored_tokens']} positions",
     ]
 

@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -133,6 +134,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = build_parser(COMMANDS)
     check_words(parser, arguments)
     args, more = parser.parse_known_args(arguments)
+    args.typed = shlex.join(["rockledge", *arguments])
     prompt = getattr(args, "prompt", None)
     if more and isinstance(prompt, list):  # its words went on after a flag
         prompt += more

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     settings |= {"milliseconds": args.milliseconds, "fast": args.fast}
     settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
     settings |= {"work": args.work, "force": args.force, "check_prices": args.check_prices}
-    settings |= {"overwrite": args.overwrite}
+    settings |= {"overwrite": args.overwrite, "command": args.typed}
     estimate, report = compress(args.model, args.output, settings, terminal)
     numbers = report.numbers
     for note in numbers["notes"]:
@@ -116,14 +116,14 @@ def compress(
     for note in checkpoint.notes:
         terminal.note(f"Note: {note}")
     check_place(output, overwrite=settings.get("overwrite", False))
-    asked = ("bits", "fit", "milliseconds", "fast", "recipe", "device", "tokens", "check_prices")
+    asked = ("bits", "fit", "milliseconds", "fast", "recipe", "device", "tokens", "check_prices", "work")
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
     terminal.note(
         f"Estimate: {show_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "
         f"{show_size(expected.disk_bytes)} of disk while it works; the result has at most "
         f"{show_size(expected.tensor_bytes)} ({expected.bits_per_weight:.2f} bits a weight)."
     )
-    with terminal.progress() as advance:
+    with terminal.progress(expected.stages) as advance:
         report = quantize(checkpoint, output, progress=advance, **settings)
     return expected, report
 
@@ -132,6 +132,7 @@ def estimate_body(estimate: Estimate) -> dict[str, Any]:
     """The estimate as `--json` has it."""
     return {
         "seconds": round(estimate.seconds, 1),
+        "stages": {stage: round(seconds, 1) for stage, seconds in estimate.stages.items()},
         "peak_memory_mb": megabytes(estimate.peak_memory_bytes),
         "disk_mb": megabytes(estimate.disk_bytes),
         "size_mb": megabytes(estimate.tensor_bytes),
@@ -140,12 +141,17 @@ def estimate_body(estimate: Estimate) -> dict[str, Any]:
 
 
 def summary(numbers: Mapping[str, Any]) -> list[str]:
-    """Size and loss in two lines, from the numbers of a report."""
+    """Size, loss, and what it is like on the board in three lines, from the numbers of a report."""
+    from rockledge.eval.kl_words import kl_in_words
+    from rockledge.quantization.reporting.on_board import board_line
+
     cost = numbers["divergence"]
     loss = f"KL {cost['kl_mean_nats']:.4f} nats a token, same top token {100 * cost['top1_agreement']:.1f}%"
+    where = f"on {cost['scored_tokens']} held-out calibration tokens"
     return [
         f"{show_size(numbers['tensor_bytes'])}, {numbers['bits_per_weight']:.3f} bits a weight",
-        f"{loss}, on {cost['scored_tokens']} held-out calibration tokens",
+        f"{loss}, {where}: {kl_in_words(cost['kl_mean_nats'])}",
+        board_line(numbers),
     ]
 
 
@@ -153,7 +159,7 @@ def budget_table(budgets: Sequence[Mapping[str, Any]], board: str) -> str:
     """What other budgets would give, for people."""
     rows = []
     for row in budgets:
-        asked = f"{row['bits_asked']:.2f}"
+        asked = f"{row['bits_asked']:.2f}{' (this one)' if row['made'] else ''}"
         if row["bits_per_weight"] is None:
             rows.append((asked, "-", "-", "-", f"impossible: at least {row['nearest']:.2f}"))
             continue

@@ -53,7 +53,7 @@ def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tup
     """
     if used:
         return NARROW_WIDTHS if min(used) < min(WIDTHS) else WIDTHS
-    three, two = (_uniform(model, limits.board, min(widths)) for widths in (WIDTHS, NARROW_WIDTHS))
+    three, two = (uniform(model, limits.board, min(widths)) for widths in (WIDTHS, NARROW_WIDTHS))
     most, longest = limits.bytes, limits.milliseconds
     if most is not None and two.bytes > most:
         raise _too_small(model, most, two.bytes)
@@ -74,8 +74,8 @@ def _rounded_up(value: float) -> float:
     return ceil(value / unit) * unit
 
 
-def _uniform(model: RotatedModel, board: Board, bits: int) -> Option:
-    """The whole model at one width, its price unknown."""
+def uniform(model: RotatedModel, board: Board, bits: int) -> Option:
+    """The whole model at one width: its bytes, the milliseconds of a token; the price is unknown."""
     linears = dict(decoder(model.config).linears())
     size = _size(model, {name: (StoredBand(0, one.rows, bits),) for name, one in linears.items()})
     time = sum(
