@@ -51,7 +51,8 @@ def places(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
         if isinstance(action, argparse._SubParsersAction)
         for choice in action._choices_actions
     }
-    flags, values = [], ()
+    flags: list[Flag] = []
+    values: tuple[str, ...] = ()
     for action in parser._actions:
         allowed = tuple(map(str, action.choices or ())) if not below or action.option_strings else ()
         if action.option_strings:
