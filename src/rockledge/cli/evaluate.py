@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     text = read_text(Path(args.text))
     checkpoint = open_checkpoint(args.reference)
     with load_engine(args) as engine:
+        check_heads(engine, checkpoint)  # says more than that the checkpoint is another
         check_source(engine.artifact, checkpoint, args.force, terminal)
         if args.probes is not None:
             engine.require_head()
@@ -77,6 +78,18 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         **report,
         **({"probes": probe_body(probes, args.probe_seed)} if probes else {}),
     }
+
+
+def check_heads(engine: Engine, checkpoint: Checkpoint) -> None:
+    """Raises UsageError where only one of both has a language head."""
+    if engine.config.headless != checkpoint.config.headless:
+        without, other = (
+            (engine.name, "the reference") if engine.config.headless else ("the reference", engine.name)
+        )
+        raise UsageError(
+            f"{without} has no language head and {other} has one; compare a model with the checkpoint it was "
+            "made from"
+        )
 
 
 def check_source(artifact: Artifact, checkpoint: Checkpoint, force: bool, terminal: Terminal) -> None:
@@ -107,14 +120,7 @@ def compare(
 ) -> DivergenceReport | EmbeddingReport:
     """Divergence of the engine from the float model on the first windows of `text`, or the distance of
     embeddings where neither has a language head. UsageError where one has."""
-    if engine.config.headless != checkpoint.config.headless:
-        without, other = (
-            (engine.name, "the reference") if engine.config.headless else ("the reference", engine.name)
-        )
-        raise UsageError(
-            f"{without} has no language head and {other} has one; compare a model with the checkpoint it was "
-            "made from"
-        )
+    check_heads(engine, checkpoint)
     let_threads_sleep()
     from rockledge.eval.divergence import divergence
     from rockledge.eval.embeddings import embedding_distances
