@@ -42,7 +42,7 @@ from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantization import pipeline
 from rockledge.quantization.calibration import calibrate
-from rockledge.quantization.calibration.sequences import _HELD_OUT
+from rockledge.quantization.calibration.sequences import HELD_OUT
 from rockledge.quantization.request import _LENGTH, default_tokens
 from rockledge.quantization.rounding import measure
 from rockledge.quantization.steps import FAST, Steps
@@ -180,7 +180,7 @@ def measured(
             checkpoint, Path(folder) / "out", bits=bits, tokens=tokens, device=device, fast=fast
         )
     most = default_tokens(full, FAST if fast else Steps())
-    held = _HELD_OUT * _LENGTH
+    held = HELD_OUT * _LENGTH
     times = {
         "b": full.layers / blocks,
         "t": most / tokens,

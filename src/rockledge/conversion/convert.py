@@ -35,19 +35,23 @@ def convert(
     bits: float | None = None,
     seed: int = 0,
     threads: int | None = None,
+    overwrite: bool = False,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
     """Writes the artifact `out` of at most `bits` a weight over all tensors, and returns its path. By default
     they are those of `default_bits`, or for a tiny model what three bits everywhere come to with tables.
 
     Rotation with the random signs of `seed`, and nearest rounding: no calibration. `progress` is told (stage,
-    matrices done, matrices in all). Nothing appears under `out` before it is complete. CheckpointError,
+    matrices done, matrices in all). Nothing appears under `out` before it is complete; an artifact that is
+    there is replaced only with `overwrite`. CheckpointError,
     ArtifactError, BudgetError; UsageError where `bits` makes no sense.
     """
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"the budget is {bits} bits a weight, expected 2.3 to 8.5")
     plan = plan_conversion(checkpoint.config, checkpoint.files(), bits, seed)
-    with ThreadPoolExecutor(threads or processors()) as pool, ArtifactWriter(out, plan) as writer:
+    with ThreadPoolExecutor(threads or processors()) as pool, ArtifactWriter(
+        out, plan, overwrite=overwrite
+    ) as writer:
         assert plan.rotation is not None
         weights = RotatedWeights(checkpoint, plan.rotation, pool)
         tree, done = weights.tree, 0
