@@ -24,7 +24,10 @@ def seen(code: str, **environment: str) -> str:
     "command",
     [
         "from rockledge.cli.main import main; main(['quantize', 'missing', '-o', 'nowhere'])",
-        "from rockledge.cli.evaluate import compare; compare(None, None, '', None)",
+        (
+            "from types import SimpleNamespace as Some; model = Some(config=Some(headless=False));"
+            "from rockledge.cli.evaluate import compare; compare(model, model, '', None)"
+        ),
     ],
 )
 def test_threads_of_the_commands_sleep(command: str) -> None:

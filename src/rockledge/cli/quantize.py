@@ -13,7 +13,7 @@ from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal, table
-from rockledge.errors import ArtifactError, UsageError
+from rockledge.errors import UsageError
 from rockledge.units import show_duration, show_size
 
 if TYPE_CHECKING:

@@ -49,9 +49,10 @@ def convert(
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"the budget is {bits} bits a weight, expected 2.3 to 8.5")
     plan = plan_conversion(checkpoint.config, checkpoint.files(), bits, seed)
-    with ThreadPoolExecutor(threads or processors()) as pool, ArtifactWriter(
-        out, plan, overwrite=overwrite
-    ) as writer:
+    with (
+        ThreadPoolExecutor(threads or processors()) as pool,
+        ArtifactWriter(out, plan, overwrite=overwrite) as writer,
+    ):
         assert plan.rotation is not None
         weights = RotatedWeights(checkpoint, plan.rotation, pool)
         tree, done = weights.tree, 0
