@@ -73,6 +73,7 @@ def stages_seen(source: Path, folder: Path, **settings: Any) -> list[tuple[str, 
         **{**SETTINGS, **settings},
         work=folder / "work",
         progress=lambda stage, done, total: seen.append((stage, done)),
+        overwrite=True,
     )
     return seen
 

@@ -70,12 +70,12 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
     if context is None and room > 0:
         return Footprint(room, smallest, demand.total(smallest, room))
     if room > 0:
+        needed = show_size(demand.total(smallest, wanted), enough=True)
         raise BudgetError(
-            f"{allowed} {show_size(demand.total(smallest, wanted))} for a context of {wanted} tokens; "
-            f"use a context of at most {room} tokens, or more memory"
+            f"{allowed} {needed} for a context of {wanted} tokens; use a context of at most {room} tokens, or more memory"
         )
     raise BudgetError(
-        f"{allowed} {show_size(demand.total(smallest, 1))} for the weights "
+        f"{allowed} {show_size(demand.total(smallest, 1), enough=True)} for the weights "
         f"({show_size(demand.weights)}), the arena ({show_size(demand.arena(smallest, 1))}) and the smallest "
         "cache; allow more, or take a smaller model"
     )
