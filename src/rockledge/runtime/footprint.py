@@ -72,7 +72,8 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
     if room > 0:
         needed = show_size(demand.total(smallest, wanted), enough=True)
         raise BudgetError(
-            f"{allowed} {needed} for a context of {wanted} tokens; use a context of at most {room} tokens, or more memory"
+            f"{allowed} {needed} for a context of {wanted} tokens; use a context of at most {room} tokens, "
+            "or more memory"
         )
     raise BudgetError(
         f"{allowed} {show_size(demand.total(smallest, 1), enough=True)} for the weights "
