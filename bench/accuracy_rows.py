@@ -12,7 +12,7 @@ from bench.machine import commit
 from bench.models import cache
 from rockledge.eval.divergence import DivergenceReport
 
-_SOURCES = ("quantization", "formats", "artifact", "model", "runtime")
+_SOURCES = ("quantization", "conversion", "formats", "artifact", "model", "runtime")
 
 
 @dataclass(frozen=True)

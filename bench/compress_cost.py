@@ -9,6 +9,8 @@ what real ones cost, except that their making is counted too; it is a step of it
 It also prints processor seconds, summed over threads: on a machine that does other things too, and
 on the CPU, they are what the run itself takes. Disk is needed for the intermediate files. Writes a JSON file
 into bench/results/.
+
+`--instant` measures conversion without calibration instead (`bench.instant`).
 """
 
 import argparse
@@ -35,11 +37,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench import instant
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.quantization import pipeline
 from rockledge.quantization.calibration import calibrate
-from rockledge.quantization.calibration.sequences import _HELD_OUT
+from rockledge.quantization.calibration.sequences import HELD_OUT
 from rockledge.quantization.request import _LENGTH, default_tokens
 from rockledge.quantization.rounding import measure
 from rockledge.quantization.steps import FAST, Steps
@@ -177,7 +180,7 @@ def measured(
             checkpoint, Path(folder) / "out", bits=bits, tokens=tokens, device=device, fast=fast
         )
     most = default_tokens(full, FAST if fast else Steps())
-    held = _HELD_OUT * _LENGTH
+    held = HELD_OUT * _LENGTH
     times = {
         "b": full.layers / blocks,
         "t": most / tokens,
@@ -226,6 +229,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--fast", action="store_true", help="the fast recipe, as in quantize --fast")
+    parser.add_argument(
+        "--instant", action="store_true", help="conversion without calibration: time, memory and divergence"
+    )
+    parser.add_argument("--windows", type=int, default=8, help="windows of 512 tokens for the divergence")
     parser.add_argument("--tokens", type=int, help="calibration tokens (default: what quantize takes)")
     parser.add_argument("--vocab", type=int, help="rows of embedding and head (default: all)")
     parser.add_argument("--device", default="cpu")
@@ -235,6 +242,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     full = SHAPES[args.shape]
     blocks = min(args.blocks, full.layers)
+    if args.instant:
+        vocab = args.vocab or min(full.vocab, 16384)
+        instant.report(args.shape, min(blocks, 2), vocab, args.windows, RESULTS / "instant.json")
+        return
     tokens = args.tokens or default_tokens(full, FAST if args.fast else Steps())
     vocab = args.vocab or full.vocab
     found = measured(args.shape, blocks, tokens, vocab, args.device, args.bits, args.fast)

@@ -2,7 +2,7 @@
 
     python -m bench.formats                  Gaussian weights and rotated SmolLM2 matrices, some minutes
     python -m bench.formats --quick          a little Gaussian data at 4 bits, in seconds
-    python -m bench.formats --start-tables   makes quantization/rounding/gaussian_tables.py again
+    python -m bench.formats --start-tables   makes formats/gaussian_tables.py again
 
 Every format is given the same chance: its tables are learned on the matrix that they code, by Lloyd's
 algorithm with noise that fades, from a start that suits them. Printed is the squared error as a fraction of

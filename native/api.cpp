@@ -1,5 +1,6 @@
 // The C interface of rockledge.h: null checks, then the core.
 #include "bandwidth.hpp"
+#include "convert.hpp"
 #include "error.hpp"
 #include "handle.hpp"
 #include "kernels.hpp"
@@ -94,6 +95,20 @@ int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to
 
 double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge) {
   return rl::read_bandwidth(bytes, threads, repeats, huge != 0);
+}
+
+int32_t rl_turn_rows(float *x, int32_t rows, int32_t width, int32_t block, const float *signs, const float *mix,
+                     int32_t kernel) {
+  if (x == nullptr) return rl::fail("no rows were given");
+  return rl::turn_rows(x, rows, width, block, signs, mix, kernel);
+}
+
+int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_round_tables *tables, uint8_t *codes,
+                      uint8_t *index, float *scale, int32_t kernel) {
+  if (w == nullptr || tables == nullptr || codes == nullptr || index == nullptr || scale == nullptr ||
+      tables->errors == nullptr || tables->nearest == nullptr || tables->entries == nullptr || tables->share == nullptr)
+    return rl::fail("rounding needs rows, tables and places for codes, indices and scales");
+  return rl::round_rows(w, rows, width, *tables, codes, index, scale, kernel);
 }
 
 int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw) {

@@ -106,6 +106,22 @@ struct AttentionTask {
   std::int32_t turned;
 };
 
+// Sixteen tables as rounding looks them up. A row is first seen in units of a scale in which its root mean square is
+// kUnitsPerRms, times the shares that are tried.
+constexpr int kGroup = 16;           // neighbouring inputs that share a table
+constexpr int kTables = 16;
+constexpr int kErrorCells = 1024;    // quarters of a unit, from -128 up
+constexpr float kCellsAUnit = 4.0f;
+constexpr int kNearestCells = 512;   // halves of a unit, from -128 up
+constexpr float kUnitsPerRms = 32.0f;
+struct RoundTables {
+  const float *errors;          // [kErrorCells][kTables]: what a weight in the middle of a cell loses
+  const std::uint8_t *nearest;  // [kTables][kNearestCells]: the code of the nearest entry
+  const std::int8_t *entries;   // [kTables][16]
+  const float *share;           // [shares]
+  std::int32_t shares;
+};
+
 struct Kernels {
   int id;
   // Strips first .. last-1 of one band, for all rows of x.
@@ -140,6 +156,12 @@ struct Kernels {
   void (*attend_finish)(const AttentionTask &, const float *partial, float *y);
   // Reads `bytes`, a multiple of 256, and gives something that depends on all of them.
   std::int32_t (*read_all)(const std::uint8_t *, std::int64_t bytes);
+  // Normalised Hadamard transform of one block, in place; a power of two.
+  void (*hadamard)(float *x, int block);
+  // A row in the code of tables: codes [width], index [groups]; `tried` has room for two indices. Gives the row's scale, 0
+  // if the row is too large for one.
+  float (*round_row)(const float *w, int width, const RoundTables &, std::uint8_t *tried, std::uint8_t *codes,
+                     std::uint8_t *index);
 };
 
 const Kernels *kernels(int id);        // null when this build or processor lacks it

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 6
+#define RL_ABI 7
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -191,6 +191,24 @@ RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int
 /* Bytes per second at which `threads` threads together read `bytes` of memory of their own, the best of `repeats` passes:
  * plain vector loads, in pages of the usual size or (huge 1) as large as the system gives. Negative on failure. */
 RL_API double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge);
+
+/* Converting a checkpoint. Both work on rows [rows][width] of floats and on the calling thread alone.
+ * rl_turn_rows: in place, signs [width] (null: none), a normalised Hadamard transform of every `block` neighbours, a power
+ * of two that divides width, and then y[i] = sum_j x[j] mix[j][i] over blocks (null: none). */
+RL_API int32_t rl_turn_rows(float *x, int32_t rows, int32_t width, int32_t block, const float *signs, const float *mix,
+                            int32_t kernel);
+/* rl_round_rows: codes [rows][width], index [rows][ceil(width / 16)] and scale [rows] of sixteen tables. For each cell of a
+ * quarter unit from -128 up, errors [1024][16]; for each half unit, the nearest code [16][512]; entries [16][16]; the
+ * shares of the usual row scale that are tried [shares]. */
+typedef struct rl_round_tables {
+  const float *errors;
+  const uint8_t *nearest;
+  const int8_t *entries;
+  const float *share;
+  int32_t shares;
+} rl_round_tables;
+RL_API int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_round_tables *tables, uint8_t *codes,
+                             uint8_t *index, float *scale, int32_t kernel);
 
 /* Draws a token from logits [n]: temperature, then top-k, then min-p, then top-p. `draw` numbers the draws of a request,
  * so that (seed, draw) fixes the choice. */

@@ -173,6 +173,31 @@ void check_rows(const rl::Kernels &one, const rl::Kernels &two, Random &random) 
   same("norm, rotation or capped row", y[0], y[1]);
 }
 
+// Rows in the code of random tables, and one Hadamard transform.
+void check_round(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
+  const int width = 1 + random.below(200), groups = (width + rl::kGroup - 1) / rl::kGroup, block = 1 << random.below(10);
+  const auto weights = reals(random, width), errors = reals(random, rl::kErrorCells * rl::kTables), x = reals(random, block);
+  auto nearest = array<std::uint8_t>(rl::kTables * rl::kNearestCells);
+  auto entries = array<std::int8_t>(rl::kTables * rl::kTables);
+  for (auto &code : nearest) code = static_cast<std::uint8_t>(random.below(16));
+  for (auto &entry : entries) entry = static_cast<std::int8_t>(random.below(255) - 127);
+  const float shares[] = {1.0f, 0.97f, 1.03f};
+  const rl::RoundTables tables{errors.data(), nearest.data(), entries.data(), shares, 3};
+  const rl::Kernels *both[] = {&one, &two};
+  rl::Array<std::uint8_t> codes[2];
+  rl::Array<float> floats[2];
+  for (int i = 0; i < 2; ++i) {
+    codes[i] = array<std::uint8_t>(width + groups);
+    floats[i] = array<float>(1 + block);
+    auto tried = array<std::uint8_t>(2 * groups);
+    floats[i][0] = both[i]->round_row(weights.data(), width, tables, tried.data(), codes[i].data(), codes[i].data() + width);
+    std::memcpy(floats[i].data() + 1, x.data(), sizeof(float) * static_cast<std::size_t>(block));
+    both[i]->hadamard(floats[i].data() + 1, block);
+  }
+  same("rounded row", codes[0], codes[1]);
+  same("row scale or transform", floats[0], floats[1]);
+}
+
 // Weights and codes in the NPU's layout, and floats of its sums.
 void check_lane(const rl::Kernels &one, const rl::Kernels &two, Random &random) {
   const RandomBand drawn(random, 31, 400);
@@ -403,6 +428,7 @@ int main() {
       check_linear(portable, *other, random);
       check_rows(portable, *other, random);
       check_lane(portable, *other, random);
+      check_round(portable, *other, random);
       if (round % 3 == 0) check_attention(portable, *other, random);
     }
     std::printf("%s: %s\n", rl::kernel_name(id), failures == before ? "equal to portable" : "DIFFERENT from portable");

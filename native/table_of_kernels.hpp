@@ -5,6 +5,7 @@
 #include "lane.hpp"
 #include "linear.hpp"
 #include "read.hpp"
+#include "round.hpp"
 #include "rows.hpp"
 
 namespace rl::RL_ISA {
@@ -12,7 +13,7 @@ namespace rl::RL_ISA {
 constexpr Kernels table_of(int id) {
   return Kernels{id,       linear, finish_lane, expect_checks, unpack, embed,      soft_cap,     inverse_root, norm,
                  norm_add, quant,  norm_quant,  gated_quant,   rotate, head_quant, attend_split, attend_fold,  attend_finish,
-                 read_all};
+                 read_all, hadamard, round_row};
 }
 
 }  // namespace rl::RL_ISA

@@ -102,7 +102,7 @@ def test_a_checkpoint_of_any_family_is_read_back(tmp_path, family, fields):
 
 def test_an_existing_place_is_not_overwritten_by_a_checkpoint(tmp_path):
     synth_checkpoint("toy", tmp_path / "checkpoint")
-    with pytest.raises(ArtifactError, match="exists"):
+    with pytest.raises(ArtifactError, match="add --overwrite"):
         synth_checkpoint("toy", tmp_path / "checkpoint")
 
 

@@ -50,6 +50,11 @@ class Run:
 
 def count(artifact: Path, sizes: Sizes) -> Run:
     """Runs guest.py on `artifact`. Raises UnavailableError naming what is missing or what failed."""
+    return counted("guest.py", artifact, sizes.short, sizes.long, sizes.prompt, sizes.few, sizes.many)
+
+
+def counted(script: str, *arguments: object) -> Run:
+    """Runs a script of this folder, which marks its phases. Raises UnavailableError as `count` does."""
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
             raise UnavailableError(f"{tool} not found: install Debian's {package}")
@@ -60,7 +65,6 @@ def count(artifact: Path, sizes: Sizes) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         plugin, counts = Path(folder, "count.so"), Path(folder, "counts")
         _run(["cc", "-O2", "-shared", "-fPIC", HERE / "count.c", "-o", plugin])
-        numbers = (sizes.short, sizes.long, sizes.prompt, sizes.few, sizes.many)
         environment = {
             **os.environ,
             "ARM_PYTHONPATH": str(TREE / "src"),
@@ -68,7 +72,7 @@ def count(artifact: Path, sizes: Sizes) -> Run:
             "OPENBLAS_NUM_THREADS": "1",
             "QEMU_PLUGIN": f"{plugin},out={counts}",
         }
-        printed = _run([python, HERE / "guest.py", artifact, *numbers], environment)
+        printed = _run([python, HERE / script, *arguments], environment)
         with counts.open() as lines:
             phases = read_phases(lines)
     maps = tuple(Mapped(*place) for place in json.loads(printed))

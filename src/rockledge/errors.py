@@ -5,6 +5,15 @@ It is lower case, without a full stop: what was found, what was expected, what t
 A command prints the sentence and exits with `exit_code`; a library caller catches `RockledgeError`.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" for the known word that is most like a mistyped one, "" where none is."""
+    found = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
 
 class RockledgeError(Exception):
     """Base of all foreseeable failures; `str(error)` is the sentence shown to the user."""

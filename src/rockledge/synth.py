@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rockledge import tensor_file
 from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec
 from rockledge.artifact.publish import publish_directory, write_file, writing
-from rockledge.errors import ArtifactError, UsageError
+from rockledge.errors import ArtifactError, UsageError, did_you_mean
 from rockledge.formats.bands import STRIP, Band, spans, stream_bytes, strips, table_widths
 from rockledge.formats.hadamard import FFN_BLOCK_LIMIT, power_of_two_block, random_rotation
 from rockledge.formats.packing import PackedLinear, pack_codes, pack_index
@@ -86,7 +86,9 @@ def shape_config(shape: str | ModelConfig) -> ModelConfig:
     if isinstance(shape, ModelConfig):
         return shape
     if shape not in SHAPES:
-        raise UsageError(f"there is no shape {shape!r}; choose one of {', '.join(SHAPES)}")
+        raise UsageError(
+            f"there is no shape {shape!r}, expected one of {', '.join(SHAPES)}{did_you_mean(shape, SHAPES)}"
+        )
     return SHAPES[shape]
 
 
@@ -216,12 +218,14 @@ def synth_artifact(
     rotate: bool = True,
     two_planes: Collection[str] = (),
     seed: int = 0,
+    overwrite: bool = False,
 ) -> Path:
     """Writes a random artifact and returns its path.
 
     `bits` 2, 3, 4 or 8 for every linear; None mixes all four in bands. `rotate` adds a residual rotation, and
     the online Hadamard before down. `two_planes` names roles (such as "ffn.down"; "attn.q", "attn.k" and
-    "attn.v" together, since they share an input) that take two planes. Linears are written one at a time.
+    "attn.v" together, since they share an input) that take two planes. Linears are written one at a
+    time. `overwrite` replaces an artifact that is there.
     """
     config = shape_config(shape)
     generator = np.random.default_rng(seed)
@@ -248,7 +252,7 @@ def synth_artifact(
         files=model_files(config),
         recipe=f"synth:\n  shape: {shape if isinstance(shape, str) else 'given'}\n  seed: {seed}\n",
     )
-    with ArtifactWriter(path, plan) as writer:
+    with ArtifactWriter(path, plan, overwrite=overwrite) as writer:
         for name, spec in linears.items():
             # Twice the rms that keeps a stream's size: the head's choices are then clear, but not certain.
             writer.linear(name, _random_linear(spec, 2.0 if name in ("embed", "head") else 1.0, generator))
@@ -274,12 +278,21 @@ def _random_numbers(tensor: StoredTensor, generator: np.random.Generator) -> Ite
         left -= count
 
 
-def _nothing_there(path: Path) -> None:
-    raise ArtifactError(f"{path} exists; choose another place or remove it yourself")
+def _check_checkpoint_place(path: Path, names: Collection[str], overwrite: bool) -> None:
+    """Only a directory of the files that are about to be written is replaced, and only if that was asked."""
+    if not path.is_dir() or {entry.name for entry in path.iterdir()} != set(names):
+        raise ArtifactError(f"{path} exists and is not such a checkpoint; choose another place")
+    if not overwrite:
+        raise ArtifactError(
+            f"{path} holds a checkpoint already; add --overwrite to replace it, or choose another place"
+        )
 
 
-def synth_checkpoint(shape: str | ModelConfig, path: str | Path, *, seed: int = 0) -> Path:
-    """Writes a random Hugging Face checkpoint (bfloat16, normal 0.02, norms 1) and returns its path."""
+def synth_checkpoint(
+    shape: str | ModelConfig, path: str | Path, *, seed: int = 0, overwrite: bool = False
+) -> Path:
+    """Writes a random Hugging Face checkpoint (bfloat16, normal 0.02, norms 1) and returns its path;
+    `overwrite` replaces one that was written before."""
     config = shape_config(shape)
     generator = np.random.default_rng(seed)
     tensors = list(stored_tensors(config))
@@ -289,7 +302,12 @@ def synth_checkpoint(shape: str | ModelConfig, path: str | Path, *, seed: int = 
     described = {**config_to_hf(config), "torch_dtype": "bfloat16"}
     files = {**model_files(config), "config.json": (json.dumps(described, indent=2) + "\n").encode()}
     target = Path(path)
-    with publish_directory(target, _nothing_there) as partial, writing(target):
+    names = {"model.safetensors", *files}
+
+    def check(place: Path) -> None:
+        _check_checkpoint_place(place, names, overwrite)
+
+    with publish_directory(target, check) as partial, writing(target):
         with open(partial / "model.safetensors", "wb") as file:
             file.write(tensor_file.header_bytes(entries, {"format": "pt"}))
             for tensor in tensors:

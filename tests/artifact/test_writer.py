@@ -93,10 +93,12 @@ def test_an_old_artifact_stays_until_the_new_one_is_complete(toy, tmp_path):
     new = open_artifact(synth_artifact("toy", tmp_path / "other", seed=1))
     target = toy.path
     before = (target / "model.safetensors").read_bytes()
-    with pytest.raises(ArtifactError), ArtifactWriter(target, copy_of(new)) as writer:
+    with pytest.raises(ArtifactError, match="add --overwrite"), ArtifactWriter(target, copy_of(new)):
+        pass
+    with pytest.raises(ArtifactError), ArtifactWriter(target, copy_of(new), overwrite=True) as writer:
         writer.linear("embed", new.linear("embed"))
     assert (target / "model.safetensors").read_bytes() == before
-    with ArtifactWriter(target, copy_of(new)) as writer:
+    with ArtifactWriter(target, copy_of(new), overwrite=True) as writer:
         write_all(writer, new)
         assert (target / "model.safetensors").read_bytes() == before
         open_artifact(target).verify()
@@ -108,7 +110,7 @@ def test_an_old_artifact_stays_until_the_new_one_is_complete(toy, tmp_path):
 
 def test_replacing_works_where_names_cannot_be_exchanged(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("rockledge.artifact.publish._exchange", lambda one, other: False)
-    synth_artifact("toy", toy.path, seed=1)
+    synth_artifact("toy", toy.path, seed=1, overwrite=True)
     open_artifact(toy.path).verify()
     assert {entry.name for entry in tmp_path.iterdir()} == {"toy"}
 
@@ -123,7 +125,7 @@ def test_a_directory_with_other_things_is_not_replaced(toy, tmp_path, foreign):
         target.mkdir()
         (target / foreign).write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     with pytest.raises(ArtifactError, match="remove it yourself"):
-        synth_artifact("toy", target)
+        synth_artifact("toy", target, overwrite=True)
     assert (target / foreign).exists()
 
 
@@ -194,7 +196,7 @@ def test_ctrl_c_while_writing_leaves_nothing(tmp_path):
 
 def test_what_a_killed_writer_left_is_cleared_but_not_what_a_living_one_writes(toy, tmp_path):
     old = time.time() - 3600
-    with ArtifactWriter(tmp_path / "copy", copy_of(toy)) as living:
+    with ArtifactWriter(tmp_path / "copy", copy_of(toy), overwrite=True) as living:
         (left,) = tmp_path.glob(".copy.partial-*")
         os.utime(left, (old, old))
         dead = tmp_path / ".copy.partial-1-00000000"

@@ -2,12 +2,16 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rockledge.model.chat import ChatTemplate
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.sampling import Sampling
+from rockledge.synth import SHAPES, model_files, synth_artifact
 
 Run = Callable[..., Any]
 
@@ -18,7 +22,7 @@ def talk(rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Run
 
     def run(script: str, *flags: object) -> Any:
         monkeypatch.setattr("sys.stdin", io.StringIO(script))
-        return rockledge("chat", artifact, "--max-tokens", 6, *flags)
+        return rockledge("chat", artifact, "--max-tokens", 6, "--seed", 1, *flags)
 
     return run
 
@@ -70,3 +74,33 @@ def test_a_model_without_a_template_points_to_run(
     done = rockledge("chat", artifact)
     assert done.code == 2
     assert "rockledge run" in done.err
+
+
+def test_answers_are_drawn_as_the_model_says_or_warmly(
+    rockledge: Run, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    generate = Engine.generate
+
+    def recorded(self: Engine, prompt: Any, **settings: Any) -> Any:
+        asked.append(settings["sampling"])
+        return generate(self, prompt, **settings)
+
+    monkeypatch.setattr(Engine, "generate", recorded)
+
+    def ask(command: str, model: Path, *flags: object) -> Sampling:
+        monkeypatch.setattr("sys.stdin", io.StringIO("Hi"))
+        words = ("Hi",) if command == "run" else ()
+        assert rockledge(command, model, *words, "--max-tokens", 1, *flags).code == 0
+        return asked.pop()
+
+    config = replace(SHAPES["toy"], eos=())
+    files = {**model_files(config), "generation_config.json": b'{"temperature": 0.6, "top_k": 20}'}
+    monkeypatch.setattr("rockledge.synth.model_files", lambda _: files)
+    model = synth_artifact(config, tmp_path / "model")
+    assert ask("chat", artifact) == Sampling(0.7, top_p=0.95, min_p=0.05)
+    assert ask("run", artifact) == Sampling()
+    assert ask("chat", model) == ask("run", model) == Sampling(0.6, top_k=20)
+    # Flags replace one by one.
+    assert ask("chat", artifact, "--top-p", 0.5, "--seed", 3) == Sampling(0.7, 0, 0.5, 0.05, 3)
+    assert ask("run", model, "--temperature", 0) == Sampling(0.0, top_k=20)

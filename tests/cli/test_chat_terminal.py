@@ -172,7 +172,14 @@ def test_answers_show_no_keys_and_change_no_terminal(chat: Chat, tmp_path: Path)
 def test_commands(chat: Chat, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
     template.write_text("{{ tone }}{% for message in messages %}{{ message.content }}{% endfor %}")
-    window = chat([["one"], ["two"], ["three"], ["four"]], "--chat-template", str(template), columns=120)
+    window = chat(
+        [["one"], ["two"], ["three"], ["four"]],
+        "--temperature",
+        "0",
+        "--chat-template",
+        str(template),
+        columns=120,
+    )
     talk = tmp_path / "my talk.json"
 
     def says(command: str, *texts: str) -> None:

@@ -1,10 +1,14 @@
 """`rockledge eval`: the wiring of engine, float reference and text."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rockledge.eval.kl_words import kl_in_words
+from rockledge.synth import synth_checkpoint
 
 Run = Callable[..., Any]
 
@@ -85,3 +89,33 @@ def test_line_ends_are_scored_as_they_are(
         text.write_bytes(("abc" + end).encode() * 64)
         tokens.append(rockledge(*asked).json["windows"])
     assert tokens[1] > tokens[0]
+
+
+def test_only_the_source_is_a_reference(
+    rockledge: Run, checkpoint: Path, text: Path, tmp_path: Path, one_thread: None
+) -> None:
+    made = tmp_path / "made"
+    quick = ("--tokens", 512, "--fast", "--bits", 8)
+    assert rockledge("quantize", checkpoint, "-o", made, *quick).code == 0
+    flags = ("--text", text, "--window", 64, "--windows", 1)
+    right = rockledge("eval", made, "--reference", checkpoint, *flags)
+    assert right.code == 0
+    assert kl_in_words(0.0) in right.out
+    other = synth_checkpoint("toy", tmp_path / "other", seed=4)
+    refused = rockledge("eval", made, "--reference", other, *flags)
+    assert refused.code == 2
+    assert f"{other} is not what {made} was made from (toy-checkpoint)" in refused.err
+    forced = rockledge("eval", made, "--reference", other, *flags, "--force")
+    assert forced.code == 0
+    assert "is not what" in forced.err
+    # The same weights elsewhere are the source still.
+    moved = shutil.copytree(checkpoint, tmp_path / "moved")
+    assert rockledge("eval", made, "--reference", moved, *flags).code == 0
+
+
+def test_an_artifact_that_does_not_say_its_source_is_noted(
+    rockledge: Run, artifact: Path, checkpoint: Path, text: Path
+) -> None:
+    done = rockledge("eval", artifact, "--reference", checkpoint, "--text", text, "--window", 64)
+    assert done.code == 0
+    assert "does not say what it was made from" in done.err

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rockledge import __version__
 from rockledge.cli import main as main_module
 from rockledge.cli.command import Command
 from rockledge.cli.terminal import Terminal
@@ -93,7 +95,7 @@ def test_ctrl_c_is_130(command: Run, rockledge: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("nonsense",), ("try", "--nonsense"), ("try", "--count", "many"), ("try", "extra")]
+    "arguments", [("nonsense",), ("try", "--nonsense"), ("try", "--count", "many"), ("try", "extra")]
 )
 def test_bad_usage_is_2_and_points_to_help(command: Run, rockledge: Run, arguments: tuple[str, ...]) -> None:
     command(dict)
@@ -109,6 +111,21 @@ def test_help_names_every_command(rockledge: Run) -> None:
     for name in ("demo", "inspect", "quantize", "eval", "run", "chat", "serve", "bench", "synth"):
         assert name in done.out
         assert rockledge(name, "--help").code == 0
+
+
+def test_bare_rockledge_and_version_are_answers(rockledge: Run) -> None:
+    bare = rockledge()
+    assert bare.code == 0
+    assert bare.out == rockledge("--help").out == rockledge("help").out
+    version = rockledge("--version")
+    assert (version.code, version.out) == (0, f"rockledge {__version__}\n")
+
+
+def test_quiet_leaves_the_answer_and_errors(rockledge: Run, artifact: Path) -> None:
+    said, quiet = (rockledge("run", artifact, "Hi", "--max-tokens", 3, *flag) for flag in ((), ("--quiet",)))
+    assert said.err
+    assert (quiet.out, quiet.err) == (said.out, "")
+    assert "context" in rockledge("run", artifact, "x" * 700, "-q").err
 
 
 def test_the_program_runs_as_a_module_and_survives_a_closed_pipe() -> None:

@@ -67,7 +67,7 @@ def test_a_device_that_cannot_be_used_is_one_sentence(
     rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The formula leaves a toy to the CPU, and the demo requires the NPU."""
-    monkeypatch.setattr(npu_demo, "compressed", lambda output, terminal: None)
+    monkeypatch.setattr(npu_demo, "compressed", lambda *_: None)
     done = rockledge("npu", "demo", "-o", artifact, "--json")
     assert done.code == 1
     assert "faster for every step" in json.loads(done.out)["error"]

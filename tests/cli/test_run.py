@@ -1,7 +1,9 @@
 """`rockledge run` on a toy model."""
 
 import io
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.sampling import Sampling
+from rockledge.synth import SHAPES, synth_artifact
+from rockledge.tensor_file import read_header
 
 Run = Callable[..., Any]
 
@@ -33,6 +37,30 @@ def test_people_see_text_on_stdout_and_the_rest_on_stderr(rockledge: Run, artifa
     assert done.out == text + "\n"
     assert "kernel" in done.err
     assert "tok/s" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("what is -5 + 3 - a gateway?", "--max-tokens", 6),
+        ("what", "is", "-5", "+", "3", "-", "a", "gateway?", "--max-tokens", 6),
+        ("--max-tokens", 6, "what", "is -5", "+", "3", "- a gateway?"),
+        ("what", "is", "--max-tokens", 6, "-5", "+ 3", "-", "a gateway?"),
+        ("--max-tokens", 6, "--", "what", "is", "-5", "+", "3", "-", "a", "gateway?"),
+    ],
+)
+def test_a_prompt_needs_no_quotes(rockledge: Run, artifact: Path, words: tuple[object, ...]) -> None:
+    one = rockledge("run", artifact, "what is -5 + 3 - a gateway?", "--max-tokens", 6, "--json").json
+    many = rockledge("run", artifact, *words[:0], "--json", *words)
+    assert many.code == 0
+    assert (many.json["text"], many.json["prompt_tokens"]) == (one["text"], one["prompt_tokens"])
+
+
+def test_a_prompt_that_looks_like_a_flag_says_how(rockledge: Run, artifact: Path) -> None:
+    refused = rockledge("run", artifact, "explain", "--verbose")
+    assert refused.code == 2
+    assert "follows --" in refused.err
+    assert rockledge("run", artifact, "--max-tokens", 2, "--", "explain", "--verbose").code == 0
 
 
 def test_raw_continues_the_text(rockledge: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +107,7 @@ def test_flags_reach_the_engine(rockledge: Run, artifact: Path) -> None:
         (("Hi", "--memory", "lots"), 2, "6G"),
         (("Hi", "--threads", "0"), 2, "at least 1"),
         (("Hi", "--max-tokens", "none"), 2, "at least 1"),
-        (("Hi", "--top-p", "2"), 2, "top_p"),
+        (("Hi", "--top-p", "2"), 2, "at most 1"),
         (("Hi", "--kernel", "mmx"), 2, "portable"),
     ],
 )
@@ -92,10 +120,7 @@ def test_mistakes_are_one_sentence(
     assert "Traceback" not in done.err
 
 
-def test_a_checkpoint_is_no_artifact(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
-    done = rockledge("run", checkpoint, "Hi")
-    assert done.code == 1
-    assert "rockledge quantize" in done.err
+def test_what_does_not_exist_is_no_model(rockledge: Run, tmp_path: Path) -> None:
     assert rockledge("run", tmp_path / "nowhere", "Hi").code == 1
 
 
@@ -123,3 +148,43 @@ def test_templates_that_cannot_be_used_are_refused(
     done = rockledge("run", artifact, "Hello", *flags)
     assert done.code == 2
     assert said in done.err
+
+
+def tensor(artifact: Path, name: str) -> tuple[int, int]:
+    """Where a tensor's bytes lie in model.safetensors."""
+    header = read_header(artifact / "model.safetensors")
+    entry = header.entries[name]
+    return header.data_start + entry.begin, header.data_start + entry.end
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with tensors whose middle is far from their ends."""
+    config = replace(SHAPES["toy"], layers=1, ffn=1024)
+    return synth_artifact(config, tmp_path_factory.mktemp("models") / "larger", bits=8)
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "bench"])
+@pytest.mark.parametrize("place", ["begin", "middle", "end"])
+def test_damage_is_said(
+    rockledge: Run, larger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    damaged = shutil.copytree(larger, tmp_path / "damaged")
+    begin, end = tensor(damaged, "layers.0.ffn.down.codes")
+    assert end - begin > 3 * 4096
+    offset = {"begin": begin, "middle": (begin + end) // 2, "end": end - 64}[place]
+    with open(damaged / "model.safetensors", "r+b") as file:
+        file.seek(offset)
+        old = file.read(64)
+        file.seek(offset)
+        file.write(bytes(byte ^ 0xFF for byte in old))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi"))
+    flags = {
+        "run": ("Hi", "--max-tokens", 2),
+        "chat": ("--max-tokens", 2),
+        "bench": ("--prompt", 4, "--generate", 2, "--repeat", 1, "--read-buffer", "4M"),
+    }
+    done = rockledge(command, damaged, *flags[command], "--json")
+    assert done.code == 1
+    assert "the checksum of layers.0.ffn.down.codes is wrong; fetch it again" in done.json["error"]
+    assert rockledge(command, larger, *flags[command]).code == 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.cli.sizes import parse_size, show_size
+from rockledge.cli.sizes import parse_count, parse_size
 from rockledge.errors import UsageError
 
 
@@ -32,8 +32,13 @@ def test_any_text_is_a_positive_size_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "size, text",
-    [(5, "5 B"), (999, "999 B"), (1500, "1.5 kB"), (98_362_432, "98.4 MB"), (2_340_000_000, "2.34 GB")],
+    "text, count", [("8k", 8192), ("8K", 8192), ("4096", 4096), ("1.5k", 1536), ("1M", 1 << 20)]
 )
-def test_people_read_powers_of_ten(size: int, text: str) -> None:
-    assert show_size(size) == text
+def test_tokens_are_counted_by_1024(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "k", "-8k", "8kB", "1.5", "1e3", "nan", "8 000"])
+def test_what_is_no_count_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError, match="8k"):
+        parse_count(text)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Run = Callable[..., Any]
 
 
@@ -31,3 +33,25 @@ def test_mistakes_are_said(rockledge: Run, tmp_path: Path) -> None:
     assert both.code == 2
     assert "--bits" in both.err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", [(), ("--checkpoint",)])
+def test_nothing_is_overwritten_unasked(rockledge: Run, tmp_path: Path, kind: tuple[str, ...]) -> None:
+    place = tmp_path / "toy"
+    assert rockledge("synth", "toy", "-o", place, *kind).code == 0
+    before = (place / "model.safetensors").read_bytes()
+    refused = rockledge("synth", "toy", "-o", place, "--seed", 1, *kind)
+    assert refused.code == 1
+    assert "add --overwrite to replace it" in refused.err
+    assert (place / "model.safetensors").read_bytes() == before
+    assert rockledge("synth", "toy", "-o", place, "--seed", 1, *kind, "--overwrite").code == 0
+    assert (place / "model.safetensors").read_bytes() != before
+
+
+def test_overwrite_replaces_nothing_else(rockledge: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for kind in ((), ("--checkpoint",)):
+        done = rockledge("synth", "toy", "-o", tmp_path, *kind, "--overwrite")
+        assert done.code == 1
+        assert "choose another place" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

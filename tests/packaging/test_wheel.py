@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.model.checkpoints import random_model, write_gguf
 from tests.packaging.conftest import ROOT
 from tools.wheel import LIBRARIES, check
 
@@ -53,6 +54,12 @@ def test_a_bare_wheel_generates_what_the_source_tree_does(
 
     command = [binaries / "rockledge", "run", toy, PROMPT, "--raw", "--max-tokens", "4", "--json"]
     assert json.loads(bare_output(command, tmp_path))["completion_tokens"] == 4
+
+    gguf = write_gguf(tmp_path / "tiny.gguf", random_model("llama3"))
+    converted = [binaries / "rockledge", "run", gguf, "ab", "--raw", "--max-tokens", "2", "--json"]
+    environment = {**bare_environment(), "ROCKLEDGE_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(converted, check=True, capture_output=True, cwd=tmp_path, env=environment)
+    assert "text" in json.loads(done.stdout)
 
 
 # A function whose newest version is glibc 2.29's, a library that not every machine has, and neither.

@@ -122,7 +122,7 @@ def test_8_bits_everywhere_are_nearly_the_float_model(tmp_path: Path) -> None:
 
 
 def test_a_budget_below_the_narrowest_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=r"nearest possible is \d+ bytes \((\d\.\d+) bits") as caught:
+    with pytest.raises(BudgetError, match=r"nearest possible is [\d.]+ [kM]B \((\d\.\d+) bits") as caught:
         made(tmp_path, bits=2.5)
     nearest = float(str(caught.value).rsplit("(", 1)[1].split()[0])
     # What is named is possible indeed.

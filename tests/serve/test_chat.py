@@ -1,10 +1,13 @@
 """`/v1/chat/completions` over a scripted engine, as a plain HTTP client sees it."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+
+from rockledge.runtime.sampling import Sampling
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -88,14 +91,20 @@ def test_settings_reach_the_engine(http: httpx.Client, engine: Any) -> None:
     assert asked["max_tokens"] == 3
 
 
-def test_the_defaults_are_those_of_the_api(http: httpx.Client, engine: Any) -> None:
+def test_a_part_of_the_settings_leaves_the_apis_for_the_rest(http: httpx.Client, engine: Any) -> None:
+    http.post("/v1/chat/completions", json={"messages": HELLO, "top_p": 0.5})
+    http.post("/v1/chat/completions", json={"messages": HELLO, "temperature": 0})
+    http.post("/v1/completions", json={"prompt": "Hi", "top_k": 3})
+    found = [request["sampling"] for request in engine.requests]
+    assert found == [Sampling(1.0, top_p=0.5), Sampling(), Sampling(1.0, top_k=3)]
+
+
+def test_without_any_settings_answers_are_drawn_warmly(http: httpx.Client, engine: Any) -> None:
     http.post("/v1/chat/completions", json={"messages": HELLO})
+    http.post("/v1/completions", json={"prompt": "Hi", "seed": 4})
+    warm = Sampling(temperature=0.7, top_p=0.95, min_p=0.05)
+    assert [request["sampling"] for request in engine.requests] == [warm, replace(warm, seed=4)]
     asked = engine.requests[0]
-    assert (asked["sampling"].temperature, asked["sampling"].top_p, asked["sampling"].seed) == (
-        1.0,
-        1.0,
-        None,
-    )
     assert asked["max_tokens"] == engine.context - len(asked["prompt"])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge import tensor_file
+from rockledge.artifact.ends import stored_ends
 from rockledge.artifact.layout import (
     CHUNK,
     CONFIG,
@@ -53,6 +54,7 @@ class Artifact:
         described = _described(header, path)
         self._header = header
         self._sums: dict[str, str] = _table(described, "tensors", path)
+        self._ends: dict[str, Any] = _table(described, "ends", path) if "ends" in described else {}
         self._files: dict[str, dict[str, Any]] = _table(described, "files", path)
         self.config = self._read_config()
         try:
@@ -144,6 +146,22 @@ class Artifact:
         """How many int8 planes the input of linear `name` takes: 1 or 2."""
         return self.linears[name].planes
 
+    def check_ends(self) -> None:
+        """Compares the first and last bytes of every tensor with what was written, in some milliseconds;
+        ArtifactError names what is damaged. An artifact from before these sums were stored has none to check.
+        """
+        start = self._header.data_start
+        entries = [self._header.entries[name] for name in self._ends if name in self._header.entries]
+        ranges = [(start + entry.begin, start + entry.end) for entry in entries]
+        try:
+            found = list(stored_ends(self.path / TENSORS, ranges))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ArtifactError(
+                f"{self.path / TENSORS} cannot be read ({reason}); fetch the artifact again"
+            ) from error
+        self._refuse([e.name for e, ends in zip(entries, found, strict=True) if ends != self._ends[e.name]])
+
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Reads every byte and compares checksums; ArtifactError names what is damaged.
 
@@ -162,6 +180,10 @@ class Artifact:
                     progress(len(part))
             if digest.hexdigest() != self._sums[name]:
                 bad.append(name)
+        self._refuse(bad)
+
+    def _refuse(self, bad: list[str]) -> None:
+        """Raises ArtifactError for the `bad` tensors and files, if there are any."""
         if bad:
             shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
             raise ArtifactError(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge import tensor_file
+from rockledge.artifact.ends import END, NO_ENDS, ends_sum
 from rockledge.artifact.layout import (
     CHUNK,
     CONFIG,
@@ -42,7 +44,19 @@ from rockledge.formats.packing import PackedLinear
 from rockledge.model.hf_config import config_to_hf
 
 
-def _may_replace(path: Path) -> None:
+def check_place(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raises the ArtifactError that a writer to `path` would: something is there, and it is not an empty
+    directory, or with `overwrite` not an artifact either."""
+    place = Path(path)
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        _check_artifact(place)
+        if not overwrite:
+            raise ArtifactError(
+                f"{path} holds an artifact already; add --overwrite to replace it, or choose another place"
+            )
+
+
+def _check_artifact(path: Path) -> None:
     """Only an artifact with nothing foreign in it is replaced."""
     refusal = f"{path} exists and is not an artifact alone; choose another place or remove it yourself"
     try:
@@ -57,11 +71,13 @@ class ArtifactWriter:
     """Writes an artifact tensor by tensor, in any order, so that a large one is never in memory.
 
     Use as a context manager: at its end the directory appears under `path`, complete; after an exception
-    (Ctrl-C too) nothing does, and an artifact that was there stays. Raises ArtifactError.
+    (Ctrl-C too) nothing does, and an artifact that was there stays. With `overwrite` the new one then takes
+    its place; without, an artifact that is there is an error. Raises ArtifactError.
     """
 
-    def __init__(self, path: str | Path, plan: ArtifactPlan) -> None:
+    def __init__(self, path: str | Path, plan: ArtifactPlan, *, overwrite: bool = False) -> None:
         self._path = Path(path)
+        self._overwrite = overwrite
         self._plan = plan
         wrong = contradiction(plan.config, plan.linears, plan.arrays, plan.rotation_shape, plan.online)
         if wrong is not None:
@@ -72,6 +88,7 @@ class ArtifactWriter:
             for entry in tensor_file.place((tensor.name, tensor.dtype, (tensor.flat,)) for tensor in stored)
         }
         self._sums = dict.fromkeys(self._entries, NO_SUM)
+        self._ends = dict.fromkeys(self._entries, NO_ENDS)
         self._files = {
             **plan.files,
             CONFIG: (json.dumps(config_to_hf(plan.config), indent=2) + "\n").encode(),
@@ -85,7 +102,9 @@ class ArtifactWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> "ArtifactWriter":
-        self._partial = self._stack.enter_context(publish_directory(self._path, _may_replace))
+        self._partial = self._stack.enter_context(
+            publish_directory(self._path, partial(check_place, overwrite=self._overwrite))
+        )
         try:
             with writing(self._path):
                 self._descriptor = os.open(self._partial / TENSORS, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -168,6 +187,7 @@ class ArtifactWriter:
                 for name, data in self._files.items()
             },
             "tensors": self._sums,
+            "ends": self._ends,
         }
         metadata = {"format": "pt", META: json.dumps(described, separators=(",", ":")), HEADER_SUM: NO_SUM}
         return tensor_file.header_bytes(self._entries.values(), metadata)
@@ -182,6 +202,7 @@ class ArtifactWriter:
             )
         data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         padding = bytes(room - len(data))
+        self._ends[name] = ends_sum(*_ends_of(data, padding))
         digest = hashlib.sha256()
         with writing(self._path):
             position = self._data_start + entry.begin
@@ -212,6 +233,12 @@ class ArtifactWriter:
                 write_file(self._partial / name, data)
             if self._plan.recipe is not None:
                 write_file(self._partial / RECIPE, self._plan.recipe.encode())
+
+
+def _ends_of(data: memoryview, padding: bytes) -> tuple[bytes, bytes]:
+    """The first and last bytes of a tensor with its padding, without a copy of what is between."""
+    last = bytes(data[-END:]) + padding
+    return (bytes(data[:END]) + padding)[:END], last[-END:]
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rockledge.board.facts import Fact
 from rockledge.board.rk3588 import FACTS
-from rockledge.errors import UsageError
+from rockledge.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ BOARDS: dict[str, Board] = {
 def find_board(name: str) -> Board:
     """The board called `name`. UsageError names the known ones."""
     if name not in BOARDS:
-        raise UsageError(f"unknown board {name!r}; known boards are {', '.join(BOARDS)}")
+        raise UsageError(
+            f"unknown board {name!r}, expected one of {', '.join(BOARDS)}{did_you_mean(name, BOARDS)}"
+        )
     return BOARDS[name]
 
 

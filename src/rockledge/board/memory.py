@@ -155,6 +155,14 @@ def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) ->
     return bisect_right(range(1, pages_of(_MOST_CONTEXT) + 1), room, key=needed) * PAGE_TOKENS
 
 
+def longest_context(board: Board, shape: DecoderShape, weights_bytes: int, *, step_rows: int = 512) -> int:
+    """Tokens of the longest context that `board` has room for beside the weights and the smallest NPU
+    buffers; 0 if there is none. The model itself may have been made for fewer."""
+    reserved = int(sum(board.value(f) for f in ("firmware_reserve", "os_reserve", "process_reserve")))
+    room = board.ram_bytes - reserved - int(board.value("npu_buffers_least")) - weights_bytes
+    return _longest_context(shape, step_rows, int(board.value("cpu_cores")), room)
+
+
 def plan_memory(
     board: Board, shape: DecoderShape, context: int, *, weights_bytes: int | None = None, step_rows: int = 512
 ) -> MemoryPlan:

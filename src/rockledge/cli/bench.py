@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.bench_plot import check_plot, plot
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import add_engine_arguments, load_engine, size, whole
+from rockledge.cli.engine_options import add_engine_arguments, load_engine, size, tokens, whole
+from rockledge.cli.overwrite import add_overwrite_argument, check_file
 from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import UsageError
@@ -25,26 +26,29 @@ READ_BUFFER = 1 << 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bench`."""
     parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize or synth")
-    _add_lengths(parser, "--prompt", [128], "prompt lengths for prefill, in tokens (128)")
-    _add_lengths(parser, "--depth", None, "tokens of context before decode, one or more (the first --prompt)")
-    _add_lengths(parser, "--batch", [1], "sequences decoded at once, one or more numbers (1)")
-    parser.add_argument("--generate", type=whole(1), default=64, metavar="N", help="tokens to decode (64)")
+    _add_lengths(parser, "--prompt", [128], "prompt lengths for prefill, in tokens, such as 128 1k")
+    _add_lengths(
+        parser, "--depth", None, "tokens of context before decode, one or more (default: the first --prompt)"
+    )
+    _add_lengths(parser, "--batch", [1], "sequences decoded at once, one or more numbers")
+    parser.add_argument("--generate", type=tokens(1), default=64, metavar="N", help="tokens to decode")
     parser.add_argument(
-        "--repeat", type=whole(1), default=3, metavar="N", help="runs, of which the median is shown (3)"
+        "--repeat", type=whole(1), default=3, metavar="N", help="runs, of which the median is shown"
     )
     parser.add_argument(
         "--read-buffer",
         type=size,
         default=READ_BUFFER,
         metavar="SIZE",
-        help="memory to measure the read bandwidth with, after the model is closed (1G)",
+        help="memory to measure the read bandwidth with, after the model is closed (default: 1G)",
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the speeds (needs matplotlib)")
+    add_overwrite_argument(parser)
     add_engine_arguments(parser)
 
 
 def _add_lengths(parser: argparse.ArgumentParser, flag: str, default: list[int] | None, about: str) -> None:
-    parser.add_argument(flag, type=whole(1), nargs="+", default=default, metavar="N", help=about)
+    parser.add_argument(flag, type=tokens(1), nargs="+", default=default, metavar="N", help=about)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -56,6 +60,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     if args.plot:
         check_plot(args.plot)
+        check_file(args.plot, args.overwrite)
     depths = args.depth or args.prompt[:1]
     needed = max(
         max(args.prompt),
@@ -67,7 +72,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         )
     args.ctx = args.ctx or needed
     start = time.perf_counter()
-    with load_engine(args, sequences=max(args.batch)) as engine, terminal.progress() as advance:
+    with (
+        load_engine(args, sequences=max(args.batch), check=False) as engine,
+        terminal.progress() as advance,
+    ):
         load_s = time.perf_counter() - start
         prefill = [
             measure_prefill(engine, length, args.repeat, partial(advance, f"prefill of {length} tokens"))
@@ -85,6 +93,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             for n in args.batch
             for depth in depths
         ]
+        engine.artifact.verify()  # not beside what is measured
         machine = this_processor()
         result: dict[str, Any] = {
             "model": engine.name,

@@ -11,13 +11,15 @@ from rockledge.cli.chat_script import answer_script
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
+    add_model_argument,
     add_sampling_arguments,
     add_template_arguments,
     load_engine,
     sampling,
 )
 from rockledge.cli.terminal import Terminal
-from rockledge.errors import RockledgeError, UsageError
+from rockledge.errors import ArtifactError, RockledgeError, UsageError
+from rockledge.runtime.choices import CONVERSATION
 
 if TYPE_CHECKING:
     from rockledge.model.chat import ChatTemplate
@@ -26,11 +28,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `chat`."""
-    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
+    add_model_argument(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     add_engine_arguments(parser)
     add_template_arguments(parser)
-    add_sampling_arguments(parser, max_tokens=1024)
+    add_sampling_arguments(parser, max_tokens=1024, otherwise=CONVERSATION)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _converse(
 
     history = ChatHistory(history_path())
     screen = ChatTerminal(tty, terminal, tty is sys.stdout, history, CommandCompleter(names(chat)))
-    settings = ChatSettings(sampling(args), args.max_tokens)
+    settings = ChatSettings(sampling(args, engine), args.max_tokens)
     session = ChatSession(engine, chat, screen, args.system, settings, args.stop)
     with screen.attached():
         if history.failure:
@@ -80,6 +82,8 @@ def _converse(
         while not session.over and (text := screen.read()) is not None:
             try:
                 dispatch(session, text)
+            except ArtifactError:
+                raise  # damage on disk: no later answer can be right
             except RockledgeError as error:
                 screen.note(f"[{error}]")
             except OSError as error:

@@ -23,7 +23,12 @@ def answer_script(args: argparse.Namespace, engine: Engine, terminal: Terminal) 
         messages.append({"role": "user", "content": line})
         prompt = _fitting_prompt(engine, messages, terminal)
         answer = stream_answer(
-            engine, prompt, terminal, max_tokens=args.max_tokens, sampling=sampling(args), stop=args.stop
+            engine,
+            prompt,
+            terminal,
+            max_tokens=args.max_tokens,
+            sampling=sampling(args, engine),
+            stop=args.stop,
         )
         messages.append({"role": "assistant", "content": answer.text})
         turns.append(answer.body())

@@ -16,10 +16,12 @@ from rockledge.cli.demo_model import NAME, demo_model
 from rockledge.cli.engine_options import whole
 from rockledge.cli.evaluate import compare, evaluation_lines
 from rockledge.cli.inspect import parts, parts_body, parts_table
+from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.quantize import compress
-from rockledge.cli.sizes import counted, megabytes, show_size
+from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import ArtifactError
+from rockledge.units import show_size
 
 if TYPE_CHECKING:
     from rockledge.artifact import Artifact
@@ -40,8 +42,9 @@ PROMPTS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `demo`."""
-    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact (demo-model)")
-    parser.add_argument("--max-tokens", type=whole(1), default=80, metavar="N", help="longest answer (80)")
+    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact")
+    add_overwrite_argument(parser)
+    parser.add_argument("--max-tokens", type=whole(1), default=80, metavar="N", help="longest answer")
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
 
 
@@ -50,11 +53,12 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.speed import measure_decode, measure_prefill
 
-    model = compressed(args.output, terminal)
+    model = compressed(args.output, terminal, args.overwrite)
     with Engine.load(args.output, threads=args.threads) as engine:
-        report = evaluated(engine, model, terminal)
-        _show(engine.artifact, report, terminal)
-        answers = _answers(engine, args.max_tokens, terminal)
+        with engine.checked():
+            report = evaluated(engine, model, terminal)
+            _show(engine.artifact, report, terminal)
+            answers = _answers(engine, args.max_tokens, terminal)
         prefill = measure_prefill(engine, 128, 3)
         decode = measure_decode(engine, 1, 128, 64, 3)
         result = {
@@ -80,13 +84,13 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     return result
 
 
-def compressed(output: str, terminal: Terminal) -> Path:
-    """The demo's model, compressed into `output` unless that was done before."""
+def compressed(output: str, terminal: Terminal, overwrite: bool) -> Path:
+    """The demo's model, compressed into `output` unless that was done before and `overwrite` is not asked."""
     model = demo_model(terminal)
-    if finished(Path(output), model.name) is None:
-        compress(str(model), output, {"bits": BITS}, terminal)
+    if overwrite or finished(Path(output), model.name) is None:
+        compress(str(model), output, {"bits": BITS, "overwrite": overwrite}, terminal)
     else:
-        terminal.note(f"{output} already exists; remove it to compress again.")
+        terminal.note(f"{output} already exists; --overwrite compresses again.")
     return model
 
 

@@ -20,8 +20,10 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def cache_directory() -> Path:
-    """$ROCKLEDGE_CACHE, or ~/.cache/rockledge."""
-    return Path(os.environ.get("ROCKLEDGE_CACHE") or "~/.cache/rockledge").expanduser()
+    """$ROCKLEDGE_CACHE, or rockledge in $XDG_CACHE_HOME, which is ~/.cache where it is not set."""
+    if own := os.environ.get("ROCKLEDGE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rockledge"
 
 
 def demo_model(terminal: Terminal) -> Path:

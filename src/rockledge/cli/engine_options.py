@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rockledge.cli.sizes import parse_size
+from rockledge.cli.sizes import parse_count, parse_size
 from rockledge.errors import UsageError
 from rockledge.runtime.choices import KERNELS, NPU_MODES
+
+MOST_PORT = 65535
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
@@ -41,19 +45,71 @@ def whole(low: int) -> Callable[[str], int]:
     return parse
 
 
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """What answers."""
+    parser.add_argument(
+        "artifact",
+        metavar="MODEL",
+        help="artifact made by rockledge quantize, or a GGUF file, Hugging Face directory or Hub id, which "
+        "is converted first",
+    )
+
+
+def tokens(low: int) -> Callable[[str], int]:
+    """An argument that is a number of tokens of at least `low`, such as 4096 or 8k."""
+
+    def parse(text: str) -> int:
+        try:
+            value = parse_count(text)
+        except UsageError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is not a number of tokens of at least {low}; write one such as 4096 or 8k"
+            )
+        return value
+
+    return parse
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """An argument that is a finite number in [low, high], or `above` low."""
+    bounds = f"{'above' if above else 'of at least'} {low:g}" + (
+        f" and at most {high:g}" if high < math.inf else ""
+    )
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value if above else low <= value) or not value <= high or value == math.inf:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number {bounds}")
+        return value
+
+    return parse
+
+
+def port(text: str) -> int:
+    """An argument that is a TCP port, or 0 for a free one."""
+    if not text.isascii() or not text.isdigit() or int(text) > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port, expected 0 (a free one) to {MOST_PORT}")
+    return int(text)
+
+
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine runs."""
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
     parser.add_argument(
         "--ctx",
-        type=whole(1),
+        type=tokens(1),
         metavar="TOKENS",
-        help="context length (default: up to 4096, as memory allows)",
+        help="context length, such as 8k (default: up to 4096, as memory allows)",
     )
-    parser.add_argument("--memory", type=size, metavar="SIZE", help="memory limit, such as 6G")
     parser.add_argument(
-        "--kernel", choices=tuple(KERNELS), default="auto", help="kernels to use (default: auto)"
+        "--memory", type=size, metavar="SIZE", help="memory limit, such as 6G (default: none)"
     )
+    parser.add_argument("--kernel", choices=tuple(KERNELS), default="auto", help="kernels to use")
     parser.add_argument(
         "--npu",
         choices=NPU_MODES,
@@ -71,7 +127,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:
     """How conversations become prompts."""
     parser.add_argument(
-        "--chat-template", type=template, metavar="FILE", help="Jinja template in place of the model's own"
+        "--chat-template", type=template, metavar="FILE", help="Jinja template (default: the model's own)"
     )
     parser.add_argument(
         "--chat-template-kwargs",
@@ -103,48 +159,76 @@ def variables(text: str) -> dict[str, Any]:
     return value
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
-    """How tokens are drawn; without any of these the most probable token is taken."""
-    parser.add_argument("--max-tokens", type=whole(1), default=max_tokens, metavar="N", help="longest answer")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
-    parser.add_argument("--top-k", type=whole(0), default=0, help="keep the K most probable tokens (0: all)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="keep the best tokens up to this mass")
-    parser.add_argument("--min-p", type=float, default=0.0, help="drop tokens below this share of the best")
-    parser.add_argument("--seed", type=int, help="makes sampling repeatable")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
+def add_sampling_arguments(
+    parser: argparse.ArgumentParser, max_tokens: int, otherwise: Mapping[str, float]
+) -> None:
+    """How tokens are drawn; what is left out is the model's, or where it says nothing `otherwise`, or off."""
+    parser.add_argument(
+        "--max-tokens", type=tokens(1), default=max_tokens, metavar="N", help="longest answer"
+    )
+    for flag, parse, metavar, about, value in (
+        ("--temperature", number(0), "T", "0 is greedy", otherwise.get("temperature", 0)),
+        ("--top-k", whole(0), "K", "keep the K most probable tokens, 0 for all", otherwise.get("top_k", 0)),
+        (
+            "--top-p",
+            number(0, 1, above=True),
+            "P",
+            "keep the best tokens up to this mass",
+            otherwise.get("top_p", 1),
+        ),
+        ("--min-p", number(0, 1), "P", "drop tokens below this share of the best", otherwise.get("min_p", 0)),
+    ):
+        parser.add_argument(
+            flag, type=parse, metavar=metavar, help=f"{about} (default: the model's, else {value:g})"
+        )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="repeats an answer (default: another each time)"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated"
+    )
+    parser.set_defaults(sampling_otherwise=otherwise)
 
 
-def sampling(args: argparse.Namespace) -> Sampling:
-    """The sampling that the flags describe."""
+def sampling(args: argparse.Namespace, engine: Engine) -> Sampling:
+    """The sampling that the flags describe; those left out are the model's own, or else the command's."""
     from rockledge.runtime.sampling import Sampling
+    from rockledge.runtime.sampling_defaults import default_sampling
 
-    return Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.seed)
+    chosen = default_sampling(engine.artifact.files, Sampling(**args.sampling_otherwise))
+    flags = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
+    return replace(chosen, **{name: value for name, value in flags.items() if value is not None})
 
 
 @contextmanager
-def load_engine(args: argparse.Namespace, *, sequences: int = 1) -> Iterator[Engine]:
-    """The engine of `args.artifact` with the flags of `add_engine_arguments` and room for at least as many
-    long `sequences` at a time; closed at the end.
+def load_engine(args: argparse.Namespace, *, sequences: int = 1, check: bool = True) -> Iterator[Engine]:
+    """The engine of `args.artifact`, which may be any checkpoint (`cli.any_model`), with the flags of
+    `add_engine_arguments` and room for at least as many long `sequences` at a time; closed at the end. With
+    `check` every byte of the artifact is read in the background meanwhile, and the end waits for that:
+    ArtifactError if there is damage.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
     """
     from rockledge.board.memory import SEQUENCES
+    from rockledge.cli.any_model import artifact_of
     from rockledge.runtime.engine import Engine
 
-    engine = Engine.load(
-        args.artifact,
-        threads=args.threads,
-        ctx=args.ctx,
-        memory=args.memory,
-        kernel=args.kernel,
-        npu=args.npu,
-        npu_rows=args.npu_rows,
-        chat_template=getattr(args, "chat_template", None),
-        chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
-        sequences=max(SEQUENCES, sequences),
-    )
-    try:
-        yield engine
-    finally:
-        engine.close()
+    with artifact_of(args.artifact) as path:
+        engine = Engine.load(
+            path,
+            threads=args.threads,
+            ctx=args.ctx,
+            memory=args.memory,
+            kernel=args.kernel,
+            npu=args.npu,
+            npu_rows=args.npu_rows,
+            chat_template=getattr(args, "chat_template", None),
+            chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
+            sequences=max(SEQUENCES, sequences),
+        )
+        try:
+            with engine.checked() if check else nullcontext():
+                yield engine
+        finally:
+            engine.close()

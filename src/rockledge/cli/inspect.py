@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal, table
+from rockledge.units import show_size
 
 if TYPE_CHECKING:
     from rockledge.artifact import Artifact

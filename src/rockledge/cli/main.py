@@ -6,18 +6,34 @@ import argparse
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
 
-from rockledge.cli import bench, chat, demo, embed, evaluate, inspect, npu, quantize, run, serve, synth
+from rockledge.cli import (
+    bench,
+    chat,
+    completion,
+    demo,
+    embed,
+    evaluate,
+    help,  # noqa: A004
+    inspect,
+    npu,
+    quantize,
+    run,
+    serve,
+    synth,
+)
 from rockledge.cli.command import Command
+from rockledge.cli.overview import overview
+from rockledge.cli.parser import build_parser, check_words
 from rockledge.cli.terminal import Terminal
-from rockledge.errors import RockledgeError, UsageError
+from rockledge.errors import RockledgeError
 
 COMMANDS: tuple[Command, ...] = (
     demo.COMMAND,
@@ -31,11 +47,13 @@ COMMANDS: tuple[Command, ...] = (
     bench.COMMAND,
     synth.COMMAND,
     npu.COMMAND,
+    completion.COMMAND,
+    help.COMMAND,
 )
 
 # Which extra of the package brings a module that only some commands need.
 EXTRAS = {
-    "quantize": ("torch", "scipy", "gguf", "huggingface_hub", "matplotlib"),
+    "quantize": ("torch", "scipy", "huggingface_hub", "matplotlib"),
     "serve": ("fastapi", "starlette", "uvicorn"),
 }
 
@@ -44,44 +62,23 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
-class _Parser(argparse.ArgumentParser):
-    """Leaves bad usage to `main`, which reports it as text or JSON."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = _Parser(
-        prog="rockledge",
-        description="Compress Llama-family models with a measured loss, and run them on small boards.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        sub = commands.add_parser(command.name, help=command.help, description=command.help)
-        command.add_arguments(sub)
-        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-        sub.set_defaults(chosen=command)
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 (done), 1 (failed), 2 (bad usage) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    terminal = Terminal(as_json="--json" in own)
-    with _log_to_stderr(), _clean_end_on_sigterm():
+    quiet = "--quiet" in own or "-q" in own
+    terminal = Terminal(as_json="--json" in own, quiet=quiet)
+    with _log_to_stderr(logging.WARNING if quiet else logging.INFO), _clean_end_on_sigterm():
         return _run(arguments, terminal)
 
 
 @contextmanager
-def _log_to_stderr() -> Iterator[None]:
+def _log_to_stderr(level: int) -> Iterator[None]:
     """Shows what the library logs (such as the chosen kernel) while a command runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().addHandler(handler)
-    logging.getLogger("rockledge").setLevel(logging.INFO)
+    logging.getLogger("rockledge").setLevel(level)
     try:
         yield
     finally:
@@ -103,7 +100,10 @@ def _clean_end_on_sigterm() -> Iterator[None]:
 
 def _run(arguments: list[str], terminal: Terminal) -> int:
     try:
-        args = build_parser().parse_args(arguments)
+        if not arguments:
+            terminal.print(overview(COMMANDS))
+            return 0
+        args = _parsed(arguments)
         command: Command = args.chosen
         with terminal.quiet_stdout():
             result = command.run(args, terminal)
@@ -113,7 +113,7 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
     except SystemExit as end:  # --help, SIGTERM
         return int(end.code or 0)
     except KeyboardInterrupt:
-        terminal.note("\nrockledge: interrupted")
+        terminal.error("\nrockledge: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output is gone: print nothing more, not even while exiting
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,6 +129,20 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
         return _failed(
             terminal, f"unexpected failure ({what}); set ROCKLEDGE_DEBUG=1 for the traceback", EXIT_FAILED
         )
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """The arguments as the command wants them; UsageError for those it does not have."""
+    parser = build_parser(COMMANDS)
+    check_words(parser, arguments)
+    args, more = parser.parse_known_args(arguments)
+    args.typed = shlex.join(["rockledge", *arguments])
+    prompt = getattr(args, "prompt", None)
+    if more and isinstance(prompt, list):  # its words went on after a flag
+        prompt += more
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return args
 
 
 def _missing_sentence(error: ModuleNotFoundError) -> str:
@@ -147,6 +161,6 @@ def _os_sentence(error: OSError) -> str:
 def _failed(terminal: Terminal, sentence: str, code: int) -> int:
     if os.environ.get("ROCKLEDGE_DEBUG") == "1":
         traceback.print_exc()
-    terminal.note(f"rockledge: {sentence}")
+    terminal.error(f"rockledge: {sentence}")
     terminal.result({"error": sentence, "exit_code": code})
     return code

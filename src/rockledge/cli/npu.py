@@ -7,6 +7,7 @@ from typing import Any
 
 from rockledge.cli import npu_demo, npu_disasm, npu_emulate, npu_info, npu_verify
 from rockledge.cli.command import Command
+from rockledge.cli.parser import add_commands
 from rockledge.cli.terminal import Terminal
 
 ACTIONS: tuple[Command, ...] = (
@@ -20,12 +21,7 @@ ACTIONS: tuple[Command, ...] = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One parser for each action."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for action in ACTIONS:
-        sub = actions.add_parser(action.name, help=action.help, description=action.help)
-        action.add_arguments(sub)
-        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-        sub.set_defaults(chosen_action=action)
+    add_commands(parser, ACTIONS, "action", "chosen_action", "ACTION")
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:

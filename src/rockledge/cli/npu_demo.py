@@ -17,6 +17,7 @@ from rockledge.cli.answer import stream_answer
 from rockledge.cli.command import Command
 from rockledge.cli.demo import TEXT, compressed
 from rockledge.cli.engine_options import whole
+from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.sizes import counted
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import NpuError
@@ -30,11 +31,10 @@ QUESTION = "What does Alice see in this text?"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `npu demo`."""
-    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact (demo-model)")
-    parser.add_argument(
-        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate (default rknpu)"
-    )
-    parser.add_argument("--max-tokens", type=whole(1), default=40, metavar="N", help="longest answer (40)")
+    parser.add_argument("-o", "--output", default="demo-model", metavar="DIR", help="artifact")
+    add_overwrite_argument(parser)
+    parser.add_argument("--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate")
+    parser.add_argument("--max-tokens", type=whole(1), default=40, metavar="N", help="longest answer")
     parser.add_argument(
         "--npu-rows",
         type=whole(1),
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.model import Model
     from rockledge.runtime.sampling import Sampling
 
-    compressed(args.output, terminal)
+    compressed(args.output, terminal, args.overwrite)
     prompt = demo_prompt()
     rows = [] if args.npu_rows is None else ["--npu-rows", str(args.npu_rows)]
     command = ["run", args.output, "-", "--max-tokens", str(args.max_tokens), "--npu", "require", *rows]

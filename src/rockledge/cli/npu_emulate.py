@@ -22,15 +22,13 @@ _SIGNALLED = 128  # a shell's exit code for a command that a signal ended, plus 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `npu emulate`."""
     parser.add_argument("argv", metavar="-- COMMAND", nargs="+", help="the command and its arguments")
-    parser.add_argument(
-        "--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate (default rknpu)"
-    )
+    parser.add_argument("--driver", default="rknpu", choices=("rknpu", "rocket"), help="driver to imitate")
     parser.add_argument("--faults", metavar="FILE", help="faults to inject, and when (docs/npu.md)")
     parser.add_argument(
         "--driver-version",
         metavar="X.Y.Z",
         default=_NEWEST_VERSION,
-        help=f"version that rknpu reports (default {_NEWEST_VERSION})",
+        help="version that rknpu reports",
     )
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--driver",
         default="auto",
         choices=tuple(NPU_DRIVERS),
-        help="look for this one (default any)",
+        help="look for this one",
     )
     parser.add_argument(
         "--probe",

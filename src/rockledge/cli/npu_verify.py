@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from rockledge.cli.command import Command
+from rockledge.cli.engine_options import whole
 from rockledge.cli.terminal import Terminal, table
-from rockledge.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,15 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", metavar="CASES.json", help="programs with their shapes, layouts and addresses"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random operands (default 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of the random operands")
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Runs every case; the exit code is 1 when one fails."""
     from rockledge.npu.verify.golden import load_cases, verify
 
-    if args.seed < 0:
-        raise UsageError(f"--seed is {args.seed}, expected 0 or more")
     cases = load_cases(args.file)
     outcomes = []
     with terminal.progress() as advance:

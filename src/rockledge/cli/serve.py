@@ -8,17 +8,26 @@ import logging
 from typing import Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import add_engine_arguments, add_template_arguments, load_engine, whole
+from rockledge.cli.engine_options import (
+    add_engine_arguments,
+    add_model_argument,
+    add_template_arguments,
+    load_engine,
+    port,
+    whole,
+)
 from rockledge.cli.terminal import Terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `serve`."""
-    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: local)")
-    parser.add_argument("--port", type=whole(0), default=8000, help="port (default 8000; 0 takes a free one)")
+    add_model_argument(parser)
     parser.add_argument(
-        "--queue", type=whole(1), default=64, metavar="N", help="most requests running and waiting (64)"
+        "--host", default="127.0.0.1", help="address to listen on; the default is this machine only"
+    )
+    parser.add_argument("--port", type=port, default=8000, help="port; 0 takes a free one")
+    parser.add_argument(
+        "--queue", type=whole(1), default=64, metavar="N", help="most requests running and waiting"
     )
     add_engine_arguments(parser)
     add_template_arguments(parser)
@@ -26,13 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
+    from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
     from rockledge.serve.app import create_app
     from rockledge.serve.server import run_server
 
     logging.getLogger("uvicorn").setLevel(logging.INFO)
-    with load_engine(args) as engine:
+    with load_engine(args, check=False) as engine:
         engine.require_head()
-        app = create_app(engine, queue_limit=args.queue, verify=engine.artifact.verify)
+        app = create_app(
+            engine,
+            queue_limit=args.queue,
+            verify=engine.artifact.verify,
+            sampling=default_sampling(engine.artifact.files, CONVERSATION),
+        )
 
         def ready(url: str) -> None:
             terminal.print(f"{engine.name} answers at {url}/v1 (Ctrl-C stops it)")

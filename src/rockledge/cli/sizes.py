@@ -1,4 +1,4 @@
-"""Sizes and counts as people write and read them: 6G, 512M, 93.8 MB, 1 thread."""
+"""Sizes and counts as people write them (6G, 512M, 8k), and as they read them (1 thread)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_count(text: str) -> int:
+    """A number of tokens such as `4096`, `8k` or `1M`; k is 1024, as contexts are counted.
+
+    Raises:
+        UsageError: it is not a whole number from 0 on.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KM]?)", text.strip(), re.IGNORECASE)
+    count = float(match[1]) * UNITS[match[2].upper()] if match else 0.5
+    if count != int(count):
+        raise UsageError(f"'{text}' is not a whole number; write one such as 4096 or 8k")
+    return int(count)
+
+
 def megabytes(size: float) -> float:
     """Bytes as MB (10^6 bytes), the unit of every `_mb` key."""
     return round(size / 1e6, 3)
@@ -30,11 +43,3 @@ def megabytes(size: float) -> float:
 def counted(number: int, what: str) -> str:
     """A number with its noun: 1 thread, 2 threads."""
     return f"{number} {what}" + "s" * (number != 1)
-
-
-def show_size(size: float) -> str:
-    """Bytes for people, in powers of ten."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.{2 if unit == 'GB' else 1}f} {unit}"
-    return f"{size:.0f} B"

@@ -6,9 +6,12 @@ import argparse
 from typing import Any
 
 from rockledge.cli.command import Command
+from rockledge.cli.engine_options import whole
 from rockledge.cli.inspect import is_artifact
-from rockledge.cli.sizes import megabytes, show_size
+from rockledge.cli.overwrite import add_overwrite_argument
+from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal
+from rockledge.units import show_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits", type=int, choices=(2, 3, 4, 8), help="one width for all weights (default: a mixture)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of the random numbers")
+    add_overwrite_argument(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -31,9 +35,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         raise UsageError("--bits applies to artifacts; leave it out with --checkpoint")
     terminal.note(f"writing a random {args.shape} to {args.output}")
     if args.checkpoint:
-        path = synth_checkpoint(args.shape, args.output, seed=args.seed)
+        path = synth_checkpoint(args.shape, args.output, seed=args.seed, overwrite=args.overwrite)
     else:
-        path = synth_artifact(args.shape, args.output, bits=args.bits, seed=args.seed)
+        path = synth_artifact(
+            args.shape, args.output, bits=args.bits, seed=args.seed, overwrite=args.overwrite
+        )
     size = sum(file.stat().st_size for file in path.iterdir())
     kind = "artifact" if is_artifact(path) else "checkpoint"
     terminal.print(f"{path}: {kind}, {show_size(size)}")

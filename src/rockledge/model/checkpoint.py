@@ -48,21 +48,21 @@ class Checkpoint(Protocol):
         generation_config.json, chat_template.jinja, those that exist. CheckpointError without a tokenizer."""
 
 
-def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
+class StoredCheckpoint(Checkpoint, Protocol):
+    """A checkpoint in files, whose matrices need not be in memory whole."""
+
+    def rows(self, name: str, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Rows `first` .. `first + count - 1` of a matrix, as `tensor` gives them."""
+
+
+def open_checkpoint(path_or_hub_id: str | Path) -> StoredCheckpoint:
     """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through
     huggingface_hub).
 
     Headers and the small files are read and checked here; tensors are read one at a time by
     `Checkpoint.tensor`.
     """
-    path = Path(path_or_hub_id).expanduser()
-    if not path.exists():
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
-            raise CheckpointError(
-                f"{path_or_hub_id} does not exist, expected a GGUF file, a Hugging Face directory or a Hub "
-                "id such as HuggingFaceTB/SmolLM2-135M-Instruct"
-            )
-        path = _fetch(str(path_or_hub_id))
+    path = find_checkpoint(path_or_hub_id)
     if path.is_file():
         refuse_other_file(path)
         return GgufCheckpoint.open(path)
@@ -84,12 +84,26 @@ def open_checkpoint(path_or_hub_id: str | Path) -> Checkpoint:
     raise CheckpointError(why_no_model(path))
 
 
+def find_checkpoint(path_or_hub_id: str | Path) -> Path:
+    """The file or directory of a path or of a Hub id, which is fetched. CheckpointError if there is none."""
+    path = Path(path_or_hub_id).expanduser()
+    if path.exists():
+        return path
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
+        raise CheckpointError(
+            f"{path_or_hub_id} does not exist, expected a GGUF file, a Hugging Face directory or a Hub "
+            "id such as HuggingFaceTB/SmolLM2-135M-Instruct"
+        )
+    return _fetch(str(path_or_hub_id))
+
+
 def _fetch(hub_id: str) -> Path:
     try:
         import huggingface_hub
     except ImportError as error:
         raise CheckpointError(
-            f"{hub_id} is not a local path, and Hub ids need huggingface_hub; install rockledge[quantize]"
+            f"{hub_id} is not a local path, and Hub ids need the package huggingface_hub (the extra hub); "
+            "run: pip install huggingface_hub"
         ) from error
     try:
         return Path(

@@ -60,17 +60,24 @@ class GgufFile:
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """One tensor dequantised to C-contiguous float32 [shape]."""
+        tensor = self.tensors[name]
+        rows = math.prod(tensor.shape[:-1])
+        return self.rows(name, 0, rows).reshape(tensor.shape)
+
+    def rows(self, name: str, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Rows `first` .. `first + count - 1` of a tensor, dequantised: C-contiguous float32 [count, inputs].
+        Rows are whole blocks."""
         import gguf
 
         tensor = self.tensors[name]
-        raw = _raw(name, tensor, 0, tensor.size)
+        row = tensor.size // math.prod(tensor.shape[:-1])
+        raw = _raw(name, tensor, first * row, count * row)
         # Damaged scales may overflow to infinity here; the reader refuses what is not finite.
         with np.errstate(all="ignore"):
             # As rows, because the package works on a few rows at a time and so needs little memory beside the
             # result.
-            rows = raw.reshape(math.prod(tensor.shape[:-1]), -1)
-            values = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(tensor.code))
-        return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)
+            values = gguf.quants.dequantize(raw.reshape(count, row), gguf.GGMLQuantizationType(tensor.code))
+        return np.ascontiguousarray(values, dtype=np.float32)
 
     def blocks(self, name: str) -> Iterator[npt.NDArray[np.uint8]]:
         """The stored bytes of a tensor in order, a few million at a time."""

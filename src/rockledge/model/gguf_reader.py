@@ -71,6 +71,18 @@ class GgufCheckpoint:
             values = deinterleave(values, tensor.rotary_heads)
         return values
 
+    def rows(self, name: str, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Some rows of a matrix, dequantised; of Q and K the heads around them are read."""
+        tensor = self.tensors[name]
+        heads = tensor.rotary_heads if FAMILIES[self.config.family].gguf_interleaved else 0
+        size = tensor.shape[0] // heads if heads else 1
+        start, end = first // size * size, -(-(first + count) // size) * size
+        values = self.file.rows(tensor.gguf, tensor.in_gguf.first + start, end - start)
+        values = require_finite(name, values)
+        if heads:
+            values = deinterleave(values, (end - start) // size)
+        return values[first - start : first - start + count]
+
     def files(self) -> dict[str, bytes]:
         """config.json and the tokenizer's files, made from the metadata."""
         config = json.dumps(config_to_hf(self.config), indent=2).encode()

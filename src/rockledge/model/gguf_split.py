@@ -50,6 +50,16 @@ def open_gguf_model(path: Path) -> GgufFile:
     return _joined(first, [open_gguf(other) for other in others])
 
 
+def parts_beside(path: Path) -> list[Path]:
+    """The file, or all the parts beside it that belong to the same split by their names."""
+    named = _PART.fullmatch(path.name)
+    if named is None:
+        return [path]
+    count = int(named["parts"])
+    names = [part_name(named["stem"], part, count) for part in range(1, count + 1)]
+    return [path.parent / name for name in names if (path.parent / name).is_file()]
+
+
 def first_parts(files: list[Path]) -> list[Path]:
     """Of GGUF files in one directory, those that a model can be opened from: whole files and first parts.
 

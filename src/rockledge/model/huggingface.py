@@ -143,6 +143,11 @@ class HuggingFaceCheckpoint:
         values = require_finite(name, source.file.read(source.name)[rows])
         return values + np.float32(tensor.hf_offset) if tensor.hf_offset else values
 
+    def rows(self, name: str, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Some rows of a matrix as float32; CheckpointError if they are not finite."""
+        source, tensor = self.sources[name], self.tensors[name]
+        return require_finite(name, source.file.rows(source.name, tensor.in_hf.first + first, count))
+
     def files(self) -> dict[str, bytes]:
         """The configuration, tokenizer and chat files of the directory that exist."""
         if not (self.path / "tokenizer.json").is_file():

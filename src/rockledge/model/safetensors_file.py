@@ -39,6 +39,11 @@ class SafetensorsFile:
         shape = self.shape(name)
         return self._values(name, 0, prod(shape)).reshape(shape)
 
+    def rows(self, name: str, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Rows `first` .. `first + count - 1` of a matrix as C-contiguous float32 [count, inputs]."""
+        inputs = self.shape(name)[-1]
+        return self._values(name, first * inputs, count * inputs).reshape(count, inputs)
+
     def blocks(self, name: str) -> Iterator[npt.NDArray[np.float32]]:
         """The values of a tensor in order, a few million at a time."""
         count = prod(self.shape(name))

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.artifact.writer import check_place
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
 from rockledge.eval.embeddings import EmbeddingReport
 from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
+from rockledge.model.source_digest import source_digest
 from rockledge.quantization.calibration.calibrate import boundary, record_inputs
 from rockledge.quantization.calibration.sequences import Calibration, calibration_for
 from rockledge.quantization.choosing.assemble import Assembly, write_artifact
@@ -28,14 +30,19 @@ from rockledge.quantization.choosing.budget import (
     plan_artifact,
     planes_of,
     predicted,
+    uniform,
 )
 from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe
+from rockledge.quantization.device import check_device
 from rockledge.quantization.estimate import Estimate, estimate_run, work_bytes
 from rockledge.quantization.fingerprint import fingerprint
+from rockledge.quantization.finished import finished_shares
 from rockledge.quantization.reporting.check import price_check
 from rockledge.quantization.reporting.held_out import held_out_divergence
 from rockledge.quantization.reporting.loss import HEADLESS_NOTE, loss_of
+from rockledge.quantization.reporting.on_board import board_numbers
 from rockledge.quantization.reporting.picture import widths_picture
+from rockledge.quantization.reporting.provenance import Provenance, peak_memory
 from rockledge.quantization.reporting.report import (
     BudgetRow,
     Report,
@@ -48,6 +55,7 @@ from rockledge.quantization.reporting.report import (
     wide_reasons,
 )
 from rockledge.quantization.request import Request, request
+from rockledge.quantization.rounding.candidates import WIDTHS
 from rockledge.quantization.rounding.measure import begun, forget, measure
 from rockledge.quantization.transforming.rotate import RotatedModel, rotated
 from rockledge.quantization.work.disk import check_room
@@ -72,8 +80,11 @@ def estimate(
     device: str = "cpu",
     tokens: int | None = None,
     check_prices: bool = False,
+    work: str | Path | None = None,
 ) -> Estimate:
-    """What `quantize` with the same arguments will take; reads the model's header only."""
+    """What `quantize` with the same arguments will take; reads the model's header only, and what `work` holds
+    already."""
+    check_device(device)
     asked, turned, offered, most = _prepared(
         model, "cpu", bits=bits, fit=fit, milliseconds=milliseconds, fast=fast, recipe=recipe, tokens=tokens
     )
@@ -86,6 +97,8 @@ def estimate(
         steps=asked.steps,
         check_prices=check_prices,
         device=device,
+        length=asked.length,
+        done=None if work is None else finished_shares(Path(work), turned.config),
     )
 
 
@@ -105,6 +118,8 @@ def quantize(
     work: str | Path | None = None,
     force: bool = False,
     check_prices: bool = False,
+    overwrite: bool = False,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compresses a checkpoint into an artifact directory `out`, and reports what that cost.
@@ -118,9 +133,13 @@ def quantize(
     that was stopped continues there with the same result, and another budget starts from the prices there. By
     default they lie beside `out` and are removed at the end. With `check_prices` the report says how well the
     prices rank what random bands really cost; if prices corrected by that make a better artifact, it is that
-    one. Nothing appears under `out` before it is complete. Raises RockledgeError's family.
+    one. Nothing appears under `out` before it is complete; `overwrite` then replaces an artifact that is
+    there. `command` is the command line, for the
+    report. Raises RockledgeError's family.
     """
     started = time.monotonic()
+    check_place(out, overwrite=overwrite)
+    check_device(device)
     asked, turned, offered, most = _prepared(
         model,
         device,
@@ -170,7 +189,17 @@ def quantize(
             )
             numbers["price_check"] = check_numbers(checked)
         picture = widths_picture(plan, prices)
-        made_text = report_text(numbers, checkpoint.config, picture=picture is not None)
+        made_by = Provenance(
+            command=command,
+            seconds=time.monotonic() - started,
+            peak_memory_bytes=peak_memory(),
+            calibration=made.calibration,
+            calibration_sha256=text.sha256,
+            tokens=asked.tokens,
+            seed=asked.seed,
+            steps=asked.steps,
+        )
+        made_text = report_text(numbers, checkpoint.config, picture=picture is not None, made=made_by.lines())
         report = Report(numbers, made_text, picture)
         write_artifact(
             Path(out),
@@ -181,8 +210,9 @@ def quantize(
             report.text,
             report.picture,
             lambda done, total: say("write", done, total),
+            overwrite,
         )
-    # The artifact records no times: the same request makes the same bytes.
+    # Times are in report.md only: all other files of the same request are the same bytes.
     return replace(report, numbers={**report.numbers, "seconds": round(time.monotonic() - started, 1)})
 
 
@@ -196,7 +226,15 @@ def _prepared(
     turned = rotated(checkpoint, asked.seed, device, asked.steps)
     fixed = () if asked.recipe is None else asked.recipe.widths.values()
     offered = menu(turned, _limits(asked), {band.bits for bands in fixed for band in bands})
-    return asked, turned, offered, min(asked.tensor_bytes, 2 * decoder(checkpoint.config).parameters)
+    return asked, turned, offered, min(asked.tensor_bytes, _largest(turned, _limits(asked)))
+
+
+def _largest(model: RotatedModel, limits: Limits) -> int:
+    """Bytes of the model at the widest width, or about as many as the time of a token allows: it is the time
+    to read them."""
+    wide = uniform(model, limits.board, max(WIDTHS))
+    share = 1.0 if limits.milliseconds is None else min(1.0, limits.milliseconds / wide.milliseconds)
+    return int(share * wide.bytes)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -284,7 +322,9 @@ def _numbers(
     price = predicted(prices, widths, planes)
     # Second order and independent errors: the prices rank choices well, and one measurement sets their level.
     loss, divergence = loss_of(checkpoint.config), asdict(cost)
-    level = divergence[loss.mean] / price if price > 0 else 1.0
+    measured = divergence[loss.mean]
+    level = measured / price if price > 0 else 1.0
+    rows = _with_made(_budgets(prices, model, asked, level), asked, plan, measured)
     divergence.pop("by_position", None)
     said = (HEADLESS_NOTE,) if checkpoint.config.headless else ()
     return {
@@ -298,10 +338,21 @@ def _numbers(
         "heads_at_8_bits": wide_heads(plan),
         "heads_at_8_bits_why": wide_reasons(plan, prices),
         "two_plane_inputs": sorted(name for name, count in planes.items() if count == 2),
-        "board": asked.board.name,
-        "decode_tok_s_predicted": decode_speed(plan, asked.board),
-        "budgets": [row.body(loss) for row in _budgets(prices, model, asked, level)],
+        "source_sha256": source_digest(checkpoint),
+        **board_numbers(checkpoint.config, asked.board, packed_size(plan), decode_speed(plan, asked.board)),
+        "budgets": [row.body(loss) for row in rows],
     }
+
+
+def _with_made(rows: list[BudgetRow], asked: Request, plan: ArtifactPlan, measured: float) -> list[BudgetRow]:
+    """The table with a row for the artifact as it was made and its `measured` loss, in place of one that asks
+    for the same bits."""
+    size = packed_size(plan)
+    bits = 8 * size / plan.parameters
+    wanted = bits if asked.bits_per_weight is None else asked.bits_per_weight
+    mine = BudgetRow(wanted, bits, size, measured, decode_speed(plan, asked.board), made=True)
+    others = [row for row in rows if row.bits_asked != wanted]
+    return sorted([*others, mine], key=lambda row: row.bits_asked)
 
 
 def _budgets(prices: Prices, model: RotatedModel, asked: Request, level: float) -> list[BudgetRow]:

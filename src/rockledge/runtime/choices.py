@@ -11,3 +11,7 @@ NPU_MODES: Final = ("auto", "off", "require")
 
 NPU_DRIVERS: Final[Mapping[str, int]] = {"auto": 0, "rknpu": 1, "rocket": 2}
 """The NPU's kernel drivers, with their numbers in native/npu/npu.h; "auto" takes the one that is there."""
+
+# Sampling where neither user nor model say: what differs from greedy.
+GREEDY: dict[str, float] = {}
+CONVERSATION: dict[str, float] = {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05}

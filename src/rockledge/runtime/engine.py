@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact, open_artifact
+from rockledge.artifact.background import BackgroundCheck
 from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, SEQUENCES, cache_bytes, kv_bytes
 from rockledge.errors import ContextError, NpuError, UsageError
 from rockledge.model.block import decoder
@@ -83,6 +84,7 @@ class Engine:
         self._cache = cache
         self._npu = npu
         self._eos = frozenset(self.config.eos)
+        self._check: BackgroundCheck | None = None
 
     @classmethod
     def load(
@@ -115,6 +117,7 @@ class Engine:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; give at least 1")
         artifact = open_artifact(path)
+        artifact.check_ends()
         chat = _chat(artifact, chat_template, chat_template_kwargs or {})
         plan = build_program(artifact)
         cores = default_cores()
@@ -182,6 +185,24 @@ class Engine:
         pools = [(pool.window, pool.pages) for pool in executors[0].pools]
         cache = PageCache(pools, PAGE_TOKENS, executors[0].copy_page)
         return cls(artifact, path.resolve().name, executors, cache, footprint, used, chat)
+
+    @contextmanager
+    def checked(self) -> Iterator[BackgroundCheck]:
+        """Reads every byte of the artifact in the background meanwhile: once damage is found, `generate` and
+        `logits` raise ArtifactError, at the latest the end of the block does. A block that fails by itself
+        does not wait."""
+        check = self._check = BackgroundCheck(self.artifact.verify)
+        check.start()
+        try:
+            yield check
+            check.finish()
+        finally:
+            self._check = None
+            check.stop()
+
+    def _require_whole(self) -> None:
+        if self._check is not None:
+            self._check.require()
 
     def close(self) -> None:
         """Frees the native programs and the NPU. Closing twice is allowed; only `npu` and `stats` may be
@@ -310,6 +331,7 @@ class Engine:
                     self.stats = meter.pause()
                     return
                 if drawn < room:
+                    self._require_whole()
                     if sequence.reserve(1):
                         step.write_table(sequence)
                     with self._decode.lock:
@@ -352,6 +374,7 @@ class Engine:
 
     def _run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
         sequence.reserve(len(tokens))  # nothing new, unless a fork shares what was reserved
+        self._require_whole()
         with self._prefill.lock:
             self._prefill.run(tokens, sequence, logits)
         sequence.advance(len(tokens))

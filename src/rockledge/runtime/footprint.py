@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rockledge.errors import BudgetError, UsageError
+from rockledge.units import show_size
 
 DEFAULT_CONTEXT = 4096
 STEP_TOKENS = (256, 128, 64, 32)
@@ -64,15 +65,18 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
         if demand.total(step_tokens, wanted) <= memory:
             return Footprint(wanted, step_tokens, demand.total(step_tokens, wanted))
     smallest = STEP_TOKENS[-1]
+    allowed = f"--memory is {show_size(memory)}, expected at least"
     room = demand.longest_within(memory, smallest)
     if context is None and room > 0:
         return Footprint(room, smallest, demand.total(smallest, room))
     if room > 0:
+        needed = show_size(demand.total(smallest, wanted), enough=True)
         raise BudgetError(
-            f"--memory is {memory} bytes, expected at least {demand.total(smallest, wanted)} for a context "
-            f"of {wanted} tokens; use a context of at most {room} tokens, or more memory"
+            f"{allowed} {needed} for a context of {wanted} tokens; use a context of at most {room} tokens, "
+            "or more memory"
         )
     raise BudgetError(
-        f"--memory is {memory} bytes, expected at least {demand.total(smallest, 1)} for the weights "
-        f"({demand.weights}), the arena ({demand.arena(smallest, 1)}) and the smallest cache"
+        f"{allowed} {show_size(demand.total(smallest, 1), enough=True)} for the weights "
+        f"({show_size(demand.weights)}), the arena ({show_size(demand.arena(smallest, 1))}) and the smallest "
+        "cache; allow more, or take a smaller model"
     )

@@ -19,7 +19,7 @@ from rockledge.errors import NativeError
 from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, padded, strips, tiles
 from rockledge.runtime.choices import KERNELS
 
-ABI = 6
+ABI = 7
 LIBRARY = "librockledge.so"
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
@@ -259,6 +259,8 @@ def library() -> ctypes.CDLL:
         "rl_program_share_cache": (i32, [pointer, pointer]),
         "rl_copy_page": (i32, [pointer, i32, i32, i32]),
         "rl_read_bandwidth": (ctypes.c_double, [i64, i32, i32, i32]),
+        "rl_turn_rows": (i32, [pointer, i32, i32, i32, pointer, pointer, i32]),
+        "rl_round_rows": (i32, [pointer, i32, i32, pointer, pointer, pointer, pointer, i32]),
         "rl_sample": (i32, [pointer, i32, pointer, ctypes.c_uint64]),
     }
     for name, (result, arguments) in signatures.items():
@@ -267,7 +269,8 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def _failure() -> NativeError:
+def failure() -> NativeError:
+    """The sentence of this thread's last failure in the core."""
     return NativeError(
         bytes(library().rl_error() or b"").decode() or "the native core failed without a reason"
     )
@@ -281,7 +284,7 @@ def read_bandwidth(size: int, *, threads: int, repeats: int = 5, huge: bool = Fa
     """
     found = float(library().rl_read_bandwidth(size, threads, repeats, int(huge)))
     if found < 0:
-        raise _failure()
+        raise failure()
     return found
 
 
@@ -358,7 +361,7 @@ class Outline:
         """What `Program` would take with this shape and these threads, without taking it. NativeError."""
         found = _Memory()
         if library().rl_program_plan(*self._lists, _shape(shape), threads, ctypes.byref(found)) < 0:
-            raise _failure()
+            raise failure()
         return ProgramMemory(found.arena, found.cache)
 
 
@@ -386,7 +389,7 @@ class Program:
         lists = _lists(ops, bands, buffers)
         self._handle = self._lib.rl_program_create(*lists, _shape(shape), threads, KERNELS[kernel])
         if not self._handle:
-            raise _failure()
+            raise failure()
 
     @property
     def handle(self) -> int:
@@ -404,7 +407,7 @@ class Program:
         """What the program holds now."""
         found = _Memory()
         if self._lib.rl_program_memory(self.handle, ctypes.byref(found)) < 0:
-            raise _failure()
+            raise failure()
         return ProgramMemory(found.arena, found.cache)
 
     def run(
@@ -443,7 +446,7 @@ class Program:
 
         def run() -> None:
             if native_run(self.handle, reference, first, last) < 0:
-                raise _failure()
+                raise failure()
 
         return run
 
@@ -464,7 +467,7 @@ class Program:
         """A view of a whole buffer: fp32 [max_rows, width], int8 [max_rows, planes, padded]."""
         address = self._lib.rl_program_buffer(self.handle, number)
         if not address:
-            raise _failure()
+            raise failure()
         spec = self.buffers[number]
         shape: tuple[int, ...] = (self.shape.max_rows, spec.width)
         dtype: np.dtype[Any] = np.dtype(np.float32)
@@ -477,7 +480,7 @@ class Program:
         """Nanoseconds of every operation, int64 [ops], that all runs from now on add to."""
         times = np.zeros(len(self._kept[0]), np.int64)
         if self._lib.rl_program_times(self.handle, times.ctypes.data) < 0:
-            raise _failure()
+            raise failure()
         self._times = times  # the core writes into it
         return times
 
@@ -487,12 +490,12 @@ class Program:
         A page that one of them writes may not be read by the other at the same time.
         """
         if self._lib.rl_program_share_cache(self.handle, other.handle) < 0:
-            raise _failure()
+            raise failure()
 
     def copy_page(self, pool: int, source: int, target: int) -> None:
         """Copies one KV page of all layers of a pool (copy on write)."""
         if self._lib.rl_copy_page(self.handle, pool, source, target) < 0:
-            raise _failure()
+            raise failure()
 
     def close(self) -> None:
         """Ends the threads and frees the memory; views from `buffer` are invalid afterwards."""
@@ -525,7 +528,7 @@ def sampler(
     def draw(number: int) -> int:
         token = int(native_sample(address, logits.size, reference, number))
         if token < 0:
-            raise _failure()
+            raise failure()
         return token
 
     return draw

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,8 +11,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from rockledge.errors import RockledgeError
+from rockledge.artifact.background import BackgroundCheck
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.chat import ChatReply, chat_parts, chat_prompt, read_chat_request
 from rockledge.serve.completions import (
     CompletionReply,
@@ -31,22 +32,22 @@ class Integrity:
     """Whether the artifact's checksums hold, checked in the background while the server already answers."""
 
     def __init__(self, verify: Callable[[], None] | None) -> None:
-        self._verify = verify
-        self.failure: str | None = None
-        self.state = "unchecked" if verify is None else "checking"
+        self._check = None if verify is None else BackgroundCheck(lambda _: verify())
+
+    @property
+    def failure(self) -> str | None:
+        """The sentence about damage, None as long as none was found."""
+        return None if self._check is None else self._check.failure
+
+    @property
+    def state(self) -> str:
+        """ "unchecked", "checking", "verified" or "damaged"."""
+        return "unchecked" if self._check is None else self._check.state
 
     def start(self) -> None:
         """Begins checking in a thread of its own."""
-        if self._verify is not None:
-            threading.Thread(target=self._check, args=(self._verify,), daemon=True).start()
-
-    def _check(self, verify: Callable[[], None]) -> None:
-        try:
-            verify()
-            self.state = "verified"
-        except RockledgeError as error:
-            self.failure = str(error)
-            self.state = "damaged"
+        if self._check is not None:
+            self._check.start()
 
     def require(self) -> None:
         """Refuses to answer from damaged weights."""
@@ -54,11 +55,18 @@ class Integrity:
             raise ApiError(self.failure, status=503, code="artifact_damaged")
 
 
-def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], None] | None = None) -> FastAPI:
+def create_app(
+    engine: Engine,
+    *,
+    queue_limit: int = 64,
+    verify: Callable[[], None] | None = None,
+    sampling: Sampling = CONVERSATION,
+) -> FastAPI:
     """An application that answers from `engine`, one request at a time.
 
     `queue_limit` requests may be in the server at once (waiting ones included), more get 503. `verify` checks
     the artifact in the background; when it raises a RockledgeError, health and all answers become 503.
+    `sampling` is that of requests which name none.
     """
     line = Line(queue_limit)
     integrity = Integrity(verify)
@@ -122,7 +130,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         try:
-            wanted = read_chat_request(await read_json(request))
+            wanted = read_chat_request(await read_json(request), sampling)
             require_model(wanted.options.model)
             integrity.require()
             prompt = chat_prompt(engine, wanted)
@@ -136,7 +144,7 @@ def create_app(engine: Engine, *, queue_limit: int = 64, verify: Callable[[], No
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         try:
-            wanted = read_completion_request(await read_json(request))
+            wanted = read_completion_request(await read_json(request), sampling)
             require_model(wanted.options.model)
             integrity.require()
             prompts = completion_prompts(engine, wanted)

@@ -9,6 +9,8 @@ from typing import Any
 from rockledge.errors import UsageError
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.fields import Fields
@@ -31,8 +33,8 @@ class ChatRequest:
     options: Options
 
 
-def read_chat_request(body: object) -> ChatRequest:
-    """Checks every field of the body.
+def read_chat_request(body: object, defaults: Sampling = CONVERSATION) -> ChatRequest:
+    """Checks every field of the body; `defaults` is the sampling of one that names none.
 
     Raises:
         ApiError: 400 that names the field.
@@ -43,7 +45,7 @@ def read_chat_request(body: object) -> ChatRequest:
     top = fields.integer("top_logprobs", None, 0, MAX_TOP_LOGPROBS)
     if top is not None and not wanted:
         raise fields.wrong("top_logprobs", "left out unless 'logprobs' is true")
-    options = read_options(fields)
+    options = read_options(fields, defaults)
     if options.max_tokens == 0:
         raise fields.wrong("max_tokens", "at least 1")
     fields.finish()

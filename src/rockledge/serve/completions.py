@@ -8,6 +8,8 @@ from typing import Any
 
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.fields import Fields
@@ -32,15 +34,15 @@ class CompletionRequest:
     options: Options
 
 
-def read_completion_request(body: object) -> CompletionRequest:
-    """Checks every field of the body.
+def read_completion_request(body: object, defaults: Sampling = CONVERSATION) -> CompletionRequest:
+    """Checks every field of the body; `defaults` is the sampling of one that names none.
 
     Raises:
         ApiError: 400 that names the field.
     """
     fields = Fields(body)
     prompts = _prompts(fields)
-    options = read_options(fields)
+    options = read_options(fields, defaults)
     request = CompletionRequest(
         prompts=prompts,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,

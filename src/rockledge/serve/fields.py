@@ -64,6 +64,10 @@ class Fields:
         """The value of a field (None when absent); it counts as read."""
         return self._values.pop(name, None)
 
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not read yet."""
+        return name in self._values
+
     def number(self, name: str, default: float, low: float, high: float = math.inf) -> float:
         """A finite number in [low, high]."""
         value = self.take(name)

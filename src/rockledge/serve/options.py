@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.fields import Fields
 
 MAX_STOPS = 16
@@ -26,23 +27,32 @@ class Options:
     include_usage: bool
 
 
-def read_options(fields: Fields) -> Options:
-    """Takes the shared fields; defaults are OpenAI's; top_k, min_p and ignore_eos are extensions."""
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+
+
+def read_options(fields: Fields, defaults: Sampling = CONVERSATION) -> Options:
+    """Takes the shared fields; top_k, min_p and ignore_eos are extensions.
+
+    A request that says nothing about sampling gets `defaults`; one that names a part of it gets OpenAI's
+    values for the rest.
+    """
     max_tokens = fields.integer("max_tokens", None, 0, MAX_TOKENS)
     max_tokens = fields.integer("max_completion_tokens", max_tokens, 0, MAX_TOKENS)
     seed = fields.integer("seed", None, -(1 << 63), (1 << 64) - 1)
-    sampling = Sampling(
+    seed = None if seed is None else seed % (1 << 64)
+    silent = not any(fields.has(name) for name in _SAMPLING)
+    named = Sampling(
         temperature=fields.number("temperature", 1.0, 0.0, 2.0),
         top_k=max(fields.integer("top_k", 0, -1, MAX_TOKENS) or 0, 0),
         top_p=max(fields.number("top_p", 1.0, 0.0, 1.0), LEAST_TOP_P),
         min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-        seed=None if seed is None else seed % (1 << 64),
+        seed=seed,
     )
     stream = fields.flag("stream")
     return Options(
         model=fields.text("model"),
         max_tokens=max_tokens,
-        sampling=sampling,
+        sampling=replace(defaults, seed=seed) if silent else named,
         stop=_stops(fields),
         ignore_eos=fields.flag("ignore_eos"),
         stream=stream,

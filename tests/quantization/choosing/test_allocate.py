@@ -63,7 +63,7 @@ def test_without_limits_every_band_gets_its_cheapest_option() -> None:
 
 
 def test_the_nearest_possible_size_is_named() -> None:
-    with pytest.raises(BudgetError, match="at least 200 bytes"):
+    with pytest.raises(BudgetError, match="narrowest choice takes 200 B; ask for at least that"):
         allocate([two(100, 150)] * 2, Budget(bytes=199))
 
 

@@ -93,7 +93,7 @@ def test_it_is_a_png_beside_the_report(tmp_path: Path) -> None:
     assert f"]({PICTURE})" in report.text
     # With the picture in it an artifact is still one that may be replaced, and nothing is wrong with it.
     open_artifact(tmp_path / "out").verify()
-    quantize(source, tmp_path / "out", bits=6.0, tokens=2048)
+    quantize(source, tmp_path / "out", bits=6.0, tokens=2048, overwrite=True)
 
 
 def test_without_matplotlib_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from rockledge.quantization.calibration.texts import default_calibration
 _CHARACTERS_PER_TOKEN = 8
 
 # Sequences kept back to measure the result on.
-_HELD_OUT = 4
+HELD_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def calibration_for(
     documents, notes = _built_in(chat) if path is None else read_calibration(path, chat)
     # A context of a few tokens has no room for all that a text begins with.
     beginning = tokenizer.beginning[: max(0, length - 2)]
-    wanted = max(1, tokens // length) + _HELD_OUT
+    wanted = max(1, tokens // length) + HELD_OUT
 
     needed = wanted * length
     try:
@@ -65,10 +65,10 @@ def calibration_for(
             "tokens were calibrated on; give text of the model's own kind by --calibration."
         )
         found = _random_sequences(tokenizer, beginning, (wanted, length), seed)
-    kept = min(_HELD_OUT, len(found) // 2)
+    kept = min(HELD_OUT, len(found) // 2)
     short = (
         f"the calibration text makes {found.size} tokens, but {needed} are needed "
-        f"({(wanted - _HELD_OUT) * length} to calibrate on, {_HELD_OUT * length} to measure on)"
+        f"({(wanted - HELD_OUT) * length} to calibrate on, {HELD_OUT * length} to measure on)"
     )
     if kept < 1:
         raise UsageError(_with_notes(notes, f"{short}; give a longer text"))

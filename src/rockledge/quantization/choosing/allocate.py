@@ -17,6 +17,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix, vstack
 
 from rockledge.errors import BudgetError
+from rockledge.units import show_size
 
 # The solver's relative gap and patience: at thousands of bands the last thousandth is not worth a minute.
 _GAP = 1e-3
@@ -93,8 +94,8 @@ def _check_possible(bands: Sequence[Band], budget: Budget) -> None:
     least_bytes = sum(min(option.bytes for option in band.options) for band in bands)
     if budget.bytes is not None and least_bytes > budget.bytes:
         raise BudgetError(
-            f"the weights do not fit in {budget.bytes} bytes, the narrowest choice takes {least_bytes}; "
-            f"ask for at least {least_bytes} bytes"
+            f"the weights do not fit in {show_size(budget.bytes)}, the narrowest choice takes "
+            f"{show_size(least_bytes)}; ask for at least that"
         )
     least_time = sum(min(option.milliseconds for option in band.options) for band in bands)
     if budget.milliseconds is not None and least_time > budget.milliseconds:
@@ -108,8 +109,8 @@ def _both_limits(bands: Sequence[Band], budget: Budget) -> str:
     fastest = _solve(bands, "milliseconds", Budget(budget.bytes))
     nearest = fastest.milliseconds if fastest is not None else float("nan")
     return (
-        f"{budget.bytes} bytes and {budget.milliseconds:.3f} ms can be met alone but not together; within "
-        f"those bytes the fastest choice takes {nearest:.3f} ms, so ask for that or for more bytes."
+        f"{show_size(budget.bytes or 0)} and {budget.milliseconds:.3f} ms can be met alone but not together; "
+        f"within that size the fastest choice takes {nearest:.3f} ms, so ask for that or for a larger size"
     )
 
 

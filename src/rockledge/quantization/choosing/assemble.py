@@ -73,9 +73,10 @@ def write_artifact(
     report_text: str,
     picture: bytes | None,
     progress: Callable[[int, int], None],
+    overwrite: bool = False,
 ) -> None:
     """Writes the whole artifact; nothing appears at `path` unless everything succeeds."""
-    with ArtifactWriter(path, plan) as writer:
+    with ArtifactWriter(path, plan, overwrite=overwrite) as writer:
         for done, name in enumerate(plan.linears, start=1):
             writer.linear(name, assembly.linear(name))
             progress(done, len(plan.linears))

@@ -22,6 +22,7 @@ from rockledge.quantization.choosing.allocate import Allocation, Band, Budget, O
 from rockledge.quantization.rounding.candidates import NARROW_WIDTHS, WIDTHS
 from rockledge.quantization.transforming.rotate import RotatedModel
 from rockledge.quantization.work.store import Prices
+from rockledge.units import show_size
 
 Widths = dict[str, tuple[StoredBand, ...]]
 """The bands of every linear, as they are stored."""
@@ -52,7 +53,7 @@ def menu(model: RotatedModel, limits: Limits, used: Collection[int] = ()) -> tup
     """
     if used:
         return NARROW_WIDTHS if min(used) < min(WIDTHS) else WIDTHS
-    three, two = (_uniform(model, limits.board, min(widths)) for widths in (WIDTHS, NARROW_WIDTHS))
+    three, two = (uniform(model, limits.board, min(widths)) for widths in (WIDTHS, NARROW_WIDTHS))
     most, longest = limits.bytes, limits.milliseconds
     if most is not None and two.bytes > most:
         raise _too_small(model, most, two.bytes)
@@ -73,8 +74,8 @@ def _rounded_up(value: float) -> float:
     return ceil(value / unit) * unit
 
 
-def _uniform(model: RotatedModel, board: Board, bits: int) -> Option:
-    """The whole model at one width, its price unknown."""
+def uniform(model: RotatedModel, board: Board, bits: int) -> Option:
+    """The whole model at one width: its bytes, the milliseconds of a token; the price is unknown."""
     linears = dict(decoder(model.config).linears())
     size = _size(model, {name: (StoredBand(0, one.rows, bits),) for name, one in linears.items()})
     time = sum(
@@ -94,8 +95,8 @@ def _gathered(linear: str, config: ModelConfig) -> bool:
 def _too_small(model: RotatedModel, wanted: int, least: int) -> BudgetError:
     count = decoder(model.config).parameters
     return BudgetError(
-        f"A budget of {wanted} bytes ({8 * wanted / count:.3f} bits a weight) is too small for this model; "
-        f"the nearest possible is {least} bytes ({8 * least / count:.3f} bits a weight)."
+        f"a budget of {show_size(wanted)} ({8 * wanted / count:.3f} bits a weight) is too small for this "
+        f"model; the nearest possible is {show_size(least)} ({8 * least / count:.3f} bits a weight)"
     )
 
 

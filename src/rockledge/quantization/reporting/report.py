@@ -9,11 +9,13 @@ from typing import Any
 from rockledge.artifact import ArtifactPlan, packed_size
 from rockledge.board.boards import Board
 from rockledge.board.time import predict_decode
+from rockledge.eval.kl_words import kl_in_words
 from rockledge.formats.bands import packed_bytes
 from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
 from rockledge.quantization.reporting.check import PriceCheck, role_of
 from rockledge.quantization.reporting.loss import COSINE, Loss, reported_loss
+from rockledge.quantization.reporting.on_board import board_line
 from rockledge.quantization.reporting.picture import PICTURE, band_width
 from rockledge.quantization.work.store import Prices
 
@@ -23,8 +25,8 @@ _NARROW = re.compile(r"\b(I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*)\b")
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """One line of the table of budgets. All but `bits_asked` are None where the budget cannot be met; then
-    `nearest` is the least number of bits that can."""
+    """One line of the table of budgets. The next four are None where the budget cannot be met; then
+    `nearest` is the least number of bits that can. `made` marks the one that the artifact has."""
 
     bits_asked: float
     bits_per_weight: float | None
@@ -32,6 +34,7 @@ class BudgetRow:
     predicted_loss: float | None
     decode_tok_s_predicted: float | None
     nearest: float | None = None
+    made: bool = False
 
     def body(self, loss: Loss) -> dict[str, Any]:
         """The line as report.json has it, with a loss measured in `loss`."""
@@ -144,8 +147,10 @@ def notes_on(stored: str) -> list[str]:
     return [note]
 
 
-def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: bool) -> str:
-    """report.md; with `picture`, widths.png lies beside it."""
+def report_text(
+    numbers: Mapping[str, Any], config: ModelConfig, *, picture: bool, made: Sequence[str] = ()
+) -> str:
+    """report.md; with `picture`, widths.png lies beside it. `made` are the lines of `Provenance`."""
     size = (
         f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
         f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once)."
@@ -163,6 +168,8 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
         "## What it cost",
         "",
         cost,
+        "",
+        f"{board_line(numbers)}.",
         "",
         "## Bits by part",
         "",
@@ -191,13 +198,15 @@ def report_text(numbers: Mapping[str, Any], config: ModelConfig, *, picture: boo
     if numbers["price_check"] is not None:
         lines += ["", "## Are the prices true?", "", *_check_lines(numbers["price_check"], loss)]
     lines += ["", "## Other budgets", "", *budget_table(numbers["budgets"], numbers["board"], loss)]
+    lines += ["", *made] if made else []
     return "\n".join(lines) + "\n"
 
 
 def _logits_cost(divergence: Mapping[str, Any]) -> str:
     return (
         f"KL to the float model {divergence['kl_mean_nats']:.4f} ± {divergence['kl_mean_se_nats']:.4f} nats "
-        f"a token, same top token {100 * divergence['top1_agreement']:.1f} %, perplexity "
+        f"a token ({kl_in_words(divergence['kl_mean_nats'])}), "
+        f"same top token {100 * divergence['top1_agreement']:.1f} %, perplexity "
         f"{divergence['perplexity']:.2f} (float {divergence['reference_perplexity']:.2f})"
     )
 
@@ -239,7 +248,8 @@ def budget_table(rows: Sequence[Mapping[str, Any]], board: str, loss: Loss) -> l
             lines.append(f"| {row['bits_asked']:.2f} | impossible; {row['nearest']:.3f} is the least | | | |")
             continue
         lines.append(
-            f"| {row['bits_asked']:.2f} | {row['bits_per_weight']:.3f} | {row['tensor_bytes'] / 1e6:.1f} "
+            f"| {row['bits_asked']:.2f}{' (this one)' if row['made'] else ''} "
+            f"| {row['bits_per_weight']:.3f} | {row['tensor_bytes'] / 1e6:.1f} "
             f"| {loss.shown(row[loss.predicted])} | {row['decode_tok_s_predicted']:.1f} |"
         )
     return lines

@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag, pad
 
 from rockledge.errors import UsageError
 from rockledge.formats.bands import GROUP
-from rockledge.quantization.rounding.gaussian_tables import GAUSSIAN_TABLES, UNITS_PER_RMS
+from rockledge.formats.gaussian_tables import GAUSSIAN_TABLES, UNITS_PER_RMS
 
 Tensor = torch.Tensor
 

@@ -104,6 +104,12 @@ def begun(work: WorkDirectory) -> bool:
     return work.has_state(_BACKWARD)
 
 
+def rounded_blocks(work: WorkDirectory) -> int:
+    """How many blocks have been rounded, of all and the ends."""
+    state = work.state(_BACKWARD)
+    return 0 if state is None else int(state[0]["done"])
+
+
 def forget(work: WorkDirectory, layers: int) -> None:
     """Removes what only measuring needs."""
     for name in (_HEAD, _BACKWARD):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from rockledge.conversion.folds import Fold, Turns, folded
 from rockledge.formats.hadamard import Rotation, random_rotation
 from rockledge.model.block import Decoder, Linear, decoder, layer_name
 from rockledge.model.checkpoint import Checkpoint
@@ -17,7 +18,6 @@ from rockledge.model.config import ModelConfig
 from rockledge.quantization.float_model.forward import Taps, rms_norm, scaled
 from rockledge.quantization.steps import Steps
 from rockledge.quantization.transforming.balance import balanced, balanced_gains
-from rockledge.quantization.transforming.folds import Fold, Turns, folded
 from rockledge.quantization.transforming.hadamard import hadamard, rotate, rotate_inverse
 
 _ROWS = 16384  # rows of an embedding rotated together

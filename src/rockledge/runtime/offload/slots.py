@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rockledge.errors import BudgetError
+from rockledge.units import show_size
 
 RING = 3
 """Slots of the ring: one for the block that runs, one for the next, and one to unpack ahead."""
@@ -41,7 +42,8 @@ def plan_slots(blocks: Sequence[int], lanes: int, budget: int) -> Slots:
     if most < 0 or _bytes(blocks, lanes, 0) > budget:
         least = lanes * sum(map(pages, blocks)) if most < 0 else _bytes(blocks, lanes, 0)
         raise BudgetError(
-            f"the NPU's weight slots need {least} bytes, expected at most the {budget} that are left"
+            f"the NPU's weight slots need {show_size(least)}, expected at most the "
+            f"{show_size(budget)} that are left"
         )
     fitting = bisect_right(range(most + 1), budget, key=lambda count: _bytes(blocks, lanes, count)) - 1
     # The last block through the ring is followed by the next step's first: with whole rounds of the ring

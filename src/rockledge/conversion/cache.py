@@ -1,0 +1,151 @@
+"""Converted models, kept so that they are there the next time: found by a fingerprint of their source,
+bounded in size, the least recently used removed first.
+
+A model lies in `ROOT/KEY/NAME`, an artifact like any other; `ROOT/KEY.lock` is held shared by those who use
+it, and alone by the one who makes or removes it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rockledge.artifact import VERSION, open_artifact
+from rockledge.artifact.publish import writing
+from rockledge.errors import ArtifactError, CheckpointError
+from rockledge.model.gguf_split import parts_beside
+
+REVISION = 1
+"""Raised when `convert` makes other weights of the same source."""
+_END = 1 << 16  # bytes at the ends of a file that its digest covers
+
+
+@dataclass(frozen=True)
+class ConvertedModels:
+    """The converted models under `root`, of at most `limit` bytes together: those in use may be more."""
+
+    root: Path
+    limit: int
+
+    @contextmanager
+    def model(
+        self, source: Path, bits: float | None, make: Callable[[Path], object], waiting: Callable[[], None]
+    ) -> Iterator[Path]:
+        """The artifact of the checkpoint `source` at `bits` (None: the default); it is not removed before the
+        block is left.
+
+        `make(path)` writes it where it is missing or does not open. While another process does that, this one
+        waits, after calling `waiting`. ArtifactError where the cache cannot be written.
+        """
+        key = fingerprint(source, bits)
+        place = self.root / key / _name(source)
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        with _lock_file(self.root / f"{key}.lock") as lock:
+            while not self._shared(lock, place, waiting):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not _opens(place):
+                    shutil.rmtree(self.root / key, ignore_errors=True)  # half-made or damaged
+                    make(place)
+            with writing(self.root):
+                os.utime(self.root / key)
+            self.trim()
+            yield place
+
+    def _shared(self, lock: int, place: Path, waiting: Callable[[], None]) -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        return _opens(place)
+
+    def trim(self) -> None:
+        """Removes models nobody uses, the least recently used first, until the others fit."""
+        entries = sorted(
+            (path for path in self.root.iterdir() if path.is_dir()), key=lambda path: -_used(path)
+        )
+        total = 0
+        for entry in entries:
+            size = _size(entry)
+            if total + size > self.limit and self._remove(entry):
+                continue
+            total += size
+
+    def _remove(self, entry: Path) -> bool:
+        """Whether a model could be removed: nobody uses or makes it."""
+        with _lock_file(entry.with_name(f"{entry.name}.lock")) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            shutil.rmtree(entry, ignore_errors=True)
+        return True
+
+
+def fingerprint(source: Path, bits: float | None) -> str:
+    """A name for what `convert` makes of `source`, from its place and from name, size, time and ends of its
+    files: reading them whole would take as long as converting them."""
+    facts = [REVISION, VERSION, bits, str(source.resolve()), [_facts(file) for file in _files(source)]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_dir():
+        return sorted(path for path in source.glob("**/*") if path.is_file())
+    return parts_beside(source)
+
+
+def _facts(file: Path) -> list[str | int]:
+    try:
+        with file.open("rb") as opened:
+            stat = os.fstat(opened.fileno())
+            digest = hashlib.sha256(opened.read(_END))
+            opened.seek(max(0, stat.st_size - _END))
+            digest.update(opened.read(_END))
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+    return [file.name, stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
+
+
+def _name(source: Path) -> str:
+    """What the model is called: the file without its ending, or the directory."""
+    path = source.resolve()
+    name = path.stem if path.is_file() else path.name
+    # A Hub's snapshot is called by its commit, and the directory of the repository two above it.
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        name = path.parent.parent.name.rsplit("--", 1)[-1]
+    return name.lstrip(".") or "model"
+
+
+def _opens(place: Path) -> bool:
+    if not place.is_dir():
+        return False
+    try:
+        open_artifact(place)
+    except ArtifactError:
+        return False
+    return True
+
+
+@contextmanager
+def _lock_file(path: Path) -> Iterator[int]:
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _used(entry: Path) -> float:
+    return entry.stat().st_mtime if entry.exists() else 0.0
+
+
+def _size(entry: Path) -> int:
+    return sum(path.stat().st_size for path in entry.glob("**/*") if path.is_file())

@@ -1,0 +1,47 @@
+"""Sizes and durations for people."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rockledge.units import show_duration, show_size
+
+
+@pytest.mark.parametrize(
+    "size, text",
+    [
+        (5, "5 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (98_362_432, "98.4 MB"),
+        (2_340_000_000, "2.34 GB"),
+        (5e12, "5.00 TB"),
+    ],
+)
+def test_people_read_powers_of_ten(size: int, text: str) -> None:
+    assert show_size(size) == text
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0, "0 s"),
+        (24.4, "24 s"),
+        (89.9, "90 s"),
+        (90, "2 min"),
+        (14 * 60, "14 min"),
+        (30_000, "8 h 20 min"),
+        (2 * 3600, "2 h"),
+        (3 * 3600 - 1, "3 h"),
+    ],
+)
+def test_people_read_two_units_at_most(seconds: float, text: str) -> None:
+    assert show_duration(seconds) == text
+
+
+@given(st.floats(0, 1e7))
+def test_what_is_shown_is_near(seconds: float) -> None:
+    scale = {"s": 1, "min": 60, "h": 3600}
+    words = show_duration(seconds).split()
+    shown = sum(int(number) * scale[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+    assert abs(shown - seconds) <= 30
