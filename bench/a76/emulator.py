@@ -67,7 +67,7 @@ def counted(script: str, *arguments: object) -> Run:
         _run(["cc", "-O2", "-shared", "-fPIC", HERE / "count.c", "-o", plugin])
         environment = {
             **os.environ,
-            "ARM_PYTHONPATH": str(TREE / "src"),
+            "ARM_PYTHONPATH": f"{TREE / 'src'}:{TREE}",
             "ROCKLEDGE_LIBRARY": str(library),
             "OPENBLAS_NUM_THREADS": "1",
             "QEMU_PLUGIN": f"{plugin},out={counts}",

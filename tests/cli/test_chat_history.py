@@ -46,7 +46,9 @@ def test_a_place_that_cannot_be_written_is_named_and_costs_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("given", "state"), [("/some/where", "/some/where"), ("relative", None), ("", None)])
-def test_the_place_follows_xdg(monkeypatch: pytest.MonkeyPatch, given: str, state: str | None) -> None:
+def test_the_place_follows_xdg(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, state: str | None
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", given)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert history_path() == Path(state or "/home/me/.local/state") / "rockledge" / "chat_history"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert history_path() == Path(state or tmp_path / ".local/state") / "rockledge" / "chat_history"

@@ -31,7 +31,7 @@ def artifact_of(model: str) -> Iterator[Path]:
         yield path
         return
     from rockledge.conversion.cache import ConvertedModels
-    from rockledge.conversion.convert import convert, default_bits
+    from rockledge.conversion.convert import DEFAULT_BITS, convert
     from rockledge.model.checkpoint import find_checkpoint, open_checkpoint
 
     source = find_checkpoint(model)
@@ -45,7 +45,7 @@ def artifact_of(model: str) -> Iterator[Path]:
             "Converting %s at %g bits a weight, once, into %s. This rounds to the nearest; "
             "`rockledge quantize %s -o DIR` calibrates: more accurate, or much smaller.",
             model,
-            default_bits(checkpoint.config),
+            DEFAULT_BITS,
             place.parent,
             model,
         )

@@ -99,6 +99,8 @@ def port(text: str) -> int:
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """How the engine runs."""
+    # Of commands without conversations, which do not add `add_template_arguments`.
+    parser.set_defaults(chat_template=None, chat_template_kwargs=None)
     parser.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: the fast cores)")
     parser.add_argument(
         "--ctx",
@@ -223,8 +225,8 @@ def load_engine(args: argparse.Namespace, *, sequences: int = 1, check: bool = T
             kernel=args.kernel,
             npu=args.npu,
             npu_rows=args.npu_rows,
-            chat_template=getattr(args, "chat_template", None),
-            chat_template_kwargs=getattr(args, "chat_template_kwargs", None),
+            chat_template=args.chat_template,
+            chat_template_kwargs=args.chat_template_kwargs,
             sequences=max(SEQUENCES, sequences),
         )
         try:

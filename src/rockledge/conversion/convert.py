@@ -21,9 +21,6 @@ from rockledge.model.checkpoint import StoredCheckpoint
 from rockledge.model.config import ModelConfig
 
 DEFAULT_BITS = 4.25
-SMALL, SMALL_BITS = 1_000_000_000, 8.0
-"""Below so many parameters the default is wide: nearest rounding to four bits ruins some of them (Gemma 3
-270M), and they are small anyway."""
 _LEAST = 3  # bits of any weight, unless a budget is named
 Rows = Callable[[int, int], Float32]
 
@@ -39,7 +36,7 @@ def convert(
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
     """Writes the artifact `out` of at most `bits` a weight over all tensors, and returns its path. By default
-    they are those of `default_bits`, or for a tiny model what three bits everywhere come to with tables.
+    they are `DEFAULT_BITS`, or for a tiny model what three bits everywhere come to with tables.
 
     Rotation with the random signs of `seed`, and nearest rounding: no calibration. `progress` is told (stage,
     matrices done, matrices in all). Nothing appears under `out` before it is complete; an artifact that is
@@ -78,11 +75,6 @@ def convert(
     return Path(out)
 
 
-def default_bits(config: ModelConfig) -> float:
-    """Bits a weight where none are asked for."""
-    return SMALL_BITS if decoder(config).parameters < SMALL else DEFAULT_BITS
-
-
 def plan_conversion(
     config: ModelConfig, files: dict[str, bytes], bits: float | None, seed: int
 ) -> ArtifactPlan:
@@ -114,7 +106,7 @@ def plan_conversion(
     most = plan(mixed)
     streams = sum(sum(stream_bytes(spec.bands, spec.cols)) for spec in most.linears.values())
     fixed = packed_size(most) - streams
-    room = int((bits or default_bits(config)) * tree.parameters / 8) - fixed
+    room = int((bits or DEFAULT_BITS) * tree.parameters / 8) - fixed
     return plan(fixed_widths(tree, room if bits is not None else max(room, stream_room(tree, _LEAST))))
 
 

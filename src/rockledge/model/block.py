@@ -344,13 +344,13 @@ def _gated(config: ModelConfig) -> Gated:
 
 
 @lru_cache(maxsize=64)
-def windows(decoder: Decoder) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def windows(tree: Decoder) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """(window, numbers of the layers that have it), full attention (0) first, then by growing window.
 
     The layers of an entry share a pool of the key/value cache: the pool's number is the entry's, and the
     layer's number inside the pool is its place among `layers` there.
     """
     layers: dict[int, list[int]] = {}
-    for number, layer in enumerate(decoder.layers):
+    for number, layer in enumerate(tree.layers):
         layers.setdefault(layer.attends.window, []).append(number)
     return tuple((window, tuple(layers[window])) for window in sorted(layers))

@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 class NpuUnusedError(NpuError):
     """Why prefill runs on the CPU; `state` says which kind of reason it is, `counts` what loading met."""
 
-    def __init__(self, reason: str, state: State) -> None:
+    def __init__(self, reason: str, state: State, counts: OpeningCounts | None = None) -> None:
         super().__init__(reason)
         self.state: State = state
-        self.counts = OpeningCounts()
+        self.counts = counts or OpeningCounts()
 
 
 class NpuUse:
@@ -138,25 +138,7 @@ def open_npu(
     as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
     wrong stays on the CPU. Raises NpuUnusedError.
     """
-    counts = OpeningCounts()
-    try:
-        return _used(linears, board, context, budget, from_rows, required, counts)
-    except NpuUnusedError as error:
-        error.counts = counts
-        raise
-
-
-def _used(
-    linears: Sequence[Linear],
-    board: Board,
-    context: int,
-    budget: Callable[[int], int],
-    from_rows: int | None,
-    required: bool,
-    counts: OpeningCounts,
-) -> NpuUse:
-    """As `open_npu`."""
-    left = list(linears)
+    counts, left = OpeningCounts(), list(linears)
     hung: HungError | None = None
     while True:
         device = _open(required, hung, counts)
@@ -169,11 +151,13 @@ def _used(
             hung = error
             left = [linear for linear in left if linear.op not in error.ops]
             if not left:
-                raise NpuUnusedError(str(error), "unusable") from None
+                raise NpuUnusedError(str(error), "unusable", counts) from None
         except BaseException as error:
             counts.close(device)
-            if isinstance(error, (BudgetError, NpuError)) and not isinstance(error, NpuUnusedError):
-                raise NpuUnusedError(str(error), "unusable") from None
+            if isinstance(error, NpuUnusedError):
+                error.counts = counts
+            elif isinstance(error, (BudgetError, NpuError)):
+                raise NpuUnusedError(str(error), "unusable", counts) from None
             raise
 
 
@@ -183,9 +167,9 @@ def _open(required: bool, hung: HungError | None, counts: OpeningCounts) -> NpuD
         return open_proven(counts, required=required)
     except NpuError as error:
         if hung is not None:
-            raise NpuUnusedError(str(hung), "unusable") from None
+            raise NpuUnusedError(str(hung), "unusable", counts) from None
         state: State = "none" if str(error).startswith(_ABSENT) else "unusable"
-        raise NpuUnusedError(str(error), state) from None
+        raise NpuUnusedError(str(error), state, counts) from None
 
 
 def _loaded(
