@@ -19,7 +19,7 @@ def dead(*cores, **more):
     return [{"kind": "dead_core", "core": core, **more} for core in cores]
 
 
-def use(worker, driver, faults, timeout_ms=60):
+def use(worker, driver, faults, timeout_ms=300):
     """The cores in use, and the error; products on them were right unless there is one."""
     answer, summary = worker.multiply(
         driver, faults, shapes=((20, 64, 96), (33, 40, 64)), timeout_ms=timeout_ms

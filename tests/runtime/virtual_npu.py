@@ -52,7 +52,9 @@ class Worker:
         with VirtualNpu(driver, parse_faults({"faults": list(faults)}), **more) as npu:
             self.process.stdin.write(json.dumps({**order, "address": npu.address}) + "\n")
             self.process.stdin.flush()
-            answer = json.loads(self.process.stdout.readline())
+            answer = json.loads(self.process.stdout.readline() or "null")
+            assert answer is not None, f"the worker ended with {self.process.wait(timeout=30)}"
+            assert not (isinstance(answer, dict) and "raised" in answer), answer["raised"]
             npu.drain()
             return answer, npu.summary()
 

@@ -140,7 +140,7 @@ def test_a_fault_that_a_reset_mends_is_none_of_the_programs_business(worker, dri
     faults = [{**fault, "at": 1}] if fault["kind"] == "wrong" else [{**fault, "at": job(driver, 4)}]
     if fault["kind"] == "wrong":  # the first job behind a reset, so there has to be one
         faults.append({"kind": "skipped", "at": job(driver, 4)})
-    answer = prefill(worker, driver, [8, 20], faults, threads=2, timeout_ms=100)
+    answer = prefill(worker, driver, [8, 20], faults, threads=2, timeout_ms=400)
     assert (answer["work"]["fallbacks"], answer["work"]["stopped"]) == (0, None)
     assert answer["work"]["blocks"] == 2 * answer["blocks_of_step"]
     assert answer["about"]["resets"] >= 1
@@ -150,7 +150,7 @@ def test_a_fault_that_a_reset_mends_is_none_of_the_programs_business(worker, dri
 @pytest.mark.parametrize("kind", ["lost", "skipped", "gone"])
 def test_a_device_that_goes_is_left_in_the_middle_of_a_step(worker, driver, kind):
     fault = {"kind": kind, "at": job(driver, 6), "times": 1 if kind == "gone" else 1000}
-    answer = prefill(worker, driver, [8, 20], [fault], threads=2, timeout_ms=60)
+    answer = prefill(worker, driver, [8, 20], [fault], threads=2, timeout_ms=300)
     assert answer["work"]["fallbacks"] == 1
     assert answer["work"]["stopped"]
 
