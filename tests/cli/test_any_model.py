@@ -11,7 +11,7 @@ import pytest
 from tests.model.checkpoints import random_model, write_gguf
 
 from rockledge.artifact import open_artifact
-from rockledge.cli import any_model
+from rockledge.cli import known_models
 
 Run = Callable[..., Any]
 
@@ -116,7 +116,7 @@ def test_the_cache_has_a_limit(rockledge: Run, checkpoint: Path, monkeypatch: py
     monkeypatch.setenv("ROCKLEDGE_CONVERTED_SIZE", "much")
     done = rockledge("run", checkpoint, "Hello")
     assert (done.code, "'much' is not a size" in done.err) == (2, True)
-    assert any_model.CACHE_LIMIT == "32G"
+    assert known_models.CACHE_LIMIT == "32G"
 
 
 def test_conversion_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:

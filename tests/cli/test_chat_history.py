@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.cli.chat_history import KEPT, ChatHistory, history_path
+from rockledge.cli.chat_history import KEPT, ChatHistory
 
 
 @given(st.lists(st.text(max_size=20), max_size=10))
@@ -43,12 +43,3 @@ def test_a_place_that_cannot_be_written_is_named_and_costs_nothing(tmp_path: Pat
     assert history.failure
     history.append_string("still here")
     assert history.get_strings() == ["still here"]
-
-
-@pytest.mark.parametrize(("given", "state"), [("/some/where", "/some/where"), ("relative", None), ("", None)])
-def test_the_place_follows_xdg(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, state: str | None
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", given)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert history_path() == Path(state or tmp_path / ".local/state") / "rockledge" / "chat_history"

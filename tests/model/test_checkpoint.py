@@ -1,14 +1,17 @@
 """Opening by path or Hub id: the right reader, and clear words when there is nothing to open."""
 
 from pathlib import Path
-from typing import Any
 
-import huggingface_hub
+import numpy as np
 import pytest
 from tests.model.checkpoints import random_model, save, write_gguf
+from tests.model.hub_fixtures import hub
+from tests.model.hub_stand_in import Hub
 
 from rockledge.errors import CheckpointError
 from rockledge.model.checkpoint import open_checkpoint
+
+__all__ = ["hub"]  # a fixture
 
 
 def test_files_and_directories_find_their_reader(tmp_path: Path) -> None:
@@ -42,23 +45,16 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "model.safetensors")
 
 
-def test_hub_ids_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_ids_are_fetched(tmp_path: Path, hub: Hub) -> None:
     directory = save(random_model("llama2"), tmp_path / "snapshot")
-    asked: list[str] = []
-
-    def snapshot_download(repo: str, **_: Any) -> str:
-        asked.append(repo)
-        return str(directory)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert open_checkpoint("someone/some-model.v1").path == directory
-    assert asked == ["someone/some-model.v1"]
+    hub.add("someone/some-model.v1", directory)
+    there, here = open_checkpoint("someone/some-model.v1"), open_checkpoint(directory)
+    assert there.names() == here.names()
+    assert np.array_equal(there.tensor("embed"), here.tensor("embed"))
 
 
-def test_a_hub_id_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_id_without_a_network_says_so(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(
         CheckpointError, match=r"not a local path and could not be fetched.*check the name and the network"
     ):

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rockledge.errors import ArtifactError
@@ -91,15 +91,27 @@ def _lock(directory: Path) -> int | None:
     return descriptor
 
 
+def abandoned(path: Path) -> list[Path]:
+    """The hidden directories that killed writers of `path` left beside it."""
+    return [left for left in path.parent.glob(f".{path.name}.partial-*") if not _in_use(left)]
+
+
+def _in_use(partial: Path) -> bool:
+    """Whether a writer holds the directory, or is young enough not to hold it yet."""
+    try:
+        if time.time() - partial.stat().st_mtime < _ABANDONED_SECONDS:
+            return True
+        held = _lock(partial)
+    except OSError:
+        return True
+    if held is not None:
+        os.close(held)
+    return held is None
+
+
 def _remove_abandoned(path: Path) -> None:
-    for left in path.parent.glob(f".{path.name}.partial-*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime < _ABANDONED_SECONDS:
-                continue
-            held = _lock(left)
-            if held is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(held)
+    for left in abandoned(path):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rockledge.cli.demo_model import cache_directory
 from rockledge.cli.inspect import is_artifact
-from rockledge.cli.sizes import parse_size
+from rockledge.cli.known_models import converted_models, find_known, known_models
 from rockledge.cli.terminal import Terminal
+from rockledge.errors import CheckpointError, did_you_mean
 
-CACHE_LIMIT = "32G"
-"""What converted models may take together, unless $ROCKLEDGE_CONVERTED_SIZE says otherwise."""
+if TYPE_CHECKING:
+    from rockledge.model.hub import HubName
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +22,50 @@ log = logging.getLogger(__name__)
 @contextmanager
 def artifact_of(model: str) -> Iterator[Path]:
     """The artifact directory `model`, or that of the checkpoint `model` (file, directory or Hub id), which
-    stays until the block is left. The log (stderr) says what is done.
+    stays until the block is left; or what `rockledge list` knows by that name. The log (stderr) says what is
+    done.
 
-    Raises CheckpointError, ArtifactError; UsageError for a limit that is not a size.
+    Raises CheckpointError, ArtifactError; UsageError for a limit that is not a size, or a name of two models.
     """
-    path = Path(model).expanduser()
+    path, key = _found(model)
+    if key is not None:
+        with converted_models().kept(key):
+            yield path
+        return
     if path.is_dir() and is_artifact(path):
         yield path
         return
-    from rockledge.conversion.cache import ConvertedModels
-    from rockledge.conversion.convert import DEFAULT_BITS, convert
-    from rockledge.model.checkpoint import find_checkpoint, open_checkpoint
+    with _converted(path, model) as place:
+        yield place
 
-    source = find_checkpoint(model)
-    limit = parse_size(os.environ.get("ROCKLEDGE_CONVERTED_SIZE") or CACHE_LIMIT)
+
+def model_path(model: str) -> Path:
+    """Where the artifact or checkpoint `model` lies, which may be a path, a name that `rockledge list` shows,
+    or a Hub id, which is fetched. CheckpointError if there is none."""
+    return _found(model)[0]
+
+
+def _found(model: str) -> tuple[Path, str | None]:
+    """The path, and the key if it is a conversion."""
+    from rockledge.model.checkpoint import find_checkpoint
+    from rockledge.model.hub import hub_name
+
+    path, name = Path(model).expanduser(), hub_name(model)
+    if path.exists():
+        if name is not None:
+            _say_local(path, name)
+    elif name is None:
+        if known := find_known(model):
+            return known.path, known.key
+        if hint := did_you_mean(model, [known.name for known in known_models()]):
+            raise CheckpointError(f"{model} does not exist{hint}")
+    return find_checkpoint(model), None
+
+
+@contextmanager
+def _converted(source: Path, model: str) -> Iterator[Path]:
+    from rockledge.conversion.convert import DEFAULT_BITS, convert
+    from rockledge.model.checkpoint import open_checkpoint
 
     def make(place: Path) -> None:
         checkpoint = open_checkpoint(source)
@@ -55,6 +85,13 @@ def artifact_of(model: str) -> Iterator[Path]:
     def waiting() -> None:
         log.info("Another process is converting %s; waiting for it.", model)
 
-    models = ConvertedModels(cache_directory() / "converted", limit)
-    with models.model(source, None, make, waiting) as place:
+    with converted_models().model(source, None, make, waiting) as place:
         yield place
+
+
+def _say_local(path: Path, name: HubName) -> None:
+    """Says that a path is taken where a model from the Hub, which is here too, has the same name."""
+    from rockledge.model.hub_fetch import fetched
+
+    if (other := fetched(name)) is not None:
+        log.info("%s is a path here and is taken; the model of that name from the Hub is %s.", path, other)

@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rockledge import places
 from rockledge.cli.chat_script import answer_script
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
@@ -66,18 +67,20 @@ def _converse(
     args: argparse.Namespace, engine: Engine, chat: ChatTemplate, terminal: Terminal, tty: TextIO
 ) -> dict[str, Any]:
     from rockledge.cli.chat_commands import CommandCompleter, dispatch
-    from rockledge.cli.chat_history import ChatHistory, history_path
+    from rockledge.cli.chat_history import ChatHistory
     from rockledge.cli.chat_session import ChatSession
     from rockledge.cli.chat_settings import ChatSettings, names
     from rockledge.cli.chat_terminal import ChatTerminal
 
-    history = ChatHistory(history_path())
+    history = ChatHistory(places.chat_history())
     screen = ChatTerminal(tty, terminal, tty is sys.stdout, history, CommandCompleter(names(chat)))
     settings = ChatSettings(sampling(args, engine), args.max_tokens)
     session = ChatSession(engine, chat, screen, args.system, settings, args.stop)
     with screen.attached():
         if history.failure:
-            screen.note(f"[messages are not kept for the next time: {history_path()}: {history.failure}]")
+            screen.note(
+                f"[messages are not kept for the next time: {places.chat_history()}: {history.failure}]"
+            )
         screen.note("Type a message. /help shows commands and keys, Ctrl-D ends the conversation.")
         while not session.over and (text := screen.read()) is not None:
             try:

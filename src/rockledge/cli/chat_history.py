@@ -13,14 +13,6 @@ from prompt_toolkit.history import History
 KEPT = 1000  # entries; the file is cut to them when it has twice as many
 
 
-def history_path() -> Path:
-    """`rockledge/chat_history` in the state directory of the XDG Base Directory Specification 0.8, which
-    ignores a relative `XDG_STATE_HOME`."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(given) if os.path.isabs(given) else Path("~/.local/state").expanduser()
-    return state / "rockledge" / "chat_history"
-
-
 class ChatHistory(History):
     """The entries of `path`, oldest first in the file. Where it cannot be read or written, `failure` says
     why, and the entries of this session are still there."""

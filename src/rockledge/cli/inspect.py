@@ -23,20 +23,23 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `inspect`."""
     parser.add_argument(
-        "path", metavar="PATH", help="artifact directory, Hugging Face directory or GGUF file"
+        "path", metavar="PATH", help="artifact directory, Hugging Face directory, GGUF file or Hub id"
     )
     parser.add_argument("--verify", action="store_true", help="read every byte: checksums, or finite numbers")
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Describes an artifact, or else whatever checkpoint is there."""
-    if is_artifact(Path(args.path)):
+    from rockledge.cli.any_model import model_path
+
+    path = model_path(args.path)
+    if is_artifact(path):
         from rockledge.artifact import open_artifact
 
-        return _inspect_artifact(open_artifact(args.path), args.verify, terminal)
+        return _inspect_artifact(open_artifact(path), args.verify, terminal)
     from rockledge.model.checkpoint import open_checkpoint
 
-    return _inspect_checkpoint(open_checkpoint(args.path), args.verify, terminal)
+    return _inspect_checkpoint(open_checkpoint(path), args.verify, terminal)
 
 
 def is_artifact(path: Path) -> bool:

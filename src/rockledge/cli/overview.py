@@ -14,6 +14,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
     ("Use a model", ("run", "chat", "embed", "serve")),
     ("Compress a model", ("quantize", "eval", "inspect")),
+    ("Keep models", ("list", "pull", "push", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
     ("Set up", ("completion",)),
 )
@@ -31,6 +32,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "eval": ("rockledge eval my-model --reference path/to/model --text book.txt",),
     "inspect": ("rockledge inspect my-model --verify",),
+    "list": ("rockledge list",),
+    "pull": (
+        "rockledge pull HuggingFaceTB/SmolLM2-135M-Instruct",
+        "rockledge pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0",
+    ),
+    "push": ("rockledge push my-model me/my-model --private",),
+    "rm": ("rockledge rm SmolLM2-135M-Instruct",),
+    "clean": ("rockledge clean", "rockledge clean --all --yes"),
     "bench": ("rockledge bench my-model --prompt 128 1k --batch 1 8",),
     "synth": ("rockledge synth 1b -o random-1b",),
     "npu": ("rockledge npu info", "rockledge npu demo"),

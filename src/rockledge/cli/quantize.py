@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import tokens, whole
+from rockledge.cli.made_artifacts import remember
 from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.pytorch_threads import let_threads_sleep
 from rockledge.cli.sizes import megabytes
@@ -140,6 +141,7 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     for note in checkpoint.notes:
         terminal.note(f"Note: {note}")
     check_place(args.output, overwrite=args.overwrite)
+    remember(args.output)
     with terminal.progress() as advance:
         convert(
             checkpoint,
@@ -180,6 +182,7 @@ def compress(
         f"{show_size(expected.disk_bytes)} of disk while it works; the result has at most "
         f"{show_size(expected.tensor_bytes)} ({expected.bits_per_weight:.2f} bits a weight)."
     )
+    remember(output)
     with terminal.progress(expected.stages) as advance:
         report = quantize(checkpoint, output, progress=advance, **settings)
     return expected, report

@@ -19,10 +19,25 @@ from rockledge.artifact import VERSION, open_artifact
 from rockledge.artifact.publish import writing
 from rockledge.errors import ArtifactError, CheckpointError
 from rockledge.model.gguf_split import parts_beside
+from rockledge.model.source import source_name
 
 REVISION = 1
 """Raised when `convert` makes other weights of the same source."""
 _END = 1 << 16  # bytes at the ends of a file that its digest covers
+_SOURCE = "source"  # the file beside the artifact that names the checkpoint
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One converted model: its key, the artifact's directory, what it was made of (None: not known), bytes on
+    disk, and when it was made and last used (seconds of the epoch)."""
+
+    key: str
+    path: Path
+    source: Path | None
+    size: int
+    made: float
+    used: float
 
 
 @dataclass(frozen=True)
@@ -43,19 +58,60 @@ class ConvertedModels:
         waits, after calling `waiting`. ArtifactError where the cache cannot be written.
         """
         key = fingerprint(source, bits)
-        place = self.root / key / _name(source)
+        place = self.root / key / source_name(source)
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        with _lock_file(self.root / f"{key}.lock") as lock:
+        with _lock_file(self._lock(key)) as lock:
             while not self._shared(lock, place, waiting):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not _opens(place):
                     shutil.rmtree(self.root / key, ignore_errors=True)  # half-made or damaged
                     make(place)
+                    with writing(self.root):
+                        (self.root / key / _SOURCE).write_bytes(os.fsencode(source.absolute()))
             with writing(self.root):
                 os.utime(self.root / key)
             self.trim()
             yield place
+
+    @contextmanager
+    def kept(self, key: str) -> Iterator[None]:
+        """Until the block is left, the model of that key is not removed."""
+        with _lock_file(self._lock(key)) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with writing(self.root):
+                os.utime(self.root / key)
+            yield
+
+    def all(self) -> list[Converted]:
+        """The models that can be opened, the most recently used first."""
+        return [one for entry in self._entries() if (one := _converted(entry)) is not None]
+
+    def remove(self, key: str) -> int | None:
+        """Removes a model, and returns the bytes freed; None where another process uses or makes it."""
+        size = self.size(key)
+        return size if self._remove(self.root / key) else None
+
+    def size(self, key: str) -> int:
+        """Bytes that an entry has on disk."""
+        return _size(self.root / key)
+
+    def half_made(self) -> list[str]:
+        """Keys of what killed processes left: entries that do not open and that nobody makes."""
+        found = [entry.name for entry in self._entries() if _converted(entry) is None]
+        return [key for key in found if self._free(key)]
+
+    def _entries(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        return sorted((path for path in self.root.iterdir() if path.is_dir()), key=lambda path: -_used(path))
+
+    def _lock(self, key: str) -> Path:
+        return self.root / f"{key}.lock"
+
+    def _free(self, key: str) -> bool:
+        with _lock_file(self._lock(key)) as lock:
+            return _locked(lock)
 
     def _shared(self, lock: int, place: Path, waiting: Callable[[], None]) -> bool:
         try:
@@ -67,11 +123,8 @@ class ConvertedModels:
 
     def trim(self) -> None:
         """Removes models nobody uses, the least recently used first, until the others fit."""
-        entries = sorted(
-            (path for path in self.root.iterdir() if path.is_dir()), key=lambda path: -_used(path)
-        )
         total = 0
-        for entry in entries:
+        for entry in self._entries():
             size = _size(entry)
             if total + size > self.limit and self._remove(entry):
                 continue
@@ -79,10 +132,8 @@ class ConvertedModels:
 
     def _remove(self, entry: Path) -> bool:
         """Whether a model could be removed: nobody uses or makes it."""
-        with _lock_file(entry.with_name(f"{entry.name}.lock")) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with _lock_file(self._lock(entry.name)) as lock:
+            if not _locked(lock):
                 return False
             shutil.rmtree(entry, ignore_errors=True)
         return True
@@ -113,14 +164,25 @@ def _facts(file: Path) -> list[str | int]:
     return [file.name, stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
-def _name(source: Path) -> str:
-    """What the model is called: the file without its ending, or the directory."""
-    path = source.resolve()
-    name = path.stem if path.is_file() else path.name
-    # A Hub's snapshot is called by its commit, and the directory of the repository two above it.
-    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
-        name = path.parent.parent.name.rsplit("--", 1)[-1]
-    return name.lstrip(".") or "model"
+def _converted(entry: Path) -> Converted | None:
+    """The model of an entry, None where it does not open."""
+    for place in sorted(path for path in entry.glob("*") if path.is_dir()):
+        if not place.name.startswith(".") and _opens(place):
+            named = entry / _SOURCE
+            source = Path(os.fsdecode(named.read_bytes())) if named.is_file() else None
+            return Converted(
+                entry.name, place, source, _size(entry), place.stat().st_mtime, entry.stat().st_mtime
+            )
+    return None
+
+
+def _locked(lock: int) -> bool:
+    """Whether nobody else held the lock; it is held alone from now on."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _opens(place: Path) -> bool:

@@ -1,6 +1,5 @@
 """Opening a source model: whatever it is stored as, it becomes canonical names and float32 arrays."""
 
-import re
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +10,8 @@ from rockledge.errors import CheckpointError
 from rockledge.model.config import ModelConfig
 from rockledge.model.gguf_reader import GgufCheckpoint
 from rockledge.model.gguf_split import first_parts
+from rockledge.model.hub import hub_name
+from rockledge.model.hub_fetch import fetch
 from rockledge.model.huggingface import HuggingFaceCheckpoint
 from rockledge.model.unreadable import holds_safetensors, refuse_adapter, refuse_other_file, why_no_model
 
@@ -56,8 +57,8 @@ class StoredCheckpoint(Checkpoint, Protocol):
 
 
 def open_checkpoint(path_or_hub_id: str | Path) -> StoredCheckpoint:
-    """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" (fetched once through
-    huggingface_hub).
+    """Opens a GGUF file, a Hugging Face directory, or a Hub id "owner/name" or "owner/name:file.gguf"
+    (fetched once through huggingface_hub).
 
     Headers and the small files are read and checked here; tensors are read one at a time by
     `Checkpoint.tensor`.
@@ -89,30 +90,10 @@ def find_checkpoint(path_or_hub_id: str | Path) -> Path:
     path = Path(path_or_hub_id).expanduser()
     if path.exists():
         return path
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
+    name = hub_name(str(path_or_hub_id))
+    if name is None:
         raise CheckpointError(
             f"{path_or_hub_id} does not exist, expected a GGUF file, a Hugging Face directory or a Hub "
             "id such as HuggingFaceTB/SmolLM2-135M-Instruct"
         )
-    return _fetch(str(path_or_hub_id))
-
-
-def _fetch(hub_id: str) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise CheckpointError(
-            f"{hub_id} is not a local path, and Hub ids need the package huggingface_hub (the extra hub); "
-            "run: pip install huggingface_hub"
-        ) from error
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
-        )
-    except Exception as error:  # the package and the HTTP client beneath it raise a dozen unrelated types
-        reason = str(error).strip().splitlines()
-        raise CheckpointError(
-            f"{hub_id} is not a local path and could not be fetched from the Hugging Face Hub "
-            f"({reason[0][:200] if reason else type(error).__name__}); check the name and the network, or "
-            "give a local directory"
-        ) from error
+    return fetch(name)

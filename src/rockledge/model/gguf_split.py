@@ -52,12 +52,18 @@ def open_gguf_model(path: Path) -> GgufFile:
 
 def parts_beside(path: Path) -> list[Path]:
     """The file, or all the parts beside it that belong to the same split by their names."""
-    named = _PART.fullmatch(path.name)
+    paths = [path.parent / Path(name).name for name in part_names(path.name)]
+    return paths if len(paths) == 1 else [part for part in paths if part.is_file()]
+
+
+def part_names(name: str) -> list[str]:
+    """The names of all parts of the split that a file belongs to by its name; the name alone where it is not
+    a part."""
+    named = _PART.fullmatch(name)
     if named is None:
-        return [path]
+        return [name]
     count = int(named["parts"])
-    names = [part_name(named["stem"], part, count) for part in range(1, count + 1)]
-    return [path.parent / name for name in names if (path.parent / name).is_file()]
+    return [part_name(named["stem"], part, count) for part in range(1, count + 1)]
 
 
 def first_parts(files: list[Path]) -> list[Path]:

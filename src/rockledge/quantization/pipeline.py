@@ -17,6 +17,7 @@ from rockledge.eval.divergence import DivergenceReport
 from rockledge.eval.embeddings import EmbeddingReport
 from rockledge.model.block import decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
+from rockledge.model.source import source_hub_id, source_numbers
 from rockledge.model.source_digest import source_digest
 from rockledge.quantization.calibration.calibrate import boundary, record_inputs
 from rockledge.quantization.calibration.sequences import Calibration, calibration_for
@@ -58,6 +59,7 @@ from rockledge.quantization.request import Request, request
 from rockledge.quantization.rounding.candidates import WIDTHS
 from rockledge.quantization.rounding.measure import begun, forget, measure
 from rockledge.quantization.transforming.rotate import RotatedModel, rotated
+from rockledge.quantization.work.abandoned import default_work_prefix
 from rockledge.quantization.work.disk import check_room
 from rockledge.quantization.work.slices import Slices
 from rockledge.quantization.work.store import Prices, WorkDirectory
@@ -248,7 +250,7 @@ def _work_directory(named: str | Path | None, out: Path) -> Iterator[WorkDirecto
     if named is not None:
         yield WorkDirectory(Path(named), kept=True)
         return
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.work-", dir=parent) as path:
+    with tempfile.TemporaryDirectory(prefix=default_work_prefix(out), dir=parent) as path:
         yield WorkDirectory(Path(path))
 
 
@@ -328,7 +330,8 @@ def _numbers(
     divergence.pop("by_position", None)
     said = (HEADLESS_NOTE,) if checkpoint.config.headless else ()
     return {
-        "model": checkpoint.path.name,
+        "model": source_hub_id(checkpoint.path) or checkpoint.path.name,
+        "source": source_numbers(checkpoint.path),
         "stored": checkpoint.stored,
         "notes": [*notes_on(checkpoint.stored), *checkpoint.notes, *said, *notes, *prices.notes],
         **size_numbers(plan),

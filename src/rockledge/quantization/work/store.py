@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from rockledge.errors import RockledgeError, UsageError
 from rockledge.formats.table import Float32
+from rockledge.quantization.work.abandoned import REQUEST
 from rockledge.quantization.work.candidate import Candidate
 
 _PRICES = "prices.json"
-_REQUEST = "request.json"
 _PARTIAL = ".partial"
 
 
@@ -71,9 +71,9 @@ class WorkDirectory:
         `wanted` is the run's `fingerprint`. UsageError when the directory holds another run or other files,
         or when a run is working in it.
         """
-        request = self.path / _REQUEST
+        request = self.path / REQUEST
         if not request.exists():
-            if any(path.name != f".{_REQUEST}{_PARTIAL}" for path in self.path.iterdir()):
+            if any(path.name != f".{REQUEST}{_PARTIAL}" for path in self.path.iterdir()):
                 raise UsageError(f"the work directory {self.path} holds other files; name an empty one")
             with self._complete_file(request) as partial, partial.open("w") as file:
                 json.dump(dict(wanted), file, indent=1)
