@@ -176,10 +176,13 @@ def test_an_interrupted_download_is_not_taken_for_a_model(
         assert rockledge("run", "org/model", "Hello").code == 1
     hub.cut.clear()
     before = len(hub.log)
+    arrived = {path.name for path in (tmp_path / "hub").glob("models--*/snapshots/*/*")}
+    assert "model.safetensors" not in arrived
     again = rockledge("run", "org/model", "Hello", "--max-tokens", 1)
     assert again.code == 0, again.err
     fetched = [request for request in hub.log[before:] if request.startswith("GET /org")]
-    assert [request.rpartition("/")[2] for request in fetched] == ["model.safetensors"]  # the rest was there
+    every = {path.name for path in checkpoint.iterdir()}
+    assert {request.rpartition("/")[2] for request in fetched} == every - arrived
 
 
 def test_clean_removes_an_interrupted_download(
