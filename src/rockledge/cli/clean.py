@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,11 @@ def _half_made() -> list[Waste]:
 
     return [
         *(
-            Waste(f"half-made conversion {key}", models.size(key), lambda key=key: models.remove(key))
+            Waste(f"half-made conversion {key}", models.size(key), partial(models.remove, key))
             for key in models.half_made()
         ),
         *(
-            Waste(f"half-fetched {one.name}", pulled.on_disk(one), lambda one=one: remove_pulled(one))
+            Waste(f"half-fetched {one.name}", pulled.on_disk(one), partial(remove_pulled, one))
             for one in pulled.half_made()
         ),
     ]
@@ -93,7 +94,7 @@ def _left_by_writers() -> list[Waste]:
     from rockledge.quantization.work.abandoned import abandoned_work
 
     found = [path for made in remembered() for path in (*abandoned(made), *abandoned_work(made))]
-    return [Waste(f"half-made {path}", _size(path), lambda path=path: _remove(path)) for path in found]
+    return [Waste(f"half-made {path}", _size(path), partial(_remove, path)) for path in found]
 
 
 def _downloads() -> list[Waste]:
@@ -101,7 +102,7 @@ def _downloads() -> list[Waste]:
     before = time.time() - _DOWNLOAD_HOURS * 3600
     folders = [path for path in places.demo_models().glob("tmp*") if path.is_dir()]
     old = [path for path in folders if max(p.stat().st_mtime for p in (path, *path.glob("**/*"))) < before]
-    return [Waste(f"half-fetched {path}", _size(path), lambda path=path: _remove(path)) for path in old]
+    return [Waste(f"half-fetched {path}", _size(path), partial(_remove, path)) for path in old]
 
 
 def _conversions(days: int) -> list[Waste]:
@@ -112,7 +113,7 @@ def _conversions(days: int) -> list[Waste]:
         total += one.size
         if one.used <= before or total > models.limit:
             what = f"conversion {one.path}"
-            found.append(Waste(what, one.size, lambda one=one: models.remove(one.key)))
+            found.append(Waste(what, one.size, partial(models.remove, one.key)))
     return found
 
 

@@ -68,7 +68,7 @@ def _remove(model: KnownModel) -> int:
 
 
 def _remove_artifact(directory: Path) -> int:
-    """Removes an artifact's own files, and the directory if nothing else is in it; returns the bytes freed."""
+    """Removes an artifact's files, and the directory if nothing else is in it; returns the bytes freed."""
     from rockledge.artifact import open_artifact
     from rockledge.artifact.layout import TENSORS, UNCHECKED
 

@@ -59,7 +59,7 @@ def source_licence(source: Path) -> Licence | None:
 
 
 def source_numbers(source: Path) -> dict[str, object]:
-    """For report.json: `hub_id`, and `licence` (its id), `licence_name`, `licence_link`; None where unknown."""
+    """For report.json: `hub_id`, `licence` (its id), `licence_name`, `licence_link`; None where unknown."""
     licence = source_licence(source)
     return {
         "hub_id": source_hub_id(source),
