@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,6 +204,43 @@ def test_clean_removes_an_interrupted_download(
     assert done.json["freed_mb"] > 0
     assert [path.name for path in (tmp_path / "hub").glob("models--*")] == ["models--org--toy"]
     assert rockledge("clean", "--yes", "--json").json == {"removed": [], "freed_mb": 0}
+    assert listed(rockledge) == ["org/toy"]
+
+
+def test_clean_removes_parts_that_a_killed_download_left_before_the_next_one(
+    rockledge: Run, hub: Hub, artifact: Path, tmp_path: Path
+) -> None:
+    hub.add("org/toy", artifact)
+    assert rockledge("pull", "org/toy").code == 0
+    old, new = (tmp_path / f"hub/models--org--toy/blobs/{name}.incomplete" for name in ("a.12", "b.34"))
+    for part in (old, new):
+        part.write_bytes(bytes(2000))
+    os.utime(old, (1e9, 1e9))  # the other may be another program's, which is at it
+    assert rockledge("clean", "--yes", "--json").json == {
+        "removed": [f"half-fetched {old}"],
+        "freed_mb": 0.002,
+    }
+    assert (old.exists(), new.exists()) == (False, True)
+    assert listed(rockledge) == ["org/toy"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_download_ends_when_it_is_told_to_and_goes_on_the_next_time(
+    sent: signal.Signals, code: int, rockledge: Run, hub: Hub, artifact: Path
+) -> None:
+    size = len(hub.add("org/toy", artifact).files["model.safetensors"])
+    hub.stalled["model.safetensors"] = size // 2
+    command = [sys.executable, "-m", "rockledge", "pull", "org/toy"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert hub.reached.wait(60)
+        assert rockledge("clean", "--yes", "--json").json["removed"] == []  # somebody is at it
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert listed(rockledge) == []
+    hub.stalled.clear()
+    assert rockledge("pull", "org/toy").code == 0
     assert listed(rockledge) == ["org/toy"]
 
 

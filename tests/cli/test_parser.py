@@ -18,7 +18,7 @@ Run = Callable[..., Any]
     [
         (("quantise", "model", "-o", "x"), "quantize"),
         (("quant", "model"), "quantize"),
-        (("rum", "model", "hi"), "run"),
+        (("runs", "model", "hi"), "run"),
         (("run", "model", "hi", "--temprature", "0.5"), "--temperature"),
         (("quantize", "model", "--otput", "x"), "--output"),
         (("run", "model", "hi", "--max_tokens=5"), "--max-tokens"),

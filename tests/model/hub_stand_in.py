@@ -45,11 +45,15 @@ class Repository:
 
 @dataclass
 class Hub:
-    """`cut`: files of which only so many bytes are sent before the connection is closed. `log` has the
-    method and path of every request."""
+    """`cut`: files of which only so many bytes are sent before the connection is closed. `stalled`: the same,
+    but the connection stays open until `stop` is set; `reached` is set meanwhile. `log` has the method and
+    path of every request."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
+    stalled: dict[str, int] = field(default_factory=dict)
+    reached: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     objects: dict[str, bytes] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     url: str = ""
@@ -143,11 +147,16 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= {"Content_Length": str(len(part)), "Accept_Ranges": "bytes"}
         if first:
             headers["Content_Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
-        cut = self.hub.cut.get(name)
-        if cut is not None and self.command == "GET":
-            part = part[: max(0, cut - first)]
+        ends = {**self.hub.cut, **self.hub.stalled}
+        cut = name in ends and self.command == "GET"
+        if cut:
+            part = part[: max(0, ends[name] - first)]
             self.close_connection = True
         self._answer(206 if first else 200, part, **headers)
+        if cut and name in self.hub.stalled:
+            self.wfile.flush()
+            self.hub.reached.set()
+            self.hub.stop.wait()
 
     def do_PUT(self) -> None:
         data = self._body()
@@ -249,6 +258,7 @@ def hub_stand_in() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.stop.set()
         server.shutdown()
         server.server_close()
         thread.join()

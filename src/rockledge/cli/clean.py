@@ -85,6 +85,10 @@ def _half_made() -> list[Waste]:
             Waste(f"half-fetched {one.name}", pulled.on_disk(one), partial(remove_pulled, one))
             for one in pulled.half_made()
         ),
+        *(
+            Waste(f"half-fetched {path}", path.stat().st_size, partial(_remove, path))
+            for path in pulled.stale_parts()
+        ),
     ]
 
 
@@ -119,12 +123,15 @@ def _conversions(days: int) -> list[Waste]:
 
 def _remove(path: Path) -> int:
     size = _size(path)
-    shutil.rmtree(path, ignore_errors=True)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
     return size - _size(path)
 
 
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("**/*") if path.is_file())
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.glob("**/*")) if file.is_file())
 
 
 COMMAND = Command("clean", "remove half-made files and unused conversions", add_arguments, run)

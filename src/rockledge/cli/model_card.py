@@ -42,8 +42,8 @@ def _text(artifact: Artifact, name: str) -> str:
         text = report.read_text(encoding="utf-8", errors="replace").rstrip()
     else:
         text = (
-            f"# {name}\n\n{show_size(artifact.tensor_bytes)}, {artifact.bits_per_weight:.3f} bits a weight; "
-            "rounded to the nearest without calibration."
+            f"# {name}\n\n{show_size(artifact.tensor_bytes)}, {artifact.bits_per_weight:.3f} bits a weight. "
+            "There is no report of what that cost."
         )
     command = "embed" if artifact.config.headless else "run"
     return f'{text}\n\n## Use it\n\n```\nrockledge {command} {name} "..."\n```\n'

@@ -22,7 +22,7 @@ _NO_CONNECTION = (
     "OfflineModeIsEnabled",
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _TOKEN = "a token (in HF_TOKEN, or by `hf auth login`)"
 
 
@@ -68,15 +68,15 @@ def _refused(error: BaseException, name: str, doing: str) -> str | None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status not in (401, 403):
         return None
-    return f"{name} could not be {doing}: the Hub refuses the token, or there is none; give {_TOKEN} that may"
+    return f"{name} could not be {doing}: the Hub refuses what this user may do; give {_TOKEN} that allows it"
 
 
 def _full(error: BaseException, name: str, doing: str) -> str | None:
     if getattr(error, "errno", None) not in _FULL:
         return None
     return (
-        f"no space is left to have {name} {doing}; free some (`rockledge clean`), or set HF_HUB_CACHE to a "
-        "directory on another disk"
+        f"no space is left to have {name} {doing}; free some (`rockledge clean`), or set HF_HUB_CACHE and "
+        "ROCKLEDGE_CACHE to directories on another disk"
     )
 
 
@@ -88,6 +88,13 @@ def _not_reached(error: BaseException, name: str, doing: str) -> str | None:
         f"{name} is not a local path and could not be {doing} ({asked}: {_endpoint()}); check the name and "
         "the network, or give a local path"
     )
+
+
+def _impossible(error: BaseException, name: str, doing: str) -> str | None:
+    too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    if not (too_long or _kind(error, "HFValidationError")):
+        return None
+    return f"{name[:200]} is not a name that the Hub allows; check it"
 
 
 def _not_written(error: BaseException, name: str, doing: str) -> str | None:
@@ -105,6 +112,7 @@ _ABOUT: tuple[Callable[[BaseException, str, str], str | None], ...] = (
     _gated,
     _unknown,
     _refused,
+    _impossible,
     _not_written,
     _not_reached,
 )

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from types import ModuleType
 
@@ -33,18 +32,19 @@ def fetch(name: HubName, *, update: bool = False) -> Path:
         if not update and (path := fetched(name)):  # by another process meanwhile
             return path
         try:
-            model = _described(hub, name)
+            model, needed = _described(hub, name)
         except Exception as error:
             if not update and offline(error) and (other := _of_others(hub, models, name)):
                 return other
             raise
         missing = model.missing()
         if missing:
-            _check_room(model, sum(missing.values()))
-            log.info("Fetching %s (%s).", name, show_size(sum(missing.values())))
+            _check_room(model, needed)
+            log.info("Fetching %s (%s).", name, show_size(needed))
         models.begin(model)
         show_bars(hub)
-        hub.snapshot_download(name.id, allow_patterns=[escape(file) for file in model.files])
+        for file in missing:  # not snapshot_download: its threads finish their files even after Ctrl-C
+            hub.hf_hub_download(name.id, file)
         if left := model.missing():
             raise CheckpointError(f"{name} did not arrive whole ({min(left)}); try again")
         models.finish(model)
@@ -65,13 +65,18 @@ def forget(name: HubName) -> None:
             models.remove(found)
 
 
-def _described(hub: ModuleType, name: HubName) -> Pulled:
-    """What the Hub says that the model consists of now."""
+def _described(hub: ModuleType, name: HubName) -> tuple[Pulled, int]:
+    """What the Hub says that the model consists of now, and how many bytes of that are not here."""
     info = hub.HfApi().model_info(name.id, files_metadata=True)
     every = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     wanted = wanted_files(name, every)
-    snapshot = repository(hub, name.id) / "snapshots" / str(info.sha)
-    return Pulled(str(name), snapshot, sizes_of(wanted, every), wanted.opened)
+    place = repository(hub, name.id)
+    model = Pulled(str(name), place / "snapshots" / str(info.sha), sizes_of(wanted, every), wanted.opened)
+    # A file that did not change since another version is linked to the same blob, called by its digest.
+    digests = {file.rfilename: str(getattr(file.lfs, "sha256", file.blob_id)) for file in info.siblings or ()}
+    missing = model.missing()
+    absent = [size for file, size in missing.items() if _size(place / "blobs" / digests[file]) != size]
+    return model, sum(absent)
 
 
 def _of_others(hub: ModuleType, models: PulledModels, name: HubName) -> Path | None:
@@ -86,6 +91,10 @@ def _of_others(hub: ModuleType, models: PulledModels, name: HubName) -> Path | N
     except Exception:  # as many types as without `local_files_only`; the caller has the reason already
         return None
     return snapshot if opened is None else snapshot / opened
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 def _check_room(model: Pulled, needed: int) -> None:

@@ -33,14 +33,14 @@ def push_files(
         else:
             old = {file.rfilename for file in there.siblings or ()}
             _check(name, there, private, overwrite)
-        operations = [
-            *(
-                hub.CommitOperationAdd(path, data if isinstance(data, bytes) else str(data))
-                for path, data in files.items()
-            ),
-            *(hub.CommitOperationDelete(path) for path in sorted(old - set(files) - {_HUBS_OWN})),
+        added = [
+            hub.CommitOperationAdd(path, data if isinstance(data, bytes) else str(data))
+            for path, data in files.items()
         ]
-        return str(api.create_commit(name, operations, commit_message=message).commit_url)
+        for one in added:  # singly, because threads for several finish theirs even after Ctrl-C
+            api.preupload_lfs_files(name, [one], free_memory=False)
+        removed = [hub.CommitOperationDelete(path) for path in sorted(old - set(files) - {_HUBS_OWN})]
+        return str(api.create_commit(name, [*added, *removed], commit_message=message).commit_url)
     except RockledgeError:
         raise
     except Exception as error:

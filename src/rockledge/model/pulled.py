@@ -10,12 +10,14 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+_STALE_SECONDS = 3600.0
 _RECORD, _PARTIAL, _LOCK = ".json", ".partial", ".lock"
 
 
@@ -38,6 +40,11 @@ class Pulled:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(self.files.values())
+
+    @property
+    def repository(self) -> Path:
+        """The directory that all snapshots of its repository share."""
+        return self.snapshot.parent.parent
 
     def missing(self) -> dict[str, int]:
         """The files, with their bytes, that are not there in full."""
@@ -76,6 +83,15 @@ class PulledModels:
                 with self.locked(one.name, wait=False) as mine:
                     found += [one] if mine else []
         return found
+
+    def stale_parts(self) -> list[Path]:
+        """Parts of files in the repositories of whole models that nobody has written to for an hour: what a
+        killed download left before another one succeeded."""
+        half = {one.repository for one in self.half_made()}
+        repositories = {one.repository for one, _ in self.whole()} - half
+        before = time.time() - _STALE_SECONDS
+        parts = [part for repository in sorted(repositories) for part in _parts(repository)]
+        return [part for part in parts if part.stat().st_mtime < before]
 
     def begun(self, name: str) -> bool:
         """Whether a download of that model was interrupted, or goes on."""
@@ -134,7 +150,7 @@ class PulledModels:
     def on_disk(self, model: Pulled) -> int:
         """Bytes that there are of a model's files, and of those that its repository has in parts."""
         files = [model.snapshot / name for name in model.files]
-        return sum(_size(path) or 0 for path in (*files, *_parts(model)))
+        return sum(_size(path) or 0 for path in (*files, *_parts(model.repository)))
 
     def _remove_files(self, model: Pulled) -> int:
         kept = {
@@ -144,12 +160,11 @@ class PulledModels:
             if (one := _read(record)) is not None
             for file in one.files
         }
-        repository = model.snapshot.parent.parent
-        freed = 0
+        repository, freed = model.repository, 0
         for name in model.files:
             if (file := model.snapshot / name) not in kept:
                 freed += _remove_file(file, repository)
-        for part in _parts(model):
+        for part in _parts(model.repository):
             freed += _size(part) or 0
             part.unlink(missing_ok=True)
         _remove_empty(model.snapshot)
@@ -163,10 +178,9 @@ class PulledModels:
         return self.root / owner / f"{quote(rest, safe=':')}{ending}"
 
 
-def _parts(model: Pulled) -> list[Path]:
-    """The files of an interrupted download. huggingface_hub names them by content, so of which file each is a
-    part is not known; they are the repository's."""
-    return list((model.snapshot.parent.parent / "blobs").glob("*.incomplete"))
+def _parts(repository: Path) -> list[Path]:
+    """The parts of files that huggingface_hub writes before it gives them their names."""
+    return list((repository / "blobs").glob("*.incomplete"))
 
 
 def _remove_file(file: Path, repository: Path) -> int:

@@ -24,6 +24,7 @@ from rockledge.errors import ContextError, NpuError, UsageError
 from rockledge.model.block import decoder
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.config import ModelConfig
+from rockledge.model.source import source_name
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
 from rockledge.runtime.batch import Batch
@@ -174,7 +175,7 @@ class Engine:
             footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
         log.info(
             "%s: kernel %s (%s), %d thread%s (%s)",
-            path.name,
+            source_name(path),
             executors[0].kernel,
             "best this processor supports" if kernel == "auto" else "requested",
             chosen,
@@ -184,7 +185,7 @@ class Engine:
         _log_memory(demand, footprint, memory, used)
         pools = [(pool.window, pool.pages) for pool in executors[0].pools]
         cache = PageCache(pools, PAGE_TOKENS, executors[0].copy_page)
-        return cls(artifact, path.resolve().name, executors, cache, footprint, used, chat)
+        return cls(artifact, source_name(path), executors, cache, footprint, used, chat)
 
     @contextmanager
     def checked(self) -> Iterator[BackgroundCheck]:
