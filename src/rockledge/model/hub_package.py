@@ -14,7 +14,7 @@ def hub_package(name: str) -> ModuleType:
         import huggingface_hub
     except ImportError as error:
         raise CheckpointError(
-            f"{name} is not a local path, and Hub ids need the package huggingface_hub (the extra hub); "
+            f"{name} is not a local path, and the Hub needs the package huggingface_hub (the extra hub); "
             "run: pip install huggingface_hub"
         ) from error
     return huggingface_hub
