@@ -2,12 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from rockledge.artifact import open_artifact
 from rockledge.cli.model_card import model_card
+
+Run = Callable[..., Any]
 
 
 def front(card: str) -> dict[str, object]:
@@ -47,3 +52,16 @@ def test_an_artifact_without_a_report_has_a_card_too(artifact: Path) -> None:
     card = model_card(open_artifact(artifact), "me/toy")
     assert "license" not in front(card)
     assert "# me/toy" in card
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_quantize_keeps_the_licence_of_its_source(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--toy" / "snapshots" / "c1"
+    shutil.copytree(checkpoint, snapshot)
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n# Toy\n")
+    out = tmp_path / "out"
+    made = rockledge("quantize", snapshot, "-o", out, "--bits", 5, "--fast", "--tokens", 300, "--force")
+    assert made.code == 0, made.err
+    card = model_card(open_artifact(out), "me/toy")
+    assert (front(card)["license"], front(card)["base_model"]) == ("mit", "org/toy")
+    assert (out / "report.md").read_text().startswith("# org/toy\n")
