@@ -20,6 +20,7 @@ from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.quantize import compress
 from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal
+from rockledge.cli.window import answers_in_window
 from rockledge.errors import ArtifactError
 from rockledge.units import show_size
 
@@ -141,11 +142,12 @@ def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[s
     from rockledge.runtime.sampling import Sampling
 
     answers = []
-    for prompt in PROMPTS:
-        terminal.print(f"\n> {prompt}")
-        ids = Model(engine).tokens([{"role": "user", "content": prompt}])
-        answer = stream_answer(engine, ids, terminal, max_tokens=max_tokens, sampling=Sampling())
-        answers.append({"prompt": prompt, **answer.body()})
+    with answers_in_window(terminal) as shown:
+        for prompt in PROMPTS:
+            terminal.print(f"\n> {prompt}")
+            ids = Model(engine).tokens([{"role": "user", "content": prompt}])
+            answer = stream_answer(engine, ids, shown, max_tokens=max_tokens, sampling=Sampling())
+            answers.append({"prompt": prompt, **answer.body()})
     return answers
 
 
