@@ -32,6 +32,11 @@ def test_a_checkpoint_is_converted_once_and_answers(rockledge: Run, checkpoint: 
     assert "onverting" not in again.err
 
 
+def test_quiet_converts_without_a_word(rockledge: Run, checkpoint: Path) -> None:
+    done = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--quiet")
+    assert (done.code, done.err) == (0, "")
+
+
 def test_instant_by_hand_makes_what_run_makes(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
     made = rockledge("quantize", checkpoint, "-o", tmp_path / "out", "--instant", "--json")
     assert made.code == 0

@@ -1,11 +1,13 @@
 """`rockledge serve` as a process: its address, its answers, its end."""
 
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 Run = Callable[..., Any]
 
@@ -31,3 +33,15 @@ def test_a_server_that_cannot_listen_says_so(rockledge: Run, artifact: Path) -> 
     done = rockledge("serve", artifact, "--host", "203.0.113.1", "--json")
     assert done.code == 2
     assert "203.0.113.1" in done.json["error"]
+
+
+def test_a_taken_port_is_found_before_a_model_is_converted(
+    rockledge: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROCKLEDGE_CACHE", str(tmp_path / "cache"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = rockledge("serve", checkpoint, "--port", port)
+    assert done.code == 2
+    assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in done.err
+    assert not (tmp_path / "cache").exists()

@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def artifact_of(model: str) -> Iterator[Path]:
+def artifact_of(model: str, *, quiet: bool) -> Iterator[Path]:
     """The artifact directory `model`, or that of the checkpoint `model` (file, directory or Hub id), which
-    stays until the block is left. The log (stderr) says what is done.
+    stays until the block is left. The log (stderr) says what is done, with a bar unless `quiet`.
 
     Raises CheckpointError, ArtifactError; UsageError for a limit that is not a size.
     """
@@ -49,7 +49,7 @@ def artifact_of(model: str) -> Iterator[Path]:
             place.parent,
             model,
         )
-        with Terminal(as_json=False).progress() as advance:
+        with Terminal(as_json=False, quiet=quiet).progress() as advance:
             convert(checkpoint, place, progress=advance)
 
     def waiting() -> None:

@@ -11,13 +11,14 @@ from typing import TextIO
 
 from rockledge.cli.answer import Printer
 from rockledge.cli.terminal import Terminal
-from rockledge.cli.word_wrap import WordWrap
 
 
 class WindowPrinter:
     """Shows answers through `printer`, whose text goes to the window of `tty`, without breaking words."""
 
     def __init__(self, printer: Printer, tty: TextIO) -> None:
+        from rockledge.cli.word_wrap import WordWrap  # its tables of widths are for windows only
+
         self._printer = printer
         self._wrap = WordWrap(lambda: window(tty).columns)
 
