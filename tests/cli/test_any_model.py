@@ -12,6 +12,7 @@ from tests.model.checkpoints import random_model, write_gguf
 
 from rockledge.artifact import open_artifact
 from rockledge.cli import any_model
+from rockledge.synth import synth_checkpoint
 
 Run = Callable[..., Any]
 
@@ -22,11 +23,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "converted"
 
 
-def test_a_checkpoint_is_converted_once_and_answers(rockledge: Run, checkpoint: Path) -> None:
+def test_a_checkpoint_is_converted_once_and_answers(rockledge: Run, checkpoint: Path, cache: Path) -> None:
     first = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--json")
     assert first.code == 0
     assert f"rockledge quantize {checkpoint}" in first.err
     assert "convert: " in first.err
+    (report,) = cache.glob("*/*/report.md")
+    assert f"- command: `rockledge quantize {checkpoint} --instant -o " in report.read_text()
+    assert "Hello" not in report.read_text()
     again = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--json")
     assert again.json["text"] == first.json["text"]
     assert "onverting" not in again.err
@@ -48,6 +52,19 @@ def test_instant_by_hand_makes_what_run_makes(rockledge: Run, checkpoint: Path, 
         for model in (checkpoint, tmp_path / "out")
     ]
     assert texts[0] == texts[1]
+
+
+def test_an_instant_artifact_knows_its_source(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
+    made = rockledge("quantize", checkpoint, "-o", tmp_path / "out", "--instant")
+    assert f"{tmp_path / 'out'} is complete; its report.md says more." in made.out
+    other = synth_checkpoint("toy", tmp_path / "other", seed=8)
+    text = tmp_path / "text"
+    text.write_text("To be, or not to be, that is the question." * 9)
+    flags = ("--text", text, "--window", 32, "--windows", 2, "--json")
+    assert rockledge("eval", tmp_path / "out", "--reference", checkpoint, *flags).code == 0
+    refused = rockledge("eval", tmp_path / "out", "--reference", other, *flags)
+    assert refused.code == 2
+    assert "is not what" in refused.json["error"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,9 @@ def artifact_of(model: str, *, quiet: bool) -> Iterator[Path]:
             model,
         )
         with Terminal(as_json=False, quiet=quiet).progress() as advance:
-            convert(checkpoint, place, progress=advance)
+            # Not what was typed: that may hold a prompt, and the artifact outlives it.
+            by_hand = shlex.join(["rockledge", "quantize", model, "--instant", "-o", place.name])
+            convert(checkpoint, place, progress=advance, command=by_hand)
 
     def waiting() -> None:
         log.info("Another process is converting %s; waiting for it.", model)

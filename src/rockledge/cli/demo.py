@@ -104,7 +104,8 @@ def finished(path: Path, model: str) -> Artifact | None:
         report = artifact.report
     except ArtifactError:
         return None
-    mine = report is not None and report.get("model") == model
+    # One that --instant made of the same file has no divergence: it is another artifact.
+    mine = report is not None and report.get("model") == model and "divergence" in report
     return artifact if mine and artifact.bits_per_weight <= BITS else None
 
 

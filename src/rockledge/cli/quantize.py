@@ -148,11 +148,13 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             seed=args.seed,
             progress=advance,
             overwrite=args.overwrite,
+            command=args.typed,
         )
     made = open_artifact(args.output)
     size = show_size(made.tensor_bytes)
     terminal.print(f"{size}, {made.bits_per_weight:.3f} bits a weight, not calibrated")
-    terminal.print(f"{args.output} is complete; without --instant it would be more accurate.")
+    terminal.print("Without --instant it would be more accurate.")
+    terminal.print(f"{args.output} is complete; its report.md says more.")
     return {
         "artifact": args.output,
         "size_mb": megabytes(made.tensor_bytes),

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.artifact.parts import size_numbers
+from rockledge.artifact.provenance import Provenance, peak_memory
 from rockledge.artifact.writer import check_place
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
@@ -42,7 +44,6 @@ from rockledge.quantization.reporting.held_out import held_out_divergence
 from rockledge.quantization.reporting.loss import HEADLESS_NOTE, loss_of
 from rockledge.quantization.reporting.on_board import board_numbers
 from rockledge.quantization.reporting.picture import widths_picture
-from rockledge.quantization.reporting.provenance import Provenance, peak_memory
 from rockledge.quantization.reporting.report import (
     BudgetRow,
     Report,
@@ -50,7 +51,6 @@ from rockledge.quantization.reporting.report import (
     decode_speed,
     notes_on,
     report_text,
-    size_numbers,
     wide_heads,
     wide_reasons,
 )
@@ -193,11 +193,10 @@ def quantize(
             command=command,
             seconds=time.monotonic() - started,
             peak_memory_bytes=peak_memory(),
-            calibration=made.calibration,
-            calibration_sha256=text.sha256,
+            calibration=f"{made.calibration} (SHA-256 {text.sha256[:12]}...)",
             tokens=asked.tokens,
             seed=asked.seed,
-            steps=asked.steps,
+            steps=asdict(asked.steps),
         )
         made_text = report_text(numbers, checkpoint.config, picture=picture is not None, made=made_by.lines())
         report = Report(numbers, made_text, picture)
