@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 from tests.model.checkpoints import random_model, write_gguf
 
@@ -34,6 +36,13 @@ def test_a_checkpoint_is_converted_once_and_answers(rockledge: Run, checkpoint: 
     again = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--json")
     assert again.json["text"] == first.json["text"]
     assert "onverting" not in again.err
+
+
+def test_a_gguf_file_answers(rockledge: Run, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", random_model("llama3"))
+    done = rockledge("run", file, "ab", "--raw", "--max-tokens", 3, "--json")
+    assert done.code == 0
+    assert done.json["completion_tokens"] >= 1
 
 
 def test_quiet_converts_without_a_word(rockledge: Run, checkpoint: Path) -> None:
@@ -83,13 +92,18 @@ def test_what_is_not_a_model_is_said(rockledge: Run, checkpoint: Path, tmp_path:
     cut = write_gguf(tmp_path / "cut.gguf", random_model("llama3"))
     os.truncate(cut, cut.stat().st_size - 100)
     other = tmp_path / "other.gguf"
-    other.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(30))
+    writer = gguf.GGUFWriter(other, "mamba")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     empty = tmp_path / "empty"
     empty.mkdir()
     for model, expected in (
         (tmp_path / "nowhere", "does not exist, expected"),
         (cut, "cut.gguf is cut short"),
-        (other, "is not supported"),
+        (other, "'mamba'"),
         (empty, str(empty)),
     ):
         done = rockledge("run", model, "Hello")

@@ -83,7 +83,7 @@ def test_a_model_too_large_for_the_disk_is_told_before_the_work_starts(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     steps: list[str] = []
     source = synth_checkpoint("toy", tmp_path / "model")
-    with pytest.raises(RockledgeError, match=r"needs \d+\.\d GB of disk .* 0\.0 GB are free"):
+    with pytest.raises(RockledgeError, match=r"needs \d+\.\d MB of disk .* 1\.0 kB are free"):
         quantize(
             source, tmp_path / "out", bits=5.0, tokens=TOKENS,
             progress=lambda stage, done, total: steps.append(stage),
