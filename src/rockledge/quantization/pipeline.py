@@ -36,7 +36,7 @@ from rockledge.quantization.choosing.budget import (
 )
 from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe
 from rockledge.quantization.device import check_device
-from rockledge.quantization.estimate import Estimate, estimate_run, work_bytes
+from rockledge.quantization.estimate import Estimate, Speed, estimate_run, work_bytes
 from rockledge.quantization.fingerprint import fingerprint
 from rockledge.quantization.finished import finished_shares
 from rockledge.quantization.reporting.check import price_check
@@ -81,9 +81,10 @@ def estimate(
     tokens: int | None = None,
     check_prices: bool = False,
     work: str | Path | None = None,
+    speed: Speed | None = None,
 ) -> Estimate:
     """What `quantize` with the same arguments will take; reads the model's header only, and what `work` holds
-    already."""
+    already. `speed`: measured here where it is not given."""
     check_device(device)
     asked, turned, offered, most = _prepared(
         model, "cpu", bits=bits, fit=fit, milliseconds=milliseconds, fast=fast, recipe=recipe, tokens=tokens
@@ -99,6 +100,7 @@ def estimate(
         device=device,
         length=asked.length,
         done=None if work is None else finished_shares(Path(work), turned.config),
+        speed=speed,
     )
 
 
