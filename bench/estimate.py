@@ -28,6 +28,7 @@ import torch
 
 from rockledge.cli.demo_model import demo_model
 from rockledge.cli.terminal import Terminal
+from rockledge.model.config import ModelConfig
 from rockledge.quantization.estimate import Estimate, Speed, estimate_run, measured_speed
 from rockledge.quantization.pipeline import estimate, quantize
 from rockledge.quantization.request import default_tokens
@@ -103,16 +104,17 @@ def scaled(model: str, recipe: str) -> Row:
     now = mean(before, speed())
     seconds = found["processor_seconds"]
     took = sum(seconds.values()) - seconds["make weights"]
-    part = expected(model, recipe, now, TOKENS, layers=1, vocab=VOCABULARY[model])
-    whole = expected(model, recipe, now, default_tokens(SHAPES[model], RECIPES[recipe]))
+    block = replace(SHAPES[model], layers=1, vocab=VOCABULARY[model])
+    part = expected(block, recipe, now, TOKENS)
+    whole = expected(SHAPES[model], recipe, now, default_tokens(SHAPES[model], RECIPES[recipe]))
     what = f"1 block, {TOKENS} tokens, {VOCABULARY[model]} rows of vocabulary"
     return row(model, recipe, what, took, part, found["whole_processor_seconds"], whole, now)
 
 
-def expected(model: str, recipe: str, now: Speed, tokens: int, **part: int) -> Estimate:
+def expected(config: ModelConfig, recipe: str, now: Speed, tokens: int) -> Estimate:
     """The estimate for a shape, or a part of it."""
     return estimate_run(
-        replace(SHAPES[model], **part),
+        config,
         0,
         tokens=tokens,
         gradient_tokens=tokens // 3,

@@ -25,5 +25,5 @@ def test_every_size_was_measured() -> None:
 def test_what_was_measured_was_foreseen(row: dict[str, Any]) -> None:
     model, recipe = row["model"], row["recipe"]
     now = Speed(row["products_per_second"], row["seconds_per_number"])
-    found = expected(model, recipe, now, default_tokens(SHAPES[model], RECIPES[recipe]))
+    found = expected(SHAPES[model], recipe, now, default_tokens(SHAPES[model], RECIPES[recipe]))
     assert 1 / GOAL < found.seconds / row["seconds"] < GOAL

@@ -21,6 +21,7 @@ _PROBE = 768  # rows and columns of the product whose speed is measured
 _PASS = 1 << 20  # numbers of the pass whose speed is measured
 _PROBE_SECONDS = 0.1
 _START_SECONDS = 2.0  # texts become tokens, PyTorch warms up
+_STAGES: tuple[str, ...] = ("forward", "round", "check", "prices", "write")
 # Passes over every number, an exponential being one: fitted to processor seconds of `bench.compress_cost`
 # with one thread. Rounding is for each weight and width.
 _ROUND_PASSES = {"gptq": 140, "nearest": 60}
@@ -107,10 +108,12 @@ def estimate_run(
     if check_prices:
         # A changed model runs through half of the blocks on average, and through the head.
         works["prices"] = _Work(CHECKED_BANDS * CHECKED_TOKENS * (blocks + 2 * ends))
-    # The order in which they are reported.
-    names = [name for name in ("forward", "round", "check", "prices", "write") if name in works]
     speed = speed or measured_speed(device)
-    stages = {name: speed.seconds(works[name]) * (1 - (done or {}).get(name, 0.0)) for name in names}
+    stages = {
+        name: speed.seconds(works[name]) * (1 - (done or {}).get(name, 0.0))
+        for name in _STAGES
+        if name in works
+    }
     whole = steps.moments == "full"
     widest = max(group.first.cols for layer in tree.layers for group in layer.groups)
     # Embedding or head before and after the rotation, with logits; or a block with its activations, and of
