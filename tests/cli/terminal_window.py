@@ -109,4 +109,4 @@ class Window:
         os.close(self._terminal)
 
 
-SCRIPTED = Path(__file__).with_name("scripted_chat.py")
+SCRIPTED = Path(__file__).with_name("scripted_model.py")

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 from tests.model.checkpoints import random_model, write_gguf
 
 from rockledge.artifact import open_artifact
 from rockledge.cli import known_models
+from rockledge.synth import synth_checkpoint
 
 Run = Callable[..., Any]
 
@@ -22,14 +25,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "converted"
 
 
-def test_a_checkpoint_is_converted_once_and_answers(rockledge: Run, checkpoint: Path) -> None:
+def test_a_checkpoint_is_converted_once_and_answers(rockledge: Run, checkpoint: Path, cache: Path) -> None:
     first = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--json")
     assert first.code == 0
     assert f"rockledge quantize {checkpoint}" in first.err
     assert "convert: " in first.err
+    (report,) = cache.glob("*/*/report.md")
+    assert f"- command: `rockledge quantize {checkpoint} --instant -o " in report.read_text()
+    assert "Hello" not in report.read_text()
     again = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--json")
     assert again.json["text"] == first.json["text"]
     assert "onverting" not in again.err
+
+
+def test_a_gguf_file_answers(rockledge: Run, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", random_model("llama3"))
+    done = rockledge("run", file, "ab", "--raw", "--max-tokens", 3, "--json")
+    assert done.code == 0
+    assert done.json["completion_tokens"] >= 1
+
+
+def test_quiet_converts_without_a_word(rockledge: Run, checkpoint: Path) -> None:
+    done = rockledge("run", checkpoint, "Hello", "--max-tokens", 5, "--quiet")
+    assert (done.code, done.err) == (0, "")
 
 
 def test_instant_by_hand_makes_what_run_makes(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -43,6 +61,19 @@ def test_instant_by_hand_makes_what_run_makes(rockledge: Run, checkpoint: Path, 
         for model in (checkpoint, tmp_path / "out")
     ]
     assert texts[0] == texts[1]
+
+
+def test_an_instant_artifact_knows_its_source(rockledge: Run, checkpoint: Path, tmp_path: Path) -> None:
+    made = rockledge("quantize", checkpoint, "-o", tmp_path / "out", "--instant")
+    assert f"{tmp_path / 'out'} is complete; its report.md says more." in made.out
+    other = synth_checkpoint("toy", tmp_path / "other", seed=8)
+    text = tmp_path / "text"
+    text.write_text("To be, or not to be, that is the question." * 9)
+    flags = ("--text", text, "--window", 32, "--windows", 2, "--json")
+    assert rockledge("eval", tmp_path / "out", "--reference", checkpoint, *flags).code == 0
+    refused = rockledge("eval", tmp_path / "out", "--reference", other, *flags)
+    assert refused.code == 2
+    assert "is not what" in refused.json["error"]
 
 
 @pytest.mark.parametrize(
@@ -61,13 +92,18 @@ def test_what_is_not_a_model_is_said(rockledge: Run, checkpoint: Path, tmp_path:
     cut = write_gguf(tmp_path / "cut.gguf", random_model("llama3"))
     os.truncate(cut, cut.stat().st_size - 100)
     other = tmp_path / "other.gguf"
-    other.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(30))
+    writer = gguf.GGUFWriter(other, "mamba")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     empty = tmp_path / "empty"
     empty.mkdir()
     for model, expected in (
         (tmp_path / "nowhere", "does not exist, expected"),
         (cut, "cut.gguf is cut short"),
-        (other, "is not supported"),
+        (other, "'mamba'"),
         (empty, str(empty)),
     ):
         done = rockledge("run", model, "Hello")

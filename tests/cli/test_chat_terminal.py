@@ -26,7 +26,7 @@ def chat(artifact: Path, tmp_path: Path) -> Iterator[Chat]:
     def start(answers: list[Any], *flags: str, columns: int = 80, **environment: str) -> Window:
         script = tmp_path / f"answers-{len(opened)}.json"
         script.write_text(json.dumps(answers))
-        arguments = [str(SCRIPTED), str(script), str(artifact), "--threads", "1", *flags]
+        arguments = [str(SCRIPTED), str(script), "chat", str(artifact), "--threads", "1", *flags]
         settings = {"XDG_STATE_HOME": str(tmp_path / "state"), "TERM": "xterm-256color", **environment}
         opened.append(Window(arguments, settings, columns, 24))
         opened[-1].prompted()
@@ -246,7 +246,7 @@ def test_a_terminal_that_can_only_print(chat: Chat) -> None:
 def test_answers_into_a_file(artifact: Path, tmp_path: Path) -> None:
     script, out = tmp_path / "answers.json", tmp_path / "out.json"
     script.write_text(json.dumps([["whole"], ["part", None]]))
-    program = [sys.executable, str(SCRIPTED), str(script), str(artifact), "--threads", "1", "--json"]
+    program = [sys.executable, str(SCRIPTED), str(script), "chat", str(artifact), "--threads", "1", "--json"]
     redirected = f"import os; os.dup2(os.open({str(out)!r}, 65), 1); os.execv({program[0]!r}, {program!r})"
     window = Window(["-c", redirected], {"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}, 80, 24)
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rockledge.artifact import open_artifact
 from rockledge.cli import demo, demo_model
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import CheckpointError
@@ -49,6 +50,14 @@ def test_the_second_run_measures_and_compresses_nothing_again(
 def test_an_artifact_of_another_model_is_not_taken(artifact: Path) -> None:
     assert demo.finished(artifact, "SmolLM2") is None
     assert demo.finished(artifact / "nowhere", "SmolLM2") is None
+
+
+def test_an_instant_artifact_of_its_model_is_not_taken(
+    rockledge: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert rockledge("quantize", checkpoint, "-o", tmp_path / "out", "--instant", "--bits", 4.5).code == 0
+    assert open_artifact(tmp_path / "out").bits_per_weight <= demo.BITS
+    assert demo.finished(tmp_path / "out", checkpoint.name) is None
 
 
 @pytest.fixture

@@ -59,8 +59,11 @@ def test_probes_are_answered_by_both_models(
     assert (
         0 <= everything["accuracy_ci95"][0] <= everything["accuracy"] <= everything["accuracy_ci95"][1] <= 1
     )
-    people = rockledge(*words, "--probes", 1)
-    assert "negation" in people.out
+    people = rockledge(*words, "--probes", 2, "--probe-seed", 5)
+    low, high = everything["accuracy_ci95"]
+    shown = f"{everything['accuracy']:.0%} ({100 * low:.0f}-{100 * high:.0f})"
+    (line,) = [line for line in people.out.splitlines() if line.startswith("all ")]
+    assert shown in line
     assert "probes" not in rockledge(*words, "--json").json
 
 

@@ -149,7 +149,7 @@ def test_a_finished_work_directory_is_in_the_estimate(
     again = rockledge(*command, "-o", tmp_path / "second").json["estimate"]
     assert set(first["stages"]) == {"forward", "round", "check", "write"}
     assert again["stages"]["forward"] == again["stages"]["round"] == 0
-    assert again["seconds"] < first["seconds"]
+    assert again["seconds"] <= first["seconds"]
 
 
 @pytest.mark.parametrize(

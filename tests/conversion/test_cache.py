@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ def source(toy: Path, tmp_path: Path) -> Path:
 class Use:
     """Uses a cache and counts the conversions."""
 
-    def __init__(self, root: Path, limit: int = 1 << 40) -> None:
+    def __init__(self, root: Path, limit: int = 1 << 40, waiting: Callable[[], None] = lambda: None) -> None:
         self.models, self.made, self.waited = ConvertedModels(root, limit), 0, 0
+        self._waiting = waiting
 
     def __call__(self, source: Path, bits: float = BITS) -> Path:
         def make(place: Path) -> None:
@@ -44,6 +46,7 @@ class Use:
 
         def waiting() -> None:
             self.waited += 1
+            self._waiting()
 
         with self.models.model(source, bits, make, waiting) as place:
             open_artifact(place)
@@ -120,12 +123,15 @@ def test_the_least_recently_used_goes_first_and_what_is_used_stays(source: Path,
 
 
 def _converts(root: Path, source: Path, started: Path, made: Path) -> None:
+    def slowly(stage: str, done: int, total: int) -> None:
+        if done == 3:  # of the matrices: some are written
+            started.touch()
+            time.sleep(0.5)
+
     def make(place: Path) -> None:
-        started.touch()
-        time.sleep(0.5)
         with made.open("a") as file:
             file.write("once\n")
-        convert(open_checkpoint(source), place, bits=BITS)
+        convert(open_checkpoint(source), place, bits=BITS, progress=slowly)
 
     with ConvertedModels(root, 1 << 40).model(source, BITS, make, lambda: None) as place:
         open_artifact(place)
@@ -152,9 +158,23 @@ def test_a_process_killed_while_it_converts_blocks_nobody(source: Path, tmp_path
         time.sleep(0.01)
     other.kill()
     other.join()
+    assert list((tmp_path / "cache").glob("*/.toy.partial-*"))
     use = Use(tmp_path / "cache")
-    use(source)
+    place = use(source)
     assert use.made == 1
+    assert [path.name for path in place.parent.iterdir()] == ["toy"]
+
+
+def test_who_waits_for_a_process_that_is_killed_converts_itself(source: Path, tmp_path: Path) -> None:
+    started, made = tmp_path / "started", tmp_path / "made"
+    other = _fork.Process(target=_converts, args=(tmp_path / "cache", source, started, made))
+    other.start()
+    while not started.exists():
+        time.sleep(0.01)
+    use = Use(tmp_path / "cache", waiting=other.kill)
+    use(source)
+    other.join()
+    assert (use.made, use.waited) == (1, 1)
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(source: Path, tmp_path: Path) -> None:

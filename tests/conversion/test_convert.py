@@ -8,11 +8,13 @@ import pytest
 import torch
 from tests.model.checkpoints import random_model, save, write_gguf
 
+from rockledge import __version__
 from rockledge.artifact import open_artifact
 from rockledge.conversion.convert import convert
 from rockledge.errors import UsageError
 from rockledge.formats.packing import dequantize
 from rockledge.model.checkpoint import StoredCheckpoint, open_checkpoint
+from rockledge.model.source_digest import source_digest
 from rockledge.runtime.engine import Engine
 from rockledge.synth import model_files, synth_checkpoint
 
@@ -66,7 +68,34 @@ def test_the_same_source_makes_the_same_bytes(tmp_path: Path) -> None:
     one, other = (
         convert(checkpoint, tmp_path / name, threads=n, bits=7.0) for name, n in (("a", 1), ("b", 2))
     )
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "report.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_the_report_says_how_it_was_made(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(synth_checkpoint("toy", tmp_path / "model"))
+    out = convert(
+        checkpoint, tmp_path / "out", bits=7.0, seed=3, command="rockledge quantize model --instant"
+    )
+    artifact = open_artifact(out)
+    numbers = artifact.report
+    assert numbers is not None
+    assert numbers["source_sha256"] == source_digest(checkpoint)
+    assert numbers["tensor_bytes"] == artifact.tensor_bytes
+    assert numbers["parameters"] == artifact.parameters
+    assert numbers["calibrated"] is False
+    assert sum(part["weights"] for part in numbers["parts"]) == sum(
+        linear.rows * linear.cols for linear in artifact.linears.values()
+    )
+    text = (out / "report.md").read_text()
+    made = text.partition("## How it was made")[2].splitlines()
+    assert "- command: `rockledge quantize model --instant`" in made
+    assert f"- version: {__version__}" in made
+    assert "- calibration text: none; rounded to the nearest from the weights alone" in made
+    assert "- seed: 3" in made
+    assert any(line.startswith("- steps: rotate hadamard,") and "rounding nearest" in line for line in made)
+    for start in ("- time: ", "- peak memory: "):
+        assert any(line.startswith(start) for line in made)
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from rockledge.eval.intervals import mean_interval
+from rockledge.eval.intervals import mean_interval, share_interval
 
 
 def test_they_cover_the_true_mean_about_as_often_as_they_say() -> None:
@@ -43,3 +44,9 @@ def test_laws(blocks: int, size: int, seed: int) -> None:
     assert mean_interval(values) == (low, high)
     shifted_low, shifted_high = mean_interval(values + 5)
     assert (shifted_low - 5, shifted_high - 5) == pytest.approx((low, high), abs=1e-9)
+
+
+@given(st.integers(1, 300).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))
+def test_shares_have_the_interval_that_scipy_gives(answers: tuple[int, int]) -> None:
+    expected = binomtest(*answers).proportion_ci(0.95, method="wilson")
+    assert share_interval(*answers) == pytest.approx((expected.low, expected.high), abs=1e-9)

@@ -15,7 +15,7 @@ from tests.quantization.changed_checkpoint import changed
 from rockledge.artifact import open_artifact
 from rockledge.errors import CheckpointError, RockledgeError
 from rockledge.quantization.calibration.calibrate import BlockStatistics
-from rockledge.quantization.pipeline import quantize
+from rockledge.quantization.pipeline import estimate, quantize
 from rockledge.quantization.rounding import measure
 from rockledge.quantization.work.store import WorkDirectory
 from rockledge.synth import synth_checkpoint
@@ -83,7 +83,7 @@ def test_a_model_too_large_for_the_disk_is_told_before_the_work_starts(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     steps: list[str] = []
     source = synth_checkpoint("toy", tmp_path / "model")
-    with pytest.raises(RockledgeError, match=r"needs \d+\.\d GB of disk .* 0\.0 GB are free"):
+    with pytest.raises(RockledgeError, match=r"needs \d+\.\d MB of disk .* 1\.0 kB are free"):
         quantize(
             source, tmp_path / "out", bits=5.0, tokens=TOKENS,
             progress=lambda stage, done, total: steps.append(stage),
@@ -107,6 +107,7 @@ def test_the_disk_check_asks_for_what_a_run_takes(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("rockledge.quantization.pipeline.check_room", spy)
     quantize(source, tmp_path / "out", bits=5.0, tokens=TOKENS, work=tmp_path / "work", progress=weigh)
     assert 0.5 * asked[0] < max(most) < 1.2 * asked[0]
+    assert estimate(source, bits=5.0, tokens=TOKENS).work_bytes == asked[0]
 
 
 def test_what_a_stopped_run_left_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.config import ModelConfig
 from rockledge.quantization import estimate as estimate_module
 from rockledge.quantization.choosing.recipe import read_recipe
+from rockledge.quantization.estimate import Speed
 from rockledge.quantization.pipeline import estimate, quantize
 from rockledge.quantization.steps import FAST
 from rockledge.synth import SHAPES, synth_checkpoint
@@ -286,7 +287,7 @@ def test_checking_prices_is_reported_and_changes_nothing(tmp_path: Path) -> None
 
 
 def test_the_estimate_counts_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(estimate_module, "_speed", lambda device: 1e6)
+    monkeypatch.setattr(estimate_module, "measured_speed", lambda device: Speed(1e6, 1e-9))
     source = synth_checkpoint("toy", tmp_path / "model")
     usual, checked = (estimate(source, bits=5.0, check_prices=check) for check in (False, True))
     assert checked.seconds > usual.seconds

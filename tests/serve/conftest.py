@@ -21,7 +21,7 @@ from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, Score
 from rockledge.runtime.sampling import Sampling, TokenLogprob
 from rockledge.serve.app import create_app
-from rockledge.serve.server import Server, listen
+from rockledge.serve.server import Server, bind
 
 BOS, EOS, VOCAB = 256, 257, 258
 
@@ -133,7 +133,7 @@ class Serving:
 
     def __init__(self, engine: Any, **options: Any) -> None:
         ready = threading.Event()
-        self._socket = listen("127.0.0.1", 0)
+        self._socket = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = Server(create_app(engine, **options), ready.set)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})

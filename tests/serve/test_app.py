@@ -12,7 +12,8 @@ import pytest
 
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.serve import server
-from rockledge.serve.server import listen
+from rockledge.serve.app import create_app
+from rockledge.serve.server import bind
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 
@@ -154,11 +155,19 @@ def test_a_sound_artifact_is_verified(serving: Callable[..., str], engine: Any) 
 
 
 def test_a_taken_port_is_one_sentence() -> None:
-    with (
-        listen("127.0.0.1", 0) as taken,
-        pytest.raises(UsageError, match="cannot listen"),
-    ):
-        listen("127.0.0.1", taken.getsockname()[1])
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(
+            UsageError, match=r"cannot listen on 127.0.0.1 port \d+ \(Address already in use\)"
+        ):
+            bind("127.0.0.1", taken.getsockname()[1])
+
+
+def test_of_two_that_load_at_once_the_later_is_told(engine: Any) -> None:
+    with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
+        first.listen()
+        with pytest.raises(UsageError, match="Address already in use"):
+            server.run_server(create_app(engine), second, lambda url: None)
 
 
 def test_stopping_does_not_wait_for_a_long_answer(

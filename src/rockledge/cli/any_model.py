@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def artifact_of(model: str) -> Iterator[Path]:
+def artifact_of(model: str, *, quiet: bool) -> Iterator[Path]:
     """The artifact directory `model`, or that of the checkpoint `model` (file, directory or Hub id), which
     stays until the block is left; or what `rockledge list` knows by that name. The log (stderr) says what is
-    done.
+    done, with a bar unless `quiet`.
 
     Raises CheckpointError, ArtifactError; UsageError for a limit that is not a size, or a name of two models.
     """
@@ -35,7 +36,7 @@ def artifact_of(model: str) -> Iterator[Path]:
     if path.is_dir() and is_artifact(path):
         yield path
         return
-    with _converted(path, model) as place:
+    with _converted(path, model, quiet=quiet) as place:
         yield place
 
 
@@ -63,7 +64,7 @@ def _found(model: str) -> tuple[Path, str | None]:
 
 
 @contextmanager
-def _converted(source: Path, model: str) -> Iterator[Path]:
+def _converted(source: Path, model: str, *, quiet: bool) -> Iterator[Path]:
     from rockledge.conversion.convert import DEFAULT_BITS, convert
     from rockledge.model.checkpoint import open_checkpoint
 
@@ -79,8 +80,10 @@ def _converted(source: Path, model: str) -> Iterator[Path]:
             place.parent,
             model,
         )
-        with Terminal(as_json=False).progress() as advance:
-            convert(checkpoint, place, progress=advance)
+        with Terminal(as_json=False, quiet=quiet).progress() as advance:
+            # Not what was typed: that may hold a prompt, and the artifact outlives it.
+            by_hand = shlex.join(["rockledge", "quantize", model, "--instant", "-o", place.name])
+            convert(checkpoint, place, progress=advance, command=by_hand)
 
     def waiting() -> None:
         log.info("Another process is converting %s; waiting for it.", model)

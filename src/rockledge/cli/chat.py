@@ -58,9 +58,9 @@ def _tty() -> TextIO | None:
 
 
 def _keys_unseen() -> Any:
-    from rockledge.cli.chat_terminal import keys_unseen
+    from rockledge.cli.window import keys_unseen
 
-    return keys_unseen(sys.stdin.fileno())
+    return keys_unseen(sys.stdin.fileno(), lines=False)
 
 
 def _converse(
@@ -71,9 +71,11 @@ def _converse(
     from rockledge.cli.chat_session import ChatSession
     from rockledge.cli.chat_settings import ChatSettings, names
     from rockledge.cli.chat_terminal import ChatTerminal
+    from rockledge.cli.window import WindowPrinter
 
     history = ChatHistory(places.chat_history())
-    screen = ChatTerminal(tty, terminal, tty is sys.stdout, history, CommandCompleter(names(chat)))
+    answers = WindowPrinter(terminal, tty) if tty is sys.stdout else terminal
+    screen = ChatTerminal(tty, answers, history, CommandCompleter(names(chat)))
     settings = ChatSettings(sampling(args, engine), args.max_tokens)
     session = ChatSession(engine, chat, screen, args.system, settings, args.stop)
     with screen.attached():

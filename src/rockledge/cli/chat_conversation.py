@@ -11,6 +11,7 @@ from typing import Any
 
 from rockledge.cli.sizes import counted
 from rockledge.errors import ContextError, UsageError
+from rockledge.units import show_size
 
 Message = dict[str, str]
 Tokens = Callable[[Sequence[Message]], list[int]]  # token ids of the prompt of a conversation
@@ -97,7 +98,9 @@ def load(path: Path) -> Conversation:
         what = "is not a file" if path.exists() else "does not exist"
         raise UsageError(f"{path} {what}; give a file that /save wrote")
     if path.stat().st_size > LARGEST_FILE:
-        raise UsageError(f"{path} is too large for a conversation, expected at most {LARGEST_FILE >> 20} MiB")
+        raise UsageError(
+            f"{path} is too large for a conversation, expected at most {show_size(LARGEST_FILE)}"
+        )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

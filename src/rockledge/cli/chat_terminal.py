@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +22,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.utils import is_dumb_terminal
 
 from rockledge.cli.answer import Printer
+from rockledge.cli.window import window
 from rockledge.cli.word_wrap import WordWrap
 
 QUOTES = '"""'  # a message between two of these may have several lines, as in ollama
@@ -33,21 +33,18 @@ class ChatTerminal:
     """`read` gives messages; between two of them `print` and `note` show something. Use `attached` around all
     of it.
 
-    `tty` is the terminal's output. `answers` takes the text of answers and may be a file; where `wrap` says
-    that it is the terminal, its words are not broken.
+    `tty` is the terminal's output. `answers` takes the text of answers and may be a file.
     """
 
     def __init__(
         self,
         tty: TextIO,
         answers: Printer,
-        wrap: bool,
         history: History,
         completer: Completer,
     ) -> None:
         self._tty = tty
         self._answers = answers
-        self._wrap = WordWrap(lambda: window(tty).columns) if wrap else None
         self._interrupts = 0  # times Ctrl-C was pressed since the last message
         self._session: PromptSession[str] = PromptSession(
             message="> ",
@@ -102,39 +99,12 @@ class ChatTerminal:
 
     def print(self, text: str = "", end: str = "\n") -> None:
         """Part of an answer; its last line ends with `end`."""
-        if self._wrap:
-            text = self._wrap.feed(text) + (self._wrap.end() if end else "")
         self._answers.print(text, end)
 
     def note(self, text: str) -> None:
         """Lines that are not part of the conversation."""
         wrap = WordWrap(lambda: window(self._tty).columns)
         print(wrap.feed(text) + wrap.end(), file=self._tty, flush=True)
-
-
-@contextmanager
-def keys_unseen(terminal: int) -> Iterator[None]:
-    """Nothing that is typed into the terminal (a file descriptor) shows up in what is printed; it waits for
-    the next prompt as it was typed. Ctrl-C still interrupts."""
-    before = termios.tcgetattr(terminal)
-    silent = termios.tcgetattr(terminal)
-    silent[0] &= ~termios.ICRNL  # Enter stays Enter
-    silent[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON)
-    silent[6][termios.VMIN], silent[6][termios.VTIME] = 1, 0
-    termios.tcsetattr(terminal, termios.TCSANOW, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
-
-
-def window(tty: TextIO) -> os.terminal_size:
-    """Columns and lines; 80 by 24 where the terminal does not know."""
-    try:
-        size = os.get_terminal_size(tty.fileno())
-    except OSError:
-        size = os.terminal_size((0, 0))
-    return os.terminal_size((size.columns or 80, size.lines or 24))
 
 
 def unquoted(text: str) -> str:

@@ -20,6 +20,7 @@ from rockledge.cli.overwrite import add_overwrite_argument
 from rockledge.cli.quantize import compress
 from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal
+from rockledge.cli.window import answers_in_window
 from rockledge.errors import ArtifactError
 from rockledge.units import show_size
 
@@ -103,7 +104,8 @@ def finished(path: Path, model: str) -> Artifact | None:
         report = artifact.report
     except ArtifactError:
         return None
-    mine = report is not None and report.get("model") == model
+    # One that --instant made of the same file has no divergence: it is another artifact.
+    mine = report is not None and report.get("model") == model and "divergence" in report
     return artifact if mine and artifact.bits_per_weight <= BITS else None
 
 
@@ -141,11 +143,12 @@ def _answers(engine: Engine, max_tokens: int, terminal: Terminal) -> list[dict[s
     from rockledge.runtime.sampling import Sampling
 
     answers = []
-    for prompt in PROMPTS:
-        terminal.print(f"\n> {prompt}")
-        ids = Model(engine).tokens([{"role": "user", "content": prompt}])
-        answer = stream_answer(engine, ids, terminal, max_tokens=max_tokens, sampling=Sampling())
-        answers.append({"prompt": prompt, **answer.body()})
+    with answers_in_window(terminal) as shown:
+        for prompt in PROMPTS:
+            terminal.print(f"\n> {prompt}")
+            ids = Model(engine).tokens([{"role": "user", "content": prompt}])
+            answer = stream_answer(engine, ids, shown, max_tokens=max_tokens, sampling=Sampling())
+            answers.append({"prompt": prompt, **answer.body()})
     return answers
 
 

@@ -216,7 +216,7 @@ def load_engine(args: argparse.Namespace, *, sequences: int = 1, check: bool = T
     from rockledge.cli.any_model import artifact_of
     from rockledge.runtime.engine import Engine
 
-    with artifact_of(args.artifact) as path:
+    with artifact_of(args.artifact, quiet=args.quiet) as path:
         engine = Engine.load(
             path,
             threads=args.threads,

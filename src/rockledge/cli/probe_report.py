@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rockledge.cli.terminal import Terminal
+from rockledge.cli.terminal import Terminal, table
 
 if TYPE_CHECKING:
     from rockledge.eval.probes.score import FamilyReport
@@ -37,14 +37,23 @@ def probe(
 
 
 def probe_lines(reports: list[FamilyReport]) -> list[str]:
-    """The table for people."""
-    lines = [f"{'probes':<16}{'right':>7}{'float':>7}{'chance':>8}{'flips':>7}{'lost':>6}{'won':>5}{'of':>6}"]
-    for one in reports:
-        lines.append(
-            f"{one.family:<16}{one.accuracy:>7.0%}{one.reference_accuracy:>7.0%}{one.chance:>8.0%}"
-            f"{one.flips:>7}{one.flips_lost:>6}{one.flips_won:>5}{one.probes:>6}"
+    """The table for people; the brackets are the intervals of 95 %."""
+    head = ("probes", "right (95 %)", "float (95 %)", "chance", "flips", "lost", "won", "of")
+    rows = [
+        (
+            one.family,
+            _share(one.accuracy, one.accuracy_ci95),
+            _share(one.reference_accuracy, one.reference_accuracy_ci95),
+            f"{one.chance:.0%}",
+            *map(str, (one.flips, one.flips_lost, one.flips_won, one.probes)),
         )
-    return lines
+        for one in reports
+    ]
+    return table(head, rows).splitlines()
+
+
+def _share(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.0%} ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})"
 
 
 def probe_body(reports: list[FamilyReport], seed: int) -> dict[str, Any]:

@@ -150,11 +150,13 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             seed=args.seed,
             progress=advance,
             overwrite=args.overwrite,
+            command=args.typed,
         )
     made = open_artifact(args.output)
     size = show_size(made.tensor_bytes)
     terminal.print(f"{size}, {made.bits_per_weight:.3f} bits a weight, not calibrated")
-    terminal.print(f"{args.output} is complete; without --instant it would be more accurate.")
+    terminal.print("Without --instant it would be more accurate.")
+    terminal.print(f"{args.output} is complete; its report.md says more.")
     return {
         "artifact": args.output,
         "size_mb": megabytes(made.tensor_bytes),
@@ -179,8 +181,9 @@ def compress(
     expected = estimate(checkpoint, **{key: settings[key] for key in asked if key in settings})
     terminal.note(
         f"Estimate: {show_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "
-        f"{show_size(expected.disk_bytes)} of disk while it works; the result has at most "
-        f"{show_size(expected.tensor_bytes)} ({expected.bits_per_weight:.2f} bits a weight)."
+        f"{show_size(expected.disk_bytes)} of disk while it works ({show_size(expected.work_bytes)} of them "
+        f"for intermediate files); the result has at most {show_size(expected.tensor_bytes)} "
+        f"({expected.bits_per_weight:.2f} bits a weight)."
     )
     remember(output)
     with terminal.progress(expected.stages) as advance:
@@ -195,6 +198,7 @@ def estimate_body(estimate: Estimate) -> dict[str, Any]:
         "stages": {stage: round(seconds, 1) for stage, seconds in estimate.stages.items()},
         "peak_memory_mb": megabytes(estimate.peak_memory_bytes),
         "disk_mb": megabytes(estimate.disk_bytes),
+        "work_mb": megabytes(estimate.work_bytes),
         "size_mb": megabytes(estimate.tensor_bytes),
         "bits_per_weight": round(estimate.bits_per_weight, 4),
     }

@@ -17,6 +17,7 @@ from rockledge.cli.engine_options import (
     sampling,
 )
 from rockledge.cli.terminal import Terminal
+from rockledge.cli.window import answers_in_window
 from rockledge.runtime.choices import GREEDY
 
 
@@ -44,11 +45,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     prompt = sys.stdin.read() if args.prompt == ["-"] else " ".join(args.prompt)
     system = [{"role": "system", "content": args.system}] if args.system else []
-    with load_engine(args) as engine:
+    with answers_in_window(terminal) as shown, load_engine(args) as engine:
         raw = args.raw or engine.chat is None
         ids = Model(engine).tokens(prompt if raw else [*system, {"role": "user", "content": prompt}])
         answer = stream_answer(
-            engine, ids, terminal, max_tokens=args.max_tokens, sampling=sampling(args, engine), stop=args.stop
+            engine, ids, shown, max_tokens=args.max_tokens, sampling=sampling(args, engine), stop=args.stop
         )
         npu = engine.npu
     terminal.note(answer.speed())

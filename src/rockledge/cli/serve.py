@@ -37,10 +37,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
     from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
     from rockledge.serve.app import create_app
-    from rockledge.serve.server import run_server
+    from rockledge.serve.server import bind, run_server
 
     logging.getLogger("uvicorn").setLevel(logging.INFO)
-    with load_engine(args, check=False) as engine:
+    # The address comes first: a model may take minutes to be converted.
+    with bind(args.host, args.port) as sock, load_engine(args, check=False) as engine:
         engine.require_head()
         app = create_app(
             engine,
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                 {"url": url, "model": engine.name, "context": engine.context, "npu": engine.npu.body()}
             )
 
-        run_server(app, args.host, args.port, ready)
+        run_server(app, sock, ready)
     return {}
 
 

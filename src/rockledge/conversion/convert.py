@@ -1,5 +1,6 @@
 """`convert`: a checkpoint becomes an artifact from its weights alone, tensor by tensor on all processors."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from rockledge.artifact import ArtifactPlan, ArtifactWriter, LinearSpec, packed_size
+from rockledge.artifact.provenance import Provenance, peak_memory
 from rockledge.conversion.folds import Turns
 from rockledge.conversion.native_rows import round_rows
 from rockledge.conversion.nearest import Float32, UInt8, normal_tables, round_integers
+from rockledge.conversion.report import NOT_CALIBRATED, STEPS, report_numbers, report_text
 from rockledge.conversion.rotated import RotatedWeights, processors
 from rockledge.conversion.widths import Widths, fixed_widths, stream_room
 from rockledge.errors import UsageError
@@ -33,6 +36,7 @@ def convert(
     seed: int = 0,
     threads: int | None = None,
     overwrite: bool = False,
+    command: str | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Path:
     """Writes the artifact `out` of at most `bits` a weight over all tensors, and returns its path. By default
@@ -40,11 +44,12 @@ def convert(
 
     Rotation with the random signs of `seed`, and nearest rounding: no calibration. `progress` is told (stage,
     matrices done, matrices in all). Nothing appears under `out` before it is complete; an artifact that is
-    there is replaced only with `overwrite`. CheckpointError,
+    there is replaced only with `overwrite`. `command` is the command line, for the report. CheckpointError,
     ArtifactError, BudgetError; UsageError where `bits` makes no sense.
     """
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"the budget is {bits} bits a weight, expected 2.3 to 8.5")
+    started = time.monotonic()
     plan = plan_conversion(checkpoint.config, checkpoint.files(), bits, seed)
     with (
         ThreadPoolExecutor(threads or processors()) as pool,
@@ -72,6 +77,17 @@ def convert(
             end(tree.head)
         for name in plan.arrays:
             writer.array(name, weights.gain(name))
+        numbers = report_numbers(checkpoint, plan)
+        made = Provenance(
+            command=command,
+            seconds=time.monotonic() - started,
+            peak_memory_bytes=peak_memory(),
+            calibration=NOT_CALIBRATED,
+            tokens=None,
+            seed=seed,
+            steps=STEPS,
+        )
+        writer.report(numbers, report_text(numbers, made))
     return Path(out)
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from rockledge.errors import BudgetError
 from rockledge.formats.bands import Band, stream_bytes
 from rockledge.model.block import Decoder, Linear
+from rockledge.units import show_size
 
 Widths = dict[str, tuple[Band, ...]]
 
@@ -58,8 +59,8 @@ def fixed_widths(tree: Decoder, room: int) -> Widths:
     left = room - sum(run.bytes(bits) for run, bits in width.items())
     if left < 0:
         raise BudgetError(
-            f"the budget leaves {room} bytes for the codes of the weights, expected at least {room - left}; "
-            "give more bits"
+            f"the budget leaves {show_size(max(room, 0))} for the codes of the weights, expected at least "
+            f"{show_size(room - left, enough=True)}; give more bits"
         )
     ladder = sorted(_LOSS)
     steps = [(run, low, high) for run in runs for low, high in pairwise(ladder)]

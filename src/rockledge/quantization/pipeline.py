@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.artifact.parts import size_numbers
+from rockledge.artifact.provenance import Provenance, peak_memory
 from rockledge.artifact.writer import check_place
 from rockledge.errors import BudgetError
 from rockledge.eval.divergence import DivergenceReport
@@ -35,7 +37,7 @@ from rockledge.quantization.choosing.budget import (
 )
 from rockledge.quantization.choosing.recipe import BUILT_IN, Recipe
 from rockledge.quantization.device import check_device
-from rockledge.quantization.estimate import Estimate, estimate_run, work_bytes
+from rockledge.quantization.estimate import Estimate, Speed, estimate_run, work_bytes
 from rockledge.quantization.fingerprint import fingerprint
 from rockledge.quantization.finished import finished_shares
 from rockledge.quantization.reporting.check import price_check
@@ -43,7 +45,6 @@ from rockledge.quantization.reporting.held_out import held_out_divergence
 from rockledge.quantization.reporting.loss import HEADLESS_NOTE, loss_of
 from rockledge.quantization.reporting.on_board import board_numbers
 from rockledge.quantization.reporting.picture import widths_picture
-from rockledge.quantization.reporting.provenance import Provenance, peak_memory
 from rockledge.quantization.reporting.report import (
     BudgetRow,
     Report,
@@ -51,7 +52,6 @@ from rockledge.quantization.reporting.report import (
     decode_speed,
     notes_on,
     report_text,
-    size_numbers,
     wide_heads,
     wide_reasons,
 )
@@ -83,9 +83,10 @@ def estimate(
     tokens: int | None = None,
     check_prices: bool = False,
     work: str | Path | None = None,
+    speed: Speed | None = None,
 ) -> Estimate:
     """What `quantize` with the same arguments will take; reads the model's header only, and what `work` holds
-    already."""
+    already. `speed`: measured here where it is not given."""
     check_device(device)
     asked, turned, offered, most = _prepared(
         model, "cpu", bits=bits, fit=fit, milliseconds=milliseconds, fast=fast, recipe=recipe, tokens=tokens
@@ -101,6 +102,7 @@ def estimate(
         device=device,
         length=asked.length,
         done=None if work is None else finished_shares(Path(work), turned.config),
+        speed=speed,
     )
 
 
@@ -195,11 +197,10 @@ def quantize(
             command=command,
             seconds=time.monotonic() - started,
             peak_memory_bytes=peak_memory(),
-            calibration=made.calibration,
-            calibration_sha256=text.sha256,
+            calibration=f"{made.calibration} (SHA-256 {text.sha256[:12]}...)",
             tokens=asked.tokens,
             seed=asked.seed,
-            steps=asked.steps,
+            steps=asdict(asked.steps),
         )
         made_text = report_text(numbers, checkpoint.config, picture=picture is not None, made=made_by.lines())
         report = Report(numbers, made_text, picture)

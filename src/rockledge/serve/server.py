@@ -28,28 +28,41 @@ class Server(uvicorn.Server):
             self._on_ready()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address; port 0 takes a free one.
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, so that nobody else can take it while a model is loaded; who connects
+    before `run_server` is refused. Port 0 takes a free one.
 
     Raises:
         UsageError: the address is in use or not of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
     except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"cannot listen on {host} port {port} ({error}); choose another --host or --port"
-        ) from None
+        sock.close()
+        raise _refusal(host, port, error) from None
+    return sock
 
 
-def run_server(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serves until SIGINT (then raises KeyboardInterrupt) or SIGTERM; `on_ready` gets the base URL.
+def _refusal(host: str, port: int, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or error
+    return UsageError(f"cannot listen on {host} port {port} ({reason}); choose another --host or --port")
+
+
+def run_server(app: FastAPI, sock: socket.socket, on_ready: Callable[[str], None]) -> None:
+    """Serves on a bound socket until SIGINT (then raises KeyboardInterrupt) or SIGTERM; `on_ready` gets the
+    base URL.
 
     Raises:
-        UsageError: as `listen`.
+        UsageError: another program has begun to listen on the address since it was bound.
     """
-    with listen(host, port) as sock:
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{sock.getsockname()[1]}"
-        Server(app, lambda: on_ready(url)).run(sockets=[sock])
+    host, port = sock.getsockname()[:2]
+    try:
+        sock.listen()
+    except OSError as error:
+        raise _refusal(host, port, error) from None
+    shown = f"[{host}]" if ":" in host else host
+    Server(app, lambda: on_ready(f"http://{shown}:{port}")).run(sockets=[sock])

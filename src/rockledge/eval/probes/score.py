@@ -11,7 +11,7 @@ from itertools import takewhile
 import numpy as np
 
 from rockledge.errors import UsageError
-from rockledge.eval.intervals import Interval, mean_interval
+from rockledge.eval.intervals import Interval, share_interval
 from rockledge.eval.probes.probe import Probe
 from rockledge.eval.windows import Logits, Progress, log_softmax
 
@@ -116,9 +116,9 @@ def _report(family: str, rows: list[tuple[int, float, int, int]]) -> FamilyRepor
         probes=len(rows),
         chance=float(chance.mean()),
         accuracy=float(right.mean()),
-        accuracy_ci95=mean_interval(right[:, None].astype(np.float64)),
+        accuracy_ci95=share_interval(int(right.sum()), len(rows)),
         reference_accuracy=float(expected.mean()),
-        reference_accuracy_ci95=mean_interval(expected[:, None].astype(np.float64)),
+        reference_accuracy_ci95=share_interval(int(expected.sum()), len(rows)),
         flips=int((ours != theirs).sum()),
         flips_lost=int((expected & ~right).sum()),
         flips_won=int((right & ~expected).sum()),

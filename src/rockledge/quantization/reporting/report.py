@@ -1,16 +1,15 @@
 """The result of compression: the numbers of report.json, and the same for people as report.md."""
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rockledge.artifact import ArtifactPlan, packed_size
+from rockledge.artifact import ArtifactPlan
+from rockledge.artifact.parts import heading, parts_table
 from rockledge.board.boards import Board
 from rockledge.board.time import predict_decode
 from rockledge.eval.kl_words import kl_in_words
-from rockledge.formats.bands import packed_bytes
 from rockledge.model.block import decoder, layer_name
 from rockledge.model.config import ModelConfig
 from rockledge.quantization.reporting.check import PriceCheck, role_of
@@ -64,32 +63,6 @@ def decode_speed(plan: ArtifactPlan, board: Board) -> float:
         for band in spec.bands
     ]
     return predict_decode(bands, board=board).decode_tok_s
-
-
-def size_numbers(plan: ArtifactPlan) -> dict[str, Any]:
-    """Size as a whole and by part (all layers' linears of one role together)."""
-    parts: dict[str, list[str]] = defaultdict(list)
-    for name in plan.linears:
-        parts[name.split(".", 2)[-1]].append(name)
-    total = packed_size(plan)
-    return {
-        "parameters": plan.parameters,
-        "tensor_bytes": total,
-        "bits_per_weight": 8 * total / plan.parameters,
-        "parts": [_part(plan, role, names) for role, names in parts.items()],
-    }
-
-
-def _part(plan: ArtifactPlan, role: str, names: Sequence[str]) -> dict[str, Any]:
-    specs = [plan.linears[name] for name in names]
-    weights = sum(spec.rows * spec.cols for spec in specs)
-    size = sum(packed_bytes(spec.rows, spec.cols, spec.bands, bias=spec.bias) for spec in specs)
-    by_bits: dict[str, int] = defaultdict(int)
-    for spec in specs:
-        for band in spec.bands:
-            by_bits[str(band.bits)] += band.rows * spec.cols
-    shares = {bits: count / weights for bits, count in sorted(by_bits.items())}
-    return {"part": role, "weights": weights, "bits_per_weight": 8 * size / weights, "share_by_width": shares}
 
 
 def wide_heads(plan: ArtifactPlan) -> dict[str, list[list[int]]]:
@@ -151,19 +124,14 @@ def report_text(
     numbers: Mapping[str, Any], config: ModelConfig, *, picture: bool, made: Sequence[str] = ()
 ) -> str:
     """report.md; with `picture`, widths.png lies beside it. `made` are the lines of `Provenance`."""
-    size = (
-        f"{numbers['tensor_bytes'] / 1e6:.1f} MB, {numbers['bits_per_weight']:.3f} bits a weight over "
-        f"{numbers['parameters'] / 1e6:.1f} M parameters (all tensors counted, a tied matrix once)."
-    )
     divergence, loss = numbers["divergence"], reported_loss(numbers)
     cost = (
         f"{_embedding_cost(divergence) if loss is COSINE else _logits_cost(divergence)}; "
         f"{divergence['scored_tokens']} held-out tokens of the calibration mix, weights and inputs rounded, "
         "sums in floats."
     )
-    lines = [f"# {numbers['model']}", "", size, ""]
-    lines += [f"Note: {note}" for note in numbers["notes"]]
-    lines += [
+    lines = [
+        *heading(numbers),
         "",
         "## What it cost",
         "",
@@ -171,17 +139,8 @@ def report_text(
         "",
         f"{board_line(numbers)}.",
         "",
-        "## Bits by part",
-        "",
-        "| part | weights | bits a weight | 2 bits | 3 bits | 4 bits | 8 bits |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *parts_table(numbers),
     ]
-    for part in numbers["parts"]:
-        shares = " | ".join(
-            f"{100 * part['share_by_width'].get(bits, 0):.0f} %" for bits in ("2", "3", "4", "8")
-        )
-        width = f"{part['weights'] / 1e6:.1f} M | {part['bits_per_weight']:.2f}"
-        lines.append(f"| {part['part']} | {width} | {shares} |")
     lines += ["", "Attention heads at 8 bits:", ""]
     for role, heads in numbers["heads_at_8_bits"].items():
         every = sum(count for _, other, count in _headed(config) if other == role)

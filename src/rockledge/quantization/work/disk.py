@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from rockledge.errors import RockledgeError
+from rockledge.units import show_size
 
 
 def check_room(work: Path, work_bytes: int, out: Path, tensor_bytes: int) -> None:
@@ -18,6 +19,6 @@ def check_room(work: Path, work_bytes: int, out: Path, tensor_bytes: int) -> Non
         free = shutil.disk_usage(folder).free
         if size > free:
             raise RockledgeError(
-                f"this run needs {size / 1e9:.1f} GB of disk in {folder}, but {free / 1e9:.1f} GB are free; "
-                "free some space there or name another disk with --work and --output"
+                f"this run needs {show_size(size, enough=True)} of disk in {folder}, but {show_size(free)} "
+                "are free; free some space there or name another disk with --work and --output"
             )

@@ -1,38 +1,38 @@
 """How an artifact was made, for report.md: what one must know to make it again or to wonder about it."""
 
 import resource
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rockledge import __version__
-from rockledge.quantization.steps import Steps
 from rockledge.units import show_duration, show_size
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """`command` is None for a call from Python; `calibration` names the text, `seconds` end before the
-    artifact is written. `peak_memory_bytes` is what the process has had resident."""
+    """`command` is None for a call from Python; `calibration` says which text with its checksum, or why there
+    is none, and `tokens` how many of it (None without). `seconds` end before the artifact is complete.
+    `peak_memory_bytes` is what the process has had resident. `steps`: those of the recipe, by name."""
 
     command: str | None
     seconds: float
     peak_memory_bytes: int
     calibration: str
-    calibration_sha256: str
-    tokens: int
+    tokens: int | None
     seed: int
-    steps: Steps
+    steps: Mapping[str, object]
 
     def lines(self) -> list[str]:
         """The part of report.md."""
         rows = {
-            "command": "a call of `rockledge.quantize`" if self.command is None else f"`{self.command}`",
+            "command": "a call from Python" if self.command is None else f"`{self.command}`",
             "version": __version__,
             "time": show_duration(self.seconds),
             "peak memory": show_size(self.peak_memory_bytes),
-            "calibration text": f"{self.calibration} (SHA-256 {self.calibration_sha256[:12]}...)",
-            "calibration tokens": str(self.tokens),
+            "calibration text": self.calibration,
+            **({} if self.tokens is None else {"calibration tokens": str(self.tokens)}),
             "seed": str(self.seed),
-            "steps": ", ".join(f"{name} {_shown(value)}" for name, value in asdict(self.steps).items()),
+            "steps": ", ".join(f"{name} {_shown(value)}" for name, value in self.steps.items()),
         }
         return ["## How it was made", "", *(f"- {name}: {value}" for name, value in rows.items())]
 

@@ -1,6 +1,6 @@
-"""Run as a program: `rockledge chat` whose model gives the answers of a script, one after the other.
+"""Run as a program: `rockledge` whose model gives the answers of a script, one after the other.
 
-Usage: python scripted_chat.py ANSWERS.json CHAT_ARGUMENTS...
+Usage: python scripted_model.py ANSWERS.json COMMAND ARGUMENTS...
 
 The file holds a list of answers, each a list of pieces of text. A piece that is null waits for Ctrl-C, one
 that is a number until so many bytes have been typed: the time that a slow model takes. Meanwhile the title of
@@ -51,4 +51,4 @@ def scripted(answers: Iterator[list[str | int | None]]) -> Callable[..., Iterato
 
 if __name__ == "__main__":
     Engine.generate = scripted(iter(json.loads(Path(sys.argv[1]).read_text())))  # type: ignore[method-assign]
-    sys.exit(main(["chat", *sys.argv[2:]]))
+    sys.exit(main(sys.argv[2:]))
