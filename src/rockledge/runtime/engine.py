@@ -211,12 +211,12 @@ class Engine:
     @property
     def threads(self) -> int:
         """Threads that work on a step."""
-        return self._prefill.threads
+        return self._loaded.prefill.threads
 
     @property
     def native_bytes(self) -> int:
         """Bytes of arena and cache that the native core has taken, the NPU's buffers not among them."""
-        return sum(executor.bytes for executor in {self._prefill, self._decode})
+        return sum(executor.bytes for executor in {self._loaded.prefill, self._loaded.decode})
 
     @property
     def npu(self) -> NpuStatus:
@@ -226,12 +226,12 @@ class Engine:
     @property
     def step_bytes(self) -> int:
         """Bytes of weights a step with logits reads, however many rows it has: codes, indices, scales."""
-        return self._prefill.step_bytes
+        return self._loaded.prefill.step_bytes
 
     def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """Names of the native operations in order, and the nanoseconds of each, which all steps from now on
         add to: where the time goes. With an NPU in use only prefill steps do."""
-        return self._prefill.time_operations()
+        return self._loaded.prefill.time_operations()
 
     def cache_bytes_read(self, past: int) -> int:
         """Bytes of keys and values that a step reads in a sequence of `past` tokens."""
@@ -302,8 +302,8 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Whether no request is here."""
-        return not self._requests
+        """Whether no request is here, nor an output of one that `step` has yet to return."""
+        return not self._requests and not self._outputs
 
     def stats(self) -> EngineStats:
         """How it stands."""

@@ -19,18 +19,16 @@ class Stepper(Protocol):
 
 class Generation(Iterator[Piece]):
     """Pieces as they become certain, each step made when the next one is asked for; `stats` is the work so
-    far. The request begins with the first piece and ends with the last, or with `close`."""
+    far. The request begins with the first piece and ends with the last, or when this is closed or dropped."""
 
     def __init__(self, begin: Callable[[], Stepper], cancelled: Callable[[], bool]) -> None:
-        self._begin = begin
-        self._cancelled = cancelled
-        self._stepper: Stepper | None = None
-        self._pieces = self._run()
+        self._begun: list[Stepper] = []
+        self._pieces = _pieces(begin, self._begun, cancelled)
 
     @property
     def stats(self) -> RequestStats:
         """The work so far."""
-        return RequestStats() if self._stepper is None else self._stepper.stats
+        return self._begun[0].stats if self._begun else RequestStats()
 
     def __next__(self) -> Piece:
         return next(self._pieces)
@@ -39,17 +37,22 @@ class Generation(Iterator[Piece]):
         """Ends the request where it is."""
         self._pieces.close()
 
-    def _run(self) -> Generator[Piece, None, None]:
-        self._stepper = stepper = self._begin()
-        try:
-            while True:
-                for output in stepper.outputs():
-                    if output.piece is not None:
-                        yield output.piece
-                    if output.last:
-                        return
-                if self._cancelled():
+
+# A function, so that nothing refers to the generation itself: one that is dropped ends its request at once.
+def _pieces(
+    begin: Callable[[], Stepper], begun: list[Stepper], cancelled: Callable[[], bool]
+) -> Generator[Piece, None, None]:
+    stepper = begin()
+    begun.append(stepper)
+    try:
+        while True:
+            for output in stepper.outputs():
+                if output.piece is not None:
+                    yield output.piece
+                if output.last:
                     return
-                stepper.step()
-        finally:
-            stepper.close()
+            if cancelled():
+                return
+            stepper.step()
+    finally:
+        stepper.close()

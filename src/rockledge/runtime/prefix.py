@@ -58,6 +58,9 @@ class Match:
     pages: tuple[Name, ...]
 
 
+NOTHING = Match(0, ())
+
+
 class PrefixCache:
     """The pages of `cache` that can be found again. `root` stands for the model and the format of its pages;
     `evicted` hears of full pages before they are dropped. Not for two threads at once."""
@@ -80,8 +83,9 @@ class PrefixCache:
         holders = self._cache.pools[pool].holders
         return sum(1 for page in self._pages.values() if page.pages[pool] != NONE and holders(page.pages[pool]) == 1)
 
-    def match(self, names: Sequence[Name], tokens: Int32) -> Match:
-        """How much of `tokens` int32 [n] is here; `names` are those of its full pages."""
+    def match(self, names: Sequence[Name], tokens: Int32, *, parts: bool = True) -> Match:
+        """How much of `tokens` int32 [n] is here, with `parts` also inside a page; `names` are those of its
+        full pages."""
         there: list[_Page] = []
         for name in names:
             page = self._pages.get(name)
@@ -89,7 +93,7 @@ class PrefixCache:
                 break
             there.append(page)
         length = len(there) * self._size
-        part = self._part(there[-1].name if there else self.root, tokens[length:])
+        part = self._part(there[-1].name if there else self.root, tokens[length:]) if parts else None
         if part is not None and self._whole([*there, part[0]], length + part[1]):
             return Match(length + part[1], tuple(page.name for page in [*there, part[0]]))
         while there and not self._whole(there, len(there) * self._size):

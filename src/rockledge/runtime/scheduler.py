@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rockledge.runtime.kv_cache import CacheFullError, PageCache
-from rockledge.runtime.prefix import Match, PrefixCache, page_names
+from rockledge.runtime.prefix import NOTHING, Match, PrefixCache, page_names
 from rockledge.runtime.sequence import Sequence
 
 HALF_LIFE_S = 60.0
@@ -119,15 +119,17 @@ class Scheduler:
 
     def _ready(self, chosen: Callable[[Sequence], bool]) -> Iterator[Sequence]:
         """Those whose prompts can be read, whose turn it is first; who waits is admitted if there is room."""
+        full = False  # nobody overtakes one that finds no room
         for sequence in self._turns():
             if sequence in self._out or not chosen(sequence):
                 continue
             if sequence.cached is None:
-                match = self._match(sequence)
+                match = None if full else self._match(sequence)
                 if match is None:
                     continue
-                if not self._admit(sequence, match):
-                    return
+                full = not self._admit(sequence, match)
+                if full:
+                    continue
             yield sequence
 
     def _turns(self) -> Iterator[Sequence]:
@@ -144,15 +146,16 @@ class Scheduler:
         rows, then = self._served.get(client, (0.0, now))
         return rows * math.exp2((then - now) / HALF_LIFE_S)
 
-    def _match(self, sequence: Sequence) -> Match | None:
-        """What of a sequence is in the cache; None where it waits for another that reads the same now."""
+    def _match(self, sequence: Sequence, *, parts: bool = True) -> Match | None:
+        """What of a sequence is in the cache, with `parts` also inside a page; None where it waits for
+        another that reads the same now."""
         if self._prefixes is None or sequence.request.kind == "score":
-            return Match(0, ())
+            return NOTHING
         size = self._cache.page_tokens
         tokens = sequence.tokens[: sequence.wanted - 1]  # the last one has to be computed in any case
         sequence.names = page_names(sequence.tokens, size, self._prefixes.root, sequence.names)
         names = sequence.names[: len(tokens) // size]
-        match = self._prefixes.match(names, tokens)
+        match = self._prefixes.match(names, tokens, parts=parts)
         following = match.length // size
         if following < len(names):
             reading = (s for s in self.running if s.cached is not None and not s.decoding)
@@ -164,24 +167,30 @@ class Scheduler:
         """A place and pages for all of its tokens, if need be those of others that are behind it."""
         if not self._slots and not self._make_way(sequence):
             return False
-        while True:
-            if self._prefixes is None:
-                sequence.cached = self._cache.open()
-            else:
-                sequence.cached = self._prefixes.resume(match)
-            if self._reserved(sequence, sequence.pending) and self._spare():
-                break
-            sequence.close()
+        while not self._placed(sequence, match):
+            if match.length % self._cache.page_tokens:  # the page that it would copy is one too many
+                match = self._match(sequence, parts=False) or NOTHING
+                continue
             if not self._make_way(sequence):
                 return False
-            if self._prefixes is not None:
-                match = self._match(sequence) or Match(0, ())
+            match = self._match(sequence) or NOTHING
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.slot, sequence.moved = self._slots.pop(), True
         sequence.kept = match.length // self._cache.page_tokens
         sequence.admitted(match.length)
         return True
+
+    def _placed(self, sequence: Sequence, match: Match) -> bool:
+        """Pages for all tokens of a sequence that begins with what was found; false takes none."""
+        if self._prefixes is None:
+            sequence.cached = self._cache.open()
+        else:
+            sequence.cached = self._prefixes.resume(match)
+        if self._reserved(sequence, sequence.pending) and self._spare():
+            return True
+        sequence.close()
+        return False
 
     def _spare(self) -> bool:
         """Whether every other sequence that runs could have one page more: who is let in does not push

@@ -124,7 +124,8 @@ class Sequence:
         self.moved = True
 
     def close(self) -> None:
-        """Gives its pages back; everything is pending again."""
+        """Gives its pages back; everything is pending again, and scored again."""
+        self.scores.clear()
         if self.cached is not None:
             self.cached.close()
         self.cached, self.slot = None, -1

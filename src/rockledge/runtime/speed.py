@@ -9,13 +9,13 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Request
 
-PAST_READ = 256
+PAST_READ = 32
 """Tokens of a context that prefill computes; the rest are copies of their keys and values."""
 
 Advance = Callable[[int, int], None]  # runs done, runs in all
@@ -72,10 +72,12 @@ def measure_prefill(engine: Engine, tokens: int, repeat: int, advance: Advance =
     speeds = []
     for number in range(repeat + 1):
         prompt = _prompt(engine, tokens, number)
+        engine.submit(Request("measured", tuple(prompt), max_tokens=2, ignore_eos=True))
         start = time.perf_counter()
-        with closing(engine.generate(prompt, max_tokens=2, ignore_eos=True, logprobs=0)) as answer:
-            next(answer)
-            seconds = time.perf_counter() - start
+        while not engine.idle and engine.stats().decoding == 0:
+            engine.step()
+        seconds = time.perf_counter() - start
+        engine.cancel("measured")
         if number:
             speeds.append(tokens / seconds)
         advance(number, repeat)
