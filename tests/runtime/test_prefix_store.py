@@ -348,6 +348,22 @@ def test_what_fails_is_one_warning_and_is_tried_again(
     assert len(caplog.records) == (not worked)
 
 
+@pytest.mark.parametrize("call", ["open", "dup"])
+def test_a_process_out_of_descriptors_keeps_its_pages(
+    call: str, opened: Callable[..., PrefixStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    assert stored(store, NAMES[0], page(0))
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(f"rockledge.runtime.prefix_directory.os.{call}", fails)
+        assert store.get(NAMES[0], 0) is None
+    assert store.get(NAMES[0], 0) is not None
+
+
 def test_older_pages_make_way_on_a_disk_that_others_fill(
     opened: Callable[..., PrefixStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

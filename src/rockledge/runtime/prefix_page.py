@@ -56,8 +56,8 @@ def header(key: PageKey, data: Bytes) -> bytes:
 
 
 def read(descriptor: int, key: PageKey) -> Bytes | None:
-    """The data of page `key` in an open file, uint8; None if that is not what it holds. OSError where it cannot
-    be read."""
+    """The data of page `key` in an open file, uint8; None if that is not what it holds. OSError where it
+    cannot be read."""
     with open(descriptor, "rb", closefd=False) as stream:
         found = stream.read(HEADER_BYTES)
         size = os.fstat(descriptor).st_size - HEADER_BYTES
