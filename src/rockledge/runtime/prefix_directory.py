@@ -115,7 +115,7 @@ class PageDirectory:
         try:
             with open(partial, "wb") as stream:
                 stream.write(header(key, data))
-                stream.write(data)
+                stream.write(data.data)
             os.rename(PARTIAL, key.file, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         except BaseException:
             with suppress(OSError):

@@ -52,7 +52,7 @@ class PageKey:
 def header(key: PageKey, data: Bytes) -> bytes:
     """What stands before `data` (uint8, contiguous) in the file of page `key`."""
     fields = key.fields(data.nbytes)
-    return fields + _CHECK.pack(zlib.crc32(data, zlib.crc32(fields)))
+    return fields + _CHECK.pack(zlib.crc32(data.data, zlib.crc32(fields)))
 
 
 def read(descriptor: int, key: PageKey) -> Bytes | None:
@@ -66,4 +66,4 @@ def read(descriptor: int, key: PageKey) -> Bytes | None:
         data = np.empty(size, np.uint8)
         whole = stream.readinto(data.data) == size
     (check,) = _CHECK.unpack(found[_FIELDS.size :])
-    return data if whole and zlib.crc32(data, zlib.crc32(fields)) == check else None
+    return data if whole and zlib.crc32(data.data, zlib.crc32(fields)) == check else None
