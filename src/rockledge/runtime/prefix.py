@@ -81,7 +81,9 @@ class PrefixCache:
     def cold_pages(self, pool: int) -> int:
         """Pages of `pool` that only this cache holds."""
         holders = self._cache.pools[pool].holders
-        return sum(1 for page in self._pages.values() if page.pages[pool] != NONE and holders(page.pages[pool]) == 1)
+        return sum(
+            1 for page in self._pages.values() if page.pages[pool] != NONE and holders(page.pages[pool]) == 1
+        )
 
     def match(self, names: Sequence[Name], tokens: Int32, *, parts: bool = True) -> Match:
         """How much of `tokens` int32 [n] is here, with `parts` also inside a page; `names` are those of its

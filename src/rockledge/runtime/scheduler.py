@@ -86,9 +86,7 @@ class Scheduler:
         prompts = self._prompts(rows, self._logit_rows - len(answers), chosen)
         return [share for share in [*answers, *prompts] if share.sequence not in self._out]
 
-    def prompt(
-        self, chosen: Callable[[Sequence], bool], rows: Callable[[Sequence], int]
-    ) -> Share | None:
+    def prompt(self, chosen: Callable[[Sequence], bool], rows: Callable[[Sequence], int]) -> Share | None:
         """The part of a prompt that is to be read next, of those that are `chosen`: `rows` says how much of
         an admitted one."""
         self._out.clear()

@@ -94,9 +94,7 @@ class Sequence:
         """A step of `seconds` had `rows` of its tokens."""
         now = self.stats
         self.stats = (
-            replace(
-                now, decode_tokens=now.decode_tokens + rows, decode_seconds=now.decode_seconds + seconds
-            )
+            replace(now, decode_tokens=now.decode_tokens + rows, decode_seconds=now.decode_seconds + seconds)
             if decoding
             else replace(
                 now, prefill_tokens=now.prefill_tokens + rows, prefill_seconds=now.prefill_seconds + seconds
