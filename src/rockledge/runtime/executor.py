@@ -100,7 +100,7 @@ class Executor:
         )
 
     def place(self, row: int, slot: int, tokens: Int32, first: int) -> None:
-        """Entries from `row` on: `tokens` int32 [n] of the sequence in `slot`, the first at position `first`."""
+        """Entries from `row` on: `tokens` int32 [n] of the sequence in `slot`, from position `first` on."""
         until = row + len(tokens)
         self.tokens[row:until] = tokens
         self.positions[row:until] = range(first, first + len(tokens))

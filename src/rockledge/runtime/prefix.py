@@ -1,8 +1,8 @@
 """Prefixes that are in the cache already: full pages found by a hash of their tokens and all before them.
 
 A page is shared by reference: sequences that begin alike hold the same pages, and this cache holds them too
-once their sequence has gone, until the room is needed (least recently used first, ends before beginnings). The
-last page of a sequence that has ended may be partly filled; one that goes on inside it copies it. In a pool
+once their sequence has gone, until the room is needed (least recently used first, ends before beginnings).
+The last page of a sequence that has ended may be partly filled; one that goes on inside it copies it. In a pool
 whose layers have a window only the pages that the next query sees are needed.
 """
 
