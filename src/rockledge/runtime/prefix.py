@@ -2,8 +2,8 @@
 
 A page is shared by reference: sequences that begin alike hold the same pages, and this cache holds them too
 once their sequence has gone, until the room is needed (least recently used first, ends before beginnings).
-The last page of a sequence that has ended may be partly filled; one that goes on inside it copies it. In a pool
-whose layers have a window only the pages that the next query sees are needed.
+The last page of a sequence that has ended may be partly filled; one that goes on inside it copies it. In a
+pool whose layers have a window only the pages that the next query sees are needed.
 """
 
 import hashlib
