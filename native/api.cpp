@@ -1,9 +1,11 @@
 // The C interface of rockledge.h: null checks, then the core.
 #include "bandwidth.hpp"
+#include "candidates.hpp"
 #include "convert.hpp"
 #include "error.hpp"
 #include "handle.hpp"
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "rockledge.h"
 #include "sample.hpp"
 
@@ -34,20 +36,21 @@ int32_t rl_program_plan(const rl_op *ops, int32_t n_ops, const rl_band *bands, i
                         rl_memory *memory) {
   if (memory == nullptr) return rl::fail("a plan needs a place for its result");
   if (!whole(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) return -1;
-  const rl::Owned<rl::Program> core =
-      rl::Program::laid_out(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads);
-  if (core == nullptr) return -1;
-  *memory = rl_memory{core->arena_bytes(), core->cache_bytes()};
+  const rl::Shared<rl::Program> program =
+      rl::Program::laid_out(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape);
+  if (!program) return -1;
+  const rl::Owned<rl::Step> step =
+      rl::Step::laid_out(program, rl::StepSizes{shape->max_rows, shape->logit_rows, threads});
+  if (step == nullptr) return -1;
+  *memory = rl_memory{step->arena_bytes(), program->table_bytes(), program->cache_bytes()};
   return 0;
 }
 
 rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
-                              const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
-                              int32_t kernel) {
+                              const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t kernel) {
   if (!whole(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) return nullptr;
-  rl::Owned<rl::Program> core =
-      rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads, kernel);
-  if (core == nullptr) return nullptr;
+  rl::Shared<rl::Program> core = rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, kernel);
+  if (!core) return nullptr;
   rl::Owned<rl_program> program = rl::make_owned<rl_program>(rl_program{std::move(core)});
   if (program == nullptr) rl::fail("not enough memory for a program; free some");
   return program.release();
@@ -56,41 +59,70 @@ rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *ba
 void rl_program_destroy(rl_program *program) { rl::Owned<rl_program>{program}.reset(); }
 
 int32_t rl_program_kernel(const rl_program *program) {
-  return program == nullptr ? rl::fail("no program was given") : program->core->kernel();
+  return program == nullptr ? rl::fail("no program was given") : program->core->kernels().id;
 }
 
 int32_t rl_program_memory(const rl_program *program, rl_memory *memory) {
   if (program == nullptr || memory == nullptr) return rl::fail("no program was given, or no place for its memory");
-  *memory = rl_memory{program->core->arena_bytes(), program->core->cache_bytes()};
+  *memory = rl_memory{0, program->core->table_bytes(), program->core->cache_bytes()};
   return 0;
 }
 
-int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last) {
-  if (program == nullptr || step == nullptr) return rl::fail("a run needs a program and a step");
-  return program->core->run(*step, first, last);
-}
-
-int32_t rl_program_times(rl_program *program, int64_t *times) {
-  if (program == nullptr) return rl::fail("no program was given");
-  program->core->count_into(times);
-  return 0;
-}
-
-void *rl_program_buffer(rl_program *program, int32_t buffer) {
+rl_step *rl_step_create(rl_program *program, int32_t max_rows, int32_t logit_rows, int32_t threads) {
   if (program == nullptr) {
-    rl::fail("no program was given");
+    rl::fail("a step needs a program");
     return nullptr;
   }
-  return program->core->buffer(buffer);
+  rl::Owned<rl::Step> core = rl::Step::create(program->core, rl::StepSizes{max_rows, logit_rows, threads});
+  if (core == nullptr) return nullptr;
+  rl::Owned<rl_step> step = rl::make_owned<rl_step>(rl_step{std::move(core)});
+  if (step == nullptr) rl::fail("not enough memory for a step; free some");
+  return step.release();
 }
 
-int32_t rl_program_share_cache(rl_program *program, const rl_program *other) {
-  if (program == nullptr || other == nullptr) return rl::fail("a cache is shared by two programs");
-  return program->core->share_cache(*other->core);
+void rl_step_destroy(rl_step *step) { rl::Owned<rl_step>{step}.reset(); }
+
+int32_t rl_step_memory(const rl_step *step, rl_memory *memory) {
+  if (step == nullptr || memory == nullptr) return rl::fail("no step was given, or no place for its memory");
+  *memory = rl_memory{step->core->arena_bytes(), 0, 0};
+  return 0;
+}
+
+int32_t rl_step_run(rl_step *step, const rl_batch *batch, int32_t first, int32_t last) {
+  if (step == nullptr || batch == nullptr) return rl::fail("a run needs a step and its rows");
+  return step->core->run(*batch, first, last);
+}
+
+int32_t rl_step_times(rl_step *step, int64_t *times) {
+  if (step == nullptr) return rl::fail("no step was given");
+  step->core->count_into(times);
+  return 0;
+}
+
+void *rl_step_buffer(rl_step *step, int32_t buffer) {
+  if (step == nullptr) {
+    rl::fail("no step was given");
+    return nullptr;
+  }
+  return step->core->buffer(buffer);
 }
 
 int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to) {
   return program == nullptr ? rl::fail("no program was given") : program->core->copy_page(pool, from, to);
+}
+
+int64_t rl_page_bytes(const rl_program *program, int32_t pool) {
+  return program == nullptr ? rl::fail("no program was given") : program->core->page_bytes(pool);
+}
+
+int32_t rl_read_page(const rl_program *program, int32_t pool, int32_t page, uint8_t *out) {
+  if (program == nullptr || out == nullptr) return rl::fail("no program was given, or no place for a page");
+  return program->core->read_page(pool, page, out);
+}
+
+int32_t rl_write_page(rl_program *program, int32_t pool, int32_t page, const uint8_t *data) {
+  if (program == nullptr || data == nullptr) return rl::fail("no program was given, or no page");
+  return program->core->write_page(pool, page, data);
 }
 
 double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge) {
@@ -114,10 +146,12 @@ int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_roun
 int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw) {
   if (logits == nullptr || n < 1 || sampling == nullptr)
     return rl::fail("sampling needs at least one logit, and settings");
-  const bool sane = sampling->temperature == sampling->temperature && sampling->top_p > 0.0f &&
-                    sampling->min_p >= 0.0f && sampling->min_p <= 1.0f && sampling->top_k >= 0;
-  if (!sane) return rl::fail("the sampling settings are out of range: top-p in (0, 1], min-p in [0, 1], top-k from 0");
-  return rl::sample(logits, n, *sampling, draw);
+  if (!rl::sane(*sampling)) return rl::fail("the sampling settings are out of range: top-p in (0, 1], min-p in [0, 1], top-k from 0");
+  rl::Array<rl::Candidate> candidates;
+  if (!candidates.allocate(static_cast<std::size_t>(n)))
+    return rl::fail("not enough memory to sample from %d logits; free some", n);
+  const int token = rl::sample(logits, n, *sampling, draw, candidates.data());
+  return token < 0 ? rl::fail("none of the %d logits is a number; the model's output is broken", n) : token;
 }
 
 }  // extern "C"

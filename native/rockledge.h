@@ -1,7 +1,7 @@
 /* The whole interface between Python and the native core: plain C, called through ctypes.
  *
  * Python decides, C++ executes. A program is a flat list of operations over a table of buffers; the core
- * plans one arena for `max_rows` rows and runs a whole step (some tokens of some sequences) in one call.
+ * plans one arena for a step's rows and runs a whole step (some tokens of some sequences) in one call.
  * Every function that can fail returns null or a negative number and leaves one sentence in rl_error(). */
 #ifndef ROCKLEDGE_H
 #define ROCKLEDGE_H
@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 7
+#define RL_ABI 8
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -122,25 +122,8 @@ typedef struct rl_shape {
   int32_t context;       /* positions are below it */
   int32_t pools;
   const rl_pool *pool;   /* [pools] */
+  int32_t logit_rows;    /* rows with draws in a step at most, whose logits stay in its memory; 0: none */
 } rl_shape;
-
-/* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
- * in rising order of position, and it sees positions 0 .. positions[r], or the last of them where a pool has a window.
- * block_tables[p][s][i] is the page in pool p of tokens i*page_tokens .. of sequence s; entries past a sequence's last
- * position are not read, nor those wholly before the window of its first row. At most max_rows sequences.
- * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. */
-typedef struct rl_step {
-  int32_t rows;
-  int32_t sequences_count;
-  int32_t table_width;          /* pages per block table row */
-  int32_t logit_count;
-  const int32_t *tokens;
-  const int32_t *positions;
-  const int32_t *sequences;
-  const int32_t *block_tables;  /* [pools][sequences_count][table_width] */
-  const int32_t *logit_rows;
-  float *logits;                /* [logit_count][vocab] */
-} rl_step;
 
 typedef struct rl_sampling {
   float temperature;  /* <= 0: greedy */
@@ -150,12 +133,66 @@ typedef struct rl_sampling {
   uint64_t seed;
 } rl_sampling;
 
-typedef struct rl_program rl_program;
+/* What becomes of one row of logits: a token is drawn, or one that is given is scored. It belongs to the caller, who keeps
+ * it from step to step and writes only what changes. Results depend on nothing but the row's logits and these fields.
+ *
+ * Tokens that may not be drawn are left out; then, on the logits, in this order: the bias; the repetition penalty of tokens
+ * seen in prompt or answer, by which positive logits are divided and others multiplied; the frequency penalty times how
+ * often a token is in the answer and the presence penalty if it is there at all, subtracted. From those logits a token is
+ * drawn: temperature, then top-k, then min-p, then top-p. `number` numbers the draws of a request, so that (seed, number)
+ * fixes the choice. Log probabilities are of the logits before all of that, in double. */
+typedef struct rl_draw {
+  rl_sampling sampling;
+  uint64_t number;
+  float repetition;             /* above 0; 1: off */
+  float presence, frequency;    /* 0: off */
+  int32_t given;                /* the token to be scored; -1: one is drawn */
+  int32_t scored;               /* 1: logprob and the most probable tokens are wanted; 0: they are left as they are */
+  int32_t seen_count, bias_count, banned_count, allowed_words, top_count;
+  const int32_t *seen;          /* [seen_count] distinct tokens of prompt and answer */
+  const int32_t *seen_times;    /* [seen_count] how often each is in the answer */
+  const int32_t *bias_tokens;   /* [bias_count] */
+  const float *bias;
+  const int32_t *banned;        /* [banned_count] tokens that may not be drawn */
+  const uint32_t *allowed;      /* [allowed_words] bit i % 32 of word i / 32: token i may be drawn; null: all may */
+  /* Results. */
+  int32_t *top_tokens;          /* [top_count] the most probable tokens, best first, equal logits by rising token */
+  double *top_logprobs;
+  double logprob;               /* of token */
+  int32_t top_found;            /* fewer than top_count where fewer logits are numbers */
+  int32_t token;                /* -1: none of the logits that are left is a number */
+} rl_draw;
 
-/* Bytes of a program: address space, committed when it is first touched. */
+/* The rows of one step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
+ * in rising order of position, and it sees positions 0 .. positions[r], or the last of them where a pool has a window.
+ * block_tables[p][s][i] is the page in pool p of tokens i*page_tokens .. of sequence s; entries past a sequence's last
+ * position are not read, nor those wholly before the window of its first row. At most max_rows sequences.
+ * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. Either the
+ * logits go to `logits`; or there are draws, one for each of these rows, for a run that ends with the last operation: the
+ * logits are then in the step's own memory, and drawn from there. */
+typedef struct rl_batch {
+  int32_t rows;
+  int32_t sequences_count;
+  int32_t table_width;          /* pages per block table row */
+  int32_t logit_count;
+  const int32_t *tokens;
+  const int32_t *positions;
+  const int32_t *sequences;
+  const int32_t *block_tables;  /* [pools][sequences_count][table_width] */
+  const int32_t *logit_rows;
+  float *logits;                /* [logit_count][vocab], or null */
+  rl_draw *const *draws;        /* [logit_count], or null */
+} rl_batch;
+
+/* What all steps share: the lists and the cache. And what runs one step at a time: memory and threads. */
+typedef struct rl_program rl_program;
+typedef struct rl_step rl_step;
+
+/* Bytes of address space, committed when it is first touched. */
 typedef struct rl_memory {
-  int64_t arena;  /* buffers, tables of angles, and what each thread keeps for itself */
-  int64_t cache;  /* the KV pools; 0 when they are another program's */
+  int64_t arena;  /* of a step: buffers, angles, logits, and what each thread keeps for itself */
+  int64_t tables; /* of the program */
+  int64_t cache;  /* of the program: the KV pools */
 } rl_memory;
 
 RL_API int32_t rl_abi(void);
@@ -165,28 +202,37 @@ RL_API const char *rl_kernel_name(int32_t kernel);
 /* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
  * takes memory only if an operation uses it; then a row of K or V is head_dim rounded up to 32 bytes, plus its scale. */
 RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
-                                     const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape,
-                                     int32_t threads, int32_t kernel);
+                                     const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t kernel);
+/* Its steps may go on, and are destroyed by themselves. */
 RL_API void rl_program_destroy(rl_program *program);
 RL_API int32_t rl_program_kernel(const rl_program *program);
-RL_API int32_t rl_program_memory(const rl_program *program, rl_memory *memory);
-/* What a program of these sizes would take; checks them as rl_program_create does, and takes nothing. */
+/* What a program of these sizes and one step of all its rows would take; checks them as rl_program_create and
+ * rl_step_create do, and takes nothing. */
 RL_API int32_t rl_program_plan(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                                const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
                                rl_memory *memory);
-/* From now on the program works on the cache pages of `other`, which has the same ones, instead of its own. Pages that
- * one of them writes may not be read by the other at the same time. They live until both are gone. */
-RL_API int32_t rl_program_share_cache(rl_program *program, const rl_program *other);
+/* Steps of up to max_rows rows, logit_rows of them with draws, neither more than the program's shape has. Two steps may run at
+ * once; pages that one of them writes may not be read by the other meanwhile. */
+RL_API rl_step *rl_step_create(rl_program *program, int32_t max_rows, int32_t logit_rows, int32_t threads);
+RL_API void rl_step_destroy(rl_step *step);
+/* What the program has taken (arena: 0), or a step (only arena). */
+RL_API int32_t rl_program_memory(const rl_program *program, rl_memory *memory);
+RL_API int32_t rl_step_memory(const rl_step *step, rl_memory *memory);
 
-/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. A program
- * runs one step at a time: a second call meanwhile is refused. */
-RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last);
+/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. One batch at a
+ * time: a second call meanwhile is refused. */
+RL_API int32_t rl_step_run(rl_step *step, const rl_batch *batch, int32_t first, int32_t last);
 /* From the next run on, adds the nanoseconds of every operation (hand-over to the threads included) to times [n_ops]; null
  * stops it. */
-RL_API int32_t rl_program_times(rl_program *program, int64_t *times);
-RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
+RL_API int32_t rl_step_times(rl_step *step, int64_t *times);
+RL_API void *rl_step_buffer(rl_step *step, int32_t buffer);  /* for tests and taps */
 /* Copy on write, all layers of the pool. */
 RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to);
+/* Bytes of a page of the pool, all its layers; negative on failure. And a page copied to or from memory of so many bytes,
+ * which are the same whatever the kernel. */
+RL_API int64_t rl_page_bytes(const rl_program *program, int32_t pool);
+RL_API int32_t rl_read_page(const rl_program *program, int32_t pool, int32_t page, uint8_t *out);
+RL_API int32_t rl_write_page(rl_program *program, int32_t pool, int32_t page, const uint8_t *data);
 
 /* Bytes per second at which `threads` threads together read `bytes` of memory of their own, the best of `repeats` passes:
  * plain vector loads, in pages of the usual size or (huge 1) as large as the system gives. Negative on failure. */
@@ -210,8 +256,7 @@ typedef struct rl_round_tables {
 RL_API int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_round_tables *tables, uint8_t *codes,
                              uint8_t *index, float *scale, int32_t kernel);
 
-/* Draws a token from logits [n]: temperature, then top-k, then min-p, then top-p. `draw` numbers the draws of a request,
- * so that (seed, draw) fixes the choice. */
+/* Draws a token from logits [n], as rl_draw says. */
 RL_API int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw);
 
 #ifdef __cplusplus
