@@ -20,7 +20,7 @@ class Piece:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     top: tuple[tuple[TokenLogprob, ...], ...] | None
-    finish: Literal["stop", "length"] | None
+    finish: Literal["stop", "length", "cancelled", "deadline"] | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RequestStats:
     prefill_seconds: float = 0.0
     decode_tokens: int = 0
     decode_seconds: float = 0.0
+    cached_tokens: int = 0
 
     @property
     def prefill_tok_s(self) -> float:
