@@ -55,16 +55,20 @@ def shutting_down() -> ApiError:
     return server_busy(SHUTTING_DOWN)
 
 
-def context_length_exceeded(length: str, context: int, param: str) -> ApiError:
-    """A prompt of `length` tokens (in words) that does not fit in a context of `context`.
+def context_length_exceeded(length: int, context: int, param: str, *, least: bool = False) -> ApiError:
+    """A prompt of `length` tokens (`least`: or more) that does not fit in a context of `context`.
 
     The sentence is OpenAI's: LiteLLM and others know by its words that the prompt must be cut
     (litellm/litellm_core_utils/exception_mapping_utils.py).
     """
     what = "messages" if param == "messages" else "prompt"
+    if length == context:
+        found = f"you requested {length + 1} tokens ({length} in the {what}, 1 in the completion)"
+    else:
+        found = f"your {what} resulted in {'at least ' * least}{length} tokens"
     return ApiError(
-        f"This model's maximum context length is {context} tokens. However, your {what} resulted in {length} "
-        f"tokens. Please reduce the length of the {what}.",
+        f"This model's maximum context length is {context} tokens. However, {found}. "
+        f"Please reduce the length of the {what}.",
         param=param,
         code="context_length_exceeded",
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
-from rockledge.runtime.messages import AskStats, Cancel, Drain, Ended, Failed, FromEngine, Stats, Submit, ToEngine
+from rockledge.runtime.messages import AskStats, Cancel, Drain, Ended, Failed, FromEngine, Stats, Stop, Submit, ToEngine
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
 
@@ -71,8 +71,8 @@ class Front:
     def __init__(self, *, most_calls: int) -> None:
         """At most `most_calls` calls are in the server at once, running and waiting."""
         self.most_calls = most_calls
-        self.failure: str | None = None
-        """Why the engine can no longer answer, a sentence; None while it can."""
+        self.failure: ApiError | None = None
+        """Why the engine can no longer answer; None while it can."""
         self.stats = EngineStats()
         """How the engine stood when it was last asked."""
         self.draining = asyncio.Event()
@@ -118,7 +118,7 @@ class Front:
         if self.draining.is_set():
             raise shutting_down()
         if self.failure is not None:
-            raise ApiError(self.failure, status=503, code="engine_failed")
+            raise self.failure
         if len(self) >= self.most_calls:
             raise server_busy(f"{self.most_calls} requests are already running or waiting; try again in a moment")
 
@@ -149,11 +149,18 @@ class Front:
         for name in open_requests:
             self._send(Cancel(name))
 
-    def fail(self, message: str) -> None:
-        """The engine can no longer be trusted (`message` says why): every open call ends with that."""
+    def fail(self, error: ApiError) -> None:
+        """The engine can no longer answer, or must not: every open call ends with `error`, and so do new ones.
+        The engine takes no further step."""
         if self.failure is None:
-            self.failure = message
-        self._end_calls(ApiError(message, status=503, code="engine_failed"))
+            self.failure = error
+            self.interrupt(error)
+            self._send(Stop())
+
+    def interrupt(self, error: ApiError) -> None:
+        """Ends every open call with `error`; new ones are taken."""
+        for call in self._calls:
+            call.put(error)
 
     def drain(self, grace_s: float) -> None:
         """The server ends: calls that wait end at once, running ones have `grace_s` seconds."""
@@ -190,13 +197,9 @@ class Front:
                     self._asked[tag].set_result(None)
                 del self._asked[tag]
         elif isinstance(message, Failed):
-            self.fail(message.message)
+            self.fail(ApiError(message.message, status=503, code="engine_failed"))
         else:
             assert isinstance(message, Ended)
-            if not self.draining.is_set() and self.failure is None:
-                self.failure = "the engine has ended; restart the server"
-            self._end_calls(shutting_down())
-
-    def _end_calls(self, error: ApiError) -> None:
-        for call in self._calls:
-            call.put(error)
+            if not self.draining.is_set():
+                self.fail(ApiError("the engine has ended; restart the server", status=503, code="engine_failed"))
+            self.interrupt(shutting_down())

@@ -57,5 +57,5 @@ class ServedModel:
         """
         least = self.tokenizer.least_tokens(text)
         if least > self.context:
-            raise context_length_exceeded(f"at least {least}", self.context, param)
+            raise context_length_exceeded(least, self.context, param, least=True)
         return self.tokenizer.encode(text, bos=bos)
