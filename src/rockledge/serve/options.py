@@ -9,7 +9,7 @@ from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.fields import Fields
 
 MAX_STOPS = 16
-MAX_TOKENS = 1 << 31
+MAX_TOKENS = (1 << 31) - 1
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 128
 MAX_BIASES = 1024
