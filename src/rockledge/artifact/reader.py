@@ -98,6 +98,11 @@ class Artifact:
         return len(self._map)
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the header, which has the checksums of all else: the name of what is in here."""
+        return self._header.metadata[HEADER_SUM]
+
+    @property
     def bits_per_weight(self) -> float:
         """8 x all tensor bytes / parameters of the checkpoint (a tied matrix once)."""
         return 8.0 * self.tensor_bytes / self.parameters

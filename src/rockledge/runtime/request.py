@@ -9,7 +9,7 @@ from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.sampling import Sampling
 
 Kind = Literal["generate", "score", "embed"]
-FailureKind = Literal["usage", "context", "damaged", "failed"]
+FailureKind = Literal["usage", "context", "deadline", "damaged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class Output:
 class EngineStats:
     """How an engine stands, and what it has done since it was loaded.
 
-    Pages are of the key/value cache; `free_pages` are those that no request holds, `cold_pages` of them keep
+    Of those `running`, `decoding` write their answers. Pages are of the key/value cache; `free_pages` are those that no request holds, `cold_pages` of them keep
     prefixes. Tokens are those of prompts that were read, those found in the cache instead, and those drawn.
     """
 
     running: int = 0
+    decoding: int = 0
     waiting: int = 0
     pages: int = 0
     free_pages: int = 0

@@ -163,8 +163,6 @@ class Answers:
             self._cached[role.prompt] = output.stats.cached_tokens
         begun: list[Part] = []
         if role.kind == "score":
-            if len(output.scores) < len(self._work.prompts[role.prompt]) - 1:
-                raise self._too_late()
             scored = tuple(ScoredToken(score.id, score.logprob, score.top) for score in output.scores)
             begun = self._begin(role.prompt, scored)
             state.echoed = True
@@ -226,6 +224,8 @@ def _error(failure: Failure, ending: bool) -> ApiError:
     """The failure of a request as the answer of the call."""
     if ending:
         return shutting_down()
+    if failure.kind == "deadline":
+        return ApiError(failure.message, status=504, code="timeout")
     if failure.kind == "context":
         return ApiError(failure.message, code="context_length_exceeded")
     if failure.kind == "usage":
