@@ -78,7 +78,7 @@ class Served:
 
 @pytest.fixture
 def serving(artifact: Path, tmp_path: Path) -> Callable[..., Any]:
-    """`with serving("--parallel", "2") as served:` is a server over the toy artifact, or another `artifact`."""
+    """`with serving("--parallel", "2") as served:` is a server over the toy artifact, or another one."""
     toy = artifact
 
     @contextmanager

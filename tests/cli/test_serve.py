@@ -42,7 +42,18 @@ def test_a_server_that_cannot_listen_says_so(rockledge: Run, artifact: Path) -> 
 
 
 def test_options_reach_the_server(serving: Run) -> None:
-    flags = ["--max-answer-tokens", "2", "--max-body", "1000", "--parallel", "2", "--max-waiting", "0", "--ctx", "256"]
+    flags = [
+        "--max-answer-tokens",
+        "2",
+        "--max-body",
+        "1000",
+        "--parallel",
+        "2",
+        "--max-waiting",
+        "0",
+        "--ctx",
+        "256",
+    ]
     with serving(*flags) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
         assert http.post("/v1/completions", json={"prompt": "Hi"}).json()["usage"]["completion_tokens"] == 2
         assert http.post("/v1/completions", content=b" " * 1001).status_code == 413
@@ -67,8 +78,13 @@ def test_options_that_make_no_sense_are_refused(rockledge: Run, artifact: Path, 
 
 
 def long_stream(url: str, begun: threading.Event) -> str:
-    """All of a streamed answer that goes on until the context is full; `begun` is set with its first event."""
-    body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True, "temperature": 1}
+    """All of a streamed answer that fills the context; `begun` is set with its first event."""
+    body = {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "ignore_eos": True,
+        "temperature": 1,
+    }
     text = ""
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as response:
         for line in response.iter_lines():
@@ -144,4 +160,3 @@ def test_a_file_cut_short_while_serving_is_said(serving: Run, copied: Path) -> N
             pass
         assert served.process.wait(20) == 1
         assert "was cut short while in use; fetch the artifact again" in served.log.read_text()
-

@@ -16,7 +16,9 @@ LONGEST = "Ġhello"
 LEVEL = {"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=False), "decoder": decoders.ByteLevel()}
 
 
-def made(letters: list[str], added: tuple[AddedToken, ...] = (), model: Any = None, **parts: Any) -> Tokenizer:
+def made(
+    letters: list[str], added: tuple[AddedToken, ...] = (), model: Any = None, **parts: Any
+) -> Tokenizer:
     """A byte-level tokenizer of `letters`, with merges up to " hello"."""
     pairs = [("l", "l"), ("h", "e"), ("he", "ll"), ("hell", "o"), ("Ġ", "hello")]
     words = [*letters, *("".join(pair) for pair in pairs)]
@@ -44,7 +46,11 @@ FORMS: dict[str, Tokenizer] = {
     ),
 }
 texts = st.text(
-    st.sampled_from("aehlox \n\u0301\u0ddd\u0dd9\u0dcf\u0dca\U0001d400\U0010ffff\u212a\x01é") | st.characters(), max_size=40
+    st.sampled_from(
+        "aehlox \n\u3000\u0085\u2028\u0301\u0ddd\u0dd9\u0dcf\u0dca\U0001d400\U0010ffff\u212a\x01é"
+    )
+    | st.characters(),
+    max_size=40,
 )
 
 
@@ -72,7 +78,11 @@ def test_pieces_of_sentencepiece_count_as_the_text_they_stand_for() -> None:
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     words = ["<unk>", *byte_pieces, "▁", "▁▁", "a"]
     model = models.BPE(
-        {word: i for i, word in enumerate(words)}, [("▁", "▁")], byte_fallback=True, unk_token="<unk>", fuse_unk=True
+        {word: i for i, word in enumerate(words)},
+        [("▁", "▁")],
+        byte_fallback=True,
+        unk_token="<unk>",
+        fuse_unk=True,
     )
     rules = tokenizers.Tokenizer(model)
     rules.normalizer = normalizers.Replace(" ", "▁")

@@ -48,7 +48,9 @@ def test_other_mappings_fail_as_ever(path: Path, tmp_path: Path) -> None:
         "with explained_bus_errors(open_artifact(sys.argv[1])):\n"
         "    os.truncate(sys.argv[2], 0); print(mapped[5000])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, path, other], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, path, other], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == -7
     assert "cut short" not in done.stderr
 

@@ -176,7 +176,7 @@ def test_the_grace_has_an_end(engine: ScriptedEngine) -> None:
     running.until(lambda m: isinstance(m, Output))
     start = time.monotonic()
     running.send(Drain(0.1))
-    *_, last, end = running.until(is_end)
+    *_, last, _end = running.until(is_end)
     assert isinstance(last, Output)
     assert last.failure is not None
     assert "shutting down" in last.failure.message

@@ -30,8 +30,8 @@ def scripted_model(context: int = CONTEXT, chat: Any = True) -> ServedModel:
 
 
 class Serving:
-    """A uvicorn server in a thread of this process, over an engine in another. Every message between the two is
-    pickled on its way."""
+    """A uvicorn server in a thread of this process, over an engine in another. Every message between the two
+    is pickled on its way."""
 
     def __init__(
         self,
@@ -46,7 +46,9 @@ class Serving:
             model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
         bounds = limits or Limits()
         self.front = Front(most_calls=bounds.parallel + bounds.waiting)
-        self.service = Service(engine, lambda message: self.front.deliver(pickle.loads(pickle.dumps(message))))
+        self.service = Service(
+            engine, lambda message: self.front.deliver(pickle.loads(pickle.dumps(message)))
+        )
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
         app = create_app(
             self.front, model or scripted_model(**model_options), integrity=integrity, limits=bounds
@@ -82,7 +84,7 @@ def _servers() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def serving() -> Iterator[Callable[..., str]]:
-    """Starts servers: `serving(engine, limits=Limits(waiting=2))` gives the base URL; all end with the test."""
+    """Starts servers: `serving(engine, limits=Limits(waiting=2))` gives the base URL; all end after it."""
     yield from _servers()
 
 

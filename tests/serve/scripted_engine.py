@@ -63,8 +63,8 @@ class _Running:
 class ScriptedEngine:
     """Answers every request with `script` and then the end of text; records what it was asked.
 
-    A step draws one token for each of the first `parallel` requests. Token i has log probability -i (-0.5 as a
-    prompt token); with a seed, `seed` more. The alternatives are the token itself and "~". `pace` seconds
+    A step draws one token for each of the first `parallel` requests. Token i has log probability -i (-0.5 as
+    a prompt token); with a seed, `seed` more. The alternatives are the token itself and "~". `pace` seconds
     pass in each step.
     """
 

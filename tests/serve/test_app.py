@@ -193,7 +193,9 @@ def test_a_taken_port_is_one_sentence() -> None:
 def streamed(url: str, heard: threading.Event) -> str:
     """All of a streamed answer; `heard` is set with its first text."""
     text = ""
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json={**HELLO, "stream": True}, timeout=20) as response:
+    with httpx.stream(
+        "POST", f"{url}/v1/chat/completions", json={**HELLO, "stream": True}, timeout=20
+    ) as response:
         for line in response.iter_lines():
             text += line
             if "Hel" in text or '"x"' in text:
@@ -224,7 +226,9 @@ def test_at_the_end_running_answers_finish_and_waiting_ones_are_told(
         running.close()
 
 
-def test_an_answer_longer_than_the_grace_ends_with_an_error(new_server: Callable[..., Any], engine: Any) -> None:
+def test_an_answer_longer_than_the_grace_ends_with_an_error(
+    new_server: Callable[..., Any], engine: Any
+) -> None:
     engine.script, engine.pace = "x" * 600, 0.02
     running = new_server(engine, context=1000, limits=Limits(grace_s=0.2))
     heard = threading.Event()
@@ -270,7 +274,9 @@ def test_an_engine_that_cannot_go_on_ends_readiness(serving: Callable[..., str],
         assert "embed.codes" in http.post("/v1/chat/completions", json=HELLO).json()["error"]["message"]
 
 
-@pytest.mark.parametrize("body", [b'{"\\ud800": 1, "prompt": "a"}', b'{"prompt": "a", "stop": {"\\udc00": "x"}}'])
+@pytest.mark.parametrize(
+    "body", [b'{"\\ud800": 1, "prompt": "a"}', b'{"prompt": "a", "stop": {"\\udc00": "x"}}']
+)
 def test_half_a_surrogate_pair_in_a_name_is_the_clients_mistake(http: httpx.Client, body: bytes) -> None:
     response = http.post("/v1/completions", content=body)
     assert response.status_code == 400

@@ -190,7 +190,10 @@ def test_bad_requests_name_the_field(http: httpx.Client, engine: Any, body: Any,
 
 def test_a_prompt_that_does_not_fit_is_the_clients_mistake(http: httpx.Client, engine: Any) -> None:
     framing = len("user: \nassistant: ")
-    exact, least = (100, f"{100 + framing}"), (4000, f"at least {(4000 + framing) // 4}")  # "</s>" has 4 bytes
+    exact, least = (
+        (100, f"{100 + framing}"),
+        (4000, f"at least {(4000 + framing) // 4}"),
+    )  # "</s>" has 4 bytes
     for length, found in (exact, least, (CONTEXT + 1 - framing, f"{CONTEXT + 1}")):
         for stream in (False, True):
             body = {"messages": [{"role": "user", "content": "x" * length}], "stream": stream}
@@ -320,7 +323,9 @@ def test_no_limit_means_the_context(http: httpx.Client, engine: Any) -> None:
     assert [request.max_tokens for request in engine.requests] == [CONTEXT - 20, CONTEXT - 3]
 
 
-def test_what_messages_carry_is_taken_and_thoughts_reach_the_template(http: httpx.Client, engine: Any) -> None:
+def test_what_messages_carry_is_taken_and_thoughts_reach_the_template(
+    http: httpx.Client, engine: Any
+) -> None:
     part = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
     messages = [
         {"role": "user", "content": [part], "id": "m1", "cache_control": {}},

@@ -152,7 +152,12 @@ def test_prompts_of_one_call_run_at_once(http: httpx.Client, engine: Any) -> Non
 def test_choices_go_prompt_by_prompt(http: httpx.Client, engine: Any) -> None:
     engine.script = "Hi"
     answer = complete(http, prompt=["a", "b"], n=2, echo=True)
-    assert [(c["index"], c["text"]) for c in answer["choices"]] == [(0, "aHi"), (1, "aHi"), (2, "bHi"), (3, "bHi")]
+    assert [(c["index"], c["text"]) for c in answer["choices"]] == [
+        (0, "aHi"),
+        (1, "aHi"),
+        (2, "bHi"),
+        (3, "bHi"),
+    ]
     assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (4, 8)
 
 

@@ -85,7 +85,10 @@ def test_idle_connections_give_way_to_new_ones(new_server: Callable[..., Any], e
 def test_requests_at_work_do_not_give_way(server: Any, engine: Any, caplog: pytest.LogCaptureFixture) -> None:
     engine.pace = 0.1
     body = json.dumps({**HELLO, "stream": True}).encode()
-    post = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    post = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
     working = [connect(server.url) for _ in range(4)]
     for client in working:
         client.sendall(post)
@@ -108,7 +111,10 @@ def test_a_client_that_does_not_read_is_given_up(server: Any, engine: Any) -> No
     engine.script = "x" * 90_000
     engine.pace = 0.0
     body = json.dumps({**HELLO, "stream": True}).encode()
-    post = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    post = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         host, port = server.url.removeprefix("http://").split(":")
@@ -142,7 +148,7 @@ def test_few_file_descriptors_bound_the_connections_and_one_line_says_so() -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limited,  # noqa: PLW1509
+        preexec_fn=limited,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

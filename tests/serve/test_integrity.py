@@ -91,7 +91,9 @@ def test_a_change_stops_answers_until_it_is_checked(keep: Callable[..., Kept]) -
 
 
 @pytest.mark.parametrize("how", ["short", "sample", "written"])
-def test_damage_is_final_and_told_once(keep: Callable[..., Kept], how: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_final_and_told_once(
+    keep: Callable[..., Kept], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     file, whole = File(), [True]
 
     def verify(_: object) -> None:
@@ -108,7 +110,11 @@ def test_damage_is_final_and_told_once(keep: Callable[..., Kept], how: str, capl
         whole[0], file.written = False, True
     kept.until(lambda: kept.integrity.failure is not None and len(kept.told) > (how == "written"))
     assert kept.integrity.state == "damaged"
-    assert (kept.told[-1].message, kept.told[-1].code, kept.told[-1].status) == ("it is damaged", "artifact_damaged", 503)
+    assert (kept.told[-1].message, kept.told[-1].code, kept.told[-1].status) == (
+        "it is damaged",
+        "artifact_damaged",
+        503,
+    )
     assert caplog.text.count("it is damaged") == 1
     time.sleep(0.05)
     assert len(kept.told) == 1 + (how == "written")

@@ -87,7 +87,9 @@ def test_requests_and_damage_are_seen(serving: Callable[..., str], engine: Any) 
     def damaged(_: object) -> None:
         raise ArtifactError("tensor embed.codes is damaged; copy the artifact again")
 
-    with httpx.Client(base_url=serving(engine, integrity=Integrity(damaged, poll_s=0.02)), timeout=20) as http:
+    with httpx.Client(
+        base_url=serving(engine, integrity=Integrity(damaged, poll_s=0.02)), timeout=20
+    ) as http:
         while http.get("/health").status_code == 200:
             pass
         found = scrape(http)

@@ -192,7 +192,14 @@ def test_choices_are_what_their_seeds_give_alone(client: openai.OpenAI) -> None:
 
 
 def test_the_best_of_several_has_the_greatest_sum(client: openai.OpenAI) -> None:
-    settings: Any = {"model": "toy", "prompt": "Once", "max_tokens": 6, "temperature": 1.0, "seed": 3, "logprobs": 0}
+    settings: Any = {
+        "model": "toy",
+        "prompt": "Once",
+        "max_tokens": 6,
+        "temperature": 1.0,
+        "seed": 3,
+        "logprobs": 0,
+    }
     every = client.completions.create(n=5, **settings)
     sums = [sum(choice.logprobs.token_logprobs) for choice in every.choices]  # type: ignore[union-attr, arg-type]
     best = client.completions.create(n=1, best_of=5, **settings)

@@ -27,7 +27,9 @@ class ArtifactWatch:
             self._opened = os.open(self._file, os.O_RDONLY)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise ArtifactError(f"{self._file} cannot be read ({reason}); fetch the artifact again") from error
+            raise ArtifactError(
+                f"{self._file} cannot be read ({reason}); fetch the artifact again"
+            ) from error
         found = os.fstat(self._opened)
         self._size, self._written = artifact.mapped.nbytes, found.st_mtime_ns
         self._identity = (found.st_dev, found.st_ino)
@@ -55,8 +57,8 @@ class ArtifactWatch:
         now = os.fstat(self._opened)
         if now.st_size < self._size:
             raise ArtifactError(
-                f"{self._file} has {now.st_size} bytes, expected {self._size}: it was cut short while in use; "
-                "fetch the artifact again and restart"
+                f"{self._file} has {now.st_size} bytes, expected {self._size}: it was cut short while in "
+                "use; fetch the artifact again and restart"
             )
         self._note_replaced()
         before, self._written = self._written, now.st_mtime_ns
@@ -76,5 +78,7 @@ class ArtifactWatch:
         except OSError:
             replaced = True
         if replaced and not self._replaced:
-            log.warning("%s is another file now, or gone; the old one stays in use until a restart", self._file)
+            log.warning(
+                "%s is another file now, or gone; the old one stays in use until a restart", self._file
+            )
         self._replaced = replaced

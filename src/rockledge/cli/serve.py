@@ -102,9 +102,13 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     if args.prefix_bytes is not None and args.prefix_dir is None:
         raise UsageError("--prefix-bytes bounds what --prefix-dir keeps; give that too")
     logging.getLogger("uvicorn").setLevel(logging.INFO)
-    options: dict[str, Any] = {"parallel": args.parallel}
-    if args.step_ms is not None:
-        options["step_s"] = args.step_ms / 1000
+    options = {
+        "parallel": args.parallel,
+        "prefix_dir": args.prefix_dir,
+        "prefix_bytes": args.prefix_bytes,
+        "step_s": None if args.step_ms is None else args.step_ms / 1000,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
     with (
         load_engine(args, sequences=args.parallel, check=False, options=options) as engine,
         ArtifactWatch(engine.artifact) as watch,

@@ -12,6 +12,10 @@ _NORMAL_FORMS = {"NFC": 3, "NFD": 3, "NFKC": 12, "NFKD": 12}
 # Pre-tokenizers that leave every character in some piece.
 _COMPLETE = frozenset({"ByteLevel", "Metaspace", "Digits", "Split", "Punctuation", "UnicodeScripts"})
 
+ASCII_SPACE = b"\t\n\v\f\r "
+WIDE_SPACE = "\u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+"""White space of more than one byte (Unicode's property White_Space)."""
+
 
 @dataclass(frozen=True)
 class TextBound:

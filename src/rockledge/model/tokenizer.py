@@ -25,7 +25,7 @@ from rockledge.model.special_tokens import (
     declared_tokens,
     json_object,
 )
-from rockledge.model.text_bound import TextBound, text_bound
+from rockledge.model.text_bound import ASCII_SPACE, WIDE_SPACE, TextBound, text_bound
 
 _FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, "config.json")
 
@@ -145,12 +145,14 @@ class Tokenizer:
         return [*self.beginning, *ids] if bos else list(ids)
 
     def least_tokens(self, text: str) -> int:
-        """No encoding of `text` has fewer tokens: its bytes over those of the longest token, 0 when the encoder
-        may drop any amount of it."""
+        """No encoding of `text` has fewer tokens: its bytes over those of the longest token, 0 when the
+        encoder may drop any amount of it."""
         if self._bound is None or len(text) < self.longest_token:
             return 0
-        text = "".join(text.split()) if self._drops_space else text
-        kept = len(text.encode(errors="replace").translate(None, self._bound.dropped))
+        dropped = self._bound.dropped + (ASCII_SPACE if self._drops_space else b"")
+        kept = len(text.encode(errors="replace").translate(None, dropped))
+        if self._drops_space:
+            kept -= sum(text.count(space) * _utf8_length(space) for space in WIDE_SPACE)
         return kept // (self._bound.factor * self.longest_token)
 
     @cached_property

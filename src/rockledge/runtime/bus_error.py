@@ -12,9 +12,9 @@ _MOST = 1023  # bytes of the sentence; the core keeps no more
 
 @contextmanager
 def explained_bus_errors(artifact: Artifact) -> Iterator[None]:
-    """Meanwhile a read of the mapped file beyond its new end ends the process with a sentence on stderr and the
-    exit code of ArtifactError. It sets the process's handler of SIGBUS, so it is for commands, which have one
-    artifact open, not for libraries."""
+    """Meanwhile a read of the mapped file beyond its new end ends the process with a sentence on stderr and
+    the exit code of ArtifactError. It sets the process's handler of SIGBUS, so it is for commands, which have
+    one artifact open, not for libraries."""
     sentence = f"rockledge: {artifact.path} was cut short while in use; fetch the artifact again\n"
     mapped = artifact.mapped
     end = sentence.encode(errors="replace")[-_MOST:]

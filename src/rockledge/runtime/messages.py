@@ -1,4 +1,4 @@
-"""What a front end and a running engine tell each other: plain, picklable data, and nothing else is shared."""
+"""What a front end and a running engine tell each other: plain, picklable data; nothing else is shared."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Submit:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Nobody wants the rest of a request, and nothing more is said of it. One that has ended is left alone."""
+    """Nobody wants the rest of a request, and nothing more is said of it. One that has ended stays so."""
 
     request: str
 

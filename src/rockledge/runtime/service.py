@@ -16,7 +16,6 @@ from rockledge.runtime.messages import (
     Failed,
     FromEngine,
     Stats,
-    Stop,
     Submit,
     ToEngine,
 )
@@ -24,7 +23,9 @@ from rockledge.runtime.request import EngineStats, Failure, Output, Request, fai
 
 FAILED = "the engine failed while answering; its log says more"
 SHUTTING_DOWN = "the server is shutting down; try again in a moment"
-CUT_SHORT = "the server is shutting down, and this answer took longer than it could wait; try again in a moment"
+CUT_SHORT = (
+    "the server is shutting down, and this answer took longer than it could wait; try again in a moment"
+)
 
 MOST_FAILURES = 3
 """Steps that fail in a row until the engine counts as broken."""

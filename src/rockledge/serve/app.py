@@ -159,8 +159,8 @@ def _failure(error: ApiError) -> Response:
 
 
 class _CleanEnd:
-    """Ends what is cancelled when the server stops, or fails on its way out, as an API does: with an error object
-    where an answer has not begun, and without a traceback for what is nobody's mistake."""
+    """Ends what is cancelled when the server stops as an API does: with an error object where an answer has
+    not begun, and without a traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -31,8 +31,8 @@ UNUSED = ("name", "id", "cache_control", "refusal")
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not requested; `switches`
-    are variables of the chat template."""
+    """A valid request. `logprobs` is the number of alternatives per token, None when not requested;
+    `switches` are variables of the chat template."""
 
     messages: list[dict[str, str]]
     logprobs: int | None

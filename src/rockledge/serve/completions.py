@@ -78,8 +78,8 @@ def _is_ids(value: list[Any]) -> bool:
 
 
 def completion_generation(model: ServedModel, request: CompletionRequest, limits: Limits) -> Generation:
-    """What the engine is to do for every prompt (text gets the model's BOS where it has one; ids are taken as they
-    are).
+    """What the engine is to do for every prompt (text gets the model's BOS where it has one; ids are taken
+    as they are).
 
     Raises:
         ApiError: an id outside of the vocabulary, an empty prompt, or one that does not fit in the context.

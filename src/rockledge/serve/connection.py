@@ -50,7 +50,10 @@ def most_connections(wanted: int) -> int:
     possible = max(1, min(wanted, raised - used)) if raised != resource.RLIM_INFINITY else wanted
     if possible < wanted:
         log.warning(
-            "connections: %d at once instead of %d, as many as `ulimit -n` (%d) allows", possible, wanted, raised
+            "connections: %d at once instead of %d, as many as `ulimit -n` (%d) allows",
+            possible,
+            wanted,
+            raised,
         )
     return possible
 
@@ -108,7 +111,9 @@ class Connection(H11Protocol):
 
     def _refuse(self) -> None:
         self.connections.discard(self)
-        self._seldom.warning("%d connections are open, as many as there may be; others are refused", self._most)
+        self._seldom.warning(
+            "%d connections are open, as many as there may be; others are refused", self._most
+        )
         if len(self._refused) >= MOST_REFUSED:
             self.transport.abort()
             return
@@ -174,9 +179,13 @@ class Connection(H11Protocol):
     def _too_silent(self) -> None:
         self._silence = None
         if not self.transport.is_closing():
-            self._seldom.info("a connection sent no whole request for %g s and was closed", self._limits.header_s)
+            self._seldom.info(
+                "a connection sent no whole request for %g s and was closed", self._limits.header_s
+            )
             self.transport.abort()
 
     def _too_slow(self) -> None:
-        self._seldom.info("a client read nothing of its answer for %g s and was disconnected", self._limits.write_s)
+        self._seldom.info(
+            "a client read nothing of its answer for %g s and was disconnected", self._limits.write_s
+        )
         self.transport.abort()

@@ -35,7 +35,9 @@ class ApiError(Exception):
         """The JSON object of the answer."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         param = None if self.param is None else printable(self.param)
-        return {"error": {"message": printable(self.message), "type": kind, "param": param, "code": self.code}}
+        return {
+            "error": {"message": printable(self.message), "type": kind, "param": param, "code": self.code}
+        }
 
 
 def printable(text: str) -> str:

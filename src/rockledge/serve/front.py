@@ -9,7 +9,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
-from rockledge.runtime.messages import AskStats, Cancel, Drain, Ended, Failed, FromEngine, Stats, Stop, Submit, ToEngine
+from rockledge.runtime.messages import (
+    AskStats,
+    Cancel,
+    Drain,
+    Ended,
+    Failed,
+    FromEngine,
+    Stats,
+    Stop,
+    Submit,
+    ToEngine,
+)
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
 
@@ -121,7 +132,9 @@ class Front:
         if self.failure is not None:
             raise self.failure
         if len(self) >= self.most_calls:
-            raise server_busy(f"{self.most_calls} requests are already running or waiting; try again in a moment")
+            raise server_busy(
+                f"{self.most_calls} requests are already running or waiting; try again in a moment"
+            )
 
     def open(self, requests: Sequence[Request]) -> Call:
         """Submits the requests (their ids are given here) and says where their outputs come.
@@ -151,8 +164,8 @@ class Front:
             self._send(Cancel(name))
 
     def fail(self, error: ApiError) -> None:
-        """The engine can no longer answer, or must not: every open call ends with `error`, and so do new ones.
-        The engine takes no further step."""
+        """The engine can no longer answer, or must not: every open call ends with `error`, and so do new
+        ones. The engine takes no further step."""
         if self.failure is None:
             self.failure = error
             self.interrupt(error)
@@ -202,5 +215,7 @@ class Front:
         else:
             assert isinstance(message, Ended)
             if not self.draining.is_set():
-                self.fail(ApiError("the engine has ended; restart the server", status=503, code="engine_failed"))
+                self.fail(
+                    ApiError("the engine has ended; restart the server", status=503, code="engine_failed")
+                )
             self.interrupt(shutting_down())

@@ -22,8 +22,8 @@ from rockledge.serve.parts import Part, ScoredToken, Usage, join_choice
 
 @dataclass(frozen=True)
 class Generation:
-    """`prompts`: token ids; `max_tokens`: of every prompt's answers, 0 for none; `echo`: answers begin with their
-    prompts; `logprobs`: alternatives beside each token, None for no scores."""
+    """`prompts`: token ids; `max_tokens`: of every prompt's answers, 0 for none; `echo`: answers begin with
+    their prompts; `logprobs`: alternatives beside each token, None for no scores."""
 
     prompts: tuple[tuple[int, ...], ...]
     max_tokens: tuple[int, ...]
@@ -77,7 +77,9 @@ def _requests(work: Generation, client: str) -> list[tuple[_Role, Request]]:
 
 def _of_candidate(sampling: Sampling, candidate: int) -> Sampling:
     """Candidates of one seed have the seeds after it, so that the first is what it would be alone."""
-    return sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + candidate) % (1 << 64))
+    return (
+        sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + candidate) % (1 << 64))
+    )
 
 
 @dataclass

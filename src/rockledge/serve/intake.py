@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ from rockledge.serve.errors import ApiError, server_busy
 from rockledge.serve.json_body import MOST_BRACKETS, parse_json
 from rockledge.serve.limits import Limits
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LARGE = 64 << 10
-"""Bytes from which on a body is large. Few large ones are held at a time, and small ones do not wait for them."""
+"""Bytes from which on a body is large. Few large ones are held at a time; small ones do not wait for them."""
 
 LARGE_AT_ONCE = 4
 SMALL_WORKERS = 2
@@ -29,8 +31,8 @@ class DisconnectedError(Exception):
 
 
 class Intake:
-    """Reads bodies and turns them into requests in threads of its own (the tokenizers package and the wait for
-    other threads release the interpreter)."""
+    """Reads bodies and turns them into requests, in threads of its own: while the tokenizers package works,
+    others go on."""
 
     def __init__(self, limits: Limits, context: int) -> None:
         """`context`: as many brackets a body may have at least."""
@@ -68,6 +70,7 @@ class Intake:
             while more:
                 message = await _within(request.receive(), min(limits.piece_s, end - time.monotonic()))
                 if message["type"] == "http.disconnect":
+                    log.info("a client left before all of its request had come")
                     raise DisconnectedError
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
@@ -92,7 +95,8 @@ class Intake:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise ApiError(
-                f"the request body has the content encoding {encoding[:40]!r}, expected none; send it as it is",
+                f"the request body has the content encoding {encoding[:40]!r}, expected none; "
+                "send it as it is",
                 status=415,
                 headers={"Accept-Encoding": "identity"},
             )
@@ -106,7 +110,9 @@ async def _within(work: Awaitable[T], seconds: float) -> T:
         return await asyncio.wait_for(work, max(seconds, 0))
     except asyncio.TimeoutError:
         raise ApiError(
-            "the request body did not come in time; send it at once", status=408, headers={"Connection": "close"}
+            "the request body did not come in time; send it at once",
+            status=408,
+            headers={"Connection": "close"},
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Whether the model's weights are what they were when they were written, while the server answers from them."""
+"""Whether the weights are what was written, while the server answers from them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Watch(Protocol):
 class Integrity:
     """Checks all of the artifact once in the background, and again after its file was written to.
 
-    `failure` is the sentence about damage, None as long as none was found; `state` is "unchecked", "checking",
-    "verified" or "damaged". While a changed file is checked, nothing may be answered from it.
+    `failure` is the sentence about damage, None as long as none was found; `state` is "unchecked",
+    "checking", "verified" or "damaged". While a changed file is checked, nothing may be answered from it.
     """
 
     def __init__(

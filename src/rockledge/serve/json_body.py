@@ -10,8 +10,8 @@ from typing import Any
 from rockledge.serve.errors import ApiError
 
 FEW_VALUES = 100_000
-"""Python's reader holds the interpreter until the whole text is read, 20 to 30 ms for so many values; more are
-read by one written in Python, which lets other threads run."""
+"""Python's reader keeps all other threads waiting until it is done, 20 to 30 ms for so many values; more are
+read by one written in Python, which does not."""
 
 MOST_BRACKETS = 100_000
 """Lists and objects of a body; each takes up to a hundred bytes of memory for two of the body."""
@@ -26,7 +26,8 @@ def parse_json(body: bytes | bytearray, brackets: int = MOST_BRACKETS) -> object
     opened = body.count(b"[") + body.count(b"{")
     if opened > brackets:
         raise ApiError(
-            f"the request body has {opened} opening brackets, expected at most {brackets}; shorten it", status=413
+            f"the request body has {opened} opening brackets, expected at most {brackets}; shorten it",
+            status=413,
         )
     try:
         text = body.decode()

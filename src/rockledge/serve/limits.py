@@ -43,7 +43,7 @@ def body_bytes(context: int) -> int:
 
 
 def answer_tokens(wanted: int | None, room: int, limits: Limits) -> int:
-    """Tokens of an answer: as many as `wanted` (None or below 0: all there is), within the `room` of the context
-    and the server's limit."""
+    """Tokens of an answer: as many as `wanted` (None or below 0: all there is), within the `room` of the
+    context and the server's limit."""
     most = room if limits.answer_tokens is None else min(room, limits.answer_tokens)
     return most if wanted is None or wanted < 0 else min(wanted, most)

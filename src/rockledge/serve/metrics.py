@@ -35,7 +35,12 @@ _ENGINE: Final = (
     ("steps_total", "counter", "steps", "steps of the engine"),
     ("preemptions_total", "counter", "preemptions", "sequences that had to give up their memory for a while"),
     ("prompt_tokens_total", "counter", "prompt_tokens", "tokens of prompts that were read"),
-    ("cached_tokens_total", "counter", "cached_tokens", "tokens of prompts that were found in the cache instead"),
+    (
+        "cached_tokens_total",
+        "counter",
+        "cached_tokens",
+        "tokens of prompts that were found in the cache instead",
+    ),
     ("answer_tokens_total", "counter", "answer_tokens", "tokens drawn"),
 )
 

@@ -25,7 +25,7 @@ LEAST_TOP_P = 1e-6  # OpenAI allows 0, which keeps the most probable token only;
 @dataclass(frozen=True)
 class Options:
     """The shared fields. `max_tokens` None means: until the context is full (chat) or 16 (completions), and
-    `UNLIMITED` until the context is full. `priority`: lower goes first; `timeout_s` counts from its arrival."""
+    `UNLIMITED` until the context is full. `priority`: lower goes first; `timeout_s` counts from arrival."""
 
     model: str | None
     max_tokens: int | None
@@ -47,8 +47,8 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 def read_options(fields: Fields, defaults: Sampling = CONVERSATION, vocab: int = 1 << 31) -> Options:
     """Takes the shared fields; those that OpenAI does not have are called as in vLLM.
 
-    A request that names nothing of temperature, top_k, top_p and min_p gets those of `defaults`; one that names
-    a part of them gets OpenAI's values for the rest. Token ids are below `vocab`.
+    A request that names nothing of temperature, top_k, top_p and min_p gets those of `defaults`; one that
+    names a part of them gets OpenAI's values for the rest. Token ids are below `vocab`.
     """
     max_tokens = fields.integer("max_tokens", None, -1, MAX_TOKENS)
     max_tokens = fields.integer("max_completion_tokens", max_tokens, -1, MAX_TOKENS)
@@ -122,7 +122,11 @@ def _stop_ids(fields: Fields, vocab: int) -> tuple[int, ...]:
     value = fields.take("stop_token_ids")
     if value is None:
         return ()
-    if not isinstance(value, list) or len(value) > MAX_STOP_IDS or not all(is_id(item, vocab) for item in value):
+    if (
+        not isinstance(value, list)
+        or len(value) > MAX_STOP_IDS
+        or not all(is_id(item, vocab) for item in value)
+    ):
         raise fields.wrong("stop_token_ids", f"a list of at most {MAX_STOP_IDS} token ids (0 to {vocab - 1})")
     return tuple(sorted(set(value)))
 

@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of a request, all choices together. `cached` of the prompts' tokens were not read again."""
+    """Token counts of a request, all choices together; `cached` of the prompts' were not read again."""
 
     prompt: int
     completion: int

@@ -10,7 +10,7 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
-from rockledge.serve.errors import ApiError, context_length_exceeded
+from rockledge.serve.errors import context_length_exceeded
 
 
 @dataclass(frozen=True)

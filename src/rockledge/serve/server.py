@@ -51,8 +51,8 @@ class Server(uvicorn.Server):
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets answers finish; another Ctrl-C does not. (uvicorn repeats every signal that it
-        has caught at its end, and a second KeyboardInterrupt would end Python as if nobody had handled it.)"""
+        """The first signal lets answers finish; another Ctrl-C does not. (uvicorn repeats at its end every
+        signal that it has caught; once is enough.)"""
         if self.should_exit:
             self.force_exit = self.force_exit or sig == signal.SIGINT
         else:
@@ -98,8 +98,8 @@ def run_server(
     on_ready: Callable[[str], None],
     on_end: Callable[[], None],
 ) -> None:
-    """Serves until SIGINT (then raises KeyboardInterrupt) or SIGTERM; `on_ready` gets the base URL, `on_end` is
-    called when the signal has come.
+    """Serves until SIGINT (then raises KeyboardInterrupt) or SIGTERM; `on_ready` gets the base URL,
+    `on_end` is called when the signal has come.
 
     Raises:
         UsageError: as `listen`.
