@@ -106,6 +106,7 @@ def test_a_signal_during_an_answer_ends_clean(serving: Run, number: signal.Signa
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(serving: Run) -> None:
     with serving("--grace", "100", "--ctx", "512") as served:
         with httpx.Client(base_url=served.ready["url"], timeout=20) as http:
