@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rockledge.formats.bands import TABLES, Band, packed_bytes, stream_bytes
 from rockledge.runtime import native
+from rockledge.runtime.native_step import Batch, Step
 
 COLD_BYTES = 96 << 20  # more than a last-level cache holds
 SECONDS = 0.4
@@ -62,13 +63,11 @@ def measure(out: int, cols: int, bits: int, rows: int, threads: int, kernel: str
         native.Buffer(native.BufferKind.FLOAT, out, 2),
     ]
     shape = native.Shape(rows, heads=1, kv_heads=1, head_dim=8, page_tokens=16, context=0, pools=())
-    program = native.Program(ops, bands, buffers, shape, threads=threads, kernel=kernel)
-    program.buffer(0)[:] = np.random.default_rng(1).integers(-127, 128, program.buffer(0).shape)
-    program.buffer(1)[:] = 0.01
+    step = Step(native.Program(ops, bands, buffers, shape, kernel=kernel), threads=threads)
+    step.buffer(0)[:] = np.random.default_rng(1).integers(-127, 128, step.buffer(0).shape)
+    step.buffer(1)[:] = 0.01
     zeros = np.zeros(rows, np.int32)
-    run = program.prepare(
-        native.Step(zeros, np.arange(rows, dtype=np.int32), zeros, np.zeros((1, 1), np.int32))
-    )
+    run = step.prepare(Batch(zeros, np.arange(rows, dtype=np.int32), zeros, np.zeros((1, 1), np.int32)))
     best_cpu = best_wall = float("inf")
     until = time.perf_counter() + SECONDS
     while time.perf_counter() < until or best_wall == float("inf"):
@@ -76,7 +75,7 @@ def measure(out: int, cols: int, bits: int, rows: int, threads: int, kernel: str
         run()
         best_cpu = min(best_cpu, (time.process_time() - cpu) / threads)
         best_wall = min(best_wall, time.perf_counter() - wall)
-    program.close()
+    step.close()
     return {
         "wall_us": best_wall / count * 1e6,
         "cpu_us": best_cpu / count * 1e6,

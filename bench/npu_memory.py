@@ -42,7 +42,7 @@ def planned(path: Path, context: int) -> dict[str, int]:
         return cache_bytes(artifact.config, context, rows)
 
     def arena(rows: int) -> int:
-        return sum(program.memory(each, context, THREADS).arena for each in (rows, DECODE_ROWS))
+        return sum(program.memory(each, context, THREADS).working for each in (rows, DECODE_ROWS))
 
     def budget(rows: int) -> int:
         return npu_budget(

@@ -41,20 +41,21 @@ int32_t rl_program_plan(const rl_op *ops, int32_t n_ops, const rl_band *bands, i
                         rl_memory *memory) {
   if (memory == nullptr) return rl::fail("a plan needs a place for its result");
   if (!whole(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) return -1;
-  const rl::Owned<rl::Program> core =
-      rl::Program::laid_out(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads);
-  if (core == nullptr) return -1;
-  *memory = rl_memory{core->arena_bytes(), core->cache_bytes()};
+  const rl::Shared<rl::Program> program =
+      rl::Program::laid_out(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape);
+  if (!program) return -1;
+  const rl::Owned<rl::Step> step =
+      rl::Step::laid_out(program, rl::StepSizes{shape->max_rows, shape->logit_rows, threads});
+  if (step == nullptr) return -1;
+  *memory = rl_memory{step->arena_bytes(), program->table_bytes(), program->cache_bytes()};
   return 0;
 }
 
 rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
-                              const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
-                              int32_t kernel) {
+                              const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t kernel) {
   if (!whole(ops, n_ops, bands, n_bands, buffers, n_buffers, shape)) return nullptr;
-  rl::Owned<rl::Program> core =
-      rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, threads, kernel);
-  if (core == nullptr) return nullptr;
+  rl::Shared<rl::Program> core = rl::Program::create(ops, n_ops, bands, n_bands, buffers, n_buffers, *shape, kernel);
+  if (!core) return nullptr;
   rl::Owned<rl_program> program = rl::make_owned<rl_program>(rl_program{std::move(core)});
   if (program == nullptr) rl::fail("not enough memory for a program; free some");
   return program.release();
@@ -63,37 +64,52 @@ rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *ba
 void rl_program_destroy(rl_program *program) { rl::Owned<rl_program>{program}.reset(); }
 
 int32_t rl_program_kernel(const rl_program *program) {
-  return program == nullptr ? rl::fail("no program was given") : program->core->kernel();
+  return program == nullptr ? rl::fail("no program was given") : program->core->kernels().id;
 }
 
 int32_t rl_program_memory(const rl_program *program, rl_memory *memory) {
   if (program == nullptr || memory == nullptr) return rl::fail("no program was given, or no place for its memory");
-  *memory = rl_memory{program->core->arena_bytes(), program->core->cache_bytes()};
+  *memory = rl_memory{0, program->core->table_bytes(), program->core->cache_bytes()};
   return 0;
 }
 
-int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last) {
-  if (program == nullptr || step == nullptr) return rl::fail("a run needs a program and a step");
-  return program->core->run(*step, first, last);
-}
-
-int32_t rl_program_times(rl_program *program, int64_t *times) {
-  if (program == nullptr) return rl::fail("no program was given");
-  program->core->count_into(times);
-  return 0;
-}
-
-void *rl_program_buffer(rl_program *program, int32_t buffer) {
+rl_step *rl_step_create(rl_program *program, int32_t max_rows, int32_t logit_rows, int32_t threads) {
   if (program == nullptr) {
-    rl::fail("no program was given");
+    rl::fail("a step needs a program");
     return nullptr;
   }
-  return program->core->buffer(buffer);
+  rl::Owned<rl::Step> core = rl::Step::create(program->core, rl::StepSizes{max_rows, logit_rows, threads});
+  if (core == nullptr) return nullptr;
+  rl::Owned<rl_step> step = rl::make_owned<rl_step>(rl_step{std::move(core)});
+  if (step == nullptr) rl::fail("not enough memory for a step; free some");
+  return step.release();
 }
 
-int32_t rl_program_share_cache(rl_program *program, const rl_program *other) {
-  if (program == nullptr || other == nullptr) return rl::fail("a cache is shared by two programs");
-  return program->core->share_cache(*other->core);
+void rl_step_destroy(rl_step *step) { rl::Owned<rl_step>{step}.reset(); }
+
+int32_t rl_step_memory(const rl_step *step, rl_memory *memory) {
+  if (step == nullptr || memory == nullptr) return rl::fail("no step was given, or no place for its memory");
+  *memory = rl_memory{step->core->arena_bytes(), 0, 0};
+  return 0;
+}
+
+int32_t rl_step_run(rl_step *step, const rl_batch *batch, int32_t first, int32_t last) {
+  if (step == nullptr || batch == nullptr) return rl::fail("a run needs a step and its rows");
+  return step->core->run(*batch, first, last);
+}
+
+int32_t rl_step_times(rl_step *step, int64_t *times) {
+  if (step == nullptr) return rl::fail("no step was given");
+  step->core->count_into(times);
+  return 0;
+}
+
+void *rl_step_buffer(rl_step *step, int32_t buffer) {
+  if (step == nullptr) {
+    rl::fail("no step was given");
+    return nullptr;
+  }
+  return step->core->buffer(buffer);
 }
 
 int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to) {

@@ -1,8 +1,12 @@
-// What the C interface's pointer to a program points to.
+// What the pointers of the C interface to a program and a step point to.
 #pragma once
 
-#include "program.hpp"
+#include "step.hpp"
 
 struct rl_program {
-  rl::Owned<rl::Program> core;
+  rl::Shared<rl::Program> core;
+};
+
+struct rl_step {
+  rl::Owned<rl::Step> core;
 };

@@ -1,7 +1,7 @@
 /* The whole interface between Python and the native core: plain C, called through ctypes.
  *
  * Python decides, C++ executes. A program is a flat list of operations over a table of buffers; the core
- * plans one arena for `max_rows` rows and runs a whole step (some tokens of some sequences) in one call.
+ * plans one arena for a step's rows and runs a whole step (some tokens of some sequences) in one call.
  * Every function that can fail returns null or a negative number and leaves one sentence in rl_error(). */
 #ifndef ROCKLEDGE_H
 #define ROCKLEDGE_H
@@ -122,7 +122,7 @@ typedef struct rl_shape {
   int32_t context;       /* positions are below it */
   int32_t pools;
   const rl_pool *pool;   /* [pools] */
-  int32_t logit_rows;    /* rows with draws in a step at most: the program has memory for their logits; 0: none */
+  int32_t logit_rows;    /* rows with draws in a step at most, whose logits stay in its memory; 0: none */
 } rl_shape;
 
 typedef struct rl_sampling {
@@ -163,14 +163,14 @@ typedef struct rl_draw {
   int32_t token;                /* -1: none of the logits that are left is a number */
 } rl_draw;
 
-/* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
+/* The rows of one step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
  * in rising order of position, and it sees positions 0 .. positions[r], or the last of them where a pool has a window.
  * block_tables[p][s][i] is the page in pool p of tokens i*page_tokens .. of sequence s; entries past a sequence's last
  * position are not read, nor those wholly before the window of its first row. At most max_rows sequences.
  * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. Either the
  * logits go to `logits`; or there are draws, one for each of these rows, for a run that ends with the last operation: the
- * logits are then in the program's own memory, and drawn from there. */
-typedef struct rl_step {
+ * logits are then in the step's own memory, and drawn from there. */
+typedef struct rl_batch {
   int32_t rows;
   int32_t sequences_count;
   int32_t table_width;          /* pages per block table row */
@@ -182,14 +182,17 @@ typedef struct rl_step {
   const int32_t *logit_rows;
   float *logits;                /* [logit_count][vocab], or null */
   rl_draw *const *draws;        /* [logit_count], or null */
-} rl_step;
+} rl_batch;
 
+/* What all steps share: the lists and the cache. And what runs one step at a time: memory and threads. */
 typedef struct rl_program rl_program;
+typedef struct rl_step rl_step;
 
-/* Bytes of a program: address space, committed when it is first touched. */
+/* Bytes of address space, committed when it is first touched. */
 typedef struct rl_memory {
-  int64_t arena;  /* buffers, tables of angles, and what each thread keeps for itself */
-  int64_t cache;  /* the KV pools; 0 when they are another program's */
+  int64_t arena;  /* of a step: buffers, angles, logits, and what each thread keeps for itself */
+  int64_t tables; /* of the program */
+  int64_t cache;  /* of the program: the KV pools */
 } rl_memory;
 
 RL_API int32_t rl_abi(void);
@@ -202,26 +205,30 @@ RL_API void rl_explain_bus_errors(const void *begin, int64_t bytes, const char *
 /* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
  * takes memory only if an operation uses it; then a row of K or V is head_dim rounded up to 32 bytes, plus its scale. */
 RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
-                                     const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape,
-                                     int32_t threads, int32_t kernel);
+                                     const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t kernel);
+/* Its steps may go on, and are destroyed by themselves. */
 RL_API void rl_program_destroy(rl_program *program);
 RL_API int32_t rl_program_kernel(const rl_program *program);
-RL_API int32_t rl_program_memory(const rl_program *program, rl_memory *memory);
-/* What a program of these sizes would take; checks them as rl_program_create does, and takes nothing. */
+/* What a program of these sizes and one step of all its rows would take; checks them as rl_program_create and
+ * rl_step_create do, and takes nothing. */
 RL_API int32_t rl_program_plan(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                                const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t threads,
                                rl_memory *memory);
-/* From now on the program works on the cache pages of `other`, which has the same ones, instead of its own. Pages that
- * one of them writes may not be read by the other at the same time. They live until both are gone. */
-RL_API int32_t rl_program_share_cache(rl_program *program, const rl_program *other);
+/* Steps of up to max_rows rows, logit_rows of them with draws, neither more than the program's shape has. Two steps may run at
+ * once; pages that one of them writes may not be read by the other meanwhile. */
+RL_API rl_step *rl_step_create(rl_program *program, int32_t max_rows, int32_t logit_rows, int32_t threads);
+RL_API void rl_step_destroy(rl_step *step);
+/* What the program has taken (arena: 0), or a step (only arena). */
+RL_API int32_t rl_program_memory(const rl_program *program, rl_memory *memory);
+RL_API int32_t rl_step_memory(const rl_step *step, rl_memory *memory);
 
-/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. A program
- * runs one step at a time: a second call meanwhile is refused. */
-RL_API int32_t rl_program_run(rl_program *program, const rl_step *step, int32_t first, int32_t last);
+/* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. One batch at a
+ * time: a second call meanwhile is refused. */
+RL_API int32_t rl_step_run(rl_step *step, const rl_batch *batch, int32_t first, int32_t last);
 /* From the next run on, adds the nanoseconds of every operation (hand-over to the threads included) to times [n_ops]; null
  * stops it. */
-RL_API int32_t rl_program_times(rl_program *program, int64_t *times);
-RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
+RL_API int32_t rl_step_times(rl_step *step, int64_t *times);
+RL_API void *rl_step_buffer(rl_step *step, int32_t buffer);  /* for tests and taps */
 /* Copy on write, all layers of the pool. */
 RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to);
 /* Bytes of a page of the pool, all its layers; negative on failure. And a page copied to or from memory of so many bytes,

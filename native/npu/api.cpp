@@ -90,16 +90,16 @@ int32_t rl_npu_try(rl_npu *npu, const int32_t *programs, int32_t count, const rl
   return npu == nullptr ? no_device() : npu->core->try_job(programs, count, expected, n_expected, timeout_ms, runs);
 }
 
-int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan) {
-  if (program == nullptr || (npu == nullptr) != (plan == nullptr))
-    return rl::fail("a program got only one of an NPU and its plan, expected both or neither");
-  return program->core->use_npu(npu == nullptr ? nullptr : &npu->core, plan);
+int32_t rl_step_use_npu(rl_step *step, rl_npu *npu, const rl_npu_plan *plan) {
+  if (step == nullptr || (npu == nullptr) != (plan == nullptr))
+    return rl::fail("a step got only one of an NPU and its plan, expected both or neither");
+  return step->core->use_npu(npu == nullptr ? nullptr : &npu->core, plan);
 }
 
-int32_t rl_program_npu_work(const rl_program *program, rl_npu_work *work) {
-  if (program == nullptr || work == nullptr) return rl::fail("the program is null, expected an open one");
+int32_t rl_step_npu_work(const rl_step *step, rl_npu_work *work) {
+  if (step == nullptr || work == nullptr) return rl::fail("the step is null, expected an open one");
   *work = rl_npu_work{};
-  program->core->npu_work(*work);
+  step->core->npu_work(*work);
   return 0;
 }
 

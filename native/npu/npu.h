@@ -217,12 +217,12 @@ typedef struct rl_npu_work {
 } rl_npu_work;
 
 /* From the next step on, those linears of large steps run on the NPU, to the same floats; null for npu and plan: on the
- * CPU again. The plan is copied, everything in it is checked. For as long as the program uses it, its buffers and programs
+ * CPU again. The plan is copied, everything in it is checked. For as long as the step uses it, its buffers and programs
  * cannot be released and may not be bound or submitted by others, and the device stays open. Refused while a step runs,
- * and for a device that another program uses. A step whose NPU fails ends on the CPU, as do all after it. */
-RL_API int32_t rl_program_use_npu(rl_program *program, rl_npu *npu, const rl_npu_plan *plan);
+ * and for a device that another one uses. A step whose NPU fails ends on the CPU, as do all after it. */
+RL_API int32_t rl_step_use_npu(rl_step *step, rl_npu *npu, const rl_npu_plan *plan);
 /* What has been done so far; also while a step runs, but not while the plan changes. Zeros without a plan. */
-RL_API int32_t rl_program_npu_work(const rl_program *program, rl_npu_work *work);
+RL_API int32_t rl_step_npu_work(const rl_step *step, rl_npu_work *work);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@ from rockledge.errors import NativeError
 from rockledge.formats.bands import TABLES, Band, groups
 from rockledge.formats.packing import PackedLinear, pack
 from rockledge.runtime import native
+from rockledge.runtime.native_step import Batch, Step
 
 NO_CACHE: dict[str, Any] = {
     "heads": 1, "kv_heads": 1, "head_dim": 8, "page_tokens": 16, "context": 0, "pools": (),
@@ -79,7 +80,20 @@ def native_bands(packed: PackedLinear, column: int = 0) -> list[native.Band]:
     return found
 
 
-def step_of(rows: int, **fields: Any) -> native.Step:
+def open_step(
+    ops: Sequence[native.Op],
+    bands: Sequence[native.Band],
+    buffers: Sequence[native.Buffer],
+    shape: native.Shape,
+    *,
+    threads: int = 1,
+    kernel: str = "auto",
+) -> Step:
+    """One step over a program of its own."""
+    return Step(native.Program(ops, bands, buffers, shape, kernel=kernel), threads=threads)
+
+
+def step_of(rows: int, **fields: Any) -> Batch:
     """A step of `rows` rows of one sequence from position 0, with single fields replaced."""
     values: dict[str, Any] = {
         "tokens": np.zeros(rows, np.int32),
@@ -87,7 +101,7 @@ def step_of(rows: int, **fields: Any) -> native.Step:
         "sequences": np.zeros(rows, np.int32),
         "block_tables": np.zeros((1, 1), np.int32),
     }
-    return native.Step(**{**values, **fields})
+    return Batch(**{**values, **fields})
 
 
 def float_buffer(width: int, slot: int) -> native.Buffer:
@@ -104,7 +118,7 @@ def supported_kernels() -> tuple[str, ...]:
     buffers, found = [float_buffer(8, 0), float_buffer(8, 1)], []
     for name in sorted(set(native.KERNELS) - {"auto"}, key=native.KERNELS.__getitem__):
         with suppress(NativeError):
-            native.Program([op], [], buffers, shape, threads=1, kernel=name).close()
+            open_step([op], [], buffers, shape, threads=1, kernel=name).close()
             found.append(name)
     return tuple(found)
 
@@ -124,7 +138,7 @@ def run_row_op(
     rows, width = x.shape
     op = native.Op(code, (0,), tuple(range(1, len(outputs) + 1)), dim=dim, real=real, weight=weight)
     buffers = [float_buffer(width, 0), *outputs]
-    program = native.Program(
+    program = open_step(
         [op], [], buffers, native.Shape(max_rows=rows, **NO_CACHE), threads=threads, kernel=kernel
     )
     program.buffer(0)[:] = x
@@ -150,7 +164,7 @@ def run_linear(
     bands = native_bands(packed)
     inputs = (0, 1, -1 if residual is None else 2)
     op = native.Op(native.OpCode.LINEAR, inputs, (3,), bands=len(bands))
-    program = native.Program(
+    program = open_step(
         [op], bands, buffers, native.Shape(max_rows=rows, **NO_CACHE), threads=threads, kernel=kernel
     )
     program.buffer(0)[:, :, :cols] = q

@@ -5,18 +5,19 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.native.one_op import NO_CACHE, float_buffer, step_of
+from tests.native.one_op import NO_CACHE, float_buffer, open_step, step_of
 
 from rockledge.runtime import native
 from rockledge.runtime.drawing import Drawing, Given
+from rockledge.runtime.native_step import Step
 
 
 @lru_cache(maxsize=8)
-def handing_on(rows: int, vocab: int, threads: int = 1, kernel: str = "auto") -> native.Program:
+def handing_on(rows: int, vocab: int, threads: int = 1, kernel: str = "auto") -> Step:
     """Step logits are the rows of buffer 0, fp32 [rows, vocab]."""
     op = native.Op(native.OpCode.GATHER, (0,), (native.STEP_LOGITS,))
     shape = native.Shape(max_rows=rows, **NO_CACHE, logit_rows=rows)
-    return native.Program([op], [], [float_buffer(vocab, 0)], shape, threads=threads, kernel=kernel)
+    return open_step([op], [], [float_buffer(vocab, 0)], shape, threads=threads, kernel=kernel)
 
 
 def draw(

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tests.native.one_op import float_buffer, int8_buffer, supported_kernels
+from tests.native.one_op import float_buffer, int8_buffer, open_step, supported_kernels
 
 from rockledge.formats.activations import quantize_activations
 from rockledge.runtime import native
 from rockledge.runtime.native import OpCode
+from rockledge.runtime.native_step import Batch, Step
 
 KERNELS = supported_kernels()
 
@@ -109,7 +110,7 @@ def attention_program(
     layers: int = LAYERS,
     windowed: native.Pool | None = None,
     context: int = 0,
-) -> native.Program:
+) -> Step:
     """Attention over a pool without a window; or over `windowed`, the second one, below `context`."""
     pools = (native.Pool(layers, pages), *([] if windowed is None else [windowed]))
     layer, pool = pools[-1].layers - 1, len(pools) - 1
@@ -145,7 +146,7 @@ def attention_program(
         rows, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.page_tokens,
         context or pages * sizes.page_tokens, pools,
     )  # fmt: skip
-    return native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
+    return open_step(ops, [], buffers, shape, threads=threads, kernel=kernel)
 
 
 def attend(
@@ -172,7 +173,7 @@ def attend(
         rows = [(s, p) for s in range(count) for p in range(start, min(start + size, len(sequences[s])))]
         numbers, positions = (np.array(column, np.int32) for column in zip(*rows, strict=True))
         program.buffer(0)[: len(rows)] = [sequences[s][p] for s, p in rows]
-        program.run(native.Step(np.zeros(len(rows), np.int32), positions, numbers, tables))
+        program.run(Batch(np.zeros(len(rows), np.int32), positions, numbers, tables))
         for row, (s, p) in enumerate(rows):
             results[s][p] = program.buffer(3)[row]
         start, turn = start + size, turn + 1
@@ -284,15 +285,13 @@ def test_a_copied_page_answers_like_the_original() -> None:
     program.buffer(0)[:] = qkv
     table = np.array([[0, 1]], np.int32)
     program.run(
-        native.Step(
-            np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32), table
-        )
+        Batch(np.zeros(rows, np.int32), np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32), table)
     )
     expected = program.buffer(3)[rows - 1].copy()
-    program.copy_page(0, 0, 2)
+    program.program.copy_page(0, 0, 2)
     program.buffer(0)[0] = qkv[-1]
     one = np.zeros(1, np.int32)
     last = np.array([rows - 1], np.int32)
-    program.run(native.Step(one, last, one, np.array([[2, 1]], np.int32)))
+    program.run(Batch(one, last, one, np.array([[2, 1]], np.int32)))
     assert np.array_equal(program.buffer(3)[0], expected)
     program.close()

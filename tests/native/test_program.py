@@ -11,6 +11,7 @@ from tests.native.one_op import (
     float_buffer,
     int8_buffer,
     native_bands,
+    open_step,
     random_linear,
     step_of,
     supported_kernels,
@@ -21,6 +22,7 @@ from rockledge.formats.hadamard import random_rotation
 from rockledge.formats.packing import dequantize
 from rockledge.runtime import native
 from rockledge.runtime.native import OpCode
+from rockledge.runtime.native_step import Batch, Step
 
 KERNELS = supported_kernels()
 HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB, LAYERS = 96, 160, 4, 2, 24, 101, 3
@@ -97,11 +99,11 @@ class Decoder:
     def op(self, code: OpCode, inputs: tuple[int, ...], outputs: tuple[int, ...], **fields: object) -> None:
         self.ops.append(native.Op(code, inputs, outputs, **fields))
 
-    def program(self, rows: int, kernel: str, threads: int) -> native.Program:
+    def program(self, rows: int, kernel: str, threads: int) -> Step:
         shape = native.Shape(
             rows, HEADS, KV_HEADS, HEAD_DIM, PAGE, PAGE * PAGES, (native.Pool(LAYERS, PAGES),)
         )
-        return native.Program(self.ops, self.bands, self.buffers, shape, threads=threads, kernel=kernel)
+        return open_step(self.ops, self.bands, self.buffers, shape, threads=threads, kernel=kernel)
 
     def logits(self, tokens: np.ndarray, chunk: int, kernel: str, threads: int) -> np.ndarray:
         program = self.program(chunk, kernel, threads)
@@ -109,7 +111,7 @@ class Decoder:
         found = np.zeros((len(tokens), VOCAB), np.float32)
         for start in range(0, len(tokens), chunk):
             rows = len(tokens[start : start + chunk])
-            step = native.Step(
+            step = Batch(
                 tokens[start : start + chunk].copy(),
                 np.arange(start, start + rows, dtype=np.int32),
                 np.zeros(rows, np.int32),
@@ -154,7 +156,7 @@ def test_only_the_wanted_rows_get_logits_in_their_order() -> None:
 def test_embedding_rows(kernel: str) -> None:
     packed = random_linear(np.random.default_rng(2), 45, [(13, 3), (6, 8), (30, 2), (11, 4)])
     bands = native_bands(packed)
-    program = native.Program(
+    program = open_step(
         [native.Op(OpCode.EMBED, outputs=(0,), bands=4, real=(1.0,))],
         bands,
         [float_buffer(45, 0)],

@@ -10,6 +10,7 @@ from tests.native.one_op import (
     float_buffer,
     int8_buffer,
     native_bands,
+    open_step,
     random_linear,
     step_of,
     supported_kernels,
@@ -19,6 +20,7 @@ from rockledge.errors import NativeError
 from rockledge.runtime import native
 from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import OpCode
+from rockledge.runtime.native_step import Batch, Step
 
 CACHE = native.Shape(
     4, heads=4, kv_heads=2, head_dim=16, page_tokens=16, context=48, pools=(native.Pool(2, 3),)
@@ -31,8 +33,8 @@ def linear_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buff
     return [native.Op(OpCode.LINEAR, (0, 1, 2), (3,), bands=2)], bands, buffers, native.Shape(4, **NO_CACHE)
 
 
-def create(ops: Any, bands: Any, buffers: Any, shape: Any, **options: Any) -> native.Program:
-    return native.Program(ops, bands, buffers, shape, **options)
+def create(ops: Any, bands: Any, buffers: Any, shape: Any, **options: Any) -> Step:
+    return open_step(ops, bands, buffers, shape, **options)
 
 
 def attention_parts() -> tuple[list[native.Op], list[native.Band], list[native.Buffer], native.Shape]:
@@ -363,7 +365,7 @@ def test_kernels_this_processor_lacks() -> None:
 def test_steps_outside_the_program(fields: dict[str, Any], sentence: str) -> None:
     program = create(*attention_parts())
     values = {"tokens": [0, 0], "positions": [0, 1], "sequences": [0, 0], "block_tables": [[2, 1]], **fields}
-    step = native.Step(**{name: np.array(value, np.int32) for name, value in values.items()})
+    step = Batch(**{name: np.array(value, np.int32) for name, value in values.items()})
     with pytest.raises(NativeError, match=sentence):
         program.run(step)
     program.close()
@@ -395,10 +397,10 @@ def test_operation_ranges_and_pages_and_buffers_outside() -> None:
     for first, last in [(-1, 1), (0, 3), (2, 1)]:
         with pytest.raises(NativeError, match="the program has 2"):
             program.run(step_of(1), first=first, last=last)
-    with pytest.raises(NativeError, match="pages are 0 to 2"):
-        program.copy_page(0, 0, 3)
+    with pytest.raises(NativeError, match="there is no page 3 in KV pool 0; its pages are 0 to 2"):
+        program.program.copy_page(0, 0, 3)
     with pytest.raises(NativeError, match="there is no KV pool 1; the program has 1"):
-        program.copy_page(1, 0, 1)
+        program.program.copy_page(1, 0, 1)
     with pytest.raises(NativeError, match="no buffer 4"):
         program.buffer(4)
     program.close()

@@ -7,6 +7,7 @@ from tests.native.one_op import (
     float_buffer,
     int8_buffer,
     native_bands,
+    open_step,
     random_linear,
     run_row_op,
     step_of,
@@ -125,7 +126,7 @@ def test_norm_add(width: int, with_gain: bool, in_place: bool) -> None:
     op = native.Op(OpCode.NORM_ADD, (0, 1), (out,), real=(1e-5,), weight=(gain,))
     buffers, found = [float_buffer(width, slot) for slot in range(3)], []
     for kernel in KERNELS:
-        program = native.Program([op], [], buffers, native.Shape(5, **NO_CACHE), threads=2, kernel=kernel)
+        program = open_step([op], [], buffers, native.Shape(5, **NO_CACHE), threads=2, kernel=kernel)
         program.buffer(0)[:], program.buffer(1)[:] = x, residual
         program.run(step_of(5))
         found.append(program.buffer(out).copy())
@@ -144,7 +145,7 @@ def test_embedding_rows_are_scaled(kernel: str, scale: float) -> None:
     for by in (1.0, scale):
         op = native.Op(OpCode.EMBED, outputs=(0,), bands=2, real=(by,))
         shape = native.Shape(4, **NO_CACHE)
-        program = native.Program([op], native_bands(packed), [float_buffer(40, 0)], shape, kernel=kernel)
+        program = open_step([op], native_bands(packed), [float_buffer(40, 0)], shape, kernel=kernel)
         program.run(step_of(4, tokens=tokens))
         rows.append(program.buffer(0).copy())
         program.close()
@@ -163,7 +164,7 @@ def changed_logits(
     ]
     buffers = [int8_buffer(8, 0), float_buffer(1, 1)]
     shape = native.Shape(rows, **NO_CACHE)
-    program = native.Program(ops, bands, buffers, shape, threads=threads, kernel=kernel)
+    program = open_step(ops, bands, buffers, shape, threads=threads, kernel=kernel)
     found = logits.copy()
     program.run(step_of(rows, logit_rows=np.arange(rows, dtype=np.int32)), found, first=1)
     program.close()
@@ -298,9 +299,9 @@ def test_rows_are_the_result_of_a_program_without_a_head(code: OpCode, width: in
             ops = [native.Op(code, (0,), (native.STEP_LOGITS,))] if code is OpCode.GATHER else [gather, op]
             buffers = [float_buffer(width, 0), float_buffer(width, 1)]
             shape = native.Shape(40, **NO_CACHE)
-            program = native.Program(ops, [], buffers, shape, threads=threads, kernel=kernel)
+            program = open_step(ops, [], buffers, shape, threads=threads, kernel=kernel)
             program.buffer(0)[:] = x
-            found = np.full((len(wanted), program.vocab), np.nan, np.float32)
+            found = np.full((len(wanted), program.program.vocab), np.nan, np.float32)
             program.run(step_of(40, logit_rows=wanted), found)
             program.close()
             assert np.array_equal(found, expected[wanted])

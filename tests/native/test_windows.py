@@ -145,20 +145,8 @@ def test_pages_of_a_pool_are_copied_for_that_pool_alone() -> None:
         program.run(step_of(1, positions=position, block_tables=np.array([[[0, 1]], [table]], np.int32)))
         return program.buffer(3)[0].copy()
 
-    program.copy_page(0, 0, 2)
+    program.program.copy_page(0, 0, 2)
     assert not np.array_equal(last([2, 1]), expected)
-    program.copy_page(1, 0, 2)
+    program.program.copy_page(1, 0, 2)
     assert np.array_equal(last([2, 1]), expected)
     program.close()
-
-
-def test_caches_of_other_windows_are_not_shared() -> None:
-    one, two = (
-        attention_program(
-            SIZES[1], 4, 8, kernel="auto", threads=1, windowed=native.Pool(2, 3, window), context=64
-        )
-        for window in (16, 17)
-    )
-    with pytest.raises(NativeError, match="all sizes must agree"):
-        one.share_cache(two)
-    one.close(), two.close()

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import sys
-import threading
 
 import numpy as np
 from tests.runtime.npu_worker import held
@@ -17,6 +16,7 @@ from tests.runtime.npu_worker import held
 from rockledge.errors import RockledgeError
 from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.request import Request
 
 
 class Lines(logging.Handler):
@@ -85,52 +85,44 @@ def answer(engine, prompt, tokens):
 
 
 def overlap(path, length, tokens, **settings):
-    """One thread writes `tokens` after a short prompt while another reads a long one: which tokens came while
-    the long prompt was being read, and whether everything was as it is alone."""
-    (short, _, text), (long, logits, _) = alone(path, (5, length), tokens, settings["ctx"])
-    found, times = {}, []
+    """An answer of `tokens` after a short prompt is written while a long prompt is read: which of its tokens
+    came meanwhile, and whether both answers were as they are alone."""
+    (short, _, text), (long, _, other) = alone(path, (5, length), tokens, settings["ctx"])
+    written, read, times = [], [], []
     with Engine.load(path, threads=1, **settings) as engine:
-        reading = threading.Event()
-
-        def read():
-            reading.set()
-            found["logits"] = engine.logits(long)
-            reading.clear()
-
-        pieces = engine.generate(short, max_tokens=tokens, ignore_eos=True)
-        written = list(next(pieces).ids)
-        reader = threading.Thread(target=read)
-        reader.start()
-        reading.wait()
-        for piece in pieces:
-            written += piece.ids
-            times.append(reading.is_set())
-        reader.join()
+        engine.submit(Request("short", tuple(short), max_tokens=tokens, ignore_eos=True, logprobs=0))
+        while not written:
+            written += ids_of(engine.step(), "short")
+        engine.submit(Request("long", tuple(long), max_tokens=tokens, ignore_eos=True))
+        while not engine.idle:
+            outputs = engine.step()
+            read += ids_of(outputs, "long")
+            came = ids_of(outputs, "short")
+            written += came
+            times += [engine.stats().decoding == 1 and engine.stats().running == 2] * len(came)
         npu = engine.npu.body()
-    return {
-        "text": written == text,
-        "logits": bool((found["logits"] == logits).all()),
-        "meanwhile": times,
-        "npu": npu,
-    }
+    return {"text": written == text, "other": read == other, "meanwhile": times, "npu": npu}
 
 
-def batch(path, lengths, steps, **settings):
-    """Sequences in lockstep behind prompts of these lengths: whether every logit is that of the CPU."""
+def ids_of(outputs, request):
+    pieces = [output.piece for output in outputs if output.request == request and output.piece is not None]
+    return [token for piece in pieces for token in piece.ids]
 
-    def run(**more):
-        with Engine.load(path, threads=2, ctx=settings["ctx"], **more) as engine:
-            with engine.batch(prompts_of(lengths, engine.config.vocab)) as sequences:
-                logits = [sequences.logits.copy()]
-                for _ in range(steps):
-                    sequences.step()
-                    logits.append(sequences.logits.copy())
-            assert engine.free_pages == engine.pages
-            return np.array(logits), engine.npu.body()
 
-    right, _ = run(npu="off")
-    found, npu = run(**{name: value for name, value in settings.items() if name != "ctx"})
-    return {"same": bool((found == right).all()), "npu": npu}
+def batch(path, lengths, tokens, **settings):
+    """Answers to prompts of these lengths, all at once: whether each is that of the CPU alone."""
+    right = [text for _, _, text in alone(path, lengths, tokens, settings["ctx"])]
+    found = [[] for _ in lengths]
+    with Engine.load(path, threads=2, **settings) as engine:
+        for number, prompt in enumerate(prompts_of(lengths, engine.config.vocab)):
+            engine.submit(Request(str(number), tuple(prompt), max_tokens=tokens, ignore_eos=True))
+        while not engine.idle:
+            outputs = engine.step()
+            for number, ids in enumerate(found):
+                ids += ids_of(outputs, str(number))
+        assert engine.free_pages == engine.pages
+        npu = engine.npu.body()
+    return {"same": found == right, "npu": npu}
 
 
 def handed_over(path, length, **settings):

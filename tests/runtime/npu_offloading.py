@@ -44,7 +44,7 @@ def loaded(driver, planes=1, threads=1, kernel="auto", probe=False, **fields):
 
 def leave_npu(program):
     """All linears run on the CPU again."""
-    assert native_plan.native.library().rl_program_use_npu(program.handle, None, None) == 0
+    assert native_plan.native.library().rl_step_use_npu(program.handle, None, None) == 0
 
 
 def equal(toy, cpu, npu, rows, seed):
@@ -243,7 +243,7 @@ def refusals(driver):
         for name, (change, words) in RAW.items():
             structure = native_plan.structure(offloaded.plan)
             change(structure)
-            result = native_plan.native.library().rl_program_use_npu(
+            result = native_plan.native.library().rl_step_use_npu(
                 npu.handle, device.handle, ctypes.byref(structure)
             )
             said = native_plan.native.library().rl_error().decode()

@@ -4,7 +4,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from tests.native.one_op import NO_CACHE, float_buffer, int8_buffer, native_bands, random_linear, step_of
+from tests.native.one_op import (
+    NO_CACHE,
+    float_buffer,
+    int8_buffer,
+    native_bands,
+    open_step,
+    random_linear,
+    step_of,
+)
 
 from rockledge.formats.packing import unpack
 from rockledge.npu.layout import INT8, pack_kernels, pad, padded
@@ -97,7 +105,7 @@ class Toy:
 
     def program(self, rows, threads=1, kernel="auto"):
         shape = native.Shape(rows, **NO_CACHE)
-        return native.Program(self.ops, self.bands, self.buffers, shape, threads=threads, kernel=kernel)
+        return open_step(self.ops, self.bands, self.buffers, shape, threads=threads, kernel=kernel)
 
     def run(self, program, rows, seed=0, first=0, last=-1):
         """Hidden states fp32 [rows, HIDDEN] and logits of a step of so many random tokens."""

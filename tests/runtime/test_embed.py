@@ -13,6 +13,7 @@ from tests.runtime.reference_numpy import reference_states
 
 from rockledge.errors import ContextError, UsageError
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.request import Request
 from rockledge.runtime.model import Model
 
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, 150).tolist()
@@ -77,7 +78,7 @@ def test_texts_of_a_list_are_rows(engine: Engine) -> None:
         lambda engine: engine.generate([BOS], max_tokens=1),
         lambda engine: engine.score([BOS, 5]),
         lambda engine: engine.logits([BOS]),
-        lambda engine: engine.batch([[BOS]]),
+        lambda engine: engine.submit(Request("r", (BOS,))),
         lambda engine: Model(engine).generate([{"role": "user", "content": "hi"}]),
     ],
 )

@@ -67,7 +67,7 @@ def test_windows_are_counted_to_the_byte(windows: tuple[int, int], tmp_path: Pat
         pages = [min(whole, 4 * (-(-(w + rows - 2) // 32) + 1)) if w else whole for w in windows]
         taken = plan.memory(rows, context, 2)
         assert taken.cache == sum(pages) * page == cache_bytes(config, context, rows)
-        assert taken.arena <= arena_bytes(config, rows, context, 2)
+        assert taken.working <= arena_bytes(config, rows, context, 2)
     seen = [min(w or 8192, 8192) for w in windows]
     assert kv_bytes(config, 8192) == sum(seen) * page // 32
 
@@ -79,7 +79,7 @@ def test_the_forecast_of_an_arena_is_close(head_dim: int, family: str, tmp_path:
     path = synth_artifact(config, tmp_path / "model", bits=8, two_planes=INPUTS)
     plan = build_program(open_artifact(path))
     for rows, context, threads in product((256, 512), (32, 8192), (1, 4)):
-        taken = plan.memory(rows, context, threads).arena
+        taken = plan.memory(rows, context, threads).working
         assert taken <= arena_bytes(config, rows, context, threads) <= MOST_OVER * taken
 
 
@@ -99,7 +99,7 @@ def test_no_arena_is_above_its_forecast(
     with TemporaryDirectory() as folder:
         path = synth_artifact(config, Path(folder) / "model", bits=8, two_planes=two)
         plan = build_program(open_artifact(path))
-        assert plan.memory(rows, context, threads).arena <= arena_bytes(config, rows, context, threads)
+        assert plan.memory(rows, context, threads).working <= arena_bytes(config, rows, context, threads)
 
 
 def test_the_plan_of_a_board_holds_both_programs() -> None:

@@ -16,6 +16,7 @@ from rockledge.runtime.engine import Engine
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.kv_cache import CachedSequence, CacheFullError, PageCache, WindowPassedError
 from rockledge.runtime.program import build_program
+from rockledge.runtime.request import Request
 
 ArtifactPath = Callable[[str], Path]
 VARIANTS = ["windows", "windows-and-bias"]
@@ -81,45 +82,34 @@ def test_an_answer_far_beyond_the_window(artifact_path: ArtifactPath) -> None:
         assert engine.free_pages == engine.pages
 
 
-def test_a_second_request_waits_for_pages_of_the_window(artifact_path: ArtifactPath) -> None:
-    """The pages without a window would hold both."""
+def test_requests_that_find_few_pages_of_the_window_are_all_answered(artifact_path: ArtifactPath) -> None:
+    """The pages without a window would hold all of them."""
+    requests = [Request(str(n), tuple(some_tokens(280 + n)), max_tokens=40, ignore_eos=True) for n in range(4)]
     with Engine.load(artifact_path("windows"), threads=1, ctx=640, sequences=1) as engine:
-        first = engine.generate(some_tokens(280), max_tokens=40, ignore_eos=True)
-        next(first)
-        free = engine.free_pages
-        with pytest.raises(CacheFullError, match="a window of 48 tokens has"):
-            next(engine.generate(some_tokens(290), max_tokens=4))
-        assert engine.free_pages == free
-        assert sum(len(piece.ids) for piece in first) > 30
-        assert next(engine.generate(some_tokens(290), max_tokens=4, ignore_eos=True)).ids
+        answers: dict[str, list[int]] = {request.id: [] for request in requests}
+        for request in requests:
+            engine.submit(request)
+        while not engine.idle:
+            for output in engine.step():
+                assert output.piece is not None
+                answers[output.request] += output.piece.ids
+        for request in requests:
+            pieces = engine.generate(request.prompt, max_tokens=40, ignore_eos=True)
+            assert answers[request.id] == [token for piece in pieces for token in piece.ids]
         assert engine.free_pages == engine.pages
 
 
-def test_a_batch_is_as_if_alone_and_goes_back_to_prompts_that_the_window_has_passed(
-    artifact_path: ArtifactPath,
-) -> None:
-    prompts = [some_tokens(count) for count in (3, 60, 130)]
-    with Engine.load(artifact_path("windows"), threads=2, ctx=960, sequences=3) as engine:
-        with engine.batch(prompts) as batch:
-            steps = np.array([batch.step() for _ in range(100)])
-            held = batch.logits.copy()
-            batch.rewind()
-            assert batch.lengths == (3, 60, 130)
-            assert np.array_equal(steps, [batch.step() for _ in range(100)])
-            assert np.array_equal(held, batch.logits)
-        for number, prompt in enumerate(prompts):
-            pieces = engine.generate(prompt, max_tokens=100, ignore_eos=True)
-            assert steps[:, number].tolist() == [token for piece in pieces for token in piece.ids]
-        with engine.batch(prompts) as batch:
-            batch.lengthen(200)
-            batch.step()
-            batch.rewind()
-            for _ in range(70):
-                batch.step()
-            batch.rewind()
-            assert batch.lengths == (200, 200, 200)
-            batch.step()
-        assert engine.free_pages == engine.pages
+def test_a_prefix_is_found_where_the_pages_of_the_last_window_are_left(artifact_path: ArtifactPath) -> None:
+    with Engine.load(artifact_path("windows"), threads=1, ctx=640, sequences=1) as engine:
+        first = engine.generate(some_tokens(300), max_tokens=4, ignore_eos=True)
+        assert sum(len(piece.ids) for piece in first) == 4
+        more = [*some_tokens(300), 1, 2, 3]
+        again = engine.generate(more, max_tokens=4, ignore_eos=True)
+        found = [token for piece in again for token in piece.ids]
+        assert again.stats.cached_tokens == 300
+    with Engine.load(artifact_path("windows"), threads=1, ctx=640, prefixes=False) as engine:
+        pieces = engine.generate(more, max_tokens=4, ignore_eos=True)
+        assert found == [token for piece in pieces for token in piece.ids]
 
 
 @contextmanager

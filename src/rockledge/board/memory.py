@@ -15,13 +15,13 @@ from rockledge.errors import BudgetError
 PAGE_TOKENS = 32
 """Tokens of a page of the KV cache."""
 DECODE_ROWS = 32
-"""Rows of the largest step of the program that writes tokens while the NPU is busy with a prompt."""
+"""Rows of the largest step that writes tokens while the NPU is busy with a prompt."""
 LOGIT_ROWS = 32
-"""Rows of a step from whose logits tokens are drawn, at most: a program has memory for them."""
+"""Rows of a step from whose logits tokens are drawn, at most: there is memory for so many."""
 SEQUENCES = 4
 """Sequences longer than a window for which the layers with that window have pages."""
 
-# As native/kernels.hpp and native/program.hpp have them.
+# As native/kernels.hpp and native/step.hpp have them.
 _MOST_CONTEXT = 1 << 30
 _SPLIT = 512  # positions of an attention split
 _BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
@@ -123,14 +123,14 @@ def _entry_bytes(shape: DecoderShape) -> int:
 
 
 def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
-    """Bytes besides weights and cache of a program for steps of up to `rows` tokens, whatever its recipe:
+    """Bytes besides weights and cache of what runs steps of up to `rows` tokens, whatever its recipe:
     never fewer than it takes. At 256 rows or more it is at most a sixth more where every input has two planes
     and heads together are as wide as the residual (tests/runtime/test_forecast.py).
 
     A row has gate and up, or q, k and v; the residual; the widest input in two int8 planes; the queries; and
     as much again as all heads' outputs, for the terms of a score bias. A thread keeps the unpacked weights of
     a block, one row, and partial sums of attention, some of them for every 512 positions that a query sees
-    (native/program.cpp). Layers with a window may have rotary angles of their own. The logits of rows from
+    (native/step.cpp). Layers with a window may have rotary angles of their own. The logits of rows from
     which tokens are drawn stay in the arena.
     """
     windows = _windows(shape)
@@ -152,7 +152,7 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
 
 def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
     """Bytes of cache and arenas for `context` tokens: of the prefill program with steps of up to `rows`
-    tokens, and of the second program that decodes while the first waits for the NPU."""
+    tokens, and of the second one that decodes while the first waits for the NPU."""
     arenas = sum(arena_bytes(shape, each, context, threads) for each in (rows, DECODE_ROWS))
     return cache_bytes(shape, context, rows) + arenas
 

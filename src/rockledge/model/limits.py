@@ -1,7 +1,7 @@
 """The largest models that the runtime runs. `check_config` enforces these limits whenever a model is opened,
 to quantise it or to run it, so that what cannot run is refused before any work.
 
-The native core has the same ones (native/validate.cpp); tests/native/test_limits.py compares them.
+The native core has the same ones (native/check_program.cpp); tests/native/test_limits.py compares them.
 """
 
 from collections.abc import Mapping

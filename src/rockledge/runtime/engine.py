@@ -122,7 +122,7 @@ class Engine:
             self._cold,
             slots=parallel,
             step_rows=loaded.prefill.max_rows,
-            logit_rows=decode.logit_rows,
+            logit_rows=decode.max_rows if self.config.headless else decode.logit_rows,
         )
         self._budget = StepBudget(decode.max_rows, step_s)
         self._lock = threading.RLock()
@@ -295,6 +295,7 @@ class Engine:
             self._require_headless()
         else:
             self.require_head()
+        prompt = self._checked(request.prompt)
         if request.max_tokens < 0:
             raise UsageError(f"max_tokens is {request.max_tokens}; give 0 or more")
         if request.logprobs is not None and request.logprobs < 0:
@@ -305,7 +306,7 @@ class Engine:
             raise UsageError(
                 f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
             )
-        return self._checked(request.prompt)
+        return prompt
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
         answer = drawing = None

@@ -1,7 +1,7 @@
 """Everything an engine needs of an artifact: its programs, the memory they take, and the NPU.
 
-With an NPU there are two programs over the same pages, so that answers are written on the CPU while a part of
-a prompt, which mostly waits for the NPU, is in progress.
+With an NPU two steps of one program run at once, over the same pages: answers are written on the CPU while a
+part of a prompt, which mostly waits for the NPU, is in progress.
 """
 
 import hashlib
@@ -28,6 +28,8 @@ from rockledge.runtime.program import build_program
 
 CACHE_FORMAT = 1
 """Rises when a page of the cache holds other bytes for the same tokens."""
+
+MakeExecutor = Callable[[int, Executor | None], Executor]
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def load_artifact(
     chosen = len(cores) if threads is None else threads
     demand = Demand(
         weights=artifact.tensor_bytes,
-        arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).arena,
+        arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).working,
         cache=lambda rows, pages: cache_bytes(artifact.config, pages * PAGE_TOKENS, rows, sequences),
         page_tokens=PAGE_TOKENS,
         longest=artifact.config.context,
@@ -96,14 +98,16 @@ def load_artifact(
             artifact.config.rope_original,
         )
 
-    def executor(rows: int, largest: int) -> Executor:
+    def executor(rows: int, beside: Executor | None = None) -> Executor:
         # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
         with started_on(cores) if threads is None else nullcontext():
+            if beside is not None:
+                return beside.beside(rows)
             return Executor(
                 plan,
                 max_rows=rows,
                 context=footprint.context,
-                pools=plan.pools(footprint.context, largest, sequences),
+                pools=plan.pools(footprint.context, rows, sequences),
                 threads=chosen,
                 kernel=kernel,
             )
@@ -163,11 +167,11 @@ def _chat(artifact: Artifact, template: str | None, switches: Mapping[str, Any])
 
 
 def _executors(
-    executor: Callable[[int, int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
+    executor: MakeExecutor, rows: int, npu: NpuUse | NpuStatus, mode: str
 ) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
-    """The programs for prefill and decode, and the NPU after loading it:
-    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor`
-    makes one for steps of so many tokens, over a cache for steps of the second number."""
+    """The executors for prefill and decode, and the NPU after loading it: without one, or with one that
+    fails, a single executor for steps of `rows` tokens does both. `executor` makes one for steps of so many
+    tokens, over the cache of another if one is given."""
     if isinstance(npu, NpuUse):
         try:
             return _with_npu(executor, npu), npu
@@ -177,16 +181,14 @@ def _executors(
         except BaseException:
             npu.close()
             raise
-    return (executor(rows, rows),) * 2, npu
+    return (executor(rows, None),) * 2, npu
 
 
-def _with_npu(executor: Callable[[int, int], Executor], npu: NpuUse) -> tuple[Executor, Executor]:
-    largest = npu.plan.steps[-1]
-    prefill = executor(largest, largest)
+def _with_npu(executor: MakeExecutor, npu: NpuUse) -> tuple[Executor, Executor]:
+    prefill = executor(npu.plan.steps[-1], None)
     try:
         prefill.use_npu(npu)
-        decode = executor(DECODE_ROWS, largest)
-        decode.share_cache(prefill)
+        decode = executor(DECODE_ROWS, prefill)
     except BaseException:
         prefill.close()
         raise

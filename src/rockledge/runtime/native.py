@@ -6,7 +6,7 @@ ctypes releases the GIL during every call, so a whole step runs without it.
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import NativeError
-from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, padded, strips, tiles
+from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, strips, tiles
 from rockledge.runtime.choices import KERNELS
-from rockledge.runtime.native_draw import DrawRecord, SamplingRecord
+from rockledge.runtime.native_draw import SamplingRecord
 
 ABI = 8
 LIBRARY = "librockledge.so"
@@ -127,23 +127,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class ProgramMemory:
-    """Bytes of a program (address space; pages are committed when first touched): buffers, tables and what
-    threads keep for themselves; and the key/value cache, 0 where another program owns it."""
+    """Bytes (of address space, committed when first touched): `arena` of a step, its buffers and what threads
+    keep for themselves; of the program its `tables` and the key/value `cache`."""
 
     arena: int
+    tables: int
     cache: int
 
-
-@dataclass(frozen=True)
-class Step:
-    """One step: int32 arrays of equal length `rows`; `block_tables` [pools, sequences, width], or
-    [sequences, width] where there is one pool; `logit_rows` [n]."""
-
-    tokens: NDArray[np.int32]
-    positions: NDArray[np.int32]
-    sequences: NDArray[np.int32]
-    block_tables: NDArray[np.int32]
-    logit_rows: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    @property
+    def working(self) -> int:
+        """What is not cache."""
+        return self.arena + self.tables
 
 
 class _Band(ctypes.Structure):
@@ -193,27 +187,10 @@ class _Shape(ctypes.Structure):
     ]
 
 
-class _Memory(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("arena", "cache")]
+class MemoryRecord(ctypes.Structure):
+    """`rl_memory`."""
 
-
-class StepRecord(ctypes.Structure):
-    """`rl_step`; `kept` is what its addresses lead to."""
-
-    kept: tuple[Any, ...]
-    _fields_ = [
-        ("rows", ctypes.c_int32),
-        ("sequences_count", ctypes.c_int32),
-        ("table_width", ctypes.c_int32),
-        ("logit_count", ctypes.c_int32),
-        ("tokens", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("sequences", ctypes.c_void_p),
-        ("block_tables", ctypes.c_void_p),
-        ("logit_rows", ctypes.c_void_p),
-        ("logits", ctypes.c_void_p),
-        ("draws", ctypes.c_void_p),
-    ]
+    _fields_ = [(name, ctypes.c_int64) for name in ("arena", "tables", "cache")]
 
 
 def library_path() -> Path:
@@ -245,15 +222,17 @@ def library() -> ctypes.CDLL:
         "rl_error": (text, []),
         "rl_explain_bus_errors": (None, [pointer, i64, text, i32]),
         "rl_kernel_name": (text, [i32]),
-        "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, i32]),
+        "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32]),
         "rl_program_destroy": (None, [pointer]),
         "rl_program_kernel": (i32, [pointer]),
         "rl_program_memory": (i32, [pointer, pointer]),
         "rl_program_plan": (i32, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, pointer]),
-        "rl_program_run": (i32, [pointer, pointer, i32, i32]),
-        "rl_program_buffer": (pointer, [pointer, i32]),
-        "rl_program_times": (i32, [pointer, pointer]),
-        "rl_program_share_cache": (i32, [pointer, pointer]),
+        "rl_step_create": (pointer, [pointer, i32, i32, i32]),
+        "rl_step_destroy": (None, [pointer]),
+        "rl_step_memory": (i32, [pointer, pointer]),
+        "rl_step_run": (i32, [pointer, pointer, i32, i32]),
+        "rl_step_buffer": (pointer, [pointer, i32]),
+        "rl_step_times": (i32, [pointer, pointer]),
         "rl_copy_page": (i32, [pointer, i32, i32, i32]),
         "rl_page_bytes": (i64, [pointer, i32]),
         "rl_read_page": (i32, [pointer, i32, i32, pointer]),
@@ -288,7 +267,7 @@ def read_bandwidth(size: int, *, threads: int, repeats: int = 5, huge: bool = Fa
     return found
 
 
-def _checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) -> int | None:
+def checked(name: str, array: NDArray[Any] | None, dtype: type, elements: int) -> int | None:
     """The array's address, after making sure that C will find `elements` elements of `dtype` there."""
     if array is None:
         return None
@@ -304,11 +283,11 @@ def _band(number: int, band: Band) -> _Band:
     count = strips(band.rows) * tiles(band.cols)
     name = f"band {number}"
     return _Band(
-        _checked(f"{name} codes", band.codes, np.uint8, count * TILE_BYTES.get(band.bits, 0)),
-        _checked(f"{name} index", band.index, np.uint8, count * INDEX_BYTES),
-        _checked(f"{name} tables", band.tables, np.int8, 256),
-        _checked(f"{name} scale", band.scale, np.float32, band.rows),
-        _checked(f"{name} bias", band.bias, np.float32, band.rows),
+        checked(f"{name} codes", band.codes, np.uint8, count * TILE_BYTES.get(band.bits, 0)),
+        checked(f"{name} index", band.index, np.uint8, count * INDEX_BYTES),
+        checked(f"{name} tables", band.tables, np.int8, 256),
+        checked(f"{name} scale", band.scale, np.float32, band.rows),
+        checked(f"{name} bias", band.bias, np.float32, band.rows),
         band.rows,
         band.cols,
         band.bits,
@@ -323,7 +302,7 @@ def _filled(values: Sequence[Any], count: int, filler: Any) -> tuple[Any, ...]:
 
 
 def _op(op: Op) -> _Op:
-    weights = [_checked(f"weight of {op.code.name}", w, np.float32, 1) for w in op.weight]
+    weights = [checked(f"weight of {op.code.name}", w, np.float32, 1) for w in op.weight]
     return _Op(
         int(op.code),
         int(op.on_logits),
@@ -358,15 +337,16 @@ class Outline:
         self._lists = _lists(ops, bands, buffers)
 
     def memory(self, shape: Shape, threads: int) -> ProgramMemory:
-        """What `Program` would take with this shape and these threads, without taking it. NativeError."""
-        found = _Memory()
+        """What a `Program` of this shape and one step of all its rows would take, without taking it.
+        NativeError."""
+        found = MemoryRecord()
         if library().rl_program_plan(*self._lists, _shape(shape), threads, ctypes.byref(found)) < 0:
             raise failure()
-        return ProgramMemory(found.arena, found.cache)
+        return ProgramMemory(found.arena, found.tables, found.cache)
 
 
 class Program:
-    """A finished list of operations with its arena, KV pools and threads. Not for two threads at once."""
+    """A finished list of operations with its KV pools, which the steps over it share."""
 
     def __init__(
         self,
@@ -375,7 +355,6 @@ class Program:
         buffers: Sequence[Buffer],
         shape: Shape,
         *,
-        threads: int = 1,
         kernel: str = "auto",
     ) -> None:
         """Raises NativeError with the core's sentence when anything does not fit together."""
@@ -387,7 +366,7 @@ class Program:
         self.buffers = tuple(buffers)
         self.shape = shape
         lists = _lists(ops, bands, buffers)
-        self._handle = self._lib.rl_program_create(*lists, _shape(shape), threads, KERNELS[kernel])
+        self._handle = self._lib.rl_program_create(*lists, _shape(shape), KERNELS[kernel])
         if not self._handle:
             raise failure()
 
@@ -404,70 +383,11 @@ class Program:
 
     @property
     def memory(self) -> ProgramMemory:
-        """What the program holds now."""
-        found = _Memory()
+        """What the program has taken; its steps have an arena each."""
+        found = MemoryRecord()
         if self._lib.rl_program_memory(self.handle, ctypes.byref(found)) < 0:
             raise failure()
-        return ProgramMemory(found.arena, found.cache)
-
-    def run(
-        self,
-        step: Step,
-        logits: NDArray[np.float32] | None = None,
-        first: int = 0,
-        last: int = -1,
-        draws: Sequence[DrawRecord] = (),
-    ) -> None:
-        """Runs operations first .. last-1 (-1: to the end); writes `logits` f32 [len(logit_rows), vocab], or
-        fills in `draws`, one for each logit row.
-
-        Raises NativeError when an argument is out of range; nothing was computed then.
-        """
-        self.prepare(step, logits, first, last, draws)()
-
-    def prepare(
-        self,
-        step: Step,
-        logits: NDArray[np.float32] | None = None,
-        first: int = 0,
-        last: int = -1,
-        draws: Sequence[DrawRecord] = (),
-    ) -> Callable[[], None]:
-        """A call that runs `step` as its arrays are then: they are read in place, so a decode loop only
-        changes the numbers in them and pays for no checks or allocations. Raises as `run` does."""
-        rows = step.tokens.size
-        sequences, width = step.block_tables.shape[-2:]
-        entries = max(1, len(self.shape.pools)) * sequences * width
-        if logits is not None and not logits.flags.writeable:
-            raise NativeError("the logits array is read-only; pass a writable one")
-        if draws and len(draws) != step.logit_rows.size:
-            raise NativeError(f"{len(draws)} draws for {step.logit_rows.size} logit rows; give one for each")
-        addresses = (ctypes.c_void_p * len(draws))(*map(ctypes.addressof, draws))
-        record = StepRecord(
-            rows,
-            sequences,
-            width,
-            step.logit_rows.size,
-            _checked("tokens", step.tokens, np.int32, rows),
-            _checked("positions", step.positions, np.int32, rows),
-            _checked("sequences", step.sequences, np.int32, rows),
-            _checked("block_tables", step.block_tables, np.int32, entries),
-            _checked("logit_rows", step.logit_rows, np.int32, 0),
-            _checked("logits", logits, np.float32, step.logit_rows.size * self.vocab),
-            ctypes.addressof(addresses) if draws else None,
-        )
-        record.kept = (step, logits, addresses, draws)  # the core reads and writes these in place
-        return self.prepared(record, first, last)
-
-    def prepared(self, record: StepRecord, first: int = 0, last: int = -1) -> Callable[[], None]:
-        """A call that runs what `record` says then. The caller answers for its addresses and lengths."""
-        reference, native_run = ctypes.byref(record), self._lib.rl_program_run
-
-        def run() -> None:
-            if native_run(self.handle, reference, first, last) < 0:
-                raise failure()
-
-        return run
+        return ProgramMemory(found.arena, found.tables, found.cache)
 
     @property
     def vocab(self) -> int:
@@ -482,34 +402,10 @@ class Program:
         rows = (self.buffers[op.inputs[0]].width for op in writers if not op.bands and op.inputs)
         return max((*ends, *rows), default=0)
 
-    def buffer(self, number: int) -> NDArray[Any]:
-        """A view of a whole buffer: fp32 [max_rows, width], int8 [max_rows, planes, padded]."""
-        address = self._lib.rl_program_buffer(self.handle, number)
-        if not address:
-            raise failure()
-        spec = self.buffers[number]
-        shape: tuple[int, ...] = (self.shape.max_rows, spec.width)
-        dtype: np.dtype[Any] = np.dtype(np.float32)
-        if spec.kind == BufferKind.INT8:
-            shape, dtype = (self.shape.max_rows, spec.planes, padded(spec.width)), np.dtype(np.int8)
-        raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
-        return np.ndarray(shape, dtype, buffer=memoryview(raw))
-
-    def time_operations(self) -> NDArray[np.int64]:
-        """Nanoseconds of every operation, int64 [ops], that all runs from now on add to."""
-        times = np.zeros(len(self._kept[0]), np.int64)
-        if self._lib.rl_program_times(self.handle, times.ctypes.data) < 0:
-            raise failure()
-        self._times = times  # the core writes into it
-        return times
-
-    def share_cache(self, other: "Program") -> None:
-        """From now on works on the KV pages of `other`, which has the same number and shape of them.
-
-        A page that one of them writes may not be read by the other at the same time.
-        """
-        if self._lib.rl_program_share_cache(self.handle, other.handle) < 0:
-            raise failure()
+    @property
+    def operations(self) -> int:
+        """How many there are."""
+        return len(self._kept[0])
 
     def copy_page(self, pool: int, source: int, target: int) -> None:
         """Copies one KV page of all layers of a pool (copy on write)."""
@@ -525,7 +421,7 @@ class Program:
 
     def read_page(self, pool: int, page: int, out: NDArray[np.uint8]) -> None:
         """Copies a KV page into `out` uint8 [page_bytes]: the same bytes whatever the kernel."""
-        address = _checked("out", out, np.uint8, self.page_bytes(pool))
+        address = checked("out", out, np.uint8, self.page_bytes(pool))
         if not out.flags.writeable:
             raise NativeError("the array for a page is read-only; pass a writable one")
         if self._lib.rl_read_page(self.handle, pool, page, address) < 0:
@@ -533,12 +429,12 @@ class Program:
 
     def write_page(self, pool: int, page: int, data: NDArray[np.uint8]) -> None:
         """Makes `data` uint8 [page_bytes], which `read_page` gave, the content of a KV page."""
-        address = _checked("data", data, np.uint8, self.page_bytes(pool))
+        address = checked("data", data, np.uint8, self.page_bytes(pool))
         if self._lib.rl_write_page(self.handle, pool, page, address) < 0:
             raise failure()
 
     def close(self) -> None:
-        """Ends the threads and frees the memory; views from `buffer` are invalid afterwards."""
+        """Lets go of the cache, which stays for as long as a step over it is open."""
         handle, self._handle = self._handle, None
         if handle:
             self._lib.rl_program_destroy(handle)
@@ -562,7 +458,7 @@ def sampler(
     takes the largest logit. The call raises NativeError for settings out of range or without any number.
     """
     settings = SamplingRecord(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
-    address, reference = _checked("logits", logits, np.float32, 1), ctypes.byref(settings)
+    address, reference = checked("logits", logits, np.float32, 1), ctypes.byref(settings)
     native_sample = library().rl_sample
 
     def draw(number: int) -> int:

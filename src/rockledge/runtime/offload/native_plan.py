@@ -12,6 +12,7 @@ from typing import Any, Final
 from rockledge.errors import NpuError
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
 from rockledge.runtime import native
+from rockledge.runtime.native_step import Step
 from rockledge.runtime.npu_device import Buffer, Loaded, NpuDevice
 
 ROLES: Final = (INPUT, WEIGHT, OUTPUT, SCRATCH)
@@ -152,9 +153,9 @@ class _Work(ctypes.Structure):
 def _library() -> ctypes.CDLL:
     lib = native.library()
     pointer, i32 = ctypes.c_void_p, ctypes.c_int32
-    lib.rl_program_use_npu.restype, lib.rl_program_npu_work.restype = i32, i32
-    lib.rl_program_use_npu.argtypes = [pointer, pointer, pointer]
-    lib.rl_program_npu_work.argtypes = [pointer, pointer]
+    lib.rl_step_use_npu.restype, lib.rl_step_npu_work.restype = i32, i32
+    lib.rl_step_use_npu.argtypes = [pointer, pointer, pointer]
+    lib.rl_step_npu_work.argtypes = [pointer, pointer]
     return lib
 
 
@@ -164,20 +165,20 @@ def _failure() -> NpuError:
     )
 
 
-def use_npu(program: native.Program, device: NpuDevice, plan: OffloadPlan) -> None:
+def use_npu(step: Step, device: NpuDevice, plan: OffloadPlan) -> None:
     """From the next step on, the plan's linears of large steps run on the NPU, to the same floats.
 
     While it is so, the buffers and programs of the plan cannot be released, and the device stays open even
     after `close`. Raises NpuError when something in the plan does not fit, or while a step runs.
     """
-    if _library().rl_program_use_npu(program.handle, device.handle, ctypes.byref(structure(plan))) < 0:
+    if _library().rl_step_use_npu(step.handle, device.handle, ctypes.byref(structure(plan))) < 0:
         raise _failure()
 
 
-def npu_work(program: native.Program) -> NpuWork:
-    """What the NPU did for `program`; also while a step runs in another thread."""
+def npu_work(step: Step) -> NpuWork:
+    """What the NPU did for `step`; also while it runs in another thread."""
     w = _Work()
-    if _library().rl_program_npu_work(program.handle, ctypes.byref(w)) < 0:
+    if _library().rl_step_npu_work(step.handle, ctypes.byref(w)) < 0:
         raise _failure()
     return NpuWork(
         steps=w.steps,

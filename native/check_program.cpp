@@ -1,7 +1,6 @@
-// Everything that is checked before it is believed: programs when they are created, steps when they are run.
+// What a program is checked for before it is believed.
 #include <algorithm>
 
-#include "draw.hpp"
 #include "error.hpp"
 #include "program.hpp"
 
@@ -365,86 +364,6 @@ bool Program::check_turning(int number) const {
   if (op.code == RL_ROPE_KV) return true;
   fail("operation %d has a score bias for rotary frequencies that no operation before it turns by", number);
   return false;
-}
-
-int Program::check_step(const rl_step &step, int first, int last) {
-  bool tokens = false, cache = false;
-  for (int i = first; i < last; ++i) {
-    const rl_op &op = ops_[static_cast<std::size_t>(i)];
-    tokens |= op.code == RL_EMBED;
-    cache |= op.code == RL_ROPE_KV || op.code == RL_ATTENTION;
-    if (op.out[0] == kStepLogits && step.logit_count > 0 && step.logits == nullptr && step.draws == nullptr)
-      return fail("the step asks for the logits of %d rows but gives no array for them", step.logit_count);
-  }
-  if (step.rows < 1 || step.rows > shape_.max_rows)
-    return fail("the step has %d rows, expected 1 to %d", step.rows, shape_.max_rows);
-  if (step.logit_count < 0 || step.logit_count > shape_.max_rows || (step.logit_count > 0 && step.logit_rows == nullptr))
-    return fail("the step asks for the logits of %d rows, expected at most %d, with their numbers", step.logit_count,
-                shape_.max_rows);
-  for (int i = 0; i < step.logit_count; ++i)
-    if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.rows)
-      return fail("logit row %d is row %d of a step of %d rows", i, step.logit_rows[i], step.rows);
-  if (step.draws != nullptr && check_draws(step, last) < 0) return -1;
-  if (tokens) {
-    if (step.tokens == nullptr) return fail("the step has no tokens");
-    for (int i = first; i < last; ++i) {
-      const rl_op &op = ops_[static_cast<std::size_t>(i)];
-      if (op.code != RL_EMBED) continue;
-      const int vocab = logits_width(op);
-      for (int r = 0; r < step.rows; ++r)
-        if (step.tokens[r] < 0 || step.tokens[r] >= vocab)
-          return fail("row %d is token %d; the model has tokens 0 to %d", r, step.tokens[r], vocab - 1);
-    }
-  }
-  if (!cache) return 0;
-  if (step.positions == nullptr || step.sequences == nullptr || step.block_tables == nullptr)
-    return fail("the step lacks positions, sequences or block tables");
-  if (step.sequences_count < 1 || step.sequences_count > shape_.max_rows || step.table_width < 1)
-    return fail("the step has %d sequences with %d pages each, expected 1 to %d sequences of at least one page",
-                step.sequences_count, step.table_width, shape_.max_rows);
-  std::fill_n(reach_.data(), step.sequences_count, Reach{0, -1});
-  for (int r = 0; r < step.rows; ++r) {
-    const int s = step.sequences[r], p = step.positions[r];
-    if (s < 0 || s >= step.sequences_count)
-      return fail("row %d belongs to sequence %d of %d", r, s, step.sequences_count);
-    if (p < 0 || p / shape_.page_tokens >= step.table_width)
-      return fail("row %d is at position %d; the block table reaches to %lld", r, p,
-                  static_cast<long long>(step.table_width) * shape_.page_tokens - 1);
-    if (p >= shape_.context)
-      return fail("row %d is at position %d; the program has a context of %d tokens", r, p, shape_.context);
-    Reach &reach = reach_[static_cast<std::size_t>(s)];
-    if (p <= reach.last) return fail("row %d is at position %d after %d, expected a later position", r, p, reach.last);
-    if (reach.last < 0) reach.first = p;
-    reach.last = p;
-  }
-  return check_tables(step);
-}
-
-int Program::check_draws(const rl_step &step, int last) const {
-  if (step.logits != nullptr) return fail("the step has draws and an array for the logits; give one of them");
-  if (vocab_ == 0 || static_cast<std::size_t>(last) != ops_.size())
-    return fail("the step has draws, but no logits: its operations end before, or none of the program writes any");
-  if (step.logit_count > shape_.logit_rows)
-    return fail("the step draws from %d rows; the program has memory for %d", step.logit_count, shape_.logit_rows);
-  for (int i = 0; i < step.logit_count; ++i) {
-    if (step.draws[i] == nullptr) return fail("the step has no draw for logit row %d", i);
-    if (check_draw(*step.draws[i], i, vocab_) < 0) return -1;
-  }
-  return 0;
-}
-
-// Every page in reach is one of its pool.
-int Program::check_tables(const rl_step &step) const {
-  const std::int32_t *pages = step.block_tables;
-  for (const rl_pool &pool : pools_)
-    for (int s = 0; s < step.sequences_count; ++s, pages += step.table_width) {
-      const Reach &reach = reach_[static_cast<std::size_t>(s)];
-      if (reach.last < 0) continue;
-      for (int i = first_seen(pool, reach.first) / shape_.page_tokens; i <= reach.last / shape_.page_tokens; ++i)
-        if (pages[i] < 0 || pages[i] >= pool.pages)
-          return fail("page %d of sequence %d is %d; the pool has pages 0 to %d", i, s, pages[i], pool.pages - 1);
-    }
-  return 0;
 }
 
 }  // namespace rl
