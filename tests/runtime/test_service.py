@@ -4,6 +4,7 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.serve.scripted_engine import ScriptedEngine
 
 from rockledge.errors import ArtifactError, ContextError
+from rockledge.runtime.engine import Engine
 from rockledge.runtime.messages import (
     AskStats,
     Cancel,
@@ -25,13 +27,13 @@ from rockledge.runtime.messages import (
     Submit,
 )
 from rockledge.runtime.request import Output, Request
-from rockledge.runtime.service import Service
+from rockledge.runtime.service import EngineLike, Service
 
 
 class Running:
     """A service over a scripted engine; every message is pickled on its way."""
 
-    def __init__(self, engine: ScriptedEngine) -> None:
+    def __init__(self, engine: EngineLike) -> None:
         self.came: SimpleQueue[FromEngine] = SimpleQueue()
         self.service = Service(engine, lambda message: self.came.put(pickle.loads(pickle.dumps(message))))
 
@@ -122,20 +124,20 @@ def test_a_step_that_raises_ends_what_was_open_and_nothing_else(
     assert text(running.until(lambda m: isinstance(m, Output) and m.last), "c") == "Hello, world"
 
 
-def broken(engine: ScriptedEngine) -> list[FromEngine]:
-    """What a service says that ends by itself."""
-    running = Running(engine)
-    for name in ("a", "b", "c", "d"):
-        running.send(Submit(Request(name, (1,))))
-        time.sleep(0.02)
-    messages = running.until(is_end)
+def broken(engine: ScriptedEngine, requests: int) -> list[FromEngine]:
+    """What a service says that ends by itself, after so many requests one after the other."""
+    running, messages = Running(engine), list[FromEngine]()
+    for number in range(requests):
+        running.send(Submit(Request(f"r{number}", (1,))))
+        messages += running.until(lambda m: isinstance(m, Output))
+    messages += running.until(is_end)
     assert running.service.join(10)
     return messages
 
 
 def test_damaged_weights_end_the_service_with_their_sentence(engine: ScriptedEngine) -> None:
     engine.failure = ArtifactError("the artifact x is damaged: fetch it again")
-    messages = broken(engine)
+    messages = broken(engine, 1)
     assert Failed("the artifact x is damaged: fetch it again") in messages
     first = messages[0]
     assert isinstance(first, Output)
@@ -145,13 +147,13 @@ def test_damaged_weights_end_the_service_with_their_sentence(engine: ScriptedEng
 
 def test_an_engine_that_always_fails_is_given_up(engine: ScriptedEngine) -> None:
     engine.failure = ValueError("broken")
-    messages = broken(engine)
+    messages = broken(engine, 3)
     assert [type(m) for m in messages] == [Output, Output, Output, Failed, Ended]
 
 
 def test_an_engine_that_cannot_let_go_is_given_up(engine: ScriptedEngine) -> None:
     engine.failure, engine.cancel_fails = ValueError("broken"), True
-    assert [type(m) for m in broken(engine)] == [Output, Failed, Ended]
+    assert [type(m) for m in broken(engine, 1)] == [Output, Failed, Ended]
 
 
 def test_draining_ends_who_waits_at_once_and_lets_the_others_finish(engine: ScriptedEngine) -> None:
@@ -220,3 +222,19 @@ def test_every_request_ends_once_in_any_order_of_things(orders: list[tuple[str, 
     failed = any(isinstance(m, Failed) for m in messages)
     assert failed or set(ends) >= set(sent) - cancelled
     assert engine.idle or failed
+
+
+def test_a_real_engine_drains_as_the_scripted_one(artifact_path: Callable[[str], Path]) -> None:
+    with Engine.load(artifact_path("rotated-tied"), threads=1, parallel=1) as engine:
+        running = Running(engine)
+        for name in ("running", "waiting"):
+            running.send(Submit(Request(name, (1, 2, 3), max_tokens=60, ignore_eos=True)))
+        running.until(lambda m: isinstance(m, Output))
+        running.send(Drain(60))
+        messages = running.until(is_end)
+        ends = {m.request: m for m in messages if isinstance(m, Output) and m.last}
+        assert ends["waiting"].failure is not None
+        assert ends["running"].failure is None
+        assert running.service.join(10)
+        assert engine.idle
+        assert engine.free_pages == engine.pages

@@ -216,6 +216,13 @@ def test_a_bias_bans_and_forces_tokens(client: openai.OpenAI) -> None:
     assert forced.choices[0].logprobs.tokens != plain.choices[0].logprobs.tokens
 
 
+@pytest.mark.parametrize("settings", [{"max_tokens": 5}, {"max_tokens": 0, "echo": True, "logprobs": 1}])
+def test_an_answer_that_cannot_begin_in_time_is_a_504(client: openai.OpenAI, settings: Any) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.completions.create(model="toy", prompt=IDS, extra_body={"timeout": 1e-9}, **settings)
+    assert (caught.value.status_code, caught.value.code) == (504, "timeout")
+
+
 def test_tokens_can_end_an_answer(client: openai.OpenAI, toy: Engine) -> None:
     settings: Any = {"model": "toy", "prompt": IDS, "max_tokens": 12, "temperature": 0, "logprobs": 0}
     ids = list(IDS)
