@@ -224,8 +224,12 @@ def test_every_request_ends_once_in_any_order_of_things(orders: list[tuple[str, 
     assert engine.idle or failed
 
 
-def test_a_real_engine_drains_as_the_scripted_one(artifact_path: Callable[[str], Path]) -> None:
+def test_a_real_engine_drains_as_the_scripted_one(
+    artifact_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Engine.load(artifact_path("rotated-tied"), threads=1, parallel=1) as engine:
+        step = engine.step
+        monkeypatch.setattr(engine, "step", lambda: [time.sleep(0.01), step()][1])
         running = Running(engine)
         for name in ("running", "waiting"):
             running.send(Submit(Request(name, (1, 2, 3), max_tokens=60, ignore_eos=True)))
