@@ -23,8 +23,8 @@ from rockledge.serve.errors import RETRY_AFTER_SECONDS, server_busy
 from rockledge.serve.limits import Limits
 from rockledge.serve.seldom import Seldom
 
-SPARE_DESCRIPTORS = 16
-"""File descriptors that are left for all else: prefixes on disk, the artifact, refused connections."""
+SPARE_DESCRIPTORS = 32
+"""File descriptors that are left for all else: prefixes on disk, the artifact, connections to be refused."""
 
 MOST_REFUSED = 8
 """Connections beyond the limit that are told so; of more, nothing is said."""

@@ -22,6 +22,13 @@ from rockledge.serve.seldom import Seldom
 FLUSH_SECONDS = 2.0
 """After the grace, until the last events of answers are out."""
 
+ACCEPTED_AT_ONCE = 4
+"""Connections that the event loop accepts before it looks at them: what asyncio takes its `backlog` for. More
+might use up the file descriptors before the first one is refused."""
+
+BACKLOG = 1024
+"""Connections that the system holds until they are accepted."""
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +43,7 @@ class Server(uvicorn.Server):
             http=connection_class(limits, most_connections(limits.connections)),  # type: ignore[arg-type]
             ws="none",
             log_config=None,  # uvicorn's own would write the access log to stdout
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=int(limits.keep_alive_s),
             timeout_graceful_shutdown=int(limits.grace_s + FLUSH_SECONDS + 1),
         )
@@ -48,6 +56,8 @@ class Server(uvicorn.Server):
         """Starts, then calls back."""
         asyncio.get_running_loop().set_exception_handler(self._loop_error)
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
         if self.started:
             self._on_ready()
 
@@ -68,8 +78,9 @@ class Server(uvicorn.Server):
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, OSError):  # such as no file descriptor for another connection
-            reason = error.strerror or str(error)
+        if isinstance(error, OSError) or self.should_exit:
+            # Such as no file descriptor for another connection; or asyncio tries again after the end.
+            reason = getattr(error, "strerror", None) or str(error)
             self._seldom.warning("the network: %s (%s)", context.get("message", "failed"), reason)
         else:
             loop.default_exception_handler(context)
