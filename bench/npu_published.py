@@ -45,6 +45,7 @@ class Shape:
     ffn: int
     vocab: int
     windows: tuple[int, ...] = ()
+    headless: bool = False
 
 
 SHAPES = {

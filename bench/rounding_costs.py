@@ -124,13 +124,12 @@ def float_answers(engine: Engine, checkpoint: Checkpoint, tokens: int) -> Answer
         left = max(end - len(row) for row, end in zip(rows, ends, strict=True))
         drafts = rows
         if left:
-            with engine.batch(rows) as batch:
-                drawn = [batch.step().tolist() for _ in range(left)]
-            pairs = zip(rows, zip(*drawn, strict=True), ends, strict=True)
-            drafts = [(row + list(more))[:end] for row, more, end in pairs]
-        answers = Answers(drafts, starts, tokens, torch.zeros(0))
+            answers = [engine.generate(row, max_tokens=left, ignore_eos=True) for row in rows]
+            drawn = [[token for piece in pieces for token in piece.ids] for pieces in answers]
+            drafts = [(row + more)[:end] for row, more, end in zip(rows, drawn, ends, strict=True)]
+        drafted = Answers(drafts, starts, tokens, torch.zeros(0))
         with torch.no_grad():
-            logits = answers.choosing(reference.forward(checkpoint, answers.ids))
+            logits = drafted.choosing(reference.forward(checkpoint, drafted.ids))
         if not left:
             return Answers(rows, starts, tokens, logits)
         best = logits.argmax(-1).view(-1, tokens).tolist()

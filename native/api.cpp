@@ -1,13 +1,12 @@
 // The C interface of rockledge.h: null checks, then the core.
 #include "bandwidth.hpp"
-#include "candidates.hpp"
+#include "bus_error.hpp"
 #include "convert.hpp"
 #include "error.hpp"
 #include "handle.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
 #include "rockledge.h"
-#include "sample.hpp"
 
 namespace {
 
@@ -27,6 +26,10 @@ extern "C" {
 int32_t rl_abi(void) { return RL_ABI; }
 
 const char *rl_error(void) { return rl::last_error(); }
+
+void rl_explain_bus_errors(const void *begin, int64_t bytes, const char *sentence, int32_t exit_code) {
+  rl::explain_bus_errors(begin, bytes, sentence, exit_code);
+}
 
 
 const char *rl_kernel_name(int32_t kernel) { return rl::kernel_name(kernel); }
@@ -141,17 +144,6 @@ int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_roun
       tables->errors == nullptr || tables->nearest == nullptr || tables->entries == nullptr || tables->share == nullptr)
     return rl::fail("rounding needs rows, tables and places for codes, indices and scales");
   return rl::round_rows(w, rows, width, *tables, codes, index, scale, kernel);
-}
-
-int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw) {
-  if (logits == nullptr || n < 1 || sampling == nullptr)
-    return rl::fail("sampling needs at least one logit, and settings");
-  if (!rl::sane(*sampling)) return rl::fail("the sampling settings are out of range: top-p in (0, 1], min-p in [0, 1], top-k from 0");
-  rl::Array<rl::Candidate> candidates;
-  if (!candidates.allocate(static_cast<std::size_t>(n)))
-    return rl::fail("not enough memory to sample from %d logits; free some", n);
-  const int token = rl::sample(logits, n, *sampling, draw, candidates.data());
-  return token < 0 ? rl::fail("none of the %d logits is a number; the model's output is broken", n) : token;
 }
 
 }  // extern "C"

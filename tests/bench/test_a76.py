@@ -12,7 +12,7 @@ from bench.a76.counts import Mapped, Names, by_function, per_token, read_phases
 LISTING = """\
 0000000000000100 t void rl::neon::stream_row<4>(unsigned char const*, int)
 0000000000000140 t $x
-0000000000000200 T rl_sample
+0000000000000200 T rl_page_bytes
 0000000000000300 t rl::Program::work(unsigned int, unsigned int, int)
 0000000000000400 d rl::(anonymous namespace)::table
 """
@@ -52,7 +52,7 @@ def test_blocks_are_named_by_library_and_function() -> None:
         "?": 32.0,
         "libc.so.6": 16.0,
         "Program::work": 12.0,
-        "rl_sample": 2.0,
+        "rl_page_bytes": 2.0,
         "stream_row<4>": 1.0,
     }
 

@@ -292,12 +292,7 @@ class Engine:
             raise UsageError(f"max_tokens is {request.max_tokens}; give 0 or more")
         if request.logprobs is not None and request.logprobs < 0:
             raise UsageError(f"logprobs is {request.logprobs} alternatives; give 0 or more, or None")
-        named = (*request.sampling.stop_ids, *(token for token, _ in request.sampling.logit_bias))
-        wrong = [token for token in named if not 0 <= token < self.config.vocab]
-        if wrong:
-            raise UsageError(
-                f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
-            )
+        request.sampling.check_tokens(self.config.vocab)
         return prompt
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
@@ -335,6 +330,11 @@ class Engine:
         """Whether no request is here, nor an output of one that `step` has yet to return."""
         return not self._requests and not self._outputs
 
+    def waiting(self) -> list[str]:
+        """Ids of the requests that no step has worked on yet."""
+        with self._lock:
+            return [s.request.id for s in self._scheduler.waiting if not s.stats.prefill_tokens]
+
     def stats(self) -> EngineStats:
         """How it stands."""
         with self._lock:
@@ -352,6 +352,7 @@ class Engine:
                 prompt_tokens=self._read,
                 cached_tokens=self._found,
                 answer_tokens=self._drawn,
+                npu=self.npu,
             )
 
     def step(self) -> list[Output]:
@@ -483,7 +484,7 @@ class Engine:
         piece = None if sequence.answer is None else sequence.answer.last(sequence.ended)
         failure = None
         if piece is None and sequence.ended == "deadline":
-            failure = Failure("failed", "its deadline passed before it was done")
+            failure = Failure("deadline", "its deadline passed before it was done")
         self._end(sequence, piece, failure=failure, removed=True)
 
     def _end(self, sequence: Running, piece: Piece | None, *, removed: bool = False, **more: Any) -> None:

@@ -1,11 +1,11 @@
-"""The native core seen from Python: the structs of native/rockledge.h, the loader, `Program` and `sampler`.
+"""The native core seen from Python: the structs of native/rockledge.h, the loader, and `Program`.
 
 ctypes releases the GIL during every call, so a whole step runs without it.
 """
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from rockledge.errors import NativeError
 from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, strips, tiles
 from rockledge.runtime.choices import KERNELS
-from rockledge.runtime.native_draw import SamplingRecord
 
-ABI = 8
+ABI = 9
 LIBRARY = "librockledge.so"
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
@@ -220,6 +219,7 @@ def library() -> ctypes.CDLL:
     pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "rl_error": (text, []),
+        "rl_explain_bus_errors": (None, [pointer, i64, text, i32]),
         "rl_kernel_name": (text, [i32]),
         "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32]),
         "rl_program_destroy": (None, [pointer]),
@@ -239,7 +239,6 @@ def library() -> ctypes.CDLL:
         "rl_read_bandwidth": (ctypes.c_double, [i64, i32, i32, i32]),
         "rl_turn_rows": (i32, [pointer, i32, i32, i32, pointer, pointer, i32]),
         "rl_round_rows": (i32, [pointer, i32, i32, pointer, pointer, pointer, pointer, i32]),
-        "rl_sample": (i32, [pointer, i32, pointer, ctypes.c_uint64]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -440,30 +439,3 @@ class Program:
 
     def __del__(self) -> None:
         self.close()
-
-
-def sampler(
-    logits: NDArray[np.float32],
-    *,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    seed: int = 0,
-) -> Callable[[int], int]:
-    """A call that draws a token from `logits` f32 [vocab] as they are then; its argument numbers the draw.
-
-    Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0
-    takes the largest logit. The call raises NativeError for settings out of range or without any number.
-    """
-    settings = SamplingRecord(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
-    address, reference = checked("logits", logits, np.float32, 1), ctypes.byref(settings)
-    native_sample = library().rl_sample
-
-    def draw(number: int) -> int:
-        token = int(native_sample(address, logits.size, reference, number))
-        if token < 0:
-            raise failure()
-        return token
-
-    return draw

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rockledge.errors import ArtifactError, ContextError, RockledgeError, UsageError
+from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.sampling import Sampling
 
 Kind = Literal["generate", "score", "embed"]
-FailureKind = Literal["usage", "context", "damaged", "failed"]
+FailureKind = Literal["usage", "context", "deadline", "damaged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class EngineStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     answer_tokens: int = 0
+    npu: NpuStatus | None = None
 
 
 def failure_of(error: Exception) -> Failure:

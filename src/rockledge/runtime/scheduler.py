@@ -31,8 +31,9 @@ class Share:
 class Scheduler:
     """The sequences that wait and those that run.
 
-    `prefixes` None: nothing is found again; `cold` None: nothing of what has left the cache. `slots`: how many
-    run at most; `step_rows`: of the largest step; `logit_rows`: rows of a step that are drawn from or scored.
+    `prefixes` None: nothing is found again; `cold` None: nothing of what has left the cache. `slots`: how
+    many run at most; `step_rows`: of the largest step; `logit_rows`: rows of a step that are drawn from or
+    scored.
     """
 
     def __init__(

@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from rockledge.errors import UsageError
+from rockledge.serve.connection import connection_class, most_connections
+from rockledge.serve.limits import Limits
+from rockledge.serve.seldom import Seldom
 
-SHUTDOWN_SECONDS = 5  # how long answers in progress may go on after the signal
+FLUSH_SECONDS = 2.0
+"""After the grace, until the last events of answers are out."""
+
+ACCEPTED_AT_ONCE = 4
+"""Connections that the event loop accepts before it looks at them: what asyncio takes its `backlog` for. More
+might use up the file descriptors before the first one is refused."""
+
+BACKLOG = 1024
+"""Connections that the system holds until they are accepted."""
+
+log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that calls back when it accepts requests."""
+    """A uvicorn server that calls back when it accepts requests, and when it is about to end."""
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
-        # log_config None: uvicorn's own would write the access log to stdout.
-        super().__init__(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=SHUTDOWN_SECONDS))
+    def __init__(
+        self, app: FastAPI, limits: Limits, on_ready: Callable[[], None], on_end: Callable[[], None]
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=connection_class(limits, most_connections(limits.connections)),  # type: ignore[arg-type]
+            ws="none",
+            log_config=None,  # uvicorn's own would write the access log to stdout
+            backlog=ACCEPTED_AT_ONCE,
+            timeout_keep_alive=int(limits.keep_alive_s),
+            timeout_graceful_shutdown=int(limits.grace_s + FLUSH_SECONDS + 1),
+        )
+        super().__init__(config)
         self._on_ready = on_ready
+        self._on_end = on_end
+        self._seldom = Seldom(log)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, then calls back."""
+        asyncio.get_running_loop().set_exception_handler(self._loop_error)
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
         if self.started:
             self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets answers finish; another Ctrl-C does not. (uvicorn repeats at its end every
+        signal that it has caught; once is enough.)"""
+        if self.should_exit:
+            self.force_exit = self.force_exit or sig == signal.SIGINT
+        else:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Calls back, then waits for answers in progress."""
+        self._on_end()
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves the application as it is then
+            await self.lifespan.shutdown()
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) or self.should_exit:
+            # Such as no file descriptor for another connection; or asyncio tries again after the end.
+            reason = getattr(error, "strerror", None) or str(error)
+            self._seldom.warning("the network: %s (%s)", context.get("message", "failed"), reason)
+        else:
+            loop.default_exception_handler(context)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -52,9 +110,16 @@ def _refusal(host: str, port: int, error: Exception) -> UsageError:
     return UsageError(f"cannot listen on {host} port {port} ({reason}); choose another --host or --port")
 
 
-def run_server(app: FastAPI, sock: socket.socket, on_ready: Callable[[str], None]) -> None:
+def run_server(
+    app: FastAPI,
+    sock: socket.socket,
+    limits: Limits,
+    *,
+    on_ready: Callable[[str], None],
+    on_end: Callable[[], None],
+) -> None:
     """Serves on a bound socket until SIGINT (then raises KeyboardInterrupt) or SIGTERM; `on_ready` gets the
-    base URL.
+    base URL, `on_end` is called when the signal has come.
 
     Raises:
         UsageError: another program has begun to listen on the address since it was bound.
@@ -65,4 +130,7 @@ def run_server(app: FastAPI, sock: socket.socket, on_ready: Callable[[str], None
     except OSError as error:
         raise _refusal(host, port, error) from None
     shown = f"[{host}]" if ":" in host else host
-    Server(app, lambda: on_ready(f"http://{shown}:{port}")).run(sockets=[sock])
+    # What is loaded stays: looking through it again and again would stop all threads for 50 ms each time.
+    gc.collect()
+    gc.freeze()
+    Server(app, limits, lambda: on_ready(f"http://{shown}:{port}"), on_end).run(sockets=[sock])
