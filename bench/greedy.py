@@ -51,7 +51,7 @@ def answers(artifact: Path, checkpoint: Checkpoint, tokens: int) -> list[Answer]
     with Engine.load(artifact, npu="off") as engine:
         prompts = [engine.tokenizer.encode(prompt, bos=True) for prompt in PROMPTS]
         drawn = [
-            [id for piece in engine.generate(prompt, max_tokens=tokens, ignore_eos=True) for id in piece.ids]
+            [i for piece in engine.generate(prompt, max_tokens=tokens, ignore_eos=True) for i in piece.ids]
             for prompt in prompts
         ]
         texts = [engine.tokenizer.decode(ids) for ids in drawn]

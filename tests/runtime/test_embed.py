@@ -13,8 +13,8 @@ from tests.runtime.reference_numpy import reference_states
 
 from rockledge.errors import ContextError, UsageError
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.request import Request
 from rockledge.runtime.model import Model
+from rockledge.runtime.request import Request
 
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, 150).tolist()
 

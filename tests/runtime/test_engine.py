@@ -7,13 +7,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.runtime.artifacts import BOS, EOS, VARIANTS, VOCAB, write_artifact
 
 from rockledge.errors import ArtifactError, BudgetError, ContextError, NativeError, UsageError
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.kv_cache import CacheFullError
 from rockledge.runtime.piece import Piece
 from rockledge.runtime.sampling import Sampling, log_probabilities
 

@@ -24,7 +24,9 @@ def check_pages(engine: Engine) -> None:
             held.update(sequence.cached.pages[number])
         if prefixes is not None:
             held.update(page.pages[number] for page in prefixes._pages.values() if page.pages[number] >= 0)
-        assert [pool.holders(page) for page in range(pool.pages)] == [held[page] for page in range(pool.pages)]
+        assert [pool.holders(page) for page in range(pool.pages)] == [
+            held[page] for page in range(pool.pages)
+        ]
         assert sorted(pool._free) == [page for page in range(pool.pages) if not held[page]]
 
 
@@ -34,7 +36,10 @@ def random_requests(random: np.random.Generator, count: int, longest: int) -> li
     requests = []
     for number in range(count):
         trunk = trunks[int(random.integers(2))]
-        prompt = [*trunk[: int(random.integers(0, longest))], *random.integers(0, 256, int(random.integers(1, 9)))]
+        prompt = [
+            *trunk[: int(random.integers(0, longest))],
+            *random.integers(0, 256, int(random.integers(1, 9))),
+        ]
         seed = int(random.integers(5)) if random.random() < 0.5 else None
         score = random.random() < 0.2
         requests.append(
@@ -80,7 +85,9 @@ def alone(path: Path, requests: list[Request], ctx: int) -> dict[str, object]:
     return found
 
 
-def run(engine: Engine, requests: list[Request], random: np.random.Generator, cancelled: set[str]) -> dict[str, list[Output]]:
+def run(
+    engine: Engine, requests: list[Request], random: np.random.Generator, cancelled: set[str]
+) -> dict[str, list[Output]]:
     """What each request got that arrived at a random time; those of `cancelled` are, at another."""
     got: dict[str, list[Output]] = {request.id: [] for request in requests}
     left = list(requests)

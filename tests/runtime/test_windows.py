@@ -14,7 +14,7 @@ from rockledge.artifact import open_artifact
 from rockledge.board.memory import PAGE_TOKENS, cache_bytes, kv_bytes
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.kv_cache import CachedSequence, CacheFullError, PageCache, WindowPassedError
+from rockledge.runtime.kv_cache import CachedSequence, PageCache, WindowPassedError
 from rockledge.runtime.program import build_program
 from rockledge.runtime.request import Request
 
@@ -84,7 +84,8 @@ def test_an_answer_far_beyond_the_window(artifact_path: ArtifactPath) -> None:
 
 def test_requests_that_find_few_pages_of_the_window_are_all_answered(artifact_path: ArtifactPath) -> None:
     """The pages without a window would hold all of them."""
-    requests = [Request(str(n), tuple(some_tokens(280 + n)), max_tokens=40, ignore_eos=True) for n in range(4)]
+    prompts = [tuple(some_tokens(280 + number)) for number in range(4)]
+    requests = [Request(str(n), prompt, max_tokens=40, ignore_eos=True) for n, prompt in enumerate(prompts)]
     with Engine.load(artifact_path("windows"), threads=1, ctx=640, sequences=1) as engine:
         answers: dict[str, list[int]] = {request.id: [] for request in requests}
         for request in requests:
@@ -136,7 +137,10 @@ def test_forks_and_cuts_see_their_own_past(artifact_path: ArtifactPath, variant:
             for first in range(0, len(ids), rows):
                 part = np.array(ids[first : first + rows], np.int32)
                 sequence.reserve(len(part))
-                executor.run(part, sequence, logits[first : first + rows])
+                sequence.write_table(executor.tables[:, 0])
+                executor.place(0, 0, part, sequence.length)
+                executor.wanted[: len(part)] = range(len(part))
+                executor.step(len(part), results=logits[first : first + rows])
                 sequence.advance(len(part))
             return logits
 

@@ -92,18 +92,15 @@ class ColdPrefixes:
         self._store.close()
 
     def _longer(self, names: Sequence[Name], found: int) -> list[tuple[int, list[int]]]:
-        """The pages after the first `found` that are in the directory: number, and the pools it is needed of."""
+        """The pages after the first `found` that are in the directory: number, and pools that need it."""
         whole = [number for number, pool in enumerate(self._cache.pools) if not pool.window]
-        end = found
-        while end < len(names) and all(self._store.has(names[end], pool) for pool in whole or [0]):
+        end, has = found, self._store.has
+        while end < len(names) and all(has(names[end], pool) for pool in whole or [0]):
             end += 1
         size = self._cache.page_tokens
         firsts = [pool.first_page(end * size, size) for pool in self._cache.pools]
         return [
-            (
-                number,
-                [p for p, first in enumerate(firsts) if number >= first and self._store.has(names[number], p)],
-            )
+            (number, [p for p, first in enumerate(firsts) if number >= first and has(names[number], p)])
             for number in range(found, end)
         ]
 
@@ -125,7 +122,6 @@ class ColdPrefixes:
                 self._pages.write_page(pool, taken[pool][0], page)
             self._prefixes.put(names, tokens, number, [part[0] if part else NONE for part in taken])
         return True
-
 
 
 class _Return:

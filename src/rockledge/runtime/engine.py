@@ -7,12 +7,10 @@ business; who is in a step is the scheduler's, and its work the native core's.
 import itertools
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +24,21 @@ from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
 from rockledge.runtime.cold_prefixes import ColdPrefixes
-from rockledge.runtime.drawing import Drawing, Given
+from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.generation import Generation
+from rockledge.runtime.generation import Generation, Stepper, last_output
 from rockledge.runtime.kv_cache import PageCache
 from rockledge.runtime.loading import Loaded, load_artifact
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.offload.use import NpuUse
-from rockledge.runtime.piece import Piece, RequestStats, Score
+from rockledge.runtime.piece import Piece, Score
 from rockledge.runtime.prefix import PrefixCache
 from rockledge.runtime.prefix_store import PrefixStore
 from rockledge.runtime.request import EngineStats, Failure, Output, Request, failure_of
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.scheduler import Scheduler, Share
 from rockledge.runtime.sequence import Sequence as Running
+from rockledge.runtime.step import StepResult, run_step
 from rockledge.runtime.step_budget import StepBudget
 
 PARALLEL = 16
@@ -59,15 +58,6 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Done:
-    """What a native step gave: its seconds, and by sequence the scores of given tokens, or a state."""
-
-    seconds: float = 0.0
-    given: dict[Running, list[Given]] = field(default_factory=dict)
-    states: dict[Running, Float32] = field(default_factory=dict)
 
 
 def _never() -> bool:
@@ -132,7 +122,7 @@ class Engine:
         self._steps = self._read = self._found = self._drawn = self._taken = 0
         # With an NPU a part of a prompt runs in this thread, beside the answers of others.
         self._beside = ThreadPoolExecutor(1, "rockledge-prefill") if isinstance(self._npu, NpuUse) else None
-        self._reading: tuple[Share, Future[_Done]] | None = None
+        self._reading: tuple[Share, Future[StepResult]] | None = None
         self._stepping = False
 
     @classmethod
@@ -161,7 +151,8 @@ class Engine:
         `memory` allows). `memory`: bytes that weights, arena, cache and NPU buffers may take together.
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
-        steps of so many tokens or more, None for as many as the board's facts say. `parallel`: requests that run at a time.
+        steps of so many tokens or more, None for as many as the board's facts say. `parallel`: requests that
+        run at a time.
         `prefixes`: what was read is found again, also what has left the cache if there is a `prefix_dir` of
         up to `prefix_bytes`. `step_s`: seconds a step may take for the sake of a prompt, None for what suits.
         `sequences`: how many that
@@ -286,7 +277,7 @@ class Engine:
         prompt = self._valid(request)
         with self._lock:
             if request.id in self._requests:
-                raise UsageError(f"there is a request {request.id!r} already; give every one an id of its own")
+                raise UsageError(f"there is a request {request.id!r} already; give each an id of its own")
             self._submit(request, prompt)
 
     def _valid(self, request: Request) -> Int32:
@@ -351,14 +342,14 @@ class Engine:
     def stats(self) -> EngineStats:
         """How it stands."""
         with self._lock:
-            cold = sum(self._prefixes.cold_pages(p) for p in range(len(self._cache.pools))) if self._prefixes else 0
+            free = self.free_pages
             return EngineStats(
                 running=len(self._scheduler.running),
                 decoding=sum(sequence.decoding for sequence in self._scheduler.running),
                 waiting=len(self._scheduler.waiting),
                 pages=self._cache.pages,
-                free_pages=self._cache.free_pages + cold,
-                cold_pages=cold,
+                free_pages=free,
+                cold_pages=free - self._cache.free_pages,
                 requests=self._taken,
                 steps=self._steps,
                 preemptions=self._scheduler.preemptions,
@@ -437,43 +428,11 @@ class Engine:
         if share.sequence.ended is None:
             self._finish([share], done)
 
-    def _run(self, executor: Executor, shares: Sequence[Share]) -> _Done:
-        """One native step of these rows."""
-        start = time.perf_counter()
-        done, rows, draws, ends = _Done(), 0, list[Drawing | Given](), list[Running]()
-        for share in shares:
-            sequence, first, until = share.sequence, share.sequence.length, rows + share.rows
-            assert sequence.cached is not None
-            # Another executor has tables of its own, and those here stay as they were.
-            if sequence.moved or executor is not self._loaded.decode:
-                sequence.cached.write_table(executor.tables[:, sequence.slot])
-                sequence.moved = executor is not self._loaded.decode
-            executor.tokens[rows:until] = sequence.tokens[first : first + share.rows]
-            executor.positions[rows:until] = range(first, first + share.rows)
-            executor.sequences[rows:until] = sequence.slot
-            if sequence.request.kind == "score":
-                following = sequence.tokens[first + 1 : first + 1 + share.rows].tolist()
-                given = [Given(token, sequence.request.logprobs or 0) for token in following]
-                executor.wanted[len(draws) : len(draws) + share.rows] = range(rows, until)
-                done.given[sequence] = given
-                draws += given
-            elif share.rows == sequence.pending:
-                executor.wanted[len(draws) + len(ends)] = until - 1
-                if sequence.drawing is not None:
-                    draws.append(sequence.drawing)
-                else:
-                    ends.append(sequence)
-            rows = until
-        if ends:
-            states = np.empty((len(ends), self.config.hidden), np.float32)
-            executor.step(rows, results=states)
-            done.states = dict(zip(ends, states, strict=True))
-        else:
-            executor.step(rows, draws)
-        done.seconds = time.perf_counter() - start
-        return done
+    def _run(self, executor: Executor, shares: Sequence[Share]) -> StepResult:
+        keeps = executor is self._loaded.decode  # another's tables are written for every part anew
+        return run_step(executor, shares, keeps_tables=keeps, hidden=self.config.hidden)
 
-    def _finish(self, shares: Sequence[Share], done: _Done) -> None:
+    def _finish(self, shares: Sequence[Share], done: StepResult) -> None:
         """Takes over what a step gave, sequence by sequence."""
         self._steps += 1
         for share in shares:
@@ -493,7 +452,7 @@ class Engine:
             if sequence.drawing is not None:
                 self._draw(sequence, sequence.drawing)
             elif sequence in done.states:
-                self._end(sequence, None, embedding=_embedding(done.states[sequence]))
+                self._end(sequence, None, embedding=tuple(done.states[sequence].tolist()))
             else:
                 self._end(sequence, None, scores=tuple(sequence.scores))
 
@@ -527,8 +486,10 @@ class Engine:
             return
         self._scheduler.remove(sequence)
         piece = None if sequence.answer is None else sequence.answer.last(sequence.ended)
-        late = Failure("deadline", "its deadline passed before it was done") if sequence.ended == "deadline" else None
-        self._end(sequence, piece, failure=None if piece else late, removed=True)
+        failure = None
+        if piece is None and sequence.ended == "deadline":
+            failure = Failure("deadline", "its deadline passed before it was done")
+        self._end(sequence, piece, failure=failure, removed=True)
 
     def _end(self, sequence: Running, piece: Piece | None, *, removed: bool = False, **more: Any) -> None:
         if not removed and (sequence.cached is not None or sequence in self._scheduler.waiting):
@@ -599,20 +560,18 @@ class Engine:
 
     def _whole(self, request: Request) -> Output:
         """The one output of a request that gives no pieces."""
-        stepper = self._open(request, self._valid(request))
-        try:
-            while True:
-                for output in stepper.outputs():
-                    if output.last:
-                        return output
-                stepper.step()
-        finally:
-            stepper.close()
+        return last_output(self._open(request, self._valid(request)))
 
-    def _open(self, request: Request, prompt: Int32) -> "_Stepper":
+    def _open(self, request: Request, prompt: Int32) -> Stepper:
         inbox: deque[Output] = deque()
         with self._lock:
-            return _Stepper(self, self._submit(request, prompt, inbox), inbox)
+            return Stepper(self, self._submit(request, prompt, inbox), inbox)
+
+    def step_unless(self, arrived: Callable[[], bool]) -> None:
+        """One step, unless `arrived` is true by the time that no other thread makes one."""
+        with self._lock:
+            if not arrived():
+                self._advance()
 
     def logits(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
         """Logits fp32 [len(ids), vocab] after every token. `chunk`: rows a step, which changes no result.
@@ -662,9 +621,7 @@ class Engine:
                     if self._reading is not None:  # it has this executor
                         self._reading[1].exception()
                     sequence.write_table(executor.tables[:, 0])
-                    executor.tokens[: len(part)] = part
-                    executor.positions[: len(part)] = range(first, first + len(part))
-                    executor.sequences[: len(part)] = 0
+                    executor.place(0, 0, part, first)
                     executor.wanted[: len(part)] = range(len(part))
                     executor.step(len(part), results=results[first : first + len(part)])
                     for other in self._scheduler.running:
@@ -700,36 +657,3 @@ class Engine:
                 f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
             )
         return tokens.astype(np.int32)
-
-
-class _Stepper:
-    """Steps an engine until one request is done; others that run are taken along."""
-
-    def __init__(self, engine: Engine, sequence: Running, inbox: deque[Output]) -> None:
-        self._engine = engine
-        self._sequence = sequence
-        self._inbox = inbox
-
-    @property
-    def stats(self) -> RequestStats:
-        """The work so far."""
-        return self._sequence.stats
-
-    def outputs(self) -> Iterator[Output]:
-        """What has come since the last call."""
-        while self._inbox:
-            yield self._inbox.popleft()
-
-    def step(self) -> None:
-        """One step, unless another thread has made it meanwhile."""
-        with self._engine._lock:
-            if not self._inbox:
-                self._engine._advance()
-
-    def close(self) -> None:
-        """Ends the request, if it has not ended."""
-        self._engine.cancel(self._sequence.request.id)
-
-
-def _embedding(state: Float32) -> tuple[float, ...]:
-    return tuple(state.tolist())

@@ -99,6 +99,13 @@ class Executor:
             beside=self,
         )
 
+    def place(self, row: int, slot: int, tokens: Int32, first: int) -> None:
+        """Entries from `row` on: `tokens` int32 [n] of the sequence in `slot`, from position `first` on."""
+        until = row + len(tokens)
+        self.tokens[row:until] = tokens
+        self.positions[row:until] = range(first, first + len(tokens))
+        self.sequences[row:until] = slot
+
     def step(self, rows: int, draws: Sequence[Drawing | Given] = (), results: Float32 | None = None) -> None:
         """Runs the first `rows` entries of `tokens`, `positions` and `sequences` (a slot of `tables`).
 

@@ -1,21 +1,60 @@
 """The pieces of one answer, as a caller with one request takes them."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 from rockledge.errors import NativeError
 from rockledge.runtime.piece import Piece, RequestStats
 from rockledge.runtime.request import Output
+from rockledge.runtime.sequence import Sequence
 
 
-class Stepper(Protocol):
-    """What takes a request further."""
+class Steps(Protocol):
+    """The engine, as far as it matters here."""
+
+    def step_unless(self, arrived: Callable[[], bool]) -> None: ...
+    def cancel(self, request: str) -> None: ...
+
+
+class Stepper:
+    """Steps an engine until one request is done; others that run are taken along."""
+
+    def __init__(self, engine: Steps, sequence: Sequence, inbox: deque[Output]) -> None:
+        """`inbox`: where the outputs of the request go."""
+        self._engine = engine
+        self._sequence = sequence
+        self._inbox = inbox
 
     @property
-    def stats(self) -> RequestStats: ...
-    def outputs(self) -> Iterator[Output]: ...
-    def step(self) -> None: ...
-    def close(self) -> None: ...
+    def stats(self) -> RequestStats:
+        """The work so far."""
+        return self._sequence.stats
+
+    def outputs(self) -> Iterator[Output]:
+        """What has come since the last call."""
+        while self._inbox:
+            yield self._inbox.popleft()
+
+    def step(self) -> None:
+        """One step, unless another thread has made it meanwhile."""
+        self._engine.step_unless(lambda: bool(self._inbox))
+
+    def close(self) -> None:
+        """Ends the request, if it has not ended."""
+        self._engine.cancel(self._sequence.request.id)
+
+
+def last_output(stepper: Stepper) -> Output:
+    """The end of a request that gives no pieces."""
+    try:
+        while True:
+            for output in stepper.outputs():
+                if output.last:
+                    return output
+            stepper.step()
+    finally:
+        stepper.close()
 
 
 class Generation(Iterator[Piece]):

@@ -1,9 +1,9 @@
 """Prefixes that are in the cache already: full pages found by a hash of their tokens and all before them.
 
 A page is shared by reference: sequences that begin alike hold the same pages, and this cache holds them too
-once their sequence has gone, until the room is needed (least recently used first, ends before beginnings). The
-last page of a sequence that has ended may be partly filled; one that goes on inside it copies it. In a pool
-whose layers have a window only the pages that the next query sees are needed.
+once their sequence has gone, until the room is needed (least recently used first, ends before beginnings).
+The last page of a sequence that has ended may be partly filled; one that goes on inside it copies it. In a
+pool whose layers have a window only the pages that the next query sees are needed.
 """
 
 import hashlib
@@ -81,7 +81,9 @@ class PrefixCache:
     def cold_pages(self, pool: int) -> int:
         """Pages of `pool` that only this cache holds."""
         holders = self._cache.pools[pool].holders
-        return sum(1 for page in self._pages.values() if page.pages[pool] != NONE and holders(page.pages[pool]) == 1)
+        return sum(
+            1 for page in self._pages.values() if page.pages[pool] != NONE and holders(page.pages[pool]) == 1
+        )
 
     def match(self, names: Sequence[Name], tokens: Int32, *, parts: bool = True) -> Match:
         """How much of `tokens` int32 [n] is here, with `parts` also inside a page; `names` are those of its

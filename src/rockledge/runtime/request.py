@@ -59,8 +59,9 @@ class Output:
 class EngineStats:
     """How an engine stands, and what it has done since it was loaded.
 
-    Of those `running`, `decoding` write their answers. Pages are of the key/value cache; `free_pages` are those that no request holds, `cold_pages` of them keep
-    prefixes. Tokens are those of prompts that were read, those found in the cache instead, and those drawn.
+    Of those `running`, `decoding` write their answers. Pages are of the key/value cache; `free_pages` are
+    those that no request holds, `cold_pages` of them keep prefixes. Tokens are those of prompts that were
+    read, those found in the cache instead, and those drawn.
     """
 
     running: int = 0

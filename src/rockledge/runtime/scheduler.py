@@ -29,9 +29,11 @@ class Share:
 
 
 class Scheduler:
-    """The sequences that wait and those that run. `slots`: how many run at most; `step_rows`: of the largest
-    step; `logit_rows`: rows of a step that are drawn from or scored. `prefixes` None: nothing is found again; `cold` None: nothing of
-    what has left the cache."""
+    """The sequences that wait and those that run.
+
+    `prefixes` None: nothing is found again; `cold` None: nothing of what has left the cache. `slots`: how many
+    run at most; `step_rows`: of the largest step; `logit_rows`: rows of a step that are drawn from or scored.
+    """
 
     def __init__(
         self,
@@ -86,9 +88,7 @@ class Scheduler:
         prompts = self._prompts(rows, self._logit_rows - len(answers), chosen)
         return [share for share in [*answers, *prompts] if share.sequence not in self._out]
 
-    def prompt(
-        self, chosen: Callable[[Sequence], bool], rows: Callable[[Sequence], int]
-    ) -> Share | None:
+    def prompt(self, chosen: Callable[[Sequence], bool], rows: Callable[[Sequence], int]) -> Share | None:
         """The part of a prompt that is to be read next, of those that are `chosen`: `rows` says how much of
         an admitted one."""
         self._out.clear()

@@ -20,8 +20,9 @@ Int32 = npt.NDArray[np.int32]
 class Sequence:
     """Tokens that are read and, for "generate", drawn one by one.
 
-    `cached` is None while it waits. Everything up to its length is in the cache; what is not yet is `pending`:
-    the rest of a prompt, or the token drawn last. A sequence that lost its pages has all of its tokens pending.
+    `cached` is None while it waits. Everything up to its length is in the cache; what is not yet is
+    `pending`: the rest of a prompt, or the token drawn last. A sequence that lost its pages has all of its
+    tokens pending.
     """
 
     def __init__(
@@ -94,9 +95,7 @@ class Sequence:
         """A step of `seconds` had `rows` of its tokens."""
         now = self.stats
         self.stats = (
-            replace(
-                now, decode_tokens=now.decode_tokens + rows, decode_seconds=now.decode_seconds + seconds
-            )
+            replace(now, decode_tokens=now.decode_tokens + rows, decode_seconds=now.decode_seconds + seconds)
             if decoding
             else replace(
                 now, prefill_tokens=now.prefill_tokens + rows, prefill_seconds=now.prefill_seconds + seconds
