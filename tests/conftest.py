@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # Test processes share the cores: PyTorch's threads must not spin (see cli/pytorch_threads.py).
@@ -14,3 +15,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("rockledge", settings.default, deadline=None)
 settings.load_profile("rockledge")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long tests/serve/test_soak.py goes on."""
+    parser.addoption("--soak-minutes", type=float, default=5.0, help="minutes of the soak of the server")

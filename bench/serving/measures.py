@@ -34,7 +34,7 @@ class Amounts:
     history: int = 3000
     turn_words: int = 60  # of the newest message of a conversation
     long_prompt: int = 4000
-    long_answer: int = 2048  # of streams that outlast what happens beside them
+    long_answer: int = 800  # of streams that outlast what happens beside them
     undisturbed_s: float = 4.0
     patience_s: float = 60.0  # for streams that should run at the same time
     singles: int = 40

@@ -19,6 +19,7 @@ from bench.models import UnavailableError
 OURS, THEIRS = "rockledge", "llama-server"
 START_SECONDS = 120
 QUEUE = 256  # requests that ours may hold; llama-server's line has no end
+MOST_ROOM = 8192  # SmolLM2's context: ours never has room for more tokens than one sequence may have
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def running(engine: str, model: Path, size: Size, threads: int) -> Iterator[Serv
 def _ours(model: Path, size: Size, threads: int) -> tuple[list[object], str]:
     port = _free_port()
     command = [sys.executable, "-m", "rockledge", "serve", model, "--threads", threads, "--npu", "off"]
-    flags = ["--ctx", size.context, "--queue", QUEUE, "--port", port, "--json"]
+    room = max(size.context, min(size.streams * size.context, MOST_ROOM))
+    flags = ["--ctx", room, "--queue", QUEUE, "--port", port, "--json"]
     return [*command, *flags], f"http://127.0.0.1:{port}"
 
 
