@@ -40,6 +40,7 @@ class Amounts:
     singles: int = 40
     body_bytes: int = 16 << 20
     bodies: int = 3
+    questions: int = 100  # at least, so that a server which refuses at once has a 99th percentile
     crowd: int = 100
     step_budget_s: float = 0.1  # how long a step of ours may take while others wait
 
@@ -58,8 +59,9 @@ QUICK = Amounts(
     undisturbed_s=0.5,
     patience_s=20,
     singles=5,
-    body_bytes=1 << 20,
+    body_bytes=1 << 18,
     bodies=1,
+    questions=5,
     crowd=6,
 )
 
@@ -253,7 +255,7 @@ async def large_bodies(server: Server, prompts: Prompts, amounts: Amounts) -> Fi
     sender.start()
     waited: list[float] = []
     async with connection(server.url) as one:
-        while not arrived.is_set() or len(waited) < LEAST_QUESTIONS:
+        while not arrived.is_set() or len(waited) < amounts.questions:
             begun = time.perf_counter()
             await one.request("GET", "/health")
             waited.append(time.perf_counter() - begun)
@@ -267,9 +269,6 @@ async def large_bodies(server: Server, prompts: Prompts, amounts: Amounts) -> Fi
         "longest_ms": 1e3 * max(waited),
         "memory_mb": (memory_bytes(server.pid, "VmHWM") - before) / 1e6,
     }
-
-
-LEAST_QUESTIONS = 100  # so that a server which refuses at once still has a 99th percentile
 
 
 async def crowd(server: Server, prompts: Prompts, amounts: Amounts) -> Figures:

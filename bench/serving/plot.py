@@ -28,20 +28,24 @@ def plot(rows: Mapping[str, Any], target: Path) -> None:
     axes = figure.subplots(len(shapes), len(PANELS), squeeze=False)
     for shape, line in zip(shapes, axes, strict=True):
         for (title, figures, scale), panel in zip(PANELS, line, strict=True):
-            for engine, color in COLORS.items():
-                for name, style in zip(figures, ("o-", "o--"), strict=False):
-                    points = _points(rows, shape, engine, name)
-                    label = engine if name == figures[0] and points else None
-                    panel.plot(
-                        *zip(*points, strict=True) if points else ((), ()), style, color=color, label=label
-                    )
-            panel.set(title=f"{shape}: {title}", xlabel="streams", xscale="log", yscale=scale, xticks=COUNTS)
+            lines = [
+                (engine, style, _points(rows, shape, engine, name))
+                for engine in COLORS
+                for name, style in zip(figures, ("o-", "o--"), strict=False)
+            ]
+            for engine, style, points in lines:
+                if points:
+                    label = engine if style == "o-" else None
+                    panel.plot(*zip(*points, strict=True), style, color=COLORS[engine], label=label)
+            panel.set(title=f"{shape}: {title}", xlabel="streams", xscale="log")
             panel.set_xticks(COUNTS, [str(count) for count in COUNTS])
             panel.minorticks_off()
+            panel.grid(True, alpha=0.25)
+            if any(points for _, _, points in lines):
+                panel.set_yscale(scale)
+                panel.legend(fontsize=8)
             if scale == "linear":
                 panel.set_ylim(bottom=0)
-            panel.grid(True, alpha=0.25)
-            panel.legend(fontsize=8)
     figure.savefig(target, dpi=110)
 
 
