@@ -52,8 +52,9 @@ def measure(
 ) -> dict[str, Any]:
     """All runs of a row by engine: their medians, the runs, and what others took of the machine. An engine
     that refuses what the row asks has the reason instead."""
-    size, runs, reasons = ROWS[row].size(amounts), {engine: [] for engine in engines}, {}
-    found: dict[str, list[Figures]] = runs
+    size = ROWS[row].size(amounts)
+    found: dict[str, list[Figures]] = {engine: [] for engine in engines}
+    reasons: dict[str, str] = {}
     foreign = Foreign()
     for number in range(at.runs):
         for engine in engines:

@@ -8,7 +8,7 @@ import asyncio
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -65,7 +65,7 @@ QUICK = Amounts(
     crowd=6,
 )
 
-Measure = Callable[[Server, Prompts, Amounts], Awaitable[Figures]]
+Measure = Callable[[Server, Prompts, Amounts], Coroutine[None, None, Figures]]
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -238,7 +238,6 @@ async def large_bodies(server: Server, prompts: Prompts, amounts: Amounts) -> Fi
     await complete(server.url, prompts.tokens(amounts.prompt), amounts.answer)
     forget_peak(server.pid)
     before = memory_bytes(server.pid)
-    arrived = threading.Event()
     statuses: list[int] = []
 
     async def send() -> None:
@@ -251,11 +250,11 @@ async def large_bodies(server: Server, prompts: Prompts, amounts: Amounts) -> Fi
                     statuses.append(0)  # refused before all of it was read
 
     # Of its own loop and thread, so that writing 16 MiB does not delay the questions.
-    sender = threading.Thread(target=lambda: (asyncio.run(send()), arrived.set()))
+    sender = threading.Thread(target=lambda: asyncio.run(send()))
     sender.start()
     waited: list[float] = []
     async with connection(server.url) as one:
-        while not arrived.is_set() or len(waited) < amounts.questions:
+        while sender.is_alive() or len(waited) < amounts.questions:
             begun = time.perf_counter()
             await one.request("GET", "/health")
             waited.append(time.perf_counter() - begun)

@@ -56,10 +56,8 @@ class Goal:
     def value(self, engines: Mapping[str, Any]) -> float | None:
         """None where one of the figures was not measured, or could not be."""
         ours = engines.get(OURS, {}).get(self.figure)
-        if self.over is None or ours is None:
-            return ours
-        other = engines.get(self.over, {}).get(self.figure)
-        return None if other is None else float(ours / other)
+        other = 1.0 if self.over is None else engines.get(self.over, {}).get(self.figure)
+        return None if ours is None or other is None else float(ours / other)
 
     def met(self, engines: Mapping[str, Any]) -> bool | None:
         """Whether it is reached; None where there is no value."""

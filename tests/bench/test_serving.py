@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ def test_streams_count_every_token_and_time(server: Server, prompts: Prompts) ->
     ],
 )
 def test_measures_have_figures(
-    server: Server, prompts: Prompts, measure: Callable[..., Awaitable[dict[str, float]]], ratio: str
+    server: Server, prompts: Prompts, measure: measures.Measure, ratio: str
 ) -> None:
-    found = asyncio.run(measure(server, prompts, QUICK))  # type: ignore[arg-type]
+    found = asyncio.run(measure(server, prompts, QUICK))
     assert found[ratio] > 0
 
 
