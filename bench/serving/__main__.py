@@ -62,7 +62,7 @@ def measure(
                 continue
             with running(engine, models(engine, shape), size, at.threads) as server:
                 try:
-                    figures = asyncio.run(ROWS[row].measure(server, prompts, amounts))
+                    figures = asyncio.run(ROWS[row].measure(server, prompts.again(number), amounts))
                 except (RefusedError, OSError, EOFError) as error:
                     reasons[engine] = f"{type(error).__name__}: {error}"
                     continue

@@ -127,10 +127,10 @@ async def conversation(server: Server, prompts: Prompts, amounts: Amounts) -> Fi
             body: dict[str, object] = {"messages": messages, "max_tokens": 24, "temperature": 0}
             return await one.stream("/v1/chat/completions", body)
 
-        new = prompts.text(amounts.turn_words)
-        length = (await say([_user(new)])).usage["prompt_tokens"]
-        words = int(amounts.turn_words * (amounts.history - 4 * length) / length)
-        messages = [_user(prompts.text(max(words, amounts.turn_words)))]
+        length = (await say([_user(prompts.text(amounts.turn_words))])).usage["prompt_tokens"]
+        tokens_a_word = len(prompts.ids) / len(prompts.words)
+        words = max(amounts.turn_words, int((amounts.history - 4 * length) / tokens_a_word))
+        messages = [_user(prompts.text(words))]
         turns: list[Answer] = []
         for turn in range(5):
             if turn:

@@ -1,7 +1,7 @@
 """What clients say: pieces of one text, no two of which begin alike."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.models import alice
@@ -15,7 +15,11 @@ class Prompts:
 
     ids: list[int]
     words: list[str]
-    chance: random.Random = field(default_factory=lambda: random.Random(19))
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def again(self, run: int) -> "Prompts":
+        """The pieces of one run, the same for whoever asks."""
+        return replace(self, chance=random.Random(run))
 
     def tokens(self, count: int) -> list[int]:
         """`count` ids in the text's order, from a random place of it."""

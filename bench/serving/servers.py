@@ -18,7 +18,6 @@ from bench.models import UnavailableError
 
 OURS, THEIRS = "rockledge", "llama-server"
 START_SECONDS = 120
-QUEUE = 256  # requests that ours may hold; llama-server's line has no end
 MOST_ROOM = 8192  # SmolLM2's context: ours never has room for more tokens than one sequence may have
 
 
@@ -67,7 +66,7 @@ def _ours(model: Path, size: Size, threads: int) -> tuple[list[object], str]:
     port = _free_port()
     command = [sys.executable, "-m", "rockledge", "serve", model, "--threads", threads, "--npu", "off"]
     room = max(size.context, min(size.streams * size.context, MOST_ROOM))
-    flags = ["--ctx", room, "--queue", QUEUE, "--port", port, "--json"]
+    flags = ["--ctx", room, "--parallel", size.streams, "--port", port, "--json"]
     return [*command, *flags], f"http://127.0.0.1:{port}"
 
 

@@ -53,18 +53,20 @@ class Standing:
 
     threads: int
     descriptors: int
-    pages: dict[str, int]
+    held_pages: int
 
 
 def standing(url: str, pid: int) -> Standing:
     """Of the server now."""
     metrics = httpx.get(f"{url}/metrics", timeout=30).text
-    pages = re.findall(r"^(rockledge_\w*pages\w*) (\d+)$", metrics, re.MULTILINE)
+    pages = {
+        name: int(value) for name, value in re.findall(r"^rockledge_(\w+) (\d+)$", metrics, re.MULTILINE)
+    }
     status = Path(f"/proc/{pid}/status").read_text()
     return Standing(
         threads=int(re.findall(r"^Threads:\s+(\d+)", status, re.MULTILINE)[0]),
         descriptors=len(os.listdir(f"/proc/{pid}/fd")),
-        pages={name: int(value) for name, value in pages},
+        held_pages=pages["cache_pages"] - pages["cache_pages_free"],
     )
 
 
@@ -120,6 +122,7 @@ def test_nothing_is_wrong_lost_or_left_behind(tmp_path: Path, request: pytest.Fi
     assert not wrong, f"{len(wrong)} of {counts['answers']} answers: {wrong[:5]}"
     assert counts["answers"] > seconds
     assert after == idle
+    assert after.held_pages == 0
     second_half = memory[len(memory) // 2 :]
     tenth = max(1, len(second_half) // 10)
     grown = statistics.median(second_half[-tenth:]) / statistics.median(second_half[:tenth])
