@@ -50,9 +50,10 @@ def answers(artifact: Path, checkpoint: Checkpoint, tokens: int) -> list[Answer]
     """The engine's greedy answers, compared."""
     with Engine.load(artifact, npu="off") as engine:
         prompts = [engine.tokenizer.encode(prompt, bos=True) for prompt in PROMPTS]
-        with engine.batch(prompts) as batch:
-            steps = [batch.step().tolist() for _ in range(tokens)]
-        drawn = [list(ids) for ids in zip(*steps, strict=True)]
+        drawn = [
+            [id for piece in engine.generate(prompt, max_tokens=tokens, ignore_eos=True) for id in piece.ids]
+            for prompt in prompts
+        ]
         texts = [engine.tokenizer.decode(ids) for ids in drawn]
     rows = [prompt + ids for prompt, ids in zip(prompts, drawn, strict=True)]
     longest = max(map(len, rows))

@@ -18,7 +18,7 @@ import numpy as np
 
 from rockledge.board.memory import PAGE_TOKENS
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.speed import PAST_READ, cache_tokens
+from rockledge.runtime.speed import answering, cache_tokens
 
 LINEARS = ("qkv", "o", "gate, up", "down")  # of every layer, in the order of the program
 
@@ -27,17 +27,13 @@ def profile(path: Path, *, threads: int, batch: int, depth: int, steps: int) -> 
     """Milliseconds of one step and how they divide, the largest part first."""
     room = cache_tokens(depth, steps + 1, batch, PAGE_TOKENS)
     with Engine.load(path, threads=threads, ctx=room, npu="off", sequences=batch) as engine:
-        prompts = [
-            [(7 * i + n) % engine.config.vocab for i in range(min(depth, PAST_READ))] for n in range(batch)
-        ]
-        with engine.batch(prompts) as running:
-            running.lengthen(depth)
-            running.step()
+        with answering(engine, batch, depth, steps + 2):
+            engine.step()
             names, times = engine.time_operations()
             least = np.full(len(names), np.iinfo(np.int64).max)
             for _ in range(steps):
                 times[:] = 0
-                running.step()
+                engine.step()
                 np.minimum(least, times, out=least)
         cache = batch * engine.cache_bytes_read(depth)
         weights = engine.step_bytes

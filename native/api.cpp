@@ -1,9 +1,11 @@
 // The C interface of rockledge.h: null checks, then the core.
 #include "bandwidth.hpp"
+#include "candidates.hpp"
 #include "convert.hpp"
 #include "error.hpp"
 #include "handle.hpp"
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "rockledge.h"
 #include "sample.hpp"
 
@@ -93,6 +95,20 @@ int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to
   return program == nullptr ? rl::fail("no program was given") : program->core->copy_page(pool, from, to);
 }
 
+int64_t rl_page_bytes(const rl_program *program, int32_t pool) {
+  return program == nullptr ? rl::fail("no program was given") : program->core->page_bytes(pool);
+}
+
+int32_t rl_read_page(const rl_program *program, int32_t pool, int32_t page, uint8_t *out) {
+  if (program == nullptr || out == nullptr) return rl::fail("no program was given, or no place for a page");
+  return program->core->read_page(pool, page, out);
+}
+
+int32_t rl_write_page(rl_program *program, int32_t pool, int32_t page, const uint8_t *data) {
+  if (program == nullptr || data == nullptr) return rl::fail("no program was given, or no page");
+  return program->core->write_page(pool, page, data);
+}
+
 double rl_read_bandwidth(int64_t bytes, int32_t threads, int32_t repeats, int32_t huge) {
   return rl::read_bandwidth(bytes, threads, repeats, huge != 0);
 }
@@ -114,10 +130,12 @@ int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_roun
 int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw) {
   if (logits == nullptr || n < 1 || sampling == nullptr)
     return rl::fail("sampling needs at least one logit, and settings");
-  const bool sane = sampling->temperature == sampling->temperature && sampling->top_p > 0.0f &&
-                    sampling->min_p >= 0.0f && sampling->min_p <= 1.0f && sampling->top_k >= 0;
-  if (!sane) return rl::fail("the sampling settings are out of range: top-p in (0, 1], min-p in [0, 1], top-k from 0");
-  return rl::sample(logits, n, *sampling, draw);
+  if (!rl::sane(*sampling)) return rl::fail("the sampling settings are out of range: top-p in (0, 1], min-p in [0, 1], top-k from 0");
+  rl::Array<rl::Candidate> candidates;
+  if (!candidates.allocate(static_cast<std::size_t>(n)))
+    return rl::fail("not enough memory to sample from %d logits; free some", n);
+  const int token = rl::sample(logits, n, *sampling, draw, candidates.data());
+  return token < 0 ? rl::fail("none of the %d logits is a number; the model's output is broken", n) : token;
 }
 
 }  // extern "C"

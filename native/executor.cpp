@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "clock.hpp"
+#include "draw.hpp"
 #include "error.hpp"
 #include "program.hpp"
 
@@ -38,6 +39,7 @@ int Program::run(const rl_step &step, int first, int last) {
   bool good = check_step(step, first, last) == 0;
   if (good) {
     step_ = step;
+    logits_ = step.draws == nullptr ? step.logits : reinterpret_cast<float *>(arena_.data() + logits_offset_);
     first_ = first;
     current_ = first - 1;
     end_ = last;
@@ -72,6 +74,10 @@ Phase Program::next(int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
   if (current_ >= 0 && splits_ > 0) merge_parts(ops_[static_cast<std::size_t>(current_)]);
   splits_ = 0;
+  if (drawing_) {
+    drawing_ = false;
+    return Phase{0, 1};
+  }
   if (offloading_) {
     const Phase phase = offload_phase();
     if (phase.units > 0) return phase;
@@ -86,6 +92,17 @@ Phase Program::next(int thread) {
     for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
   }
   angles_ready_ = false;
+  return draw_rows(scratch);
+}
+
+// After the last operation: a row is a unit.
+Phase Program::draw_rows(Scratch &scratch) {
+  if (step_.draws == nullptr || step_.logit_count == 0) return Phase{0, 1};
+  if (threads_.threads() > 1 && step_.logit_count > 1) {
+    drawing_ = true;
+    return Phase{static_cast<std::uint32_t>(step_.logit_count), 1};
+  }
+  for (int r = 0; r < step_.logit_count; ++r) draw(logits_of(r), vocab_, *step_.draws[r], scratch.drawing);
   return Phase{0, 1};
 }
 
@@ -130,6 +147,13 @@ Phase Program::phase_of(const rl_op &op) {
 
 void Program::work(std::uint32_t first, std::uint32_t count, int thread) {
   Scratch &scratch = scratch_[static_cast<std::size_t>(thread)];
+  if (drawing_) {
+    for (std::uint32_t u = first; u < first + count; ++u) {
+      const int r = static_cast<int>(u);
+      draw(logits_of(r), vocab_, *step_.draws[r], scratch.drawing);
+    }
+    return;
+  }
   const rl_op &op = ops_[static_cast<std::size_t>(current_)];
   if (offloading_) return offload_work(op, first, count, thread);
   switch (op.code) {
@@ -165,7 +189,7 @@ void Program::row(const rl_op &op, int r, Scratch &scratch) {
   const auto x = [&](int row) { return at<float>(op.in[0], row); };
   const auto width = [&] { return buffers_[static_cast<std::size_t>(op.in[0])].width; };
   const auto y = [&] {
-    return op.out[0] == kStepLogits ? step_.logits + std::int64_t{r} * vocab_ : at<float>(op.out[0], r);
+    return op.out[0] == kStepLogits ? logits_of(r) : at<float>(op.out[0], r);
   };
   switch (op.code) {
     case RL_EMBED: embed(op, r, scratch); break;
@@ -213,7 +237,7 @@ int Program::logits_parts() const { return (vocab_ + kLogitsPart - 1) / kLogitsP
 
 void Program::logits_part(const rl_op &op, int unit) {
   const int row = unit / logits_parts(), first = unit % logits_parts() * kLogitsPart;
-  float *logits = step_.logits + std::int64_t{row} * vocab_ + first;
+  float *logits = logits_of(row) + first;
   kernels_->soft_cap(logits, std::min(kLogitsPart, vocab_ - first), op.real[0], op.real[1], logits);
 }
 
@@ -228,7 +252,7 @@ LinearTask Program::linear_task(const rl_op &op, std::size_t number) const {
   task.planes = in.planes;
   task.y_stride = op.out[0] == kStepLogits ? vocab_ : buffers_[static_cast<std::size_t>(op.out[0])].width;
   task.sx = at<float>(op.in[1], 0);
-  task.y = (op.out[0] == kStepLogits ? step_.logits : at<float>(op.out[0], 0)) + band.out_column;
+  task.y = (op.out[0] == kStepLogits ? logits_ : at<float>(op.out[0], 0)) + band.out_column;
   if (op.in[2] >= 0) {
     task.residual = at<float>(op.in[2], 0) + band.out_column;
     task.residual_stride = buffers_[static_cast<std::size_t>(op.in[2])].width;

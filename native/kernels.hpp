@@ -30,6 +30,7 @@ struct Scratch {
   float *row;                    // widest row a row operation needs
   float *attention;              // kAttentionFloats
   float *partial;                // two partials of one KV head
+  void *drawing;                 // what drawing from a row of logits takes (draw.hpp)
 };
 
 // What becomes of a head before it is rounded.

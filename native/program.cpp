@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "draw.hpp"
 #include "error.hpp"
 
 namespace rl {
@@ -83,7 +84,7 @@ int Program::logits_width(const rl_op &op) const {
   return width;
 }
 
-// Where everything lies in the arena: buffers by slot, then rotary angles, attention parts, and each thread's scratch.
+// Where everything lies in the arena: buffers by slot, then rotary angles, attention parts, logits, and each thread's scratch.
 // Takes no memory for it yet.
 int Program::lay_out(int threads) {
   const std::size_t n_buffers = buffers_.size(), n_bands = bands_.size();
@@ -145,13 +146,17 @@ int Program::lay_out(int threads) {
     used += round_up(static_cast<std::int64_t>(turnings_count_) * split_angles_floats_ * 4, 64);
   }
 
+  logits_offset_ = used;
+  used += round_up(std::int64_t{4} * shape_.logit_rows * vocab_, 64);
+
   ScratchPlan &s = scratch_plan_;
   s.weights = kTableBytes;
   s.excess = s.weights + round_up(weight_bytes, 64);
   s.row = s.excess + round_up(std::int64_t{4} * 2 * shape_.max_rows, 64);
   s.attention = s.row + round_up(4 * row_floats, 64) + 64;
   s.partial = s.attention + round_up(4 * attention, 64);
-  s.bytes = round_up(s.partial + 8 * partial, 4096);
+  s.drawing = s.partial + round_up(8 * partial, 64);
+  s.bytes = round_up(s.drawing + (shape_.logit_rows > 0 ? drawing_bytes(vocab_) : 0), 4096);
   s.first = round_up(used, 4096);
   arena_bytes_ = s.first + threads * s.bytes;
   return 0;
@@ -175,7 +180,8 @@ int Program::allocate() {
                       reinterpret_cast<std::int32_t *>(base + scratch_plan_.excess),
                       reinterpret_cast<float *>(base + scratch_plan_.row),
                       reinterpret_cast<float *>(base + scratch_plan_.attention),
-                      reinterpret_cast<float *>(base + scratch_plan_.partial)};
+                      reinterpret_cast<float *>(base + scratch_plan_.partial),
+                      base + scratch_plan_.drawing};
     base += scratch_plan_.bytes;
   }
   return 0;
@@ -209,17 +215,38 @@ int Program::share_cache(const Program &other) {
   return 0;
 }
 
-int Program::copy_page(int pool, int from, int to) {
-  if (page_bytes_ == 0) return fail("this program has no KV cache to copy pages in");
+int Program::check_page(int pool, int page) const {
+  if (page_bytes_ == 0) return fail("this program has no KV cache");
   if (pool < 0 || static_cast<std::size_t>(pool) >= pools_.size())
     return fail("there is no KV pool %d; the program has %zu", pool, pools_.size());
-  const rl_pool &of = pools_[static_cast<std::size_t>(pool)];
-  if (from < 0 || to < 0 || from >= of.pages || to >= of.pages)
-    return fail("page %d cannot be copied to page %d; pages are 0 to %d", from, to, of.pages - 1);
-  for (int i = 0; i < of.layers; ++i) {
+  const int pages = pools_[static_cast<std::size_t>(pool)].pages;
+  return page >= 0 && page < pages ? 0 : fail("there is no page %d in KV pool %d; its pages are 0 to %d", page, pool, pages - 1);
+}
+
+int Program::copy_page(int pool, int from, int to) {
+  if (check_page(pool, from) < 0 || check_page(pool, to) < 0) return -1;
+  for (int i = 0; i < pools_[static_cast<std::size_t>(pool)].layers; ++i) {
     const KvLayer kv = layer(pool, i);
     std::copy_n(kv.base + from * page_bytes_, from == to ? 0 : page_bytes_, kv.base + to * page_bytes_);
   }
+  return 0;
+}
+
+std::int64_t Program::page_bytes(int pool) const {
+  return check_page(pool, 0) < 0 ? -1 : page_bytes_ * pools_[static_cast<std::size_t>(pool)].layers;
+}
+
+int Program::read_page(int pool, int page, std::uint8_t *out) const {
+  if (check_page(pool, page) < 0) return -1;
+  for (int i = 0; i < pools_[static_cast<std::size_t>(pool)].layers; ++i)
+    std::copy_n(layer(pool, i).base + page * page_bytes_, page_bytes_, out + i * page_bytes_);
+  return 0;
+}
+
+int Program::write_page(int pool, int page, const std::uint8_t *data) {
+  if (check_page(pool, page) < 0) return -1;
+  for (int i = 0; i < pools_[static_cast<std::size_t>(pool)].layers; ++i)
+    std::copy_n(data + i * page_bytes_, page_bytes_, layer(pool, i).base + page * page_bytes_);
   return 0;
 }
 

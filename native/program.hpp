@@ -31,7 +31,7 @@ struct Turning {
 
 // Where the parts of a thread's own memory begin (kernels.hpp: Scratch), after the tables; `first` is that of the arena.
 struct ScratchPlan {
-  std::int64_t weights = 0, excess = 0, row = 0, attention = 0, partial = 0, bytes = 0, first = 0;
+  std::int64_t weights = 0, excess = 0, row = 0, attention = 0, partial = 0, drawing = 0, bytes = 0, first = 0;
 };
 
 class Program final : public Job {
@@ -46,6 +46,9 @@ class Program final : public Job {
 
   int run(const rl_step &step, int first, int last);
   int copy_page(int pool, int from, int to);
+  std::int64_t page_bytes(int pool) const;  // of all its layers
+  int read_page(int pool, int page, std::uint8_t *out) const;
+  int write_page(int pool, int page, const std::uint8_t *data);
   int share_cache(const Program &other);
   // Null: the CPU does everything.
   int use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan);
@@ -73,6 +76,8 @@ class Program final : public Job {
   int check_op(int number);
   bool check_turning(int number) const;
   int check_step(const rl_step &step, int first, int last);
+  int check_draws(const rl_step &step, int last) const;
+  int check_page(int pool, int page) const;
   int check_tables(const rl_step &step) const;
 
   // program.cpp
@@ -98,6 +103,8 @@ class Program final : public Job {
   void embed(const rl_op &op, int row, Scratch &scratch);
   int logits_parts() const;
   void logits_part(const rl_op &op, int unit);
+  float *logits_of(int row) const { return logits_ + std::int64_t{row} * vocab_; }
+  Phase draw_rows(Scratch &scratch);
   AttentionTask attention_task(const rl_op &op, int row) const;
   LinearTask linear_task(const rl_op &op, std::size_t band) const;
   // use(band, first, last) for the bands of an operation's strips, and their strips in each.
@@ -161,7 +168,7 @@ class Program final : public Job {
   Shared<Pages> kv_pool_;
   std::uint8_t *kv_base_ = nullptr;  // of that memory
   bool owns_cache_ = true;
-  std::int64_t angles_offset_ = 0, parts_offset_ = 0;
+  std::int64_t angles_offset_ = 0, parts_offset_ = 0, logits_offset_ = 0;
   // For the score bias, for each table of frequencies: angles within a split, then of the splits' starts.
   std::int64_t split_angles_offset_ = 0, split_angles_floats_ = 0;
   std::int64_t page_bytes_ = 0;
@@ -176,6 +183,8 @@ class Program final : public Job {
   int first_ = 0, current_ = 0, end_ = 0;
   std::int64_t *times_ = nullptr;  // of each operation, in nanoseconds; null: not measured
   std::int64_t begun_ = 0;         // when the current one began; 0 before the first
+  float *logits_ = nullptr;    // the caller's, or the program's own
+  bool drawing_ = false;       // the open phase draws from the logits
   bool angles_ready_ = false;  // the rotary angles of this step are ready
   int splits_ = 0;        // of the open attention phase; 0 when its units are whole rows
 

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 7
+#define RL_ABI 8
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -122,13 +122,54 @@ typedef struct rl_shape {
   int32_t context;       /* positions are below it */
   int32_t pools;
   const rl_pool *pool;   /* [pools] */
+  int32_t logit_rows;    /* rows with draws in a step at most: the program has memory for their logits; 0: none */
 } rl_shape;
+
+typedef struct rl_sampling {
+  float temperature;  /* <= 0: greedy */
+  float top_p;        /* 1: off */
+  float min_p;        /* 0: off */
+  int32_t top_k;      /* 0: off */
+  uint64_t seed;
+} rl_sampling;
+
+/* What becomes of one row of logits: a token is drawn, or one that is given is scored. It belongs to the caller, who keeps
+ * it from step to step and writes only what changes. Results depend on nothing but the row's logits and these fields.
+ *
+ * Tokens that may not be drawn are left out; then, on the logits, in this order: the bias; the repetition penalty of tokens
+ * seen in prompt or answer, by which positive logits are divided and others multiplied; the frequency penalty times how
+ * often a token is in the answer and the presence penalty if it is there at all, subtracted. From those logits a token is
+ * drawn: temperature, then top-k, then min-p, then top-p. `number` numbers the draws of a request, so that (seed, number)
+ * fixes the choice. Log probabilities are of the logits before all of that, in double. */
+typedef struct rl_draw {
+  rl_sampling sampling;
+  uint64_t number;
+  float repetition;             /* above 0; 1: off */
+  float presence, frequency;    /* 0: off */
+  int32_t given;                /* the token to be scored; -1: one is drawn */
+  int32_t scored;               /* 1: logprob and the most probable tokens are wanted; 0: they are left as they are */
+  int32_t seen_count, bias_count, banned_count, allowed_words, top_count;
+  const int32_t *seen;          /* [seen_count] distinct tokens of prompt and answer */
+  const int32_t *seen_times;    /* [seen_count] how often each is in the answer */
+  const int32_t *bias_tokens;   /* [bias_count] */
+  const float *bias;
+  const int32_t *banned;        /* [banned_count] tokens that may not be drawn */
+  const uint32_t *allowed;      /* [allowed_words] bit i % 32 of word i / 32: token i may be drawn; null: all may */
+  /* Results. */
+  int32_t *top_tokens;          /* [top_count] the most probable tokens, best first, equal logits by rising token */
+  double *top_logprobs;
+  double logprob;               /* of token */
+  int32_t top_found;            /* fewer than top_count where fewer logits are numbers */
+  int32_t token;                /* -1: none of the logits that are left is a number */
+} rl_draw;
 
 /* One step. Row r is token tokens[r] at position positions[r] of sequence sequences[r]; rows of a sequence are
  * in rising order of position, and it sees positions 0 .. positions[r], or the last of them where a pool has a window.
  * block_tables[p][s][i] is the page in pool p of tokens i*page_tokens .. of sequence s; entries past a sequence's last
  * position are not read, nor those wholly before the window of its first row. At most max_rows sequences.
- * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. */
+ * logit_rows name the rows whose logits are wanted, in order; RL_GATHER and on_logits operations work on those. Either the
+ * logits go to `logits`; or there are draws, one for each of these rows, for a run that ends with the last operation: the
+ * logits are then in the program's own memory, and drawn from there. */
 typedef struct rl_step {
   int32_t rows;
   int32_t sequences_count;
@@ -139,16 +180,9 @@ typedef struct rl_step {
   const int32_t *sequences;
   const int32_t *block_tables;  /* [pools][sequences_count][table_width] */
   const int32_t *logit_rows;
-  float *logits;                /* [logit_count][vocab] */
+  float *logits;                /* [logit_count][vocab], or null */
+  rl_draw *const *draws;        /* [logit_count], or null */
 } rl_step;
-
-typedef struct rl_sampling {
-  float temperature;  /* <= 0: greedy */
-  float top_p;        /* 1: off */
-  float min_p;        /* 0: off */
-  int32_t top_k;      /* 0: off */
-  uint64_t seed;
-} rl_sampling;
 
 typedef struct rl_program rl_program;
 
@@ -187,6 +221,11 @@ RL_API int32_t rl_program_times(rl_program *program, int64_t *times);
 RL_API void *rl_program_buffer(rl_program *program, int32_t buffer);  /* for tests and taps */
 /* Copy on write, all layers of the pool. */
 RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to);
+/* Bytes of a page of the pool, all its layers; negative on failure. And a page copied to or from memory of so many bytes,
+ * which are the same whatever the kernel. */
+RL_API int64_t rl_page_bytes(const rl_program *program, int32_t pool);
+RL_API int32_t rl_read_page(const rl_program *program, int32_t pool, int32_t page, uint8_t *out);
+RL_API int32_t rl_write_page(rl_program *program, int32_t pool, int32_t page, const uint8_t *data);
 
 /* Bytes per second at which `threads` threads together read `bytes` of memory of their own, the best of `repeats` passes:
  * plain vector loads, in pages of the usual size or (huge 1) as large as the system gives. Negative on failure. */
@@ -210,8 +249,7 @@ typedef struct rl_round_tables {
 RL_API int32_t rl_round_rows(const float *w, int32_t rows, int32_t width, const rl_round_tables *tables, uint8_t *codes,
                              uint8_t *index, float *scale, int32_t kernel);
 
-/* Draws a token from logits [n]: temperature, then top-k, then min-p, then top-p. `draw` numbers the draws of a request,
- * so that (seed, draw) fixes the choice. */
+/* Draws a token from logits [n], as rl_draw says. */
 RL_API int32_t rl_sample(const float *logits, int32_t n, const rl_sampling *sampling, uint64_t draw);
 
 #ifdef __cplusplus

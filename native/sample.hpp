@@ -7,7 +7,10 @@
 
 namespace rl {
 
-// The token, or -1 with a sentence in last_error().
-int sample(const float *logits, int n, const rl_sampling &sampling, std::uint64_t draw);
+struct Candidate;
+
+// The token, or -1 if none of the logits is a number. Room for n candidates.
+int sample(const float *logits, int n, const rl_sampling &sampling, std::uint64_t draw, Candidate *candidates);
+bool sane(const rl_sampling &sampling);
 
 }  // namespace rl

@@ -1,6 +1,7 @@
 // Everything that is checked before it is believed: programs when they are created, steps when they are run.
 #include <algorithm>
 
+#include "draw.hpp"
 #include "error.hpp"
 #include "program.hpp"
 
@@ -22,6 +23,8 @@ int Program::check_shape(bool uses_cache) const {
   const rl_shape &s = shape_;
   if (s.max_rows < 1 || s.max_rows > kMaxRows)
     return fail("a program for %d rows a step, expected 1 to %d", s.max_rows, kMaxRows);
+  if (s.logit_rows < 0 || s.logit_rows > s.max_rows)
+    return fail("a program that draws from %d rows of a step, expected 0 to %d, its rows", s.logit_rows, s.max_rows);
   if (!uses_cache) return 0;
   if (s.kv_heads < 1 || s.heads < s.kv_heads || s.heads % s.kv_heads != 0 || s.heads > kMaxHeads)
     return fail("%d query heads cannot share %d key/value heads, expected a multiple of these, at most %d", s.heads,
@@ -370,7 +373,7 @@ int Program::check_step(const rl_step &step, int first, int last) {
     const rl_op &op = ops_[static_cast<std::size_t>(i)];
     tokens |= op.code == RL_EMBED;
     cache |= op.code == RL_ROPE_KV || op.code == RL_ATTENTION;
-    if (op.out[0] == kStepLogits && step.logit_count > 0 && step.logits == nullptr)
+    if (op.out[0] == kStepLogits && step.logit_count > 0 && step.logits == nullptr && step.draws == nullptr)
       return fail("the step asks for the logits of %d rows but gives no array for them", step.logit_count);
   }
   if (step.rows < 1 || step.rows > shape_.max_rows)
@@ -381,6 +384,7 @@ int Program::check_step(const rl_step &step, int first, int last) {
   for (int i = 0; i < step.logit_count; ++i)
     if (step.logit_rows[i] < 0 || step.logit_rows[i] >= step.rows)
       return fail("logit row %d is row %d of a step of %d rows", i, step.logit_rows[i], step.rows);
+  if (step.draws != nullptr && check_draws(step, last) < 0) return -1;
   if (tokens) {
     if (step.tokens == nullptr) return fail("the step has no tokens");
     for (int i = first; i < last; ++i) {
@@ -414,6 +418,19 @@ int Program::check_step(const rl_step &step, int first, int last) {
     reach.last = p;
   }
   return check_tables(step);
+}
+
+int Program::check_draws(const rl_step &step, int last) const {
+  if (step.logits != nullptr) return fail("the step has draws and an array for the logits; give one of them");
+  if (vocab_ == 0 || static_cast<std::size_t>(last) != ops_.size())
+    return fail("the step has draws, but no logits: its operations end before, or none of the program writes any");
+  if (step.logit_count > shape_.logit_rows)
+    return fail("the step draws from %d rows; the program has memory for %d", step.logit_count, shape_.logit_rows);
+  for (int i = 0; i < step.logit_count; ++i) {
+    if (step.draws[i] == nullptr) return fail("the step has no draw for logit row %d", i);
+    if (check_draw(*step.draws[i], i, vocab_) < 0) return -1;
+  }
+  return 0;
 }
 
 // Every page in reach is one of its pool.

@@ -28,6 +28,7 @@ class Shape:
     vocab: int
     tied: bool
     windows: tuple[int, ...] = ()
+    headless: bool = False
 
 
 SHAPES = {

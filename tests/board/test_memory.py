@@ -28,6 +28,7 @@ class Shape:
     ffn: int = 14336
     vocab: int = 128256
     windows: tuple[int, ...] = ()
+    headless: bool = False
 
 
 LLAMA3_8B = Shape()

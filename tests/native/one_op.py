@@ -12,7 +12,9 @@ from rockledge.formats.bands import TABLES, Band, groups
 from rockledge.formats.packing import PackedLinear, pack
 from rockledge.runtime import native
 
-NO_CACHE = {"heads": 1, "kv_heads": 1, "head_dim": 8, "page_tokens": 16, "context": 0, "pools": ()}
+NO_CACHE: dict[str, Any] = {
+    "heads": 1, "kv_heads": 1, "head_dim": 8, "page_tokens": 16, "context": 0, "pools": (),
+}  # fmt: skip
 
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:

@@ -4,16 +4,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.native.one_op import step_of
+from tests.native.rows_of_logits import handing_on
 
 from rockledge.errors import NativeError
-from rockledge.runtime.native import sampler
+from rockledge.runtime.native_draw import DrawRecord, SamplingRecord
 
 INF = float("inf")
+FIRST = np.zeros(1, np.int32)
 
 
-def sample(logits: np.ndarray, *, draw: int = 0, **settings: float) -> int:
-    """One token; the same arguments give the same one."""
-    return sampler(logits, **settings)(draw)
+def sample(logits: np.ndarray, *, draw: int = 0, seed: int = 0, **settings: float) -> int:
+    """One token, -1 if there is none; the same arguments give the same one."""
+    record = DrawRecord(number=draw, repetition=1.0, given=-1)
+    record.sampling = SamplingRecord(**{"top_p": 1.0, "seed": seed, **settings})
+    program = handing_on(1, logits.size)
+    program.buffer(0)[:] = logits
+    program.run(step_of(1, logit_rows=FIRST), draws=[record])
+    return int(record.token)
 
 
 def logits_of(seed: int, n: int = 50) -> np.ndarray:
@@ -124,8 +132,7 @@ def test_what_is_no_number_is_never_drawn() -> None:
     logits = np.array([np.nan, 1.0, -INF, 1.0], np.float32)
     assert drawn(logits, temperature=1.0) == {1, 3}
     assert sample(logits) == 1
-    with pytest.raises(NativeError, match="none of the 2 logits"):
-        sample(np.full(2, np.nan, np.float32))
+    assert sample(np.full(2, np.nan, np.float32)) == -1
 
 
 def test_an_infinite_logit_wins() -> None:
@@ -140,5 +147,5 @@ def test_vocabulary_of_one() -> None:
     "wrong", [{"top_p": 0.0}, {"min_p": 1.5}, {"top_k": -1}, {"temperature": float("nan")}]
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(NativeError, match="settings are out of range"):
+    with pytest.raises(NativeError, match="settings of draw 0 are out of range"):
         sample(np.zeros(4, np.float32), **{"temperature": 1.0, **wrong})

@@ -1,13 +1,16 @@
 """`/v1/chat/completions` over a scripted engine, as a plain HTTP client sees it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from tests.serve.conftest import CONTEXT
 
 from rockledge.runtime.sampling import Sampling
+from rockledge.serve.limits import Limits
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -30,8 +33,13 @@ def test_an_answer_has_text_reason_and_usage(http: httpx.Client, engine: Any) ->
     assert choice["finish_reason"] == "stop"
     assert choice["logprobs"] is None
     prompt = len("user: Hi\nassistant: ")
-    assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": 12, "total_tokens": prompt + 12}
-    assert engine.requests[0]["prompt"] == list(b"user: Hi\nassistant: ")
+    assert answer["usage"] == {
+        "prompt_tokens": prompt,
+        "completion_tokens": 12,
+        "total_tokens": prompt + 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+    assert list(engine.requests[0].prompt) == list(b"user: Hi\nassistant: ")
 
 
 def test_a_stream_carries_the_same_answer(http: httpx.Client) -> None:
@@ -84,18 +92,18 @@ def test_settings_reach_the_engine(http: httpx.Client, engine: Any) -> None:
     )
     assert response.status_code == 200
     asked = engine.requests[0]
-    sampling = asked["sampling"]
+    sampling = asked.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 7, 0.1)
     assert sampling.seed == 2**64 - 1
-    assert asked["stop"] == ("a", "b")
-    assert asked["max_tokens"] == 3
+    assert asked.stop == ("a", "b")
+    assert asked.max_tokens == 3
 
 
 def test_a_part_of_the_settings_leaves_the_apis_for_the_rest(http: httpx.Client, engine: Any) -> None:
     http.post("/v1/chat/completions", json={"messages": HELLO, "top_p": 0.5})
     http.post("/v1/chat/completions", json={"messages": HELLO, "temperature": 0})
     http.post("/v1/completions", json={"prompt": "Hi", "top_k": 3})
-    found = [request["sampling"] for request in engine.requests]
+    found = [request.sampling for request in engine.requests]
     assert found == [Sampling(1.0, top_p=0.5), Sampling(), Sampling(1.0, top_k=3)]
 
 
@@ -103,9 +111,9 @@ def test_without_any_settings_answers_are_drawn_warmly(http: httpx.Client, engin
     http.post("/v1/chat/completions", json={"messages": HELLO})
     http.post("/v1/completions", json={"prompt": "Hi", "seed": 4})
     warm = Sampling(temperature=0.7, top_p=0.95, min_p=0.05)
-    assert [request["sampling"] for request in engine.requests] == [warm, replace(warm, seed=4)]
+    assert [request.sampling for request in engine.requests] == [warm, replace(warm, seed=4)]
     asked = engine.requests[0]
-    assert asked["max_tokens"] == engine.context - len(asked["prompt"])
+    assert asked.max_tokens == CONTEXT - len(asked.prompt)
 
 
 def test_content_may_come_in_text_parts_and_developer_is_system(http: httpx.Client, engine: Any) -> None:
@@ -118,7 +126,7 @@ def test_content_may_come_in_text_parts_and_developer_is_system(http: httpx.Clie
         },
     ]
     assert http.post("/v1/chat/completions", json={"messages": messages}).status_code == 200
-    assert bytes(engine.requests[0]["prompt"]) == b"system: Be brief.\nuser: Hi\nassistant: "
+    assert bytes(engine.requests[0].prompt) == b"system: Be brief.\nuser: Hi\nassistant: "
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,27 @@ def test_content_may_come_in_text_parts_and_developer_is_system(http: httpx.Clie
         ({"messages": HELLO, "stream": "yes"}, "stream"),
         ({"messages": HELLO, "stream_options": {"include_usage": True}}, "stream_options"),
         ({"messages": HELLO, "stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
-        ({"messages": HELLO, "n": 2}, "n"),
+        ({"messages": HELLO, "n": 0}, "n"),
+        ({"messages": HELLO, "n": 2, "best_of": 1}, "best_of"),
+        ({"messages": HELLO, "stream": True, "best_of": 2}, "best_of"),
+        ({"messages": HELLO, "n": True}, "n"),
+        ({"messages": HELLO, "presence_penalty": 2.5}, "presence_penalty"),
+        ({"messages": HELLO, "frequency_penalty": -3}, "frequency_penalty"),
+        ({"messages": HELLO, "repetition_penalty": 0}, "repetition_penalty"),
+        ({"messages": HELLO, "repeat_penalty": "1"}, "repeat_penalty"),
+        ({"messages": HELLO, "logit_bias": {"258": 1}}, "logit_bias"),
+        ({"messages": HELLO, "logit_bias": {"+1": 1}}, "logit_bias"),
+        ({"messages": HELLO, "logit_bias": {"1": 101}}, "logit_bias"),
+        ({"messages": HELLO, "logit_bias": {"1": 1, "01": 2}}, "logit_bias"),
+        ({"messages": HELLO, "logit_bias": [1]}, "logit_bias"),
+        ({"messages": HELLO, "stop_token_ids": [258]}, "stop_token_ids"),
+        ({"messages": HELLO, "stop_token_ids": [True]}, "stop_token_ids"),
+        ({"messages": HELLO, "min_tokens": 5, "max_tokens": 4}, "min_tokens"),
+        ({"messages": HELLO, "priority": "high"}, "priority"),
+        ({"messages": HELLO, "timeout": -1}, "timeout"),
+        ({"messages": HELLO, "chat_template_kwargs": [1]}, "chat_template_kwargs"),
+        ({"messages": HELLO, "max_tokens": 8.5}, "max_tokens"),
+        ({"messages": HELLO, "max_tokens": -2}, "max_tokens"),
         ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools"),
         ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": HELLO, "echo": True}, "echo"),
@@ -161,18 +189,29 @@ def test_bad_requests_name_the_field(http: httpx.Client, engine: Any, body: Any,
 
 
 def test_a_prompt_that_does_not_fit_is_the_clients_mistake(http: httpx.Client, engine: Any) -> None:
-    for stream in (False, True):
-        body = {"messages": [{"role": "user", "content": "x" * 100}], "stream": stream}
-        response = http.post("/v1/chat/completions", json=body)
-        assert response.status_code == 400
-        assert response.json()["error"]["code"] == "context_length_exceeded"
-        assert "larger --ctx" in response.json()["error"]["message"]
+    framing = len("user: \nassistant: ")
+    exact, least = (100, f"{100 + framing}"), (4000, f"at least {(4000 + framing) // 4}")  # "</s>" has 4 bytes
+    for length, found in (exact, least, (CONTEXT + 1 - framing, f"{CONTEXT + 1}")):
+        for stream in (False, True):
+            body = {"messages": [{"role": "user", "content": "x" * length}], "stream": stream}
+            response = http.post("/v1/chat/completions", json=body)
+            assert response.status_code == 400
+            assert response.json()["error"]["code"] == "context_length_exceeded"
+            assert response.json()["error"]["message"] == (
+                "This model's maximum context length is 64 tokens. However, your messages resulted in "
+                f"{found} tokens. Please reduce the length of the messages."
+            )
     assert engine.requests == []
 
 
-def test_a_model_without_a_template_points_to_completions(http: httpx.Client, engine: Any) -> None:
-    engine.chat = None
-    response = http.post("/v1/chat/completions", json={"messages": HELLO})
+def test_a_prompt_as_long_as_the_context_has_no_room_for_an_answer(http: httpx.Client) -> None:
+    content = "x" * (CONTEXT - len("user: \nassistant: "))
+    response = http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
+    assert "you requested 65 tokens (64 in the messages, 1 in the completion)" in response.text
+
+
+def test_a_model_without_a_template_points_to_completions(serving: Callable[..., str], engine: Any) -> None:
+    response = httpx.post(f"{serving(engine, chat=None)}/v1/chat/completions", json={"messages": HELLO})
     assert response.status_code == 400
     assert "/v1/completions" in response.json()["error"]["message"]
 
@@ -191,3 +230,151 @@ def test_a_failure_in_the_middle_of_a_stream_is_an_error_event(http: httpx.Clien
     response = http.post("/v1/chat/completions", json={"messages": HELLO, "stream": True})
     *_, last = [line for line in response.text.split("\n\n") if line]
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
+
+
+def test_choices_are_drawn_side_by_side_with_seeds_of_their_own(http: httpx.Client, engine: Any) -> None:
+    body = {"messages": HELLO, "n": 3, "seed": 2**64 - 1, "max_tokens": 4}
+    answer = http.post("/v1/chat/completions", json=body).json()
+    assert [(c["index"], c["message"]["content"]) for c in answer["choices"]] == [
+        (0, "Hell"),
+        (1, "Hell"),
+        (2, "Hell"),
+    ]
+    assert [request.sampling.seed for request in engine.requests] == [2**64 - 1, 0, 1]
+    assert engine.most_active == 3
+    prompt = len("user: Hi\nassistant: ")
+    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (prompt, 12)
+
+
+def test_a_stream_of_several_choices_ends_each(http: httpx.Client) -> None:
+    body = {"messages": HELLO, "n": 2, "stream": True}
+    chunks = [chunk["choices"][0] for chunk in events(http.post("/v1/chat/completions", json=body))]
+    for index in (0, 1):
+        mine = [chunk for chunk in chunks if chunk["index"] == index]
+        assert mine[0]["delta"]["role"] == "assistant"
+        assert "".join(chunk["delta"].get("content", "") for chunk in mine) == "Hello, world"
+        assert mine[-1]["finish_reason"] == "stop"
+
+
+def test_the_best_candidates_are_those_with_the_most_probable_tokens(http: httpx.Client, engine: Any) -> None:
+    body = {"messages": HELLO, "n": 2, "best_of": 4, "seed": 10, "logprobs": True, "max_tokens": 2}
+    answer = http.post("/v1/chat/completions", json=body).json()
+    sums = [sum(entry["logprob"] for entry in c["logprobs"]["content"]) for c in answer["choices"]]
+    assert [c["index"] for c in answer["choices"]] == [0, 1]
+    assert sums == [2 * 13 - 1, 2 * 12 - 1]  # the script's log probabilities rise with the seed
+    assert answer["usage"]["completion_tokens"] == 8
+    plain = http.post("/v1/chat/completions", json={**body, "logprobs": False}).json()
+    assert all(c["logprobs"] is None for c in plain["choices"])
+
+
+def test_penalties_biases_and_stops_reach_the_engine(http: httpx.Client, engine: Any) -> None:
+    settings = {
+        "repetition_penalty": 1.1,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.25,
+        "logit_bias": {"7": -100, "3": 2.5, "4": 0},
+        "min_tokens": 2.0,
+        "stop_token_ids": [9, 5, 9],
+    }
+    body = {"messages": HELLO, "priority": -3, "timeout": 20, "max_tokens": 5, **settings}
+    assert http.post("/v1/chat/completions", json=body).status_code == 200
+    [request] = engine.requests
+    assert request.sampling == Sampling(
+        temperature=0.7,
+        top_p=0.95,
+        min_p=0.05,
+        repetition_penalty=1.1,
+        presence_penalty=-0.5,
+        frequency_penalty=0.25,
+        logit_bias=((3, 2.5), (7, -100.0)),
+        min_tokens=2,
+        stop_ids=(5, 9),
+    )
+    assert (request.priority, request.deadline_s, request.client) == (3, 20.0, "127.0.0.1")
+
+
+TAKEN: list[dict[str, Any]] = [
+    {"max_tokens": -1},
+    {"cache_prompt": True},
+    {"keep_alive": "5m"},
+    {"repeat_penalty": 1},
+    {"max_tokens": 8.0},
+    {"top_logprobs": 0},
+    {"min_tokens": 0},
+    {"logit_bias": {}},
+    {"best_of": 1},
+    {"n": 1},
+    {"frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1},
+    {"stream": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
+]
+
+
+@pytest.mark.parametrize("extra", TAKEN, ids=lambda extra: next(iter(extra)))
+def test_what_clients_send_is_taken(http: httpx.Client, extra: dict[str, Any]) -> None:
+    assert http.post("/v1/chat/completions", json={"messages": HELLO, **extra}).status_code == 200
+
+
+def test_no_limit_means_the_context(http: httpx.Client, engine: Any) -> None:
+    http.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": -1})
+    http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": -1})
+    assert [request.max_tokens for request in engine.requests] == [CONTEXT - 20, CONTEXT - 3]
+
+
+def test_what_messages_carry_is_taken_and_thoughts_reach_the_template(http: httpx.Client, engine: Any) -> None:
+    part = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
+    messages = [
+        {"role": "user", "content": [part], "id": "m1", "cache_control": {}},
+        {"role": "assistant", "content": "Yo", "reasoning_content": "(hm)", "name": "x", "refusal": None},
+        {"role": "user", "content": "?"},
+    ]
+    body = {"messages": messages, "chat_template_kwargs": {"mark": "!"}}
+    assert http.post("/v1/chat/completions", json=body).status_code == 200
+    assert bytes(engine.requests[0].prompt) == b"user: Hi\nassistant: (hm)Yo\nuser: ?\n!assistant: "
+
+
+def test_cached_tokens_are_in_the_usage(http: httpx.Client, engine: Any) -> None:
+    engine.cached = 17
+    answer = http.post("/v1/chat/completions", json={"messages": HELLO, "n": 2}).json()
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 17}
+    body = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    *_, last = events(http.post("/v1/chat/completions", json=body))
+    assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 17}
+
+
+def test_usage_can_be_in_every_chunk(http: httpx.Client) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"messages": HELLO, "stream": True, "stream_options": options, "max_tokens": 3}
+    chunks = events(http.post("/v1/chat/completions", json=body))
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 1, 2, 3, 3, 3]
+
+
+def test_a_server_can_limit_answers(serving: Callable[..., str], engine: Any) -> None:
+    with httpx.Client(base_url=serving(engine, limits=Limits(answer_tokens=4)), timeout=20) as http:
+        for asked, given in ((None, 4), (-1, 4), (50, 4), (2, 2)):
+            body = {"messages": HELLO, "max_tokens": asked}
+            answer = http.post("/v1/chat/completions", json=body).json()
+            assert answer["usage"]["completion_tokens"] == given
+            assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_an_answer_that_takes_too_long_is_cut_and_one_that_never_begins_fails(
+    http: httpx.Client, engine: Any
+) -> None:
+    engine.pace = 0.05
+    cut = http.post("/v1/chat/completions", json={"messages": HELLO, "timeout": 0.2}).json()
+    assert cut["choices"][0]["finish_reason"] == "length"
+    assert 0 < cut["usage"]["completion_tokens"] < 12
+    late = http.post("/v1/chat/completions", json={"messages": HELLO, "timeout": 1e-9})
+    assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
+
+
+def test_a_stream_is_ascii_and_not_held_back_by_proxies(http: httpx.Client, engine: Any) -> None:
+    engine.script = "a\x85b"  # the end of a line to some readers of lines
+    with http.stream("POST", "/v1/chat/completions", json={"messages": HELLO, "stream": True}) as response:
+        assert response.headers["x-accel-buffering"] == "no"
+        data = response.read()
+    assert data.isascii()
+    lines = [line for line in httpx.Response(200, content=data).iter_lines() if line]
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert text.encode("latin-1")[0:1] == b"a"

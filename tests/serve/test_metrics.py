@@ -9,6 +9,7 @@ import pytest
 
 from rockledge.errors import ArtifactError
 from rockledge.runtime.offload.status import NpuStatus
+from rockledge.serve.integrity import Integrity
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\d+)')
 READY = NpuStatus(
@@ -83,11 +84,19 @@ def test_a_server_without_an_npu_is_well(http: httpx.Client, engine: Any, status
 
 
 def test_requests_and_damage_are_seen(serving: Callable[..., str], engine: Any) -> None:
-    def damaged() -> None:
+    def damaged(_: object) -> None:
         raise ArtifactError("tensor embed.codes is damaged; copy the artifact again")
 
-    with httpx.Client(base_url=serving(engine, verify=damaged), timeout=20) as http:
+    with httpx.Client(base_url=serving(engine, integrity=Integrity(damaged, poll_s=0.02)), timeout=20) as http:
         while http.get("/health").status_code == 200:
             pass
         found = scrape(http)
         assert (found["rockledge_requests"], found["rockledge_artifact_damaged"]) == (0, 1)
+
+
+def test_the_engines_work_is_counted(http: httpx.Client, engine: Any) -> None:
+    before = scrape(http)["rockledge_answer_tokens_total"]
+    http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": 5})
+    found = scrape(http)
+    assert found["rockledge_answer_tokens_total"] == before + 5
+    assert (found["rockledge_sequences_running"], found["rockledge_sequences_waiting"]) == (0, 0)

@@ -93,6 +93,16 @@ class Artifact:
         return self._header.data_bytes
 
     @property
+    def file_bytes(self) -> int:
+        """Bytes of the file of tensors as it was mapped."""
+        return len(self._map)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the header, which has the checksums of all else: the name of what is in here."""
+        return self._header.metadata[HEADER_SUM]
+
+    @property
     def bits_per_weight(self) -> float:
         """8 x all tensor bytes / parameters of the checkpoint (a tied matrix once)."""
         return 8.0 * self.tensor_bytes / self.parameters
@@ -146,15 +156,16 @@ class Artifact:
         """How many int8 planes the input of linear `name` takes: 1 or 2."""
         return self.linears[name].planes
 
-    def check_ends(self) -> None:
+    def check_ends(self, file: Path | None = None) -> None:
         """Compares the first and last bytes of every tensor with what was written, in some milliseconds;
         ArtifactError names what is damaged. An artifact from before these sums were stored has none to check.
+        `file`: another name of the file of tensors.
         """
         start = self._header.data_start
         entries = [self._header.entries[name] for name in self._ends if name in self._header.entries]
         ranges = [(start + entry.begin, start + entry.end) for entry in entries]
         try:
-            found = list(stored_ends(self.path / TENSORS, ranges))
+            found = list(stored_ends(file or self.path / TENSORS, ranges))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ArtifactError(

@@ -16,6 +16,8 @@ PAGE_TOKENS = 32
 """Tokens of a page of the KV cache."""
 DECODE_ROWS = 32
 """Rows of the largest step of the program that writes tokens while the NPU is busy with a prompt."""
+LOGIT_ROWS = 32
+"""Rows of a step from whose logits tokens are drawn, at most: a program has memory for them."""
 SEQUENCES = 4
 """Sequences longer than a window for which the layers with that window have pages."""
 
@@ -24,6 +26,7 @@ _MOST_CONTEXT = 1 << 30
 _SPLIT = 512  # positions of an attention split
 _BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
 _PARTS_PER_THREAD = 4  # attention's partial sums that a thread keeps for each split
+_DRAWING_BYTES = 8 + 4  # that a thread keeps for each logit of a row that it draws from
 _THREAD_BYTES = (8 + 8 + 4) << 10  # a thread's tables, scores, and what fills its last page
 _ALIGNMENT_BYTES = 8 << 10  # what fills the last lines and pages of everything else
 
@@ -48,6 +51,11 @@ class DecoderShape(Protocol):
     @property
     def windows(self) -> tuple[int, ...]:
         """Positions that attention sees, by layer, 0 for all; empty where no layer has a window."""
+        ...
+
+    @property
+    def headless(self) -> bool:
+        """Whether there is no language head, and so nothing to draw from."""
         ...
 
 
@@ -122,7 +130,8 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
     A row has gate and up, or q, k and v; the residual; the widest input in two int8 planes; the queries; and
     as much again as all heads' outputs, for the terms of a score bias. A thread keeps the unpacked weights of
     a block, one row, and partial sums of attention, some of them for every 512 positions that a query sees
-    (native/program.cpp). Layers with a window may have rotary angles of their own.
+    (native/program.cpp). Layers with a window may have rotary angles of their own. The logits of rows from
+    which tokens are drawn stay in the arena.
     """
     windows = _windows(shape)
     angles = shape.head_dim * min(2, len(windows))
@@ -136,7 +145,9 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
     block = 2 * STRIP * inputs
     block = max(block, min(_BLOCK_STRIPS * block, _BLOCK_BYTES))
     thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + (2 + _PARTS_PER_THREAD * seen) * partial
-    return rows * row + threads * thread + 4 * angles * (_SPLIT + splits) + _ALIGNMENT_BYTES
+    logits = 0 if shape.headless else 4 * shape.vocab * min(rows, LOGIT_ROWS)
+    thread += 0 if shape.headless else _DRAWING_BYTES * shape.vocab
+    return logits + rows * row + threads * thread + 4 * angles * (_SPLIT + splits) + _ALIGNMENT_BYTES
 
 
 def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:

@@ -82,7 +82,7 @@ def stream_answer(
         tokens += len(piece.ids)
         finish = piece.finish or finish
     terminal.print()
-    stats = engine.stats
+    stats = pieces.stats
     return Answer(
         text=text,
         finish=finish or "interrupted",

@@ -203,11 +203,17 @@ def sampling(args: argparse.Namespace, engine: Engine) -> Sampling:
 
 
 @contextmanager
-def load_engine(args: argparse.Namespace, *, sequences: int = 1, check: bool = True) -> Iterator[Engine]:
+def load_engine(
+    args: argparse.Namespace,
+    *,
+    sequences: int = 1,
+    check: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Engine]:
     """The engine of `args.artifact`, which may be any checkpoint (`cli.any_model`), with the flags of
     `add_engine_arguments` and room for at least as many long `sequences` at a time; closed at the end. With
     `check` every byte of the artifact is read in the background meanwhile, and the end waits for that:
-    ArtifactError if there is damage.
+    ArtifactError if there is damage. `options`: further ones of `Engine.load`.
 
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
@@ -228,6 +234,7 @@ def load_engine(args: argparse.Namespace, *, sequences: int = 1, check: bool = T
             chat_template=args.chat_template,
             chat_template_kwargs=args.chat_template_kwargs,
             sequences=max(SEQUENCES, sequences),
+            **(options or {}),
         )
         try:
             with engine.checked() if check else nullcontext():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+from pathlib import Path
 from typing import Any
 
 from rockledge.cli.command import Command
@@ -13,10 +14,17 @@ from rockledge.cli.engine_options import (
     add_model_argument,
     add_template_arguments,
     load_engine,
+    number,
     port,
+    size,
+    tokens,
     whole,
 )
 from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
+
+PARALLEL = 8
+PREFIX_BYTES = 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +35,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=port, default=8000, help="port; 0 takes a free one")
     parser.add_argument(
-        "--queue", type=whole(1), default=64, metavar="N", help="most requests running and waiting"
+        "--parallel",
+        type=whole(1),
+        default=PARALLEL,
+        metavar="N",
+        help=f"most sequences worked on at once (default: {PARALLEL})",
+    )
+    parser.add_argument(
+        "--max-waiting", type=whole(0), metavar="N", help="most requests that wait besides (default: 256)"
+    )
+    parser.add_argument(
+        "--step-ms",
+        type=number(0, above=True),
+        metavar="MS",
+        help="time of a step that reads prompts while others write (default: what suits the machine)",
+    )
+    parser.add_argument(
+        "--prefix-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep beginnings of prompts here, for after a restart (default: in memory only)",
+    )
+    parser.add_argument(
+        "--prefix-bytes",
+        type=size,
+        metavar="SIZE",
+        help=f"most that --prefix-dir may take, such as 2G (default: {PREFIX_BYTES >> 30}G)",
+    )
+    parser.add_argument(
+        "--max-body",
+        type=size,
+        metavar="SIZE",
+        help="longest request body, such as 8M (default: 4M, or 16 bytes a token of context)",
+    )
+    parser.add_argument(
+        "--max-answer-tokens",
+        type=tokens(1),
+        metavar="N",
+        help="longest answer (default: what the context holds)",
+    )
+    parser.add_argument(
+        "--connections", type=whole(1), metavar="N", help="most connections at a time (default: 256)"
+    )
+    parser.add_argument(
+        "--grace",
+        type=number(0),
+        metavar="SECONDS",
+        help="how long answers may go on after Ctrl-C or SIGTERM (default: 10)",
     )
     add_engine_arguments(parser)
     add_template_arguments(parser)
@@ -35,30 +89,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
-    from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
+    from rockledge.artifact.watch import ArtifactWatch
+    from rockledge.errors import ArtifactError
+    from rockledge.runtime.messages import Stop
+    from rockledge.runtime.service import Service
     from rockledge.serve.app import create_app
+    from rockledge.serve.front import Front
+    from rockledge.serve.integrity import Integrity
+    from rockledge.serve.served_model import ServedModel
     from rockledge.serve.server import run_server
 
+    if args.prefix_bytes is not None and args.prefix_dir is None:
+        raise UsageError("--prefix-bytes bounds what --prefix-dir keeps; give that too")
     logging.getLogger("uvicorn").setLevel(logging.INFO)
-    with load_engine(args, check=False) as engine:
-        engine.require_head()
-        app = create_app(
-            engine,
-            queue_limit=args.queue,
-            verify=engine.artifact.verify,
-            sampling=default_sampling(engine.artifact.files, CONVERSATION),
-        )
+    options: dict[str, Any] = {"parallel": args.parallel}
+    if args.step_ms is not None:
+        options["step_s"] = args.step_ms / 1000
+    with (
+        load_engine(args, sequences=args.parallel, check=False, options=options) as engine,
+        ArtifactWatch(engine.artifact) as watch,
+    ):
+        model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
+        limits = _limits(args, engine.context)
+        integrity = Integrity(engine.artifact.verify, watch)
+        front = Front(most_calls=limits.parallel + limits.waiting)
+        service = Service(engine, front.deliver)
+        front.connect(service.send)
+        app = create_app(front, model, integrity=integrity, limits=limits)
+        npu = engine.npu.body()
 
         def ready(url: str) -> None:
-            terminal.print(f"{engine.name} answers at {url}/v1 (Ctrl-C stops it)")
+            terminal.print(f"{model.name} answers at {url}/v1 (Ctrl-C stops it)")
             if not _loopback(args.host):
                 terminal.note("Anyone who reaches this address can use it: there is no authentication.")
-            terminal.result(
-                {"url": url, "model": engine.name, "context": engine.context, "npu": engine.npu.body()}
-            )
+            terminal.result({"url": url, "model": model.name, "context": model.context, "npu": npu})
 
-        run_server(app, args.host, args.port, ready)
+        try:
+            run_server(
+                app, args.host, args.port, limits, on_ready=ready, on_end=lambda: front.drain(limits.grace_s)
+            )
+        finally:
+            service.send(Stop())
+            service.join()
+            integrity.close()
+            if front.failure is not None:
+                # Whatever ended the server: it had not worked before.
+                raise ArtifactError(front.failure.message)
     return {}
+
+
+def _limits(args: argparse.Namespace, context: int) -> Any:
+    from rockledge.serve.limits import Limits, body_bytes
+
+    chosen = {
+        "waiting": args.max_waiting,
+        "answer_tokens": args.max_answer_tokens,
+        "connections": args.connections,
+        "grace_s": args.grace,
+        "body_bytes": body_bytes(context) if args.max_body is None else args.max_body,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return Limits(parallel=args.parallel, **given)
 
 
 def _loopback(host: str) -> bool:

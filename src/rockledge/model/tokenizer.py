@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rockledge.model.special_tokens import (
     declared_tokens,
     json_object,
 )
+from rockledge.model.text_bound import TextBound, text_bound
 
 _FILES = ("tokenizer.json", TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, "config.json")
 
@@ -65,8 +66,11 @@ class Tokenizer:
         spelling: _Spelling,
         around: tuple[tuple[int, ...], tuple[int, ...]],
         without_row: Mapping[str, int],
+        bound: TextBound | None = None,
     ) -> None:
-        self._rules, self._spelling = rules, spelling
+        self._rules, self._spelling, self._bound = rules, spelling, bound
+        added = rules.get_added_tokens_decoder().values()
+        self._drops_space = any(token.lstrip or token.rstrip for token in added)
         self._bytes: dict[int, bytes] = {}
         self.beginning, self.ending = around
         """Tokens that texts begin and end with, as tokenizer.json's post-processor puts them there; mostly
@@ -107,7 +111,11 @@ class Tokenizer:
         # As transformers: names of special tokens are then read as ordinary text.
         rules.encode_special_tokens = json_object(files, TOKENIZER_CONFIG).get("split_special_tokens") is True
         return cls(
-            rules, _spelling(content.get("decoder")), _around(content.get("post_processor")), without_row
+            rules,
+            _spelling(content.get("decoder")),
+            _around(content.get("post_processor")),
+            without_row,
+            text_bound(content, _byte_of_character()),
         )
 
     @classmethod
@@ -135,6 +143,25 @@ class Tokenizer:
         # Lone surrogates, which JSON can carry, have no UTF-8; they become question marks.
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
         return [*self.beginning, *ids] if bos else list(ids)
+
+    def least_tokens(self, text: str) -> int:
+        """No encoding of `text` has fewer tokens: its bytes over those of the longest token, 0 when the encoder
+        may drop any amount of it."""
+        if self._bound is None or len(text) < self.longest_token:
+            return 0
+        text = "".join(text.split()) if self._drops_space else text
+        kept = len(text.encode(errors="replace").translate(None, self._bound.dropped))
+        return kept // (self._bound.factor * self.longest_token)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token."""
+        longest = 1
+        for piece in sorted(self._rules.get_vocab(with_added_tokens=True), key=_utf8_length, reverse=True):
+            if _utf8_length(piece) <= longest:  # spelled out it is not longer
+                break
+            longest = max(longest, len(self._spelling.spell(piece)))
+        return longest
 
     def encode_whole(self, text: str) -> list[int]:
         """Token ids of a text that nothing continues, as a model that makes embeddings reads it: with what
@@ -272,6 +299,10 @@ def _around(processor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
     ending = list(takewhile(_is_special, reversed(pieces)))
     return tuple(ids(takewhile(_is_special, pieces))), tuple(ids(reversed(ending)))
+
+
+def _utf8_length(piece: str) -> int:
+    return len(piece.encode(errors="replace"))
 
 
 def _is_special(piece: Mapping[str, Any]) -> bool:

@@ -1,46 +1,47 @@
-"""The engine: one artifact loaded, and its operations token by token.
+"""The engine: one artifact loaded, and its requests in steps that serve many of them.
 
 Tokens in, pieces of text, scores, logits or embeddings out. Chat templates and HTTP are the callers'
-business; the work of a step is the native core's. Requests may run from several threads: steps take turns,
-pages are shared.
-With an NPU there are two programs over the same pages, so that decode steps of other requests run on the CPU
-while a prefill step, which mostly waits for the NPU, is in progress.
+business; who is in a step is the scheduler's, and its work the native core's.
 """
 
+import itertools
 import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rockledge.artifact import Artifact, open_artifact
 from rockledge.artifact.background import BackgroundCheck
-from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, SEQUENCES, cache_bytes, kv_bytes
-from rockledge.errors import ContextError, NpuError, UsageError
-from rockledge.model.block import decoder
-from rockledge.model.chat import ChatTemplate
+from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, kv_bytes
+from rockledge.errors import ContextError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
-from rockledge.runtime.batch import Batch
-from rockledge.runtime.cores import default_cores, started_on
+from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
-from rockledge.runtime.kv_cache import CachedSequence, PageCache
-from rockledge.runtime.offload.choose import choose_npu, unused
-from rockledge.runtime.offload.linears import linears_of
+from rockledge.runtime.generation import Generation
+from rockledge.runtime.kv_cache import PageCache
+from rockledge.runtime.loading import Loaded, load_artifact
 from rockledge.runtime.offload.status import NpuStatus
-from rockledge.runtime.offload.use import NpuUnusedError, NpuUse
-from rockledge.runtime.piece import Meter, Piece, RequestStats, Score
-from rockledge.runtime.program import build_program
-from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
+from rockledge.runtime.offload.use import NpuUse
+from rockledge.runtime.piece import Piece, RequestStats, Score
+from rockledge.runtime.prefix import PrefixCache
+from rockledge.runtime.request import EngineStats, Failure, Output, Request
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.scheduler import Scheduler, Share
+from rockledge.runtime.sequence import Sequence as Running
+from rockledge.runtime.step_budget import StepBudget
 
-SCORE_BYTES = 32 << 20
-"""Logits held at a time while scoring: with a large vocabulary fewer rows a step, never the whole text."""
+PARALLEL = 16
+"""Requests that run at a time, unless the user says otherwise."""
 
 GREEDY = Sampling()
 
@@ -53,38 +54,73 @@ Float32 = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Done:
+    """What a native step gave: its seconds, and by sequence the scores of given tokens, or a state."""
+
+    seconds: float = 0.0
+    given: dict[Running, list[Given]] = field(default_factory=dict)
+    states: dict[Running, Float32] = field(default_factory=dict)
+
+
 def _never() -> bool:
     return False
 
 
 class Engine:
     """A loaded artifact. `context` is the most tokens a sequence may have, prompt and answer together;
-    `footprint` says what was chosen for the memory, `stats` what the last request took."""
+    `footprint` says what was chosen for the memory.
+
+    Requests are submitted, and every call of `step` takes all that run one step further. `generate`, `score`
+    and `embed` are for callers with one request: they step until theirs is done, and may be called from
+    several threads.
+    """
 
     def __init__(
         self,
-        artifact: Artifact,
+        loaded: Loaded,
         name: str,
-        executors: tuple[Executor, Executor],
-        cache: PageCache,
-        footprint: Footprint,
-        npu: NpuUse | NpuStatus,
-        chat: ChatTemplate | None,
+        *,
+        parallel: int = PARALLEL,
+        prefixes: bool = True,
+        step_s: float | None = None,
     ) -> None:
-        """`executors`: the one for prefill and the one for decode; they may be the same."""
-        self.artifact = artifact
+        """`parallel`: requests that run at a time. `prefixes`: whether what was read is found again.
+        `step_s`: seconds a step may take for the sake of a prompt, None for what suits."""
+        self.artifact = loaded.artifact
         self.name = name
-        self.footprint = footprint
-        self.context = footprint.context
-        self.config: ModelConfig = artifact.config
-        self.tokenizer = Tokenizer.from_files(artifact.files)
-        self.chat = chat
-        self.stats = RequestStats()
-        self._prefill, self._decode = executors
-        self._cache = cache
-        self._npu = npu
+        self.footprint = loaded.footprint
+        self.context = loaded.footprint.context
+        self.config: ModelConfig = loaded.artifact.config
+        self.tokenizer = Tokenizer.from_files(loaded.artifact.files)
+        self.chat = loaded.chat
+        self._loaded = loaded
+        self._npu = loaded.npu
         self._eos = frozenset(self.config.eos)
         self._check: BackgroundCheck | None = None
+        decode = loaded.decode
+        pools = [(pool.window, pool.pages) for pool in loaded.prefill.pools]
+        self._cache = PageCache(pools, PAGE_TOKENS, loaded.prefill.copy_page)
+        self._prefixes = PrefixCache(self._cache, loaded.root) if prefixes else None
+        if not 1 <= parallel <= decode.slots:
+            raise UsageError(f"{parallel} requests in parallel, expected 1 to {decode.slots}")
+        self._scheduler = Scheduler(
+            self._cache,
+            self._prefixes,
+            slots=parallel,
+            step_rows=loaded.prefill.max_rows,
+            logit_rows=decode.logit_rows,
+        )
+        self._budget = StepBudget(decode.max_rows, step_s)
+        self._lock = threading.RLock()
+        self._numbers = itertools.count()
+        self._requests: dict[str, Running] = {}
+        self._outputs: list[Output] = []
+        self._steps = self._read = self._found = self._drawn = self._taken = 0
+        # With an NPU a part of a prompt runs in this thread, beside the answers of others.
+        self._beside = ThreadPoolExecutor(1, "rockledge-prefill") if isinstance(self._npu, NpuUse) else None
+        self._reading: tuple[Share, Future[_Done]] | None = None
+        self._stepping = False
 
     @classmethod
     def load(
@@ -98,6 +134,9 @@ class Engine:
         npu: str = "auto",
         npu_rows: int | None = None,
         sequences: int = SEQUENCES,
+        parallel: int = PARALLEL,
+        prefixes: bool = True,
+        step_s: float | None = None,
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> "Engine":
@@ -114,77 +153,23 @@ class Engine:
         Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.
         """
         path = Path(path)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}; give at least 1")
-        artifact = open_artifact(path)
-        artifact.check_ends()
-        chat = _chat(artifact, chat_template, chat_template_kwargs or {})
-        plan = build_program(artifact)
-        cores = default_cores()
-        chosen = len(cores) if threads is None else threads
-        demand = Demand(
-            weights=artifact.tensor_bytes,
-            arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).arena,
-            cache=lambda rows, pages: cache_bytes(artifact.config, pages * PAGE_TOKENS, rows, sequences),
-            page_tokens=PAGE_TOKENS,
-            longest=artifact.config.context,
-        )
-        footprint = choose_footprint(demand, ctx, memory)
-        # Some rotary embeddings depend on the longest sequence; the program's size does not.
-        plan = build_program(artifact, footprint.context)
-        ropes = (layer.attends.rope for layer in decoder(artifact.config).layers)
-        if any(rope is not None and rope.stretched(footprint.context) for rope in ropes):
-            log.info(
-                "context: %d tokens are more than the model's original %d, so its rotary embedding is the "
-                "one for long texts, which short ones have too",
-                footprint.context,
-                artifact.config.rope_original,
-            )
-
-        def executor(rows: int, largest: int) -> Executor:
-            # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
-            with started_on(cores) if threads is None else nullcontext():
-                return Executor(
-                    plan,
-                    max_rows=rows,
-                    context=footprint.context,
-                    pools=plan.pools(footprint.context, largest, sequences),
-                    threads=chosen,
-                    kernel=kernel,
-                )
-
-        def with_both(rows: int) -> int:
-            return demand.total(rows, footprint.context) + demand.arena(
-                DECODE_ROWS, demand.pages(footprint.context)
-            )
-
-        used = choose_npu(
-            npu,
-            linears_of(plan),
-            artifact.config,
-            context=footprint.context,
-            weights=demand.weights,
-            others=with_both,
+        loaded = load_artifact(
+            path,
+            threads=threads,
+            ctx=ctx,
             memory=memory,
-            from_rows=npu_rows,
+            kernel=kernel,
+            npu=npu,
+            npu_rows=npu_rows,
+            sequences=sequences,
+            chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs or {},
         )
-        executors, used = _executors(executor, footprint.step_tokens, used, npu)
-        if isinstance(used, NpuUse):
-            rows = used.plan.steps[-1]
-            footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
-        log.info(
-            "%s: kernel %s (%s), %d thread%s (%s)",
-            path.name,
-            executors[0].kernel,
-            "best this processor supports" if kernel == "auto" else "requested",
-            chosen,
-            "s" * (chosen != 1),
-            f"one for each fast core: {cores}" if threads is None else "requested",
-        )
-        _log_memory(demand, footprint, memory, used)
-        pools = [(pool.window, pool.pages) for pool in executors[0].pools]
-        cache = PageCache(pools, PAGE_TOKENS, executors[0].copy_page)
-        return cls(artifact, path.resolve().name, executors, cache, footprint, used, chat)
+        try:
+            return cls(loaded, path.resolve().name, parallel=parallel, prefixes=prefixes, step_s=step_s)
+        except BaseException:
+            loaded.close()
+            raise
 
     @contextmanager
     def checked(self) -> Iterator[BackgroundCheck]:
@@ -205,14 +190,12 @@ class Engine:
             self._check.require()
 
     def close(self) -> None:
-        """Frees the native programs and the NPU. Closing twice is allowed; only `npu` and `stats` may be
-        used afterwards."""
-        with self._prefill.lock:
-            if isinstance(self._npu, NpuUse):
-                self._npu.close()
-            self._prefill.close()
-        with self._decode.lock:
-            self._decode.close()
+        """Frees the native programs and the NPU. Closing twice is allowed; only `npu` may be used
+        afterwards."""
+        with self._lock:
+            if self._beside is not None:
+                self._beside.shutdown(wait=True)
+            self._loaded.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -223,17 +206,17 @@ class Engine:
     @property
     def kernel(self) -> str:
         """Name of the kernel in use."""
-        return self._prefill.kernel
+        return self._loaded.prefill.kernel
 
     @property
     def threads(self) -> int:
         """Threads that work on a step."""
-        return self._prefill.threads
+        return self._loaded.prefill.threads
 
     @property
     def native_bytes(self) -> int:
         """Bytes of arena and cache that the native core has taken, the NPU's buffers not among them."""
-        return sum(executor.bytes for executor in {self._prefill, self._decode})
+        return sum(executor.bytes for executor in {self._loaded.prefill, self._loaded.decode})
 
     @property
     def npu(self) -> NpuStatus:
@@ -243,12 +226,12 @@ class Engine:
     @property
     def step_bytes(self) -> int:
         """Bytes of weights a step with logits reads, however many rows it has: codes, indices, scales."""
-        return self._prefill.step_bytes
+        return self._loaded.prefill.step_bytes
 
     def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """Names of the native operations in order, and the nanoseconds of each, which all steps from now on
         add to: where the time goes. With an NPU in use only prefill steps do."""
-        return self._prefill.time_operations()
+        return self._loaded.prefill.time_operations()
 
     def cache_bytes_read(self, past: int) -> int:
         """Bytes of keys and values that a step reads in a sequence of `past` tokens."""
@@ -256,13 +239,267 @@ class Engine:
 
     @property
     def free_pages(self) -> int:
-        """Cache pages that no request holds."""
-        return self._cache.free_pages
+        """Cache pages that no request holds; some of them may keep prefixes until their room is needed."""
+        return sum(self._scheduler.free_pages(number) for number in range(len(self._cache.pools)))
 
     @property
     def pages(self) -> int:
         """Cache pages in all."""
         return self._cache.pages
+
+    # Requests
+
+    def submit(self, request: Request) -> None:
+        """Takes a request, which then runs in steps. Raises UsageError and ContextError for one that never
+        could."""
+        prompt = self._valid(request)
+        with self._lock:
+            if request.id in self._requests:
+                raise UsageError(f"there is a request {request.id!r} already; give every one an id of its own")
+            self._submit(request, prompt)
+
+    def _valid(self, request: Request) -> Int32:
+        """The prompt of a request that can run."""
+        if request.kind == "embed":
+            self._require_headless()
+        else:
+            self.require_head()
+        if request.max_tokens < 0:
+            raise UsageError(f"max_tokens is {request.max_tokens}; give 0 or more")
+        if request.logprobs is not None and request.logprobs < 0:
+            raise UsageError(f"logprobs is {request.logprobs} alternatives; give 0 or more, or None")
+        return self._checked(request.prompt)
+
+    def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
+        answer = drawing = None
+        room = 0
+        if request.kind == "generate":
+            # The last token drawn need not fit into the cache.
+            room = min(request.max_tokens, self.context - len(prompt) + 1)
+            answer = Answer(self.tokenizer, request.stop, request.logprobs is not None)
+            ends = {*self._eos, *request.sampling.stop_ids}
+            drawing = Drawing(
+                request.sampling, prompt, most=max(room, 1), ends=ends, logprobs=request.logprobs
+            )
+        sequence = Running(request, next(self._numbers), room, answer, drawing)
+        sequence.inbox = inbox
+        self._requests[request.id] = sequence
+        self._taken += 1
+        if (request.kind == "generate" and room == 0) or (request.kind == "score" and len(prompt) == 1):
+            self._end(sequence, None if answer is None else answer.last("length"))
+        else:
+            self._scheduler.add(sequence)
+        return sequence
+
+    def cancel(self, request: str) -> None:
+        """Ends a request before its next step; one that is not there is none's concern."""
+        with self._lock:
+            sequence = self._requests.get(request)
+            if sequence is not None:
+                sequence.ended = "cancelled"
+                if not self._stepping:  # it may be collected as garbage in the middle of a step
+                    self._take_out(sequence)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is here, nor an output of one that `step` has yet to return."""
+        return not self._requests and not self._outputs
+
+    def waiting(self) -> list[str]:
+        """Ids of the requests that no step has worked on yet."""
+        with self._lock:
+            return [s.request.id for s in self._scheduler.waiting if not s.stats.prefill_tokens]
+
+    def stats(self) -> EngineStats:
+        """How it stands."""
+        with self._lock:
+            cold = sum(self._prefixes.cold_pages(p) for p in range(len(self._cache.pools))) if self._prefixes else 0
+            return EngineStats(
+                running=len(self._scheduler.running),
+                decoding=sum(sequence.decoding for sequence in self._scheduler.running),
+                waiting=len(self._scheduler.waiting),
+                pages=self._cache.pages,
+                free_pages=self._cache.free_pages + cold,
+                cold_pages=cold,
+                requests=self._taken,
+                steps=self._steps,
+                preemptions=self._scheduler.preemptions,
+                prompt_tokens=self._read,
+                cached_tokens=self._found,
+                answer_tokens=self._drawn,
+                npu=self.npu,
+            )
+
+    def step(self) -> list[Output]:
+        """Takes the requests that are here one step further; returns what came of it.
+
+        Raises ArtifactError where the artifact was found damaged, and NativeError.
+        """
+        with self._lock:
+            self._advance()
+            outputs, self._outputs = self._outputs, []
+            return outputs
+
+    def _advance(self) -> None:
+        self._require_whole()
+        self._stepping = True
+        try:
+            self._step()
+        finally:
+            self._stepping = False
+        for sequence in [s for s in self._requests.values() if s.ended is not None]:
+            self._take_out(sequence)
+
+    def _step(self) -> None:
+        for sequence in [s for s in self._requests.values() if s.ended is not None or s.overdue]:
+            sequence.ended = sequence.ended or "deadline"
+            self._take_out(sequence)
+        if self._beside is not None:
+            self._read_beside(self._beside)
+        shares = self._scheduler.plan(self._budget.rows, lambda sequence: not self._goes_beside(sequence))
+        if shares:
+            written = sum(share.sequence.decoding for share in shares)
+            done = self._run(self._loaded.decode, shares)
+            self._budget.ran(written, sum(share.rows for share in shares) - written, done.seconds)
+            self._finish(shares, done)
+        elif self._reading is not None:
+            self._collect()
+
+    def _goes_beside(self, sequence: Running) -> bool:
+        """Whether the rest of its prompt is one for the NPU."""
+        if not isinstance(self._npu, NpuUse) or sequence.request.kind == "score":
+            return False
+        return sequence.pending >= self._npu.plan.from_rows
+
+    def _read_beside(self, thread: ThreadPoolExecutor) -> None:
+        """Keeps a part of a prompt going on the NPU."""
+        if self._reading is not None:
+            if not self._reading[1].done():
+                return
+            self._collect()
+        assert isinstance(self._npu, NpuUse)
+        chunks = self._npu.plan.chunks
+        share = self._scheduler.prompt(
+            self._goes_beside, lambda s: chunks(s.pending)[0] if self._goes_beside(s) else 0
+        )
+        if share is not None:
+            share.sequence.busy = True
+            self._reading = share, thread.submit(self._run, self._loaded.prefill, [share])
+
+    def _collect(self) -> None:
+        """Waits for the part of a prompt that runs in the other thread, and takes what came of it."""
+        assert self._reading is not None
+        (share, future), self._reading = self._reading, None
+        share.sequence.busy = False
+        done = future.result()
+        if isinstance(self._npu, NpuUse):
+            self._npu.log_failure()
+        if share.sequence.ended is None:
+            self._finish([share], done)
+
+    def _run(self, executor: Executor, shares: Sequence[Share]) -> _Done:
+        """One native step of these rows."""
+        start = time.perf_counter()
+        done, rows, draws, ends = _Done(), 0, list[Drawing | Given](), list[Running]()
+        for share in shares:
+            sequence, first, until = share.sequence, share.sequence.length, rows + share.rows
+            assert sequence.cached is not None
+            # Another executor has tables of its own, and those here stay as they were.
+            if sequence.moved or executor is not self._loaded.decode:
+                sequence.cached.write_table(executor.tables[:, sequence.slot])
+                sequence.moved = executor is not self._loaded.decode
+            executor.tokens[rows:until] = sequence.tokens[first : first + share.rows]
+            executor.positions[rows:until] = range(first, first + share.rows)
+            executor.sequences[rows:until] = sequence.slot
+            if sequence.request.kind == "score":
+                following = sequence.tokens[first + 1 : first + 1 + share.rows].tolist()
+                given = [Given(token, sequence.request.logprobs or 0) for token in following]
+                executor.wanted[len(draws) : len(draws) + share.rows] = range(rows, until)
+                done.given[sequence] = given
+                draws += given
+            elif share.rows == sequence.pending:
+                executor.wanted[len(draws) + len(ends)] = until - 1
+                if sequence.drawing is not None:
+                    draws.append(sequence.drawing)
+                else:
+                    ends.append(sequence)
+            rows = until
+        if ends:
+            states = np.empty((len(ends), self.config.hidden), np.float32)
+            executor.step(rows, results=states)
+            done.states = dict(zip(ends, states, strict=True))
+        else:
+            executor.step(rows, draws)
+        done.seconds = time.perf_counter() - start
+        return done
+
+    def _finish(self, shares: Sequence[Share], done: _Done) -> None:
+        """Takes over what a step gave, sequence by sequence."""
+        self._steps += 1
+        for share in shares:
+            sequence, decoding = share.sequence, share.sequence.decoding
+            assert sequence.cached is not None
+            sequence.cached.advance(share.rows)
+            sequence.worked(share.rows, done.seconds, decoding)
+            self._read += 0 if decoding else share.rows
+        self._scheduler.served(shares)
+        for share in shares:
+            sequence = share.sequence
+            if sequence.request.kind == "score":
+                for given in done.given[sequence]:
+                    sequence.scores.append(Score(given.token, given.logprob, given.top))
+            if sequence.pending > 0:
+                continue
+            if sequence.drawing is not None:
+                self._draw(sequence, sequence.drawing)
+            elif sequence in done.states:
+                self._end(sequence, None, embedding=_embedding(done.states[sequence]))
+            else:
+                self._end(sequence, None, scores=tuple(sequence.scores))
+
+    def _draw(self, sequence: Running, drawing: Drawing) -> None:
+        """The next token of an answer, and the text that became certain by it."""
+        assert sequence.answer is not None
+        token = drawing.take()
+        self._drawn += 1
+        stops = token in sequence.request.sampling.stop_ids
+        if stops or (token in self._eos and not sequence.request.ignore_eos):
+            self._end(sequence, sequence.answer.last("stop"))
+            return
+        piece = sequence.answer.push(token, drawing.logprob, drawing.top)
+        if piece is not None and piece.finish is not None:
+            self._end(sequence, piece)
+            return
+        if piece is not None:
+            self._put(sequence, Output(sequence.request.id, piece))
+        if drawing.drawn == sequence.room:
+            self._end(sequence, sequence.answer.last("length"))
+        else:
+            sequence.append(token)
+
+    def _take_out(self, sequence: Running) -> None:
+        """Ends a request from outside; one in a step that still runs, when that is over."""
+        if sequence.busy or sequence.ended is None:
+            return
+        self._scheduler.remove(sequence)
+        piece = None if sequence.answer is None else sequence.answer.last(sequence.ended)
+        late = Failure("deadline", "its deadline passed before it was done") if sequence.ended == "deadline" else None
+        self._end(sequence, piece, failure=None if piece else late, removed=True)
+
+    def _end(self, sequence: Running, piece: Piece | None, *, removed: bool = False, **more: Any) -> None:
+        if not removed and (sequence.cached is not None or sequence in self._scheduler.waiting):
+            self._scheduler.remove(sequence)
+        del self._requests[sequence.request.id]
+        self._found += sequence.stats.cached_tokens
+        self._put(sequence, Output(sequence.request.id, piece, stats=sequence.stats, last=True, **more))
+
+    def _put(self, sequence: Running, output: Output) -> None:
+        if sequence.inbox is None:
+            self._outputs.append(output)
+        else:
+            sequence.inbox.append(output)
+
+    # For callers with one request
 
     def generate(
         self,
@@ -274,161 +511,32 @@ class Engine:
         logprobs: int | None = None,
         ignore_eos: bool = False,
         cancelled: Callable[[], bool] = _never,
-    ) -> Iterator[Piece]:
+    ) -> Generation:
         """Continues `prompt` (token ids), yielding text as soon as it is certain.
 
         `logprobs`: how many alternatives to report beside each token (0: only its own), None for no scores.
         `cancelled` is called before every step; once true, the pieces just end. The same seed gives the same
-        text whatever else runs. Raises ContextError or UsageError here, before any work; CacheFullError with
-        the first piece when other requests hold the pages.
+        text whatever else runs. Raises ContextError or UsageError here, before any work.
         """
-        self.require_head()
-        ids = self._checked(prompt)
-        if max_tokens < 0:
-            raise UsageError(f"max_tokens is {max_tokens}; give 0 or more")
-        if logprobs is not None and logprobs < 0:
-            raise UsageError(f"logprobs is {logprobs} alternatives; give 0 or more, or None")
-        # The last token drawn need not fit into the cache.
-        room = min(max_tokens, self.context - len(ids) + 1)
-        return self._pieces(ids, room, sampling, stop, logprobs, ignore_eos, cancelled)
-
-    def _pieces(
-        self,
-        prompt: Int32,
-        room: int,
-        sampling: Sampling,
-        stop: Sequence[str],
-        logprobs: int | None,
-        ignore_eos: bool,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[Piece]:
-        answer = Answer(self.tokenizer, stop, logprobs)
-        meter = Meter()
-        self.stats = meter.stats()
-        if room == 0:
-            yield answer.last("length")
-            return
-        with self._cached(len(prompt)) as sequence:
-            step = self._decode.single_step(sampling)
-            for rows in self._steps(prompt):
-                if cancelled():
-                    return
-                final = sequence.length + len(rows) == len(prompt)
-                self._run(rows, sequence, step.logits[None] if final else None)
-                self.stats = meter.prefilled(len(rows))
-            step.write_table(sequence)
-            for drawn in range(1, room + 1):
-                token = step.draw(drawn)
-                ended = token in self._eos and not ignore_eos
-                piece = answer.last("stop") if ended else answer.push(token, step.logits)
-                if piece is not None:
-                    self.stats = meter.pause()
-                    yield piece
-                    if piece.finish is not None:
-                        return
-                    meter.resume()
-                if cancelled():
-                    self.stats = meter.pause()
-                    return
-                if drawn < room:
-                    self._require_whole()
-                    if sequence.reserve(1):
-                        step.write_table(sequence)
-                    with self._decode.lock:
-                        step.run(token, sequence.length)
-                    sequence.advance(1)
-                    meter.decoded()
-            self.stats = meter.pause()
-            yield answer.last("length")
-
-    def batch(self, prompts: Sequence[Sequence[int]], *, sampling: Sampling = GREEDY) -> Batch:
-        """Runs prefill of the prompts (token ids) and holds them as sequences that continue in lockstep.
-
-        Use it as a context manager. Raises ContextError or UsageError for a prompt that is not valid, and
-        CacheFullError when all of them together need more than the cache has.
-        """
-        self.require_head()
-        most = self._prefill.max_rows
-        if not 1 <= len(prompts) <= most:
-            raise UsageError(f"a batch of {len(prompts)} sequences, expected 1 to {most}")
-        checked = [self._checked(prompt) for prompt in prompts]
-        steps = self._decode if len(prompts) <= self._decode.max_rows else self._prefill
-        return Batch(self._cache, self._read, steps, self.context, checked, sampling)
-
-    @contextmanager
-    def _cached(self, tokens: int) -> Iterator[CachedSequence]:
-        """A new sequence with room for `tokens`; its pages are freed at the end in any case."""
-        sequence = self._cache.open()
-        try:
-            sequence.reserve(tokens, self._prefill.max_rows)
-            yield sequence
-        finally:
-            sequence.close()
-
-    def _read(self, prompt: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
-        """Prefill of a whole prompt, in as few steps as possible. CacheFullError before the first."""
-        sequence.reserve(len(prompt), self._prefill.max_rows)
-        for part in self._steps(prompt):
-            final = sequence.length + len(part) == len(prompt)
-            self._run(part, sequence, logits if final else None)
-
-    def _run(self, tokens: Int32, sequence: CachedSequence, logits: Float32 | None) -> None:
-        sequence.reserve(len(tokens))  # nothing new, unless a fork shares what was reserved
-        self._require_whole()
-        with self._prefill.lock:
-            self._prefill.run(tokens, sequence, logits)
-        sequence.advance(len(tokens))
-        if isinstance(self._npu, NpuUse):
-            self._npu.log_failure()
-
-    def _steps(self, prompt: Int32) -> Iterator[Int32]:
-        """A prompt in steps: as large as possible, or as the NPU is fastest."""
-        if isinstance(self._npu, NpuUse):
-            first = 0
-            for rows in self._npu.plan.chunks(len(prompt)):
-                yield prompt[first : first + rows]
-                first += rows
-        else:
-            yield from self._chunks(prompt, self._prefill.max_rows)
-
-    @staticmethod
-    def _chunks(tokens: Int32, rows: int) -> Iterator[Int32]:
-        for first in range(0, len(tokens), rows):
-            yield tokens[first : first + rows]
+        request = Request(
+            f"generate-{next(self._numbers)}",
+            tuple(prompt),
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=tuple(stop),
+            logprobs=logprobs,
+            ignore_eos=ignore_eos,
+        )
+        ids = self._valid(request)
+        return Generation(lambda: self._open(request, ids), cancelled)
 
     def score(self, ids: Sequence[int], top: int = 0) -> list[Score]:
         """Log probability of every token of `ids` after the first, and the `top` most probable tokens there.
 
         Raises ContextError or UsageError.
         """
-        self.require_head()
-        tokens = self._checked(ids)
-        rows = max(1, min(self._prefill.max_rows, SCORE_BYTES // (4 * self.config.vocab)))
-        logits = np.empty((rows, self.config.vocab), np.float32)
-        scores: list[Score] = []
-        with self._cached(len(tokens) - 1) as sequence:
-            for part in self._chunks(tokens[:-1], rows):
-                following = tokens[sequence.length + 1 :]
-                self._run(part, sequence, logits[: len(part)])
-                for row, given in zip(logits[: len(part)], following, strict=False):
-                    scored = log_probabilities(row)
-                    scores.append(Score(int(given), float(scored[given]), most_probable(scored, top)))
-        return scores
-
-    def logits(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
-        """Logits fp32 [len(ids), vocab] after every token. `chunk`: rows a step, which changes no result.
-
-        The answer takes 4 * len(ids) * vocab bytes and nothing else grows with the text. Raises ContextError
-        or UsageError.
-        """
-        self.require_head()
-        return self._results(ids, self.config.vocab, chunk)
-
-    def states(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
-        """The normed states fp32 [len(ids), hidden] after every token, in a model without a language head:
-        what its embeddings are made of. `chunk` and errors as for `logits`."""
-        self._require_headless()
-        return self._results(ids, self.config.hidden, chunk)
+        request = Request(f"score-{next(self._numbers)}", tuple(ids), kind="score", logprobs=top)
+        return list(self._whole(request).scores)
 
     def embed(self, ids: Sequence[int], *, dimensions: int | None = None) -> Float32:
         """The embedding of a text fp32 [hidden], of length 1: the normed state after its last token.
@@ -441,11 +549,41 @@ class Engine:
         size = self.config.hidden if dimensions is None else dimensions
         if not 1 <= size <= self.config.hidden:
             raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
-        tokens, state = self._checked(ids), np.empty((1, self.config.hidden), np.float32)
-        with self._cached(len(tokens)) as sequence:
-            self._read(tokens, sequence, state)
-        kept: Float32 = state[0, :size]
+        request = Request(f"embed-{next(self._numbers)}", tuple(ids), kind="embed")
+        kept: Float32 = np.asarray(self._whole(request).embedding, np.float32)[:size]
         return kept / max(np.linalg.norm(kept), _LEAST_LENGTH)
+
+    def _whole(self, request: Request) -> Output:
+        """The one output of a request that gives no pieces."""
+        stepper = self._open(request, self._valid(request))
+        try:
+            while True:
+                for output in stepper.outputs():
+                    if output.last:
+                        return output
+                stepper.step()
+        finally:
+            stepper.close()
+
+    def _open(self, request: Request, prompt: Int32) -> "_Stepper":
+        inbox: deque[Output] = deque()
+        with self._lock:
+            return _Stepper(self, self._submit(request, prompt, inbox), inbox)
+
+    def logits(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
+        """Logits fp32 [len(ids), vocab] after every token. `chunk`: rows a step, which changes no result.
+
+        The answer takes 4 * len(ids) * vocab bytes and nothing else grows with the text. Raises ContextError
+        or UsageError, and CacheFullError when requests hold the pages.
+        """
+        self.require_head()
+        return self._results(ids, self.config.vocab, chunk)
+
+    def states(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
+        """The normed states fp32 [len(ids), hidden] after every token, in a model without a language head:
+        what its embeddings are made of. `chunk` and errors as for `logits`."""
+        self._require_headless()
+        return self._results(ids, self.config.hidden, chunk)
 
     def require_head(self) -> None:
         """UsageError where the model has no language head."""
@@ -462,16 +600,45 @@ class Engine:
             )
 
     def _results(self, ids: Sequence[int], width: int, chunk: int | None) -> Float32:
-        """What a step gives back after every token, fp32 [len(ids), width]."""
+        """What a step gives back after every token, fp32 [len(ids), width]: rows of one text alone."""
         tokens = self._checked(ids)
         if chunk is not None and chunk < 1:
             raise UsageError(f"a chunk of {chunk} rows, expected at least 1")
-        rows = min(chunk or self._prefill.max_rows, self._prefill.max_rows)
+        executor = self._loaded.prefill
+        rows = min(chunk or executor.max_rows, executor.max_rows)
         results = np.empty((len(tokens), width), np.float32)
-        with self._cached(len(tokens)) as sequence:
-            for part in self._chunks(tokens, rows):
-                self._run(part, sequence, results[sequence.length :][: len(part)])
+        sequence = self._cache.open()
+        try:
+            sequence.reserve(len(tokens), rows)
+            for first in range(0, len(tokens), rows):
+                part = tokens[first : first + rows]
+                sequence.reserve(len(part))
+                with self._lock:
+                    self._require_whole()
+                    if self._reading is not None:  # it has this executor
+                        self._reading[1].exception()
+                    sequence.write_table(executor.tables[:, 0])
+                    executor.tokens[: len(part)] = part
+                    executor.positions[: len(part)] = range(first, first + len(part))
+                    executor.sequences[: len(part)] = 0
+                    executor.wanted[: len(part)] = range(len(part))
+                    executor.step(len(part), results=results[first : first + len(part)])
+                    for other in self._scheduler.running:
+                        other.moved |= other.slot == 0
+                sequence.advance(len(part))
+                if isinstance(self._npu, NpuUse):
+                    self._npu.log_failure()
+        finally:
+            sequence.close()
         return results
+
+    def lengthen(self, tokens: int) -> None:
+        """Makes the past of every answer that runs `tokens` long by copies of its keys and values: for
+        measurements, where a past must be long but not meaningful. Raises CacheFullError."""
+        with self._lock:
+            for sequence in self._scheduler.running:
+                if sequence.decoding:
+                    sequence.lengthen(tokens)
 
     def _checked(self, ids: Sequence[int]) -> Int32:
         """`ids` as an array, once they are known to be tokens of this model that fit into the context."""
@@ -491,64 +658,34 @@ class Engine:
         return tokens.astype(np.int32)
 
 
-def _chat(artifact: Artifact, template: str | None, switches: Mapping[str, Any]) -> ChatTemplate | None:
-    """The template of conversations; UsageError for switches without one, or that it does not read."""
-    if template is None:
-        chat = ChatTemplate.from_files(artifact.files)
-    else:
-        chat = ChatTemplate.replacing(template, artifact.files)
-    if not switches:
-        return chat
-    if chat is None:
-        raise UsageError(
-            f"{artifact.path} has no chat template, so nothing reads {min(switches)!r}; give a template too"
-        )
-    return chat.with_switches(switches)
+class _Stepper:
+    """Steps an engine until one request is done; others that run are taken along."""
+
+    def __init__(self, engine: Engine, sequence: Running, inbox: deque[Output]) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self._inbox = inbox
+
+    @property
+    def stats(self) -> RequestStats:
+        """The work so far."""
+        return self._sequence.stats
+
+    def outputs(self) -> Iterator[Output]:
+        """What has come since the last call."""
+        while self._inbox:
+            yield self._inbox.popleft()
+
+    def step(self) -> None:
+        """One step, unless another thread has made it meanwhile."""
+        with self._engine._lock:
+            if not self._inbox:
+                self._engine._advance()
+
+    def close(self) -> None:
+        """Ends the request, if it has not ended."""
+        self._engine.cancel(self._sequence.request.id)
 
 
-def _executors(
-    executor: Callable[[int, int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
-) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
-    """The programs for prefill and decode, and the NPU after loading it:
-    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor`
-    makes one for steps of so many tokens, over a cache for steps of the second number."""
-    if isinstance(npu, NpuUse):
-        try:
-            return _with_npu(executor, npu), npu
-        except NpuError as error:
-            npu.close()
-            npu = unused(mode, NpuUnusedError(str(error), "unusable"))
-        except BaseException:
-            npu.close()
-            raise
-    return (executor(rows, rows),) * 2, npu
-
-
-def _with_npu(executor: Callable[[int, int], Executor], npu: NpuUse) -> tuple[Executor, Executor]:
-    largest = npu.plan.steps[-1]
-    prefill = executor(largest, largest)
-    try:
-        prefill.use_npu(npu)
-        decode = executor(DECODE_ROWS, largest)
-        decode.share_cache(prefill)
-    except BaseException:
-        prefill.close()
-        raise
-    return prefill, decode
-
-
-def _log_memory(demand: Demand, chosen: Footprint, memory: int | None, npu: NpuUse | NpuStatus) -> None:
-    cache = demand.cache(chosen.step_tokens, demand.pages(chosen.context))
-    buffers = npu.plan.bytes if isinstance(npu, NpuUse) else 0
-    log.info(
-        "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",
-        demand.weights / 1e6,
-        (chosen.bytes - demand.weights - cache - buffers) / 1e6,
-        chosen.step_tokens,
-        cache / 1e6,
-        chosen.context,
-        f", {buffers / 1e6:.1f} MB for the NPU" if buffers else "",
-        "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
-    )
-    if isinstance(npu, NpuUse):
-        log.info("%s", npu.describe())
+def _embedding(state: Float32) -> tuple[float, ...]:
+    return tuple(state.tolist())

@@ -1,13 +1,16 @@
-"""The native program as the engine uses it: rows of one sequence, and a decode step prepared once."""
+"""The native program as the engine uses it: one step for many sequences, whose arrays stay where they are."""
 
+import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from rockledge.board.memory import pages_of
+from rockledge.errors import NativeError
 from rockledge.runtime import native
+from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.kv_cache import CachedSequence
 from rockledge.runtime.offload.native_plan import npu_work, use_npu
 from rockledge.runtime.offload.use import NpuUse
@@ -16,6 +19,9 @@ from rockledge.runtime.sampling import Sampling
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+_MOST_SEQUENCES = 64  # of a step: those that write, and as many prompts beside them
 
 
 class SingleStep:
@@ -117,8 +123,28 @@ class Executor:
         self.pools = pools
         self._pages = pages_of(context)
         self._ops = plan.ops
+        self.slots = min(max_rows, _MOST_SEQUENCES)
+        self.logit_rows = shape.logit_rows
+        self.tokens: Int32 = np.zeros(max_rows, np.int32)
+        self.positions: Int32 = np.zeros(max_rows, np.int32)
+        self.sequences: Int32 = np.zeros(max_rows, np.int32)
+        self.wanted: Int32 = np.zeros(max_rows, np.int32)
+        self.tables = _tables(self._program, self.slots, self._pages)
         self.step_bytes = plan.step_bytes()
         self._before_logits = next(i for i, op in enumerate(plan.ops) if op.on_logits)
+        self._vocab = self._program.vocab
+        self._draws = (ctypes.c_void_p * max(1, self.logit_rows))()
+        self._record = native.StepRecord(
+            sequences_count=self.slots,
+            table_width=self._pages,
+            tokens=self.tokens.ctypes.data,
+            positions=self.positions.ctypes.data,
+            sequences=self.sequences.ctypes.data,
+            block_tables=self.tables.ctypes.data,
+            logit_rows=self.wanted.ctypes.data,
+        )
+        self._whole = self._program.prepared(self._record)
+        self._without_logits = self._program.prepared(self._record, last=self._before_logits)
 
     @property
     def bytes(self) -> int:
@@ -144,6 +170,34 @@ class Executor:
             wanted = np.arange(rows - len(logits), rows, dtype=np.int32)
             self._program.run(native.Step(tokens, positions, zeros, table, wanted), logits)
 
+    def step(self, rows: int, draws: Sequence[Drawing | Given] = (), results: Float32 | None = None) -> None:
+        """Runs the first `rows` entries of `tokens`, `positions` and `sequences` (a slot of `tables`).
+
+        Row wanted[i] gives draws[i], of which there are up to `logit_rows`. With `results` fp32 [n, vocab]
+        instead (of a model without a head [n, hidden]), what rows wanted[:n] give is written there, n up to
+        `max_rows`. With neither everything that only logits need is skipped. Raises NativeError when
+        something is out of range; nothing was computed then.
+        """
+        record, run = self._record, self._whole
+        record.rows, record.logits, record.draws = rows, None, None
+        if draws:
+            if len(draws) > self.logit_rows:
+                raise NativeError(f"{len(draws)} draws in a step, expected at most {self.logit_rows}")
+            for number, draw in enumerate(draws):
+                self._draws[number] = draw.address
+            record.logit_count, record.draws = len(draws), ctypes.addressof(self._draws)
+        elif results is not None:
+            wrong = results.dtype != np.float32 or results.shape[1:] != (self._vocab,)
+            if wrong or not (results.flags.c_contiguous and results.flags.writeable):
+                raise NativeError(
+                    f"results are {results.dtype} {results.shape}, expected contiguous writable float32 "
+                    f"[rows, {self._vocab}]"
+                )
+            record.logit_count, record.logits = len(results), results.ctypes.data
+        else:
+            record.logit_count, run = 0, self._without_logits
+        run()
+
     def single_step(self, sampling: Sampling) -> SingleStep:
         """A decode step of its own for one request."""
         return SingleStep(self._program, self._pages, sampling)
@@ -159,6 +213,18 @@ class Executor:
     def copy_page(self, pool: int, source: int, target: int) -> None:
         """Copies a cache page, all layers of its pool."""
         self._program.copy_page(pool, source, target)
+
+    def page_bytes(self, pool: int) -> int:
+        """Bytes of a cache page, all layers of its pool."""
+        return self._program.page_bytes(pool)
+
+    def read_page(self, pool: int, page: int, out: UInt8) -> None:
+        """Copies a cache page into `out` uint8 [page_bytes]."""
+        self._program.read_page(pool, page, out)
+
+    def write_page(self, pool: int, page: int, data: UInt8) -> None:
+        """Makes `data` uint8 [page_bytes], which `read_page` gave, the content of a cache page."""
+        self._program.write_page(pool, page, data)
 
     def share_cache(self, other: "Executor") -> None:
         """Works on the cache pages of `other` from now on; both may run at once, on different sequences."""

@@ -8,6 +8,7 @@ one window share a pool; a sequence has pages in every pool, and gives those bac
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,10 @@ class PagePool:
         """How many sequences hold `page`."""
         return self._holders[page]
 
+    def first_page(self, length: int, page_tokens: int) -> int:
+        """The number of the first page that a query after `length` tokens sees."""
+        return max(0, length + 1 - self.window) // page_tokens if self.window else 0
+
     def take(self, count: int) -> list[int]:
         """`count` free pages, for one sequence each; there must be so many."""
         taken = [self._free.pop() for _ in range(count)]
@@ -61,9 +66,17 @@ class PagePool:
             self._free.append(page)
 
 
+class Reclaim(Protocol):
+    """What holds pages that it can do without."""
+
+    def __call__(self, pool: int, count: int) -> None:
+        """Drops at least `count` pages of `pool` that nobody else holds, or none where it has fewer."""
+
+
 class PageCache:
     """The pools of a program, by its numbers: (window, pages) of each; pages of `page_tokens` tokens.
 
+    `reclaim`, when set, is asked for pages before a sequence is refused any.
     `copy_page(pool, from_page, to_page)` copies the keys and values of the pool's layers; it is called before
     a sequence writes into a page that others also read. Sequences of a cache may be used from several
     threads, each of them from one at a time.
@@ -83,6 +96,7 @@ class PageCache:
         self.pools = tuple(PagePool(pages, window) for window, pages in pools)
         self.page_tokens = page_tokens
         self.copy_page = copy_page
+        self.reclaim: Reclaim | None = None
         # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
         self.lock = threading.RLock()
 
@@ -100,8 +114,26 @@ class PageCache:
         """An empty sequence; it takes no page until it reserves room."""
         return CachedSequence(self, [_Held(number, pool) for number, pool in enumerate(self.pools)], 0)
 
+    def resume(self, held: Sequence[tuple[int, Sequence[int]]], length: int) -> "CachedSequence":
+        """A sequence whose first `length` tokens are in pages that are there: of every pool the number of the
+        first page that is needed, and the pages from there on. They are shared, and copied before it writes
+        into the last one."""
+        with self.lock:
+            parts = [
+                _Held(number, pool, first, list(pages))
+                for number, (pool, (first, pages)) in enumerate(zip(self.pools, held, strict=True))
+            ]
+            for part in parts:
+                for page in part.pages:
+                    part.pool.hold(page)
+        return CachedSequence(self, parts, length)
+
     def take(self, counts: Sequence[int]) -> list[list[int]]:
         """So many pages of every pool. CacheFullError if one has fewer; then none is taken."""
+        if self.reclaim is not None:
+            for number, (pool, count) in enumerate(zip(self.pools, counts, strict=True)):
+                if count > pool.free_pages:
+                    self.reclaim(number, count - pool.free_pages)
         for pool, count in zip(self.pools, counts, strict=True):
             if count > pool.free_pages:
                 where, larger = "", ", or load with a larger context"
@@ -143,6 +175,11 @@ class CachedSequence:
     def pages(self) -> tuple[tuple[int, ...], ...]:
         """The pages held of each pool; their first is the one where the next query's window begins."""
         return tuple(tuple(held.pages) for held in self._held)
+
+    def page(self, pool: int, number: int) -> int | None:
+        """The page in `pool` of tokens `number` * page_tokens on; None where it is not held (any more)."""
+        held = self._held[pool]
+        return held.pages[number - held.first] if held.first <= number < held.end else None
 
     @property
     def shortest(self) -> int:
@@ -214,8 +251,7 @@ class CachedSequence:
                         held.pool.drop(page)
 
     def _first(self, pool: PagePool) -> int:
-        """The first page that the next query sees."""
-        return max(0, self.length + 1 - pool.window) // self._cache.page_tokens if pool.window else 0
+        return pool.first_page(self.length, self._cache.page_tokens)
 
     def repeat(self, length: int) -> None:
         """Fills up to `length` positions, if there are fewer, with copies of the pages that are there; a

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from rockledge.errors import NativeError
 from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, padded, strips, tiles
 from rockledge.runtime.choices import KERNELS
+from rockledge.runtime.native_draw import DrawRecord, SamplingRecord
 
-ABI = 7
+ABI = 8
 LIBRARY = "librockledge.so"
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
@@ -112,7 +113,7 @@ class Pool:
 @dataclass(frozen=True)
 class Shape:
     """Sizes the whole program shares; `page_tokens` is a power of two in 8..512, positions lie below
-    `context`."""
+    `context`. Of a step, up to `logit_rows` rows can be drawn from."""
 
     max_rows: int
     heads: int
@@ -121,6 +122,7 @@ class Shape:
     page_tokens: int
     context: int
     pools: tuple[Pool, ...]
+    logit_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class _Shape(ctypes.Structure):
             for name in ("max_rows", "heads", "kv_heads", "head_dim", "page_tokens", "context", "pools")
         ),
         ("pool", ctypes.POINTER(_Pool)),
+        ("logit_rows", ctypes.c_int32),
     ]
 
 
@@ -194,8 +197,10 @@ class _Memory(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("arena", "cache")]
 
 
-class _Step(ctypes.Structure):
-    arrays: tuple[Step, NDArray[np.float32] | None]
+class StepRecord(ctypes.Structure):
+    """`rl_step`; `kept` is what its addresses lead to."""
+
+    kept: tuple[Any, ...]
     _fields_ = [
         ("rows", ctypes.c_int32),
         ("sequences_count", ctypes.c_int32),
@@ -207,16 +212,7 @@ class _Step(ctypes.Structure):
         ("block_tables", ctypes.c_void_p),
         ("logit_rows", ctypes.c_void_p),
         ("logits", ctypes.c_void_p),
-    ]
-
-
-class _Sampling(ctypes.Structure):
-    _fields_ = [
-        ("temperature", ctypes.c_float),
-        ("top_p", ctypes.c_float),
-        ("min_p", ctypes.c_float),
-        ("top_k", ctypes.c_int32),
-        ("seed", ctypes.c_uint64),
+        ("draws", ctypes.c_void_p),
     ]
 
 
@@ -258,6 +254,9 @@ def library() -> ctypes.CDLL:
         "rl_program_times": (i32, [pointer, pointer]),
         "rl_program_share_cache": (i32, [pointer, pointer]),
         "rl_copy_page": (i32, [pointer, i32, i32, i32]),
+        "rl_page_bytes": (i64, [pointer, i32]),
+        "rl_read_page": (i32, [pointer, i32, i32, pointer]),
+        "rl_write_page": (i32, [pointer, i32, i32, pointer]),
         "rl_read_bandwidth": (ctypes.c_double, [i64, i32, i32, i32]),
         "rl_turn_rows": (i32, [pointer, i32, i32, i32, pointer, pointer, i32]),
         "rl_round_rows": (i32, [pointer, i32, i32, pointer, pointer, pointer, pointer, i32]),
@@ -348,7 +347,7 @@ def _lists(ops: Sequence[Op], bands: Sequence[Band], buffers: Sequence[Buffer]) 
 def _shape(shape: Shape) -> Any:
     pools = (_Pool * len(shape.pools))(*(_Pool(*astuple(pool)) for pool in shape.pools))
     sizes = (shape.max_rows, shape.heads, shape.kv_heads, shape.head_dim, shape.page_tokens, shape.context)
-    return ctypes.byref(_Shape(*sizes, len(pools), pools))
+    return ctypes.byref(_Shape(*sizes, len(pools), pools, shape.logit_rows))
 
 
 class Outline:
@@ -411,16 +410,27 @@ class Program:
         return ProgramMemory(found.arena, found.cache)
 
     def run(
-        self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1
+        self,
+        step: Step,
+        logits: NDArray[np.float32] | None = None,
+        first: int = 0,
+        last: int = -1,
+        draws: Sequence[DrawRecord] = (),
     ) -> None:
-        """Runs operations first .. last-1 (-1: to the end); writes `logits` f32 [len(logit_rows), vocab].
+        """Runs operations first .. last-1 (-1: to the end); writes `logits` f32 [len(logit_rows), vocab], or
+        fills in `draws`, one for each logit row.
 
         Raises NativeError when an argument is out of range; nothing was computed then.
         """
-        self.prepare(step, logits, first, last)()
+        self.prepare(step, logits, first, last, draws)()
 
     def prepare(
-        self, step: Step, logits: NDArray[np.float32] | None = None, first: int = 0, last: int = -1
+        self,
+        step: Step,
+        logits: NDArray[np.float32] | None = None,
+        first: int = 0,
+        last: int = -1,
+        draws: Sequence[DrawRecord] = (),
     ) -> Callable[[], None]:
         """A call that runs `step` as its arrays are then: they are read in place, so a decode loop only
         changes the numbers in them and pays for no checks or allocations. Raises as `run` does."""
@@ -429,7 +439,10 @@ class Program:
         entries = max(1, len(self.shape.pools)) * sequences * width
         if logits is not None and not logits.flags.writeable:
             raise NativeError("the logits array is read-only; pass a writable one")
-        c_step = _Step(
+        if draws and len(draws) != step.logit_rows.size:
+            raise NativeError(f"{len(draws)} draws for {step.logit_rows.size} logit rows; give one for each")
+        addresses = (ctypes.c_void_p * len(draws))(*map(ctypes.addressof, draws))
+        record = StepRecord(
             rows,
             sequences,
             width,
@@ -440,9 +453,14 @@ class Program:
             _checked("block_tables", step.block_tables, np.int32, entries),
             _checked("logit_rows", step.logit_rows, np.int32, 0),
             _checked("logits", logits, np.float32, step.logit_rows.size * self.vocab),
+            ctypes.addressof(addresses) if draws else None,
         )
-        c_step.arrays = (step, logits)  # the core reads and writes these in place
-        reference, native_run = ctypes.byref(c_step), self._lib.rl_program_run
+        record.kept = (step, logits, addresses, draws)  # the core reads and writes these in place
+        return self.prepared(record, first, last)
+
+    def prepared(self, record: StepRecord, first: int = 0, last: int = -1) -> Callable[[], None]:
+        """A call that runs what `record` says then. The caller answers for its addresses and lengths."""
+        reference, native_run = ctypes.byref(record), self._lib.rl_program_run
 
         def run() -> None:
             if native_run(self.handle, reference, first, last) < 0:
@@ -497,6 +515,27 @@ class Program:
         if self._lib.rl_copy_page(self.handle, pool, source, target) < 0:
             raise failure()
 
+    def page_bytes(self, pool: int) -> int:
+        """Bytes of a KV page, all layers of its pool."""
+        found = int(self._lib.rl_page_bytes(self.handle, pool))
+        if found < 0:
+            raise failure()
+        return found
+
+    def read_page(self, pool: int, page: int, out: NDArray[np.uint8]) -> None:
+        """Copies a KV page into `out` uint8 [page_bytes]: the same bytes whatever the kernel."""
+        address = _checked("out", out, np.uint8, self.page_bytes(pool))
+        if not out.flags.writeable:
+            raise NativeError("the array for a page is read-only; pass a writable one")
+        if self._lib.rl_read_page(self.handle, pool, page, address) < 0:
+            raise failure()
+
+    def write_page(self, pool: int, page: int, data: NDArray[np.uint8]) -> None:
+        """Makes `data` uint8 [page_bytes], which `read_page` gave, the content of a KV page."""
+        address = _checked("data", data, np.uint8, self.page_bytes(pool))
+        if self._lib.rl_write_page(self.handle, pool, page, address) < 0:
+            raise failure()
+
     def close(self) -> None:
         """Ends the threads and frees the memory; views from `buffer` are invalid afterwards."""
         handle, self._handle = self._handle, None
@@ -521,7 +560,7 @@ def sampler(
     Temperature first, then top-k, then min-p and top-p on what is left (0, 0 and 1 are off); temperature 0
     takes the largest logit. The call raises NativeError for settings out of range or without any number.
     """
-    settings = _Sampling(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
+    settings = SamplingRecord(temperature, top_p, min_p, top_k, seed & 0xFFFFFFFFFFFFFFFF)
     address, reference = _checked("logits", logits, np.float32, 1), ctypes.byref(settings)
     native_sample = library().rl_sample
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact import Artifact
-from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, padded_head, pages_of, pool_pages
+from rockledge.board.memory import LOGIT_ROWS, PAGE_TOKENS, SEQUENCES, padded_head, pages_of, pool_pages
 from rockledge.formats.bands import padded
 from rockledge.formats.hadamard import Rotation
 from rockledge.formats.key_bias import split_bias
@@ -58,7 +58,8 @@ class ProgramPlan:
     def shape(self, max_rows: int, context: int, pools: tuple[Pool, ...]) -> Shape:
         """The shape of a program for steps of up to `max_rows` rows, over `pools` of the cache."""
         c, positions = self.config, pages_of(context) * PAGE_TOKENS
-        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, PAGE_TOKENS, positions, pools)
+        drawn = 0 if c.headless else min(max_rows, LOGIT_ROWS)
+        return Shape(max_rows, c.heads, c.kv_heads, c.head_dim, PAGE_TOKENS, positions, pools, drawn)
 
     def memory(self, max_rows: int, context: int, threads: int) -> ProgramMemory:
         """What the core takes besides the weights for a program whose largest steps have `max_rows` rows.

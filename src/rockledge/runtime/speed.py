@@ -8,12 +8,14 @@ costs the same. Every first run only warms up.
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.request import Request
 
-PAST_READ = 256
+PAST_READ = 32
 """Tokens of a context that prefill computes; the rest are copies of their keys and values."""
 
 Advance = Callable[[int, int], None]  # runs done, runs in all
@@ -65,13 +67,17 @@ def cache_tokens(past: int, generated: int, sequences: int, page_tokens: int) ->
 
 
 def measure_prefill(engine: Engine, tokens: int, repeat: int, advance: Advance = _never) -> Prefill:
-    """Runs prefill of `repeat` random prompts of `tokens` tokens, one after the other."""
+    """Runs prefill of `repeat` random prompts of `tokens` tokens, one after the other; the engine must not
+    find them again (`Engine.load(prefixes=False)`)."""
     speeds = []
     for number in range(repeat + 1):
         prompt = _prompt(engine, tokens, number)
+        engine.submit(Request("measured", tuple(prompt), max_tokens=2, ignore_eos=True))
         start = time.perf_counter()
-        with engine.batch([prompt]):
-            seconds = time.perf_counter() - start
+        while not engine.idle and engine.stats().decoding == 0:
+            engine.step()
+        seconds = time.perf_counter() - start
+        engine.cancel("measured")
         if number:
             speeds.append(tokens / seconds)
         advance(number, repeat)
@@ -83,19 +89,36 @@ def measure_decode(
 ) -> Decode:
     """Decodes `generated` tokens in each of `sequences` sequences, repeatedly after the same prompts."""
     speeds = []
-    prompts = [_prompt(engine, min(past, PAST_READ), number) for number in range(sequences)]
-    with engine.batch(prompts) as batch:
-        batch.lengthen(past)
-        for number in range(repeat + 1):
-            batch.rewind()
+    for number in range(repeat + 1):
+        with answering(engine, sequences, past, generated + 1):
+            steps = generated if number else min(2, generated)
             start = time.perf_counter()
-            for _ in range(generated if number else min(2, generated)):
-                batch.step()
+            for _ in range(steps):
+                engine.step()
             if number:
                 speeds.append(sequences * generated / (time.perf_counter() - start))
-            advance(number, repeat)
+        advance(number, repeat)
     held = sequences * engine.cache_bytes_read(past + generated // 2)
     return Decode(sequences, past, generated, engine.step_bytes + held, tuple(speeds))
+
+
+@contextmanager
+def answering(engine: Engine, sequences: int, past: int, tokens: int) -> Iterator[None]:
+    """So many answers of up to `tokens` tokens are under way, each after `past` others, until the end of the
+    block: every step of the engine writes one token in each."""
+    names = [f"measured-{number}" for number in range(sequences)]
+    for number, name in enumerate(names):
+        prompt = tuple(_prompt(engine, min(past, PAST_READ), number))
+        engine.submit(Request(name, prompt, max_tokens=tokens + sequences, ignore_eos=True))
+    try:
+        while engine.stats().decoding < sequences:
+            engine.step()
+        engine.lengthen(past)
+        yield
+    finally:
+        for name in names:
+            engine.cancel(name)
+        engine.step()
 
 
 def _prompt(engine: Engine, tokens: int, number: int) -> list[int]:

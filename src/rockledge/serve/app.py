@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,106 +11,92 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rockledge.artifact.background import BackgroundCheck
-from rockledge.runtime.engine import Engine
-from rockledge.runtime.sampling import Sampling
-from rockledge.runtime.sampling_defaults import CONVERSATION
-from rockledge.serve.chat import ChatReply, chat_parts, chat_prompt, read_chat_request
+from rockledge.serve.chat import ChatReply, ChatRequest, chat_generation, read_chat_request
 from rockledge.serve.completions import (
     CompletionReply,
-    completion_parts,
-    completion_prompts,
+    CompletionRequest,
+    completion_generation,
     read_completion_request,
 )
-from rockledge.serve.delivery import as_api_error, deliver, read_json
-from rockledge.serve.errors import ApiError
-from rockledge.serve.line import Line
+from rockledge.serve.delivery import Reply, as_api_error, deliver
+from rockledge.serve.errors import ApiError, shutting_down
+from rockledge.serve.front import Front
+from rockledge.serve.generation import Answers, Generation
+from rockledge.serve.intake import DisconnectedError, Intake
+from rockledge.serve.integrity import Integrity
+from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
+from rockledge.serve.options import Options
+from rockledge.serve.served_model import ServedModel
 
-
-class Integrity:
-    """Whether the artifact's checksums hold, checked in the background while the server already answers."""
-
-    def __init__(self, verify: Callable[[], None] | None) -> None:
-        self._check = None if verify is None else BackgroundCheck(lambda _: verify())
-
-    @property
-    def failure(self) -> str | None:
-        """The sentence about damage, None as long as none was found."""
-        return None if self._check is None else self._check.failure
-
-    @property
-    def state(self) -> str:
-        """ "unchecked", "checking", "verified" or "damaged"."""
-        return "unchecked" if self._check is None else self._check.state
-
-    def start(self) -> None:
-        """Begins checking in a thread of its own."""
-        if self._check is not None:
-            self._check.start()
-
-    def require(self) -> None:
-        """Refuses to answer from damaged weights."""
-        if self.failure is not None:
-            raise ApiError(self.failure, status=503, code="artifact_damaged")
+# Nobody reads it; the access log has it, as nginx's does.
+CLIENT_CLOSED_REQUEST = 499
 
 
 def create_app(
-    engine: Engine,
-    *,
-    queue_limit: int = 64,
-    verify: Callable[[], None] | None = None,
-    sampling: Sampling = CONVERSATION,
+    front: Front, model: ServedModel, *, integrity: Integrity | None = None, limits: Limits | None = None
 ) -> FastAPI:
-    """An application that answers from `engine`, one request at a time.
+    """An application that answers with `model`, whose engine `front` reaches.
 
-    `queue_limit` requests may be in the server at once (waiting ones included), more get 503. `verify` checks
-    the artifact in the background; when it raises a RockledgeError, health and all answers become 503.
-    `sampling` is that of requests which name none.
+    `integrity`: whether the model's file is whole; when it is not, health and all answers are 503.
     """
-    line = Line(queue_limit)
-    integrity = Integrity(verify)
+    whole = Integrity() if integrity is None else integrity
+    bounds = Limits() if limits is None else limits
+    intake = Intake(bounds, model.context)
     started = int(time.time())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        integrity.start()
+        loop = asyncio.get_running_loop()
+
+        def tell(error: ApiError) -> None:
+            damaged = error.code == "artifact_damaged"
+            loop.call_soon_threadsafe(front.fail if damaged else front.interrupt, error)
+
+        front.start()
+        whole.start(tell)
         yield
-        line.close()
+        whole.close()
+        intake.close()
 
     app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)
+    app.add_middleware(_CleanEnd)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
         messages = {404: "this server has no such address", 405: "this address does not take that method"}
-        return _failure(ApiError(messages.get(error.status_code, error.detail), status=error.status_code))
+        message = messages.get(error.status_code, error.detail)
+        return _failure(ApiError(message, status=error.status_code, headers=dict(error.headers or {})))
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> Response:
+        front.refresh()
+        trouble = whole.trouble or front.failure or (shutting_down() if front.draining.is_set() else None)
         body = {
-            "status": "ok" if integrity.failure is None else "failed",
-            "model": engine.name,
-            "requests": len(line),
-            "integrity": integrity.state,
-            "message": integrity.failure,
-            "npu": engine.npu.body(),
+            "status": "ok" if trouble is None else "failed",
+            "model": model.name,
+            "requests": len(front),
+            "integrity": whole.state,
+            "message": None if trouble is None else trouble.message,
+            "npu": None if front.stats.npu is None else front.stats.npu.body(),
         }
-        return JSONResponse(body, status_code=200 if integrity.failure is None else 503)
+        return JSONResponse(body, status_code=200 if trouble is None else 503)
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=["GET", "HEAD"])
     async def metrics() -> Response:
-        damaged = integrity.failure is not None
-        text = metrics_text(engine, requests=len(line), damaged=damaged)
+        stats = await front.fresh_stats()
+        text = metrics_text(model.name, stats, requests=len(front), damaged=whole.failure is not None)
         return Response(text, media_type=CONTENT_TYPE)
 
     def model_object() -> dict[str, Any]:
-        return {"id": engine.name, "object": "model", "created": started, "owned_by": "rockledge"}
+        return {"id": model.name, "object": "model", "created": started, "owned_by": "rockledge"}
 
     def require_model(name: str | None) -> None:
-        if name is not None and name != engine.name:
+        if name is not None and name != model.name:
             raise ApiError(
-                f"the model '{name}' is not served here; ask for '{engine.name}'",
+                f"the model '{name}' is not served here; ask for '{model.name}'",
                 status=404,
                 param="model",
                 code="model_not_found",
@@ -120,46 +107,77 @@ def create_app(
         return JSONResponse({"object": "list", "data": [model_object()]})
 
     @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> Response:
+    async def one_model(name: str) -> Response:
         try:
             require_model(name)
         except ApiError as error:
             return _failure(error)
         return JSONResponse(model_object())
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Response:
+    async def answer(
+        request: Request,
+        make: Callable[[object], tuple[Options, Generation, Callable[[], Reply]]],
+    ) -> Response:
         try:
-            wanted = read_chat_request(await read_json(request), sampling)
-            require_model(wanted.options.model)
-            integrity.require()
-            prompt = chat_prompt(engine, wanted)
-            ticket = line.submit(lambda cancelled: chat_parts(engine, wanted, prompt, cancelled))
-            stream = wanted.options.stream
-            reply = ChatReply(engine.name, engine.tokenizer, wanted.logprobs is not None, stream)
-            return await deliver(request, ticket, reply, len(prompt), stream, wanted.options.include_usage)
+            whole.require()
+            front.require_room()
+            options, work, reply = await intake.read(request, make)
+            whole.require()
+            client = "" if request.client is None else request.client.host
+            answers = Answers(front, model.tokenizer, work, client)
+            return await deliver(request, answers, reply(), options)
+        except DisconnectedError:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             return _failure(as_api_error(error))
 
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
+            wanted: ChatRequest = read_chat_request(body, model.sampling, model.vocab)
+            require_model(wanted.options.model)
+            work = chat_generation(model, wanted, bounds)
+            return wanted.options, work, lambda: ChatReply(model.name, model.tokenizer, wanted)
+
+        return await answer(request, make)
+
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        try:
-            wanted = read_completion_request(await read_json(request), sampling)
+        def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
+            wanted: CompletionRequest = read_completion_request(body, model.sampling, model.vocab)
             require_model(wanted.options.model)
-            integrity.require()
-            prompts = completion_prompts(engine, wanted)
-            ticket = line.submit(lambda cancelled: completion_parts(engine, wanted, prompts, cancelled))
-            reply = CompletionReply(engine.name, engine.tokenizer, wanted)
-            total = sum(len(prompt) for prompt in prompts)
-            return await deliver(
-                request, ticket, reply, total, wanted.options.stream, wanted.options.include_usage
-            )
-        except Exception as error:
-            return _failure(as_api_error(error))
+            work = completion_generation(model, wanted, bounds)
+            return wanted.options, work, lambda: CompletionReply(model.name, model.tokenizer, wanted)
+
+        return await answer(request, make)
 
     return app
 
 
 def _failure(error: ApiError) -> Response:
-    headers = {"Retry-After": "1"} if error.code == "server_busy" else None
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+class _CleanEnd:
+    """Ends what is cancelled when the server stops, or fails on its way out, as an API does: with an error object
+    where an answer has not begun, and without a traceback for what is nobody's mistake."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def sending(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not begun:
+                await _failure(shutting_down())(scope, receive, send)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rockledge.model.tokenizer import Tokenizer
-from rockledge.runtime.engine import Engine
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.fields import Fields
-from rockledge.serve.generation import echo, generate
-from rockledge.serve.line import Cancelled
+from rockledge.serve.generation import Generation
+from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, Options, read_options
 from rockledge.serve.parts import Part, Usage, join_choice
+from rockledge.serve.served_model import ServedModel
 
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 2048
@@ -34,7 +33,9 @@ class CompletionRequest:
     options: Options
 
 
-def read_completion_request(body: object, defaults: Sampling = CONVERSATION) -> CompletionRequest:
+def read_completion_request(
+    body: object, defaults: Sampling = CONVERSATION, vocab: int = 1 << 31
+) -> CompletionRequest:
     """Checks every field of the body; `defaults` is the sampling of one that names none.
 
     Raises:
@@ -42,7 +43,9 @@ def read_completion_request(body: object, defaults: Sampling = CONVERSATION) -> 
     """
     fields = Fields(body)
     prompts = _prompts(fields)
-    options = read_options(fields, defaults)
+    options = read_options(fields, defaults, vocab)
+    if len(prompts) * options.best_of > MAX_PROMPTS:
+        raise fields.wrong("n", f"such that there are at most {MAX_PROMPTS} answers in all")
     request = CompletionRequest(
         prompts=prompts,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
@@ -74,50 +77,35 @@ def _is_ids(value: list[Any]) -> bool:
     return all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
-def completion_prompts(engine: Engine, request: CompletionRequest) -> list[list[int]]:
-    """The token ids of every prompt (text gets the model's BOS where it has one; ids are taken as they are).
+def completion_generation(model: ServedModel, request: CompletionRequest, limits: Limits) -> Generation:
+    """What the engine is to do for every prompt (text gets the model's BOS where it has one; ids are taken as they
+    are).
 
     Raises:
         ApiError: an id outside of the vocabulary, an empty prompt, or one that does not fit in the context.
     """
-    room = engine.context - (1 if request.max_tokens else 0)
-    prompts = []
-    for prompt in request.prompts:
-        ids = engine.tokenizer.encode(prompt, bos=True) if isinstance(prompt, str) else list(prompt)
-        if not ids and engine.config.bos is not None:
-            ids = [engine.config.bos]
-        if not ids:
-            raise ApiError(
-                "the prompt is empty, and this model has no BOS token; give at least one token",
-                param="prompt",
-            )
-        wrong = next((i for i in ids if not 0 <= i < engine.config.vocab), None)
-        if wrong is not None:
-            raise ApiError(
-                f"token id {wrong} is not in the vocabulary (0 to {engine.config.vocab - 1})", param="prompt"
-            )
-        if len(ids) > room:
-            raise context_length_exceeded(len(ids), room, "prompt")
-        prompts.append(ids)
-    return prompts
+    prompts = tuple(_prompt_ids(model, prompt, bool(request.max_tokens)) for prompt in request.prompts)
+    most = tuple(
+        answer_tokens(request.max_tokens, model.context - len(prompt), limits) if request.max_tokens else 0
+        for prompt in prompts
+    )
+    return Generation(prompts, most, request.options, request.logprobs, request.echo)
 
 
-def completion_parts(
-    engine: Engine, request: CompletionRequest, prompts: list[list[int]], cancelled: Cancelled
-) -> Iterator[Part]:
-    """Answers the prompts one after another; runs in the line's thread."""
-    for choice, prompt in enumerate(prompts):
-        if request.echo:
-            finish = None if request.max_tokens else "length"
-            yield echo(engine, choice, prompt, request.logprobs, finish)
-        elif not request.max_tokens:
-            yield Part(choice, "", (), 0, "length")
-        if request.max_tokens:
-            yield from generate(
-                engine, choice, prompt, request.max_tokens, request.logprobs, request.options, cancelled
-            )
-        if cancelled():
-            return
+def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bool) -> tuple[int, ...]:
+    ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
+    if not ids and model.bos is not None:
+        ids = (model.bos,)
+    if not ids:
+        raise ApiError(
+            "the prompt is empty, and this model has no BOS token; give at least one token", param="prompt"
+        )
+    wrong = next((i for i in ids if not 0 <= i < model.vocab), None)
+    if wrong is not None:
+        raise ApiError(f"token id {wrong} is not in the vocabulary (0 to {model.vocab - 1})", param="prompt")
+    if len(ids) > model.context - continued:
+        raise context_length_exceeded(len(ids), model.context, "prompt")
+    return ids
 
 
 class CompletionReply:
@@ -125,11 +113,11 @@ class CompletionReply:
 
     def __init__(self, model: str, tokenizer: Tokenizer, request: CompletionRequest) -> None:
         self._head = reply_head("cmpl", "text_completion", model)
-        self._choices = len(request.prompts)
+        self._choices = len(request.prompts) * request.options.n
         self._scored = (
             None
             if request.logprobs is None
-            else [CompletionLogprobs(tokenizer, request.echo) for _ in request.prompts]
+            else [CompletionLogprobs(tokenizer, request.echo) for _ in range(self._choices)]
         )
 
     def opening(self) -> list[dict[str, Any]]:

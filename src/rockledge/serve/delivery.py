@@ -1,4 +1,4 @@
-"""Turns the results of a ticket into an HTTP answer: one JSON object, or server-sent events as they come."""
+"""Turns the parts of an answer into an HTTP response: one JSON object, or server-sent events as they come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from rockledge.errors import ContextError, RockledgeError, UsageError
 from rockledge.serve.errors import ApiError
-from rockledge.serve.line import Ticket
+from rockledge.serve.generation import Answers
+from rockledge.serve.intake import DisconnectedError
+from rockledge.serve.options import Options
 from rockledge.serve.parts import Part, Usage
 
 log = logging.getLogger(__name__)
@@ -39,111 +41,84 @@ class Reply(Protocol):
         """The answer in one object."""
 
 
-class DisconnectedError(Exception):
-    """The client has disconnected."""
-
-
 def reply_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
     """The fields that all objects of one answer share."""
     name = f"{prefix}-{secrets.token_hex(12)}"
     return {"id": name, "object": kind, "created": int(time.time()), "model": model}
 
 
-async def read_json(request: Request, limit_bytes: int = 32 << 20) -> object:
-    """The JSON value of the request's body.
+async def deliver(request: Request, answers: Answers, reply: Reply, options: Options) -> Response:
+    """Waits for the first part, so that a failure still has its HTTP status, then answers.
 
     Raises:
-        ApiError: 400 when it is not JSON, 413 when it is longer than `limit_bytes`.
+        DisconnectedError: the client has left.
+        ApiError: the first of the requests that failed.
     """
-    body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > limit_bytes:
-            raise ApiError(f"the request body is larger than {limit_bytes >> 20} MiB; shorten it", status=413)
+    parts = answers.parts()
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(f"the request body is not valid JSON: {error}") from None
-
-
-async def deliver(
-    request: Request,
-    ticket: Ticket[Part],
-    reply: Reply,
-    prompt_tokens: int,
-    stream: bool,
-    include_usage: bool,
-) -> Response:
-    """Waits for the first result, so that a failure still has its HTTP status, then answers."""
-    results = ticket.results()
-    try:
-        if not stream:
-            parts = await _unless_disconnected(request, _collect(results))
-            usage = Usage(prompt_tokens, sum(part.generated for part in parts))
-            return JSONResponse(reply.whole(parts, usage))
-        first = await _unless_disconnected(request, _next(results))
-    except DisconnectedError:
-        ticket.cancel()
-        return Response(status_code=499)
+        if not options.stream:
+            found = await _unless_disconnected(request, _collect(parts))
+            answers.close()
+            return JSONResponse(reply.whole(found, answers.usage))
+        first = await _unless_disconnected(request, _next(parts))
     except BaseException:
-        ticket.cancel()
+        answers.close()
         raise
-    events = _events(first, results, reply, prompt_tokens, include_usage)
-    return _EventStream(events, ticket)
+    return _EventStream(_events(first, parts, answers, reply, options), answers)
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events. The ticket ends when sending them ends, for any reason."""
+    """Server-sent events. Work for them ends when sending them ends, for any reason."""
 
-    def __init__(self, events: AsyncIterator[str], ticket: Ticket[Part]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        self._ticket = ticket
+    def __init__(self, events: AsyncIterator[str], answers: Answers) -> None:
+        # Without the second, nginx holds events back until it has some thousand bytes of them.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._ticket.cancel()
+            self._answers.close()
 
 
-async def _collect(results: AsyncIterator[Part]) -> list[Part]:
-    return [part async for part in results]
+async def _collect(parts: AsyncIterator[Part]) -> list[Part]:
+    return [part async for part in parts]
 
 
-async def _next(results: AsyncIterator[Part]) -> Part | None:
-    async for part in results:
+async def _next(parts: AsyncIterator[Part]) -> Part | None:
+    async for part in parts:
         return part
     return None
 
 
 async def _events(
-    first: Part | None,
-    results: AsyncIterator[Part],
-    reply: Reply,
-    prompt_tokens: int,
-    include_usage: bool,
+    first: Part | None, parts: AsyncIterator[Part], answers: Answers, reply: Reply, options: Options
 ) -> AsyncIterator[str]:
-    extra: dict[str, Any] = {"usage": None} if include_usage else {}
-    generated = 0
+    def usage() -> dict[str, Any]:
+        if not options.include_usage:
+            return {}
+        return {"usage": answers.usage.body() if options.continuous_usage else None}
+
     try:
         for chunk in reply.opening():
-            yield _event({**chunk, **extra})
+            yield _event({**chunk, **usage()})
         if first is not None:
-            generated += first.generated
-            yield _event({**reply.chunk(first), **extra})
-        async for part in results:
-            generated += part.generated
+            yield _event({**reply.chunk(first), **usage()})
+        async for part in parts:
             if part.text or part.tokens or part.finish:
-                yield _event({**reply.chunk(part), **extra})
-        if include_usage:
-            yield _event(reply.closing(Usage(prompt_tokens, generated)))
+                yield _event({**reply.chunk(part), **usage()})
+        if options.include_usage:
+            yield _event(reply.closing(answers.usage))
         yield "data: [DONE]\n\n"
     except Exception as error:
         yield _event(as_api_error(error).body())
 
 
 def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    # In ASCII: some readers of lines take U+2028 and the like for the end of one.
+    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:

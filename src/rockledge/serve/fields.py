@@ -10,6 +10,8 @@ from rockledge.serve.errors import ApiError
 # Fields that cannot change the answer of this server: bookkeeping, routing and hints of hosted services.
 HARMLESS = frozenset(
     {
+        "cache_prompt",
+        "keep_alive",
         "metadata",
         "parallel_tool_calls",
         "prediction",
@@ -25,16 +27,10 @@ HARMLESS = frozenset(
 # Fields of the API whose listed values have no effect; any other value would change the answer.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "best_of": (1,),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
     "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
     "reasoning_effort": ("none",),
-    "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
@@ -42,6 +38,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
+
+MOST_SHOWN = 200
+"""Characters of an unknown field's name that its error repeats."""
 
 
 class Fields:
@@ -85,9 +84,16 @@ class Fields:
         value = self.take(name)
         if value is None:
             return default
+        if isinstance(value, float) and value.is_integer():  # JSON has one kind of number
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.wrong(name, f"a whole number between {low} and {high}")
         return value
+
+    def count(self, name: str, default: int, low: int, high: int) -> int:
+        """As `integer`, of a field that always has a value."""
+        value = self.integer(name, None, low, high)
+        return default if value is None else value
 
     def flag(self, name: str, default: bool = False) -> bool:
         """true or false."""
@@ -128,8 +134,9 @@ class Fields:
                     param=self._name(name),
                     code="unsupported_parameter",
                 )
+            shown = self._name(name)[:MOST_SHOWN]
             raise ApiError(
-                f"'{self._name(name)}' is not a parameter of this endpoint; leave it out",
-                param=self._name(name),
+                f"'{shown}' is not a parameter of this endpoint; leave it out",
+                param=shown,
                 code="unknown_parameter",
             )

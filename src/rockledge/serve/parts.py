@@ -31,10 +31,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of a request, all choices together."""
+    """Token counts of a request, all choices together. `cached` of the prompts' tokens were not read again."""
 
     prompt: int
     completion: int
+    cached: int = 0
 
     def body(self) -> dict[str, Any]:
         """The `usage` object of an answer."""
@@ -42,6 +43,7 @@ class Usage:
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
         }
 
 

@@ -1,0 +1,210 @@
+"""Everything an engine needs of an artifact: its programs, the memory they take, and the NPU.
+
+With an NPU there are two programs over the same pages, so that answers are written on the CPU while a part of
+a prompt, which mostly waits for the NPU, is in progress.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rockledge.artifact import Artifact, open_artifact
+from rockledge.board.memory import DECODE_ROWS, PAGE_TOKENS, cache_bytes
+from rockledge.errors import NpuError, UsageError
+from rockledge.model.block import decoder
+from rockledge.model.chat import ChatTemplate
+from rockledge.runtime.cores import default_cores, started_on
+from rockledge.runtime.executor import Executor
+from rockledge.runtime.footprint import Demand, Footprint, choose_footprint
+from rockledge.runtime.offload.choose import choose_npu, unused
+from rockledge.runtime.offload.linears import linears_of
+from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.offload.use import NpuUnusedError, NpuUse
+from rockledge.runtime.program import build_program
+
+CACHE_FORMAT = 1
+"""Rises when a page of the cache holds other bytes for the same tokens."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An artifact ready to run. `prefill` and `decode` may be the same executor; `root` stands for the model
+    and the bytes of its cache pages."""
+
+    artifact: Artifact
+    chat: ChatTemplate | None
+    prefill: Executor
+    decode: Executor
+    footprint: Footprint
+    npu: NpuUse | NpuStatus
+    root: bytes
+
+    def close(self) -> None:
+        """Frees the native programs and the NPU. Closing twice is allowed."""
+        if isinstance(self.npu, NpuUse):
+            self.npu.close()
+        self.prefill.close()
+        self.decode.close()
+
+
+def load_artifact(
+    path: Path,
+    *,
+    threads: int | None,
+    ctx: int | None,
+    memory: int | None,
+    kernel: str,
+    npu: str,
+    npu_rows: int | None,
+    sequences: int,
+    chat_template: str | None,
+    chat_template_kwargs: Mapping[str, Any],
+) -> Loaded:
+    """Maps the artifact at `path` and prepares its programs; arguments and errors are those of
+    `Engine.load`."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; give at least 1")
+    artifact = open_artifact(path)
+    artifact.check_ends()
+    chat = _chat(artifact, chat_template, chat_template_kwargs)
+    plan = build_program(artifact)
+    cores = default_cores()
+    chosen = len(cores) if threads is None else threads
+    demand = Demand(
+        weights=artifact.tensor_bytes,
+        arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).arena,
+        cache=lambda rows, pages: cache_bytes(artifact.config, pages * PAGE_TOKENS, rows, sequences),
+        page_tokens=PAGE_TOKENS,
+        longest=artifact.config.context,
+    )
+    footprint = choose_footprint(demand, ctx, memory)
+    # Some rotary embeddings depend on the longest sequence; the program's size does not.
+    plan = build_program(artifact, footprint.context)
+    ropes = [layer.attends.rope for layer in decoder(artifact.config).layers]
+    stretched = any(rope is not None and rope.stretched(footprint.context) for rope in ropes)
+    if stretched:
+        log.info(
+            "context: %d tokens are more than the model's original %d, so its rotary embedding is the "
+            "one for long texts, which short ones have too",
+            footprint.context,
+            artifact.config.rope_original,
+        )
+
+    def executor(rows: int, largest: int) -> Executor:
+        # Left to itself the system may put a thread of the pool on a slow core, and all wait for it.
+        with started_on(cores) if threads is None else nullcontext():
+            return Executor(
+                plan,
+                max_rows=rows,
+                context=footprint.context,
+                pools=plan.pools(footprint.context, largest, sequences),
+                threads=chosen,
+                kernel=kernel,
+            )
+
+    def with_both(rows: int) -> int:
+        return demand.total(rows, footprint.context) + demand.arena(
+            DECODE_ROWS, demand.pages(footprint.context)
+        )
+
+    used = choose_npu(
+        npu,
+        linears_of(plan),
+        artifact.config,
+        context=footprint.context,
+        weights=demand.weights,
+        others=with_both,
+        memory=memory,
+        from_rows=npu_rows,
+    )
+    executors, used = _executors(executor, footprint.step_tokens, used, npu)
+    if isinstance(used, NpuUse):
+        rows = used.plan.steps[-1]
+        footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
+    log.info(
+        "%s: kernel %s (%s), %d thread%s (%s)",
+        path.name,
+        executors[0].kernel,
+        "best this processor supports" if kernel == "auto" else "requested",
+        chosen,
+        "s" * (chosen != 1),
+        f"one for each fast core: {cores}" if threads is None else "requested",
+    )
+    _log_memory(demand, footprint, memory, used)
+    root = _root(artifact, footprint.context if stretched else 0)
+    return Loaded(artifact, chat, *executors, footprint, used, root)
+
+
+def _root(artifact: Artifact, context: int) -> bytes:
+    """What the name of every cached page begins with: 16 bytes. `context` where keys depend on it."""
+    parts = f"{CACHE_FORMAT} {PAGE_TOKENS} {context} {artifact.digest}"
+    return hashlib.blake2b(parts.encode(), digest_size=16).digest()
+
+
+def _chat(artifact: Artifact, template: str | None, switches: Mapping[str, Any]) -> ChatTemplate | None:
+    """The template of conversations; UsageError for switches without one, or that it does not read."""
+    if template is None:
+        chat = ChatTemplate.from_files(artifact.files)
+    else:
+        chat = ChatTemplate.replacing(template, artifact.files)
+    if not switches:
+        return chat
+    if chat is None:
+        raise UsageError(
+            f"{artifact.path} has no chat template, so nothing reads {min(switches)!r}; give a template too"
+        )
+    return chat.with_switches(switches)
+
+
+def _executors(
+    executor: Callable[[int, int], Executor], rows: int, npu: NpuUse | NpuStatus, mode: str
+) -> tuple[tuple[Executor, Executor], NpuUse | NpuStatus]:
+    """The programs for prefill and decode, and the NPU after loading it:
+    without one, or with one that fails, a single program for steps of `rows` tokens does both. `executor`
+    makes one for steps of so many tokens, over a cache for steps of the second number."""
+    if isinstance(npu, NpuUse):
+        try:
+            return _with_npu(executor, npu), npu
+        except NpuError as error:
+            npu.close()
+            npu = unused(mode, NpuUnusedError(str(error), "unusable"))
+        except BaseException:
+            npu.close()
+            raise
+    return (executor(rows, rows),) * 2, npu
+
+
+def _with_npu(executor: Callable[[int, int], Executor], npu: NpuUse) -> tuple[Executor, Executor]:
+    largest = npu.plan.steps[-1]
+    prefill = executor(largest, largest)
+    try:
+        prefill.use_npu(npu)
+        decode = executor(DECODE_ROWS, largest)
+        decode.share_cache(prefill)
+    except BaseException:
+        prefill.close()
+        raise
+    return prefill, decode
+
+
+def _log_memory(demand: Demand, chosen: Footprint, memory: int | None, npu: NpuUse | NpuStatus) -> None:
+    cache = demand.cache(chosen.step_tokens, demand.pages(chosen.context))
+    buffers = npu.plan.bytes if isinstance(npu, NpuUse) else 0
+    log.info(
+        "memory: %.1f MB weights, %.1f MB arena for steps of %d tokens, %.1f MB cache for %d tokens%s%s",
+        demand.weights / 1e6,
+        (chosen.bytes - demand.weights - cache - buffers) / 1e6,
+        chosen.step_tokens,
+        cache / 1e6,
+        chosen.context,
+        f", {buffers / 1e6:.1f} MB for the NPU" if buffers else "",
+        "" if memory is None else f", of {memory / 1e6:.1f} MB allowed",
+    )
+    if isinstance(npu, NpuUse):
+        log.info("%s", npu.describe())

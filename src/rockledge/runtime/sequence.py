@@ -1,0 +1,131 @@
+"""A request on its way: its tokens, how many of them are in the cache, and what has come of it."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rockledge.runtime.answer import Answer
+from rockledge.runtime.drawing import Drawing
+from rockledge.runtime.kv_cache import CachedSequence
+from rockledge.runtime.piece import Finish, RequestStats, Score
+from rockledge.runtime.prefix import Name
+from rockledge.runtime.request import Output, Request
+
+Int32 = npt.NDArray[np.int32]
+
+
+class Sequence:
+    """Tokens that are read and, for "generate", drawn one by one.
+
+    `cached` is None while it waits. Everything up to its length is in the cache; what is not yet is `pending`:
+    the rest of a prompt, or the token drawn last. A sequence that lost its pages has all of its tokens pending.
+    """
+
+    def __init__(
+        self, request: Request, number: int, room: int, answer: Answer | None, drawing: Drawing | None
+    ) -> None:
+        """`number`: rises from request to request. `room`: tokens that will be drawn at most."""
+        self.request = request
+        self.number = number
+        self.room = room
+        self.answer = answer
+        self.drawing = drawing
+        self.count = len(request.prompt)
+        self._tokens = np.empty(self.count + max(room, 1), np.int32)
+        self._tokens[: self.count] = request.prompt
+        self.names: list[Name] = []
+        self.kept = 0  # full pages that the prefix cache has been told of
+        self.findable = request.kind != "score"  # whether its pages may be found again
+        self.cached: CachedSequence | None = None
+        self.slot = -1  # its row in the block tables of a step
+        self.moved = False  # its block table has to be written anew
+        self.busy = False  # it is in a step that runs in another thread
+        self.ended: Finish | None = None  # "cancelled" or "deadline": to be taken out
+        self.scores: list[Score] = []
+        self.arrived = time.monotonic()
+        self.stats = RequestStats()
+        self.inbox: list[Output] | None = None  # where its outputs go, if not to whoever steps
+
+    @property
+    def tokens(self) -> Int32:
+        """Prompt, and what was drawn so far."""
+        return self._tokens[: self.count]
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return 0 if self.cached is None else self.cached.length
+
+    @property
+    def wanted(self) -> int:
+        """Tokens that have to be in the cache sooner or later: of a scored text not the last one."""
+        return self.count - 1 if self.request.kind == "score" else self.count
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are still to be computed."""
+        return self.wanted - self.length
+
+    @property
+    def decoding(self) -> bool:
+        """Whether its next step is one row after the prompt."""
+        return self.cached is not None and self.count > len(self.request.prompt) and self.pending == 1
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its deadline has passed."""
+        deadline = self.request.deadline_s
+        return deadline is not None and time.monotonic() - self.arrived > deadline
+
+    def admitted(self, cached: int) -> None:
+        """It has pages from now on, `cached` of its tokens in them already."""
+        waited = self.stats.waited_seconds or time.monotonic() - self.arrived
+        again = self.stats.prefill_tokens > 0
+        self.stats = replace(
+            self.stats,
+            waited_seconds=waited,
+            cached_tokens=self.stats.cached_tokens if again else cached,
+        )
+
+    def worked(self, rows: int, seconds: float, decoding: bool) -> None:
+        """A step of `seconds` had `rows` of its tokens."""
+        now = self.stats
+        self.stats = (
+            replace(
+                now, decode_tokens=now.decode_tokens + rows, decode_seconds=now.decode_seconds + seconds
+            )
+            if decoding
+            else replace(
+                now, prefill_tokens=now.prefill_tokens + rows, prefill_seconds=now.prefill_seconds + seconds
+            )
+        )
+
+    def append(self, token: int) -> None:
+        """A token that was drawn, and is pending now."""
+        self._tokens[self.count] = token
+        self.count += 1
+
+    def lengthen(self, tokens: int) -> None:
+        """Makes its past `tokens` long by copies of what is in the cache: for measurements, where a past must
+        be long but not meaningful."""
+        assert self.cached is not None
+        more = tokens - self.cached.length
+        if more <= 0:
+            return
+        last = self._tokens[self.cached.length : self.count].copy()
+        past = np.resize(self._tokens[: self.cached.length], tokens)
+        free = np.empty(self._tokens.size - self.count, np.int32)
+        self._tokens = np.concatenate([past, last, free])
+        self.count += more
+        self.findable = False
+        self.cached.repeat(tokens)
+        self.moved = True
+
+    def close(self) -> None:
+        """Gives its pages back; everything is pending again, and scored again."""
+        self.scores.clear()
+        if self.cached is not None:
+            self.cached.close()
+        self.cached, self.slot = None, -1

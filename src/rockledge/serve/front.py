@@ -1,0 +1,205 @@
+"""The event loop's side of the engine: requests out as messages, what comes back to the call that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+from rockledge.runtime.messages import AskStats, Cancel, Drain, Ended, Failed, FromEngine, Stats, Stop, Submit, ToEngine
+from rockledge.runtime.request import EngineStats, Output, Request
+from rockledge.serve.errors import ApiError, server_busy, shutting_down
+
+MOST_TOKENS = 1 << 20
+"""Tokens of prompts that calls in the server may have together (36 bytes each here)."""
+
+STATS_SECONDS = 1.0
+"""Age at which the engine is asked again how it stands, and how long an answer is waited for."""
+
+
+class Call:
+    """The requests of one HTTP call: submitted together, read together, cancelled together."""
+
+    def __init__(self, front: Front, requests: Sequence[Request]) -> None:
+        self.requests = requests
+        self._front = front
+        self._outputs: asyncio.Queue[Output | ApiError] = asyncio.Queue()
+        self._open = {request.id: number for number, request in enumerate(requests)}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its prompts."""
+        return sum(len(request.prompt) for request in self.requests)
+
+    async def outputs(self) -> AsyncIterator[tuple[int, Output]]:
+        """What comes of the requests, each with its place among them, until all have ended.
+
+        Raises:
+            ApiError: 503 when the engine ends before they do.
+        """
+        try:
+            while self._open:
+                output = await self._outputs.get()
+                if isinstance(output, ApiError):
+                    raise output
+                number = self._open[output.request]
+                if output.last:
+                    del self._open[output.request]
+                yield number, output
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Takes what has not ended out of the engine. Closing twice is allowed."""
+        self._front.forget(self, list(self._open))
+        self._open.clear()
+
+    def put(self, output: Output | ApiError) -> None:
+        """Of the front: something for this call."""
+        self._outputs.put_nowait(output)
+
+
+class Front:
+    """All calls in the server, over one engine that is reached by messages only.
+
+    Everything but `deliver` belongs to the event loop's thread.
+    """
+
+    def __init__(self, *, most_calls: int) -> None:
+        """At most `most_calls` calls are in the server at once, running and waiting."""
+        self.most_calls = most_calls
+        self.failure: ApiError | None = None
+        """Why the engine can no longer answer; None while it can."""
+        self.stats = EngineStats()
+        """How the engine stood when it was last asked."""
+        self.draining = asyncio.Event()
+        """Set when the server has begun to end."""
+        self._send: Callable[[ToEngine], None] = lambda _: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: set[Call] = set()
+        self._by_request: dict[str, Call] = {}
+        self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
+        self._tags = itertools.count()
+        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._asked_at = 0.0
+
+    def connect(self, send: Callable[[ToEngine], None]) -> None:
+        """`send` hands a message to the engine's side, as `Service.send` does."""
+        self._send = send
+
+    def start(self) -> None:
+        """Called in the event loop once it runs."""
+        self._loop = asyncio.get_running_loop()
+        self._ask()
+
+    def deliver(self, message: FromEngine) -> None:
+        """Takes a message of the engine's side, in any thread."""
+        if self._loop is None:
+            self._receive(message)  # before the loop runs nobody waits for anything
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._receive, message)
+        except RuntimeError:  # the loop has closed: there is no reader any more
+            return
+
+    def __len__(self) -> int:
+        """Calls in the server that somebody waits for."""
+        return len(self._calls)
+
+    def require_room(self) -> None:
+        """Refuses a call that there is no place for, before anything is done for it.
+
+        Raises:
+            ApiError: 503.
+        """
+        if self.draining.is_set():
+            raise shutting_down()
+        if self.failure is not None:
+            raise self.failure
+        if len(self) >= self.most_calls:
+            raise server_busy(f"{self.most_calls} requests are already running or waiting; try again in a moment")
+
+    def open(self, requests: Sequence[Request]) -> Call:
+        """Submits the requests (their ids are given here) and says where their outputs come.
+
+        Raises:
+            ApiError: 503 when the server is full, is ending or has failed.
+        """
+        self.require_room()
+        call = Call(self, [replace(request, id=next(self._names)) for request in requests])
+        waiting = sum(other.tokens for other in self._calls)
+        if waiting and waiting + call.tokens > MOST_TOKENS:
+            raise server_busy(
+                f"prompts of {waiting} tokens are already running or waiting; try again in a moment"
+            )
+        self._calls.add(call)
+        for request in call.requests:
+            self._by_request[request.id] = call
+            self._send(Submit(request))
+        return call
+
+    def forget(self, call: Call, open_requests: Sequence[str]) -> None:
+        """Of the call: it is over. `open_requests` of it have not ended."""
+        self._calls.discard(call)
+        for request in call.requests:
+            self._by_request.pop(request.id, None)
+        for name in open_requests:
+            self._send(Cancel(name))
+
+    def fail(self, error: ApiError) -> None:
+        """The engine can no longer answer, or must not: every open call ends with `error`, and so do new ones.
+        The engine takes no further step."""
+        if self.failure is None:
+            self.failure = error
+            self.interrupt(error)
+            self._send(Stop())
+
+    def interrupt(self, error: ApiError) -> None:
+        """Ends every open call with `error`; new ones are taken."""
+        for call in self._calls:
+            call.put(error)
+
+    def drain(self, grace_s: float) -> None:
+        """The server ends: calls that wait end at once, running ones have `grace_s` seconds."""
+        self.draining.set()
+        self._send(Drain(grace_s))
+
+    def refresh(self) -> None:
+        """Asks how the engine stands if that is long ago; `stats` is renewed when the answer comes."""
+        if time.monotonic() - self._asked_at > STATS_SECONDS:
+            self._ask()
+
+    async def fresh_stats(self) -> EngineStats:
+        """How the engine stands now; how it stood last if it does not say so in time."""
+        done, _ = await asyncio.wait({self._ask()}, timeout=STATS_SECONDS)
+        del done
+        return self.stats
+
+    def _ask(self) -> asyncio.Future[None]:
+        self._asked_at = time.monotonic()
+        tag = next(self._tags)
+        answer = self._asked[tag] = asyncio.get_running_loop().create_future()
+        self._send(AskStats(tag))
+        return answer
+
+    def _receive(self, message: FromEngine) -> None:
+        if isinstance(message, Output):
+            call = self._by_request.get(message.request)
+            if call is not None:
+                call.put(message)
+        elif isinstance(message, Stats):
+            self.stats = message.stats
+            for tag in [tag for tag in self._asked if tag <= message.tag]:
+                if not self._asked[tag].done():
+                    self._asked[tag].set_result(None)
+                del self._asked[tag]
+        elif isinstance(message, Failed):
+            self.fail(ApiError(message.message, status=503, code="engine_failed"))
+        else:
+            assert isinstance(message, Ended)
+            if not self.draining.is_set():
+                self.fail(ApiError("the engine has ended; restart the server", status=503, code="engine_failed"))
+            self.interrupt(shutting_down())

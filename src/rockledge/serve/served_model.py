@@ -1,0 +1,61 @@
+"""What the front end knows of the model: read from the artifact's files, never from the running engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rockledge.artifact import Artifact
+from rockledge.errors import UsageError
+from rockledge.model.chat import ChatTemplate
+from rockledge.model.tokenizer import Tokenizer
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
+from rockledge.serve.errors import ApiError, context_length_exceeded
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
+    empty prompt begins with; `sampling`: of requests that name none."""
+
+    name: str
+    tokenizer: Tokenizer
+    chat: ChatTemplate | None
+    context: int
+    vocab: int
+    bos: int | None
+    sampling: Sampling = CONVERSATION
+
+    @classmethod
+    def of(cls, artifact: Artifact, name: str, context: int, chat: ChatTemplate | None) -> ServedModel:
+        """The model of an artifact, with the template of conversations that was chosen for it.
+
+        Raises:
+            UsageError: it has no language head.
+        """
+        if artifact.config.headless:
+            raise UsageError(
+                f"{name} has no language head: it can neither generate nor score; ask it for embeddings"
+            )
+        files = artifact.files
+        return cls(
+            name=name,
+            tokenizer=Tokenizer.from_files(files),
+            chat=chat,
+            context=context,
+            vocab=artifact.config.vocab,
+            bos=artifact.config.bos,
+            sampling=default_sampling(files, CONVERSATION),
+        )
+
+    def encode(self, text: str, param: str, *, bos: bool) -> list[int]:
+        """The token ids of a text. One that cannot fit in the context is refused by its bytes alone, before
+        any work; one that is known to fit only by its tokens is the caller's to refuse.
+
+        Raises:
+            ApiError: `context_length_exceeded`.
+        """
+        least = self.tokenizer.least_tokens(text)
+        if least > self.context:
+            raise context_length_exceeded(least, self.context, param, least=True)
+        return self.tokenizer.encode(text, bos=bos)
