@@ -80,37 +80,46 @@ def alone(path: Path, requests: list[Request], ctx: int) -> dict[str, object]:
     return found
 
 
+def run(engine: Engine, requests: list[Request], random: np.random.Generator, cancelled: set[str]) -> dict[str, list[Output]]:
+    """What each request got that arrived at a random time; those of `cancelled` are, at another."""
+    got: dict[str, list[Output]] = {request.id: [] for request in requests}
+    left = list(requests)
+    for _ in range(5000):
+        while left and random.random() < 0.3:
+            engine.submit(left.pop(0))
+        if cancelled and random.random() < 0.1:
+            engine.cancel(sorted(cancelled)[int(random.integers(len(cancelled)))])
+        for output in engine.step():
+            got[output.request].append(output)
+        check_pages(engine)
+        if not left and engine.idle:
+            break
+    assert engine.free_pages == engine.pages
+    return got
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("variant", ["rotated-tied", "windows", "norms-around"])
 def test_every_schedule_gives_each_request_its_solo_run(
-    artifact_path: ArtifactPath, variant: str, seed: int
+    artifact_path: ArtifactPath, tmp_path: Path, variant: str, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     ctx = int(random.choice([130, 200, 330]))
     requests = random_requests(random, 12, 90)
     expected = alone(artifact_path(variant), requests, ctx)
-    got: dict[str, list[Output]] = {request.id: [] for request in requests}
     cancelled = {request.id for request in requests if random.random() < 0.25}
-    with Engine.load(
-        artifact_path(variant), threads=1, ctx=ctx, parallel=int(random.integers(1, 6))
-    ) as engine:
-        left, done = list(requests), set[str]()
-        for _ in range(3000):
-            while left and random.random() < 0.3:
-                engine.submit(left.pop(0))
-            if random.random() < 0.1 and cancelled:
-                name = sorted(cancelled)[int(random.integers(len(cancelled)))]
-                engine.cancel(name)
-            for output in engine.step():
-                got[output.request].append(output)
-                if output.last:
-                    done.add(output.request)
-            check_pages(engine)
-            if not left and engine.idle:
-                break
-        assert done == set(expected)
-        assert engine.free_pages == engine.pages
-    for name, outputs in got.items():
-        assert [output.last for output in outputs] == [False] * (len(outputs) - 1) + [True]
-        if name not in cancelled:
-            assert told(outputs) == expected[name]
+    directory = tmp_path / "prefixes" if seed % 2 else None
+    found = 0
+    for _ in range(2):  # the second time after a restart
+        with Engine.load(
+            artifact_path(variant), threads=1, ctx=ctx, parallel=int(random.integers(1, 6)),
+            prefix_dir=directory, prefix_bytes=1 << 20,
+        ) as engine:  # fmt: skip
+            got = run(engine, requests, random, cancelled)
+            found = engine.stats().cached_tokens
+        assert {name for name, outputs in got.items() if outputs} == set(expected)
+        for name, outputs in got.items():
+            assert [output.last for output in outputs] == [False] * (len(outputs) - 1) + [True]
+            if name not in cancelled:
+                assert told(outputs) == expected[name]
+    assert found > 0

@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from rockledge.artifact.background import BackgroundCheck
 from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, kv_bytes
-from rockledge.errors import ContextError, UsageError
+from rockledge.errors import ContextError, NativeError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
+from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.generation import Generation
@@ -34,7 +35,8 @@ from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.offload.use import NpuUse
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.prefix import PrefixCache
-from rockledge.runtime.request import EngineStats, Failure, Output, Request
+from rockledge.runtime.prefix_store import PrefixStore
+from rockledge.runtime.request import EngineStats, Failure, Output, Request, failure_of
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.scheduler import Scheduler, Share
 from rockledge.runtime.sequence import Sequence as Running
@@ -44,6 +46,11 @@ PARALLEL = 16
 """Requests that run at a time, unless the user says otherwise."""
 
 GREEDY = Sampling()
+
+PREFIX_BYTES = 1 << 30
+"""Bytes of a directory of prefixes, unless the user says otherwise."""
+
+_DISK_S = 0.01  # how long a step waits for the disk when it has nothing else to do
 
 # What shorter embeddings are divided by, as in torch.nn.functional.normalize.
 _LEAST_LENGTH = np.float32(1e-12)
@@ -83,9 +90,11 @@ class Engine:
         *,
         parallel: int = PARALLEL,
         prefixes: bool = True,
+        store: PrefixStore | None = None,
         step_s: float | None = None,
     ) -> None:
-        """`parallel`: requests that run at a time. `prefixes`: whether what was read is found again.
+        """`parallel`: requests that run at a time. `prefixes`: whether what was read is found again, in
+        `store` also what has left the cache; it is closed with the engine.
         `step_s`: seconds a step may take for the sake of a prompt, None for what suits."""
         self.artifact = loaded.artifact
         self.name = name
@@ -102,11 +111,15 @@ class Engine:
         pools = [(pool.window, pool.pages) for pool in loaded.prefill.pools]
         self._cache = PageCache(pools, PAGE_TOKENS, loaded.prefill.copy_page)
         self._prefixes = PrefixCache(self._cache, loaded.root) if prefixes else None
+        self._cold: ColdPrefixes | None = None
+        if store is not None and self._prefixes is not None:
+            self._cold = ColdPrefixes(self._prefixes, self._cache, loaded.prefill, store)
         if not 1 <= parallel <= decode.slots:
             raise UsageError(f"{parallel} requests in parallel, expected 1 to {decode.slots}")
         self._scheduler = Scheduler(
             self._cache,
             self._prefixes,
+            self._cold,
             slots=parallel,
             step_rows=loaded.prefill.max_rows,
             logit_rows=decode.logit_rows,
@@ -136,6 +149,8 @@ class Engine:
         sequences: int = SEQUENCES,
         parallel: int = PARALLEL,
         prefixes: bool = True,
+        prefix_dir: Path | None = None,
+        prefix_bytes: int = PREFIX_BYTES,
         step_s: float | None = None,
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -146,7 +161,10 @@ class Engine:
         `memory` allows). `memory`: bytes that weights, arena, cache and NPU buffers may take together.
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
-        steps of so many tokens or more, None for as many as the board's facts say. `sequences`: how many that
+        steps of so many tokens or more, None for as many as the board's facts say. `parallel`: requests that run at a time.
+        `prefixes`: what was read is found again, also what has left the cache if there is a `prefix_dir` of
+        up to `prefix_bytes`. `step_s`: seconds a step may take for the sake of a prompt, None for what suits.
+        `sequences`: how many that
         are longer than a window have room at a time in layers that have one. `chat_template`: a Jinja
         template in place of the model's own; `chat_template_kwargs`: variables for it, such as
         `enable_thinking`.
@@ -166,7 +184,15 @@ class Engine:
             chat_template_kwargs=chat_template_kwargs or {},
         )
         try:
-            return cls(loaded, path.resolve().name, parallel=parallel, prefixes=prefixes, step_s=step_s)
+            store = None if prefix_dir is None else PrefixStore(prefix_dir, prefix_bytes, loaded.root)
+            return cls(
+                loaded,
+                path.resolve().name,
+                parallel=parallel,
+                prefixes=prefixes,
+                store=store,
+                step_s=step_s,
+            )
         except BaseException:
             loaded.close()
             raise
@@ -195,6 +221,11 @@ class Engine:
         with self._lock:
             if self._beside is not None:
                 self._beside.shutdown(wait=True)
+            if self._cold is not None:
+                for request in list(self._requests):
+                    self.cancel(request)
+                self._cold.close()
+                self._cold = None
             self._loaded.close()
 
     def __enter__(self) -> "Engine":
@@ -268,6 +299,12 @@ class Engine:
             raise UsageError(f"max_tokens is {request.max_tokens}; give 0 or more")
         if request.logprobs is not None and request.logprobs < 0:
             raise UsageError(f"logprobs is {request.logprobs} alternatives; give 0 or more, or None")
+        named = (*request.sampling.stop_ids, *(token for token, _ in request.sampling.logit_bias))
+        wrong = [token for token in named if not 0 <= token < self.config.vocab]
+        if wrong:
+            raise UsageError(
+                f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
+            )
         return self._checked(request.prompt)
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
@@ -364,6 +401,8 @@ class Engine:
             self._finish(shares, done)
         elif self._reading is not None:
             self._collect()
+        elif self._cold is not None:
+            self._cold.wait(_DISK_S)
 
     def _goes_beside(self, sequence: Running) -> bool:
         """Whether the rest of its prompt is one for the NPU."""
@@ -460,7 +499,11 @@ class Engine:
     def _draw(self, sequence: Running, drawing: Drawing) -> None:
         """The next token of an answer, and the text that became certain by it."""
         assert sequence.answer is not None
-        token = drawing.take()
+        try:
+            token = drawing.take()
+        except NativeError as error:
+            self._end(sequence, None, failure=failure_of(error))
+            return
         self._drawn += 1
         stops = token in sequence.request.sampling.stop_ids
         if stops or (token in self._eos and not sequence.request.ignore_eos):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
+from rockledge.errors import NativeError
 from rockledge.runtime.piece import Piece, RequestStats
 from rockledge.runtime.request import Output
 
@@ -49,6 +50,8 @@ def _pieces(
             for output in stepper.outputs():
                 if output.piece is not None:
                     yield output.piece
+                if output.failure is not None:
+                    raise NativeError(output.failure.message)
                 if output.last:
                     return
             if cancelled():

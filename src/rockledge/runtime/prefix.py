@@ -65,11 +65,11 @@ class PrefixCache:
     """The pages of `cache` that can be found again. `root` stands for the model and the format of its pages;
     `evicted` hears of full pages before they are dropped. Not for two threads at once."""
 
-    def __init__(self, cache: PageCache, root: Name, evicted: Evicted | None = None) -> None:
+    def __init__(self, cache: PageCache, root: Name) -> None:
         self.root = root
         self._cache = cache
         self._size = cache.page_tokens
-        self._evicted = evicted
+        self.evicted: Evicted | None = None
         # Least recently used first; every page comes before the one that it continues.
         self._pages: OrderedDict[Name, _Page] = OrderedDict()
         self._after: dict[Name, set[Name]] = {}
@@ -123,7 +123,7 @@ class PrefixCache:
     def resume(self, match: Match) -> CachedSequence:
         """A sequence that begins with what was found."""
         there = [self._pages[name] for name in match.pages]
-        self._use(match.pages)
+        self.use(match.pages)
         held = []
         for number, pool in enumerate(self._cache.pools):
             first = pool.first_page(match.length, self._size)
@@ -137,7 +137,7 @@ class PrefixCache:
             before = names[number - 1] if number else self.root
             part = tokens[number * self._size : (number + 1) * self._size]
             self._keep(names[number], before, part, sequence, number)
-        self._use(names)
+        self.use(names)
 
     def add_end(self, names: Sequence[Name], tokens: Int32, sequence: CachedSequence) -> None:
         """Keeps the last, partly filled page of a sequence that ends; it must not write any more."""
@@ -148,7 +148,7 @@ class PrefixCache:
         before = names[-1] if names else self.root
         name = _name(before, part)
         self._keep(name, before, part, sequence, len(names))
-        self._use([*names, name])
+        self.use([*names, name])
 
     def _keep(self, name: Name, before: Name, tokens: Int32, sequence: CachedSequence, number: int) -> None:
         page = self._pages.get(name)
@@ -164,7 +164,7 @@ class PrefixCache:
         if all(number == NONE for number in page.pages):
             self._forget(page)
 
-    def _use(self, names: Sequence[Name]) -> None:
+    def use(self, names: Sequence[Name]) -> None:
         """Marks pages as used last, the first of them as the last to go."""
         for name in reversed(names):
             if name in self._pages:
@@ -190,8 +190,8 @@ class PrefixCache:
         for number in range(len(page.pages)) if needed else (pool,):
             if page.pages[number] == NONE:
                 continue
-            if self._evicted is not None and len(page.tokens) == self._size:
-                self._evicted(page.name, number, page.pages[number])
+            if self.evicted is not None and len(page.tokens) == self._size:
+                self.evicted(page.name, number, page.pages[number])
             self._cache.pools[number].drop(page.pages[number])
             page.pages[number] = NONE
         if all(number == NONE for number in page.pages):
@@ -216,7 +216,7 @@ class PrefixCache:
         part = tokens[number * self._size : (number + 1) * self._size].copy()
         self._pages[names[number]] = _Page(names[number], before, part, list(pages))
         self._after.setdefault(before, set()).add(names[number])
-        self._use(names)
+        self.use(names)
 
     def clear(self) -> None:
         """Gives everything back, the ends first."""

@@ -85,6 +85,7 @@ def failure_of(error: Exception) -> Failure:
         (UsageError, "usage"),
         (ArtifactError, "damaged"),
     )
-    kind = next((kind for type_, kind in kinds if isinstance(error, type_)), "failed")
+    found = [kind for type_, kind in kinds if isinstance(error, type_)]
+    kind: FailureKind = found[0] if found else "failed"
     known = isinstance(error, RockledgeError)
     return Failure(kind, str(error) if known else f"unexpected failure ({type(error).__name__}: {error})")

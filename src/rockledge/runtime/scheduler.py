@@ -8,9 +8,10 @@ later, mostly from prefixes that are still there.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.kv_cache import CacheFullError, PageCache
 from rockledge.runtime.prefix import NOTHING, Match, PrefixCache, page_names
 from rockledge.runtime.sequence import Sequence
@@ -29,10 +30,18 @@ class Share:
 
 class Scheduler:
     """The sequences that wait and those that run. `slots`: how many run at most; `step_rows`: of the largest
-    step; `logit_rows`: rows of a step that are drawn from or scored. `prefixes` None: nothing is found again."""
+    step; `logit_rows`: rows of a step that are drawn from or scored. `prefixes` None: nothing is found again; `cold` None: nothing of
+    what has left the cache."""
 
     def __init__(
-        self, cache: PageCache, prefixes: PrefixCache | None, *, slots: int, step_rows: int, logit_rows: int
+        self,
+        cache: PageCache,
+        prefixes: PrefixCache | None,
+        cold: ColdPrefixes | None,
+        *,
+        slots: int,
+        step_rows: int,
+        logit_rows: int,
     ) -> None:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -40,6 +49,7 @@ class Scheduler:
         self._out: set[Sequence] = set()  # preempted while the next step is planned
         self._cache = cache
         self._prefixes = prefixes
+        self._cold = cold
         self._slots = set(range(slots))
         self._step_rows = step_rows
         self._logit_rows = logit_rows
@@ -51,13 +61,15 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """A request has ended; its full pages stay to be found again."""
+        if self._cold is not None:
+            self._cold.forget(sequence.request.id)
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         else:
             self.running.remove(sequence)
             self._leave(sequence)
 
-    def served(self, shares: list[Share]) -> None:
+    def served(self, shares: Iterable[Share]) -> None:
         """Counts the rows of a step for the clients that had them, and keeps the pages that became full."""
         now = time.monotonic()
         for share in shares:
@@ -161,6 +173,10 @@ class Scheduler:
             reading = (s for s in self.running if s.cached is not None and not s.decoding)
             if any(names[following] in other.names[other.length // size :] for other in reading):
                 return None
+        if parts and self._cold is not None:
+            if self._cold.awaited(sequence.request.id, names, tokens, following):
+                return None
+            match = self._prefixes.match(names, tokens)
         return match
 
     def _admit(self, sequence: Sequence, match: Match) -> bool:
@@ -176,6 +192,8 @@ class Scheduler:
             match = self._match(sequence) or NOTHING
         self.waiting.remove(sequence)
         self.running.append(sequence)
+        if self._cold is not None:
+            self._cold.forget(sequence.request.id)
         sequence.slot, sequence.moved = self._slots.pop(), True
         sequence.kept = match.length // self._cache.page_tokens
         sequence.admitted(match.length)

@@ -1,6 +1,7 @@
 """A request on its way: its tokens, how many of them are in the cache, and what has come of it."""
 
 import time
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -46,7 +47,7 @@ class Sequence:
         self.scores: list[Score] = []
         self.arrived = time.monotonic()
         self.stats = RequestStats()
-        self.inbox: list[Output] | None = None  # where its outputs go, if not to whoever steps
+        self.inbox: deque[Output] | None = None  # where its outputs go, if not to whoever steps
 
     @property
     def tokens(self) -> Int32:
