@@ -37,6 +37,12 @@ class Answer:
         return (self.arrivals[0] if self.arrivals else self.ended) - self.sent
 
     @property
+    def read_tokens(self) -> int:
+        """Tokens of the prompt that were not found in a cache, as the server says."""
+        details = self.usage.get("prompt_tokens_details") or {}
+        return int(self.usage["prompt_tokens"] - details.get("cached_tokens", 0))
+
+    @property
     def gaps(self) -> list[float]:
         """Seconds between the events that hold text."""
         return [later - earlier for earlier, later in pairwise(self.arrivals)]

@@ -51,6 +51,8 @@ def test_streams_count_every_token_and_time(server: Server, prompts: Prompts) ->
     [
         (measures.shared_prefix, "later_over_first"),
         (measures.conversation, "turn_5_over_fresh"),
+        (measures.longer_prompts, "turn_5_over_fresh"),
+        (measures.interruption, "gap_p99_over_undisturbed"),
         (measures.single_tokens, "request_p50_ms"),
         (measures.large_bodies, "health_p99_ms"),
         (measures.crowd, "beside_ms"),
@@ -103,10 +105,12 @@ def test_the_picture_has_rows_that_failed_too(tmp_path: Path) -> None:
 
 
 def test_gaps_within_a_time() -> None:
-    arrivals = [0.0, 1.0, 2.0, 5.0, 6.0]
-    assert gaps_within(arrivals, 0.5, 2.0) == [1.0, 1.0]
-    assert gaps_within(arrivals, 2.0, 5.5) == [3.0]
-    assert gaps_within(arrivals, 2.0, 4.5) == [2.5]  # it stands still
+    answer = Answer(0.0, [0.0, 1.0, 2.0, 5.0, 6.0])
+    assert gaps_within(answer, 0.5, 2.0) == [1.0, 1.0]
+    assert gaps_within(answer, 2.0, 5.5) == [3.0]
+    assert gaps_within(answer, 2.0, 4.5) == [2.5]  # it stands still
+    answer.ended = 6.1
+    assert gaps_within(answer, 5.5, 9.0) == [1.0]
     assert quantile(range(1, 101), 0.99) == 99
     assert quantile([5.0], 0.99) == quantile([5.0], 0.5) == 5.0
 
