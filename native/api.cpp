@@ -1,5 +1,6 @@
 // The C interface of rockledge.h: null checks, then the core.
 #include "bandwidth.hpp"
+#include "bus_error.hpp"
 #include "candidates.hpp"
 #include "convert.hpp"
 #include "error.hpp"
@@ -27,6 +28,10 @@ extern "C" {
 int32_t rl_abi(void) { return RL_ABI; }
 
 const char *rl_error(void) { return rl::last_error(); }
+
+void rl_explain_bus_errors(const void *begin, int64_t bytes, const char *sentence, int32_t exit_code) {
+  rl::explain_bus_errors(begin, bytes, sentence, exit_code);
+}
 
 
 const char *rl_kernel_name(int32_t kernel) { return rl::kernel_name(kernel); }

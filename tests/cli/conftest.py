@@ -77,14 +77,15 @@ class Served:
 
 
 @pytest.fixture
-def serving(artifact: Path, tmp_path: Path) -> Callable[[], Any]:
-    """`with serving() as served:` is a server over the toy artifact."""
+def serving(artifact: Path, tmp_path: Path) -> Callable[..., Any]:
+    """`with serving("--parallel", "2") as served:` is a server over the toy artifact, or another `artifact`."""
+    toy = artifact
 
     @contextmanager
-    def start() -> Iterator[Served]:
+    def start(*more: str, artifact: Path = toy) -> Iterator[Served]:
         log = tmp_path / "log"
         program = [sys.executable, "-m", "rockledge", "serve", str(artifact)]
-        flags = ["--port", "0", "--threads", "1", "--json"]
+        flags = ["--port", "0", "--threads", "1", "--json", *more]
         with (
             open(log, "wb") as err,
             subprocess.Popen([*program, *flags], stdout=subprocess.PIPE, stderr=err, text=True) as process,

@@ -1,11 +1,19 @@
 """`rockledge serve` as a process: its address, its answers, its end."""
 
+import os
+import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+
+from rockledge.artifact.layout import TENSORS
 
 Run = Callable[..., Any]
 
@@ -31,3 +39,109 @@ def test_a_server_that_cannot_listen_says_so(rockledge: Run, artifact: Path) -> 
     done = rockledge("serve", artifact, "--host", "203.0.113.1", "--json")
     assert done.code == 2
     assert "203.0.113.1" in done.json["error"]
+
+
+def test_options_reach_the_server(serving: Run) -> None:
+    flags = ["--max-answer-tokens", "2", "--max-body", "1000", "--parallel", "2", "--max-waiting", "0", "--ctx", "256"]
+    with serving(*flags) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
+        assert http.post("/v1/completions", json={"prompt": "Hi"}).json()["usage"]["completion_tokens"] == 2
+        assert http.post("/v1/completions", content=b" " * 1001).status_code == 413
+        assert served.ready["context"] == 256
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--parallel", "0"],
+        ["--step-ms", "0"],
+        ["--grace", "-1"],
+        ["--connections", "none"],
+        ["--max-body", "x"],
+        ["--prefix-bytes", "1G"],
+    ],
+)
+def test_options_that_make_no_sense_are_refused(rockledge: Run, artifact: Path, flags: list[str]) -> None:
+    done = rockledge("serve", artifact, *flags, "--json")
+    assert done.code == 2
+    assert flags[0] in done.json["error"]
+
+
+def long_stream(url: str, begun: threading.Event) -> str:
+    """All of a streamed answer that goes on until the context is full; `begun` is set with its first event."""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True, "temperature": 1}
+    text = ""
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as response:
+        for line in response.iter_lines():
+            text += line + "\n"
+            begun.set()
+    return text
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"])
+def test_a_signal_during_an_answer_ends_clean(serving: Run, number: signal.Signals, code: int) -> None:
+    with serving("--grace", "20") as served, ThreadPoolExecutor(1) as pool:
+        begun = threading.Event()
+        stream = pool.submit(long_stream, served.ready["url"], begun)
+        assert begun.wait(20)
+        served.process.send_signal(number)
+        assert stream.result().endswith("data: [DONE]\n\n")
+        assert served.process.wait(20) == code
+        log = served.log.read_text()
+    assert "Traceback" not in log
+
+
+def test_a_second_ctrl_c_does_not_wait(serving: Run) -> None:
+    with serving("--grace", "100", "--ctx", "512") as served:
+        with httpx.Client(base_url=served.ready["url"], timeout=20) as http:
+            body = {"prompt": ["a"] * 8, "max_tokens": 500, "ignore_eos": True, "stream": True}
+            with http.stream("POST", "/v1/completions", json=body) as response:
+                next(response.iter_lines())
+                served.process.send_signal(signal.SIGINT)
+                time.sleep(0.05)
+                served.process.send_signal(signal.SIGINT)
+                assert served.process.wait(10) == 130
+        log = served.log.read_text()
+    assert "Traceback" not in log
+
+
+@pytest.fixture
+def copied(artifact: Path, tmp_path: Path) -> Path:
+    """An artifact that a test may damage."""
+    return Path(shutil.copytree(artifact, tmp_path / "copied"))
+
+
+def test_a_file_overwritten_while_serving_ends_readiness(serving: Run, copied: Path) -> None:
+    with serving(artifact=copied) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
+        end = time.monotonic() + 20
+        while http.get("/health").json()["integrity"] != "verified":
+            assert time.monotonic() < end
+        with open(copied / TENSORS, "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([byte ^ 255]))
+        while (health := http.get("/health")).status_code == 200:
+            assert time.monotonic() < end
+        while http.get("/health").json()["integrity"] != "damaged":
+            assert time.monotonic() < end
+        assert http.post("/v1/completions", json={"prompt": "Hi"}).status_code == 503
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 1
+        assert health.json()["message"]
+        assert served.log.read_text().rstrip().endswith("is wrong; fetch it again")
+
+
+def test_a_file_cut_short_while_serving_is_said(serving: Run, copied: Path) -> None:
+    with serving(artifact=copied) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
+        os.truncate(copied / TENSORS, 4096)
+        end = time.monotonic() + 20
+        try:  # either a step has met the end of the file, or the watch was first
+            while http.get("/health").status_code == 200:
+                http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": 1})
+                assert time.monotonic() < end
+            served.process.send_signal(signal.SIGTERM)
+        except httpx.TransportError:
+            pass
+        assert served.process.wait(20) == 1
+        assert "was cut short while in use; fetch the artifact again" in served.log.read_text()
+

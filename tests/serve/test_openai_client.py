@@ -171,6 +171,60 @@ def test_the_context_is_filled_and_not_more(client: openai.OpenAI, toy: Engine) 
     assert answer.usage.total_tokens == toy.context
 
 
+def test_a_second_turn_finds_the_first_in_the_cache(client: openai.OpenAI) -> None:
+    opening: Any = [{"role": "user", "content": "Tell me " + "more and " * 20}]
+    first = client.chat.completions.create(model="toy", messages=opening, temperature=0, max_tokens=40)
+    assert first.usage is not None
+    answer: Any = {"role": "assistant", "content": first.choices[0].message.content}
+    turns = [*opening, answer, {"role": "user", "content": "Go on."}]
+    second = client.chat.completions.create(model="toy", messages=turns, temperature=0, max_tokens=4)
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    cached = second.usage.prompt_tokens_details.cached_tokens or 0
+    assert 0 < cached <= second.usage.prompt_tokens
+    assert cached >= first.usage.prompt_tokens // 64 * 64
+
+
+def test_choices_are_what_their_seeds_give_alone(client: openai.OpenAI) -> None:
+    together = chat(client, n=3, seed=7, temperature=1.2)
+    alone = [chat(client, seed=7 + number, temperature=1.2).choices[0].message.content for number in range(3)]
+    assert [choice.message.content for choice in together.choices] == alone
+
+
+def test_the_best_of_several_has_the_greatest_sum(client: openai.OpenAI) -> None:
+    settings: Any = {"model": "toy", "prompt": "Once", "max_tokens": 6, "temperature": 1.0, "seed": 3, "logprobs": 0}
+    every = client.completions.create(n=5, **settings)
+    sums = [sum(choice.logprobs.token_logprobs) for choice in every.choices]  # type: ignore[union-attr, arg-type]
+    best = client.completions.create(n=1, best_of=5, **settings)
+    assert best.choices[0].text == every.choices[sums.index(max(sums))].text
+
+
+def test_a_bias_bans_and_forces_tokens(client: openai.OpenAI) -> None:
+    settings: Any = {"model": "toy", "prompt": IDS, "max_tokens": 4, "temperature": 0, "logprobs": 0}
+    plain = client.completions.create(**settings)
+    forced = client.completions.create(logit_bias={"77": 100}, **settings)
+    assert plain.choices[0].logprobs is not None
+    assert forced.choices[0].logprobs is not None
+    assert len(set(forced.choices[0].logprobs.tokens or [])) == 1
+    assert forced.choices[0].logprobs.tokens != plain.choices[0].logprobs.tokens
+
+
+def test_tokens_can_end_an_answer(client: openai.OpenAI, toy: Engine) -> None:
+    settings: Any = {"model": "toy", "prompt": IDS, "max_tokens": 12, "temperature": 0, "logprobs": 0}
+    ids = list(IDS)
+    for _ in range(4):
+        ids.append(int(toy.logits(ids)[-1].argmax()))
+    stop = {"stop_token_ids": [ids[-1]]}
+    first = ids[len(IDS) :].index(ids[-1])
+    [choice] = client.completions.create(extra_body=stop, **settings).choices
+    assert choice.finish_reason == "stop"
+    assert choice.logprobs is not None
+    assert len(choice.logprobs.tokens or []) == first
+    later = client.completions.create(extra_body={**stop, "min_tokens": 8}, **settings)
+    assert later.usage is not None
+    assert later.usage.completion_tokens >= 8
+
+
 @pytest.mark.parametrize(
     "settings, error, code",
     [
@@ -180,7 +234,6 @@ def test_the_context_is_filled_and_not_more(client: openai.OpenAI, toy: Engine) 
             "context_length_exceeded",
         ),
         ({"model": "other"}, openai.NotFoundError, "model_not_found"),
-        ({"n": 3}, openai.BadRequestError, "unsupported_parameter"),
         (
             {"tools": [{"type": "function", "function": {"name": "f"}}]},
             openai.BadRequestError,

@@ -93,9 +93,9 @@ class Artifact:
         return self._header.data_bytes
 
     @property
-    def file_bytes(self) -> int:
-        """Bytes of the file of tensors as it was mapped."""
-        return len(self._map)
+    def mapped(self) -> npt.NDArray[np.uint8]:
+        """The whole file of tensors as it was mapped."""
+        return np.frombuffer(self._map, np.uint8)
 
     @property
     def digest(self) -> str:

@@ -29,7 +29,7 @@ class ArtifactWatch:
             reason = (error.strerror or str(error)).lower()
             raise ArtifactError(f"{self._file} cannot be read ({reason}); fetch the artifact again") from error
         found = os.fstat(self._opened)
-        self._size, self._written = artifact.file_bytes, found.st_mtime_ns
+        self._size, self._written = artifact.mapped.nbytes, found.st_mtime_ns
         self._identity = (found.st_dev, found.st_ino)
         self._replaced = False
 

@@ -220,6 +220,7 @@ def load_engine(
     """
     from rockledge.board.memory import SEQUENCES
     from rockledge.cli.any_model import artifact_of
+    from rockledge.runtime.bus_error import explained_bus_errors
     from rockledge.runtime.engine import Engine
 
     with artifact_of(args.artifact) as path:
@@ -237,7 +238,7 @@ def load_engine(
             **(options or {}),
         )
         try:
-            with engine.checked() if check else nullcontext():
+            with explained_bus_errors(engine.artifact), engine.checked() if check else nullcontext():
                 yield engine
         finally:
             engine.close()

@@ -129,12 +129,12 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                 app, args.host, args.port, limits, on_ready=ready, on_end=lambda: front.drain(limits.grace_s)
             )
         finally:
+            failure = front.failure
             service.send(Stop())
             service.join()
             integrity.close()
-            if front.failure is not None:
-                # Whatever ended the server: it had not worked before.
-                raise ArtifactError(front.failure.message)
+            if failure is not None:  # whatever ended the server, it had not worked before
+                raise ArtifactError(failure.message)
     return {}
 
 

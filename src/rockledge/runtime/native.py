@@ -243,6 +243,7 @@ def library() -> ctypes.CDLL:
     pointer, i32, i64, text = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_char_p
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "rl_error": (text, []),
+        "rl_explain_bus_errors": (None, [pointer, i64, text, i32]),
         "rl_kernel_name": (text, [i32]),
         "rl_program_create": (pointer, [pointer, i32, pointer, i32, pointer, i32, pointer, i32, i32]),
         "rl_program_destroy": (None, [pointer]),

@@ -49,6 +49,7 @@ class Call:
                 if output.last:
                     del self._open[output.request]
                 yield number, output
+                await asyncio.sleep(0)  # many outputs at once do not keep the event loop from others
         finally:
             self.close()
 

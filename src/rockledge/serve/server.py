@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -48,10 +50,20 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets answers finish; another Ctrl-C does not. (uvicorn repeats every signal that it
+        has caught at its end, and a second KeyboardInterrupt would end Python as if nobody had handled it.)"""
+        if self.should_exit:
+            self.force_exit = self.force_exit or sig == signal.SIGINT
+        else:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Calls back, then waits for answers in progress."""
         self._on_end()
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves the application as it is then
+            await self.lifespan.shutdown()
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
