@@ -5,7 +5,7 @@ import json
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -28,16 +28,25 @@ def essence(answer: Any) -> Any:
     return {"choices": answer["choices"], "usage": usage}
 
 
-def whole_text(events: list[Any]) -> Any:
-    """Text, end and usage of a streamed answer, to be compared with those of a whole one."""
-    choices = [choice for event in events for choice in event["choices"]]
-    texts = [choice.get("text", choice.get("delta", {}).get("content")) or "" for choice in choices]
-    ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
-    return (
-        "".join(texts),
-        ends,
-        {name: events[-1]["usage"][name] for name in ("prompt_tokens", "completion_tokens")},
-    )
+def joined(events: list[Any]) -> Any:
+    """Text and end of every choice of a streamed answer, and its usage."""
+    texts: dict[int, str] = {}
+    ends: dict[int, str] = {}
+    for choice in (choice for event in events for choice in event["choices"]):
+        text = choice["text"] if "text" in choice else choice["delta"].get("content")
+        texts[choice["index"]] = texts.get(choice["index"], "") + (text or "")
+        if choice["finish_reason"]:
+            ends[choice["index"]] = choice["finish_reason"]
+    return texts, ends, essence({"choices": [], **events[-1]})["usage"]
+
+
+def as_joined(answer: Any) -> Any:
+    """The same of a whole answer."""
+    texts, ends = {}, {}
+    for choice in answer["choices"]:
+        texts[choice["index"]] = choice["text"] if "text" in choice else choice["message"]["content"]
+        ends[choice["index"]] = choice["finish_reason"]
+    return texts, ends, answer["usage"]
 
 
 async def alone(url: str, asked: list[Asked]) -> list[Any]:
@@ -82,8 +91,11 @@ class Client:
         return self.counts
 
     def _pick(self) -> tuple[Asked, Any]:
+        """A request, in front of others or behind them, and what it is answered with in any case."""
         number = self._chance.randrange(len(self._asked))
-        return self._asked[number], self._expected[number]
+        asked = self._asked[number]
+        body = {**asked.body, "priority": self._chance.choice((0, 0, 0, -1, 1))}
+        return replace(asked, body=body), self._expected[number]
 
     def _check(self, asked: Asked, found: Any, expected: Any) -> None:
         self.counts.of["answers"] += 1
@@ -111,10 +123,7 @@ class Client:
         if not lines or lines.pop() != "data: [DONE]":
             self.counts.wrong.append(f"{asked} broke off after {lines[-1:]}")
             return
-        (choice,) = expected["choices"]
-        text = choice["text"] if "text" in choice else choice["message"]["content"]
-        wanted = text, [choice["finish_reason"]], expected["usage"]
-        self._check(asked, whole_text([json.loads(line[6:]) for line in lines]), wanted)
+        self._check(asked, joined([json.loads(line[6:]) for line in lines]), as_joined(expected))
 
     async def leave_stream(self) -> None:
         asked, _ = self._pick()

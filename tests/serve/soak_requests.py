@@ -38,7 +38,21 @@ def _sampling(chance: random.Random) -> Body:
     if chance.random() < 0.4:
         return {"temperature": 0}
     found: Body = {"temperature": round(chance.uniform(0.2, 1.5), 2), "seed": chance.randrange(1 << 32)}
-    return found | chance.choice(({}, {"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.05}))
+    return found | chance.choice(({}, {"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.05}, {"n": 2}))
+
+
+def _rules(chance: random.Random) -> Body:
+    """What changes the choice of tokens besides: nothing in most requests."""
+    if chance.random() < 0.6:
+        return {}
+    rules: tuple[Body, ...] = (
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 0.7, "frequency_penalty": 0.3},
+        {"logit_bias": {str(chance.randrange(300)): chance.choice((-100, 3))}},
+        {"min_tokens": 1},
+        {"stop_token_ids": [chance.randrange(300)]},
+    )
+    return chance.choice(rules)
 
 
 def _chat(chance: random.Random, beginning: str) -> Asked:
@@ -48,7 +62,8 @@ def _chat(chance: random.Random, beginning: str) -> Asked:
             {"role": "assistant", "content": _text(chance, 10)},
             {"role": "user", "content": _text(chance, 10)},
         ]
-    body: Body = {"messages": messages, "max_tokens": chance.choice((1, 4, 20, 60)), **_sampling(chance)}
+    body: Body = {"messages": messages, "max_tokens": chance.choice((1, 4, 20, 60))}
+    body |= _sampling(chance) | _rules(chance)
     if chance.random() < 0.3:
         body |= {"logprobs": True, "top_logprobs": chance.choice((0, 3))}
     return Asked(CHAT, body)
@@ -58,7 +73,8 @@ def _completion(chance: random.Random, beginning: str) -> Asked:
     prompt: Any = _prompt(chance, beginning)
     if chance.random() < 0.3:
         prompt = [chance.randrange(3, 300) for _ in range(chance.choice((1, 33, 150)))]
-    body: Body = {"prompt": prompt, "max_tokens": chance.choice((1, 8, 40, 100)), **_sampling(chance)}
+    body: Body = {"prompt": prompt, "max_tokens": chance.choice((1, 8, 40, 100))}
+    body |= _sampling(chance) | _rules(chance)
     if chance.random() < 0.3:
         body["logprobs"] = chance.choice((0, 2))
     if chance.random() < 0.3:
