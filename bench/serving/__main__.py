@@ -32,6 +32,8 @@ from rockledge.runtime.processor import this_processor
 
 TARGET = Path(__file__).parent.parent / "results" / "serving.json"
 
+ROUNDS = {"135m": 2, "1b": 1}  # requests of every stream
+
 Models = Callable[[str, str], Path]  # engine and shape to what it serves
 
 
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
                     continue
                 name = f"{row} {shape}"
                 print(name, file=sys.stderr, flush=True)
-                amounts = QUICK if args.quick else Amounts()
+                amounts = QUICK if args.quick else Amounts(rounds=ROUNDS[shape])
                 found = measure(row, shape, args.engines, serve, prompts, amounts, args)
                 named = {args.name if engine == OURS else engine: one for engine, one in found.items()}
                 rows[name] = {**rows.get(name, {}), **named}

@@ -27,7 +27,7 @@ class Amounts:
 
     prompt: int = 128
     answer: int = 128
-    rounds: int = 2  # requests of every stream, one after another
+    rounds: int = 1  # requests of every stream, one after another
     system: int = 1000
     visitors: int = 50  # requests with that system prompt
     question: int = 32  # tokens of each that only it has
