@@ -20,8 +20,8 @@ from typing import Any
 from bench.llama_cpp import tool
 from bench.machine import Foreign, commit
 from bench.models import UnavailableError, cache, smollm2
+from bench.serving.amounts import QUICK, Amounts, Figures
 from bench.serving.client import RefusedError
-from bench.serving.measures import QUICK, Amounts, Figures
 from bench.serving.plot import plot
 from bench.serving.prompts import Prompts, alice_as_read_by
 from bench.serving.rows import BEFORE, GOALS, ROWS, SHAPES

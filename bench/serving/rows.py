@@ -1,13 +1,16 @@
 """The table's rows, what each needs of a server, and the goals of issue 19 as data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bench.serving import measures
-from bench.serving.measures import Amounts, Measure
-from bench.serving.servers import OURS, THEIRS, Size
+from bench.serving import disturbances, measures
+from bench.serving.amounts import Amounts, Figures
+from bench.serving.prompts import Prompts
+from bench.serving.servers import OURS, THEIRS, Server, Size
+
+Measure = Callable[[Server, Prompts, Amounts], Coroutine[None, None, Figures]]
 
 BEFORE = "before"  # ours as it was before issue 19
 COUNTS = (1, 4, 8, 16)
@@ -37,10 +40,10 @@ ROWS: dict[str, Row] = {
     "shared_prefix": Row(measures.shared_prefix, 4, ("system", "question")),
     "conversation": Row(measures.conversation, 4, ("history", "history")),
     "longer_prompts": Row(measures.longer_prompts, 4, ("history", "question"), SHAPES),
-    "interruption": Row(measures.interruption, 5, ("long_prompt", "prompt"), SHAPES),
+    "interruption": Row(disturbances.interruption, 5, ("long_prompt", "prompt"), SHAPES),
     "single_tokens": Row(measures.single_tokens, 1, ("answer", "answer", "answer", "answer")),
-    "large_bodies": Row(measures.large_bodies, 4, ("prompt", "answer")),
-    "crowd": Row(measures.crowd, 8, ("prompt", "answer")),
+    "large_bodies": Row(disturbances.large_bodies, 4, ("prompt", "answer")),
+    "crowd": Row(disturbances.crowd, 8, ("prompt", "answer")),
 }
 
 

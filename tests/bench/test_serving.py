@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from bench.serving import __main__ as serving
-from bench.serving import measures
+from bench.serving import disturbances, measures
+from bench.serving.amounts import QUICK, quantile
 from bench.serving.client import Answer, RefusedError, complete, connection
-from bench.serving.measures import QUICK, gaps_within, quantile
+from bench.serving.disturbances import gaps_within
 from bench.serving.prompts import Prompts, alice_as_read_by
-from bench.serving.rows import BEFORE, GOALS, ROWS, Goal
+from bench.serving.rows import BEFORE, GOALS, ROWS, Goal, Measure
 from bench.serving.servers import OURS, THEIRS, Server, Size, running
 from rockledge.synth import SHAPES, synth_artifact
 
@@ -52,15 +53,13 @@ def test_streams_count_every_token_and_time(server: Server, prompts: Prompts) ->
         (measures.shared_prefix, "later_over_first"),
         (measures.conversation, "turn_5_over_fresh"),
         (measures.longer_prompts, "turn_5_over_fresh"),
-        (measures.interruption, "gap_p99_over_undisturbed"),
+        (disturbances.interruption, "gap_p99_over_undisturbed"),
         (measures.single_tokens, "request_p50_ms"),
-        (measures.large_bodies, "health_p99_ms"),
-        (measures.crowd, "beside_ms"),
+        (disturbances.large_bodies, "health_p99_ms"),
+        (disturbances.crowd, "beside_ms"),
     ],
 )
-def test_measures_have_figures(
-    server: Server, prompts: Prompts, measure: measures.Measure, ratio: str
-) -> None:
+def test_measures_have_figures(server: Server, prompts: Prompts, measure: Measure, ratio: str) -> None:
     found = asyncio.run(measure(server, prompts, QUICK))
     assert found[ratio] > 0
 
