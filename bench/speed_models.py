@@ -2,16 +2,17 @@
 
 Random weights cost exactly what real ones do. A GGUF comes from a random Hugging Face checkpoint of the
 shape, written as float and quantised by llama.cpp itself, so that every tensor gets the type llama.cpp would
-choose. Its vocabulary is numbers only: llama-bench feeds token ids.
+choose. Its tokenizer is the artifact's: bytes and filler words.
 """
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
 from bench.llama_cpp import converted, run, tool
 from bench.models import UnavailableError, cache, smollm2
@@ -40,7 +41,7 @@ def llama_file(shape: str, kind: str, threads: int) -> Path:
     """llama.cpp's file of a shape at a type: of the real SmolLM2 for "135m", else of random weights."""
     if shape == "135m":
         return converted(smollm2(), kind, threads)
-    target = folder() / f"{shape}-{kind}.gguf"
+    target = _named(shape, kind)
     if not target.exists():
         make_llama_files(shape, [kind], threads)
     return target
@@ -60,9 +61,13 @@ def make_llama_files(shape: str, kinds: Sequence[str], threads: int) -> None:
         for kind in kinds:
             partial = scratch / f"{kind}.gguf"
             run([tool("llama-quantize"), source, partial, kind, threads])
-            partial.replace(folder() / f"{shape}-{kind}.gguf")
+            partial.replace(_named(shape, kind))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _named(shape: str, kind: str) -> Path:
+    return folder() / f"{shape}-words-{kind}.gguf"  # older ones have no vocabulary, and cannot be served
 
 
 def shape_without_scaling(shape: str) -> ModelConfig:
@@ -72,7 +77,7 @@ def shape_without_scaling(shape: str) -> ModelConfig:
 
 
 def write_float_gguf(checkpoint: Checkpoint, target: Path) -> None:
-    """The checkpoint as a GGUF of F16 matrices and F32 norms, with a vocabulary of bare numbers.
+    """The checkpoint as a GGUF of F16 matrices and F32 norms, with the checkpoint's vocabulary.
 
     Rows of Q and K stay in Hugging Face's order: for random weights it means nothing.
     Raises UnavailableError for a family llama.cpp stores under another name.
@@ -93,7 +98,7 @@ def write_float_gguf(checkpoint: Checkpoint, target: Path) -> None:
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_vocab_size(config.vocab)
-    writer.add_tokenizer_model("no_vocab")
+    _write_vocabulary(writer, json.loads(checkpoint.files()["tokenizer.json"])["model"]["vocab"], config)
     writer.add_file_type(1)
     tensors = list(stored_tensors(config))
     for tensor in tensors:
@@ -109,3 +114,17 @@ def write_float_gguf(checkpoint: Checkpoint, target: Path) -> None:
         values = checkpoint.tensor(tensor.name)
         writer.write_tensor_data(values.astype(np.float16) if values.ndim == 2 else values)
     writer.close()
+
+
+def _write_vocabulary(writer: GGUFWriter, ids: Mapping[str, int], config: ModelConfig) -> None:
+    words = sorted(ids, key=lambda word: ids[word])
+    special = {config.bos, *config.eos}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(words)
+    writer.add_token_types(
+        [TokenType.CONTROL if i in special else TokenType.NORMAL for i in range(len(words))]
+    )
+    writer.add_token_merges([f"{words[-2]} {words[-1]}"])  # the key must be there; this one never applies
+    writer.add_eos_token_id(config.eos[0])
+    writer.add_add_bos_token(False)

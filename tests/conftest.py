@@ -25,3 +25,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 settings.register_profile("rockledge", settings.default, deadline=None)
 settings.load_profile("rockledge")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long tests/serve/test_soak.py goes on."""
+    parser.addoption("--soak-minutes", type=float, default=5.0, help="minutes of the soak of the server")

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's command-line tools once, natively, for side-by-side measurements.
+# Builds llama.cpp's command-line tools and its server once, natively, for side-by-side measurements.
 # Source: the tree inside one pinned llama-cpp-python source package. Result: $ROCKLEDGE_CACHE/llama.cpp/bin.
 set -euo pipefail
 
 version=0.3.36
 home="${ROCKLEDGE_CACHE:-$HOME/.cache/rockledge}/llama.cpp"
-tools=(llama-quantize llama-imatrix llama-bench llama-batched-bench llama-perplexity llama-completion)
+tools=(llama-quantize llama-imatrix llama-bench llama-batched-bench llama-perplexity llama-completion llama-server)
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
 cmake=.venv/bin/cmake
@@ -39,7 +39,7 @@ fi
 
 echo "building ${tools[*]} in $home"
 "$cmake" -S "$home/source" -B "$home/build" --log-level=ERROR -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
-  -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF \
+  -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF \
   -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF > "$home/configure.log" 2>&1 \
   || { cat "$home/configure.log" >&2; exit 1; }
 "$cmake" --build "$home/build" -j "$(nproc)" --target "${tools[@]}"

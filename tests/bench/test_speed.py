@@ -123,7 +123,9 @@ def test_a_gguf_of_a_shape_has_all_its_tensors(tmp_path: Path) -> None:
     fields = {name: field.contents() for name, field in reader.fields.items()}
     assert fields["llama.vocab_size"] == shape.vocab
     assert fields["llama.block_count"] == shape.layers
-    assert fields["tokenizer.ggml.model"] == "no_vocab"
+    words = json.loads(checkpoint.files()["tokenizer.json"])["model"]["vocab"]
+    assert fields["tokenizer.ggml.tokens"] == sorted(words, key=words.get)
+    assert len(words) == shape.vocab
 
 
 def test_endless_loops_end_with_those_who_started_them() -> None:
