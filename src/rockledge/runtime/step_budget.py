@@ -5,9 +5,9 @@ that fit are found by control: after every mixed step they grow or shrink by wha
 without prompts takes is measured, and again from time to time, because it grows with the texts.
 """
 
-SHARE = 2.2
+SHARE = 1.7
 """Inter-token time beside a prompt, in times of that without: p99 then stays below 2.5 (the goal of
-`bench.serving`), and a prompt still gets more than half of the machine."""
+`bench.serving`), and a prompt still gets two fifths of the machine."""
 ALONE_S = 0.5
 """What a step of prompts alone may take: how long a new request waits before it is looked at."""
 TILE = 4

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -91,6 +92,8 @@ class Front:
         """Set when the server has begun to end."""
         self._send: Callable[[ToEngine], None] = lambda _: None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived: deque[FromEngine] = deque()
+        self._woken = False
         self._calls: set[Call] = set()
         self._by_request: dict[str, Call] = {}
         self._names = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
@@ -112,10 +115,19 @@ class Front:
         if self._loop is None:
             self._receive(message)  # before the loop runs nobody waits for anything
             return
+        self._arrived.append(message)
+        if self._woken:
+            return
+        self._woken = True  # once for all that a step gives: waking the loop costs more than the rest
         try:
-            self._loop.call_soon_threadsafe(self._receive, message)
+            self._loop.call_soon_threadsafe(self._receive_all)
         except RuntimeError:  # the loop has closed: there is no reader any more
             return
+
+    def _receive_all(self) -> None:
+        self._woken = False  # before looking, so that nothing that comes now is left lying
+        while self._arrived:
+            self._receive(self._arrived.popleft())
 
     def __len__(self) -> int:
         """Calls in the server that somebody waits for."""
