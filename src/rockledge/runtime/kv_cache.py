@@ -200,10 +200,10 @@ class CachedSequence:
         unless the sequence forks. A partly filled last page that others also hold is copied first.
         CacheFullError changes nothing.
         """
-        with self._cache.lock:
-            if tokens > 0:
+        if self.length + tokens > min(self._reserved, self.capacity):
+            with self._cache.lock:
                 self._reserve(tokens, min(tokens, rows or tokens))
-            moved, self._moved = self._moved, False
+        moved, self._moved = self._moved, False
         return moved
 
     def _reserve(self, tokens: int, rows: int) -> None:
@@ -227,7 +227,7 @@ class CachedSequence:
                 held.pool.drop(held.pages[i])
                 held.pages[i] = page
             held.pages.extend(fresh)
-        self._reserved = max(self._reserved, end)
+        self._reserved = max(self._reserved, _pages(end, size) * size)
 
     def advance(self, tokens: int) -> None:
         """Notes that `tokens` more positions have been written; they must have been reserved. Pages that no
@@ -310,6 +310,7 @@ class CachedSequence:
             for h in held:
                 for page in h.pages:
                     h.pool.hold(page)
+        self._reserved = self.length  # what it has room in is shared now
         return CachedSequence(self._cache, held, self.length)
 
     def write_table(self, rows: npt.NDArray[np.int32]) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections import deque
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +46,8 @@ class Sequence:
         self.ended: Finish | None = None  # "cancelled" or "deadline": to be taken out
         self.scores: list[Score] = []
         self.arrived = time.monotonic()
-        self.stats = RequestStats()
+        self._prefill_tokens = self._decode_tokens = self._cached_tokens = 0
+        self._prefill_seconds = self._decode_seconds = self._waited_seconds = 0.0
         self.inbox: deque[Output] | None = None  # where its outputs go, if not to whoever steps
 
     @property
@@ -83,23 +83,29 @@ class Sequence:
 
     def admitted(self, cached: int) -> None:
         """It has pages from now on, `cached` of its tokens in them already."""
-        waited = self.stats.waited_seconds or time.monotonic() - self.arrived
-        again = self.stats.prefill_tokens > 0
-        self.stats = replace(
-            self.stats,
-            waited_seconds=waited,
-            cached_tokens=self.stats.cached_tokens if again else cached,
-        )
+        if self._prefill_tokens == 0:  # not after it had lost its pages
+            self._cached_tokens = cached
+            self._waited_seconds = time.monotonic() - self.arrived
 
     def worked(self, rows: int, seconds: float, decoding: bool) -> None:
         """A step of `seconds` had `rows` of its tokens."""
-        now = self.stats
-        self.stats = (
-            replace(now, decode_tokens=now.decode_tokens + rows, decode_seconds=now.decode_seconds + seconds)
-            if decoding
-            else replace(
-                now, prefill_tokens=now.prefill_tokens + rows, prefill_seconds=now.prefill_seconds + seconds
-            )
+        if decoding:
+            self._decode_tokens += rows
+            self._decode_seconds += seconds
+        else:
+            self._prefill_tokens += rows
+            self._prefill_seconds += seconds
+
+    @property
+    def stats(self) -> RequestStats:
+        """The work so far."""
+        return RequestStats(
+            prefill_tokens=self._prefill_tokens,
+            prefill_seconds=self._prefill_seconds,
+            decode_tokens=self._decode_tokens,
+            decode_seconds=self._decode_seconds,
+            cached_tokens=self._cached_tokens,
+            waited_seconds=self._waited_seconds,
         )
 
     def append(self, token: int) -> None:
