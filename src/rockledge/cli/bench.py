@@ -71,9 +71,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             f"these lengths need a context of {needed} tokens, but --ctx is {args.ctx}; raise it"
         )
     args.ctx = args.ctx or needed
+    # What is measured must not be found in the cache.
+    options = {"prefixes": False, "parallel": max(args.batch)}
     start = time.perf_counter()
     with (
-        load_engine(args, sequences=max(args.batch), check=False) as engine,
+        load_engine(args, sequences=max(args.batch), check=False, options=options) as engine,
         terminal.progress() as advance,
     ):
         load_s = time.perf_counter() - start

@@ -105,8 +105,9 @@ class Engine:
         self._cold: ColdPrefixes | None = None
         if store is not None and self._prefixes is not None:
             self._cold = ColdPrefixes(self._prefixes, self._cache, loaded.prefill, store)
-        if not 1 <= parallel <= decode.slots:
-            raise UsageError(f"{parallel} requests in parallel, expected 1 to {decode.slots}")
+        most = decode.slots if self.config.headless else min(decode.slots, decode.logit_rows)
+        if not 1 <= parallel <= most:
+            raise UsageError(f"{parallel} requests in parallel, expected 1 to {most}")
         self._scheduler = Scheduler(
             self._cache,
             self._prefixes,

@@ -39,7 +39,7 @@ class StepBudget:
         tiles = -(-decode_rows // TILE)
         if tiles not in self._alone or self._mixed.get(tiles, 0) >= _AGAIN:
             return tiles * TILE - decode_rows  # what costs nothing
-        rows = decode_rows + max(TILE, int(self._rows))
+        rows = decode_rows + max(TILE, round(self._rows))
         return max(0, min(rows // TILE * TILE, self._most) - decode_rows)
 
     def ran(self, decode_rows: int, prompt_rows: int, seconds: float) -> None:
