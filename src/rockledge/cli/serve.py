@@ -22,9 +22,7 @@ from rockledge.cli.engine_options import (
 )
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
-
-PARALLEL = 8
-PREFIX_BYTES = 1 << 30
+from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

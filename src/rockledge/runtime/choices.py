@@ -15,3 +15,9 @@ NPU_DRIVERS: Final[Mapping[str, int]] = {"auto": 0, "rknpu": 1, "rocket": 2}
 # Sampling where neither user nor model say: what differs from greedy.
 GREEDY: dict[str, float] = {}
 CONVERSATION: dict[str, float] = {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05}
+
+PARALLEL: Final = 16
+"""Requests that an engine works on at a time, unless the user says otherwise."""
+
+PREFIX_BYTES: Final = 1 << 30
+"""Bytes of a directory of prefixes, unless the user says otherwise."""

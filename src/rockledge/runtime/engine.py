@@ -24,6 +24,7 @@ from rockledge.model.config import ModelConfig
 from rockledge.model.source import source_name
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
+from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.executor import Executor
@@ -42,13 +43,7 @@ from rockledge.runtime.sequence import Sequence as Running
 from rockledge.runtime.step import StepResult, run_step
 from rockledge.runtime.step_budget import StepBudget
 
-PARALLEL = 16
-"""Requests that run at a time, unless the user says otherwise."""
-
 GREEDY = Sampling()
-
-PREFIX_BYTES = 1 << 30
-"""Bytes of a directory of prefixes, unless the user says otherwise."""
 
 _DISK_S = 0.01  # how long a step waits for the disk when it has nothing else to do
 

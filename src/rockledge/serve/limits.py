@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rockledge.runtime.choices import PARALLEL
+
 MOST_WAITING = 256
 MOST_CONNECTIONS = 256
 GRACE_SECONDS = 10.0
@@ -24,7 +26,7 @@ class Limits:
     of its answer is given up.
     """
 
-    parallel: int = 8
+    parallel: int = PARALLEL
     waiting: int = MOST_WAITING
     body_bytes: int = BODY_BYTES
     answer_tokens: int | None = None
