@@ -116,7 +116,7 @@ class Work final : public rl::Job {
   }
   void one(int unit, int thread) {
     if (kind_->parts > 0) return finish(unit, thread);
-    if (kind_->planes > 0) return quantise(unit);
+    if (kind_->planes > 0) return quantise(unit, scratch_[thread]);
     if (kind_->bits > 0) return unpack(unit, scratch_[thread]);
     if (kind_->name[0] == 'P') return compare();
     if (kind_->name[0] == 'w') return write_all(to_ + unit * kChunk, kChunk);
@@ -136,14 +136,14 @@ class Work final : public rl::Job {
     kernels_.unpack(band, strip, 0, kTiles, 4 * kTileBytes, run + strip % 4 * kTileBytes, scratch);
   }
   // One tile of all rows.
-  void quantise(int unit) {
+  void quantise(int unit, rl::Scratch &scratch) {
     const bool in_order = std::strcmp(kind_->name, "quantise in order") == 0;
     const int planes = kind_->planes;
     for (int row = unit * kTogether; row < (unit + 1) * kTogether; ++row) {
       float scale;
       auto *q = reinterpret_cast<std::int8_t *>(to_) + std::int64_t{row} * planes * (in_order ? kCols : rl::kAtom);
-      kernels_.quant(reinterpret_cast<const float *>(from_) + std::int64_t{row} * kCols, kCols,
-                     rl::QuantOut{q, &scale, kCols, planes, in_order ? 0 : rows() * planes * rl::kAtom});
+      kernels_.quant(reinterpret_cast<const float *>(from_) + std::int64_t{row} * kCols, kCols, 0,
+                     rl::QuantOut{q, &scale, kCols, planes, in_order ? 0 : rows() * planes * rl::kAtom}, scratch);
     }
   }
   // One part and one tile, as a program that is tried leaves them.

@@ -73,7 +73,7 @@ def test_senseless_flags(rockledge: Run, artifact: Path, flags: tuple[str, str])
 def test_a_server_outlives_its_npu(artifact: Path, tmp_path: Path) -> None:
     """The first requests are read on the NPU; then it fails for good, which costs no answer."""
     flags = ["--port", "0", "--threads", "1", "--json", "--npu-rows", "2"]
-    body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 5, "temperature": 0}
+    body = {"max_tokens": 5, "temperature": 0}
     # Five jobs prove the cores, twelve try programs, eight are the first request's.
     lost = parse_faults({"faults": [{"kind": "skipped", "at": 5 + 12 + 8 + 5, "times": 1000}]})
     log = tmp_path / "log"
@@ -94,15 +94,18 @@ def test_a_server_outlives_its_npu(artifact: Path, tmp_path: Path) -> None:
             assert ready["npu"]["state"] == "ready"
             with httpx.Client(base_url=ready["url"], timeout=60) as http:
 
-                def answer() -> str:
-                    reply = http.post("/v1/chat/completions", json=body)
+                def answer(prompt: str) -> str:
+                    messages = [{"role": "user", "content": prompt}]
+                    reply = http.post("/v1/chat/completions", json={**body, "messages": messages})
                     assert reply.status_code == 200
                     return str(reply.json()["choices"][0]["message"]["content"])
 
-                first = answer()
+                first = answer(PROMPT)
                 assert http.get("/health").json()["npu"]["state"] == "ready"
                 assert "rockledge_npu_in_use 1\n" in http.get("/metrics").text
-                assert [answer() for _ in range(3)] == [first] * 3
+                others = [f"{letter}{PROMPT}" for letter in "abc"]  # found in no cache
+                answers = [answer(other) for other in others]
+                assert [answer(prompt) for prompt in (PROMPT, *others)] == [first, *answers]
                 health = http.get("/health")
                 metrics = http.get("/metrics").text
         finally:

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             f"these lengths need a context of {needed} tokens, but --ctx is {args.ctx}; raise it"
         )
     args.ctx = args.ctx or needed
-    # What is measured must not be found in the cache.
-    options = {"prefixes": False, "parallel": max(args.batch)}
+    # What is measured must not be found in the cache, nor be read in parts for the sake of others.
+    options = {"prefixes": False, "parallel": max(args.batch), "step_s": 3600.0}
     start = time.perf_counter()
     with (
         load_engine(args, sequences=max(args.batch), check=False, options=options) as engine,

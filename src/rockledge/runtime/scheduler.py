@@ -212,10 +212,11 @@ class Scheduler:
         return False
 
     def _spare(self) -> bool:
-        """Whether every other sequence that runs could have one page more: who is let in does not push
+        """Whether every other sequence that may need one page more could have it: who is let in does not push
         others out right away."""
+        growing = sum(sequence.growing for sequence in self.running)
         return all(
-            self.free_pages(number, at_least=len(self.running)) >= len(self.running)
+            self.free_pages(number, at_least=growing) >= growing
             for number, pool in enumerate(self._cache.pools)
             if pool.window == 0
         )

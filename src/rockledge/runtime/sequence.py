@@ -76,6 +76,12 @@ class Sequence:
         return self.cached is not None and self.count > len(self.request.prompt) and self.pending == 1
 
     @property
+    def growing(self) -> bool:
+        """Whether its answer may need more room in the cache than it has."""
+        longest = len(self.request.prompt) + max(self.room - 1, 0)
+        return self.cached is not None and self.cached.capacity < longest
+
+    @property
     def overdue(self) -> bool:
         """Whether its deadline has passed."""
         deadline = self.request.deadline_s

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from rockledge.errors import UsageError
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Request
 
@@ -107,11 +108,15 @@ def answering(engine: Engine, sequences: int, past: int, tokens: int) -> Iterato
     """So many answers of up to `tokens` tokens are under way, each after `past` others, until the end of the
     block: every step of the engine writes one token in each."""
     names = [f"measured-{number}" for number in range(sequences)]
+    # All in one step, so that nobody's answer is ahead.
+    read = max(1, min(past, PAST_READ, engine.footprint.step_tokens // sequences))
     for number, name in enumerate(names):
-        prompt = tuple(_prompt(engine, min(past, PAST_READ), number))
-        engine.submit(Request(name, prompt, max_tokens=tokens + sequences, ignore_eos=True))
+        prompt = tuple(_prompt(engine, read, number))
+        engine.submit(Request(name, prompt, max_tokens=tokens + 1, ignore_eos=True))
     try:
         while engine.stats().decoding < sequences:
+            if engine.idle:
+                raise UsageError(f"{sequences} sequences do not fit into the cache; give a larger context")
             engine.step()
         engine.lengthen(past)
         yield
