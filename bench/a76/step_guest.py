@@ -8,6 +8,7 @@ phase 0 is everything else. Prints where the files of the process are mapped, as
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rockledge.runtime.executor import Executor
 from rockledge.runtime.program import build_program
 from rockledge.runtime.sampling import Sampling
 
-SETTINGS = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
+SETTINGS = Sampling(temperature=0.8, top_p=0.95, repetition_penalty=1.1)
 
 
 def steps(executor: Executor, prompt: int, count: int, rows: int, vocab: int, phase: int) -> None:
@@ -34,7 +35,7 @@ def steps(executor: Executor, prompt: int, count: int, rows: int, vocab: int, ph
         executor.tokens[:prompt], executor.positions[:prompt] = ids, np.arange(prompt)
         executor.sequences[:prompt] = slot
         executor.wanted[0] = prompt - 1
-        draws.append(Drawing(Sampling(seed=slot, **SETTINGS), ids, most=count + 1, ends=()))
+        draws.append(Drawing(replace(SETTINGS, seed=slot), ids, most=count + 1, ends=()))
         executor.step(prompt, draws[-1:])
     executor.sequences[:rows] = executor.wanted[:rows] = np.arange(rows)
     mark(phase)
