@@ -171,11 +171,13 @@ RL_INLINE void weigh(const AttentionTask &task, int kv_head, int begin, Span spa
   each_page(task, kv_head, span.from, span.end, [&](const PageView &page, int p, int skip, int count) {
     for (int i = skip & -kLanes; i < count; i += kLanes) {
       const V8f scale = load<V8f>(page.v_scale + i);
+      float *at = scores + (p - begin) + i;
+      V8f e[Heads];
+      for (int h = 0; h < Heads; ++h) e[h] = load<V8f>(at + h * kScoreStride) - top[h];
+      exponentials<Heads>(e);
       for (int h = 0; h < Heads; ++h) {
-        float *at = scores + h * kScoreStride + (p - begin) + i;
-        const V8f e = exponential(load<V8f>(at) - top[h]);
-        total[h] += e;
-        store(at, e * scale);
+        total[h] += e[h];
+        store(at + h * kScoreStride, e[h] * scale);
       }
     }
   });

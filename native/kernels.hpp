@@ -18,7 +18,7 @@ constexpr int kSplit = 512;        // positions of an attention split
 constexpr int kMostHeadDim = 512;  // dimensions of the largest head
 constexpr int kTableBytes = 8192;  // a band's tables as the loops use them: at most 256 pairs of 32 bytes
 constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
-constexpr int kTileRows = 4;       // neighbouring rows of a sequence that share it
+constexpr int kTileRows = 8;       // neighbouring rows of a sequence that share it
 constexpr int kBlockStrips = 4;    // strips that a many-row linear unpacks at a time, where they fit
 constexpr int kBlockBytes = 256 * 1024;
 

@@ -25,10 +25,10 @@ SEQUENCES = 4
 _MOST_CONTEXT = 1 << 30
 _SPLIT = 512  # positions of an attention split
 _BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
-_TILE_ROWS = 4  # neighbouring rows of a sequence that attention does together
+_TILE_ROWS = 8  # neighbouring rows of a sequence that attention does together
 _PARTS_PER_THREAD = 4  # attention's partial sums that a thread keeps for each split
 _DRAWING_BYTES = 8 + 4  # that a thread keeps for each logit of a row that it draws from
-_THREAD_BYTES = (8 + 33 + 4) << 10  # a thread's tables, scores, and what fills its last page
+_THREAD_BYTES = (8 + 66 + 4) << 10  # a thread's tables, scores, and what fills its last page
 _ALIGNMENT_BYTES = 8 << 10  # what fills the last lines and pages of everything else
 
 
