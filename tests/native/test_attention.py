@@ -309,7 +309,7 @@ class Part:
 MIXED = [
     [Part(0, 0, 500), Part(2, 0, 3)],
     [Part(1, 0, 505), Part(0, 500, 1), Part(2, 3, 1)],
-    # Over the border of a split; single rows between; and rows that follow each other from a page's last position on.
+    # Over the border of a split; single rows between; rows from the last position of a page on.
     [Part(0, 501, 23), Part(2, 4, 1), Part(1, 505, 9), Part(2, 5, 27)],
     [Part(2, 32, 1), Part(1, 514, 1), Part(0, 524, 1)],
     [Part(1, 515, 6), Part(0, 525, 31), Part(2, 33, 40)],

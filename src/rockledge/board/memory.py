@@ -145,7 +145,8 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
     partial = 4 * (shape.heads // shape.kv_heads) * (padded_head(shape.head_dim) + 8)
     block = 2 * STRIP * inputs
     block = max(block, min(_BLOCK_STRIPS * block, _BLOCK_BYTES))
-    thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + (2 * _TILE_ROWS + _PARTS_PER_THREAD * seen) * partial
+    partials = (2 * _TILE_ROWS + _PARTS_PER_THREAD * seen) * partial
+    thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + partials
     logits = 0 if shape.headless else 4 * shape.vocab * min(rows, LOGIT_ROWS)
     thread += 0 if shape.headless else _DRAWING_BYTES * shape.vocab
     return logits + rows * row + threads * thread + 4 * angles * (_SPLIT + splits) + _ALIGNMENT_BYTES
