@@ -2,8 +2,8 @@
 
     python -m bench.attention [--kernel auto] [--repeats 15]
 
-Least processor time of the operation on one thread, in milliseconds, and in nanoseconds for each row, position
-and head. Keys and values are random. Another build is measured by ROCKLEDGE_LIBRARY.
+Least processor time of the operation on one thread: in milliseconds, and in nanoseconds for each row,
+position and head. Keys and values are random. Another build is measured by ROCKLEDGE_LIBRARY.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rockledge.runtime import native
+from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import BufferKind, OpCode
 from rockledge.runtime.native_step import Batch, Step
 
@@ -69,7 +70,7 @@ def least_seconds(step: Step, parts: Sequence[tuple[int, int]], repeats: int) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.attention", description="attention alone")
-    parser.add_argument("--kernel", default="auto", choices=sorted(native.KERNELS))
+    parser.add_argument("--kernel", default="auto", choices=sorted(KERNELS))
     parser.add_argument("--repeats", type=int, default=15)
     chosen = parser.parse_args(arguments)
     step = attention(chosen.kernel)
