@@ -30,10 +30,28 @@ float growth_at(const rl_op &op, int position) {
 
 }  // namespace
 
-// A unit is a row's KV head, or a split of one where those are too few.
+// Rows of a sequence that follow each other share a walk over keys and values: up to `most_rows` of them, as attend_split
+// takes them.
+void Step::cut_tiles(const rl_op &op, int most_rows) {
+  const rl_pool &pool = program_.pool_of(op);
+  const int tokens = program_.shape().page_tokens;
+  tiles_count_ = 0;
+  for (int r = 0, rows = 0; r < rows_of(op); ++r, ++rows) {
+    const int position = batch_.positions[r];
+    const bool follows = r > 0 && rows < most_rows && batch_.sequences[r] == batch_.sequences[r - 1] &&
+                         position == batch_.positions[r - 1] + 1 && position % tokens != 0 &&
+                         first_seen(pool, position) / tokens == first_seen(pool, position - 1) / tokens;
+    if (follows) continue;
+    tiles_[static_cast<std::size_t>(tiles_count_++)] = r;
+    rows = 0;
+  }
+  tiles_[static_cast<std::size_t>(tiles_count_)] = rows_of(op);
+}
+
+// A unit is a tile's KV head, or a split of one where those are too few.
 Phase Step::attention_phase(const rl_op &op) {
-  const int rows = rows_of(op);
-  const std::int64_t pairs = std::int64_t{rows} * program_.shape().kv_heads;
+  const int rows = rows_of(op), kv_heads = program_.shape().kv_heads, threads = threads_.threads();
+  const std::int64_t pairs = std::int64_t{rows} * kv_heads, wanted = std::int64_t{kPartsPerThread} * threads;
   std::int64_t positions = 0;
   int splits = 0;
   for (int r = 0; r < rows; ++r) {
@@ -41,12 +59,16 @@ Phase Step::attention_phase(const rl_op &op) {
     positions += position + 1 - seen;
     splits = std::max(splits, position / kSplit - seen / kSplit + 1);
   }
-  if (threads_.threads() == 1 || positions * program_.shape().heads * program_.shape().head_dim < kAttentionAlone) return Phase{0, 1};
-  if (splits > 1 && pairs < kPartsPerThread * threads_.threads()) {
-    splits_ = splits;
-    return Phase{static_cast<std::uint32_t>(pairs * splits), 1};
+  if (threads == 1 || positions * program_.shape().heads * program_.shape().head_dim < kAttentionAlone) {
+    cut_tiles(op, kTileRows);
+    return Phase{0, 1};
   }
-  return Phase{static_cast<std::uint32_t>(pairs), 1};
+  if (splits > 1 && pairs < wanted)
+    splits_ = splits;
+  else
+    splits = 1;
+  cut_tiles(op, static_cast<int>(std::clamp<std::int64_t>(pairs * splits / wanted, 1, kTileRows)));
+  return Phase{static_cast<std::uint32_t>(tiles_count_ * kv_heads * splits), 1};
 }
 
 // Cosines and sines of this step's positions, the angle rounded to fp32 as the float models do.
@@ -152,30 +174,45 @@ AttentionTask Step::attention_task(const rl_op &op, int r) const {
                        turned};
 }
 
-// All splits of one row and KV head.
-void Step::attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
-  const int r = static_cast<int>(unit) / program_.shape().kv_heads, head = static_cast<int>(unit) % program_.shape().kv_heads;
-  const AttentionTask task = attention_task(op, r);
-  const int group = program_.shape().heads / program_.shape().kv_heads;
-  float *next = scratch.partial + partial_floats(group, program_.head_stride());
-  const int first = task.first / kSplit;
-  program_.kernels().attend_split(task, head, first, scratch.partial, scratch);
-  for (int s = first + 1; s <= task.position / kSplit; ++s) {
-    program_.kernels().attend_split(task, head, s, next, scratch);
-    program_.kernels().attend_fold(task, scratch.partial, next);
-  }
-  program_.kernels().attend_finish(task, scratch.partial, at<float>(op.out[0], r) + head * group * program_.shape().head_dim);
+// The tasks of a tile's rows; gives how many.
+int Step::tile_tasks(const rl_op &op, int tile, AttentionTask *tasks) const {
+  const int first = tiles_[static_cast<std::size_t>(tile)], end = tiles_[static_cast<std::size_t>(tile) + 1];
+  for (int r = first; r < end; ++r) tasks[r - first] = attention_task(op, r);
+  return end - first;
 }
 
-// One split of one row and KV head; merge_parts folds them in the order that attend_row has.
+// All splits of one tile and KV head.
+void Step::attend_tile(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
+  const rl_shape &shape = program_.shape();
+  const Kernels &kernels = program_.kernels();
+  const int tile = static_cast<int>(unit) / shape.kv_heads, head = static_cast<int>(unit) % shape.kv_heads;
+  AttentionTask tasks[kTileRows];
+  const int rows = tile_tasks(op, tile, tasks), group = shape.heads / shape.kv_heads;
+  const std::int64_t floats = partial_floats(group, program_.head_stride());
+  float *state = scratch.partial, *next = state + kTileRows * floats;
+  const int first = tasks->first / kSplit;
+  kernels.attend_split(tasks, rows, head, first, state, floats, scratch);
+  for (int s = first + 1; s <= tasks->position / kSplit; ++s) {
+    kernels.attend_split(tasks, rows, head, s, next, floats, scratch);
+    for (int r = 0; r < rows; ++r) kernels.attend_fold(tasks[r], state + r * floats, next + r * floats);
+  }
+  for (int r = 0; r < rows; ++r)
+    kernels.attend_finish(tasks[r], state + r * floats,
+                          at<float>(op.out[0], tiles_[static_cast<std::size_t>(tile)] + r) + head * group * shape.head_dim);
+}
+
+// One split of one tile and KV head; merge_parts folds them in the order that attend_tile has.
 void Step::attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
-  const int pair = static_cast<int>(unit) / splits_;
-  const AttentionTask task = attention_task(op, pair / program_.shape().kv_heads);
-  const int split = task.first / kSplit + static_cast<int>(unit) % splits_;
-  if (split > task.position / kSplit) return;
-  float *parts = floats_at(parts_offset_);
-  program_.kernels().attend_split(task, pair % program_.shape().kv_heads, split,
-                         parts + unit * partial_floats(program_.shape().heads / program_.shape().kv_heads, program_.head_stride()), scratch);
+  const rl_shape &shape = program_.shape();
+  const int pair = static_cast<int>(unit) / splits_, tile = pair / shape.kv_heads, head = pair % shape.kv_heads;
+  AttentionTask tasks[kTileRows];
+  const int rows = tile_tasks(op, tile, tasks), split = static_cast<int>(unit) % splits_;
+  if (tasks->first / kSplit + split > tasks->position / kSplit) return;
+  const std::int64_t floats = partial_floats(shape.heads / shape.kv_heads, program_.head_stride());
+  const int first = tiles_[static_cast<std::size_t>(tile)] * shape.kv_heads + head;
+  program_.kernels().attend_split(tasks, rows, head, tasks->first / kSplit + split,
+                                  floats_at(parts_offset_) + (std::int64_t{first} * splits_ + split) * floats,
+                                  std::int64_t{shape.kv_heads} * splits_ * floats, scratch);
 }
 
 void Step::merge_parts(const rl_op &op) {

@@ -74,7 +74,7 @@ RL_INLINE void key_scores(const PageView &page, const Queries<Heads> &q, int hea
     const V8f scale = load<V8f>(page.k_scale + i);
     for (int h = 0; h < Heads; ++h) {
       V8f score = to_float(exact(block + h * kLanes, q.over + h)) * (splat(q.scale[h]) * scale);
-      float *at = scores + h * kSplit + i;
+      float *at = scores + h * kScoreStride + i;
       if (biased) score += load<V8f>(at);
       store(at, score);
       if (count - i < kLanes) {
@@ -96,7 +96,7 @@ template <int Heads>
   for (int h = 0; h < Heads; ++h) of_all[h] = splat(kMasked);
   key_scores<Heads>(page, q, head_stride, i, count < i + kLanes ? count : i + kLanes, biased, scores, of_all);
   for (int h = 0; h < Heads; ++h) {
-    float *at = scores + h * kSplit + i;
+    float *at = scores + h * kScoreStride + i;
     for (int before = 0; before < skip - i; ++before) at[before] = kMasked;
     most[h] = larger(load<V8f>(at), most[h]);
   }
@@ -129,7 +129,7 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
       const V8f c = load<V8f>(angles[p] + i), s = load<V8f>(angles[p] + kSplit + i);
       for (int h = 0; h < Heads; ++h) added[h] += splat(cosine[p][h]) * c + splat(sine[p][h]) * s;
     }
-    for (int h = 0; h < Heads; ++h) store(scores + h * kSplit + i, added[h]);
+    for (int h = 0; h < Heads; ++h) store(scores + h * kScoreStride + i, added[h]);
   }
 }
 
@@ -140,7 +140,7 @@ static void cap_scores(float softcap, int first, int count, float *scores, V8f *
   const float inverse = 1.0f / softcap;
   for (int h = 0; h < Heads; ++h)
     for (int i = first; i < count; i += kLanes) {
-      float *at = scores + h * kSplit + i;
+      float *at = scores + h * kScoreStride + i;
       const V8f score = load<V8f>(at);
       const V8f capped = where_at_least(score, kMasked / 2, soft_capped(score, softcap, inverse), score);
       store(at, capped);
@@ -148,51 +148,36 @@ static void cap_scores(float softcap, int first, int count, float *scores, V8f *
     }
 }
 
+// Positions of a split that a row sees.
+struct Span {
+  int from, end;
+};
+
+// What a row sees of the page that begins at position p: positions skip .. count - 1 of it.
+struct Seen {
+  int skip, count;
+};
+RL_INLINE Seen seen_of(Span span, int p, int tokens) {
+  return {span.from > p ? span.from - p : 0, span.end - p < tokens ? span.end - p : tokens};
+}
+
+// One row's exponentials, which take the place of the scores, times the scales of the values; and its maxima and sums.
 template <int Heads>
-static void split_heads(const AttentionTask &task, int kv_head, int first_head, int split, float *partial,
-                        Scratch &scratch) {
-  const KvLayer &kv = task.kv;
-  const int stride = kv.head_stride, begin = split * kSplit;
-  const int end = task.position + 1 < begin + kSplit ? task.position + 1 : begin + kSplit;
-  const int from = task.first > begin ? task.first : begin;
-  float *scores = scratch.attention;  // [Heads][kSplit]
-  Queries<Heads> q;
-  q.codes = task.q + first_head * stride;
-  for (int h = 0; h < Heads; ++h) q.scale[h] = task.sq[first_head + h] * task.scale;
-  excess_of(q.codes, stride, stride / kTile, Heads, q.over);
-  const bool biased = task.terms != nullptr;
-  if (biased) bias_scores<Heads>(task, kv_head, first_head, split, (from - begin) & -kLanes, end - begin, scores);
-  V8f most[Heads];
-  for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
-  each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
-    const PageView ahead = page_at(task, kv_head, p + 2 * kv.page_tokens <= task.position ? p + 2 * kv.page_tokens : p);
-    // No page before this one has fetched its keys and values.
-    const bool fetch = p - kSplit + kv.page_tokens <= task.first;
-    if (skip % kLanes != 0) edge_scores<Heads>(page, q, stride, skip, count, biased, scores + (p - begin), most);
-    for (int i = (skip + kLanes - 1) & -kLanes; i < count; i += kKeyBlocks * kLanes) {
-      for (int j = i; fetch && j < i + kKeyBlocks * kLanes && j < count; j += kLanes) {
-        fetch_eight(page.v, page.v_scale, stride, j);
-        fetch_eight(ahead.k, ahead.k_scale, stride, j);
-      }
-      key_scores<Heads>(page, q, stride, i, count, biased, scores + (p - begin), most);
-    }
-  });
-  if (task.softcap != 0.0f) {
-    for (int h = 0; h < Heads; ++h) most[h] = splat(kMasked);
-    each_page(task, kv_head, from, end, [&](const PageView &, int p, int skip, int count) {
-      cap_scores<Heads>(task.softcap, skip & -kLanes, count, scores + (p - begin), most);
-    });
-  }
+RL_INLINE void weigh(const AttentionTask &task, int kv_head, int begin, Span span, const V8f *most, float *scores,
+                     float *partial) {
+  const int stride = task.kv.head_stride;
   V8f top[Heads], total[Heads];
   for (int h = 0; h < Heads; ++h) top[h] = splat(maximum(most[h])), total[h] = splat(0.0f);
-  each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
+  each_page(task, kv_head, span.from, span.end, [&](const PageView &page, int p, int skip, int count) {
     for (int i = skip & -kLanes; i < count; i += kLanes) {
       const V8f scale = load<V8f>(page.v_scale + i);
+      float *at = scores + (p - begin) + i;
+      V8f e[Heads];
+      for (int h = 0; h < Heads; ++h) e[h] = load<V8f>(at + h * kScoreStride) - top[h];
+      exponentials<Heads>(e);
       for (int h = 0; h < Heads; ++h) {
-        float *at = scores + h * kSplit + (p - begin) + i;
-        const V8f e = exponential(load<V8f>(at) - top[h]);
-        total[h] += e;
-        store(at, e * scale);
+        total[h] += e[h];
+        store(at + h * kScoreStride, e[h] * scale);
       }
     }
   });
@@ -202,33 +187,109 @@ static void split_heads(const AttentionTask &task, int kv_head, int first_head, 
     extra[0] = top[h][0];
     extra[1] = sum(total[h]);
   }
+}
+
+template <int Heads>
+static void split_heads(const AttentionTask *rows, int count, int kv_head, int first_head, int split, float *partial,
+                        std::int64_t apart, Scratch &scratch) {
+  constexpr int kRowScores = Heads * kScoreStride;
+  const AttentionTask &task = rows[count - 1];  // no row sees further
+  const KvLayer &kv = task.kv;
+  const int stride = kv.head_stride, tokens = kv.page_tokens, begin = split * kSplit;
+  float *scores = scratch.attention;  // [rows][Heads][kScoreStride]
+  Span spans[kTileRows] = {};
+  Queries<Heads> queries[kTileRows];
+  V8f most[kTileRows][Heads];
+  const bool biased = task.terms != nullptr;
+  for (int r = 0; r < count; ++r) {
+    const AttentionTask &row = rows[r];
+    const int end = row.position + 1;
+    spans[r] = {row.first > begin ? row.first : begin, end < begin + kSplit ? end : begin + kSplit};
+    Queries<Heads> &q = queries[r];
+    q.codes = row.q + first_head * stride;
+    for (int h = 0; h < Heads; ++h) q.scale[h] = row.sq[first_head + h] * row.scale;
+    excess_of(q.codes, stride, stride / kTile, Heads, q.over);
+    if (biased)
+      bias_scores<Heads>(row, kv_head, first_head, split, (spans[r].from - begin) & -kLanes, spans[r].end - begin,
+                         scores + r * kRowScores);
+    for (int h = 0; h < Heads; ++h) most[r][h] = splat(kMasked);
+  }
+  const Span first = spans[0], last = spans[count - 1];
+  each_page(task, kv_head, first.from, last.end, [&](const PageView &page, int p, int, int) {
+    const PageView ahead = page_at(task, kv_head, p + 2 * tokens <= task.position ? p + 2 * tokens : p);
+    // No page before this one has fetched its keys and values.
+    const bool fetch = p - kSplit + tokens <= rows[0].first;
+    for (int r = 0; r < count; ++r) {
+      const Seen seen = seen_of(spans[r], p, tokens);
+      float *at = scores + r * kRowScores + (p - begin);
+      if (seen.skip % kLanes != 0)
+        edge_scores<Heads>(page, queries[r], stride, seen.skip, seen.count, biased, at, most[r]);
+      for (int i = (seen.skip + kLanes - 1) & -kLanes; i < seen.count; i += kKeyBlocks * kLanes) {
+        for (int j = i; fetch && r == 0 && j < i + kKeyBlocks * kLanes && j < seen.count; j += kLanes) {
+          fetch_eight(page.v, page.v_scale, stride, j);
+          fetch_eight(ahead.k, ahead.k_scale, stride, j);
+        }
+        key_scores<Heads>(page, queries[r], stride, i, seen.count, biased, at, most[r]);
+      }
+    }
+  });
+  float *sums[kTileRows * Heads];
+  for (int r = 0; r < count; ++r) {
+    if (task.softcap != 0.0f) {
+      for (int h = 0; h < Heads; ++h) most[r][h] = splat(kMasked);
+      each_page(task, kv_head, spans[r].from, spans[r].end, [&](const PageView &, int p, int skip, int end) {
+        cap_scores<Heads>(task.softcap, skip & -kLanes, end, scores + r * kRowScores + (p - begin), most[r]);
+      });
+    }
+    weigh<Heads>(task, kv_head, begin, spans[r], most[r], scores + r * kRowScores, partial + r * apart);
+    for (int h = 0; h < Heads; ++h) sums[r * Heads + h] = partial + r * apart + h * (stride + kPartialExtra);
+  }
   // Page by page, so that the values of a page stay in the first cache while their columns take turns. It is most of the
   // work and reads no memory, so the data of the next split is fetched meanwhile.
-  each_page(task, kv_head, from, end, [&](const PageView &page, int p, int skip, int count) {
-    const int due = p + kSplit <= task.position ? kv.page_tokens : 0;
+  each_page(task, kv_head, first.from, last.end, [&](const PageView &page, int p, int, int) {
+    const int due = p + kSplit <= task.position ? tokens : 0;
     const PageView next = page_at(task, kv_head, due == 0 ? p : p + kSplit);
-    const std::int8_t *values = page.v + static_cast<std::int64_t>(skip) * stride;
-    const float *weights = scores + (p - begin) + skip;
+    // What all rows see, and each adds up in the same order: before it comes what its window begins with, after it what
+    // later rows do not see.
+    const Seen all{seen_of(last, p, tokens).skip, seen_of(first, p, tokens).count};
+    const bool shared = count > 1 && all.skip < all.count;
+    const auto add_alone = [&](int r, int column, int from, int end) {
+      if (from < end)
+        add_values<Heads>(page.v + static_cast<std::int64_t>(from) * stride + column, stride, end - from,
+                          scores + r * kRowScores + (p - begin) + from, partial + r * apart + column, stride + kPartialExtra);
+    };
     for (int column = 0, fetched = 0; column < stride; column += kValues) {
       for (const int until = due * (column + kValues) / stride; fetched + kLanes <= until; fetched += kLanes) {
         fetch_eight(next.k, next.k_scale, stride, fetched);
         fetch_eight(next.v, next.v_scale, stride, fetched);
       }
-      add_values<Heads>(values + column, stride, count - skip, weights, partial + column, stride + kPartialExtra);
+      for (int r = 0; r < count; ++r) {
+        const Seen seen = seen_of(spans[r], p, tokens);
+        add_alone(r, column, seen.skip, shared ? all.skip : seen.count);
+      }
+      if (!shared) continue;
+      for (int i = all.skip; i < all.count; i += kWide) {
+        alignas(64) float wide[kWide * kValues];
+        const int some = all.count - i < kWide ? all.count - i : kWide;
+        widen_values(page.v + static_cast<std::int64_t>(i) * stride + column, stride, some, wide);
+        add_wide_values(wide, some, scores + (p - begin) + i, count * Heads, sums, column);
+      }
+      for (int r = 0; r < count; ++r) add_alone(r, column, all.count, seen_of(spans[r], p, tokens).count);
     }
   });
 }
 
-static void attend_split(const AttentionTask &task, int kv_head, int split, float *partial, Scratch &scratch) {
-  const int group = task.heads / task.kv.kv_heads;
+static void attend_split(const AttentionTask *rows, int count, int kv_head, int split, float *partial, std::int64_t apart,
+                         Scratch &scratch) {
+  const int group = rows->heads / rows->kv.kv_heads;
   for (int h = 0; h < group; h += kGroupHeads) {
     const int head = kv_head * group + h;
-    float *out = partial + h * (task.kv.head_stride + kPartialExtra);
+    float *out = partial + h * (rows->kv.head_stride + kPartialExtra);
     switch (group - h) {
-      case 1: split_heads<1>(task, kv_head, head, split, out, scratch); break;
-      case 2: split_heads<2>(task, kv_head, head, split, out, scratch); break;
-      case 3: split_heads<3>(task, kv_head, head, split, out, scratch); break;
-      default: split_heads<4>(task, kv_head, head, split, out, scratch); break;
+      case 1: split_heads<1>(rows, count, kv_head, head, split, out, apart, scratch); break;
+      case 2: split_heads<2>(rows, count, kv_head, head, split, out, apart, scratch); break;
+      case 3: split_heads<3>(rows, count, kv_head, head, split, out, apart, scratch); break;
+      default: split_heads<4>(rows, count, kv_head, head, split, out, apart, scratch); break;
     }
   }
 }

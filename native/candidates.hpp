@@ -14,10 +14,13 @@ struct Candidate {
   std::int32_t token;
 };
 
-// Likelier first, equally likely ones by token.
-static inline bool before(const Candidate &a, const Candidate &b) {
-  return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
-}
+// Likelier first, equally likely ones by token. A type, so that sorting does not call it by its address.
+struct Before {
+  bool operator()(const Candidate &a, const Candidate &b) const {
+    return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+  }
+};
+constexpr Before before{};
 
 static inline bool is_number(float x) { return x == x && x > -__builtin_inff(); }
 

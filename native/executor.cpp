@@ -77,7 +77,10 @@ Phase Step::next(int thread) {
     const Phase phase = offloaded ? offload_phase() : phase_of(op);
     if (phase.units > 0) return phase;
     if (offloaded) continue;
-    for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
+    if (op.code == RL_ATTENTION)
+      for (int u = 0; u < tiles_count_ * program_.shape().kv_heads; ++u) attend_tile(op, static_cast<std::uint32_t>(u), scratch);
+    else
+      for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
   }
   angles_ready_ = false;
   return draw_rows(scratch);
@@ -136,7 +139,7 @@ void Step::work(std::uint32_t first, std::uint32_t count, int thread) {
         if (splits_ > 0)
           attend_part(op, u, scratch);
         else
-          attend_row(op, u, scratch);
+          attend_tile(op, u, scratch);
       }
       break;
     case RL_LOGITS:
@@ -187,10 +190,6 @@ void Step::row(const rl_op &op, int r, Scratch &scratch) {
     case RL_ROPE_KV: rope_kv(op, r, scratch); break;
     case RL_LOGITS:
       for (int part = 0; part < logits_parts(); ++part) logits_part(op, r * logits_parts() + part);
-      break;
-    case RL_ATTENTION:
-      for (int h = 0; h < program_.shape().kv_heads; ++h)
-        attend_row(op, static_cast<std::uint32_t>(r * program_.shape().kv_heads + h), scratch);
       break;
     default: break;
   }

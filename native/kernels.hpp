@@ -18,6 +18,7 @@ constexpr int kSplit = 512;        // positions of an attention split
 constexpr int kMostHeadDim = 512;  // dimensions of the largest head
 constexpr int kTableBytes = 8192;  // a band's tables as the loops use them: at most 256 pairs of 32 bytes
 constexpr int kGroupHeads = 4;     // query heads that share one walk over a KV head
+constexpr int kTileRows = 8;       // neighbouring rows of a sequence that share it
 constexpr int kBlockStrips = 4;    // strips that a many-row linear unpacks at a time, where they fit
 constexpr int kBlockBytes = 256 * 1024;
 
@@ -29,7 +30,7 @@ struct Scratch {
   std::int32_t *excess;          // what a biased kernel's sums of each row (and plane) of a step are too large by
   float *row;                    // widest row a row operation needs
   float *attention;              // kAttentionFloats
-  float *partial;                // two partials of one KV head
+  float *partial;                // two partials of one KV head for each row of a tile
   void *drawing;                 // what drawing from a row of logits takes (draw.hpp)
 };
 
@@ -149,8 +150,11 @@ struct Kernels {
                  const float *gain, float *y, Scratch &);
   // One head to int8. What was rotated stays in scratch.row.
   void (*head_quant)(const float *x, int head_dim, int stride, const HeadTurn &, std::int8_t *q, float *scale, Scratch &);
-  // One split of one KV head's query heads: partial maxima, sums and values [heads][head_stride + 8].
-  void (*attend_split)(const AttentionTask &, int kv_head, int split, float *partial, Scratch &);
+  // One split of one KV head's query heads, for a tile: `count` rows of one sequence that follow each other, whose first
+  // positions share a page, and whose own positions do. Partial maxima, sums and values [heads][head_stride + 8] of each
+  // row, `apart` floats from those of the row before.
+  void (*attend_split)(const AttentionTask *rows, int count, int kv_head, int split, float *partial, std::int64_t apart,
+                       Scratch &);
   // Folds the partial of the next split into that of the splits before it.
   void (*attend_fold)(const AttentionTask &, float *before, const float *next);
   // The finished values y [heads of the group][head_dim] of a partial that has seen every split.
@@ -191,7 +195,9 @@ static inline std::int64_t partial_floats(int group, int head_stride) {
   return std::int64_t{group} * (head_stride + kPartialExtra);
 }
 
-// Floats of Scratch::attention: scores of the heads that share a walk.
-constexpr std::int64_t kAttentionFloats = std::int64_t{kGroupHeads} * kSplit;
+// Floats of Scratch::attention: scores of the rows and heads that share a walk. Those of one head are a line longer than
+// a split, because at a distance of a power of two they would take each other's place in the first cache.
+constexpr int kScoreStride = kSplit + 16;
+constexpr std::int64_t kAttentionFloats = std::int64_t{kTileRows} * kGroupHeads * kScoreStride;
 
 }  // namespace rl

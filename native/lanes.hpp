@@ -195,8 +195,8 @@ RL_INLINE void each_eight(int width, Use use) {
 
 // a > b ? a : b and a < b ? a : b, lane by lane, where b is a number: so b where a is NaN.
 #if defined(__AVX2__)
-RL_INLINE V8f larger(V8f a, V8f b) { return a > b ? a : b; }
-RL_INLINE V8f smaller(V8f a, V8f b) { return a < b ? a : b; }
+RL_INLINE V8f larger(V8f a, V8f b) { return (V8f)_mm256_max_ps((__m256)a, (__m256)b); }
+RL_INLINE V8f smaller(V8f a, V8f b) { return (V8f)_mm256_min_ps((__m256)a, (__m256)b); }
 #elif defined(__ARM_NEON)
 RL_INLINE V8f larger(V8f a, V8f b) { return {vmaxnmq_f32(a.low, b.low), vmaxnmq_f32(a.high, b.high)}; }
 RL_INLINE V8f smaller(V8f a, V8f b) { return {vminnmq_f32(a.low, b.low), vminnmq_f32(a.high, b.high)}; }
@@ -292,21 +292,28 @@ RL_INLINE V8i nearest(V8f x) { return as_bits(x + splat(12582912.0f)) - splat(0x
 
 // exp(x) with a relative error below 2e-7 for -87 <= x <= 88, its value at the nearer border beyond. x = n ln 2 + r,
 // |r| <= ln 2 / 2, ln 2 in two parts so that r is exact; exp(r) by a polynomial of degree 7 (the minimax one of the
-// Cephes library).
+// Cephes library). Of `Count` vectors side by side: each is a long chain of operations that wait for each other.
+template <int Count>
+RL_INLINE void exponentials(V8f *x) {
+  constexpr float kFactors[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  V8f shifted[Count], r[Count], p[Count];
+  for (int i = 0; i < Count; ++i) {
+    const V8f clamped = larger(smaller(x[i], splat(88.0f)), splat(-87.0f));
+    shifted[i] = clamped * splat(1.44269504f) + splat(12582912.0f);
+    const V8f n = shifted[i] - splat(12582912.0f);
+    r[i] = (clamped - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
+    p[i] = splat(1.9875691500e-4f);
+  }
+  for (const float factor : kFactors)
+    for (int i = 0; i < Count; ++i) p[i] = p[i] * r[i] + splat(factor);
+  for (int i = 0; i < Count; ++i) {
+    p[i] = (p[i] * (r[i] * r[i]) + r[i]) + splat(1.0f);
+    x[i] = p[i] * as_float(plus(as_bits(shifted[i]) << 23, splat(127 << 23)));  // the shift leaves of `shifted` only n
+  }
+}
 RL_INLINE V8f exponential(V8f x) {
-  const V8f clamped = larger(smaller(x, splat(88.0f)), splat(-87.0f));
-  const V8f shifted = clamped * splat(1.44269504f) + splat(12582912.0f);
-  const V8f n = shifted - splat(12582912.0f);
-  const V8f r = (clamped - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
-  V8f p = splat(1.9875691500e-4f);
-  p = p * r + splat(1.3981999507e-3f);
-  p = p * r + splat(8.3334519073e-3f);
-  p = p * r + splat(4.1665795894e-2f);
-  p = p * r + splat(1.6666665459e-1f);
-  p = p * r + splat(5.0000001201e-1f);
-  p = (p * (r * r) + r) + splat(1.0f);
-  const V8i power = (as_bits(shifted) - splat(0x4B400000) + splat(127)) << 23;
-  return p * as_float(power);
+  exponentials<1>(&x);
+  return x;
 }
 RL_INLINE float exponential(float x) { return exponential(splat(x))[0]; }
 

@@ -2,11 +2,39 @@
 #include "sample.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "candidates.hpp"
 
 namespace rl {
 namespace {
+
+// Whether all of up to kLogitsBlock logits are: the difference of another one from itself is not 0.
+bool all_finite(const float *logits, int count) {
+  using namespace drawing;
+  V8f none = splat(0.0f);
+  for (int i = 0; i < count; i += kLanes) {
+    const V8f some = load_part(logits + i, count - i);
+    none += some - some;
+  }
+  for (int j = 0; j < kLanes; ++j)
+    if (none[j] != 0.0f) return false;
+  return true;
+}
+
+// All tokens of a block of finite logits; returns how many.
+int weigh_all(const float *logits, int start, int end, float largest, float temperature, Candidate *candidates) {
+  using namespace drawing;
+  for (int i = start; i < end; i += kLanes) {
+    const V8f weights = exponential((load_part(logits + i, end - i) - splat(largest)) / splat(temperature));
+    Candidate *eight = candidates + (i - start);
+    if (i + kLanes <= end)
+      for (int j = 0; j < kLanes; ++j) eight[j] = Candidate{weights[j], i + j};
+    else
+      for (int j = 0; j < end - i; ++j) eight[j] = Candidate{weights[j], i + j};
+  }
+  return end - start;
+}
 
 // What is left of all tokens after temperature, top-k and min-p, in no order that matters; returns how many.
 int weigh(const float *logits, int n, float largest, const rl_sampling &sampling, Candidate *candidates) {
@@ -15,12 +43,17 @@ int weigh(const float *logits, int n, float largest, const rl_sampling &sampling
   const int full = worth_cutting(keep, n);
   float least = -__builtin_inff();  // `keep` candidates before this token have logits of at least as much
   int count = 0;
+  const bool filtered = keep < n || sampling.min_p > 0.0f || !(largest < __builtin_inff());
   const auto cut = [&] {
     std::nth_element(candidates, candidates + keep - 1, candidates + count, before);
     count = keep;
   };
   for (int start = 0; start < n; start += kLogitsBlock) {
     const int end = std::min(n, start + kLogitsBlock);
+    if (!filtered && all_finite(logits + start, end - start)) {
+      count += weigh_all(logits, start, end, largest, sampling.temperature, candidates + count);
+      continue;
+    }
     if (largest_of(logits + start, end - start) < least) continue;
     for (int i = start; i < end; i += kLanes) {
       const V8f weights = exponential((load_part(logits + i, end - i) - splat(largest)) / splat(sampling.temperature));
@@ -58,20 +91,55 @@ double total_of(const Candidate *first, const Candidate *last) {
   return total;
 }
 
-// Sorts as much of the front as reaches `share` of the total, and returns how many that takes.
+// Weights from 1 down, 64 buckets for each halving, the last for all that is smaller.
+constexpr int kBuckets = 1024;
+int bucket_of(const Candidate &candidate) {
+  constexpr std::int32_t kOne = 0x3F800000;  // 1.0f, whose bits rise with the number
+  return std::clamp((kOne - std::bit_cast<std::int32_t>(candidate.weight)) >> 17, 0, kBuckets - 1);
+}
+
+// Moves the candidates into their buckets, in place; bucket b ends before ends[b].
+void part(Candidate *candidates, int count, std::int32_t (&ends)[kBuckets]) {
+  std::int32_t next[kBuckets] = {};
+  for (int i = 0; i < count; ++i) ++next[bucket_of(candidates[i])];
+  std::int32_t start = 0;
+  for (int b = 0; b < kBuckets; ++b) {
+    ends[b] = start + next[b];
+    next[b] = start;
+    start = ends[b];
+  }
+  for (int b = 0; b < kBuckets; ++b)
+    while (next[b] < ends[b]) {
+      Candidate moved = candidates[next[b]];
+      for (int to = bucket_of(moved); to != b; to = bucket_of(moved)) std::swap(moved, candidates[next[to]++]);
+      candidates[next[b]++] = moved;
+    }
+}
+
+// Sorts as much of the front as reaches `share` of the total, and returns how many that takes. It is mostly a few of
+// many; where it is not, only whole buckets are sorted.
 int nucleus(Candidate *candidates, int count, double share) {
+  constexpr int kFew = 64;
   const double wanted = share * total_of(candidates, candidates + count);
   double reached = 0.0;
   int sorted = 0;
-  while (sorted < count) {
-    const int until = std::min(count, std::max(64, 4 * sorted));
-    std::partial_sort(candidates + sorted, candidates + until, candidates + count, before);
-    for (; sorted < until; ++sorted) {
-      reached += candidates[sorted].weight;
-      if (reached >= wanted) return sorted + 1;
-    }
+  const auto enough = [&](int until) {
+    while (sorted < until && reached < wanted) reached += candidates[sorted++].weight;
+    return reached >= wanted;
+  };
+  const int few = std::min(kFew, count);
+  std::partial_sort(candidates, candidates + few, candidates + count, before);
+  if (enough(few) || few == count) return sorted;
+  std::int32_t ends[kBuckets];
+  Candidate *rest = candidates + few;
+  part(rest, count - few, ends);
+  std::int32_t start = 0;
+  for (const std::int32_t end : ends) {
+    std::sort(rest + start, rest + end, before);
+    if (enough(few + end)) break;
+    start = end;
   }
-  return count;
+  return sorted;
 }
 
 }  // namespace

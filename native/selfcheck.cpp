@@ -1,5 +1,6 @@
 // Compares every kernel this processor can run with the portable one, bit for bit, on random data, and counts what the
 // threads do: for machines without Python, for emulators and for sanitizers. Exits 0 when all is well.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -51,7 +52,7 @@ class Memory {
  public:
   explicit Memory(int head_stride) {
     const std::int64_t floats =
-        16384 + kMostVectors + rl::kAttentionFloats + 2 * rl::partial_floats(8, head_stride);
+        16384 + kMostVectors + rl::kAttentionFloats + 2 * rl::kTileRows * rl::partial_floats(8, head_stride);
     const std::int64_t weights = round_up(rl::block_bytes(kMostCols), 64);
     if (!pages_.allocate(static_cast<std::size_t>(rl::kTableBytes + weights + 4 * floats))) std::abort();
     std::uint8_t *p = pages_.data();
@@ -327,10 +328,14 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
     const auto values = reals(random, scales);
     std::memcpy(pool.data() + (p + 1) * page_bytes - 4 * scales, values.data(), static_cast<std::size_t>(4 * scales));
   }
-  const auto row = reals(random, std::int64_t{heads} * head_dim), angle = reals(random, head_dim);
+  const int window = seen > 0 ? position + 1 - seen : 0;
+  const int rows = std::min({1 + random.below(rl::kTileRows), position % page_tokens + 1,
+                             window > 0 ? seen % page_tokens + 1 : rl::kTileRows});
+  const std::int64_t width = std::int64_t{heads} * head_dim;
+  const auto row = reals(random, rows * width), angle = reals(random, head_dim);
   // Of the score bias kernels want to know where it is zero; its terms may be any numbers.
   const bool biased = random.below(2) == 1;
-  const auto terms = reals(random, std::int64_t{heads} * head_dim);
+  const auto terms = reals(random, rows * width);
   const auto angles = reals(random, std::int64_t{rl::kSplit} * head_dim),
              starts = reals(random, std::int64_t{splits} * head_dim);
   auto bias = reals(random, std::int64_t{kv_heads} * head_dim);
@@ -344,36 +349,48 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
                           random.below(2) == 1 ? &inverse : nullptr, random.below(4) == 0 ? nullptr : angle.data(),
                           turned};
   Memory memory(stride);
-  const rl::Kernels *both[] = {&one, &two};
-  rl::Array<std::int8_t> q[2];
-  rl::Array<float> sq[2], y[2];
-  for (int i = 0; i < 2; ++i) {
-    const rl::Kernels &k = *both[i];
-    q[i] = array<std::int8_t>(std::int64_t{heads} * stride);
-    sq[i] = array<float>(heads);
-    y[i] = array<float>(std::int64_t{heads} * head_dim);
-    for (int h = 0; h < heads; ++h)
+  // The last one has its rows one by one.
+  const rl::Kernels *all[] = {&one, &two, &two};
+  rl::Array<std::int8_t> q[3];
+  rl::Array<float> sq[3], y[3];
+  for (int i = 0; i < 3; ++i) {
+    const rl::Kernels &k = *all[i];
+    q[i] = array<std::int8_t>(std::int64_t{rows} * heads * stride);
+    sq[i] = array<float>(std::int64_t{rows} * heads);
+    y[i] = array<float>(rows * width);
+    for (int h = 0; h < rows * heads; ++h)
       k.head_quant(row.data() + h * head_dim, head_dim, stride, turn, q[i].data() + h * stride,
                    &sq[i][static_cast<std::size_t>(h)], memory.scratch());
     const rl::KvLayer kv{reinterpret_cast<std::uint8_t *>(pool.data()), page_bytes, page_tokens, kv_heads, head_dim,
                          stride};
-    const rl::AttentionTask task{kv, q[i].data(), sq[i].data(), table.data(), seen, position, heads, head_dim,
-                                 1.0f / 8, cap, biased ? terms.data() : nullptr, bias.data(), angles.data(),
-                                 starts.data(), turned};
-    const int first = seen / rl::kSplit;
-    float *state = memory.scratch().partial, *next = state + rl::partial_floats(group, stride);
-    for (int h = 0; h < kv_heads; ++h) {
-      k.attend_split(task, h, first, state, memory.scratch());
-      for (int s = first + 1; s < splits; ++s) {
-        k.attend_split(task, h, s, next, memory.scratch());
-        k.attend_fold(task, state, next);
-      }
-      k.attend_finish(task, state, y[i].data() + h * group * head_dim);
+    rl::AttentionTask tasks[rl::kTileRows];
+    for (int r = 0; r < rows; ++r) {
+      const int before = rows - 1 - r;
+      tasks[r] = rl::AttentionTask{kv, q[i].data() + r * heads * stride, sq[i].data() + r * heads, table.data(),
+                                   window > 0 ? seen - before : 0, position - before, heads, head_dim, 1.0f / 8, cap,
+                                   biased ? terms.data() + r * width : nullptr, bias.data(), angles.data(), starts.data(),
+                                   turned};
     }
+    const std::int64_t floats = rl::partial_floats(group, stride);
+    float *state = memory.scratch().partial, *next = state + rl::kTileRows * floats;
+    const int together = i == 2 ? 1 : rows;
+    for (int first = 0; first < rows; first += together)
+      for (int h = 0; h < kv_heads; ++h) {
+        const rl::AttentionTask *tile = tasks + first;
+        const int split = tile->first / rl::kSplit;
+        k.attend_split(tile, together, h, split, state, floats, memory.scratch());
+        for (int s = split + 1; s <= tile->position / rl::kSplit; ++s) {
+          k.attend_split(tile, together, h, s, next, floats, memory.scratch());
+          for (int r = 0; r < together; ++r) k.attend_fold(tile[r], state + r * floats, next + r * floats);
+        }
+        for (int r = 0; r < together; ++r)
+          k.attend_finish(tile[r], state + r * floats, y[i].data() + (first + r) * width + h * group * head_dim);
+      }
   }
   same("head", q[0], q[1]);
   same("head scale", sq[0], sq[1]);
   same("attention", y[0], y[1]);
+  same("attention row by row", y[1], y[2]);
 }
 
 // Phases of random sizes; every unit must be done exactly once, and none before the phase before it is complete.

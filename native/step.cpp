@@ -41,6 +41,7 @@ int Step::lay_out() {
   Array<std::int64_t> slot_bytes;
   if (!slot_bytes.allocate(buffers.size()) || !offsets_.allocate(buffers.size()) || !strides_.allocate(buffers.size()) ||
       !reach_.allocate(static_cast<std::size_t>(sizes_.max_rows)) ||
+      !tiles_.allocate(static_cast<std::size_t>(sizes_.max_rows) + 1) ||
       !scratch_.allocate(static_cast<std::size_t>(sizes_.threads)))
     return fail("not enough memory for the tables of a step; free some");
 
@@ -78,7 +79,7 @@ int Step::lay_out() {
   s.row = s.excess + round_up(std::int64_t{4} * 2 * sizes_.max_rows, 64);
   s.attention = s.row + round_up(4 * row_floats, 64) + 64;
   s.partial = s.attention + round_up(4 * attention, 64);
-  s.drawing = s.partial + round_up(8 * partial, 64);
+  s.drawing = s.partial + round_up(std::int64_t{4} * 2 * kTileRows * partial, 64);
   s.bytes = round_up(s.drawing + (sizes_.logit_rows > 0 ? drawing_bytes(program_.vocab()) : 0), 4096);
   s.first = round_up(used, 4096);
   arena_bytes_ = s.first + sizes_.threads * s.bytes;

@@ -75,8 +75,10 @@ class Step final : public Job {
   void compute_angles();
   const float *angles_of(const float *frequencies) const;
   void rope_kv(const rl_op &op, int row, Scratch &scratch);
-  void attend_row(const rl_op &op, std::uint32_t unit, Scratch &scratch);
+  void cut_tiles(const rl_op &op, int most_rows);
+  void attend_tile(const rl_op &op, std::uint32_t unit, Scratch &scratch);
   void attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch);
+  int tile_tasks(const rl_op &op, int tile, AttentionTask *tasks) const;
   void merge_parts(const rl_op &op);
   AttentionTask attention_task(const rl_op &op, int row) const;
   const std::int32_t *table(int pool, int sequence) const;
@@ -110,6 +112,7 @@ class Step final : public Job {
 
   Array<std::int64_t> offsets_, strides_;  // of each buffer: bytes into the arena, bytes of a row
   Array<Reach> reach_;                     // of each sequence of a batch, while it is checked
+  Array<std::int32_t> tiles_;              // of the open attention: the first row of each tile, and where the last ends
   Array<Scratch> scratch_;                 // of each thread
   Pages arena_;
   std::int64_t arena_bytes_ = 0;
@@ -125,7 +128,8 @@ class Step final : public Job {
   float *logits_ = nullptr;        // the caller's, or those in the arena
   bool drawing_ = false;           // the open phase draws from the logits
   bool angles_ready_ = false;      // the rotary angles of this batch are there
-  int splits_ = 0;                 // of the open attention phase; 0 when its units are whole rows
+  int tiles_count_ = 0;            // of the open attention
+  int splits_ = 0;                 // of the open attention phase; 0 when its units are whole tiles
 
   // Linears on the NPU.
   Owned<npu::Offload> offload_;

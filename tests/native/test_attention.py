@@ -295,3 +295,57 @@ def test_a_copied_page_answers_like_the_original() -> None:
     program.run(Batch(one, last, one, np.array([[2, 1]], np.int32)))
     assert np.array_equal(program.buffer(3)[0], expected)
     program.close()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one sequence in a step."""
+
+    sequence: int
+    start: int
+    rows: int
+
+
+MIXED = [
+    [Part(0, 0, 500), Part(2, 0, 3)],
+    [Part(1, 0, 505), Part(0, 500, 1), Part(2, 3, 1)],
+    # Over the border of a split; single rows between; rows from the last position of a page on.
+    [Part(0, 501, 23), Part(2, 4, 1), Part(1, 505, 9), Part(2, 5, 27)],
+    [Part(2, 32, 1), Part(1, 514, 1), Part(0, 524, 1)],
+    [Part(1, 515, 6), Part(0, 525, 31), Part(2, 33, 40)],
+]
+"""Steps in which rows of three sequences stand side by side."""
+
+
+def mixed(
+    sizes: Sizes, sequences: list[np.ndarray], steps: list[list[Part]], *, kernel: str, threads: int
+) -> list[np.ndarray]:
+    """What the rows of `steps` give, by sequence; each has pages of its own in a shuffled pool."""
+    each = -(-max(map(len, sequences)) // sizes.page_tokens)
+    order = np.random.default_rng(3).permutation(len(sequences) * each).astype(np.int32)
+    tables = np.ascontiguousarray(order.reshape(len(sequences), each))
+    most = max(sum(part.rows for part in step) for step in steps)
+    program = attention_program(sizes, most, order.size, kernel=kernel, threads=threads)
+    found = [np.zeros((len(s), sizes.heads * sizes.head_dim), np.float32) for s in sequences]
+    for step in steps:
+        rows = [(p.sequence, p.start + i) for p in step for i in range(p.rows)]
+        numbers, positions = (np.array(column, np.int32) for column in zip(*rows, strict=True))
+        program.buffer(0)[: len(rows)] = [sequences[s][p] for s, p in rows]
+        program.run(Batch(np.zeros(len(rows), np.int32), positions, numbers, tables))
+        for row, (s, p) in enumerate(rows):
+            found[s][p] = program.buffer(3)[row]
+    program.close()
+    return found
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("sizes", [SIZES[2], SIZES[4], SIZES[5], SIZES[6], SIZES[-2]], ids=str)
+def test_rows_that_share_a_walk_answer_as_they_do_alone(kernel: str, sizes: Sizes) -> None:
+    sequences = [random_rows(sizes, n, seed=n) for n in (556, 521, 73)]
+    # Rows of a step stand so that none follows another.
+    alone = [[Part(s, p, 1) for s, rows in enumerate(sequences) if p < len(rows)] for p in range(556)]
+    expected = mixed(sizes, sequences, alone, kernel=KERNELS[-1], threads=1)
+    for threads in (1, 2, 4):
+        found = mixed(sizes, sequences, MIXED, kernel=kernel, threads=threads)
+        for a, b in zip(expected, found, strict=True):
+            assert np.array_equal(a, b)

@@ -49,7 +49,8 @@ def test_pages_are_copied_for_both() -> None:
     copied = np.array([[4, 5]], np.int32)
     two.run(step_of(1, positions=np.array([19], np.int32), block_tables=copied))
     assert np.array_equal(two.buffer(3)[0], expected[-1])
-    one.close(), two.close()
+    one.close()
+    two.close()
 
 
 def test_both_run_at_once() -> None:

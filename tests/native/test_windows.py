@@ -150,3 +150,14 @@ def test_pages_of_a_pool_are_copied_for_that_pool_alone() -> None:
     program.program.copy_page(1, 0, 2)
     assert np.array_equal(last([2, 1]), expected)
     program.close()
+
+
+@pytest.mark.parametrize("sizes", [SIZES[2], SIZES[4], CAPPED], ids=str)
+@pytest.mark.parametrize("window", [1, 3, 61, 509])
+def test_rows_whose_windows_begin_apart_answer_as_they_do_alone(sizes: Sizes, window: int) -> None:
+    qkv = random_rows(sizes, 560)
+    expected = attend_window(sizes, qkv, window, [1], kernel=KERNELS[-1], threads=1)
+    for kernel in KERNELS:
+        for chunks, threads in [([29, 3], 1), ([101], 2), ([560], 4)]:
+            found = attend_window(sizes, qkv, window, chunks, kernel=kernel, threads=threads)
+            assert np.array_equal(found, expected)

@@ -1,0 +1,90 @@
+"""What attention costs alone, after a long past and in prompts: one layer of SmolLM2-135M's shape.
+
+    python -m bench.attention [--kernel auto] [--repeats 15]
+
+Least processor time of the operation on one thread: in milliseconds, and in nanoseconds for each row,
+position and head. Keys and values are random. Another build is measured by ROCKLEDGE_LIBRARY.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from rockledge.runtime import native
+from rockledge.runtime.choices import KERNELS
+from rockledge.runtime.native import BufferKind, OpCode
+from rockledge.runtime.native_step import Batch, Step
+
+HEADS, KV_HEADS, HEAD_DIM, PAGE_TOKENS, CONTEXT = 9, 3, 64, 32, 4096
+ROWS = 256
+CASES = {
+    "1 row after 2,900": [(2900, 1)],
+    "64 rows after 2,900": [(2900, 64)],
+    "91 rows after 2,900": [(2900, 91)],
+    "a prompt of 81": [(0, 81)],
+    "a prompt of 4,000": [(start, min(ROWS, 4000 - start)) for start in range(0, 4000, ROWS)],
+}
+"""The first position and the rows of each step."""
+
+
+def attention(kernel: str) -> Step:
+    """A step of two operations: keys and values written, and attention."""
+    inner, scale = HEADS * HEAD_DIM, HEAD_DIM**-0.5
+    widths = ((HEADS + 2 * KV_HEADS) * HEAD_DIM, inner, HEADS, inner)
+    kinds = (BufferKind.FLOAT, BufferKind.INT8, BufferKind.FLOAT, BufferKind.FLOAT)
+    buffers = [
+        native.Buffer(kind, width, slot) for slot, (kind, width) in enumerate(zip(kinds, widths, strict=True))
+    ]
+    turns = (1e4 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)).astype(np.float32)
+    write = native.Op(
+        OpCode.ROPE_KV, (0,), (1, 2), dim=(0, 0, HEAD_DIM), real=(1e-5, 1.0, scale), weight=(turns,)
+    )
+    attend = native.Op(OpCode.ATTENTION, (1, 2), (3,), dim=(0, 0), real=(scale,), weight=(turns,))
+    pools = (native.Pool(1, CONTEXT // PAGE_TOKENS),)
+    shape = native.Shape(ROWS, HEADS, KV_HEADS, HEAD_DIM, PAGE_TOKENS, CONTEXT, pools)
+    return Step(native.Program([write, attend], [], buffers, shape, kernel=kernel), threads=1)
+
+
+def batch(first: int, rows: int) -> Batch:
+    """Rows of one sequence from position `first` on."""
+    zeros, positions = np.zeros(rows, np.int32), np.arange(first, first + rows, dtype=np.int32)
+    return Batch(zeros, positions, zeros, np.arange(CONTEXT // PAGE_TOKENS, dtype=np.int32)[None])
+
+
+def least_seconds(step: Step, parts: Sequence[tuple[int, int]], repeats: int) -> float:
+    """Processor time of attention over all `parts`, the least of each."""
+    least = [float("inf")] * len(parts)
+    for _ in range(repeats):
+        for number, part in enumerate(parts):
+            step.run(batch(*part), first=0, last=1)
+            run = step.prepare(batch(*part), None, 1, 2)
+            begun = time.thread_time()
+            run()
+            least[number] = min(least[number], time.thread_time() - begun)
+    return sum(least)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.attention", description="attention alone")
+    parser.add_argument("--kernel", default="auto", choices=sorted(KERNELS))
+    parser.add_argument("--repeats", type=int, default=15)
+    chosen = parser.parse_args(arguments)
+    step = attention(chosen.kernel)
+    step.buffer(0)[:] = np.random.default_rng(0).normal(0, 1.5, step.buffer(0).shape)
+    for start in range(0, CONTEXT, ROWS):
+        step.run(batch(start, ROWS), first=0, last=1)
+    print(f"{step.program.kernel}, 1 thread{'ms':>24}{'ns/row/position/head':>24}")
+    for name, parts in CASES.items():
+        seconds = least_seconds(step, parts, chosen.repeats)
+        pairs = HEADS * sum(position + 1 for first, rows in parts for position in range(first, first + rows))
+        print(f"{name:<24}{1e3 * seconds:12.3f}{1e9 * seconds / pairs:24.3f}")
+    step.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
