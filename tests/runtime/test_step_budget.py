@@ -2,7 +2,7 @@
 
 import pytest
 
-from rockledge.runtime.step_budget import ALONE_S, SHARE, TILE, StepBudget
+from rockledge.runtime.step_budget import ALONE_S, MOST, SHARE, TILE, StepBudget
 
 
 def machine(decode_rows: int, prompt_rows: int) -> float:
@@ -30,6 +30,17 @@ def test_a_mixed_step_takes_its_share_of_time_in_whole_tiles(decode_rows: int) -
     assert all(seconds <= 1.25 * SHARE * alone for _, seconds in found)
     late = [seconds for rows, seconds in found[-40:] if rows > 3]
     assert sum(late) / len(late) > 0.85 * SHARE * alone
+
+
+def test_many_prompts_get_more_and_no_more_than_a_bound() -> None:
+    late = {}
+    for prompts in (1, 4, 100):
+        budget = StepBudget(256)
+        for _ in range(200):
+            rows = budget.rows(4, prompts)
+            late[prompts] = machine(4, rows)
+            budget.ran(4, rows, late[prompts])
+    assert late[1] < late[4] < late[100] <= 1.1 * SHARE * MOST * machine(4, 0)
 
 
 def test_a_stated_time_is_kept() -> None:

@@ -80,12 +80,13 @@ class Scheduler:
             self._served[client] = (self._rows_of(client, now) + share.rows, now)
             self._keep(share.sequence)
 
-    def plan(self, limit: Callable[[int], int], chosen: Callable[[Sequence], bool]) -> list[Share]:
+    def plan(self, limit: Callable[[int, int], int], chosen: Callable[[Sequence], bool]) -> list[Share]:
         """The next step: a row of every answer, and as many rows of prompts as `limit` says there may be
-        beside that many. Prompts that are not `chosen` are left out."""
+        beside that many answers with that many prompts to read. Those that are not `chosen` are left out."""
         self._out.clear()
         answers = self._answers()
-        rows = min(limit(len(answers)), self._step_rows - len(answers))
+        unread = len(self.waiting) + len(self.running) - len(answers)
+        rows = min(limit(len(answers), unread), self._step_rows - len(answers))
         prompts = self._prompts(rows, self._logit_rows - len(answers), chosen)
         return [share for share in [*answers, *prompts] if share.sequence not in self._out]
 

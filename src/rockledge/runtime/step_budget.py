@@ -8,6 +8,10 @@ without prompts takes is measured, and again from time to time, because it grows
 SHARE = 1.7
 """Inter-token time beside a prompt, in times of that without: p99 then stays below 2.5 (the goal of
 `bench.serving`), and a prompt still gets two fifths of the machine."""
+MORE = 0.1
+"""How much the share grows for every further prompt, up to MOST times: who waits behind many prompts does not
+wait for all answers too."""
+MOST = 1.5
 ALONE_S = 0.5
 """What a step of prompts alone may take: how long a new request waits before it is looked at."""
 TILE = 4
@@ -25,12 +29,14 @@ class StepBudget:
         self._most = most
         self._step_s = step_s
         self._rows = float(_FIRST)
+        self._share = SHARE
         self._row_s: float | None = None  # of a step of prompts alone
         self._alone: dict[int, float] = {}  # seconds without prompts, by tiles of decode rows
         self._mixed: dict[int, int] = {}  # mixed steps since that was measured
 
-    def rows(self, decode_rows: int) -> int:
-        """Prompt rows beside `decode_rows` others; together whole tiles, as far as there are prompts."""
+    def rows(self, decode_rows: int, prompts: int = 1) -> int:
+        """Rows of `prompts` prompts beside `decode_rows` others; together whole tiles, as far as they go."""
+        self._share = SHARE * min(1 + MORE * max(prompts - 1, 0), MOST)
         if decode_rows == 0:
             if self._row_s is None:
                 return self._most
@@ -54,7 +60,7 @@ class StepBudget:
             self._alone[tiles], self._mixed[tiles] = _mean(before, seconds), 0
         elif tiles in self._alone:
             self._mixed[tiles] = self._mixed.get(tiles, 0) + 1
-            wanted = self._step_s or SHARE * self._alone[tiles]
+            wanted = self._step_s or self._share * self._alone[tiles]
             rows = prompt_rows * min(max(wanted / seconds, 0.5), 2.0)
             self._rows = min(max(_mean(self._rows, rows), float(TILE)), float(self._most))
 
