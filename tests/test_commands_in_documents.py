@@ -13,14 +13,14 @@ from rockledge.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# The log tells what was, and formats.md and the NPU's pages show forms with placeholders of their own.
+# The log tells what was.
 USED = [page for page in PAGES if page.name != "log.md"]
 TARGETS = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
 
 def blocks(text: str) -> Iterator[str]:
-    """Lines of the fenced blocks that are not of a language, and of indented ones; joined where one goes on."""
+    """Lines of the fenced blocks without a language, and indented ones; joined where one goes on."""
     fenced = re.findall(r"(?ms)^```\n(.*?)^```", text)
     indented = re.findall(r"(?m)^ {4}(\S.*)$", re.sub(r"(?ms)^```.*?^```", "", text))
     for line in [*"\n".join(fenced).replace("\\\n", "").splitlines(), *indented]:

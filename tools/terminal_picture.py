@@ -45,24 +45,22 @@ def drawing(command: list[str], lines: list[str]) -> str:
     """The SVG of a window with the command as it was typed and those lines below it."""
     width = round(COLUMNS * ADVANCE + 2 * MARGIN)
     height = (len(lines) + 1) * LINE + 2 * MARGIN
+    frame = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}">'
+    )
+    ground = f'<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>'
     texts = [_text(0, f"$ {shlex.join(command)}", GREEN)]
     texts += [_text(number, line, _colour(line)) for number, line in enumerate(lines, 1) if line]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}">',
-            f'<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>',
-            *texts,
-            "</svg>\n",
-        ]
-    )
+    return "\n".join([frame, ground, *texts, "</svg>\n"])
 
 
 def _text(number: int, line: str, colour: str) -> str:
     y = MARGIN + number * LINE + SIZE
     # The length keeps columns in line whatever font the reader has.
     length = f'textLength="{len(line) * ADVANCE:.1f}"'
-    return f'<text x="{MARGIN}" y="{y}" fill="{colour}" xml:space="preserve" {length}>{escape(line)}</text>'
+    shape = f'x="{MARGIN}" y="{y}" fill="{colour}" xml:space="preserve" {length}'
+    return f"<text {shape}>{escape(line, quote=False)}</text>"
 
 
 def _colour(line: str) -> str:

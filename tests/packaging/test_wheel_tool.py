@@ -1,4 +1,4 @@
-"""`make wheel` where a compiler is missing: what can be built is built, and a sentence names what is needed."""
+"""`make wheel` where a compiler is missing: the rest is built, and a sentence names what is needed."""
 
 import platform
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tools import wheel
 
 HOME = platform.machine()
