@@ -1,7 +1,7 @@
 """Runs a command in a terminal and draws what its window shows at the end, as SVG.
 
 Usage, from the root of the repository: python tools/terminal_picture.py OUT.svg COMMAND ARGUMENT...
-README.md shows `make demo` this way; .venv/bin comes first on the path.
+docs/demo.svg is `rockledge demo --max-tokens 48`, after `make demo`; .venv/bin comes first on the path.
 """
 
 import argparse
@@ -23,9 +23,11 @@ BACKGROUND, TEXT, DIM, GREEN = "#0d1117", "#e6edf3", "#8b949e", "#7ee787"
 
 
 def shown(command: list[str]) -> list[str]:
-    """The lines in the window when the command has ended; SystemExit if it failed or they are too many."""
+    """The lines in the window when the command has ended, from the one on where it was typed; SystemExit if
+    it failed or they are too many."""
     screen = pyte.HistoryScreen(COLUMNS, MOST_ROWS, history=1)
     stream = pyte.ByteStream(screen)
+    stream.feed(f"$ {shlex.join(command)}\r\n".encode())
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process, terminal = pty.fork()
     if process == 0:
@@ -41,17 +43,16 @@ def shown(command: list[str]) -> list[str]:
     return _lines(screen)
 
 
-def drawing(command: list[str], lines: list[str]) -> str:
-    """The SVG of a window with the command as it was typed and those lines below it."""
+def drawing(lines: list[str]) -> str:
+    """The SVG of a window with those lines."""
     width = round(COLUMNS * ADVANCE + 2 * MARGIN)
-    height = (len(lines) + 1) * LINE + 2 * MARGIN
+    height = len(lines) * LINE + 2 * MARGIN
     frame = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}">'
     )
     ground = f'<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>'
-    texts = [_text(0, f"$ {shlex.join(command)}", GREEN)]
-    texts += [_text(number, line, _colour(line)) for number, line in enumerate(lines, 1) if line]
+    texts = [_text(number, line, _colour(line)) for number, line in enumerate(lines) if line]
     return "\n".join([frame, ground, *texts, "</svg>\n"])
 
 
@@ -64,7 +65,7 @@ def _text(number: int, line: str, colour: str) -> str:
 
 
 def _colour(line: str) -> str:
-    if line.startswith("> "):  # a prompt
+    if line.startswith(("$ ", "> ")):  # what the user says
         return GREEN
     return DIM if "━" in line else TEXT
 
@@ -88,7 +89,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
-    arguments.out.write_text(drawing(arguments.command, shown(arguments.command)), encoding="utf-8")
+    arguments.out.write_text(drawing(shown(arguments.command)), encoding="utf-8")
     return 0
 
 

@@ -9,10 +9,11 @@ TEXT = "{http://www.w3.org/2000/svg}text"
 
 
 def test_it_shows_what_is_left_in_the_window_at_the_end() -> None:
-    lines = shown(["sh", "-c", r"printf 'half\rdone <&> \033[1mbold\033[0m\n\nlast\n'"])
+    command, *lines = shown(["printf", r"half\rdone <&> \033[1mbold\033[0m\n\nlast\n"])
+    assert command.startswith("$ printf 'half")
     assert lines == ["done <&> bold", "", "last"]
-    texts = list(ElementTree.fromstring(drawing(["echo", "a b"], lines)).iter(TEXT))
-    assert [text.text for text in texts] == ["$ echo 'a b'", "done <&> bold", "last"]
+    texts = list(ElementTree.fromstring(drawing(["$ echo", *lines])).iter(TEXT))
+    assert [text.text for text in texts] == ["$ echo", "done <&> bold", "last"]
     heights = [float(text.attrib["y"]) for text in texts]
     assert heights[2] - heights[1] == 2 * (heights[1] - heights[0])  # the empty line has its place
 
