@@ -88,7 +88,7 @@ sanitize: $(VENV)/.dev  ## the native tests under the address, undefined-behavio
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ROCKLEDGE_LIBRARY=$(abspath build/address/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native tests/runtime/test_npu_device.py tests/runtime/offload/test_native_plan.py
 	UBSAN_OPTIONS=print_stacktrace=1 ROCKLEDGE_LIBRARY=$(abspath build/undefined/librockledge.so) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/native tests/runtime/test_npu_device.py tests/runtime/offload/test_native_plan.py
 
-wheel: $(VENV)/.dev  ## wheels for x86-64 and aarch64, into dist/
+wheel: $(VENV)/.build  ## wheels for x86-64 and aarch64 (where its cross compiler is installed), into dist/
 	@$(BIN)/python tools/wheel.py x86_64 aarch64
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import contracts

@@ -1,6 +1,7 @@
 """Builds one wheel per processor into dist/ and refuses any whose core needs a glibc newer than 2.28.
 
 Usage, from the root of the repository: python tools/wheel.py [--out DIR] PROCESSOR... (x86_64 or aarch64).
+A processor that nothing here can compile for is left out with a sentence, unless no other is asked for.
 """
 
 import argparse
@@ -24,13 +25,21 @@ PROMISED = {
 PREFIX = {"x86_64": "x86_64-linux-gnu-", "aarch64": "aarch64-linux-gnu-"}
 
 
-def tool(name: str, processor: str) -> str:
-    """The compiler or binutils program `name` for `processor`: the plain one at home, else the cross one."""
-    found = shutil.which(name if platform.machine() == processor else PREFIX[processor] + name)
-    if found is None:
-        package = f"g++-{processor.replace('_', '-')}-linux-gnu"
-        raise SystemExit(f"no {name} for {processor} here: install {package} to build that wheel")
-    return found
+def tool(name: str, processor: str) -> str | None:
+    """The compiler or binutils program `name` for `processor`: the plain one at home, else the cross one;
+    None where there is none."""
+    return shutil.which(name if platform.machine() == processor else PREFIX[processor] + name)
+
+
+def missing(processor: str) -> str | None:
+    """Why the wheel of `processor` cannot be built here, and what to do; None when it can."""
+    if tool("g++", processor) and tool("objdump", processor):
+        return None
+    package = "g++" if platform.machine() == processor else f"g++-{processor.replace('_', '-')}-linux-gnu"
+    return (
+        f"no {processor} wheel: its compiler is missing; install it (Debian, Ubuntu: sudo apt-get install "
+        f"{package}) and run this again"
+    )
 
 
 def build(processor: str, out: Path) -> Path:
@@ -38,7 +47,6 @@ def build(processor: str, out: Path) -> Path:
     tag = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{processor}"
     environment = dict(os.environ)
     if platform.machine() != processor:
-        tool("g++", processor)
         environment["CMAKE_TOOLCHAIN_FILE"] = str(Path(__file__).with_name(f"{processor}.cmake"))
     # scikit-build-core looks for CMake and Ninja on the path; the environment's own come first.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -58,7 +66,7 @@ def check(wheel: Path, processor: str) -> list[str]:
         names = sorted(name for name in archive.namelist() if name.endswith(".so"))
         if names != LIBRARIES:
             return [f"the wheel holds {names or 'no library'}, expected {LIBRARIES}"]
-        dump = [tool("objdump", processor), "-p", "-T"]
+        dump = [tool("objdump", processor) or "objdump", "-p", "-T"]
         text = "".join(
             subprocess.run(
                 [*dump, archive.extract(name, folder)], check=True, capture_output=True, text=True
@@ -81,7 +89,8 @@ def main() -> int:
     parser.add_argument("processors", nargs="+", choices=sorted(PREFIX), metavar="PROCESSOR")
     parser.add_argument("--out", type=Path, default=Path("dist"))
     arguments = parser.parse_args()
-    for processor in arguments.processors:
+    reasons = {processor: missing(processor) for processor in arguments.processors}
+    for processor in (processor for processor, reason in reasons.items() if reason is None):
         print(f"building the {processor} wheel", flush=True)
         for old in arguments.out.glob(f"rockledge-*_{processor}.whl"):
             old.unlink()
@@ -92,7 +101,9 @@ def main() -> int:
             print(f"{wheel.name} breaks its tag's promise: {'; '.join(wrong)}", file=sys.stderr)
             return 1
         print(f"{wheel} ({wheel.stat().st_size / 1e6:.2f} MB)", flush=True)
-    return 0
+    for reason in filter(None, reasons.values()):
+        print(reason, file=sys.stderr)
+    return int(all(reasons.values()))
 
 
 if __name__ == "__main__":

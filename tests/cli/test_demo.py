@@ -111,3 +111,16 @@ def test_without_a_network_the_sentence_says_where_the_file_would_go(
 def test_the_text_of_the_demo_fills_its_windows(artifact: Path) -> None:
     text = (Path(demo.__file__).parent / demo.TEXT).read_text()
     assert len(text) / 4.5 > 512 * demo.WINDOWS  # characters a token in English
+
+
+def test_without_pytorch_it_says_so_before_it_fetches_anything(
+    rockledge: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(_: Terminal) -> Path:
+        raise AssertionError("the model was fetched")
+
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo, "demo_model", fetched)
+    done = rockledge("demo", "-o", str(tmp_path / "new"))
+    assert done.code == 1
+    assert "install torch==" in done.err

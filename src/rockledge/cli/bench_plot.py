@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.sizes import counted
 from rockledge.errors import UsageError
+from rockledge.pip_command import pip_install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def check_plot(target: Path) -> None:
     """Refuses a plot that cannot be drawn, before anything is measured. Raises UsageError."""
     if find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib, which is not installed; run: pip install matplotlib")
+        raise UsageError(f"--plot needs matplotlib, which is not installed; run: {pip_install('matplotlib')}")
     if not target.parent.is_dir():
         raise UsageError(f"the folder of {target} does not exist; make it, or choose another place")
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 def compressed(output: str, terminal: Terminal, overwrite: bool) -> Path:
     """The demo's model, compressed into `output` unless that was done before and `overwrite` is not asked."""
+    if find_spec("torch") is None and not Path(output).exists():  # said before 93 MB are fetched
+        raise ModuleNotFoundError(name="torch")
     model = demo_model(terminal)
     if overwrite or finished(Path(output), model.name) is None:
         compress(str(model), output, {"bits": BITS, "overwrite": overwrite}, terminal)

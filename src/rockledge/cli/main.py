@@ -39,6 +39,7 @@ from rockledge.cli.overview import overview
 from rockledge.cli.parser import build_parser, check_words
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import RockledgeError
+from rockledge.pip_command import extra_requirements, pip_install
 
 COMMANDS: tuple[Command, ...] = (
     demo.COMMAND,
@@ -157,8 +158,11 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 def _missing_sentence(error: ModuleNotFoundError) -> str:
     extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)
-    hint = f"pip install 'rockledge[{extra}]'" if extra else f"pip install {error.name}"
-    return f"this command needs the Python package {error.name}, which is not installed; run: {hint}"
+    packages = extra_requirements(extra) if extra else [str(error.name)]
+    return (
+        f"this command needs the Python package {error.name}, which is not installed; "
+        f"run: {pip_install(*packages)}"
+    )
 
 
 def _os_sentence(error: OSError) -> str:

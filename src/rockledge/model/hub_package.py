@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rockledge.errors import CheckpointError
+from rockledge.pip_command import pip_install
 
 
 def hub_package(name: str) -> ModuleType:
@@ -15,7 +16,7 @@ def hub_package(name: str) -> ModuleType:
     except ImportError as error:
         raise CheckpointError(
             f"{name} is not a local path, and the Hub needs the package huggingface_hub (the extra hub); "
-            "run: pip install huggingface_hub"
+            f"run: {pip_install('huggingface_hub')}"
         ) from error
     return huggingface_hub
 
