@@ -16,6 +16,7 @@ from rockledge.errors import UsageError
 from rockledge.runtime.choices import KERNELS, NPU_MODES
 
 MOST_PORT = 65535
+_MOST_WHOLE = 2**31 - 1  # the core takes signed 32-bit numbers
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
@@ -31,15 +32,17 @@ def size(text: str) -> int:
 
 
 def whole(low: int) -> Callable[[str], int]:
-    """An argument that is a whole number of at least `low`."""
+    """An argument that is a whole number of at least `low`, and one that the core can count."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {low}")
+        if not low <= value <= _MOST_WHOLE:
+            raise argparse.ArgumentTypeError(
+                f"'{text[:60]}' is not a whole number of at least {low} and at most {_MOST_WHOLE}"
+            )
         return value
 
     return parse

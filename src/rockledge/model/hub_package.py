@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rockledge.errors import CheckpointError
+from rockledge.places import expanded
 
 
 def hub_package(name: str) -> ModuleType:
@@ -28,4 +29,4 @@ def show_bars(hub: ModuleType) -> None:
 
 def repository(hub: ModuleType, hub_id: str) -> Path:
     """Where the package keeps a model repository in its cache."""
-    return Path(hub.constants.HF_HUB_CACHE).expanduser() / f"models--{hub_id.replace('/', '--')}"
+    return expanded(hub.constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
