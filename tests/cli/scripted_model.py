@@ -19,7 +19,7 @@ from typing import Any
 
 from rockledge.cli.main import main
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.piece import Piece
+from rockledge.runtime.piece import Piece, RequestStats
 
 
 def typed() -> int:
@@ -27,12 +27,22 @@ def typed() -> int:
     return int(struct.unpack("i", fcntl.ioctl(0, termios.FIONREAD, bytes(4)))[0])
 
 
+class Scripted(Iterator[Piece]):
+    """Pieces as `Engine.generate` returns them, of no work at all."""
+
+    stats = RequestStats()
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces = pieces
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)
+
+
 def scripted(answers: Iterator[list[str | int | None]]) -> Callable[..., Iterator[Piece]]:
     """`Engine.generate` with another model."""
 
-    def generate(
-        self: Engine, prompt: Sequence[int], *, cancelled: Callable[[], bool], **_: Any
-    ) -> Iterator[Piece]:
+    def pieces(cancelled: Callable[[], bool]) -> Iterator[Piece]:
         for text in next(answers):
             if not isinstance(text, str):
                 print("\x1b]0;waiting\x07", end="", file=sys.stderr, flush=True)  # the window's title
@@ -45,6 +55,11 @@ def scripted(answers: Iterator[list[str | int | None]]) -> Callable[..., Iterato
             if isinstance(text, str):
                 yield Piece(text, (0,), None, None, None)
         yield Piece("", (), None, None, "stop")
+
+    def generate(
+        self: Engine, prompt: Sequence[int], *, cancelled: Callable[[], bool], **_: Any
+    ) -> Iterator[Piece]:
+        return Scripted(pieces(cancelled))
 
     return generate
 
