@@ -25,3 +25,11 @@ def test_the_cache_has_a_variable_of_its_own(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("ROCKLEDGE_CACHE", "~/mine")
     assert places.pulled_models() == tmp_path / "mine" / "pulled"
     assert places.demo_models().parent == tmp_path / "mine"
+
+
+def test_a_home_that_does_not_exist_is_an_ordinary_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert places.expanded("~/a") == tmp_path / "a"
+    assert places.expanded("~no-such-user/a") == Path("~no-such-user/a")

@@ -7,10 +7,16 @@ import os
 from pathlib import Path
 
 
+def expanded(path: str | Path) -> Path:
+    """With the home directory in place of `~` or `~user` at its beginning; as it is where there is none, as a
+    shell leaves it."""
+    return Path(os.path.expanduser(path))
+
+
 def cache() -> Path:
     """$ROCKLEDGE_CACHE, or `rockledge` in the user's cache directory."""
     if own := os.environ.get("ROCKLEDGE_CACHE"):
-        return Path(own).expanduser()
+        return expanded(own)
     return _base("XDG_CACHE_HOME", "~/.cache") / "rockledge"
 
 
@@ -46,4 +52,4 @@ def made_artifacts() -> Path:
 
 def _base(variable: str, otherwise: str) -> Path:
     given = os.environ.get(variable, "")
-    return Path(given) if os.path.isabs(given) else Path(otherwise).expanduser()
+    return Path(given) if os.path.isabs(given) else expanded(otherwise)

@@ -165,3 +165,26 @@ def test_conversion_needs_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     open_artifact(tmp_path / "out").verify()
+
+
+def test_what_is_not_a_model_is_said_before_anything_is_read_or_written(
+    rockledge: Run, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / "below").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in (
+        (tmp_path / "home", "neither a config.json nor a .gguf file"),
+        ("/dev/null", "a device or a pipe"),
+        (tmp_path / "pipe", "a device or a pipe"),
+        ("~no-such-user/model", "does not exist"),
+    ):
+        failed = rockledge("run", path, "hi", "--json")
+        assert (failed.code, said in failed.json["error"]) == (1, True), failed.json
+    assert not cache.exists()
+
+
+def test_a_file_whose_name_is_not_unicode_runs(rockledge: Run, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", random_model("llama3"))
+    odd = file.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.gguf"))
+    assert rockledge("run", odd, "ab", "--raw", "--max-tokens", 3, "--json").code == 0
+    assert rockledge("list").code == 0

@@ -127,3 +127,15 @@ def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path) -> None:
         load(tmp_path / "pipe")
     with pytest.raises(UsageError, match="none does not exist"):
         load(tmp_path / "none")
+
+
+def test_a_device_is_not_replaced_and_a_long_name_leaves_nothing(tmp_path: Path) -> None:
+    pipe, talk = tmp_path / "pipe", Conversation(None, ({"role": "user", "content": "a"},))
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="not an ordinary file"):
+        save(talk, pipe, overwrite=True)
+    assert pipe.is_fifo()
+    longest = tmp_path / ("x" * 250)
+    save(talk, longest, overwrite=False)
+    assert load(longest) == talk
+    assert sorted(tmp_path.iterdir()) == sorted([pipe, longest])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.model.checkpoints import random_model, write_gguf
 from tests.model.hub_fixtures import hub, use_hub
-from tests.model.hub_stand_in import TOKEN, Hub
+from tests.model.hub_stand_in import TOKEN, Hub, Repository
 
 Run = Callable[..., Any]
 __all__ = ["hub"]  # a fixture
@@ -356,3 +356,32 @@ def test_by_environment_alone_in_another_process(hub: Hub, artifact: Path, tmp_p
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(json.loads(done.stdout)["path"]).is_relative_to(tmp_path / "hub")
+
+
+def test_a_repository_cannot_name_files_of_others(rockledge: Run, hub: Hub, tmp_path: Path) -> None:
+    victim = write_gguf(tmp_path / "victim.gguf", random_model("llama3"))
+    hub.repositories["org/model"] = Repository({"../../../../victim.gguf": victim.read_bytes()})
+    done = rockledge("pull", "org/model")
+    assert (done.code, "is called" in done.err) == (1, True)
+    assert rockledge("clean", "--yes").code == 0
+    assert victim.exists()
+
+
+def test_an_artifact_whose_header_is_damaged_is_fetched_again(
+    rockledge: Run, hub: Hub, artifact: Path
+) -> None:
+    repository = hub.add("org/toy", artifact)
+    whole = repository.files["model.safetensors"]
+    repository.files["model.safetensors"] = b"x" * len(whole)
+    assert rockledge("pull", "org/toy").code == 1
+    repository.files["model.safetensors"] = whole
+    assert rockledge("pull", "org/toy").code == 0
+
+
+def test_something_else_that_answers_is_not_taken_for_the_hub(
+    rockledge: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.model.hub_stand_in._about", lambda *_: ["a login page"])
+    hub.repositories["org/model"] = Repository({})
+    done = rockledge("pull", "org/model")
+    assert (done.code, "is not the Hub" in done.err) == (1, True)

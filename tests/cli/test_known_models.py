@@ -144,6 +144,12 @@ def test_clean_of_everything(rockledge: Run, converted: Any, flags: tuple[object
     assert not Path(converted["path"]).exists()
 
 
+def test_clean_of_everything_does_not_trust_the_clock(rockledge: Run, converted: Any) -> None:
+    os.utime(Path(converted["path"]).parent, (1e11, 1e11))  # a board without a battery was in the future
+    assert rockledge("clean", "--all", "--yes", "--json").json["removed"]
+    assert rockledge("clean", "--days", "9" * 400).code == 2
+
+
 def test_clean_keeps_the_limit(rockledge: Run, converted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROCKLEDGE_CONVERTED_SIZE", "1k")
     assert len(rockledge("clean", "--yes", "--json").json["removed"]) == 1
@@ -178,7 +184,7 @@ def test_a_list_that_is_damaged_or_cannot_be_written(
     rockledge: Run, checkpoint: Path, tmp_path: Path
 ) -> None:
     remember("a")
-    places.made_artifacts().open("ab").write(b"{\n17\n\xff\n")
+    places.made_artifacts().open("ab").write(b"{\n17\n\xff\n" + b"[" * 100_000 + b"\n")
     remember("b")
     remember("a")
     assert remembered() == [tmp_path / "a", tmp_path / "b"]

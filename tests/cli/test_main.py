@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +146,36 @@ def test_the_program_runs_as_a_module_and_survives_a_closed_pipe() -> None:
     )
     assert closed.stdout.strip() == "1"
     assert closed.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"),
+    [
+        ("help >&-", 0),
+        ("help 2>&-", 0),
+        ("list <&- >&- 2>&-", 0),
+        ("chat ARTIFACT -q <&-", 0),
+        ("help >/dev/full", 1),
+        ("inspect nowhere --json >/dev/full", 1),
+        ("inspect nowhere 2>/dev/full", 1),
+    ],
+)
+def test_streams_that_are_closed_or_full(artifact: Path, redirected: str, code: int) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m rockledge {redirected.replace('ARTIFACT', str(artifact))}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert not re.search("Traceback|Exception|unexpected", done.stdout + done.stderr)
+
+
+def test_no_name_changes_the_terminal(rockledge: Run) -> None:
+    failed = rockledge("run", "\x1b]0;title\x07\x9b2J", "hi")
+    assert failed.code == 1
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", failed.err)
 
 
 def test_help_needs_no_heavy_package() -> None:

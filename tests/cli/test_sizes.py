@@ -16,10 +16,17 @@ def test_units_are_powers_of_1024(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "G", "-1G", "6X", "6 G B", "1e9", "nan", "0.0001"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "G", "-1G", "6X", "6 G B", "1e9", "nan", "0.0001", "9" * 400, "9000000T"]
+)
 def test_what_is_no_size_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="6G"):
         parse_size(text)
+
+
+def test_a_number_of_tokens_that_nothing_counts_is_refused() -> None:
+    with pytest.raises(UsageError, match="8k"):
+        parse_count("9" * 400)
 
 
 @given(st.text(max_size=8))

@@ -107,3 +107,10 @@ def test_parts_that_the_repository_does_not_have() -> None:
     wanted = wanted_files(HubName("o/n", "Q8_0"), UNSLOTH[:4])
     with pytest.raises(CheckpointError, match="00002-of-00002"):
         sizes_of(wanted, dict.fromkeys(UNSLOTH[:4], 1))
+
+
+@pytest.mark.parametrize("file", ["../x.gguf", "a/../../x.gguf", "/x.gguf"])
+def test_a_file_elsewhere_is_not_part_of_a_repository(file: str) -> None:
+    wanted = wanted_files(HubName("org/name"), [file])
+    with pytest.raises(CheckpointError, match="called"):
+        sizes_of(wanted, {file: 1})

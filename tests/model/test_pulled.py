@@ -1,7 +1,9 @@
 """The record of pulled models: whole or not there, and removed without what others have too."""
 
+import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,3 +115,25 @@ def test_of_two_that_fetch_one_waits(models: PulledModels) -> None:
             assert not also
     thread.join()
     assert entered.is_set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../outside": 3}},
+        {"files": {"/outside": 3}},
+        {"opened": 5},
+        {"opened": "../outside"},
+        {"files": {"a": float("inf")}},
+        {"files": [["a", 3]]},
+        {"snapshot": 5},
+    ],
+)
+def test_a_damaged_record_is_no_model(models: PulledModels, tmp_path: Path, change: dict[str, Any]) -> None:
+    files = {"a": b"one"}
+    pull(models, "org/name", snapshot(tmp_path, "c1", files), files)
+    record = models.root / "org" / "name.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
+    assert (models.find("org/name"), models.whole(), models.half_made()) == (None, [], [])
+    record.write_text("[" * 100_000)
+    assert models.whole() == []

@@ -156,7 +156,8 @@ class ArtifactWriter:
         with writing(self._path):
             write_file(self._partial / REPORT, (json.dumps(report, indent=2) + "\n").encode())
             if text is not None:
-                write_file(self._partial / REPORT_TEXT, text.encode())
+                # A command line may name files that are not Unicode.
+                write_file(self._partial / REPORT_TEXT, text.encode(errors="backslashreplace"))
             if picture is not None:
                 write_file(self._partial / PICTURE, picture)
 

@@ -13,6 +13,7 @@ from rockledge.cli.inspect import is_artifact
 from rockledge.cli.known_models import converted_models, find_known, known_models
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import CheckpointError, did_you_mean
+from rockledge.places import expanded
 
 if TYPE_CHECKING:
     from rockledge.model.hub import HubName
@@ -51,7 +52,7 @@ def _found(model: str) -> tuple[Path, str | None]:
     from rockledge.model.checkpoint import find_checkpoint
     from rockledge.model.hub import hub_name
 
-    path, name = Path(model).expanduser(), hub_name(model)
+    path, name = expanded(model), hub_name(model)
     if path.exists():
         if name is not None:
             _say_local(path, name)
@@ -66,7 +67,9 @@ def _found(model: str) -> tuple[Path, str | None]:
 @contextmanager
 def _converted(source: Path, model: str, *, quiet: bool) -> Iterator[Path]:
     from rockledge.conversion.convert import DEFAULT_BITS, convert
-    from rockledge.model.checkpoint import open_checkpoint
+    from rockledge.model.checkpoint import model_at, open_checkpoint
+
+    model_at(source)  # what is not a model is said before anything is looked up or written
 
     def make(place: Path) -> None:
         checkpoint = open_checkpoint(source)

@@ -92,7 +92,8 @@ def _converse(
             except RockledgeError as error:
                 screen.note(f"[{error}]")
             except OSError as error:
-                screen.note(f"[{error.filename}: {error.strerror}]")
+                place = f"{error.filename}: " if error.filename else ""
+                screen.note(f"[{place}{error.strerror or error}]")
     return {"messages": session.conversation.messages(), "turns": [turn.body() for turn in session.turns]}
 
 

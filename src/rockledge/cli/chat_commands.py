@@ -17,6 +17,7 @@ from rockledge.cli.chat_session import ChatSession
 from rockledge.cli.chat_settings import changed, names
 from rockledge.cli.sizes import counted
 from rockledge.errors import UsageError
+from rockledge.places import expanded
 
 OVERWRITE = "--overwrite"
 
@@ -101,7 +102,7 @@ def _load(session: ChatSession, argument: str) -> None:
 def _path(name: str) -> Path:
     if not name:
         raise UsageError("the name of a file is missing, expected one such as talk.json")
-    return Path(name).expanduser()
+    return expanded(name)
 
 
 def _messages(conversation: Conversation) -> str:

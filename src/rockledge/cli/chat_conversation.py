@@ -74,14 +74,16 @@ def save(conversation: Conversation, path: Path, overwrite: bool) -> None:
     """Writes the messages as a JSON list. UsageError for a file that exists, unless `overwrite`; a failure
     leaves neither half a file nor an old one changed."""
     text = json.dumps(conversation.messages(), ensure_ascii=False, indent=2) + "\n"
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory, expected the name of a file")
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "not an ordinary file"
+        raise UsageError(f"{path} is {what}, expected the name of a file")
     if not overwrite:
         try:
             path.touch(exist_ok=False)
         except FileExistsError:
             raise UsageError(f"{path} exists; give another name, or: /save {path} --overwrite") from None
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    # Not of its name, which may be as long as names can be.
+    partial = path.with_name(f".rockledge.partial-{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)

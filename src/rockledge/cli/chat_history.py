@@ -76,6 +76,6 @@ def _entry(line: bytes) -> str | None:
     """None for a line that is damaged."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, str) else None

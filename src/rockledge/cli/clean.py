@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from rockledge.cli.known_models import converted_models
 from rockledge.cli.made_artifacts import remembered
 from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal
+from rockledge.disk_size import disk_size
 from rockledge.units import show_size
 
 UNUSED_DAYS = 30
@@ -51,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Removes what stopped runs left, and conversions; models pulled or made stay (`rockledge rm`)."""
-    found = [*_half_made(), *_left_by_writers(), *_downloads(), *_conversions(0 if args.all else args.days)]
+    found = [
+        *_half_made(),
+        *_left_by_writers(),
+        *_downloads(),
+        *_conversions(None if args.all else args.days),
+    ]
     for waste in found:
         terminal.note(f"{waste.what}, {show_size(waste.size)}")
     if not found:
@@ -98,7 +105,7 @@ def _left_by_writers() -> list[Waste]:
     from rockledge.quantization.work.abandoned import abandoned_work
 
     found = [path for made in remembered() for path in (*abandoned(made), *abandoned_work(made))]
-    return [Waste(f"half-made {path}", _size(path), partial(_remove, path)) for path in found]
+    return [Waste(f"half-made {path}", disk_size(path), partial(_remove, path)) for path in found]
 
 
 def _downloads() -> list[Waste]:
@@ -106,12 +113,13 @@ def _downloads() -> list[Waste]:
     before = time.time() - _DOWNLOAD_HOURS * 3600
     folders = [path for path in places.demo_models().glob("tmp*") if path.is_dir()]
     old = [path for path in folders if max(p.stat().st_mtime for p in (path, *path.glob("**/*"))) < before]
-    return [Waste(f"half-fetched {path}", _size(path), partial(_remove, path)) for path in old]
+    return [Waste(f"half-fetched {path}", disk_size(path), partial(_remove, path)) for path in old]
 
 
-def _conversions(days: int) -> list[Waste]:
-    """Conversions that were not used for so many days, and the least recently used beyond the limit."""
-    models, before = converted_models(), time.time() - days * _DAY
+def _conversions(days: int | None) -> list[Waste]:
+    """Conversions that were not used for so many days (None: all, whatever the clock says), and the least
+    recently used beyond the limit."""
+    models, before = converted_models(), math.inf if days is None else time.time() - days * _DAY
     found, total = [], 0
     for one in models.all():
         total += one.size
@@ -122,16 +130,12 @@ def _conversions(days: int) -> list[Waste]:
 
 
 def _remove(path: Path) -> int:
-    size = _size(path)
+    size = disk_size(path)
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-    return size - _size(path)
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, *path.glob("**/*")) if file.is_file())
+    return size - disk_size(path)
 
 
 COMMAND = Command("clean", "remove half-made files and unused conversions", add_arguments, run)

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.sizes import parse_count, parse_size
@@ -16,6 +15,8 @@ from rockledge.errors import UsageError
 from rockledge.runtime.choices import KERNELS, NPU_MODES
 
 MOST_PORT = 65535
+_LARGEST_TEMPLATE = 1 << 20  # characters; those of public models are some thousands
+_MOST_WHOLE = 2**31 - 1  # the core takes signed 32-bit numbers
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
@@ -31,15 +32,17 @@ def size(text: str) -> int:
 
 
 def whole(low: int) -> Callable[[str], int]:
-    """An argument that is a whole number of at least `low`."""
+    """An argument that is a whole number of at least `low`, and one that the core can count."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {low}")
+        if not low <= value <= _MOST_WHOLE:
+            raise argparse.ArgumentTypeError(
+                f"'{text[:60]}' is not a whole number of at least {low} and at most {_MOST_WHOLE}"
+            )
         return value
 
     return parse
@@ -142,10 +145,14 @@ def add_template_arguments(parser: argparse.ArgumentParser) -> None:
 def template(text: str) -> str:
     """An argument that names a file with a chat template: its contents."""
     try:
-        return Path(text).read_text(encoding="utf-8")
+        with open(text, encoding="utf-8") as file:  # which may be a pipe, or a device without an end
+            read = file.read(_LARGEST_TEMPLATE + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = (getattr(error, "strerror", None) or "it is not UTF-8 text").lower()
         raise argparse.ArgumentTypeError(f"the chat template {text} cannot be read ({reason})") from None
+    if len(read) > _LARGEST_TEMPLATE:
+        raise argparse.ArgumentTypeError(f"{text} is too large for a chat template")
+    return read
 
 
 def variables(text: str) -> dict[str, Any]:

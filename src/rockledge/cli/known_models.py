@@ -11,6 +11,7 @@ from rockledge import places
 from rockledge.cli.inspect import is_artifact
 from rockledge.cli.made_artifacts import remembered
 from rockledge.cli.sizes import parse_size
+from rockledge.disk_size import disk_size
 from rockledge.errors import RockledgeError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def find_known(name: str) -> KnownModel | None:
     """The model that is called `name` or lies at that path, None where there is none. UsageError where
     several are called so."""
     known = known_models()
-    place = Path(name).expanduser().absolute()
+    place = places.expanded(name).absolute()
     found = [model for model in known if model.path.absolute() == place]
     found = found or [model for model in known if model.name == name]
     if len(found) > 1:
@@ -70,7 +71,7 @@ def find_known(name: str) -> KnownModel | None:
 def _made() -> list[KnownModel]:
     found = [(path, _bits(path)) for path in remembered() if path.is_dir()]
     return [
-        KnownModel(path.name, MADE, path, _size(path), bits, path.stat().st_mtime)
+        KnownModel(path.name, MADE, path, disk_size(path), bits, path.stat().st_mtime)
         for path, bits in found
         if bits is not None
     ]
@@ -120,7 +121,3 @@ def _bits(path: Path) -> float | None:
         return open_artifact(path).bits_per_weight if path.is_dir() and is_artifact(path) else None
     except RockledgeError:
         return None
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("**/*") if path.is_file())

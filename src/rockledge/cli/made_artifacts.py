@@ -36,6 +36,6 @@ def _path(line: bytes) -> Path | None:
     """None for a line that is damaged."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return Path(value) if isinstance(value, str) else None

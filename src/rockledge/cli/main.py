@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rockledge.cli import (
     bench,
@@ -37,6 +37,7 @@ from rockledge.cli import (
 from rockledge.cli.command import Command
 from rockledge.cli.overview import overview
 from rockledge.cli.parser import build_parser, check_words
+from rockledge.cli.shown import safe
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import RockledgeError
 from rockledge.pip_command import extra_requirements, pip_install
@@ -75,6 +76,7 @@ EXIT_TERMINATED = 143
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 (done), 1 (failed), 2 (bad usage) or 130 (Ctrl-C)."""
+    _open_closed_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     quiet = "--quiet" in own or "-q" in own
@@ -83,11 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments, terminal)
 
 
+class _Safe(logging.Formatter):
+    """Names of files and models cannot change the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+
 @contextmanager
 def _log_to_stderr(level: int) -> Iterator[None]:
     """Shows what the library logs (such as the chosen kernel) while a command runs."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Safe("%(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger("rockledge").setLevel(level)
     try:
@@ -109,7 +118,43 @@ def _clean_end_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _open_closed_streams() -> None:
+    """Puts the null device where the caller has closed a standard stream: the next file to be opened would
+    take its place, and get what is meant for people."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 (as long as the process)
+            setattr(sys, name, stream)
+
+
+def _drop_output() -> None:
+    """Nothing more is written where nobody reads, or where there is no space: not even while exiting."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _run(arguments: list[str], terminal: Terminal) -> int:
+    code = 0
+    try:
+        code = _outcome(arguments, terminal)
+        sys.stdout.flush()
+    except OSError as error:
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            terminal.error(f"rockledge: {_os_sentence(error)}")
+        code = code or EXIT_FAILED
+    _drop_output()
+    return code
+
+
+def _outcome(arguments: list[str], terminal: Terminal) -> int:
+    """The exit code. BrokenPipeError where nobody reads what the command prints."""
     try:
         if not arguments:
             terminal.print(overview(COMMANDS))
@@ -126,9 +171,8 @@ def _run(arguments: list[str], terminal: Terminal) -> int:
     except KeyboardInterrupt:
         terminal.error("\nrockledge: interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output is gone: print nothing more, not even while exiting
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+    except BrokenPipeError:
+        raise
     except RockledgeError as error:
         return _failed(terminal, str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -176,5 +220,6 @@ def _failed(terminal: Terminal, sentence: str, code: int) -> int:
     if os.environ.get("ROCKLEDGE_DEBUG") == "1":
         traceback.print_exc()
     terminal.error(f"rockledge: {sentence}")
-    terminal.result({"error": sentence, "exit_code": code})
+    with suppress(OSError):  # the output may be why
+        terminal.result({"error": sentence, "exit_code": code})
     return code

@@ -11,7 +11,7 @@ from rockledge.cli.command import Command
 from rockledge.cli.inspect import is_artifact
 from rockledge.cli.sizes import megabytes
 from rockledge.cli.terminal import Terminal
-from rockledge.errors import ArtifactError, UsageError
+from rockledge.errors import ArtifactError, CheckpointError, UsageError
 from rockledge.units import show_size
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     if name is None:
         raise UsageError(f"'{args.name}' is not the name of a model on the Hub, expected ORG/NAME")
     path = fetch(name, update=True)
-    artifact = path.is_dir() and is_artifact(path)
-    if artifact:
-        _verify(path, name, terminal)
+    artifact = path.is_dir() and _is_whole_artifact(path, name)
     pulled = PulledModels(places.pulled_models()).find(str(name))
     size = 0 if pulled is None else pulled.size
     kind = "artifact" if artifact else "checkpoint"
@@ -58,16 +56,20 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     }
 
 
-def _verify(path: Path, name: HubName, terminal: Terminal) -> None:
-    """Reads every byte of what was fetched; removes it if it is damaged, so that the next pull fetches it."""
+def _is_whole_artifact(path: Path, name: HubName) -> bool:
+    """Whether an artifact was fetched; reads every byte of it. Removes it if it is damaged, so that the next
+    pull fetches it."""
     from rockledge.artifact import open_artifact
     from rockledge.model.hub_fetch import forget
 
     try:
-        open_artifact(path).verify()
-    except ArtifactError:
+        artifact = is_artifact(path)
+        if artifact:
+            open_artifact(path).verify()
+    except (ArtifactError, CheckpointError):
         forget(name)
         raise
+    return artifact
 
 
 COMMAND = Command("pull", "fetch a model from the Hugging Face Hub", add_arguments, run)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     files: dict[str, Path | bytes] = {file: path / file for file in kept}
     address = push_files(
         name.id,
-        {**files, "README.md": card.encode()},
+        {**files, "README.md": card.encode(errors="backslashreplace")},
         f"{artifact.bits_per_weight:.2f} bits a weight",
         private=args.private,
         overwrite=args.overwrite,

@@ -7,6 +7,7 @@ import re
 from rockledge.errors import UsageError
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_MOST = 2.0**63  # the core counts in signed 64-bit numbers
 
 
 def parse_size(text: str) -> int:
@@ -16,10 +17,10 @@ def parse_size(text: str) -> int:
         UsageError: it is not a positive size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
-    if size <= 0:
+    size = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
+    if not 1 <= size < _MOST:
         raise UsageError(f"'{text}' is not a size; write a number with a unit, such as 6G or 900M")
-    return size
+    return int(size)
 
 
 def parse_count(text: str) -> int:
@@ -30,7 +31,7 @@ def parse_count(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KM]?)", text.strip(), re.IGNORECASE)
     count = float(match[1]) * UNITS[match[2].upper()] if match else 0.5
-    if count != int(count):
+    if not count < _MOST or count != int(count):
         raise UsageError(f"'{text}' is not a whole number; write one such as 4096 or 8k")
     return int(count)
 

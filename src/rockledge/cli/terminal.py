@@ -6,13 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from rockledge.cli.shown import safe
 from rockledge.cli.time_left import TimeLeft
 from rockledge.units import show_duration
 
@@ -34,9 +35,10 @@ class Terminal:
         self._console = Console(stderr=True, highlight=False)
 
     def print(self, text: str = "", end: str = "\n") -> None:
-        """Part of the answer, for people: stdout, or nothing with `--json`."""
+        """Part of the answer, for people: stdout, or nothing with `--json`. What a model or a file says
+        reaches a terminal without control characters, and anything else as it is."""
         if not self.as_json:
-            print(text, end=end, file=self._stdout, flush=True)
+            print(safe(text) if self._stdout.isatty() else text, end=end, file=self._stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Progress and remarks, for people: to stderr, or nothing with `--quiet`."""
@@ -45,7 +47,8 @@ class Terminal:
 
     def error(self, text: str) -> None:
         """Why the command failed: always to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody reads it: the answer goes on
+            print(safe(text), file=sys.stderr, flush=True)
 
     def result(self, value: dict[str, Any]) -> None:
         """The one object of `--json`."""

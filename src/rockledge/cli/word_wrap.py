@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 
 from wcwidth import wcswidth, wcwidth
+
+from rockledge.cli.shown import safe
 
 TAB = 8
 
@@ -59,8 +60,7 @@ class WordWrap:
             placed, self._split = self._place(), False
             self._gap += 1 if char == " " else TAB - (self._column + self._gap) % TAB
             return placed
-        if unicodedata.category(char) == "Cc":
-            char = "\ufffd"
+        char = safe(char)
         placed = self._place() if self._word and _may_break(self._word[-1], char) else ""
         self._word += char
         # A word that no line can hold is not worth waiting for.

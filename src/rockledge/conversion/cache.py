@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rockledge.artifact import VERSION, open_artifact
 from rockledge.artifact.publish import writing
+from rockledge.disk_size import disk_size
 from rockledge.errors import ArtifactError, CheckpointError
 from rockledge.model.gguf_split import parts_beside
 from rockledge.model.source import source_name
@@ -67,6 +68,11 @@ class ConvertedModels:
                 if not _opens(place):
                     shutil.rmtree(self.root / key, ignore_errors=True)  # half-made or damaged
                     make(place)
+                    if fingerprint(source, bits) != key:
+                        shutil.rmtree(self.root / key, ignore_errors=True)
+                        raise CheckpointError(
+                            f"{source} changed while it was converted; run this again once it is complete"
+                        )
                     with writing(self.root):
                         (self.root / key / _SOURCE).write_bytes(os.fsencode(source.absolute()))
             with writing(self.root):
@@ -94,7 +100,7 @@ class ConvertedModels:
 
     def size(self, key: str) -> int:
         """Bytes that an entry has on disk."""
-        return _size(self.root / key)
+        return disk_size(self.root / key)
 
     def half_made(self) -> list[str]:
         """Keys of what killed processes left: entries that do not open and that nobody makes."""
@@ -125,7 +131,7 @@ class ConvertedModels:
         """Removes models nobody uses, the least recently used first, until the others fit."""
         total = 0
         for entry in self._entries():
-            size = _size(entry)
+            size = disk_size(entry)
             if total + size > self.limit and self._remove(entry):
                 continue
             total += size
@@ -147,8 +153,9 @@ def fingerprint(source: Path, bits: float | None) -> str:
 
 
 def _files(source: Path) -> list[Path]:
-    if source.is_dir():
-        return sorted(path for path in source.glob("**/*") if path.is_file())
+    if source.is_dir():  # not all that lies below: the directory may be somebody's home
+        found = (*source.glob("*"), *source.glob("additional_chat_templates/*"))
+        return sorted(path for path in found if path.is_file())
     return parts_beside(source)
 
 
@@ -166,13 +173,15 @@ def _facts(file: Path) -> list[str | int]:
 
 def _converted(entry: Path) -> Converted | None:
     """The model of an entry, None where it does not open."""
-    for place in sorted(path for path in entry.glob("*") if path.is_dir()):
-        if not place.name.startswith(".") and _opens(place):
-            named = entry / _SOURCE
-            source = Path(os.fsdecode(named.read_bytes())) if named.is_file() else None
-            return Converted(
-                entry.name, place, source, _size(entry), place.stat().st_mtime, entry.stat().st_mtime
-            )
+    try:
+        for place in sorted(path for path in entry.iterdir() if path.is_dir()):
+            if not place.name.startswith(".") and _opens(place):
+                named = entry / _SOURCE
+                source = Path(os.fsdecode(named.read_bytes())) if named.is_file() else None
+                made, used = place.stat().st_mtime, entry.stat().st_mtime
+                return Converted(entry.name, place, source, disk_size(entry), made, used)
+    except OSError:  # another process has just removed it
+        pass
     return None
 
 
@@ -206,8 +215,7 @@ def _lock_file(path: Path) -> Iterator[int]:
 
 
 def _used(entry: Path) -> float:
-    return entry.stat().st_mtime if entry.exists() else 0.0
-
-
-def _size(entry: Path) -> int:
-    return sum(path.stat().st_size for path in entry.glob("**/*") if path.is_file())
+    try:
+        return entry.stat().st_mtime
+    except OSError:  # another process has just removed it
+        return 0.0

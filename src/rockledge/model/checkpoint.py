@@ -14,6 +14,7 @@ from rockledge.model.hub import hub_name
 from rockledge.model.hub_fetch import fetch
 from rockledge.model.huggingface import HuggingFaceCheckpoint
 from rockledge.model.unreadable import holds_safetensors, refuse_adapter, refuse_other_file, why_no_model
+from rockledge.places import expanded
 
 
 class Checkpoint(Protocol):
@@ -63,13 +64,23 @@ def open_checkpoint(path_or_hub_id: str | Path) -> StoredCheckpoint:
     Headers and the small files are read and checked here; tensors are read one at a time by
     `Checkpoint.tensor`.
     """
-    path = find_checkpoint(path_or_hub_id)
+    found = model_at(find_checkpoint(path_or_hub_id))
+    return GgufCheckpoint.open(found) if found.is_file() else HuggingFaceCheckpoint.open(found)
+
+
+def model_at(path: Path) -> Path:
+    """The GGUF file or Hugging Face directory that is opened where `path` is given: itself, or the one GGUF
+    model in that directory. CheckpointError says what there is instead; no file is read whole for it."""
     if path.is_file():
         refuse_other_file(path)
-        return GgufCheckpoint.open(path)
+        return path
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path} is a device or a pipe, expected a GGUF file or the directory of a Hugging Face model"
+        )
     refuse_adapter(path)
     if (path / "config.json").is_file() and holds_safetensors(path):
-        return HuggingFaceCheckpoint.open(path)
+        return path
     models = first_parts(sorted(path.glob("*.gguf")))
     if len(models) > 1:
         raise CheckpointError(
@@ -81,13 +92,13 @@ def open_checkpoint(path_or_hub_id: str | Path) -> StoredCheckpoint:
             f"{path} holds a part of a split GGUF, but not {models[0].name}; fetch all parts"
         )
     if models:
-        return GgufCheckpoint.open(models[0])
+        return models[0]
     raise CheckpointError(why_no_model(path))
 
 
 def find_checkpoint(path_or_hub_id: str | Path) -> Path:
     """The file or directory of a path or of a Hub id, which is fetched. CheckpointError if there is none."""
-    path = Path(path_or_hub_id).expanduser()
+    path = expanded(path_or_hub_id)
     if path.exists():
         return path
     name = hub_name(str(path_or_hub_id))

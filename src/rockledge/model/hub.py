@@ -102,8 +102,19 @@ def _listed(files: list[str]) -> str:
     return ", ".join(files[:_SHOWN]) + (f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else "")
 
 
+def inside(file: str) -> bool:
+    """Whether a file's name stays inside the directory that it is relative to."""
+    return not any(part in ("", ".", "..") for part in file.split("/"))
+
+
 def sizes_of(wanted: Wanted, every: Mapping[str, int]) -> dict[str, int]:
-    """Bytes of each wanted file that the repository has. CheckpointError for parts it does not have."""
+    """Bytes of each wanted file that the repository has. CheckpointError for parts it does not have, and for
+    a name such as ../x.gguf, which would be written, and later removed, elsewhere."""
+    for file in wanted.files:
+        if not inside(file):
+            raise CheckpointError(
+                f"the repository has a file that is called {file!r}; name another repository"
+            )
     missing = [file for file in wanted.files if file not in every and file.endswith(_WEIGHTS)]
     if missing:
         raise CheckpointError(

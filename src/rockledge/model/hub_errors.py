@@ -90,6 +90,16 @@ def _not_reached(error: BaseException, name: str, doing: str) -> str | None:
     )
 
 
+def _not_the_hub(error: BaseException, name: str, doing: str) -> str | None:
+    """The package trusts what it is told: a login page or a proxy's in its place is an error of Python."""
+    if not isinstance(error, ValueError | TypeError | AttributeError | KeyError | RecursionError):
+        return None
+    return (
+        f"{name} could not be {doing}: what answers at {_endpoint()} is not the Hub (a login page?); "
+        "check HF_ENDPOINT and the network"
+    )
+
+
 def _impossible(error: BaseException, name: str, doing: str) -> str | None:
     too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
     if not (too_long or _kind(error, "HFValidationError")):
@@ -115,6 +125,7 @@ _ABOUT: tuple[Callable[[BaseException, str, str], str | None], ...] = (
     _impossible,
     _not_written,
     _not_reached,
+    _not_the_hub,
 )
 
 

@@ -1,6 +1,7 @@
 """Fetching a model from the Hugging Face Hub, once; afterwards it is found without a network."""
 
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def _described(hub: ModuleType, name: HubName) -> tuple[Pulled, int]:
     every = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     wanted = wanted_files(name, every)
     place = repository(hub, name.id)
+    if not re.fullmatch("[0-9a-f]{7,64}", str(info.sha)):
+        raise CheckpointError(f"{name} has no commit that the Hub names; try again later")
     model = Pulled(str(name), place / "snapshots" / str(info.sha), sizes_of(wanted, every), wanted.opened)
     # A file that did not change since another version is linked to the same blob, called by its digest.
     digests = {file.rfilename: str(getattr(file.lfs, "sha256", file.blob_id)) for file in info.siblings or ()}

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from rockledge.errors import CheckpointError
 from rockledge.pip_command import pip_install
+from rockledge.places import expanded
 
 
 def hub_package(name: str) -> ModuleType:
@@ -29,4 +30,4 @@ def show_bars(hub: ModuleType) -> None:
 
 def repository(hub: ModuleType, hub_id: str) -> Path:
     """Where the package keeps a model repository in its cache."""
-    return Path(hub.constants.HF_HUB_CACHE).expanduser() / f"models--{hub_id.replace('/', '--')}"
+    return expanded(hub.constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"

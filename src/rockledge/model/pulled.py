@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from rockledge.model.hub import inside
+
 _STALE_SECONDS = 3600.0
 _RECORD, _PARTIAL, _LOCK = ".json", ".partial", ".lock"
 
@@ -210,8 +212,11 @@ def _read(record: Path) -> Pulled | None:
     try:
         value = json.loads(record.read_bytes())
         files = {str(name): int(size) for name, size in value["files"].items()}
-        return Pulled(str(value["name"]), Path(value["snapshot"]), files, value["opened"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        opened = value["opened"]
+        if not all(map(inside, files)) or (opened is not None and opened not in files):
+            return None
+        return Pulled(str(value["name"]), Path(value["snapshot"]), files, opened)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 
