@@ -544,7 +544,7 @@ class Engine:
         text whatever else runs. Raises ContextError or UsageError here, before any work.
         """
         request = Request(
-            f"generate-{next(self._numbers)}",
+            self._id("generate"),
             tuple(prompt),
             max_tokens=max_tokens,
             sampling=sampling,
@@ -560,7 +560,7 @@ class Engine:
 
         Raises ContextError or UsageError.
         """
-        request = Request(f"score-{next(self._numbers)}", tuple(ids), kind="score", logprobs=top)
+        request = Request(self._id("score"), tuple(ids), kind="score", logprobs=top)
         return list(self._whole(request).scores)
 
     def embed(self, ids: Sequence[int], *, dimensions: int | None = None) -> Float32:
@@ -574,9 +574,13 @@ class Engine:
         size = self.config.hidden if dimensions is None else dimensions
         if not 1 <= size <= self.config.hidden:
             raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
-        request = Request(f"embed-{next(self._numbers)}", tuple(ids), kind="embed")
+        request = Request(self._id("embed"), tuple(ids), kind="embed")
         kept: Float32 = np.asarray(self._whole(request).embedding, np.float32)[:size]
         return kept / max(np.linalg.norm(kept), _LEAST_LENGTH)
+
+    def _id(self, kind: str) -> str:
+        """One that no request has."""
+        return next(name for n in self._numbers if (name := f"{kind}-{n}") not in self._requests)
 
     def _whole(self, request: Request) -> Output:
         """The one output of a request that gives no pieces."""
