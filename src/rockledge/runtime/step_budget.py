@@ -39,8 +39,9 @@ class StepBudget:
         tiles = -(-decode_rows // TILE)
         if tiles not in self._alone or self._mixed.get(tiles, 0) >= _AGAIN:
             return tiles * TILE - decode_rows  # what costs nothing
-        rows = decode_rows + max(TILE, int(self._rows))
-        return max(0, min(rows // TILE * TILE, self._most) - decode_rows)
+        # At least one tile more than what costs nothing: a step without would teach nothing about the rest.
+        rows = max((decode_rows + int(self._rows)) // TILE, tiles + 1) * TILE
+        return max(0, min(rows, self._most) - decode_rows)
 
     def ran(self, decode_rows: int, prompt_rows: int, seconds: float) -> None:
         """A step of so many rows took `seconds`."""
@@ -53,9 +54,11 @@ class StepBudget:
             before = None if again else self._alone.get(tiles)
             self._alone[tiles], self._mixed[tiles] = _mean(before, seconds), 0
         elif tiles in self._alone:
+            # Whole tiles are run, so from the rows of such a step alone they would never grow by one.
+            there = max(self._rows, prompt_rows) if prompt_rows >= self.rows(decode_rows) else prompt_rows
             self._mixed[tiles] = self._mixed.get(tiles, 0) + 1
             wanted = self._step_s or SHARE * self._alone[tiles]
-            rows = prompt_rows * min(max(wanted / seconds, 0.5), 2.0)
+            rows = there * min(max(wanted / seconds, 0.5), 2.0)
             self._rows = min(max(_mean(self._rows, rows), float(TILE)), float(self._most))
 
 
