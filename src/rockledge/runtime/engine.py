@@ -207,8 +207,8 @@ class Engine:
             self._check.require()
 
     def close(self) -> None:
-        """Frees the native programs and the NPU. Closing twice is allowed; only `npu` may be used
-        afterwards."""
+        """Ends what is open as cancelled, writes prefixes out, and frees the native programs and the NPU.
+        Closing twice is allowed; afterwards `step` returns the last outputs, and `npu` may be used."""
         with self._alone():
             if self._beside is not None:
                 self._beside.shutdown(wait=True)
