@@ -114,7 +114,7 @@ class ColdPrefixes:
         ]
 
     def _arrived(self, there: "_Return") -> None:
-        """Puts pages into the cache; where one is missing or finds no room, those after it are not asked for."""
+        """Puts pages into the cache; where one is missing or finds no room, no more are asked for."""
         data = iter(there.future.result())
         for number, pools in there.now:
             pages = [next(data) for _ in pools]
