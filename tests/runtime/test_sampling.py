@@ -30,9 +30,17 @@ def test_the_best_are_those_of_a_stable_sort(logits: np.ndarray, count: int) -> 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": -0.1}],
+    [
+        {"temperature": math.nan},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"min_p": -0.1},
+        {"logit_bias": ((3, math.nan),)},
+        {"logit_bias": ((3, 1e300),)},
+    ],
 )
-def test_senseless_settings_are_refused(settings: dict[str, float]) -> None:
+def test_senseless_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(settings))):
         Sampling(**settings)  # type: ignore[arg-type]
 

@@ -1,9 +1,10 @@
 """Prefixes that leave the cache go to a directory, and come back when a prompt begins with them.
 
 Nothing here waits for the disk: pages are copied out as they are evicted, and a sequence that waits for pages
-is looked at again in a later step.
+is looked at again in a later step. Only one of them has pages on the way at a time.
 """
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Protocol
@@ -19,6 +20,8 @@ UInt8 = npt.NDArray[np.uint8]
 
 AT_ONCE = 8
 """Pages of tokens that are read from the directory at a time: what is held besides the cache."""
+LATE_S = 5.0
+"""A disk that takes longer for them hangs; requests go on without it."""
 _CLOSING_S = 20.0  # what writing may take when the engine is closed
 
 
@@ -39,7 +42,8 @@ class ColdPrefixes:
         self._pages = pages
         self._store = store
         self._on_the_way: dict[str, _Return] = {}
-        self._closing = False
+        self._reading: _Return | None = None
+        self._ends: float | None = None  # when closing has to be over
         prefixes.evicted = self._keep
 
     def _keep(self, name: Name, pool: int, page: int) -> None:
@@ -47,8 +51,8 @@ class ColdPrefixes:
             return
         data = np.empty(self._pages.page_bytes(pool), np.uint8)
         self._pages.read_page(pool, page, data)
-        if not self._store.put(name, pool, data) and self._closing:
-            self._store.flush(_CLOSING_S)
+        if not self._store.put(name, pool, data) and self._ends is not None:
+            self._store.flush(max(0.0, self._ends - time.monotonic()))
             self._store.put(name, pool, data)
 
     def awaited(self, request: str, names: Sequence[Name], tokens: npt.NDArray[np.int32], found: int) -> bool:
@@ -58,37 +62,42 @@ class ColdPrefixes:
         served once."""
         there = self._on_the_way.get(request)
         if there is None:
-            there = self._on_the_way[request] = _Return(self._longer(names, found))
-        if there.future is not None:
-            if not there.future.done():
-                return True
-            if not self._arrived(there, names, tokens):
-                there.left = []
-        there.future = None
-        if not there.left:
+            there = _Return(names, tokens, self._longer(names, found))
+            self._on_the_way[request] = there
+        if self._reading is not None and self._reading.future.done():
+            self._arrived(self._reading)
+            self._reading = None
+        if self._reading is None and there.left:
+            self._ask(there)
+        if self._reading is not None and time.monotonic() - self._reading.asked > LATE_S:
             return False
-        now, there.left = there.left[:AT_ONCE], there.left[AT_ONCE:]
-        there.now = now
-        pairs = [(names[number], pool) for number, pools in now for pool in pools]
-        self._prefixes.use(names[: now[0][0]])
-        there.future = self._store.fetch(pairs)
-        return True
+        return bool(there.left) or self._reading is there
+
+    def _ask(self, there: "_Return") -> None:
+        there.now, there.left = there.left[:AT_ONCE], there.left[AT_ONCE:]
+        self._prefixes.use(there.names[: there.now[0][0]])
+        there.future = self._store.fetch(
+            [(there.names[number], pool) for number, pools in there.now for pool in pools]
+        )
+        there.asked = time.monotonic()
+        self._reading = there
 
     def forget(self, request: str) -> None:
         """The request has been admitted, or has ended."""
-        self._on_the_way.pop(request, None)
+        there = self._on_the_way.pop(request, None)
+        if there is not None:
+            there.now, there.left = [], []
 
     def wait(self, seconds: float) -> None:
         """Until something arrives, at most so long; at once if nothing is on its way."""
-        futures = [there.future for there in self._on_the_way.values() if there.future is not None]
-        if futures:
-            wait(futures, seconds, "FIRST_COMPLETED")
+        if self._reading is not None:
+            wait([self._reading.future], seconds)
 
     def close(self) -> None:
         """Everything that can be found in the cache goes to the directory."""
-        self._closing = True
+        self._ends = time.monotonic() + _CLOSING_S
         self._prefixes.clear()
-        self._store.flush(_CLOSING_S)
+        self._store.flush(max(0.0, self._ends - time.monotonic()))
         self._store.close()
 
     def _longer(self, names: Sequence[Name], found: int) -> list[tuple[int, list[int]]]:
@@ -104,30 +113,38 @@ class ColdPrefixes:
             for number in range(found, end)
         ]
 
-    def _arrived(self, there: "_Return", names: Sequence[Name], tokens: npt.NDArray[np.int32]) -> bool:
-        """Puts pages into the cache; false where one is missing or finds no room."""
-        assert there.future is not None
+    def _arrived(self, there: "_Return") -> None:
+        """Puts pages into the cache; where one is missing or finds no room, no more are asked for."""
         data = iter(there.future.result())
         for number, pools in there.now:
             pages = [next(data) for _ in pools]
-            if any(page is None for page in pages):
-                return False
             counts = [int(pool in pools) for pool in range(len(self._cache.pools))]
-            try:
-                taken = self._cache.take(counts)
-            except CacheFullError:
-                return False
-            for pool, page in zip(pools, pages, strict=True):
-                assert page is not None
+            whole = [page for page in pages if page is not None]
+            taken = self._taken(counts) if len(whole) == len(pages) else None
+            if taken is None:
+                there.left = []
+                return
+            for pool, page in zip(pools, whole, strict=True):
                 self._pages.write_page(pool, taken[pool][0], page)
-            self._prefixes.put(names, tokens, number, [part[0] if part else NONE for part in taken])
-        return True
+            placed = [part[0] if part else NONE for part in taken]
+            self._prefixes.put(there.names, there.tokens, number, placed)
+
+    def _taken(self, counts: list[int]) -> list[list[int]] | None:
+        try:
+            return self._cache.take(counts)
+        except CacheFullError:
+            return None
 
 
 class _Return:
     """Pages of one request on their way back: those that are left, those asked for now."""
 
-    def __init__(self, left: list[tuple[int, list[int]]]) -> None:
+    def __init__(
+        self, names: Sequence[Name], tokens: npt.NDArray[np.int32], left: list[tuple[int, list[int]]]
+    ) -> None:
+        self.names = names
+        self.tokens = tokens
         self.left = left
         self.now: list[tuple[int, list[int]]] = []
-        self.future: Future[list[UInt8 | None]] | None = None
+        self.future: Future[list[UInt8 | None]] = Future()
+        self.asked = 0.0

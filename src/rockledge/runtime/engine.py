@@ -112,7 +112,7 @@ class Engine:
             logit_rows=decode.max_rows if self.config.headless else decode.logit_rows,
         )
         self._budget = StepBudget(decode.max_rows, step_s)
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # through `_alone` only
         self._numbers = itertools.count()
         self._requests: dict[str, Running] = {}
         self._outputs: list[Output] = []
@@ -120,7 +120,6 @@ class Engine:
         # With an NPU a part of a prompt runs in this thread, beside the answers of others.
         self._beside = ThreadPoolExecutor(1, "rockledge-prefill") if isinstance(self._npu, NpuUse) else None
         self._reading: tuple[Share, Future[StepResult]] | None = None
-        self._stepping = False
 
     @classmethod
     def load(
@@ -204,14 +203,17 @@ class Engine:
             self._check.require()
 
     def close(self) -> None:
-        """Frees the native programs and the NPU. Closing twice is allowed; only `npu` may be used
-        afterwards."""
-        with self._lock:
+        """Ends what is open as cancelled, writes prefixes out, and frees the native programs and the NPU.
+        Closing twice is allowed; afterwards `step` returns the last outputs, and `npu` may be used."""
+        with self._alone():
             if self._beside is not None:
                 self._beside.shutdown(wait=True)
+            if self._reading is not None:
+                self._reading[0].sequence.busy, self._reading = False, None
+            for sequence in list(self._requests.values()):
+                sequence.ended = "cancelled"
+                self._take_out(sequence)
             if self._cold is not None:
-                for request in list(self._requests):
-                    self.cancel(request)
                 self._cold.close()
                 self._cold = None
             self._loaded.close()
@@ -259,6 +261,10 @@ class Engine:
     @property
     def free_pages(self) -> int:
         """Cache pages that no request holds; some of them may keep prefixes until their room is needed."""
+        with self._alone():
+            return self._free_pages()
+
+    def _free_pages(self) -> int:
         return sum(self._scheduler.free_pages(number) for number in range(len(self._cache.pools)))
 
     @property
@@ -272,9 +278,7 @@ class Engine:
         """Takes a request, which then runs in steps. Raises UsageError and ContextError for one that never
         could."""
         prompt = self._valid(request)
-        with self._lock:
-            if request.id in self._requests:
-                raise UsageError(f"there is a request {request.id!r} already; give each an id of its own")
+        with self._alone():
             self._submit(request, prompt)
 
     def _valid(self, request: Request) -> Int32:
@@ -292,6 +296,8 @@ class Engine:
         return prompt
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
+        if request.id in self._requests:
+            raise UsageError(f"there is a request {request.id!r} already; give each an id of its own")
         answer = drawing = None
         room = 0
         if request.kind == "generate":
@@ -313,13 +319,31 @@ class Engine:
         return sequence
 
     def cancel(self, request: str) -> None:
-        """Ends a request before its next step; one that is not there is none's concern."""
-        with self._lock:
-            sequence = self._requests.get(request)
-            if sequence is not None:
-                sequence.ended = "cancelled"
-                if not self._stepping:  # it may be collected as garbage in the middle of a step
-                    self._take_out(sequence)
+        """Ends a request before its next step; one that is not there is none's concern. From any thread, also
+        from one that collects garbage; it never waits for a step."""
+        sequence = self._requests.get(request)
+        if sequence is not None:
+            sequence.ended = "cancelled"
+            self._sweep()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The engine for this thread alone; what was cancelled meanwhile is taken out at the end."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Takes out what was cancelled, unless somebody has the engine, who does it afterwards."""
+        while any(s.ended is not None and not s.busy for s in list(self._requests.values())):
+            if not self._lock.acquire(blocking=False):
+                return
+            try:
+                self._take_out_ended()
+            finally:
+                self._lock.release()
 
     @property
     def idle(self) -> bool:
@@ -328,13 +352,13 @@ class Engine:
 
     def waiting(self) -> list[str]:
         """Ids of the requests that no step has worked on yet."""
-        with self._lock:
+        with self._alone():
             return [s.request.id for s in self._scheduler.waiting if not s.stats.prefill_tokens]
 
     def stats(self) -> EngineStats:
         """How it stands."""
-        with self._lock:
-            free = self.free_pages
+        with self._alone():
+            free = self._free_pages()
             return EngineStats(
                 running=len(self._scheduler.running),
                 decoding=sum(sequence.decoding for sequence in self._scheduler.running),
@@ -356,25 +380,21 @@ class Engine:
 
         Raises ArtifactError where the artifact was found damaged, and NativeError.
         """
-        with self._lock:
+        with self._alone():
             self._advance()
             outputs, self._outputs = self._outputs, []
             return outputs
 
     def _advance(self) -> None:
         self._require_whole()
-        self._stepping = True
-        try:
-            self._step()
-        finally:
-            self._stepping = False
-        for sequence in [s for s in self._requests.values() if s.ended is not None]:
-            self._take_out(sequence)
+        for sequence in self._requests.values():
+            if sequence.overdue:
+                sequence.ended = sequence.ended or "deadline"
+        self._take_out_ended()
+        self._step()
+        self._take_out_ended()
 
     def _step(self) -> None:
-        for sequence in [s for s in self._requests.values() if s.ended is not None or s.overdue]:
-            sequence.ended = sequence.ended or "deadline"
-            self._take_out(sequence)
         if self._beside is not None:
             self._read_beside(self._beside)
         shares = self._scheduler.plan(self._budget.rows, lambda sequence: not self._goes_beside(sequence))
@@ -472,6 +492,10 @@ class Engine:
         else:
             sequence.append(token)
 
+    def _take_out_ended(self) -> None:
+        for sequence in [s for s in list(self._requests.values()) if s.ended is not None]:
+            self._take_out(sequence)
+
     def _take_out(self, sequence: Running) -> None:
         """Ends a request from outside; one in a step that still runs, when that is over."""
         if sequence.busy or sequence.ended is None:
@@ -516,7 +540,7 @@ class Engine:
         text whatever else runs. Raises ContextError or UsageError here, before any work.
         """
         request = Request(
-            f"generate-{next(self._numbers)}",
+            self._id("generate"),
             tuple(prompt),
             max_tokens=max_tokens,
             sampling=sampling,
@@ -532,7 +556,7 @@ class Engine:
 
         Raises ContextError or UsageError.
         """
-        request = Request(f"score-{next(self._numbers)}", tuple(ids), kind="score", logprobs=top)
+        request = Request(self._id("score"), tuple(ids), kind="score", logprobs=top)
         return list(self._whole(request).scores)
 
     def embed(self, ids: Sequence[int], *, dimensions: int | None = None) -> Float32:
@@ -546,9 +570,13 @@ class Engine:
         size = self.config.hidden if dimensions is None else dimensions
         if not 1 <= size <= self.config.hidden:
             raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
-        request = Request(f"embed-{next(self._numbers)}", tuple(ids), kind="embed")
+        request = Request(self._id("embed"), tuple(ids), kind="embed")
         kept: Float32 = np.asarray(self._whole(request).embedding, np.float32)[:size]
         return kept / max(np.linalg.norm(kept), _LEAST_LENGTH)
+
+    def _id(self, kind: str) -> str:
+        """One that no request has."""
+        return next(name for n in self._numbers if (name := f"{kind}-{n}") not in self._requests)
 
     def _whole(self, request: Request) -> Output:
         """The one output of a request that gives no pieces."""
@@ -556,12 +584,12 @@ class Engine:
 
     def _open(self, request: Request, prompt: Int32) -> Stepper:
         inbox: deque[Output] = deque()
-        with self._lock:
+        with self._alone():
             return Stepper(self, self._submit(request, prompt, inbox), inbox)
 
     def step_unless(self, arrived: Callable[[], bool]) -> None:
         """One step, unless `arrived` is true by the time that no other thread makes one."""
-        with self._lock:
+        with self._alone():
             if not arrived():
                 self._advance()
 
@@ -604,12 +632,13 @@ class Engine:
         results = np.empty((len(tokens), width), np.float32)
         sequence = self._cache.open()
         try:
-            sequence.reserve(len(tokens), rows)
+            with self._alone():
+                sequence.reserve(len(tokens), rows)
             for first in range(0, len(tokens), rows):
                 part = tokens[first : first + rows]
-                sequence.reserve(len(part))
-                with self._lock:
+                with self._alone():
                     self._require_whole()
+                    sequence.reserve(len(part))
                     if self._reading is not None:  # it has this executor
                         self._reading[1].exception()
                     sequence.write_table(executor.tables[:, 0])
@@ -618,17 +647,18 @@ class Engine:
                     executor.step(len(part), results=results[first : first + len(part)])
                     for other in self._scheduler.running:
                         other.moved |= other.slot == 0
-                sequence.advance(len(part))
+                    sequence.advance(len(part))
                 if isinstance(self._npu, NpuUse):
                     self._npu.log_failure()
         finally:
-            sequence.close()
+            with self._alone():
+                sequence.close()
         return results
 
     def lengthen(self, tokens: int) -> None:
         """Makes the past of every answer that runs `tokens` long by copies of its keys and values: for
         measurements, where a past must be long but not meaningful. Raises CacheFullError."""
-        with self._lock:
+        with self._alone():
             for sequence in self._scheduler.running:
                 if sequence.decoding:
                     sequence.lengthen(tokens)

@@ -97,7 +97,7 @@ class PageCache:
         self.page_tokens = page_tokens
         self.copy_page = copy_page
         self.reclaim: Reclaim | None = None
-        # Re-entrant: a forgotten request may be collected, and give its pages back, under this very lock.
+        # Re-entrant, because `reclaim` and `copy_page` are called under it.
         self.lock = threading.RLock()
 
     @property

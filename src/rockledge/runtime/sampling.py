@@ -13,7 +13,7 @@ BANNED = -100.0
 """A logit bias of so much or less means that the token cannot be drawn, as OpenAI's documentation has it."""
 
 _MOST = 2**31 - 1  # the core takes top_k and token ids as signed 32-bit numbers
-_LARGEST = 3.4028234e38  # and penalties as single precision
+_LARGEST = 3.4028234e38  # and penalties and biases as single precision
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Sampling:
         if self.min_tokens < 0:
             raise UsageError(f"min_tokens is {self.min_tokens}; give 0 (off) or a number of tokens")
         for token, add in self.logit_bias:
-            if math.isnan(add) or add == math.inf:
+            if not add <= _LARGEST:
                 raise UsageError(
                     f"logit_bias of token {token} is {add}; give a number, -100 to ban the token"
                 )

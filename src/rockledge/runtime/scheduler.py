@@ -19,6 +19,8 @@ from rockledge.runtime.sequence import Sequence
 HALF_LIFE_S = 60.0
 """After so long a row that a client was served counts half."""
 
+_CLIENTS = 256  # more are looked through for those whose rows count nothing any more
+
 
 @dataclass(frozen=True)
 class Share:
@@ -57,6 +59,7 @@ class Scheduler:
         self._step_rows = step_rows
         self._logit_rows = logit_rows
         self._served: dict[str, tuple[float, float]] = {}  # rows of a client, at a time
+        self._most_clients = _CLIENTS
 
     def add(self, sequence: Sequence) -> None:
         """A new request waits."""
@@ -79,6 +82,9 @@ class Scheduler:
             client = share.sequence.request.client
             self._served[client] = (self._rows_of(client, now) + share.rows, now)
             self._keep(share.sequence)
+        if len(self._served) > self._most_clients:
+            self._served = {c: had for c, had in self._served.items() if self._rows_of(c, now) >= 1}
+            self._most_clients = max(_CLIENTS, 2 * len(self._served))
 
     def plan(self, limit: Callable[[int, int], int], chosen: Callable[[Sequence], bool]) -> list[Share]:
         """The next step: a row of every answer, and as many rows of prompts as `limit` says there may be
@@ -172,7 +178,9 @@ class Scheduler:
         match = self._prefixes.match(names, tokens, parts=parts)
         following = match.length // size
         if following < len(names):
-            reading = (s for s in self.running if s.cached is not None and not s.decoding)
+            # Not for one of lower priority, which others might keep waiting.
+            first = sequence.request.priority
+            reading = (s for s in self.running if not s.decoding and s.request.priority >= first)
             if any(names[following] in other.names[other.length // size :] for other in reading):
                 return None
         if parts and self._cold is not None:

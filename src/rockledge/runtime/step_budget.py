@@ -30,6 +30,7 @@ class StepBudget:
         self._step_s = step_s
         self._rows = float(_FIRST)
         self._share = SHARE
+        self._asked = 0  # rows that were given last
         self._row_s: float | None = None  # of a step of prompts alone
         self._alone: dict[int, float] = {}  # seconds without prompts, by tiles of decode rows
         self._mixed: dict[int, int] = {}  # mixed steps since that was measured
@@ -37,6 +38,10 @@ class StepBudget:
     def rows(self, decode_rows: int, prompts: int = 1) -> int:
         """Rows of `prompts` prompts beside `decode_rows` others; together whole tiles, as far as they go."""
         self._share = SHARE * min(1 + MORE * max(prompts - 1, 0), MOST)
+        self._asked = self._beside(decode_rows)
+        return self._asked
+
+    def _beside(self, decode_rows: int) -> int:
         if decode_rows == 0:
             if self._row_s is None:
                 return self._most
@@ -45,8 +50,9 @@ class StepBudget:
         tiles = -(-decode_rows // TILE)
         if tiles not in self._alone or self._mixed.get(tiles, 0) >= _AGAIN:
             return tiles * TILE - decode_rows  # what costs nothing
-        rows = decode_rows + max(TILE, round(self._rows))
-        return max(0, min(rows // TILE * TILE, self._most) - decode_rows)
+        # At least one tile more than what costs nothing: a step without would teach nothing about the rest.
+        rows = max((decode_rows + int(self._rows)) // TILE, tiles + 1) * TILE
+        return max(0, min(rows, self._most) - decode_rows)
 
     def ran(self, decode_rows: int, prompt_rows: int, seconds: float) -> None:
         """A step of so many rows took `seconds`."""
@@ -59,9 +65,11 @@ class StepBudget:
             before = None if again else self._alone.get(tiles)
             self._alone[tiles], self._mixed[tiles] = _mean(before, seconds), 0
         elif tiles in self._alone:
+            # Whole tiles are run, so from the rows of such a step alone they would never grow by one.
+            there = max(self._rows, prompt_rows) if prompt_rows >= self._asked else prompt_rows
             self._mixed[tiles] = self._mixed.get(tiles, 0) + 1
             wanted = self._step_s or self._share * self._alone[tiles]
-            rows = prompt_rows * min(max(wanted / seconds, 0.5), 2.0)
+            rows = there * min(max(wanted / seconds, 0.5), 2.0)
             self._rows = min(max(_mean(self._rows, rows), float(TILE)), float(self._most))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from rockledge.serve.errors import ApiError
@@ -75,8 +76,8 @@ class Fields:
         bounds = f"a number of at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise self.wrong(name, bounds)
-        if value == math.inf:
-            raise self.wrong(name, "a finite number")
+        if value > sys.float_info.max:  # infinity, or a whole number of hundreds of digits
+            raise self.wrong(name, f"a number of at most {sys.float_info.max:g}")
         return float(value)
 
     def integer(self, name: str, default: int | None, low: int, high: int) -> int | None:
