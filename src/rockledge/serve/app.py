@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rockledge.serve.authentication import client_of
 from rockledge.serve.chat import ChatReply, ChatRequest, chat_generation, read_chat_request
 from rockledge.serve.completions import (
     CompletionReply,
@@ -29,6 +30,7 @@ from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
 from rockledge.serve.options import Options
+from rockledge.serve.safety import Safety, protect
 from rockledge.serve.served_model import ServedModel
 
 # Nobody reads it; the access log has it, as nginx's does.
@@ -36,11 +38,17 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def create_app(
-    front: Front, model: ServedModel, *, integrity: Integrity | None = None, limits: Limits | None = None
+    front: Front,
+    model: ServedModel,
+    *,
+    integrity: Integrity | None = None,
+    limits: Limits | None = None,
+    safety: Safety | None = None,
 ) -> FastAPI:
     """An application that answers with `model`, whose engine `front` reaches.
 
     `integrity`: whether the model's file is whole; when it is not, health and all answers are 503.
+    `safety`: who may ask.
     """
     whole = Integrity() if integrity is None else integrity
     bounds = Limits() if limits is None else limits
@@ -62,6 +70,7 @@ def create_app(
         intake.close()
 
     app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)
+    protect(app, Safety() if safety is None else safety)
     app.add_middleware(_CleanEnd)
 
     @app.exception_handler(HTTPException)
@@ -123,8 +132,7 @@ def create_app(
             front.require_room()
             options, work, reply = await intake.read(request, make)
             whole.require()
-            client = "" if request.client is None else request.client.host
-            answers = Answers(front, model.tokenizer, work, client)
+            answers = Answers(front, model.tokenizer, work, client_of(request))
             return await deliver(request, answers, reply(), options)
         except DisconnectedError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
