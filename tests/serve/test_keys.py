@@ -43,7 +43,9 @@ class Guarded:
 
     def start(self, **options: Any) -> str:
         self.keys = Keys(self.path, self.clock)
-        return self._serving(self._engine, safety=Safety(keys=self.keys, origins=Origins.of(["http://a"])), **options)
+        return self._serving(
+            self._engine, safety=Safety(keys=self.keys, origins=Origins.of(["http://a"])), **options
+        )
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def ask(url: str, key: str, **more: Any) -> httpx.Response:
     return httpx.post(f"{url}/v1/completions", json={**ASKED, **more}, headers=bearer(key), timeout=20)
 
 
-def test_only_a_valid_key_is_answered(guarded: Guarded, engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_a_valid_key_is_answered(
+    guarded: Guarded, engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     key = guarded.add()
     url = guarded.start()
     other = key[:-1] + ("A" if key[-1] != "A" else "B")
@@ -169,9 +173,12 @@ def test_requests_at_a_time(guarded: Guarded, engine: Any) -> None:
     assert ask(url, key).status_code == 200
     # What fails or is left gives its place back too.
     assert ask(url, key, prompt=1).status_code == 400
-    with httpx.Client() as http, http.stream(
-        "POST", f"{url}/v1/completions", json={**ASKED, "stream": True}, headers=bearer(key)
-    ) as stream:
+    with (
+        httpx.Client() as http,
+        http.stream(
+            "POST", f"{url}/v1/completions", json={**ASKED, "stream": True}, headers=bearer(key)
+        ) as stream,
+    ):
         next(stream.iter_raw())
     end = time.monotonic() + 10
     while ask(url, key).status_code == 429:
