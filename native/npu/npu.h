@@ -211,6 +211,7 @@ typedef struct rl_npu_work {
   int64_t blocks;          /* that came back from the NPU */
   int64_t unpacked_bytes;  /* of int8 weights */
   int64_t waited_ns;       /* for the NPU, by the thread that waits */
+  int64_t busy_ns;         /* from a block's start until its end was seen, all blocks together */
   int64_t fallbacks;       /* times that the NPU was left during a step */
   int32_t stopped;         /* 1: the NPU is not used any more, for `reason` */
   char reason[508];

@@ -26,6 +26,7 @@ void Offload::work(rl_npu_work &work) const {
   work.blocks = blocks_;
   work.unpacked_bytes = unpacked_;
   work.waited_ns = waited_;
+  work.busy_ns = busy_;
   work.fallbacks = fallbacks_;
   work.stopped = stopped();
   if (work.stopped != 0) std::memcpy(work.reason, reason_, sizeof reason_);
@@ -169,6 +170,7 @@ void Offload::start() {
   const rl_npu_size &size = plan_->size_of(linear_, rows_);
   if (plan_->npu().submit(size.programs[parity_], plan_->active_lanes(next_), plan_->timeout_ms()) < 0) return stop();
   running_ = next_++;
+  started_ = nanoseconds();
   used_ = false;
   prepared_ = -1;
   parity_ = 1 - parity_;
@@ -177,7 +179,9 @@ void Offload::start() {
 void Offload::finish() {
   const std::int64_t begun = nanoseconds();
   const bool good = plan_->npu().wait() == 0;
-  waited_ += nanoseconds() - begun;
+  const std::int64_t ended = nanoseconds();
+  waited_ += ended - begun;
+  busy_ += ended - started_;
   if (good) {
     finished_ = running_;
     ++blocks_;

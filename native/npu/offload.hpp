@@ -79,7 +79,8 @@ class Offload {
   std::atomic<bool> unsynced_{false};  // a piece was not handed over, for:
   char unsynced_reason_[sizeof(rl_npu_work::reason)] = "";
 
-  std::atomic<std::int64_t> steps_{0}, step_rows_{0}, blocks_{0}, unpacked_{0}, waited_{0}, fallbacks_{0};
+  std::atomic<std::int64_t> steps_{0}, step_rows_{0}, blocks_{0}, unpacked_{0}, waited_{0}, busy_{0}, fallbacks_{0};
+  std::int64_t started_ = 0;
   std::atomic<bool> stopped_{false};
   char reason_[sizeof(rl_npu_work::reason)] = "";
 };

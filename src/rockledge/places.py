@@ -1,4 +1,4 @@
-"""Where files lie that nobody gave a place: the cache, which may be removed at any time, and the state.
+"""Where files lie that nobody gave a place: the cache, which may be removed at any time, the state, and keys.
 
 Both follow the XDG Base Directory Specification 0.8, which ignores relative paths in its variables.
 """
@@ -43,6 +43,11 @@ def state() -> Path:
 def chat_history() -> Path:
     """What was typed into `chat`."""
     return state() / "chat_history"
+
+
+def api_keys() -> Path:
+    """The keys that `keys` makes."""
+    return _base("XDG_CONFIG_HOME", "~/.config") / "rockledge" / "keys.json"
 
 
 def made_artifacts() -> Path:

@@ -308,3 +308,21 @@ def test_a_step_reads_all_weights_but_an_untied_embedding(
         assert stored - 2 * 64 * bands < engine.step_bytes <= stored  # bands are padded to 64 bytes
         c = engine.config
         assert engine.cache_bytes_read(1) == 2 * c.layers * c.kv_heads * (-(-c.head_dim // 32) * 32 + 4)
+
+
+def test_times_and_hits_are_measured(engine: Engine) -> None:
+    before = engine.stats()
+    prompt = [BOS, *range(30, 130)]
+    for _ in range(2):
+        collect(engine.generate(prompt, max_tokens=5, ignore_eos=True))
+    after = engine.stats()
+
+    def more(name: str) -> int:
+        return sum(getattr(after, name).counts) - sum(getattr(before, name).counts)
+
+    assert (more("first_token"), more("token")) == (2, 8)
+    assert more("step") == more("step_sequences") == after.steps - before.steps
+    assert after.step_sequences.total - before.step_sequences.total == after.steps - before.steps
+    assert after.prefix_hits - before.prefix_hits == 1
+    assert 0 < after.token.total - before.token.total
+    assert after.step.total - before.step.total < 60

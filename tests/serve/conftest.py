@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from rockledge.serve.app import create_app
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
+from rockledge.serve.safety import Safety
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.server import Server, bind
 
@@ -40,23 +42,30 @@ class Serving:
         model: ServedModel | None = None,
         limits: Limits | None = None,
         integrity: Integrity | None = None,
+        safety: Safety | None = None,
+        tls: ssl.SSLContext | None = None,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
             model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
         bounds = limits or Limits()
-        self.front = Front(most_calls=bounds.parallel + bounds.waiting)
+        keys = None if safety is None else safety.keys
+        self.front = Front(most_calls=bounds.parallel + bounds.waiting, keys=keys)
         self.service = Service(
             engine, lambda message: self.front.deliver(pickle.loads(pickle.dumps(message)))
         )
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
         app = create_app(
-            self.front, model or scripted_model(**model_options), integrity=integrity, limits=bounds
+            self.front,
+            model or scripted_model(**model_options),
+            integrity=integrity,
+            limits=bounds,
+            safety=safety,
         )
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.server = Server(app, bounds, ready.set, lambda: self.front.drain(bounds.grace_s))
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.server = Server(app, bounds, ready.set, lambda: self.front.drain(bounds.grace_s), tls)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve([self._socket])))
         self.thread.start()
         assert ready.wait(20)

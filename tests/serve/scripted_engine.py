@@ -15,6 +15,7 @@ import tokenizers
 
 from rockledge.errors import RockledgeError, UsageError
 from rockledge.model.tokenizer import Tokenizer
+from rockledge.runtime.histogram import Histogram
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.request import EngineStats, Output, Request
@@ -82,6 +83,7 @@ class ScriptedEngine:
         self.cancel_fails = False
         self.refuses: RockledgeError | None = None
         self.npu: NpuStatus | None = NpuStatus("off", "it was not asked for")
+        self.times: dict[str, Histogram] = {}
         self.requests: list[Request] = []
         self.cancelled: list[str] = []
         self.open: list[_Running] = []
@@ -112,7 +114,11 @@ class ScriptedEngine:
     def stats(self) -> EngineStats:
         running = min(len(self.open), self.parallel)
         return EngineStats(
-            running=running, waiting=len(self.open) - running, answer_tokens=self.produced, npu=self.npu
+            running=running,
+            waiting=len(self.open) - running,
+            answer_tokens=self.produced,
+            npu=self.npu,
+            **self.times,
         )
 
     def step(self) -> list[Output]:

@@ -135,19 +135,19 @@ class Client:
                     break
 
     async def leave_head(self) -> None:
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: soak\r\nContent-Length: 20\r\n\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n"
         await self._send_part(head[: self._chance.randrange(len(head))])
 
     async def leave_body(self) -> None:
         asked, _ = self._pick()
         content = json.dumps(asked.body).encode()
-        head = f"POST {asked.path} HTTP/1.1\r\nHost: soak\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST {asked.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
         await self._send_part(head.encode() + content[: self._chance.randrange(len(content))])
 
     async def leave_waiting(self) -> None:
         asked, _ = self._pick()
         content = json.dumps(asked.body).encode()
-        head = f"POST {asked.path} HTTP/1.1\r\nHost: soak\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST {asked.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
         await self._send_part(head.encode() + content)
 
     async def send_malformed(self) -> None:

@@ -259,7 +259,7 @@ def test_an_upload_does_not_keep_the_server_from_ending(
 ) -> None:
     running = new_server(engine, limits=Limits(grace_s=0))
     with socket.create_connection(running.url.removeprefix("http://").split(":")) as client:
-        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         until(lambda: bool(running.server.server_state.tasks))
         running.close()
         assert b"503" in client.recv(1000)

@@ -19,7 +19,7 @@ from tests.serve.test_intake import all_of, connect
 from rockledge.serve.limits import Limits
 
 HURRIED = Limits(connections=4, header_s=0.4, keep_alive_s=1, write_s=0.3)
-GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
@@ -86,7 +86,8 @@ def test_requests_at_work_do_not_give_way(server: Any, engine: Any, caplog: pyte
     engine.pace = 0.1
     body = json.dumps({**HELLO, "stream": True}).encode()
     post = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        + f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
     working = [connect(server.url) for _ in range(4)]
@@ -112,7 +113,8 @@ def test_a_client_that_does_not_read_is_given_up(server: Any, engine: Any) -> No
     engine.pace = 0.0
     body = json.dumps({**HELLO, "stream": True}).encode()
     post = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        + f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
     with socket.socket() as client:

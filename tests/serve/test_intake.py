@@ -30,7 +30,7 @@ def connect(url: str) -> socket.socket:
 
 
 def head(length: int, *more: str) -> bytes:
-    lines = ["POST /v1/completions HTTP/1.1", "Host: x", f"Content-Length: {length}", *more, "", ""]
+    lines = ["POST /v1/completions HTTP/1.1", "Host: localhost", f"Content-Length: {length}", *more, "", ""]
     return "\r\n".join(lines).encode()
 
 

@@ -1,17 +1,19 @@
 """Metrics as Prometheus reads them, and what health says of the NPU."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from rockledge.errors import ArtifactError
+from rockledge.runtime.histogram import Observed
 from rockledge.runtime.offload.status import NpuStatus
+from rockledge.serve.errors import ApiError
 from rockledge.serve.integrity import Integrity
 
-SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\d+)')
 READY = NpuStatus(
     "ready",
     driver="rknpu",
@@ -28,22 +30,21 @@ READY = NpuStatus(
     jobs=484,
     faults=2,
     resets=1,
+    busy_seconds=2.5,
 )
 
 
-def scrape(http: httpx.Client) -> dict[str, int]:
-    """Samples by name and labels; every one has its help and its kind before it."""
+def scrape(http: httpx.Client) -> dict[str, float]:
+    """Samples by name and labels, as Prometheus's own parser reads them; every family has its help."""
     response = http.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    lines = response.text.split("\n")
-    assert lines.pop() == ""
     found = {}
-    for about, kind, line in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
-        sample = SAMPLE.fullmatch(line)
-        assert sample, line
-        assert re.fullmatch(rf"# HELP {sample[1]} \S.*", about)
-        assert kind == f"# TYPE {sample[1]} {'counter' if sample[1].endswith('_total') else 'gauge'}"
-        found[sample[1] + (f"{{{sample[2]}}}" if sample[2] else "")] = int(sample[3])
+    for family in text_string_to_metric_families(response.text):
+        assert family.documentation
+        assert family.type in ("counter", "gauge", "histogram")
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+            found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
     return found
 
 
@@ -51,8 +52,9 @@ def test_the_npu_is_counted(http: httpx.Client, engine: Any) -> None:
     engine.npu = READY
     found = scrape(http)
     assert found['rockledge_info{model="scripted"}'] == 1
-    labels = 'state="ready",driver="rknpu",version="0.9.8",node="/dev/dri/renderD129"'
-    assert found[f"rockledge_npu_info{{{labels}}}"] == 1
+    labels = {'state="ready"', 'driver="rknpu"', 'version="0.9.8"', 'node="/dev/dri/renderD129"'}
+    [info] = [name for name in found if name.startswith("rockledge_npu_info{")]
+    assert set(info.removeprefix("rockledge_npu_info{")[:-1].split(",")) == labels
     expected = {
         "in_use": 1,
         "buffer_bytes": 1000,
@@ -64,6 +66,7 @@ def test_the_npu_is_counted(http: httpx.Client, engine: Any) -> None:
         "faults_total": 2,
         "resets_total": 1,
         "fallbacks_total": 0,
+        "busy_seconds_total": 2.5,
     }
     assert {name: found[f"rockledge_npu_{name}"] for name in expected} == expected
     health = http.get("/health").json()
@@ -102,3 +105,57 @@ def test_the_engines_work_is_counted(http: httpx.Client, engine: Any) -> None:
     found = scrape(http)
     assert found["rockledge_answer_tokens_total"] == before + 5
     assert (found["rockledge_sequences_running"], found["rockledge_sequences_waiting"]) == (0, 0)
+
+
+def test_requests_are_counted_by_route_and_status(http: httpx.Client) -> None:
+    def count(route: str, status: int, method: str = "POST") -> float:
+        labels = f'method="{method}",route="{route}",status="{status}"'
+        return found.get(f"rockledge_http_requests_total{{{labels}}}", 0)
+
+    found = scrape(http)
+    wanted = [("/v1/completions", 200), ("/v1/completions", 400), ("other", 404), ("other", 415)]
+    before = [count(*one) for one in wanted]
+    http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": 1})
+    http.post("/v1/completions", json={"prompt": 1})
+    for number in range(3):  # what clients make up makes no series of its own
+        http.post(f"/made/up/{number}", json={})
+    http.post("/v1/completions", content=b"{}", headers={"Content-Type": "text/plain"})
+    http.request("MADEUP", "/v1/completions")
+    found = scrape(http)
+    assert [count(*one) for one in wanted] == [old + n for old, n in zip(before, (1, 1, 3, 1), strict=True)]
+    assert not any("made" in name.lower() for name in found)
+
+
+def test_histograms_are_those_of_the_engine(http: httpx.Client, engine: Any) -> None:
+    observed = Observed((0.1, 1.0))
+    for value in (0.05, 0.1, 0.5, 7.0):
+        observed.add(value)
+    engine.times = {"first_token": observed.histogram()}
+    found = scrape(http)
+    buckets = {bound: found[f'rockledge_time_to_first_token_seconds_bucket{{le="{bound}"}}'] for bound in
+               ("0.1", "1.0", "+Inf")}  # fmt: skip
+    assert buckets == {"0.1": 2, "1.0": 3, "+Inf": 4}
+    assert found["rockledge_time_to_first_token_seconds_count"] == 4
+    assert found["rockledge_time_to_first_token_seconds_sum"] == pytest.approx(7.65)
+    assert found["rockledge_step_seconds_count"] == 0
+
+
+def test_openmetrics_is_spoken_to_those_who_ask(http: httpx.Client) -> None:
+    response = http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert "rockledge_steps" in {family.name for family in openmetrics(response.text)}
+
+
+def test_probes_tell_a_restart_from_a_wait(new_server: Any, engine: Any) -> None:
+    server = new_server(engine)
+    with httpx.Client(base_url=server.url, timeout=20) as http:
+        assert [http.get(f"/health/{what}").status_code for what in ("live", "ready")] == [200, 200]
+        server.front.draining.set()
+        assert [http.get(f"/health/{what}").status_code for what in ("live", "ready")] == [200, 503]
+        server.front.draining.clear()
+        server.front.failure = ApiError("damaged", status=503, code="artifact_damaged")
+        assert [http.get(f"/health/{what}").status_code for what in ("live", "ready")] == [200, 503]
+        server.front.failure = ApiError("gone", status=503, code="engine_failed")
+        assert [http.head(f"/health/{what}").status_code for what in ("live", "ready")] == [503, 503]
+        assert http.get("/health/ready").json() == {"status": "failed", "message": "gone"}
+    server.close()

@@ -24,6 +24,7 @@ from rockledge.cli import (
     evaluate,
     help,  # noqa: A004
     inspect,
+    keys,
     list_models,
     npu,
     pull,
@@ -51,6 +52,7 @@ COMMANDS: tuple[Command, ...] = (
     chat.COMMAND,
     embed.COMMAND,
     serve.COMMAND,
+    keys.COMMAND,
     list_models.COMMAND,
     pull.COMMAND,
     push.COMMAND,
@@ -66,7 +68,7 @@ COMMANDS: tuple[Command, ...] = (
 # Which extra of the package brings a module that only some commands need.
 EXTRAS = {
     "quantize": ("torch", "scipy", "huggingface_hub", "matplotlib"),
-    "serve": ("fastapi", "starlette", "uvicorn"),
+    "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
 }
 
 EXIT_FAILED = 1

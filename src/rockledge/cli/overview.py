@@ -12,7 +12,7 @@ DESCRIPTION = "Compress Llama-family models with a measured loss, and run them o
 # A group's title and its commands, in the order in which a newcomer meets them.
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
-    ("Use a model", ("run", "chat", "embed", "serve")),
+    ("Use a model", ("run", "chat", "embed", "serve", "keys")),
     ("Compress a model", ("quantize", "eval", "inspect")),
     ("Keep models", ("list", "pull", "push", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "chat": ('rockledge chat my-model --system "Answer in one sentence."',),
     "embed": ('rockledge embed my-embedder "a cat on a mat" "a kitten on a rug"',),
     "serve": ("rockledge serve my-model --port 8000 --ctx 8k",),
+    "keys": ("rockledge keys add home --requests-per-minute 60 --tokens-per-day 1M",),
     "quantize": (
         "rockledge quantize path/to/model -o my-model --bits 4.25",
         "rockledge quantize model.gguf -o my-model --fit rk3588-8gb --work work",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rockledge.cli.engine_options import (
     tokens,
     whole,
 )
+from rockledge.cli.serve_safety import add_safety_arguments, chosen_safety, chosen_tls
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
@@ -81,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long answers may go on after Ctrl-C or SIGTERM (default: 10)",
     )
+    add_safety_arguments(parser)
     add_engine_arguments(parser)
     add_template_arguments(parser)
 
@@ -93,6 +96,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.service import Service
     from rockledge.serve.app import create_app
     from rockledge.serve.front import Front
+    from rockledge.serve.hosts import is_loopback
     from rockledge.serve.integrity import Integrity
     from rockledge.serve.served_model import ServedModel
     from rockledge.serve.server import bind, run_server
@@ -107,6 +111,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         "step_s": None if args.step_ms is None else args.step_ms / 1000,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    safety, tls = chosen_safety(args), chosen_tls(args)
+    keys = safety.keys
     # The address comes first: a model may take minutes to be converted.
     with (
         bind(args.host, args.port) as sock,
@@ -117,20 +123,30 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
         limits = _limits(args, engine.context)
         integrity = Integrity(engine.artifact.verify, watch)
-        front = Front(most_calls=limits.parallel + limits.waiting)
+        front = Front(most_calls=limits.parallel + limits.waiting, keys=keys)
         service = Service(engine, front.deliver)
         front.connect(service.send)
-        app = create_app(front, model, integrity=integrity, limits=limits)
+        app = create_app(front, model, integrity=integrity, limits=limits, safety=safety)
         npu = engine.npu.body()
 
         def ready(url: str) -> None:
             terminal.print(f"{model.name} answers at {url}/v1 (Ctrl-C stops it)")
-            if not _loopback(args.host):
-                terminal.note("Anyone who reaches this address can use it: there is no authentication.")
+            if keys is None and not is_loopback(args.host):
+                terminal.note(
+                    "Anyone who reaches this address can use it: there is no authentication. "
+                    "`rockledge keys add NAME` makes a key, --keys FILE asks for one."
+                )
+            if keys is not None and tls is None and not is_loopback(args.host):
+                terminal.note(
+                    "Keys and prompts cross the network unencrypted; give --tls-cert and --tls-key, or put "
+                    "a proxy with TLS in front of it."
+                )
             terminal.result({"url": url, "model": model.name, "context": model.context, "npu": npu})
 
+        if keys is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, lambda *_: keys.reload())
         try:
-            run_server(app, sock, limits, on_ready=ready, on_end=lambda: front.drain(limits.grace_s))
+            run_server(app, sock, limits, on_ready=ready, on_end=lambda: front.drain(limits.grace_s), tls=tls)
         finally:
             failure = front.failure
             service.send(Stop())
@@ -153,13 +169,6 @@ def _limits(args: argparse.Namespace, context: int) -> Any:
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     return Limits(parallel=args.parallel, **given)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 COMMAND = Command("serve", "answer over HTTP as the OpenAI API does", add_arguments, run, prints_itself=True)

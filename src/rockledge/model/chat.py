@@ -17,10 +17,10 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from rockledge.errors import UsageError
+from rockledge.model.bounded_template import BoundedEnvironment, TooLongError, bounded
 from rockledge.model.special_tokens import special_tokens, token_config
 
 _DEFAULT, _TOOL_USE = "default", "tool_use"
@@ -116,13 +116,14 @@ class ChatTemplate:
             raise UsageError(template)
         variables = {**self._tokens, **self.switches, **_checked_switches(switches or {})}
         try:
-            return template.render(
-                messages=[_without_nulls(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                tools=tools,
-                documents=documents,
-                **variables,
-            )
+            with bounded():
+                return template.render(
+                    messages=[_without_nulls(message) for message in messages],
+                    add_generation_prompt=add_generation_prompt,
+                    tools=tools,
+                    documents=documents,
+                    **variables,
+                )
         except Exception as error:  # a template is somebody else's program and can fail in any way
             raise UsageError(f"the model's chat template refuses these messages: {_reason(error)}") from error
 
@@ -199,6 +200,8 @@ def _reason(error: Exception) -> str:
     elif isinstance(error, jinja2.TemplateError):
         said = str(error.message).strip()
         return said if said.endswith("...") else said.removesuffix(".")
+    elif isinstance(error, TooLongError):
+        what = str(error)
     elif isinstance(error, OverflowError):
         what = "it loops too often"
     else:
@@ -264,8 +267,8 @@ def _strftime_now(format: str) -> str:  # noqa: A002 (a template may use the nam
     return datetime.now().strftime(format)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
     )
     environment.filters["tojson"] = _tojson
@@ -274,6 +277,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "strftime_now": _strftime_now,
         "namespace": _Namespace,
     }
+    environment.bound_filters()
     return environment
 
 

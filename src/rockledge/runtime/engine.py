@@ -7,6 +7,7 @@ business; who is in a step is the scheduler's, and its work the native core's.
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from rockledge.runtime.answer import Answer
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.drawing import Drawing
+from rockledge.runtime.engine_times import EngineTimes
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.generation import Generation, Stepper, last_output
 from rockledge.runtime.kv_cache import PageCache
@@ -116,7 +118,8 @@ class Engine:
         self._numbers = itertools.count()
         self._requests: dict[str, Running] = {}
         self._outputs: list[Output] = []
-        self._steps = self._read = self._found = self._drawn = self._taken = 0
+        self._steps = self._read = self._found = self._drawn = self._taken = self._hits = 0
+        self._times = EngineTimes()
         # With an NPU a part of a prompt runs in this thread, beside the answers of others.
         self._beside = ThreadPoolExecutor(1, "rockledge-prefill") if isinstance(self._npu, NpuUse) else None
         self._reading: tuple[Share, Future[StepResult]] | None = None
@@ -372,6 +375,11 @@ class Engine:
                 prompt_tokens=self._read,
                 cached_tokens=self._found,
                 answer_tokens=self._drawn,
+                prefix_hits=self._hits,
+                first_token=self._times.first_token.histogram(),
+                token=self._times.token.histogram(),
+                step=self._times.step.histogram(),
+                step_sequences=self._times.sequences.histogram(),
                 npu=self.npu,
             )
 
@@ -447,6 +455,7 @@ class Engine:
     def _finish(self, shares: Sequence[Share], done: StepResult) -> None:
         """Takes over what a step gave, sequence by sequence."""
         self._steps += 1
+        self._times.ran(done.seconds, len(shares))
         for share in shares:
             sequence, decoding = share.sequence, share.sequence.decoding
             assert sequence.cached is not None
@@ -477,6 +486,9 @@ class Engine:
             self._end(sequence, None, failure=failure_of(error))
             return
         self._drawn += 1
+        now = time.monotonic()
+        self._times.drawn(sequence.arrived, sequence.drawn_at, now)
+        sequence.drawn_at = now
         stops = token in sequence.request.sampling.stop_ids
         if stops or (token in self._eos and not sequence.request.ignore_eos):
             self._end(sequence, sequence.answer.last("stop"))
@@ -511,7 +523,9 @@ class Engine:
         if not removed and (sequence.cached is not None or sequence in self._scheduler.waiting):
             self._scheduler.remove(sequence)
         del self._requests[sequence.request.id]
-        self._found += sequence.stats.cached_tokens
+        found = sequence.stats.cached_tokens
+        self._found += found
+        self._hits += found > 0
         self._put(sequence, Output(sequence.request.id, piece, stats=sequence.stats, last=True, **more))
 
     def _put(self, sequence: Running, output: Output) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rockledge.errors import ArtifactError, ContextError, RockledgeError, UsageError
+from rockledge.runtime.histogram import NONE, Histogram
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.sampling import Sampling
@@ -61,7 +62,8 @@ class EngineStats:
 
     Of those `running`, `decoding` write their answers. Pages are of the key/value cache; `free_pages` are
     those that no request holds, `cold_pages` of them keep prefixes. Tokens are those of prompts that were
-    read, those found in the cache instead, and those drawn.
+    read, those found in the cache instead, and those drawn; `prefix_hits` are requests that have ended with
+    some that were found. Histograms are those of `EngineTimes`.
     """
 
     running: int = 0
@@ -76,6 +78,11 @@ class EngineStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     answer_tokens: int = 0
+    prefix_hits: int = 0
+    first_token: Histogram = NONE
+    token: Histogram = NONE
+    step: Histogram = NONE
+    step_sequences: Histogram = NONE
     npu: NpuStatus | None = None
 
 

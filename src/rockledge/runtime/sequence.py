@@ -46,6 +46,7 @@ class Sequence:
         self.ended: Finish | None = None  # "cancelled" or "deadline": to be taken out
         self.scores: list[Score] = []
         self.arrived = time.monotonic()
+        self.drawn_at: float | None = None  # when its last token was drawn
         self._prefill_tokens = self._decode_tokens = self._cached_tokens = 0
         self._prefill_seconds = self._decode_seconds = self._waited_seconds = 0.0
         self.inbox: deque[Output] | None = None  # where its outputs go, if not to whoever steps

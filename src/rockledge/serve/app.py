@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rockledge.serve.authentication import client_of
 from rockledge.serve.chat import ChatReply, ChatRequest, chat_generation, read_chat_request
 from rockledge.serve.completions import (
     CompletionReply,
@@ -24,11 +25,13 @@ from rockledge.serve.delivery import Reply, as_api_error, deliver
 from rockledge.serve.errors import ApiError, shutting_down
 from rockledge.serve.front import Front
 from rockledge.serve.generation import Answers, Generation
+from rockledge.serve.health import add_health
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
-from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
+from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.options import Options
+from rockledge.serve.safety import Safety, protect
 from rockledge.serve.served_model import ServedModel
 
 # Nobody reads it; the access log has it, as nginx's does.
@@ -36,11 +39,17 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def create_app(
-    front: Front, model: ServedModel, *, integrity: Integrity | None = None, limits: Limits | None = None
+    front: Front,
+    model: ServedModel,
+    *,
+    integrity: Integrity | None = None,
+    limits: Limits | None = None,
+    safety: Safety | None = None,
 ) -> FastAPI:
     """An application that answers with `model`, whose engine `front` reaches.
 
     `integrity`: whether the model's file is whole; when it is not, health and all answers are 503.
+    `safety`: who may ask.
     """
     whole = Integrity() if integrity is None else integrity
     bounds = Limits() if limits is None else limits
@@ -62,7 +71,10 @@ def create_app(
         intake.close()
 
     app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)
+    protect(app, Safety() if safety is None else safety)
     app.add_middleware(_CleanEnd)
+    metrics = Metrics(model.name)
+    app.add_middleware(Counted, metrics=metrics)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
@@ -70,25 +82,18 @@ def create_app(
         message = messages.get(error.status_code, error.detail)
         return _failure(ApiError(message, status=error.status_code, headers=dict(error.headers or {})))
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
-    async def health() -> Response:
-        front.refresh()
-        trouble = whole.trouble or front.failure or (shutting_down() if front.draining.is_set() else None)
-        body = {
-            "status": "ok" if trouble is None else "failed",
-            "model": model.name,
-            "requests": len(front),
-            "integrity": whole.state,
-            "message": None if trouble is None else trouble.message,
-            "npu": None if front.stats.npu is None else front.stats.npu.body(),
-        }
-        return JSONResponse(body, status_code=200 if trouble is None else 503)
+    add_health(app, front, whole, model.name)
 
     @app.api_route("/metrics", methods=["GET", "HEAD"])
-    async def metrics() -> Response:
+    async def show_metrics(request: Request) -> Response:
         stats = await front.fresh_stats()
-        text = metrics_text(model.name, stats, requests=len(front), damaged=whole.failure is not None)
-        return Response(text, media_type=CONTENT_TYPE)
+        text, content_type = metrics.text(
+            stats,
+            requests=len(front),
+            damaged=whole.failure is not None,
+            accept=request.headers.get("accept", ""),
+        )
+        return Response(text, headers={"Content-Type": content_type})
 
     def model_object() -> dict[str, Any]:
         return {"id": model.name, "object": "model", "created": started, "owned_by": "rockledge"}
@@ -123,8 +128,7 @@ def create_app(
             front.require_room()
             options, work, reply = await intake.read(request, make)
             whole.require()
-            client = "" if request.client is None else request.client.host
-            answers = Answers(front, model.tokenizer, work, client)
+            answers = Answers(front, model.tokenizer, work, client_of(request))
             return await deliver(request, answers, reply(), options)
         except DisconnectedError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)

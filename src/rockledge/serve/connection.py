@@ -11,6 +11,7 @@ import json
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rockledge.serve.errors import RETRY_AFTER_SECONDS, server_busy
 from rockledge.serve.limits import Limits
 from rockledge.serve.seldom import Seldom
+from rockledge.serve.tls import Handshake
 
 SPARE_DESCRIPTORS = 32
 """File descriptors that are left for all else: prefixes on disk, the artifact, connections to be refused."""
@@ -58,9 +60,23 @@ def most_connections(wanted: int) -> int:
     return possible
 
 
-def connection_class(limits: Limits, most: int) -> Callable[..., Connection]:
-    """What makes uvicorn's protocol objects: at most `most` connections at a time."""
-    return partial(Connection, limits=limits, most=most, refused=set(), seldom=Seldom(log))
+def connection_class(
+    limits: Limits, most: int, tls: ssl.SSLContext | None = None
+) -> Callable[..., asyncio.Protocol | Handshake]:
+    """What makes uvicorn's protocol objects: at most `most` connections at a time, with `tls` or without."""
+    plain = partial(Connection, limits=limits, most=most, refused=set(), seldom=Seldom(log))
+    if tls is None:
+        return plain
+    opened: set[Handshake] = set()
+
+    def encrypted(*args: Any, _loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> Handshake:
+        loop = _loop or asyncio.get_running_loop()
+        connection = plain(*args, _loop=loop, **options)
+        return Handshake(
+            loop, connection, tls, most=most + MOST_REFUSED, seconds=limits.header_s, opened=opened
+        )
+
+    return encrypted
 
 
 class Connection(H11Protocol):

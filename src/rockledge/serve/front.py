@@ -24,6 +24,7 @@ from rockledge.runtime.messages import (
 )
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
+from rockledge.serve.keys import Keys
 
 MOST_TOKENS = 1 << 20
 """Tokens of prompts that calls in the server may have together (36 bytes each here)."""
@@ -81,8 +82,10 @@ class Front:
     Everything but `deliver` belongs to the event loop's thread.
     """
 
-    def __init__(self, *, most_calls: int) -> None:
-        """At most `most_calls` calls are in the server at once, running and waiting."""
+    def __init__(self, *, most_calls: int, keys: Keys | None = None) -> None:
+        """At most `most_calls` calls are in the server at once, running and waiting; what `keys` allow, if
+        there are some."""
+        self._keys = keys
         self.most_calls = most_calls
         self.failure: ApiError | None = None
         """Why the engine can no longer answer; None while it can."""
@@ -152,7 +155,7 @@ class Front:
         """Submits the requests (their ids are given here) and says where their outputs come.
 
         Raises:
-            ApiError: 503 when the server is full, is ending or has failed.
+            ApiError: 503 when the server is full, is ending or has failed; 429 where a key's limits say so.
         """
         self.require_room()
         call = Call(self, [replace(request, id=next(self._names)) for request in requests])
@@ -161,6 +164,8 @@ class Front:
             raise server_busy(
                 f"prompts of {waiting} tokens are already running or waiting; try again in a moment"
             )
+        if self._keys is not None:
+            call.requests = self._keys.admit(call.requests)
         self._calls.add(call)
         for request in call.requests:
             self._by_request[request.id] = call
@@ -216,6 +221,8 @@ class Front:
             call = self._by_request.get(message.request)
             if call is not None:
                 call.put(message)
+                if self._keys is not None and message.piece is not None:
+                    self._keys.charge(call.requests[0].client, len(message.piece.ids))
         elif isinstance(message, Stats):
             self.stats = message.stats
             for tag in [tag for tag in self._asked if tag <= message.tag]:

@@ -1,14 +1,31 @@
-"""What the server counts, as Prometheus reads it (text format 0.0.4)."""
+"""What the server counts, as Prometheus reads it: the engine's numbers, and requests by route and status."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, Final
 
-from rockledge.runtime.offload.status import NpuStatus
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rockledge.runtime.histogram import Histogram
 from rockledge.runtime.request import EngineStats
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OTHER: Final = "other"
+"""The route of requests that no route takes: what clients make up must not make new series."""
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
+
 # Name after "rockledge_npu_", kind, field of NpuStatus, what it is.
 _NPU: Final = (
     ("in_use", "gauge", "in_use", "1 while prefill runs on the NPU"),
@@ -17,12 +34,18 @@ _NPU: Final = (
     ("tokens_total", "counter", "rows", "tokens of those steps"),
     ("blocks_total", "counter", "blocks", "blocks of columns that it has multiplied"),
     ("unpacked_bytes_total", "counter", "unpacked_bytes", "int8 weights written for it"),
+    ("busy_seconds_total", "counter", "busy_seconds", "from the start of each block until its end was seen"),
+    (
+        "waited_seconds_total",
+        "counter",
+        "waited_seconds",
+        "time a thread waited for it with nothing else to do",
+    ),
     ("jobs_total", "counter", "jobs", "jobs submitted to the device, repeats included"),
     ("faults_total", "counter", "faults", "jobs that failed, were late or did nothing"),
     ("resets_total", "counter", "resets", "resets of the device"),
     ("fallbacks_total", "counter", "fallbacks", "steps that the CPU had to finish"),
 )
-
 
 # Name after "rockledge_", kind, field of EngineStats, what it is.
 _ENGINE: Final = (
@@ -41,42 +64,106 @@ _ENGINE: Final = (
         "cached_tokens",
         "tokens of prompts that were found in the cache instead",
     ),
+    ("prefix_hits_total", "counter", "prefix_hits", "sequences whose prompt began with one that was found"),
     ("answer_tokens_total", "counter", "answer_tokens", "tokens drawn"),
+    (
+        "time_to_first_token_seconds",
+        "histogram",
+        "first_token",
+        "from arrival at the engine to the first token",
+    ),
+    ("inter_token_seconds", "histogram", "token", "from one token of an answer to the next"),
+    ("step_seconds", "histogram", "step", "time of a step"),
+    ("step_sequences", "histogram", "step_sequences", "sequences that a step worked on"),
 )
 
 
-def metrics_text(model: str, stats: EngineStats, *, requests: int, damaged: bool) -> str:
-    """All metrics. `requests` are in the server now; `damaged`: a checksum of the artifact is wrong."""
-    samples = [
-        _sample("info", "gauge", "the model that answers", 1, {"model": model}),
-        _sample("requests", "gauge", "requests waiting or running", requests),
-        _sample("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", int(damaged)),
-        *(_sample(name, kind, about, int(getattr(stats, field))) for name, kind, field, about in _ENGINE),
-    ]
-    if stats.npu is not None:
-        npu = stats.npu
-        samples.append(_sample("npu_info", "gauge", "the NPU: what it is and its state", 1, _labels(npu)))
-        samples += [
-            _sample(f"npu_{name}", kind, about, int(getattr(npu, field))) for name, kind, field, about in _NPU
-        ]
-    return "".join(samples)
+class Metrics:
+    """All metrics of a server; `stats` are set before every scrape."""
+
+    def __init__(self, model: str) -> None:
+        self._registry = CollectorRegistry()
+        self._engine = _EngineCollector(model)
+        self._registry.register(self._engine)
+        self._answered = Counter(
+            "rockledge_http_requests",
+            "answers by route, method and status",
+            ("route", "method", "status"),
+            registry=self._registry,
+        )
+
+    def answered(self, route: str, method: str, status: int) -> None:
+        """Counts an answer."""
+        self._answered.labels(route, method if method in METHODS else OTHER, str(status)).inc()
+
+    def text(self, stats: EngineStats, *, requests: int, damaged: bool, accept: str) -> tuple[bytes, str]:
+        """All of them and their content type, in the format that a scraper's `Accept` header asks for.
+        `requests` are in the server now; `damaged`: a checksum of the artifact is wrong."""
+        self._engine.stats, self._engine.requests, self._engine.damaged = stats, requests, damaged
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
 
 
-def _labels(npu: NpuStatus) -> dict[str, str]:
-    return {
-        "state": npu.state,
-        "driver": npu.driver or "",
-        "version": npu.version or "",
-        "node": npu.node or "",
-    }
+class _EngineCollector(Collector):
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self.stats = EngineStats()
+        self.requests = 0
+        self.damaged = False
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers of the engine as families of samples."""
+        yield _labelled("info", "the model that answers", {"model": self._model})
+        yield _family("requests", "gauge", "requests waiting or running", self.requests)
+        yield _family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", self.damaged)
+        for name, kind, field, about in _ENGINE:
+            yield _family(name, kind, about, getattr(self.stats, field))
+        npu = self.stats.npu
+        if npu is not None:
+            labels = {name: getattr(npu, name) or "" for name in ("state", "driver", "version", "node")}
+            yield _labelled("npu_info", "the NPU: what it is and its state", labels)
+            for name, kind, field, about in _NPU:
+                yield _family(f"npu_{name}", kind, about, getattr(npu, field))
 
 
-def _sample(name: str, kind: str, about: str, value: int, labels: Mapping[str, str] | None = None) -> str:
+def _labelled(name: str, about: str, labels: dict[str, str]) -> Metric:
+    family = InfoMetricFamily(f"rockledge_{name}".removesuffix("_info"), about)
+    family.add_metric([], labels)
+    return family
+
+
+def _family(name: str, kind: str, about: str, value: Any) -> Metric:
     full = f"rockledge_{name}"
-    listed = ",".join(f'{key}="{_escaped(text)}"' for key, text in (labels or {}).items())
-    series = f"{full}{{{listed}}}" if labels else full
-    return f"# HELP {full} {about}\n# TYPE {full} {kind}\n{series} {value}\n"
+    if kind == "counter":
+        return CounterMetricFamily(full, about, value=value)
+    if kind == "histogram":
+        return _histogram(full, about, value)
+    return GaugeMetricFamily(full, about, value=int(value))
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _histogram(name: str, about: str, value: Histogram) -> Metric:
+    bounds = [*map(str, map(float, value.bounds)), "+Inf"]
+    buckets = list(zip(bounds, accumulate(value.counts), strict=True))
+    return HistogramMetricFamily(name, about, buckets=buckets, sum_value=value.total)
+
+
+class Counted:
+    """Counts every answer by its route, and by "other" what no route took."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", OTHER)
+                self._metrics.answered(route, scope["method"], message["status"])
+            await send(message)
+
+        await self._app(scope, receive, sending)

@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from rockledge.errors import UsageError
+from rockledge.serve.access_log import WithoutQuery
 from rockledge.serve.connection import connection_class, most_connections
 from rockledge.serve.limits import Limits
 from rockledge.serve.seldom import Seldom
@@ -36,11 +38,16 @@ class Server(uvicorn.Server):
     """A uvicorn server that calls back when it accepts requests, and when it is about to end."""
 
     def __init__(
-        self, app: FastAPI, limits: Limits, on_ready: Callable[[], None], on_end: Callable[[], None]
+        self,
+        app: FastAPI,
+        limits: Limits,
+        on_ready: Callable[[], None],
+        on_end: Callable[[], None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=connection_class(limits, most_connections(limits.connections)),  # type: ignore[arg-type]
+            http=connection_class(limits, most_connections(limits.connections), tls),  # type: ignore[arg-type]
             ws="none",
             log_config=None,  # uvicorn's own would write the access log to stdout
             backlog=ACCEPTED_AT_ONCE,
@@ -48,6 +55,9 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(limits.grace_s + FLUSH_SECONDS + 1),
         )
         super().__init__(config)
+        access = logging.getLogger("uvicorn.access")
+        if not any(isinstance(known, WithoutQuery) for known in access.filters):
+            access.addFilter(WithoutQuery())
         self._on_ready = on_ready
         self._on_end = on_end
         self._seldom = Seldom(log)
@@ -117,6 +127,7 @@ def run_server(
     *,
     on_ready: Callable[[str], None],
     on_end: Callable[[], None],
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serves on a bound socket until SIGINT (then raises KeyboardInterrupt) or SIGTERM; `on_ready` gets the
     base URL, `on_end` is called when the signal has come.
@@ -133,4 +144,5 @@ def run_server(
     # What is loaded stays: looking through it again and again would stop all threads for 50 ms each time.
     gc.collect()
     gc.freeze()
-    Server(app, limits, lambda: on_ready(f"http://{shown}:{port}"), on_end).run(sockets=[sock])
+    url = f"{'http' if tls is None else 'https'}://{shown}:{port}"
+    Server(app, limits, lambda: on_ready(url), on_end, tls).run(sockets=[sock])

@@ -88,7 +88,8 @@ class NpuWork:
     """What the NPU did for a program so far.
 
     `steps` with linears there, and their `rows`; `blocks` that came back; `unpacked_bytes` of int8 weights;
-    `waited_ns` for the NPU; `fallbacks`: times it was left during a step. `stopped`: why it is used no more.
+    `waited_ns` for the NPU; `busy_ns` of blocks from start to end; `fallbacks`: times it was left during a
+    step. `stopped`: why it is used no more.
     """
 
     steps: int
@@ -96,6 +97,7 @@ class NpuWork:
     blocks: int
     unpacked_bytes: int
     waited_ns: int
+    busy_ns: int
     fallbacks: int
     stopped: str | None
 
@@ -142,7 +144,7 @@ class _Work(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("steps", "rows", "blocks", "unpacked_bytes", "waited_ns", "fallbacks")
+            for name in ("steps", "rows", "blocks", "unpacked_bytes", "waited_ns", "busy_ns", "fallbacks")
         ),
         ("stopped", ctypes.c_int32),
         ("reason", ctypes.c_char * 508),
@@ -186,6 +188,7 @@ def npu_work(step: Step) -> NpuWork:
         blocks=w.blocks,
         unpacked_bytes=w.unpacked_bytes,
         waited_ns=w.waited_ns,
+        busy_ns=w.busy_ns,
         fallbacks=w.fallbacks,
         stopped=w.reason.decode(errors="replace") if w.stopped else None,
     )

@@ -14,8 +14,9 @@ class NpuStatus:
 
     Steps of `from_rows` tokens or more go to `cores` of its cores, of at most `step_rows`. Since loading:
     `steps` with `rows` tokens in `blocks` of columns, `unpacked_bytes` of int8 weights written for them,
-    `jobs` given to the device, `waited_seconds` for their ends by a thread, `faults` of jobs, `resets`, and
-    `fallbacks`: steps that the CPU had to do again. While loading: programs `tried`, those that were
+    `jobs` given to the device, `waited_seconds` for their ends by a thread, `busy_seconds` from the start of
+    each block until its end was seen, `faults` of jobs, `resets`, and `fallbacks`: steps that the CPU had to
+    do again. While loading: programs `tried`, those that were
     `tried_wrong`, and the seconds that took. Jobs, faults and resets of loading count whatever became of it.
     """
 
@@ -34,6 +35,7 @@ class NpuStatus:
     unpacked_bytes: int = 0
     jobs: int = 0
     waited_seconds: float = 0.0
+    busy_seconds: float = 0.0
     faults: int = 0
     resets: int = 0
     fallbacks: int = 0

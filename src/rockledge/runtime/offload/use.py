@@ -86,6 +86,7 @@ class NpuUse:
             unpacked_bytes=work.unpacked_bytes,
             jobs=about.submits + self._counts.jobs,
             waited_seconds=work.waited_ns / 1e9,
+            busy_seconds=work.busy_ns / 1e9,
             faults=about.faults + self._counts.faults,
             resets=about.resets + self._counts.resets,
             fallbacks=work.fallbacks,

@@ -1,0 +1,18 @@
+"""An error object as a whole answer, for what is refused before any route is asked."""
+
+from __future__ import annotations
+
+from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from rockledge.serve.errors import ApiError
+
+
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request with `error`."""
+    await JSONResponse(error.body(), status_code=error.status, headers=error.headers)(scope, receive, send)
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """All values of a request's header (`name` in lower case), in the order they came."""
+    return [value.decode("latin-1").strip() for key, value in scope["headers"] if key == name]
