@@ -40,6 +40,7 @@ class Serving:
         model: ServedModel | None = None,
         limits: Limits | None = None,
         integrity: Integrity | None = None,
+        strict: bool = False,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
@@ -51,7 +52,11 @@ class Serving:
         )
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
         app = create_app(
-            self.front, model or scripted_model(**model_options), integrity=integrity, limits=bounds
+            self.front,
+            model or scripted_model(**model_options),
+            integrity=integrity,
+            limits=bounds,
+            strict=strict,
         )
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)

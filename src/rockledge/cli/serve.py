@@ -83,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long answers may go on after Ctrl-C or SIGTERM (default: 10)",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse fields of requests that only other servers take, even where they change nothing",
+    )
     add_engine_arguments(parser)
     add_template_arguments(parser)
 
@@ -122,7 +127,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         front = Front(most_calls=limits.parallel + limits.waiting)
         service = Service(engine, front.deliver)
         front.connect(service.send)
-        app = create_app(front, model, integrity=integrity, limits=limits)
+        app = create_app(front, model, integrity=integrity, limits=limits, strict=args.strict)
         npu = engine.npu.body()
 
         def ready(url: str) -> None:

@@ -29,6 +29,7 @@ from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import CONTENT_TYPE, metrics_text
 from rockledge.serve.options import Options
+from rockledge.serve.schema import Reading
 from rockledge.serve.served_model import ServedModel
 
 # Nobody reads it; the access log has it, as nginx's does.
@@ -36,15 +37,22 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def create_app(
-    front: Front, model: ServedModel, *, integrity: Integrity | None = None, limits: Limits | None = None
+    front: Front,
+    model: ServedModel,
+    *,
+    integrity: Integrity | None = None,
+    limits: Limits | None = None,
+    strict: bool = False,
 ) -> FastAPI:
     """An application that answers with `model`, whose engine `front` reaches.
 
     `integrity`: whether the model's file is whole; when it is not, health and all answers are 503.
+    `strict`: requests may have only what OpenAI's API has, as it has it.
     """
     whole = Integrity() if integrity is None else integrity
     bounds = Limits() if limits is None else limits
     intake = Intake(bounds, model.context)
+    reading = Reading(strict=strict, vocab=model.vocab)
     started = int(time.time())
 
     @asynccontextmanager
@@ -134,7 +142,7 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
-            wanted: ChatRequest = read_chat_request(body, model.sampling, model.vocab)
+            wanted: ChatRequest = read_chat_request(body, model.sampling, reading)
             require_model(wanted.options.model)
             work = chat_generation(model, wanted, bounds)
             return wanted.options, work, lambda: ChatReply(model.name, model.tokenizer, wanted)
@@ -144,7 +152,7 @@ def create_app(
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
-            wanted: CompletionRequest = read_completion_request(body, model.sampling, model.vocab)
+            wanted: CompletionRequest = read_completion_request(body, model.sampling, reading)
             require_model(wanted.options.model)
             work = completion_generation(model, wanted, bounds)
             return wanted.options, work, lambda: CompletionReply(model.name, model.tokenizer, wanted)

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from rockledge.errors import UsageError
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
+from rockledge.serve.conversation import template_messages
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
-from rockledge.serve.fields import Fields
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import chat_logprobs
-from rockledge.serve.options import MAX_TOP_LOGPROBS, Options, read_options
+from rockledge.serve.messages import Message
+from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
+from rockledge.serve.schema import DEFAULT_READING, Reading, flag, json_object, read_body, whole, wrong
 from rockledge.serve.served_model import ServedModel
 
-# Roles of the API and what chat templates call them ("developer" is the newer name of "system").
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
-# Names under which a client sends back the thoughts before an answer; the chat template knows what to do.
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+class ChatBody(GenerationBody):
+    """The body of `/v1/chat/completions`."""
 
-# What messages carry for others: who spoke, what a client keeps for itself, hints to hosted caches.
-UNUSED = ("name", "id", "cache_control", "refusal")
+    messages: Annotated[list[Message], pydantic.Field(min_length=1)]
+    logprobs: Annotated[bool, flag()] = False
+    top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
+    chat_template_kwargs: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012 (pydantic copies it)
 
 
 @dataclass(frozen=True)
@@ -34,70 +38,32 @@ class ChatRequest:
     """A valid request. `logprobs` is the number of alternatives per token, None when not requested;
     `switches` are variables of the chat template."""
 
-    messages: list[dict[str, str]]
+    messages: list[Message]
     logprobs: int | None
     options: Options
     switches: dict[str, Any]
 
 
-def read_chat_request(body: object, defaults: Sampling = CONVERSATION, vocab: int = 1 << 31) -> ChatRequest:
+def read_chat_request(
+    body: object, defaults: Sampling = CONVERSATION, reading: Reading = DEFAULT_READING
+) -> ChatRequest:
     """Checks every field of the body; `defaults` is the sampling of one that names none.
 
     Raises:
         ApiError: 400 that names the field.
     """
-    fields = Fields(body)
-    messages = _messages(fields)
-    wanted = fields.flag("logprobs")
-    top = fields.count("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
-    if top and not wanted:
-        raise fields.wrong("top_logprobs", "left out unless 'logprobs' is true")
-    switches = fields.take("chat_template_kwargs")
-    if switches is not None and not isinstance(switches, dict):
-        raise fields.wrong("chat_template_kwargs", "an object")
-    options = read_options(fields, defaults, vocab)
+    found = read_body(ChatBody, body, reading)
+    if found.top_logprobs and not found.logprobs:
+        raise wrong("top_logprobs", "left out unless 'logprobs' is true")
+    options = found.options(defaults)
     if options.max_tokens == 0:
-        raise fields.wrong("max_tokens", "at least 1")
-    fields.finish()
-    return ChatRequest(messages, top if wanted else None, options, switches or {})
-
-
-def _messages(fields: Fields) -> list[dict[str, str]]:
-    value = fields.take("messages")
-    if not isinstance(value, list) or not value:
-        raise fields.wrong("messages", "a list of at least one message")
-    return [_message(Fields(item, f"messages[{i}]")) for i, item in enumerate(value)]
-
-
-def _message(fields: Fields) -> dict[str, str]:
-    role = fields.text("role")
-    if role not in ROLES:
-        raise fields.wrong("role", "one of " + ", ".join(ROLES))
-    content = fields.take("content")
-    if isinstance(content, list):
-        content = "".join(_text_part(Fields(item, "messages.content")) for item in content)
-    message = {"role": ROLES[role], "content": fields.valid_text("content", content)}
-    for name in THOUGHTS:
-        if (thoughts := fields.text(name)) is not None:
-            message[name] = thoughts
-    for name in UNUSED:
-        fields.take(name)
-    for name in ("tool_calls", "annotations"):
-        if fields.take(name):
-            raise fields.wrong(name, "left out: this server does not call tools")
-    fields.finish()
-    return message
-
-
-def _text_part(fields: Fields) -> str:
-    if fields.take("type") != "text":
-        raise fields.wrong("type", "'text': this server reads text only")
-    text = fields.text("text")
-    if text is None:
-        raise fields.wrong("text", "a string")
-    fields.take("cache_control")
-    fields.finish()
-    return text
+        raise wrong("max_tokens", "at least 1")
+    return ChatRequest(
+        messages=found.messages,
+        logprobs=found.top_logprobs if found.logprobs else None,
+        options=options,
+        switches=found.chat_template_kwargs,
+    )
 
 
 def chat_generation(model: ServedModel, request: ChatRequest, limits: Limits) -> Generation:
@@ -109,7 +75,7 @@ def chat_generation(model: ServedModel, request: ChatRequest, limits: Limits) ->
     if model.chat is None:
         raise ApiError("this model has no chat template; use /v1/completions", code="no_chat_template")
     try:
-        text = model.chat.render(request.messages, switches=request.switches)
+        text = model.chat.render(template_messages(request.messages), switches=request.switches)
     except UsageError as error:
         raise ApiError(str(error), param="messages") from None
     ids = model.encode(text, "messages", bos=False)
