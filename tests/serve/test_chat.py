@@ -13,6 +13,7 @@ from rockledge.runtime.sampling import Sampling
 from rockledge.serve.limits import Limits
 
 HELLO = [{"role": "user", "content": "Hi"}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def events(response: httpx.Response) -> list[Any]:
@@ -171,7 +172,8 @@ def test_content_may_come_in_text_parts_and_developer_is_system(http: httpx.Clie
         ({"messages": HELLO, "chat_template_kwargs": [1]}, "chat_template_kwargs"),
         ({"messages": HELLO, "max_tokens": 8.5}, "max_tokens"),
         ({"messages": HELLO, "max_tokens": -2}, "max_tokens"),
-        ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools"),
+        ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"messages": HELLO, "tools": [{"type": "retrieval"}]}, "tools[0].type"),
         ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": HELLO, "echo": True}, "echo"),
         ({"messages": [{"role": "assistant", "content": "Hi"}]}, "messages"),
@@ -392,9 +394,9 @@ def test_a_stream_is_ascii_and_not_held_back_by_proxies(http: httpx.Client, engi
         ({"role": "user", "content": [{"text": "Hi"}]}, "messages[0].content"),
         ({"role": "user", "content": None}, "messages[0].content"),
         ({"role": "tool", "tool_call_id": "x"}, "messages[0].content"),
-        ({"role": "assistant", "content": ""} | {"function_call": {"name": "f"}}, "messages[0].function_call"),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "messages[0].function_call"),
         ({"role": "assistant", "tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name"),
-        ({"role": "user", "content": "", "tool_calls": [{"function": {"name": "f"}}]}, "messages[0].tool_calls"),
+        ({"role": "user", "content": "", "tool_calls": [CALL]}, "messages[0].tool_calls"),
         ({"role": "function", "content": "Hi"}, "messages[0].role"),
     ],
 )  # fmt: skip

@@ -82,6 +82,16 @@ class ChatTemplate:
             )
         return changed
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The texts of the templates that are valid."""
+        return tuple(self._sources)
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether a template tells the model of tools."""
+        return any("tools" in meta.find_undeclared_variables(_ENVIRONMENT.parse(s)) for s in self._sources)
+
     def variables(self) -> set[str]:
         """What the templates read besides what a conversation itself gives."""
         names: set[str] = set()

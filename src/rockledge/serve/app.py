@@ -144,8 +144,8 @@ def create_app(
         def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
             wanted: ChatRequest = read_chat_request(body, model.sampling, reading)
             require_model(wanted.options.model)
-            work = chat_generation(model, wanted, bounds)
-            return wanted.options, work, lambda: ChatReply(model.name, model.tokenizer, wanted)
+            work, shape = chat_generation(model, wanted, bounds)
+            return wanted.options, work, lambda: ChatReply(model.name, model.tokenizer, wanted, shape)
 
         return await answer(request, make)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,37 +13,62 @@ from rockledge.errors import UsageError
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
-from rockledge.serve.conversation import template_messages
+from rockledge.serve.answer_reader import AnswerReader, AnswerShape, Fragment
+from rockledge.serve.call_forms import Call, Tools
+from rockledge.serve.conversation import Conversation, render, template_messages, template_tools
 from rockledge.serve.delivery import reply_head
+from rockledge.serve.dialect import effort_switches
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import chat_logprobs
-from rockledge.serve.messages import Message
+from rockledge.serve.messages import Message, Tool
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
-from rockledge.serve.schema import DEFAULT_READING, Reading, flag, json_object, read_body, whole, wrong
+from rockledge.serve.schema import (
+    DEFAULT_READING,
+    Reading,
+    Schema,
+    flag,
+    json_object,
+    one_of,
+    read_body,
+    whole,
+    wrong,
+)
 from rockledge.serve.served_model import ServedModel
+from rockledge.serve.tools import TOOL_CHOICE, calls_schema, functions
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 
-class ChatBody(GenerationBody):
-    """The body of `/v1/chat/completions`."""
+class ConversationBody(Schema):
+    """What makes the prompt of a conversation."""
 
     messages: Annotated[list[Message], pydantic.Field(min_length=1)]
+    tools: list[Tool] = []  # noqa: RUF012 (pydantic copies it)
+    tool_choice: Annotated[str | dict[str, Any] | None, TOOL_CHOICE] = None
+    chat_template_kwargs: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012
+    reasoning_effort: Annotated[str | None, one_of(*EFFORTS)] = None
+
+
+class ChatBody(ConversationBody, GenerationBody):
+    """The body of `/v1/chat/completions`."""
+
     logprobs: Annotated[bool, flag()] = False
     top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
-    chat_template_kwargs: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012 (pydantic copies it)
+    parallel_tool_calls: Annotated[bool, flag()] = True
 
 
 @dataclass(frozen=True)
 class ChatRequest:
     """A valid request. `logprobs` is the number of alternatives per token, None when not requested;
-    `switches` are variables of the chat template."""
+    `functions` are those that may be called."""
 
-    messages: list[Message]
+    body: ChatBody
     logprobs: int | None
     options: Options
-    switches: dict[str, Any]
+    functions: Tools
 
 
 def read_chat_request(
@@ -59,53 +86,105 @@ def read_chat_request(
     if options.max_tokens == 0:
         raise wrong("max_tokens", "at least 1")
     return ChatRequest(
-        messages=found.messages,
+        body=found,
         logprobs=found.top_logprobs if found.logprobs else None,
         options=options,
-        switches=found.chat_template_kwargs,
+        functions=functions(found.tools, found.tool_choice),
     )
 
 
-def chat_generation(model: ServedModel, request: ChatRequest, limits: Limits) -> Generation:
-    """What the engine is to do for the rendered conversation.
+def chat_prompt(model: ServedModel, body: ConversationBody) -> tuple[str, list[int]]:
+    """The rendered conversation, and its token ids.
 
     Raises:
-        ApiError: no chat template, the template refuses the messages, or they do not fit in the context.
+        ApiError: no chat template, the template refuses the messages, or they cannot fit in the context.
     """
-    if model.chat is None:
+    if model.chat is None or model.dialect is None:
         raise ApiError("this model has no chat template; use /v1/completions", code="no_chat_template")
+    conversation = Conversation(
+        messages=template_messages(body.messages, model.dialect),
+        tools=None if body.tool_choice == "none" else template_tools(body.tools) or None,
+        switches={**effort_switches(model.dialect, body.reasoning_effort), **body.chat_template_kwargs},
+    )
     try:
-        text = model.chat.render(template_messages(request.messages), switches=request.switches)
+        text = render(model.chat, model.dialect, conversation)
     except UsageError as error:
         raise ApiError(str(error), param="messages") from None
     ids = model.encode(text, "messages", bos=False)
     if not ids:
         raise ApiError("the chat template makes an empty prompt of these messages", param="messages")
+    return text, ids
+
+
+def chat_generation(
+    model: ServedModel, request: ChatRequest, limits: Limits
+) -> tuple[Generation, AnswerShape]:
+    """What the engine is to do for the rendered conversation, and what its answer may hold.
+
+    Raises:
+        ApiError: as `chat_prompt`, or the messages leave no room for an answer.
+    """
+    body = request.body
+    text, ids = chat_prompt(model, body)
     if len(ids) >= model.context:
         raise context_length_exceeded(len(ids), model.context, "messages")
+    if calls_schema(request.functions, body.tool_choice, not body.parallel_tool_calls) is not None:
+        raise ApiError(
+            "'tool_choice' must be 'none' or 'auto': this server cannot make a model call a function",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+    dialect = model.dialect
+    assert dialect is not None
+    shape = AnswerShape(
+        thoughts=dialect.thoughts,
+        thinking=dialect.thoughts is not None and dialect.thoughts.opened_by(text),
+        form=dialect.calls if request.functions else None,
+        tools=request.functions,
+        one_call=not body.parallel_tool_calls,
+    )
     most = answer_tokens(request.options.max_tokens, model.context - len(ids), limits)
-    return Generation((tuple(ids),), (most,), request.options, request.logprobs)
+    shown = (*dialect.shown_thoughts, *(dialect.shown_calls if request.functions else ()))
+    work = Generation((tuple(ids),), (most,), request.options, request.logprobs, shown=shown)
+    return work, shape
 
 
 class ChatReply:
     """Objects `chat.completion` and `chat.completion.chunk`."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, request: ChatRequest) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, request: ChatRequest, shape: AnswerShape) -> None:
         kind = "chat.completion.chunk" if request.options.stream else "chat.completion"
         self._head = reply_head("chatcmpl", kind, model)
         self._tokenizer = tokenizer
         self._logprobs = request.logprobs is not None
         self._choices = request.options.n
+        self._readers = [AnswerReader(shape) for _ in range(self._choices)]
 
     def opening(self) -> list[dict[str, Any]]:
         """The chunks that name the speaker."""
         opened = {"role": "assistant", "content": ""}
         return [self._chunk(choice, opened, None, None) for choice in range(self._choices)]
 
-    def chunk(self, part: Part) -> dict[str, Any]:
-        """A piece of a message."""
-        delta = {"content": part.text} if part.text else {}
-        return self._chunk(part.choice, delta, self._scored(part), part.finish)
+    def chunks(self, part: Part) -> list[dict[str, Any]]:
+        """A piece of a message: a chunk for each kind of thing in it, none while it is not certain what it
+        is."""
+        calls = self._readers[part.choice].calls
+        deltas: list[dict[str, Any]] = []
+        for fragment in self._fragments(part):
+            deltas += _deltas(fragment, calls)
+            calls += len(fragment.calls)
+        if not deltas and (part.finish or part.tokens):
+            deltas = [{}]
+        last = len(deltas) - 1
+        return [
+            self._chunk(
+                part.choice,
+                delta,
+                self._scored(part) if number == 0 else None,
+                self._finish(part) if number == last else None,
+            )
+            for number, delta in enumerate(deltas)
+        ]
 
     def closing(self, usage: Usage) -> dict[str, Any]:
         """The last chunk, when usage was requested."""
@@ -117,12 +196,27 @@ class ChatReply:
         return {**self._head, "choices": choices, "usage": usage.body()}
 
     def _choice(self, part: Part) -> dict[str, Any]:
+        fragments = self._fragments(part)
+        text = "".join(fragment.text for fragment in fragments)
+        thoughts = "".join(fragment.thoughts for fragment in fragments)
+        calls = [_tool_call(call) for fragment in fragments for call in fragment.calls]
+        message = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+        message |= {"reasoning_content": thoughts} if thoughts else {}
+        message |= {"tool_calls": calls} if calls else {}
         return {
             "index": part.choice,
-            "message": {"role": "assistant", "content": part.text, "refusal": None},
+            "message": message,
             "logprobs": self._scored(part),
-            "finish_reason": part.finish,
+            "finish_reason": self._finish(part),
         }
+
+    def _fragments(self, part: Part) -> list[Fragment]:
+        reader = self._readers[part.choice]
+        return [*reader.push(part.text), *(reader.flush() if part.finish else ())]
+
+    def _finish(self, part: Part) -> str | None:
+        called = part.finish == "stop" and self._readers[part.choice].calls
+        return "tool_calls" if called else part.finish
 
     def _scored(self, part: Part) -> dict[str, Any] | None:
         return chat_logprobs(self._tokenizer, part.tokens) if self._logprobs else None
@@ -132,3 +226,26 @@ class ChatReply:
     ) -> dict[str, Any]:
         part = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return {**self._head, "choices": [part]}
+
+
+def _deltas(fragment: Fragment, calls: int) -> list[dict[str, Any]]:
+    """What is new, in OpenAI's order; of a call first its name, then its arguments. `calls` came before."""
+    deltas: list[dict[str, Any]] = []
+    if fragment.thoughts:
+        deltas.append({"reasoning_content": fragment.thoughts})
+    if fragment.text:
+        deltas.append({"content": fragment.text})
+    for index, call in enumerate(fragment.calls, calls):
+        whole = _tool_call(call)
+        arguments = whole["function"]["arguments"]
+        named = {**whole, "function": {**whole["function"], "arguments": ""}}
+        deltas.append({"tool_calls": [{"index": index, **named}]})
+        deltas.append({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
+    return deltas
+
+
+def _tool_call(call: Call) -> dict[str, Any]:
+    # Nine letters and digits: the only ids that Mistral's templates take back.
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": secrets.token_hex(5)[:9], "type": "function", "function": function}

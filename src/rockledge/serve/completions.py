@@ -152,9 +152,11 @@ class CompletionReply:
         """Nothing: text comes at once."""
         return []
 
-    def chunk(self, part: Part) -> dict[str, Any]:
+    def chunks(self, part: Part) -> list[dict[str, Any]]:
         """A piece of one choice."""
-        return {**self._head, "choices": [self._choice(part)]}
+        if not (part.text or part.tokens or part.finish):
+            return []
+        return [{**self._head, "choices": [self._choice(part)]}]
 
     def closing(self, usage: Usage) -> dict[str, Any]:
         """The last chunk, when usage was requested."""

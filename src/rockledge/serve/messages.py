@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ValidationInfo, model_validator
+from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
 
 from rockledge.serve.schema import (
     Field,
@@ -133,6 +133,19 @@ class Tool(Schema):
     """A function that may be called."""
 
     tolerant: ClassVar[bool] = True
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     type: Annotated[str, one_of("function")] = "function"
     function: Function
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep(cls, value: Any, handler: ModelWrapValidatorHandler[Tool]) -> Tool:
+        made = handler(value)
+        made._given = {"type": "function", **check_texts(value)}
+        return made
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The object as the client wrote it, for templates that show it to the model as it is."""
+        return self._given

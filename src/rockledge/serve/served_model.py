@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from rockledge.artifact import Artifact
 from rockledge.errors import UsageError
@@ -10,6 +11,7 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
+from rockledge.serve.dialect import Dialect
 from rockledge.serve.errors import context_length_exceeded
 
 
@@ -47,6 +49,11 @@ class ServedModel:
             bos=artifact.config.bos,
             sampling=default_sampling(files, CONVERSATION),
         )
+
+    @cached_property
+    def dialect(self) -> Dialect | None:
+        """How it speaks; None without a template of conversations."""
+        return None if self.chat is None else Dialect.of(self.chat, self.tokenizer)
 
     def encode(self, text: str, param: str, *, bos: bool) -> list[int]:
         """The token ids of a text. One that cannot fit in the context is refused by its bytes alone, before
