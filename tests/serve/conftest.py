@@ -23,10 +23,10 @@ from rockledge.serve.server import Server, bind
 CONTEXT = 64
 
 
-def scripted_model(context: int = CONTEXT, chat: Any = True) -> ServedModel:
+def scripted_model(context: int = CONTEXT, chat: Any = True, aliases: tuple[str, ...] = ()) -> ServedModel:
     """What the front end knows of a scripted engine."""
     template: Any = PlainTemplate() if chat is True else chat
-    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS)
+    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS, aliases=aliases)
 
 
 class Serving:

@@ -48,6 +48,7 @@ class PlainTemplate:
 
     sources = ()
     takes_tools = False
+    takes_documents = False
 
     def variables(self) -> set[str]:
         return set()

@@ -84,6 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long answers may go on after Ctrl-C or SIGTERM (default: 10)",
     )
     parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name of the model; may be given more than once",
+    )
+    parser.add_argument(
         "--strict",
         action="store_true",
         help="refuse fields of requests that only other servers take, even where they change nothing",
@@ -121,7 +128,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         ArtifactWatch(engine.artifact) as watch,
     ):
         engine.require_head()
-        model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
+        model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat, args.alias)
         limits = _limits(args, engine.context)
         integrity = Integrity(engine.artifact.verify, watch)
         front = Front(most_calls=limits.parallel + limits.waiting)

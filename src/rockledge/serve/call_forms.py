@@ -83,7 +83,7 @@ def _call(entry: Any, tools: Tools) -> Call:
         entry = entry["function"]
     name = entry.get("name", entry.get("function"))
     known = (entry[key] for key in ("arguments", "parameters", "args") if key in entry)
-    arguments = next(known, {})
+    arguments: Any = next(known, {})
     if isinstance(arguments, str):
         arguments, _ = _decode(arguments or "{}")
     if not isinstance(name, str) or name not in tools or not isinstance(arguments or {}, dict):

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import pydantic
 
 from rockledge.errors import UsageError
-from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.answer_reader import AnswerReader, AnswerShape, Fragment
@@ -27,8 +26,11 @@ from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
 from rockledge.serve.schema import (
     DEFAULT_READING,
+    Field,
     Reading,
     Schema,
+    check_texts,
+    expected,
     flag,
     json_object,
     one_of,
@@ -39,6 +41,15 @@ from rockledge.serve.schema import (
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.tools import TOOL_CHOICE, calls_schema, functions
 
+
+def _documents(value: Any, reading: Reading) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise expected("a list of objects, such as with 'title' and 'text'")
+    checked: list[dict[str, Any]] = check_texts(value)
+    return checked
+
+
+DOCUMENTS = Field(_documents, {"type": "array", "items": {"type": "object"}})
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 
@@ -50,6 +61,27 @@ class ConversationBody(Schema):
     tool_choice: Annotated[str | dict[str, Any] | None, TOOL_CHOICE] = None
     chat_template_kwargs: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012
     reasoning_effort: Annotated[str | None, one_of(*EFFORTS)] = None
+    documents: Annotated[list[dict[str, Any]], DOCUMENTS] = []  # noqa: RUF012
+    continue_final_message: Annotated[bool, flag()] = False
+    add_generation_prompt: Annotated[bool | None, flag()] = None
+
+    @property
+    def continued(self) -> bool:
+        """Whether the last message is the beginning of the answer."""
+        return self.continue_final_message or self.messages[-1].prefix
+
+    def check(self) -> None:
+        """Raises ApiError for fields that contradict each other."""
+        early = next((i for i, message in enumerate(self.messages[:-1]) if message.prefix), None)
+        if early is not None:
+            raise wrong(f"messages[{early}].prefix", "left out, except in the last message")
+        if not self.continued:
+            return
+        last = self.messages[-1]
+        if last.role != "assistant" or last.tool_calls or last.content is None:
+            raise wrong(f"messages[{len(self.messages) - 1}]", "text of the assistant, to be continued")
+        if self.add_generation_prompt:
+            raise wrong("add_generation_prompt", "left out where the last message is continued")
 
 
 class ChatBody(ConversationBody, GenerationBody):
@@ -82,6 +114,7 @@ def read_chat_request(
     found = read_body(ChatBody, body, reading)
     if found.top_logprobs and not found.logprobs:
         raise wrong("top_logprobs", "left out unless 'logprobs' is true")
+    found.check()
     options = found.options(defaults)
     if options.max_tokens == 0:
         raise wrong("max_tokens", "at least 1")
@@ -101,10 +134,15 @@ def chat_prompt(model: ServedModel, body: ConversationBody) -> tuple[str, list[i
     """
     if model.chat is None or model.dialect is None:
         raise ApiError("this model has no chat template; use /v1/completions", code="no_chat_template")
+    if body.documents and not model.chat.takes_documents:
+        raise wrong("documents", "left out: the model's chat template does not read them")
     conversation = Conversation(
-        messages=template_messages(body.messages, model.dialect),
+        messages=template_messages(body.messages, model.dialect, body.continued),
         tools=None if body.tool_choice == "none" else template_tools(body.tools) or None,
         switches={**effort_switches(model.dialect, body.reasoning_effort), **body.chat_template_kwargs},
+        documents=body.documents or None,
+        answer=body.add_generation_prompt is not False,
+        continued=body.continued,
     )
     try:
         text = render(model.chat, model.dialect, conversation)
@@ -136,9 +174,12 @@ def chat_generation(
         )
     dialect = model.dialect
     assert dialect is not None
+    thoughts = dialect.thoughts
+    begun = body.messages[-1].content if body.continued else None
+    thinking = thoughts is not None and (thoughts.opened_in(begun) if begun else thoughts.opened_by(text))
     shape = AnswerShape(
-        thoughts=dialect.thoughts,
-        thinking=dialect.thoughts is not None and dialect.thoughts.opened_by(text),
+        thoughts=None if begun and not thinking else thoughts,
+        thinking=thinking,
         form=dialect.calls if request.functions else None,
         tools=request.functions,
         one_call=not body.parallel_tool_calls,
@@ -152,10 +193,10 @@ def chat_generation(
 class ChatReply:
     """Objects `chat.completion` and `chat.completion.chunk`."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, request: ChatRequest, shape: AnswerShape) -> None:
+    def __init__(self, model: ServedModel, request: ChatRequest, shape: AnswerShape) -> None:
         kind = "chat.completion.chunk" if request.options.stream else "chat.completion"
-        self._head = reply_head("chatcmpl", kind, model)
-        self._tokenizer = tokenizer
+        self._head = reply_head("chatcmpl", kind, request.options.model or model.name)
+        self._tokenizer = model.tokenizer
         self._logprobs = request.logprobs is not None
         self._choices = request.options.n
         self._readers = [AnswerReader(shape) for _ in range(self._choices)]
@@ -200,7 +241,11 @@ class ChatReply:
         text = "".join(fragment.text for fragment in fragments)
         thoughts = "".join(fragment.thoughts for fragment in fragments)
         calls = [_tool_call(call) for fragment in fragments for call in fragment.calls]
-        message = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or (None if calls else ""),
+            "refusal": None,
+        }
         message |= {"reasoning_content": thoughts} if thoughts else {}
         message |= {"tool_calls": calls} if calls else {}
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
@@ -139,13 +138,13 @@ def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bo
 class CompletionReply:
     """Objects `text_completion`, streamed or not."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, request: CompletionRequest) -> None:
-        self._head = reply_head("cmpl", "text_completion", model)
+    def __init__(self, model: ServedModel, request: CompletionRequest) -> None:
+        self._head = reply_head("cmpl", "text_completion", request.options.model or model.name)
         self._choices = len(request.prompts) * request.options.n
         self._scored = (
             None
             if request.logprobs is None
-            else [CompletionLogprobs(tokenizer, request.echo) for _ in range(self._choices)]
+            else [CompletionLogprobs(model.tokenizer, request.echo) for _ in range(self._choices)]
         )
 
     def opening(self) -> list[dict[str, Any]]:

@@ -23,20 +23,28 @@ that of the text too; as transformers has it."""
 
 @dataclass(frozen=True)
 class Conversation:
-    """`messages` and `tools` as JSON; `switches`: further variables of the template; `answer`: whether the
-    opening of the next answer follows; `continued`: whether the last message is to be continued."""
+    """`messages`, `tools` and `documents` as JSON; `switches`: further variables of the template; `answer`:
+    whether the opening of the next answer follows; `continued`: whether the last message is continued."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
     switches: dict[str, Any] = field(default_factory=dict)
     answer: bool = True
     continued: bool = False
 
 
-def template_messages(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
+def template_messages(
+    messages: Sequence[Message], dialect: Dialect, continued: bool = False
+) -> list[dict[str, Any]]:
     """The messages as objects, the arguments of calls as objects too, as transformers documents it. Thoughts
-    that a client left in an answer are put where templates look for them, which mostly leave them out."""
-    return [_template_message(message, dialect) for message in messages]
+    that a client left in an answer are put where templates look for them, which mostly leave them out; one
+    that is `continued` stays as it is."""
+    last = len(messages) - 1
+    return [
+        _template_message(message, dialect, split=not continued or number < last)
+        for number, message in enumerate(messages)
+    ]
 
 
 def template_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -44,9 +52,10 @@ def template_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     return [tool.given for tool in tools]
 
 
-def _template_message(message: Message, dialect: Dialect) -> dict[str, Any]:
+def _template_message(message: Message, dialect: Dialect, *, split: bool) -> dict[str, Any]:
     content, thoughts = message.content, message.thoughts
-    if message.role == "assistant" and thoughts is None and content and dialect.thoughts is not None:
+    split = split and message.role == "assistant" and thoughts is None
+    if split and content and dialect.thoughts is not None:
         thoughts, content = dialect.thoughts.split(content)
     found: dict[str, Any] = {
         # "developer" is the newer name of "system".
@@ -155,6 +164,7 @@ def _rendered(chat: ChatTemplate, conversation: Conversation) -> str:
             messages,
             add_generation_prompt=conversation.answer and not conversation.continued,
             tools=conversation.tools,
+            documents=conversation.documents,
             switches=conversation.switches,
         )
 

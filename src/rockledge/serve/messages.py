@@ -12,6 +12,7 @@ from rockledge.serve.schema import (
     Schema,
     check_texts,
     expected,
+    flag,
     json_object,
     mistake,
     one_of,
@@ -80,7 +81,8 @@ class ToolCall(Schema):
 
 class Message(Schema):
     """One turn. `content` is null where an assistant only called tools; fields that are not declared here
-    are what clients keep for themselves."""
+    are what clients keep for themselves. `prefix`: the
+    answer continues it (Mistral, DeepSeek)."""
 
     tolerant: ClassVar[bool] = True
     refused: ClassVar[dict[str, str]] = {
@@ -97,6 +99,7 @@ class Message(Schema):
     reasoning_content: Annotated[str | None, text()] = None
     reasoning: Annotated[str | None, text()] = None
     thinking: Annotated[str | None, text()] = None
+    prefix: Annotated[bool, flag()] = False
     refusal: Annotated[Any, Field(lambda value, reading: value)] = None
     annotations: Annotated[Any, Field(lambda value, reading: value)] = None
 

@@ -19,6 +19,10 @@ class Thoughts:
         """Whether a prompt ends within thoughts, as templates of models that always think make it."""
         return prompt.rstrip().endswith(self.opening.strip())
 
+    def opened_in(self, text: str) -> bool:
+        """Whether a text that is to be continued ends within thoughts."""
+        return text.lstrip().startswith(self.opening) and self.closing not in text
+
     def split(self, text: str) -> tuple[str | None, str]:
         """The thoughts that a text begins with (None: it does not), and the rest."""
         rest = text.lstrip()

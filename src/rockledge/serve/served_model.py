@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,8 @@ from rockledge.serve.errors import context_length_exceeded
 @dataclass(frozen=True)
 class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
-    empty prompt begins with; `sampling`: of requests that name none."""
+    empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
+    it by besides."""
 
     name: str
     tokenizer: Tokenizer
@@ -27,9 +29,17 @@ class ServedModel:
     vocab: int
     bos: int | None
     sampling: Sampling = CONVERSATION
+    aliases: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, artifact: Artifact, name: str, context: int, chat: ChatTemplate | None) -> ServedModel:
+    def of(
+        cls,
+        artifact: Artifact,
+        name: str,
+        context: int,
+        chat: ChatTemplate | None,
+        aliases: Sequence[str] = (),
+    ) -> ServedModel:
         """The model of an artifact, with the template of conversations that was chosen for it.
 
         Raises:
@@ -48,6 +58,7 @@ class ServedModel:
             vocab=artifact.config.vocab,
             bos=artifact.config.bos,
             sampling=default_sampling(files, CONVERSATION),
+            aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
         )
 
     @cached_property
