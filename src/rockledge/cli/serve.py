@@ -91,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another name of the model; may be given more than once",
     )
     parser.add_argument(
+        "--control-tokens",
+        action="store_true",
+        help="control tokens in the texts of messages count as such, not as text",
+    )
+    parser.add_argument(
         "--strict",
         action="store_true",
         help="refuse fields of requests that only other servers take, even where they change nothing",
@@ -128,7 +133,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         ArtifactWatch(engine.artifact) as watch,
     ):
         engine.require_head()
-        model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat, args.alias)
+        model = ServedModel.of(
+            engine.artifact, engine.name, engine.context, engine.chat, args.alias, args.control_tokens
+        )
         limits = _limits(args, engine.context)
         integrity = Integrity(engine.artifact.verify, watch)
         front = Front(most_calls=limits.parallel + limits.waiting)

@@ -134,6 +134,15 @@ class Tokenizer:
         """Number of tokens, added ones included; a model's embedding may have more rows."""
         return int(self._rules.get_vocab_size(with_added_tokens=True))
 
+    def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
+        """Tokens by id that are recognised before a text is split, special ones among them; none where the
+        tokenizer itself reads the names of special tokens as text."""
+        return {} if self._rules.encode_special_tokens else dict(self._rules.get_added_tokens_decoder())
+
+    def rules_text(self) -> str:
+        """What a tokenizer.json with these rules holds."""
+        return str(self._rules.to_str())
+
     def encode(self, text: str, bos: bool) -> list[int]:
         """Token ids. Special tokens named in the text are recognised.
 

@@ -40,6 +40,7 @@ from rockledge.serve.schema import (
 )
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.tools import TOOL_CHOICE, calls_schema, functions
+from rockledge.serve.untrusted import encode_untrusted, suspicious
 
 
 def _documents(value: Any, reading: Reading) -> list[dict[str, Any]]:
@@ -144,11 +145,19 @@ def chat_prompt(model: ServedModel, body: ConversationBody) -> tuple[str, list[i
         answer=body.add_generation_prompt is not False,
         continued=body.continued,
     )
+    chat, dialect = model.chat, model.dialect
     try:
-        text = render(model.chat, model.dialect, conversation)
+        text = render(chat, dialect, conversation)
+        model.require_short(text, "messages")
+        if model.markup is not None and suspicious(model.markup, conversation):
+            marks = () if dialect.thoughts is None else (dialect.thoughts.opening, dialect.thoughts.closing)
+            text, ids = encode_untrusted(
+                model.markup, conversation, lambda changed: render(chat, dialect, changed), marks
+            )
+        else:
+            ids = model.tokenizer.encode(text, bos=False)
     except UsageError as error:
         raise ApiError(str(error), param="messages") from None
-    ids = model.encode(text, "messages", bos=False)
     if not ids:
         raise ApiError("the chat template makes an empty prompt of these messages", param="messages")
     return text, ids

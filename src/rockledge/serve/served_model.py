@@ -9,6 +9,7 @@ from functools import cached_property
 from rockledge.artifact import Artifact
 from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
+from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
@@ -20,7 +21,7 @@ from rockledge.serve.errors import context_length_exceeded
 class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
     empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
-    it by besides."""
+    it by besides; `control_tokens`: whether those in the texts of messages count as such."""
 
     name: str
     tokenizer: Tokenizer
@@ -30,6 +31,7 @@ class ServedModel:
     bos: int | None
     sampling: Sampling = CONVERSATION
     aliases: tuple[str, ...] = ()
+    control_tokens: bool = False
 
     @classmethod
     def of(
@@ -39,6 +41,7 @@ class ServedModel:
         context: int,
         chat: ChatTemplate | None,
         aliases: Sequence[str] = (),
+        control_tokens: bool = False,
     ) -> ServedModel:
         """The model of an artifact, with the template of conversations that was chosen for it.
 
@@ -59,12 +62,20 @@ class ServedModel:
             bos=artifact.config.bos,
             sampling=default_sampling(files, CONVERSATION),
             aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
+            control_tokens=control_tokens,
         )
 
     @cached_property
     def dialect(self) -> Dialect | None:
         """How it speaks; None without a template of conversations."""
         return None if self.chat is None else Dialect.of(self.chat, self.tokenizer)
+
+    @cached_property
+    def markup(self) -> Markup | None:
+        """Its control tokens, where texts of messages are data; None where they are not."""
+        if self.chat is None or self.control_tokens:
+            return None
+        return Markup(self.tokenizer, self.chat.sources)
 
     def encode(self, text: str, param: str, *, bos: bool) -> list[int]:
         """The token ids of a text. One that cannot fit in the context is refused by its bytes alone, before
@@ -73,7 +84,11 @@ class ServedModel:
         Raises:
             ApiError: `context_length_exceeded`.
         """
+        self.require_short(text, param)
+        return self.tokenizer.encode(text, bos=bos)
+
+    def require_short(self, text: str, param: str) -> None:
+        """Refuses a text that cannot fit in the context by its bytes alone."""
         least = self.tokenizer.least_tokens(text)
         if least > self.context:
             raise context_length_exceeded(least, self.context, param, least=True)
-        return self.tokenizer.encode(text, bos=bos)
