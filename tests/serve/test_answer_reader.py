@@ -114,6 +114,7 @@ def test_calls_are_read_in_the_models_own_form(form: str, answer: str, text: str
         ("json", '{"name": "time", "parameters": {}} is how to do it'),
         ("json", "[" * 5000),
         ("json", "  "),
+        ("json", '{"name": "time", "parameters": ' + '{"a": ' * 200 + "1" + "}" * 201),
         ("mistral", "[TOOL_CALLS] no"),
         ("mistral", '[TOOL_CALLS]time[ARGS]{"a": 1'),
         ("granite", "<|tool_call|>[]"),

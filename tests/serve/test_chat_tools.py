@@ -145,6 +145,7 @@ def with_parameters(schema: Any) -> dict[str, Any]:
     return {"tools": [{"function": {"name": "f", "parameters": schema}}]}
 
 
+DEEP = json.loads('{"a":' * 150 + "1" + "}" * 150)
 FUNCTION = {"type": "function", "function": {"name": "f"}}
 
 
@@ -159,6 +160,9 @@ FUNCTION = {"type": "function", "function": {"name": "f"}}
         (with_parameters({"type": "array"}), "tools[0].function.parameters"),
         (with_parameters({"properties": []}), "tools[0].function.parameters"),
         (with_parameters({"required": "a"}), "tools[0].function.parameters"),
+        (with_parameters(DEEP), "tools[0].function.parameters"),
+        ({"chat_template_kwargs": DEEP}, "chat_template_kwargs"),
+        ({"tools": [{"function": {"name": "f"}, "x": DEEP}]}, "tools[0]"),
         ({"tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
@@ -171,6 +175,13 @@ def test_bad_tools_are_named(ask: Any, body: dict[str, Any], param: str) -> None
     answer = ask("", **body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("template", ["qwen", "gemma", "r1"])
+def test_deep_arguments_in_history_stay_the_text_they_were(ask: Any, template: str) -> None:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": json.dumps(DEEP)}}
+    turns = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "<|im_end|>"}]
+    assert ask("Hi", template, messages=turns).status_code == 200
 
 
 def test_a_choice_says_what_calls_must_be() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rockledge.serve.gemma_values import read_gemma_object
+from rockledge.serve.schema import MOST_NESTED, depth
 
 Tools = Mapping[str, Mapping[str, Any]]
 """Functions that may be called, by name: the JSON schemas of their arguments."""
@@ -88,6 +89,8 @@ def _call(entry: Any, tools: Tools) -> Call:
         arguments, _ = _decode(arguments or "{}")
     if not isinstance(name, str) or name not in tools or not isinstance(arguments or {}, dict):
         raise ValueError("not a call")
+    if depth(arguments) > MOST_NESTED:
+        raise ValueError("nested too deeply")
     return Call(name, arguments or {})
 
 

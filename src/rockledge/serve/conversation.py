@@ -15,6 +15,7 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.serve.dialect import Dialect
 from rockledge.serve.generic_tools import needs_generic, plain_messages
 from rockledge.serve.messages import Message, Tool, ToolCall
+from rockledge.serve.schema import MOST_NESTED, depth
 
 CONTINUED = "\uf8f1 "
 """Stands after the text that is continued, while it is rendered. If the template keeps its space, it keeps
@@ -82,7 +83,7 @@ def _object(arguments: str | dict[str, Any]) -> str | dict[str, Any]:
         found = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
         return arguments
-    return found if isinstance(found, dict) else arguments
+    return found if isinstance(found, dict) and depth(found) <= MOST_NESTED else arguments
 
 
 def render(chat: ChatTemplate, dialect: Dialect, conversation: Conversation) -> str:

@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any
 
-MOST_NESTED = 100
+from rockledge.serve.schema import MOST_NESTED
+
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 _WORDS = {"true": True, "false": False, "null": None, "None": None, "True": True, "False": False}
 

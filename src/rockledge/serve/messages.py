@@ -130,6 +130,7 @@ class Function(Schema):
     name: Annotated[str, text()]
     description: Annotated[str | None, text()] = None
     parameters: Annotated[dict[str, Any] | None, json_object()] = None
+    strict: Annotated[bool | None, flag()] = None
 
 
 class Tool(Schema):

@@ -25,6 +25,9 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_sc
 from rockledge.serve.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 from rockledge.serve.errors import ApiError, printable
 
+MOST_NESTED = 100
+"""Lists and objects within each other in what is shown to a model."""
+
 MOST_SHOWN = 200
 """Characters of an unknown field's name that its error repeats."""
 
@@ -169,7 +172,10 @@ def json_object() -> Field:
 
 
 def check_texts(value: Any) -> Any:
-    """`value`, if all texts within it, keys too, are whole characters."""
+    """`value`, if all texts within it, keys too, are whole characters, and it is not nested deeper than what
+    renders it can follow."""
+    if depth(value) > MOST_NESTED:
+        raise expected(f"nested at most {MOST_NESTED} deep")
     stack = [value]
     while stack:
         found = stack.pop()
@@ -180,6 +186,22 @@ def check_texts(value: Any) -> Any:
         elif isinstance(found, dict):
             stack += [*found, *found.values()]
     return value
+
+
+def depth(value: Any) -> int:
+    """How deep a JSON value is nested, counted no further than one beyond `MOST_NESTED`."""
+    level, found = [value], 0
+    while found <= MOST_NESTED:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (list, dict))
+            for inner in (outer if isinstance(outer, list) else outer.values())
+        ]
+        if not level:
+            return found
+        found += 1
+    return found
 
 
 class Schema(BaseModel):
