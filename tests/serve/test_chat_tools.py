@@ -199,3 +199,33 @@ def test_a_choice_says_what_calls_must_be() -> None:
     assert named is not None
     assert named["maxItems"] == 1
     assert [call["properties"]["arguments"] for call in named["items"]["anyOf"]] == [tools["f"]]
+
+
+def test_references_within_a_tools_schema_still_lead_there() -> None:
+    point = {"type": "object", "properties": {"default": {"$ref": "#/$defs/n"}, "next": {"$ref": "#"}}}
+    schema = {
+        "type": "object",
+        "properties": {"at": {"$ref": "#/$defs/point"}, "$ref": {"const": {"$ref": "#/no"}}},
+        "$defs": {"point": point, "n": {"type": "integer"}},
+    }
+    made: Any = calls_schema({"f": {"type": "object"}, "g": schema}, "required")
+
+    def at(reference: str) -> Any:
+        found = made
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[int(step)] if isinstance(found, list) else found[step]
+        return found
+
+    arguments = made["items"]["anyOf"][1]["properties"]["arguments"]
+    assert arguments["properties"]["$ref"] == {"const": {"$ref": "#/no"}}
+    moved = at(arguments["properties"]["at"]["$ref"])
+    assert at(moved["properties"]["default"]["$ref"]) == {"type": "integer"}
+    assert at(moved["properties"]["next"]["$ref"]) is arguments
+
+
+def test_a_choice_may_be_written_as_in_the_responses_api(ask: Any) -> None:
+    for choice in (
+        {"type": "function", "name": "other"},
+        {"type": "function", "function": {"name": "other"}},
+    ):
+        assert "other" in ask("", tool_choice=choice).json()["error"]["message"]

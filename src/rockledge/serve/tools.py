@@ -9,7 +9,7 @@ from typing import Any
 from rockledge.serve.call_forms import Tools
 from rockledge.serve.errors import ApiError
 from rockledge.serve.messages import Tool
-from rockledge.serve.schema import Field, Reading, expected, wrong
+from rockledge.serve.schema import Field, Reading, expected, valid_text, wrong
 
 CHOICES = ("none", "auto", "required")
 NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
@@ -20,9 +20,9 @@ def _choice(value: Any, reading: Reading) -> str | dict[str, Any]:
     """One of the words, or the object that names a function."""
     if isinstance(value, str) and value in CHOICES:
         return value
-    function = value.get("function") if isinstance(value, dict) else None
-    if isinstance(function, dict) and isinstance(function.get("name"), str):
-        return {"name": function["name"]}
+    named = value.get("function", value) if isinstance(value, dict) else None
+    if isinstance(named, dict) and isinstance(named.get("name"), str):
+        return {"name": valid_text(named["name"])}
     raise expected('none, auto, required or {"type": "function", "function": {"name": ...}}')
 
 
@@ -80,11 +80,36 @@ def calls_schema(
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": name}, "arguments": dict(schema)},
+            "properties": {
+                "name": {"const": name},
+                "arguments": _moved(schema, f"#/items/anyOf/{number}/properties/arguments"),
+            },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for name, schema in named.items()
+        for number, (name, schema) in enumerate(named.items())
     ]
     most = {"maxItems": 1} if one_call or isinstance(choice, dict) else {}
     return {"type": "array", "items": {"anyOf": calls}, "minItems": 1, **most}
+
+
+# Keywords of JSON schemas whose values are data, and those whose values are schemas by name.
+_DATA = ("const", "default", "enum", "examples")
+_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema that now stands at `place` of a document: its references to itself follow."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            found[key] = {name: _moved(inner, place) for name, inner in value.items()}
+        elif key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
+            found[key] = place + value[1:]
+        else:
+            found[key] = value if key in _DATA else _moved(value, place)
+    return found
