@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,9 @@ from rockledge.serve.schema import MOST_NESTED, depth
 CONTINUED = "\uf8f1 "
 """Stands after the text that is continued, while it is rendered. If the template keeps its space, it keeps
 that of the text too; as transformers has it."""
+
+ATTEMPTS_S = 1.0
+"""Seconds after which no other way to write a conversation is tried: such a template is slow, not choosy."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,14 @@ def render(chat: ChatTemplate, dialect: Dialect, conversation: Conversation) -> 
         UsageError: the template refuses the messages, or leaves out the one to be continued.
     """
     first: UsageError | None = None
+    end = time.monotonic() + ATTEMPTS_S
     for attempt in _attempts(dialect, conversation):
         try:
             return _rendered(chat, attempt)
         except UsageError as error:
             first = first or error
+        if time.monotonic() > end:
+            break
     assert first is not None
     raise first
 
