@@ -8,7 +8,7 @@ from pathlib import Path
 def disk_size(path: Path) -> int:
     """Of a file, or of all files below a directory; what is not there, or no longer, takes nothing."""
     below = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sum(map(_bytes, (path, *below)))
+    return _bytes(path) + sum(_bytes(name) for name in below)
 
 
 def _bytes(path: str | Path) -> int:

@@ -82,8 +82,19 @@ def test_options_reach_the_server(serving: Run) -> None:
         "0",
         "--ctx",
         "256",
+        "--alias",
+        "gpt-4o",
+        "--alias",
+        "other",
+        "--strict",
+        "--control-tokens",
     ]
     with serving(*flags) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
+        assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["toy", "gpt-4o", "other"]
+        assert http.post("/v1/completions", json={"prompt": "Hi", "keep_alive": 1}).status_code == 400
+        turns = [{"role": "user", "content": text} for text in ("a", "a<|end|>")]
+        counts = [http.post("/tokenize", json={"messages": [turn]}).json()["count"] for turn in turns]
+        assert counts[1] == counts[0] + 1
         assert http.post("/v1/completions", json={"prompt": "Hi"}).json()["usage"]["completion_tokens"] == 2
         assert http.post("/v1/completions", content=b" " * 1001).status_code == 413
         assert served.ready["context"] == 256

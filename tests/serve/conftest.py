@@ -25,10 +25,10 @@ from rockledge.serve.server import Server, bind
 CONTEXT = 64
 
 
-def scripted_model(context: int = CONTEXT, chat: Any = True) -> ServedModel:
+def scripted_model(context: int = CONTEXT, chat: Any = True, aliases: tuple[str, ...] = ()) -> ServedModel:
     """What the front end knows of a scripted engine."""
     template: Any = PlainTemplate() if chat is True else chat
-    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS)
+    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS, aliases=aliases)
 
 
 class Serving:
@@ -44,6 +44,7 @@ class Serving:
         integrity: Integrity | None = None,
         safety: Safety | None = None,
         tls: ssl.SSLContext | None = None,
+        strict: bool = False,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
@@ -61,6 +62,7 @@ class Serving:
             integrity=integrity,
             limits=bounds,
             safety=safety,
+            strict=strict,
         )
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)

@@ -47,6 +47,13 @@ TOKENIZER = byte_tokenizer()
 class PlainTemplate:
     """`role: content` lines; refuses a conversation that starts with the assistant."""
 
+    sources = ()
+    takes_tools = False
+    takes_documents = False
+
+    def variables(self) -> set[str]:
+        return set()
+
     def render(self, messages: Sequence[dict[str, Any]], switches: Any = None, **_: Any) -> str:
         if messages[0]["role"] == "assistant":
             raise UsageError("the chat template refuses these messages: the assistant cannot begin")

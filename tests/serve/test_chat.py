@@ -13,6 +13,7 @@ from rockledge.runtime.sampling import Sampling
 from rockledge.serve.limits import Limits
 
 HELLO = [{"role": "user", "content": "Hi"}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def events(response: httpx.Response) -> list[Any]:
@@ -136,9 +137,8 @@ def test_content_may_come_in_text_parts_and_developer_is_system(http: httpx.Clie
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages[0].role"),
-        ({"messages": [{"role": "tool", "content": "Hi"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.content.type"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"messages": HELLO, "max_tokens": 0}, "max_tokens"),
         ({"messages": HELLO, "max_tokens": "many"}, "max_tokens"),
         ({"messages": HELLO, "temperature": 3}, "temperature"),
@@ -172,7 +172,8 @@ def test_content_may_come_in_text_parts_and_developer_is_system(http: httpx.Clie
         ({"messages": HELLO, "chat_template_kwargs": [1]}, "chat_template_kwargs"),
         ({"messages": HELLO, "max_tokens": 8.5}, "max_tokens"),
         ({"messages": HELLO, "max_tokens": -2}, "max_tokens"),
-        ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools"),
+        ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"messages": HELLO, "tools": [{"type": "retrieval"}]}, "tools[0].type"),
         ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": HELLO, "echo": True}, "echo"),
         ({"messages": [{"role": "assistant", "content": "Hi"}]}, "messages"),
@@ -383,3 +384,36 @@ def test_a_stream_is_ascii_and_not_held_back_by_proxies(http: httpx.Client, engi
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text.encode("latin-1")[0:1] == b"a"
+
+
+@pytest.mark.parametrize(
+    "message, param",
+    [
+        ({"role": "user", "content": "Hi", "images": ["aGk="]}, "messages[0].images"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[0].content"),
+        ({"role": "user", "content": [{"text": "Hi"}]}, "messages[0].content"),
+        ({"role": "user", "content": None}, "messages[0].content"),
+        ({"role": "tool", "tool_call_id": "x"}, "messages[0].content"),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "messages[0].function_call"),
+        ({"role": "assistant", "tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name"),
+        ({"role": "user", "content": "", "tool_calls": [CALL]}, "messages[0].tool_calls"),
+        ({"role": "function", "content": "Hi"}, "messages[0].role"),
+    ],
+)  # fmt: skip
+def test_what_messages_cannot_hold_is_named(http: httpx.Client, message: dict[str, Any], param: str) -> None:
+    response = http.post("/v1/chat/completions", json={"messages": [message]})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+
+
+def test_a_strict_server_takes_what_openai_has(serving: Callable[..., str], engine: Any) -> None:
+    message = {**HELLO[0], "name": "x"}
+    body = {"messages": [message], "user": "me", "store": False, "max_tokens": 5, "temperature": 0}
+    with httpx.Client(base_url=serving(engine, strict=True), timeout=20) as http:
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+        for extra in ({"max_tokens": -1}, {"max_tokens": 8.0}, {"keep_alive": "5m"}):
+            response = http.post("/v1/chat/completions", json={**body, **extra})
+            assert response.json()["error"]["param"] == next(iter(extra))
+        extra_field = {"messages": [{**message, "cache_control": {}}]}
+        response = http.post("/v1/chat/completions", json=extra_field)
+        assert response.json()["error"]["param"] == "messages[0].cache_control"

@@ -1,6 +1,7 @@
 """The official `openai` client against a real server over a real engine with a random toy model."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from tests.serve.dialects import QWEN
+from tests.serve.scripted_engine import ScriptedEngine
 
+from rockledge.model.chat import ChatTemplate
 from rockledge.runtime.engine import Engine
 from rockledge.synth import synth_artifact
 
@@ -248,11 +252,7 @@ def test_tokens_can_end_an_answer(client: openai.OpenAI, toy: Engine) -> None:
             "context_length_exceeded",
         ),
         ({"model": "other"}, openai.NotFoundError, "model_not_found"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f"}}]},
-            openai.BadRequestError,
-            "unsupported_parameter",
-        ),
+        ({"functions": [{"name": "f"}]}, openai.BadRequestError, "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_parameter"),
         ({"extra_body": {"mirostat": 1}}, openai.BadRequestError, "unknown_parameter"),
     ],
@@ -263,3 +263,58 @@ def test_mistakes_are_the_clients_exceptions(
     with pytest.raises(error) as caught:
         client.chat.completions.create(**{"model": "toy", "messages": HELLO, **settings})
     assert caught.value.code == code
+
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "How the weather is",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scripted(start_server: Callable[..., str]) -> Iterator[tuple[ScriptedEngine, openai.OpenAI]]:
+    """An engine that answers as it is told, for a model with tools in its template, and a client of it."""
+    engine = ScriptedEngine()
+    url = start_server(engine, chat=ChatTemplate(QWEN, {}), context=4096)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+        yield engine, client
+
+
+def test_tools_make_a_round_trip(scripted: tuple[ScriptedEngine, openai.OpenAI]) -> None:
+    engine, client = scripted
+    engine.script = "".join(
+        f'<tool_call>\n{{"name": "weather", "arguments": {{"city": "{city}"}}}}\n</tool_call>\n'
+        for city in ("Oslo", "Rome")
+    )
+    messages: list[Any] = list(HELLO)
+    answer: Any = client.chat.completions.create(model="scripted", messages=messages, tools=[WEATHER])
+    [choice] = answer.choices
+    assert choice.finish_reason == "tool_calls"
+    calls = choice.message.tool_calls
+    assert [json.loads(call.function.arguments) for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
+    messages.append(choice.message)
+    messages += [{"role": "tool", "tool_call_id": call.id, "content": "mild"} for call in calls]
+    engine.script = "Both are mild"
+    answer = client.chat.completions.create(model="scripted", messages=messages, tools=[WEATHER])
+    assert answer.choices[0].message.content == "Both are mild"
+    prompt = bytes(token for token in engine.requests[-1].prompt if token < 256).decode()
+    assert prompt.count("<tool_response>\nmild\n</tool_response>") == 2
+    assert '{"name": "weather", "arguments": {"city": "Rome"}}' in prompt
+
+
+def test_a_stream_of_tools_is_put_together(scripted: tuple[ScriptedEngine, openai.OpenAI]) -> None:
+    engine, client = scripted
+    call = '{"name": "weather", "arguments": {"city": "Oslo"}}'
+    engine.script = f"<think>Hm</think>Yes\n<tool_call>\n{call}\n</tool_call>"
+    with client.chat.completions.stream(model="scripted", messages=HELLO, tools=[WEATHER]) as stream:
+        kinds = [event.type for event in stream]
+        final: Any = stream.get_final_completion()
+    assert "tool_calls.function.arguments.done" in kinds
+    message = final.choices[0].message
+    assert (message.content, message.reasoning_content) == ("Yes\n", "Hm")
+    assert [json.loads(call.function.arguments) for call in message.tool_calls] == [{"city": "Oslo"}]
+    assert final.choices[0].finish_reason == "tool_calls"

@@ -15,10 +15,15 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+functions = st.fixed_dictionaries(
+    {"name": st.sampled_from(["f", "g", ""])}, optional={"arguments": json_values, "parameters": json_values}
+)
+calls = st.fixed_dictionaries({"function": functions}, optional={"id": st.text(max_size=3)})
 likely: dict[str, st.SearchStrategy[Any]] = {
     "messages": st.lists(
         st.fixed_dictionaries(
-            {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": json_values}
+            {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": json_values},
+            optional={"tool_calls": st.lists(calls, max_size=2), "reasoning": st.text(max_size=3)},
         ),
         max_size=3,
     ),
@@ -39,7 +44,12 @@ likely: dict[str, st.SearchStrategy[Any]] = {
     "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
     "n": st.integers(0, 2),
     "user": st.text(max_size=3),
-    "tools": json_values,
+    "tools": json_values | st.lists(st.fixed_dictionaries({"function": functions}), max_size=2),
+    "tool_choice": st.sampled_from(["auto", "none", "required", {"function": {"name": "f"}}]),
+    "parallel_tool_calls": st.booleans(),
+    "continue_final_message": st.booleans(),
+    "chat_template_kwargs": st.dictionaries(st.text(max_size=3), json_values, max_size=2),
+    "reasoning_effort": st.sampled_from(["none", "high"]),
 }
 # At most one field is anything at all: with more, hardly a request would get past the first check.
 odd = st.dictionaries(st.sampled_from(sorted(likely)), json_values, max_size=1)

@@ -84,6 +84,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long answers may go on after Ctrl-C or SIGTERM (default: 10)",
     )
     add_safety_arguments(parser)
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name of the model; may be given more than once",
+    )
+    parser.add_argument(
+        "--control-tokens",
+        action="store_true",
+        help="control tokens in the texts of messages count as such, not as text",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse fields of requests that only other servers take, even where they change nothing",
+    )
     add_engine_arguments(parser)
     add_template_arguments(parser)
 
@@ -120,13 +137,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         ArtifactWatch(engine.artifact) as watch,
     ):
         engine.require_head()
-        model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
+        model = ServedModel.of(
+            engine.artifact, engine.name, engine.context, engine.chat, args.alias, args.control_tokens
+        )
         limits = _limits(args, engine.context)
         integrity = Integrity(engine.artifact.verify, watch)
         front = Front(most_calls=limits.parallel + limits.waiting, keys=keys)
         service = Service(engine, front.deliver)
         front.connect(service.send)
-        app = create_app(front, model, integrity=integrity, limits=limits, safety=safety)
+        app = create_app(front, model, integrity=integrity, limits=limits, safety=safety, strict=args.strict)
         npu = engine.npu.body()
 
         def ready(url: str) -> None:

@@ -82,12 +82,31 @@ class ChatTemplate:
             )
         return changed
 
-    def variables(self) -> set[str]:
-        """What the templates read besides what a conversation itself gives."""
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The texts of the templates that are valid."""
+        return tuple(self._sources)
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether a template tells the model of tools."""
+        return "tools" in self._read()
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether a template shows documents to the model."""
+        return "documents" in self._read()
+
+    def _read(self) -> set[str]:
+        """All variables that the templates read."""
         names: set[str] = set()
         for source in self._sources:
             names |= meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
-        return names - _CONVERSATION - self._tokens.keys() - _ENVIRONMENT.globals.keys()
+        return names
+
+    def variables(self) -> set[str]:
+        """What the templates read besides what a conversation itself gives."""
+        return self._read() - _CONVERSATION - self._tokens.keys() - _ENVIRONMENT.globals.keys()
 
     @property
     def undefined_tokens(self) -> list[str]:

@@ -134,6 +134,15 @@ class Tokenizer:
         """Number of tokens, added ones included; a model's embedding may have more rows."""
         return int(self._rules.get_vocab_size(with_added_tokens=True))
 
+    def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
+        """Tokens by id that are recognised before a text is split, special ones among them; none where the
+        tokenizer itself reads the names of special tokens as text."""
+        return {} if self._rules.encode_special_tokens else dict(self._rules.get_added_tokens_decoder())
+
+    def rules_text(self) -> str:
+        """What a tokenizer.json with these rules holds."""
+        return str(self._rules.to_str())
+
     def encode(self, text: str, bos: bool) -> list[int]:
         """Token ids. Special tokens named in the text are recognised.
 
@@ -175,9 +184,9 @@ class Tokenizer:
         stream = StreamDecoder(self, skip_special=skip_special, start=True)
         return "".join([*(stream.push(i) for i in ids), stream.flush()])
 
-    def stream(self) -> "StreamDecoder":
-        """A decoder for tokens that continue a text."""
-        return StreamDecoder(self)
+    def stream(self, shown: Collection[int] = ()) -> "StreamDecoder":
+        """A decoder for tokens that continue a text; special tokens that are `shown` are text in it."""
+        return StreamDecoder(self, shown=shown)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes one token stands for (a special token's name); empty for ids that no text produces."""
@@ -197,11 +206,19 @@ class StreamDecoder:
     """Decodes token by token: what `push` and `flush` return, joined, is the text of all tokens pushed.
 
     Text is held back only while its last character is incomplete. `start`: the tokens begin a text, so a
-    space that the encoder put there is dropped.
+    space that the encoder put there is dropped. `shown`: special tokens that are text all the same.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, start: bool = False) -> None:
-        self._tokenizer, self._skip = tokenizer, tokenizer.special_ids if skip_special else frozenset()
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = True,
+        start: bool = False,
+        shown: Collection[int] = (),
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._skip = tokenizer.special_ids.difference(shown) if skip_special else frozenset()
         self._strip = start and tokenizer._spelling.strip
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
 

@@ -1,18 +1,21 @@
 """The text of one answer as its tokens arrive: decoded, cut at stop strings, scored where asked."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from rockledge.model.tokenizer import StreamDecoder, Tokenizer
+from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.piece import Finish, Piece
 from rockledge.runtime.sampling import TokenLogprob
 from rockledge.runtime.stops import StopMatcher
 
 
 class Answer:
-    """Collects tokens until some text is certain. `scored`: whether pieces have log probabilities."""
+    """Collects tokens until some text is certain. `scored`: whether pieces have log probabilities; `shown`:
+    special tokens that are part of the text."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], scored: bool) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str], scored: bool, shown: Collection[int] = ()
+    ) -> None:
+        self._decoder = tokenizer.stream(shown)
         self._stops = StopMatcher(stop)
         self._scored = scored
         self._ids: list[int] = []

@@ -306,7 +306,7 @@ class Engine:
         if request.kind == "generate":
             # The last token drawn need not fit into the cache.
             room = min(request.max_tokens, self.context - len(prompt) + 1)
-            answer = Answer(self.tokenizer, request.stop, request.logprobs is not None)
+            answer = Answer(self.tokenizer, request.stop, request.logprobs is not None, request.shown)
             ends = {*self._eos, *request.sampling.stop_ids}
             drawing = Drawing(
                 request.sampling, prompt, most=max(room, 1), ends=ends, logprobs=request.logprobs

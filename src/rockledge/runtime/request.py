@@ -18,8 +18,9 @@ class Request:
     """A continuation of `prompt` (token ids), the scores of its tokens, or its embedding.
 
     `logprobs`: how many alternatives to report beside each token (0: only its own), None for no scores;
-    of "score" too. `client`: whose share of the machine it takes. `priority`: higher goes first.
-    `deadline_s`: seconds from its arrival after which it ends, with what there is.
+    of "score" too. `shown`: special tokens that are part of the text. `client`: whose share of the machine it
+    takes. `priority`: higher goes first. `deadline_s`: seconds from its arrival after which it
+    ends, with what there is.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Request:
     max_tokens: int = 16
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    shown: tuple[int, ...] = ()
     logprobs: int | None = None
     ignore_eos: bool = False
     client: str = ""

@@ -13,9 +13,11 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import rockledge
 from rockledge.serve.authentication import client_of
-from rockledge.serve.chat import ChatReply, ChatRequest, chat_generation, read_chat_request
+from rockledge.serve.chat import ChatBody, ChatReply, ChatRequest, chat_generation, read_chat_request
 from rockledge.serve.completions import (
+    CompletionBody,
     CompletionReply,
     CompletionRequest,
     completion_generation,
@@ -30,9 +32,12 @@ from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import Counted, Metrics
+from rockledge.serve.openapi import api_document, takes
 from rockledge.serve.options import Options
 from rockledge.serve.safety import Safety, protect
+from rockledge.serve.schema import Reading
 from rockledge.serve.served_model import ServedModel
+from rockledge.serve.tokens import MessagesBody, TextBody, TokensBody, detokenize, tokenize
 
 # Nobody reads it; the access log has it, as nginx's does.
 CLIENT_CLOSED_REQUEST = 499
@@ -45,15 +50,17 @@ def create_app(
     integrity: Integrity | None = None,
     limits: Limits | None = None,
     safety: Safety | None = None,
+    strict: bool = False,
 ) -> FastAPI:
     """An application that answers with `model`, whose engine `front` reaches.
 
     `integrity`: whether the model's file is whole; when it is not, health and all answers are 503.
-    `safety`: who may ask.
+    `safety`: who may ask. `strict`: requests may have only what OpenAI's API has, as it has it.
     """
     whole = Integrity() if integrity is None else integrity
     bounds = Limits() if limits is None else limits
     intake = Intake(bounds, model.context)
+    reading = Reading(strict=strict, vocab=model.vocab)
     started = int(time.time())
 
     @asynccontextmanager
@@ -95,11 +102,14 @@ def create_app(
         )
         return Response(text, headers={"Content-Type": content_type})
 
-    def model_object() -> dict[str, Any]:
-        return {"id": model.name, "object": "model", "created": started, "owned_by": "rockledge"}
+    names = (model.name, *model.aliases)
+
+    def model_object(name: str) -> dict[str, Any]:
+        context = {"context_length": model.context, "max_model_len": model.context}  # OpenRouter's, vLLM's
+        return {"id": name, "object": "model", "created": started, "owned_by": "rockledge", **context}
 
     def require_model(name: str | None) -> None:
-        if name is not None and name != model.name:
+        if name is not None and name not in names:
             raise ApiError(
                 f"the model '{name}' is not served here; ask for '{model.name}'",
                 status=404,
@@ -109,7 +119,7 @@ def create_app(
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse({"object": "list", "data": [model_object()]})
+        return JSONResponse({"object": "list", "data": [model_object(name) for name in names]})
 
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> Response:
@@ -117,7 +127,7 @@ def create_app(
             require_model(name)
         except ApiError as error:
             return _failure(error)
-        return JSONResponse(model_object())
+        return JSONResponse(model_object(name))
 
     async def answer(
         request: Request,
@@ -135,25 +145,49 @@ def create_app(
         except Exception as error:
             return _failure(as_api_error(error))
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", openapi_extra=takes(ChatBody, stream=True))
     async def chat(request: Request) -> Response:
         def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
-            wanted: ChatRequest = read_chat_request(body, model.sampling, model.vocab)
+            wanted: ChatRequest = read_chat_request(body, model.sampling, reading)
             require_model(wanted.options.model)
-            work = chat_generation(model, wanted, bounds)
-            return wanted.options, work, lambda: ChatReply(model.name, model.tokenizer, wanted)
+            work, shape = chat_generation(model, wanted, bounds)
+            return wanted.options, work, lambda: ChatReply(model, wanted, shape)
 
         return await answer(request, make)
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", openapi_extra=takes(CompletionBody, stream=True))
     async def completions(request: Request) -> Response:
         def make(body: object) -> tuple[Options, Generation, Callable[[], Reply]]:
-            wanted: CompletionRequest = read_completion_request(body, model.sampling, model.vocab)
+            wanted: CompletionRequest = read_completion_request(body, model.sampling, reading)
             require_model(wanted.options.model)
             work = completion_generation(model, wanted, bounds)
-            return wanted.options, work, lambda: CompletionReply(model.name, model.tokenizer, wanted)
+            return wanted.options, work, lambda: CompletionReply(model, wanted)
 
         return await answer(request, make)
+
+    async def convert(request: Request, work: Callable[[object], tuple[str | None, Any]]) -> Response:
+        try:
+            wanted, found = await intake.read(request, work)
+            require_model(wanted)
+            return JSONResponse(found)
+        except DisconnectedError:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception as error:
+            return _failure(as_api_error(error))
+
+    @app.post("/tokenize", openapi_extra=takes(TextBody, MessagesBody))
+    async def to_tokens(request: Request) -> Response:
+        return await convert(request, lambda body: tokenize(model, body, reading))
+
+    @app.post("/detokenize", openapi_extra=takes(TokensBody))
+    async def to_text(request: Request) -> Response:
+        return await convert(request, lambda body: detokenize(model, body, reading))
+
+    schemas = (ChatBody, CompletionBody, TextBody, MessagesBody, TokensBody)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> Response:
+        return JSONResponse(api_document(app, rockledge.__version__, schemas))
 
     return app
 

@@ -2,144 +2,239 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from rockledge.errors import UsageError
-from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
+from rockledge.serve.answer_reader import AnswerReader, AnswerShape, Fragment
+from rockledge.serve.call_forms import Call, Tools
+from rockledge.serve.conversation import Conversation, render, template_messages, template_tools
 from rockledge.serve.delivery import reply_head
+from rockledge.serve.dialect import effort_switches
 from rockledge.serve.errors import ApiError, context_length_exceeded
-from rockledge.serve.fields import Fields
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import chat_logprobs
-from rockledge.serve.options import MAX_TOP_LOGPROBS, Options, read_options
+from rockledge.serve.messages import Message, Tool
+from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
+from rockledge.serve.schema import (
+    DEFAULT_READING,
+    Field,
+    Reading,
+    Schema,
+    check_texts,
+    expected,
+    flag,
+    json_object,
+    one_of,
+    read_body,
+    whole,
+    wrong,
+)
 from rockledge.serve.served_model import ServedModel
+from rockledge.serve.tools import TOOL_CHOICE, calls_schema, functions
+from rockledge.serve.untrusted import encode_untrusted, suspicious
 
-# Roles of the API and what chat templates call them ("developer" is the newer name of "system").
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
-# Names under which a client sends back the thoughts before an answer; the chat template knows what to do.
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+def _documents(value: Any, reading: Reading) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise expected("a list of objects, such as with 'title' and 'text'")
+    checked: list[dict[str, Any]] = check_texts(value)
+    return checked
 
-# What messages carry for others: who spoke, what a client keeps for itself, hints to hosted caches.
-UNUSED = ("name", "id", "cache_control", "refusal")
+
+DOCUMENTS = Field(_documents, {"type": "array", "items": {"type": "object"}})
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+
+
+class ConversationBody(Schema):
+    """What makes the prompt of a conversation."""
+
+    messages: Annotated[list[Message], pydantic.Field(min_length=1)]
+    tools: list[Tool] = []  # noqa: RUF012 (pydantic copies it)
+    tool_choice: Annotated[str | dict[str, Any] | None, TOOL_CHOICE] = None
+    chat_template_kwargs: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012
+    reasoning_effort: Annotated[str | None, one_of(*EFFORTS)] = None
+    documents: Annotated[list[dict[str, Any]], DOCUMENTS] = []  # noqa: RUF012
+    continue_final_message: Annotated[bool, flag()] = False
+    add_generation_prompt: Annotated[bool | None, flag()] = None
+
+    @property
+    def continued(self) -> bool:
+        """Whether the last message is the beginning of the answer."""
+        return self.continue_final_message or self.messages[-1].prefix
+
+    def check(self) -> None:
+        """Raises ApiError for fields that contradict each other."""
+        early = next((i for i, message in enumerate(self.messages[:-1]) if message.prefix), None)
+        if early is not None:
+            raise wrong(f"messages[{early}].prefix", "left out, except in the last message")
+        if not self.continued:
+            return
+        last = self.messages[-1]
+        if last.role != "assistant" or last.tool_calls or last.content is None:
+            raise wrong(f"messages[{len(self.messages) - 1}]", "text of the assistant, to be continued")
+        if self.add_generation_prompt:
+            raise wrong("add_generation_prompt", "left out where the last message is continued")
+
+
+class ChatBody(ConversationBody, GenerationBody):
+    """The body of `/v1/chat/completions`."""
+
+    logprobs: Annotated[bool, flag()] = False
+    top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
+    parallel_tool_calls: Annotated[bool, flag()] = True
 
 
 @dataclass(frozen=True)
 class ChatRequest:
     """A valid request. `logprobs` is the number of alternatives per token, None when not requested;
-    `switches` are variables of the chat template."""
+    `functions` are those that may be called."""
 
-    messages: list[dict[str, str]]
+    body: ChatBody
     logprobs: int | None
     options: Options
-    switches: dict[str, Any]
+    functions: Tools
 
 
-def read_chat_request(body: object, defaults: Sampling = CONVERSATION, vocab: int = 1 << 31) -> ChatRequest:
+def read_chat_request(
+    body: object, defaults: Sampling = CONVERSATION, reading: Reading = DEFAULT_READING
+) -> ChatRequest:
     """Checks every field of the body; `defaults` is the sampling of one that names none.
 
     Raises:
         ApiError: 400 that names the field.
     """
-    fields = Fields(body)
-    messages = _messages(fields)
-    wanted = fields.flag("logprobs")
-    top = fields.count("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
-    if top and not wanted:
-        raise fields.wrong("top_logprobs", "left out unless 'logprobs' is true")
-    switches = fields.take("chat_template_kwargs")
-    if switches is not None and not isinstance(switches, dict):
-        raise fields.wrong("chat_template_kwargs", "an object")
-    options = read_options(fields, defaults, vocab)
+    found = read_body(ChatBody, body, reading)
+    if found.top_logprobs and not found.logprobs:
+        raise wrong("top_logprobs", "left out unless 'logprobs' is true")
+    found.check()
+    options = found.options(defaults)
     if options.max_tokens == 0:
-        raise fields.wrong("max_tokens", "at least 1")
-    fields.finish()
-    return ChatRequest(messages, top if wanted else None, options, switches or {})
+        raise wrong("max_tokens", "at least 1")
+    return ChatRequest(
+        body=found,
+        logprobs=found.top_logprobs if found.logprobs else None,
+        options=options,
+        functions=functions(found.tools, found.tool_choice),
+    )
 
 
-def _messages(fields: Fields) -> list[dict[str, str]]:
-    value = fields.take("messages")
-    if not isinstance(value, list) or not value:
-        raise fields.wrong("messages", "a list of at least one message")
-    return [_message(Fields(item, f"messages[{i}]")) for i, item in enumerate(value)]
-
-
-def _message(fields: Fields) -> dict[str, str]:
-    role = fields.text("role")
-    if role not in ROLES:
-        raise fields.wrong("role", "one of " + ", ".join(ROLES))
-    content = fields.take("content")
-    if isinstance(content, list):
-        content = "".join(_text_part(Fields(item, "messages.content")) for item in content)
-    message = {"role": ROLES[role], "content": fields.valid_text("content", content)}
-    for name in THOUGHTS:
-        if (thoughts := fields.text(name)) is not None:
-            message[name] = thoughts
-    for name in UNUSED:
-        fields.take(name)
-    for name in ("tool_calls", "annotations"):
-        if fields.take(name):
-            raise fields.wrong(name, "left out: this server does not call tools")
-    fields.finish()
-    return message
-
-
-def _text_part(fields: Fields) -> str:
-    if fields.take("type") != "text":
-        raise fields.wrong("type", "'text': this server reads text only")
-    text = fields.text("text")
-    if text is None:
-        raise fields.wrong("text", "a string")
-    fields.take("cache_control")
-    fields.finish()
-    return text
-
-
-def chat_generation(model: ServedModel, request: ChatRequest, limits: Limits) -> Generation:
-    """What the engine is to do for the rendered conversation.
+def chat_prompt(model: ServedModel, body: ConversationBody) -> tuple[str, list[int]]:
+    """The rendered conversation, and its token ids.
 
     Raises:
-        ApiError: no chat template, the template refuses the messages, or they do not fit in the context.
+        ApiError: no chat template, the template refuses the messages, or they cannot fit in the context.
     """
-    if model.chat is None:
+    if model.chat is None or model.dialect is None:
         raise ApiError("this model has no chat template; use /v1/completions", code="no_chat_template")
+    if body.documents and not model.chat.takes_documents:
+        raise wrong("documents", "left out: the model's chat template does not read them")
+    conversation = Conversation(
+        messages=template_messages(body.messages, model.dialect, body.continued),
+        tools=None if body.tool_choice == "none" else template_tools(body.tools) or None,
+        switches={**effort_switches(model.dialect, body.reasoning_effort), **body.chat_template_kwargs},
+        documents=body.documents or None,
+        answer=body.add_generation_prompt is not False,
+        continued=body.continued,
+    )
+    chat, dialect = model.chat, model.dialect
     try:
-        text = model.chat.render(request.messages, switches=request.switches)
+        text = render(chat, dialect, conversation)
+        model.require_short(text, "messages")
+        if model.markup is not None and suspicious(model.markup, conversation):
+            marks = () if dialect.thoughts is None else (dialect.thoughts.opening, dialect.thoughts.closing)
+            text, ids = encode_untrusted(
+                model.markup, conversation, lambda changed: render(chat, dialect, changed), marks
+            )
+        else:
+            ids = model.tokenizer.encode(text, bos=False)
     except UsageError as error:
         raise ApiError(str(error), param="messages") from None
-    ids = model.encode(text, "messages", bos=False)
     if not ids:
         raise ApiError("the chat template makes an empty prompt of these messages", param="messages")
+    return text, ids
+
+
+def chat_generation(
+    model: ServedModel, request: ChatRequest, limits: Limits
+) -> tuple[Generation, AnswerShape]:
+    """What the engine is to do for the rendered conversation, and what its answer may hold.
+
+    Raises:
+        ApiError: as `chat_prompt`, or the messages leave no room for an answer.
+    """
+    body = request.body
+    text, ids = chat_prompt(model, body)
     if len(ids) >= model.context:
         raise context_length_exceeded(len(ids), model.context, "messages")
+    if calls_schema(request.functions, body.tool_choice, not body.parallel_tool_calls) is not None:
+        raise ApiError(
+            "'tool_choice' must be 'none' or 'auto': this server cannot make a model call a function",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+    dialect = model.dialect
+    assert dialect is not None
+    thoughts = dialect.thoughts
+    begun = body.messages[-1].content if body.continued else None
+    thinking = thoughts is not None and (thoughts.opened_in(begun) if begun else thoughts.opened_by(text))
+    shape = AnswerShape(
+        thoughts=None if begun and not thinking else thoughts,
+        thinking=thinking,
+        form=dialect.calls if request.functions else None,
+        tools=request.functions,
+        one_call=not body.parallel_tool_calls,
+    )
     most = answer_tokens(request.options.max_tokens, model.context - len(ids), limits)
-    return Generation((tuple(ids),), (most,), request.options, request.logprobs)
+    shown = (*dialect.shown_thoughts, *(dialect.shown_calls if request.functions else ()))
+    work = Generation((tuple(ids),), (most,), request.options, request.logprobs, shown=shown)
+    return work, shape
 
 
 class ChatReply:
     """Objects `chat.completion` and `chat.completion.chunk`."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, request: ChatRequest) -> None:
+    def __init__(self, model: ServedModel, request: ChatRequest, shape: AnswerShape) -> None:
         kind = "chat.completion.chunk" if request.options.stream else "chat.completion"
-        self._head = reply_head("chatcmpl", kind, model)
-        self._tokenizer = tokenizer
+        self._head = reply_head("chatcmpl", kind, request.options.model or model.name)
+        self._tokenizer = model.tokenizer
         self._logprobs = request.logprobs is not None
         self._choices = request.options.n
+        self._readers = [AnswerReader(shape) for _ in range(self._choices)]
 
     def opening(self) -> list[dict[str, Any]]:
         """The chunks that name the speaker."""
         opened = {"role": "assistant", "content": ""}
         return [self._chunk(choice, opened, None, None) for choice in range(self._choices)]
 
-    def chunk(self, part: Part) -> dict[str, Any]:
-        """A piece of a message."""
-        delta = {"content": part.text} if part.text else {}
-        return self._chunk(part.choice, delta, self._scored(part), part.finish)
+    def chunks(self, part: Part) -> list[dict[str, Any]]:
+        """A piece of a message: a chunk for each kind of thing in it, none while it is not certain what it
+        is."""
+        calls = self._readers[part.choice].calls
+        deltas: list[dict[str, Any]] = []
+        for fragment in self._fragments(part):
+            deltas += _deltas(fragment, calls)
+            calls += len(fragment.calls)
+        if not deltas and (part.finish or part.tokens):
+            deltas = [{}]
+        last = len(deltas) - 1
+        return [
+            self._chunk(
+                part.choice,
+                delta,
+                self._scored(part) if number == 0 else None,
+                self._finish(part) if number == last else None,
+            )
+            for number, delta in enumerate(deltas)
+        ]
 
     def closing(self, usage: Usage) -> dict[str, Any]:
         """The last chunk, when usage was requested."""
@@ -151,12 +246,31 @@ class ChatReply:
         return {**self._head, "choices": choices, "usage": usage.body()}
 
     def _choice(self, part: Part) -> dict[str, Any]:
+        fragments = self._fragments(part)
+        text = "".join(fragment.text for fragment in fragments)
+        thoughts = "".join(fragment.thoughts for fragment in fragments)
+        calls = [_tool_call(call) for fragment in fragments for call in fragment.calls]
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or (None if calls else ""),
+            "refusal": None,
+        }
+        message |= {"reasoning_content": thoughts} if thoughts else {}
+        message |= {"tool_calls": calls} if calls else {}
         return {
             "index": part.choice,
-            "message": {"role": "assistant", "content": part.text, "refusal": None},
+            "message": message,
             "logprobs": self._scored(part),
-            "finish_reason": part.finish,
+            "finish_reason": self._finish(part),
         }
+
+    def _fragments(self, part: Part) -> list[Fragment]:
+        reader = self._readers[part.choice]
+        return [*reader.push(part.text), *(reader.flush() if part.finish else ())]
+
+    def _finish(self, part: Part) -> str | None:
+        called = part.finish == "stop" and self._readers[part.choice].calls
+        return "tool_calls" if called else part.finish
 
     def _scored(self, part: Part) -> dict[str, Any] | None:
         return chat_logprobs(self._tokenizer, part.tokens) if self._logprobs else None
@@ -166,3 +280,26 @@ class ChatReply:
     ) -> dict[str, Any]:
         part = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return {**self._head, "choices": [part]}
+
+
+def _deltas(fragment: Fragment, calls: int) -> list[dict[str, Any]]:
+    """What is new, in OpenAI's order; of a call first its name, then its arguments. `calls` came before."""
+    deltas: list[dict[str, Any]] = []
+    if fragment.thoughts:
+        deltas.append({"reasoning_content": fragment.thoughts})
+    if fragment.text:
+        deltas.append({"content": fragment.text})
+    for index, call in enumerate(fragment.calls, calls):
+        whole = _tool_call(call)
+        arguments = whole["function"]["arguments"]
+        named = {**whole, "function": {**whole["function"], "arguments": ""}}
+        deltas.append({"tool_calls": [{"index": index, **named}]})
+        deltas.append({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
+    return deltas
+
+
+def _tool_call(call: Call) -> dict[str, Any]:
+    # Nine letters and digits: the only ids that Mistral's templates take back.
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": secrets.token_hex(5)[:9], "type": "function", "function": function}

@@ -3,23 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
-from rockledge.serve.fields import Fields
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import CompletionLogprobs
-from rockledge.serve.options import MAX_TOP_LOGPROBS, Options, read_options
+from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
+from rockledge.serve.schema import (
+    DEFAULT_READING,
+    Field,
+    Reading,
+    expected,
+    flag,
+    read_body,
+    valid_text,
+    whole,
+    wrong,
+)
 from rockledge.serve.served_model import ServedModel
 
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 2048
+
+
+def _prompts(value: Any, reading: Reading) -> tuple[str | tuple[int, ...], ...]:
+    if isinstance(value, str):
+        return (valid_text(value),)
+    if isinstance(value, list) and len(value) > 0:
+        if _is_ids(value):
+            return (tuple(value),)
+        if len(value) > MAX_PROMPTS:
+            raise expected(f"at most {MAX_PROMPTS} prompts")
+        if all(isinstance(item, str) for item in value):
+            return tuple(valid_text(item) for item in value)
+        if all(isinstance(item, list) and item and _is_ids(item) for item in value):
+            return tuple(tuple(item) for item in value)
+    raise expected("a string, a list of strings, a list of token ids, or a list of such lists")
+
+
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+PROMPTS = Field(
+    _prompts,
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
+            _IDS,
+            {"type": "array", "items": _IDS, "minItems": 1, "maxItems": MAX_PROMPTS},
+        ]
+    },
+)
+
+
+class CompletionBody(GenerationBody):
+    """The body of `/v1/completions`."""
+
+    prompt: Annotated[tuple[str | tuple[int, ...], ...], PROMPTS]
+    echo: Annotated[bool, flag()] = False
+    logprobs: Annotated[int | None, whole(0, MAX_TOP_LOGPROBS)] = None
 
 
 @dataclass(frozen=True)
@@ -34,43 +80,24 @@ class CompletionRequest:
 
 
 def read_completion_request(
-    body: object, defaults: Sampling = CONVERSATION, vocab: int = 1 << 31
+    body: object, defaults: Sampling = CONVERSATION, reading: Reading = DEFAULT_READING
 ) -> CompletionRequest:
     """Checks every field of the body; `defaults` is the sampling of one that names none.
 
     Raises:
         ApiError: 400 that names the field.
     """
-    fields = Fields(body)
-    prompts = _prompts(fields)
-    options = read_options(fields, defaults, vocab)
-    if len(prompts) * options.best_of > MAX_PROMPTS:
-        raise fields.wrong("n", f"such that there are at most {MAX_PROMPTS} answers in all")
-    request = CompletionRequest(
-        prompts=prompts,
+    found = read_body(CompletionBody, body, reading)
+    options = found.options(defaults)
+    if len(found.prompt) * options.best_of > MAX_PROMPTS:
+        raise wrong("n", f"such that there are at most {MAX_PROMPTS} answers in all")
+    return CompletionRequest(
+        prompts=found.prompt,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
-        echo=fields.flag("echo"),
-        logprobs=fields.integer("logprobs", None, 0, MAX_TOP_LOGPROBS),
+        echo=found.echo,
+        logprobs=found.logprobs,
         options=options,
     )
-    fields.finish()
-    return request
-
-
-def _prompts(fields: Fields) -> tuple[str | tuple[int, ...], ...]:
-    value = fields.take("prompt")
-    if isinstance(value, str):
-        return (fields.valid_text("prompt", value),)
-    if isinstance(value, list) and len(value) > 0:
-        if _is_ids(value):
-            return (tuple(value),)
-        if len(value) > MAX_PROMPTS:
-            raise fields.wrong("prompt", f"at most {MAX_PROMPTS} prompts")
-        if all(isinstance(item, str) for item in value):
-            return tuple(fields.valid_text("prompt", item) for item in value)
-        if all(isinstance(item, list) and item and _is_ids(item) for item in value):
-            return tuple(tuple(item) for item in value)
-    raise fields.wrong("prompt", "a string, a list of strings, a list of token ids, or a list of such lists")
 
 
 def _is_ids(value: list[Any]) -> bool:
@@ -111,22 +138,24 @@ def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bo
 class CompletionReply:
     """Objects `text_completion`, streamed or not."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, request: CompletionRequest) -> None:
-        self._head = reply_head("cmpl", "text_completion", model)
+    def __init__(self, model: ServedModel, request: CompletionRequest) -> None:
+        self._head = reply_head("cmpl", "text_completion", request.options.model or model.name)
         self._choices = len(request.prompts) * request.options.n
         self._scored = (
             None
             if request.logprobs is None
-            else [CompletionLogprobs(tokenizer, request.echo) for _ in range(self._choices)]
+            else [CompletionLogprobs(model.tokenizer, request.echo) for _ in range(self._choices)]
         )
 
     def opening(self) -> list[dict[str, Any]]:
         """Nothing: text comes at once."""
         return []
 
-    def chunk(self, part: Part) -> dict[str, Any]:
+    def chunks(self, part: Part) -> list[dict[str, Any]]:
         """A piece of one choice."""
-        return {**self._head, "choices": [self._choice(part)]}
+        if not (part.text or part.tokens or part.finish):
+            return []
+        return [{**self._head, "choices": [self._choice(part)]}]
 
     def closing(self, usage: Usage) -> dict[str, Any]:
         """The last chunk, when usage was requested."""

@@ -31,7 +31,7 @@ class Reply(Protocol):
     def opening(self) -> list[dict[str, Any]]:
         """Chunks sent before any text."""
 
-    def chunk(self, part: Part) -> dict[str, Any]:
+    def chunks(self, part: Part) -> list[dict[str, Any]]:
         """The streamed form of a part."""
 
     def closing(self, usage: Usage) -> dict[str, Any]:
@@ -104,11 +104,11 @@ async def _events(
     try:
         for chunk in reply.opening():
             yield _event({**chunk, **usage()})
-        if first is not None:
-            yield _event({**reply.chunk(first), **usage()})
+        for chunk in reply.chunks(first) if first is not None else ():
+            yield _event({**chunk, **usage()})
         async for part in parts:
-            if part.text or part.tokens or part.finish:
-                yield _event({**reply.chunk(part), **usage()})
+            for chunk in reply.chunks(part):
+                yield _event({**chunk, **usage()})
         if options.include_usage:
             yield _event(reply.closing(answers.usage))
         yield "data: [DONE]\n\n"

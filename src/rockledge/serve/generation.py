@@ -23,13 +23,15 @@ from rockledge.serve.parts import Part, ScoredToken, Usage, join_choice
 @dataclass(frozen=True)
 class Generation:
     """`prompts`: token ids; `max_tokens`: of every prompt's answers, 0 for none; `echo`: answers begin with
-    their prompts; `logprobs`: alternatives beside each token, None for no scores."""
+    their prompts; `logprobs`: alternatives beside each token, None for no scores; `shown`: special tokens
+    that are part of the text."""
 
     prompts: tuple[tuple[int, ...], ...]
     max_tokens: tuple[int, ...]
     options: Options
     logprobs: int | None = None
     echo: bool = False
+    shown: tuple[int, ...] = ()
 
     @property
     def choices(self) -> int:
@@ -66,6 +68,7 @@ def _requests(work: Generation, client: str) -> list[tuple[_Role, Request]]:
                 shared,
                 max_tokens=work.max_tokens[number],
                 stop=options.stop,
+                shown=work.shown,
                 ignore_eos=options.ignore_eos,
                 logprobs=0 if ranked and work.logprobs is None else work.logprobs,
             )

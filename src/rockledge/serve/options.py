@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from rockledge.runtime.sampling import Sampling
-from rockledge.runtime.sampling_defaults import CONVERSATION
-from rockledge.serve.fields import Fields
+from rockledge.serve.schema import (
+    Field,
+    Reading,
+    Schema,
+    expected,
+    flag,
+    number,
+    text,
+    valid_text,
+    whole,
+    wrong,
+)
 
 MAX_STOPS = 16
 MAX_TOKENS = (1 << 31) - 1
@@ -41,93 +52,35 @@ class Options:
     timeout_s: float | None
 
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+def _stops(value: Any, reading: Reading) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or len(values) > MAX_STOPS:
+        raise expected(f"a string or a list of at most {MAX_STOPS} strings")
+    stops = tuple(valid_text(item) for item in values)
+    if "" in stops:
+        raise expected("made of strings that are not empty")
+    return stops
 
 
-def read_options(fields: Fields, defaults: Sampling = CONVERSATION, vocab: int = 1 << 31) -> Options:
-    """Takes the shared fields; those that OpenAI does not have are called as in vLLM.
-
-    A request that names nothing of temperature, top_k, top_p and min_p gets those of `defaults`; one that
-    names a part of them gets OpenAI's values for the rest. Token ids are below `vocab`.
-    """
-    max_tokens = fields.integer("max_tokens", None, -1, MAX_TOKENS)
-    max_tokens = fields.integer("max_completion_tokens", max_tokens, -1, MAX_TOKENS)
-    stream = fields.flag("stream")
-    include_usage, continuous_usage = _stream_options(fields, stream)
-    n = fields.count("n", 1, 1, MAX_CHOICES)
-    best_of = fields.count("best_of", n, n, MAX_CHOICES)
-    if stream and best_of > n:
-        raise fields.wrong("best_of", "equal to 'n' in a stream, which cannot take parts back")
-    timeout_s = fields.number("timeout", 0.0, 0.0) or None
-    sampling = _sampling(fields, defaults, vocab)
-    if max_tokens not in (None, UNLIMITED) and sampling.min_tokens > max_tokens:
-        raise fields.wrong("min_tokens", f"at most the {max_tokens} of the longest answer")
-    return Options(
-        model=fields.text("model"),
-        max_tokens=max_tokens,
-        sampling=sampling,
-        stop=_stops(fields),
-        ignore_eos=fields.flag("ignore_eos"),
-        stream=stream,
-        include_usage=include_usage,
-        continuous_usage=continuous_usage,
-        n=n,
-        best_of=best_of,
-        priority=fields.count("priority", 0, -MOST_PRIORITY, MOST_PRIORITY),
-        timeout_s=timeout_s,
-    )
-
-
-def _sampling(fields: Fields, defaults: Sampling, vocab: int) -> Sampling:
-    seed = fields.integer("seed", None, -(1 << 63), (1 << 64) - 1)
-    silent = not any(fields.has(name) for name in _SAMPLING)
-    named = Sampling(
-        temperature=fields.number("temperature", 1.0, 0.0, 2.0),
-        top_k=max(fields.count("top_k", 0, -1, MAX_TOKENS), 0),
-        top_p=max(fields.number("top_p", 1.0, 0.0, 1.0), LEAST_TOP_P),
-        min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-    )
-    # llama.cpp's name for the same; what only one of them says counts.
-    repeat = fields.number("repeat_penalty", 1.0, LEAST_PENALTY, MOST_PENALTY)
-    return replace(
-        defaults if silent else named,
-        seed=None if seed is None else seed % (1 << 64),
-        repetition_penalty=fields.number("repetition_penalty", repeat, LEAST_PENALTY, MOST_PENALTY),
-        presence_penalty=fields.number("presence_penalty", 0.0, -2.0, 2.0),
-        frequency_penalty=fields.number("frequency_penalty", 0.0, -2.0, 2.0),
-        logit_bias=_logit_bias(fields, vocab),
-        min_tokens=fields.count("min_tokens", 0, 0, MAX_TOKENS),
-        stop_ids=_stop_ids(fields, vocab),
-    )
-
-
-def _logit_bias(fields: Fields, vocab: int) -> tuple[tuple[int, float], ...]:
-    value = fields.take("logit_bias")
-    expected = f"an object of at most {MAX_BIASES} token ids (0 to {vocab - 1}) with numbers from -100 to 100"
-    if value is None:
-        return ()
+def _logit_bias(value: Any, reading: Reading) -> tuple[tuple[int, float], ...]:
+    ids = f"at most {MAX_BIASES} token ids (0 to {reading.vocab - 1})"
+    mistake = expected(f"an object of {ids} with numbers from -100 to 100")
     if not isinstance(value, dict) or len(value) > MAX_BIASES:
-        raise fields.wrong("logit_bias", expected)
+        raise mistake
     found: dict[int, float] = {}
     for key, bias in value.items():
         plain = key.isascii() and key.isdigit() and len(key) <= MAX_DIGITS
-        number = isinstance(bias, (int, float)) and not isinstance(bias, bool) and -100 <= bias <= 100
-        if not plain or int(key) >= vocab or int(key) in found or not number:
-            raise fields.wrong("logit_bias", expected)
+        fits = isinstance(bias, (int, float)) and not isinstance(bias, bool) and -100 <= bias <= 100
+        if not plain or int(key) >= reading.vocab or int(key) in found or not fits:
+            raise mistake
         found[int(key)] = float(bias)
     return tuple((token, bias) for token, bias in sorted(found.items()) if bias)
 
 
-def _stop_ids(fields: Fields, vocab: int) -> tuple[int, ...]:
-    value = fields.take("stop_token_ids")
-    if value is None:
-        return ()
-    if (
-        not isinstance(value, list)
-        or len(value) > MAX_STOP_IDS
-        or not all(is_id(item, vocab) for item in value)
-    ):
-        raise fields.wrong("stop_token_ids", f"a list of at most {MAX_STOP_IDS} token ids (0 to {vocab - 1})")
+def _stop_ids(value: Any, reading: Reading) -> tuple[int, ...]:
+    known = isinstance(value, list) and len(value) <= MAX_STOP_IDS
+    if not known or not all(is_id(item, reading.vocab) for item in value):
+        raise expected(f"a list of at most {MAX_STOP_IDS} token ids (0 to {reading.vocab - 1})")
     return tuple(sorted(set(value)))
 
 
@@ -136,29 +89,112 @@ def is_id(value: object, vocab: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab
 
 
-def _stops(fields: Fields) -> tuple[str, ...]:
-    value = fields.take("stop")
-    if value is None:
-        return ()
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or len(values) > MAX_STOPS:
-        raise fields.wrong("stop", f"a string or a list of at most {MAX_STOPS} strings")
-    stops = tuple(fields.valid_text("stop", item) for item in values)
-    if "" in stops:
-        raise fields.wrong("stop", "made of strings that are not empty")
-    return stops
+STOPS = Field(
+    _stops,
+    {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MAX_STOPS},
+        ]
+    },
+)
+LOGIT_BIAS = Field(
+    _logit_bias,
+    {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
+)
+STOP_IDS = Field(_stop_ids, {"type": "array", "items": {"type": "integer"}, "maxItems": MAX_STOP_IDS})
 
 
-def _stream_options(fields: Fields, stream: bool) -> tuple[bool, bool]:
-    """Whether a last chunk has the usage, and whether every one has."""
-    value = fields.take("stream_options")
-    if value is None:
-        return False, False
-    if not stream:
-        raise fields.wrong("stream_options", "left out unless 'stream' is true")
-    options = Fields(value, "stream_options")
-    include = options.flag("include_usage")
-    continuous = options.flag("continuous_usage_stats")
-    options.flag("include_obfuscation")
-    options.finish()
-    return include, include and continuous
+class StreamOptions(Schema):
+    """What a stream carries besides the answer."""
+
+    include_usage: Annotated[bool, flag()] = False
+    continuous_usage_stats: Annotated[bool, flag()] = False
+    include_obfuscation: Annotated[bool, flag()] = False
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+
+
+class GenerationBody(Schema):
+    """Fields that chat and completions share; those that OpenAI does not have are called as in vLLM."""
+
+    model: Annotated[str | None, text()] = None
+    max_tokens: Annotated[int | None, whole(0, MAX_TOKENS, UNLIMITED)] = None
+    max_completion_tokens: Annotated[int | None, whole(0, MAX_TOKENS, UNLIMITED)] = None
+    stream: Annotated[bool, flag()] = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, whole(1, MAX_CHOICES)] = 1
+    best_of: Annotated[int | None, whole(1, MAX_CHOICES)] = None
+    timeout: Annotated[float, number(0.0)] = 0.0
+    seed: Annotated[int | None, whole(-(1 << 63), (1 << 64) - 1)] = None
+    temperature: Annotated[float, number(0.0, 2.0)] = 1.0
+    top_k: Annotated[int, whole(0, MAX_TOKENS, -1)] = 0
+    top_p: Annotated[float, number(0.0, 1.0)] = 1.0
+    min_p: Annotated[float, number(0.0, 1.0)] = 0.0
+    repetition_penalty: Annotated[float | None, number(LEAST_PENALTY, MOST_PENALTY)] = None
+    repeat_penalty: Annotated[float, number(LEAST_PENALTY, MOST_PENALTY)] = 1.0
+    presence_penalty: Annotated[float, number(-2.0, 2.0)] = 0.0
+    frequency_penalty: Annotated[float, number(-2.0, 2.0)] = 0.0
+    logit_bias: Annotated[tuple[tuple[int, float], ...], LOGIT_BIAS] = ()
+    min_tokens: Annotated[int, whole(0, MAX_TOKENS)] = 0
+    stop_token_ids: Annotated[tuple[int, ...], STOP_IDS] = ()
+    stop: Annotated[tuple[str, ...], STOPS] = ()
+    ignore_eos: Annotated[bool, flag()] = False
+    priority: Annotated[int, whole(-MOST_PRIORITY, MOST_PRIORITY)] = 0
+
+    def options(self, defaults: Sampling) -> Options:
+        """The same as the engine's side takes it.
+
+        A request that names nothing of temperature, top_k, top_p and min_p gets those of `defaults`; one
+        that names a part of them gets OpenAI's values for the rest.
+
+        Raises:
+            ApiError: fields that contradict each other.
+        """
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        best_of = self.n if self.best_of is None else self.best_of
+        usage = self.stream_options or StreamOptions()
+        if self.stream_options is not None and not self.stream:
+            raise wrong("stream_options", "left out unless 'stream' is true")
+        if best_of < self.n:
+            raise wrong("best_of", f"a whole number between {self.n} and {MAX_CHOICES}")
+        if self.stream and best_of > self.n:
+            raise wrong("best_of", "equal to 'n' in a stream, which cannot take parts back")
+        if limit is not None and limit != UNLIMITED and self.min_tokens > limit:
+            raise wrong("min_tokens", f"at most the {limit} of the longest answer")
+        return Options(
+            model=self.model,
+            max_tokens=limit,
+            sampling=self._sampling(defaults),
+            stop=self.stop,
+            ignore_eos=self.ignore_eos,
+            stream=self.stream,
+            include_usage=usage.include_usage,
+            continuous_usage=usage.include_usage and usage.continuous_usage_stats,
+            n=self.n,
+            best_of=best_of,
+            priority=self.priority,
+            timeout_s=self.timeout or None,
+        )
+
+    def _sampling(self, defaults: Sampling) -> Sampling:
+        silent = self.model_fields_set.isdisjoint(_SAMPLING)
+        named = Sampling(
+            temperature=self.temperature,
+            top_k=max(self.top_k, 0),
+            top_p=max(self.top_p, LEAST_TOP_P),
+            min_p=self.min_p,
+        )
+        # llama.cpp's name for the same; what only one of them says counts.
+        repetition = self.repeat_penalty if self.repetition_penalty is None else self.repetition_penalty
+        return replace(
+            defaults if silent else named,
+            seed=None if self.seed is None else self.seed % (1 << 64),
+            repetition_penalty=repetition,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias,
+            min_tokens=self.min_tokens,
+            stop_ids=self.stop_token_ids,
+        )

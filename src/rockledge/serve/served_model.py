@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rockledge.artifact import Artifact
 from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
+from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
+from rockledge.serve.dialect import Dialect
 from rockledge.serve.errors import context_length_exceeded
 
 
 @dataclass(frozen=True)
 class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
-    empty prompt begins with; `sampling`: of requests that name none."""
+    empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
+    it by besides; `control_tokens`: whether those in the texts of messages count as such."""
 
     name: str
     tokenizer: Tokenizer
@@ -25,9 +30,19 @@ class ServedModel:
     vocab: int
     bos: int | None
     sampling: Sampling = CONVERSATION
+    aliases: tuple[str, ...] = ()
+    control_tokens: bool = False
 
     @classmethod
-    def of(cls, artifact: Artifact, name: str, context: int, chat: ChatTemplate | None) -> ServedModel:
+    def of(
+        cls,
+        artifact: Artifact,
+        name: str,
+        context: int,
+        chat: ChatTemplate | None,
+        aliases: Sequence[str] = (),
+        control_tokens: bool = False,
+    ) -> ServedModel:
         """The model of an artifact, with the template of conversations that was chosen for it.
 
         Raises:
@@ -46,7 +61,21 @@ class ServedModel:
             vocab=artifact.config.vocab,
             bos=artifact.config.bos,
             sampling=default_sampling(files, CONVERSATION),
+            aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
+            control_tokens=control_tokens,
         )
+
+    @cached_property
+    def dialect(self) -> Dialect | None:
+        """How it speaks; None without a template of conversations."""
+        return None if self.chat is None else Dialect.of(self.chat, self.tokenizer)
+
+    @cached_property
+    def markup(self) -> Markup | None:
+        """Its control tokens, where texts of messages are data; None where they are not."""
+        if self.chat is None or self.control_tokens:
+            return None
+        return Markup(self.tokenizer, self.chat.sources)
 
     def encode(self, text: str, param: str, *, bos: bool) -> list[int]:
         """The token ids of a text. One that cannot fit in the context is refused by its bytes alone, before
@@ -55,7 +84,11 @@ class ServedModel:
         Raises:
             ApiError: `context_length_exceeded`.
         """
+        self.require_short(text, param)
+        return self.tokenizer.encode(text, bos=bos)
+
+    def require_short(self, text: str, param: str) -> None:
+        """Refuses a text that cannot fit in the context by its bytes alone."""
         least = self.tokenizer.least_tokens(text)
         if least > self.context:
             raise context_length_exceeded(least, self.context, param, least=True)
-        return self.tokenizer.encode(text, bos=bos)
