@@ -188,8 +188,8 @@ def test_a_file_whose_name_is_not_unicode_runs(tmp_path: Path) -> None:
     odd = file.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.gguf"))
     environment = {**os.environ, "ROCKLEDGE_CACHE": str(tmp_path / "cache")}
     # Processes of their own: pytest cannot report what is logged of such a name.
-    for command in (["run", odd, "ab", "--raw", "--max-tokens", "3", "--json"], ["list"]):
+    for arguments in (["run", odd, "ab", "--raw", "--max-tokens", "3", "--json"], ["list"]):
         done = subprocess.run(
-            [sys.executable, "-m", "rockledge", *command], env=environment, capture_output=True
+            [sys.executable, "-m", "rockledge", *arguments], env=environment, capture_output=True
         )
         assert done.returncode == 0, done.stderr
