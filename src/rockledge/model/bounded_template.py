@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 self.filters[name] = _bounded_filter(name, function)
 
     @staticmethod
-    def concat(pieces: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(pieces: Iterable[str]) -> str:
         """The text of a template, a macro or a block."""
         found, size = [], 0
         for piece in pieces:
@@ -111,14 +111,14 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             parts = nodes.List(joined.nodes, lineno=joined.lineno)
             joined.nodes = [self._filtered(parts, "_concatenated")]
         for output in list(source.find_all(nodes.Output)):
-            said = [
+            said: list[nodes.Expr] = [
                 n if isinstance(n, nodes.TemplateData) else self._filtered(n, "_said") for n in output.nodes
             ]
             output.nodes = said
         source.set_environment(self)
         return super()._generate(source, *arguments, **named)
 
-    def _filtered(self, node: nodes.Expr, name: str) -> nodes.Filter:
+    def _filtered(self, node: Any, name: str) -> nodes.Filter:
         return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -211,8 +211,9 @@ def _check_replaced(text: str, old: Any = "", new: Any = "") -> None:
 
 
 def _check_joined(separator: Any, items: Any) -> None:
-    if isinstance(items, Sized):
-        _check_size(len(str(separator)) * len(items) + sum(len(x) for x in items if isinstance(x, str)))
+    if isinstance(items, Collection):
+        texts = [item for item in items if isinstance(item, str)]
+        _check_size(len(str(separator)) * len(items) + sum(map(len, texts)))
 
 
 def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

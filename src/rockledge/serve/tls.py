@@ -58,7 +58,9 @@ class Handshake(SSLProtocol):
         seconds: float,
         opened: set[Handshake],
     ) -> None:
-        super().__init__(loop, protocol, context, None, server_side=True, ssl_handshake_timeout=seconds)
+        nobody: Any = None  # waits for the end of the handshake
+        time: Any = seconds  # typeshed takes whole seconds only
+        super().__init__(loop, protocol, context, nobody, server_side=True, ssl_handshake_timeout=time)
         self._most = most
         self._opened = opened
         self._protocol = protocol
@@ -80,7 +82,7 @@ class Handshake(SSLProtocol):
         ]
         return min(pending, key=lambda h: h._since, default=self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:
         """The end of the connection."""
         self._opened.discard(self)
         super().connection_lost(exc)
