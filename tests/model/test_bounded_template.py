@@ -80,12 +80,11 @@ def test_others_work_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
 
     thread = threading.Thread(target=render)
     thread.start()
-    longest, last = 0.0, time.monotonic()
+    turns = 0
     while thread.is_alive():
         time.sleep(0.001)
-        now = time.monotonic()
-        longest, last = max(longest, now - last), now
-    assert longest < 0.25
+        turns += 1
+    assert turns > 10
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             parts = nodes.List(joined.nodes, lineno=joined.lineno)
             joined.nodes = [self._filtered(parts, "_concatenated")]
         for output in list(source.find_all(nodes.Output)):
-            said: list[Any] = [
+            said: list[nodes.Expr] = [
                 n if isinstance(n, nodes.TemplateData) else self._filtered(n, "_said") for n in output.nodes
             ]
             output.nodes = said
@@ -212,7 +212,8 @@ def _check_replaced(text: str, old: Any = "", new: Any = "") -> None:
 
 def _check_joined(separator: Any, items: Any) -> None:
     if isinstance(items, Collection):
-        _check_size(len(str(separator)) * len(items) + sum(len(x) for x in items if isinstance(x, str)))
+        texts = [item for item in items if isinstance(item, str)]
+        _check_size(len(str(separator)) * len(items) + sum(map(len, texts)))
 
 
 def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

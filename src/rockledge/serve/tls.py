@@ -58,9 +58,9 @@ class Handshake(SSLProtocol):
         seconds: float,
         opened: set[Handshake],
     ) -> None:
-        nobody: Any = None  # waits for the handshake
-        timeout: Any = seconds
-        super().__init__(loop, protocol, context, nobody, server_side=True, ssl_handshake_timeout=timeout)
+        nobody: Any = None  # waits for the end of the handshake
+        time: Any = seconds  # typeshed takes whole seconds only
+        super().__init__(loop, protocol, context, nobody, server_side=True, ssl_handshake_timeout=time)
         self._most = most
         self._opened = opened
         self._protocol = protocol
