@@ -103,7 +103,7 @@ def test_a_server_outlives_its_npu(artifact: Path, tmp_path: Path) -> None:
 
                 first = answer(PROMPT)
                 assert http.get("/health").json()["npu"]["state"] == "ready"
-                assert "rockledge_npu_in_use 1\n" in http.get("/metrics").text
+                assert "rockledge_npu_in_use 1.0\n" in http.get("/metrics").text
                 others = [f"{letter}{PROMPT}" for letter in "abc"]  # found in no cache
                 answers = [answer(other) for other in others]
                 assert [answer(prompt) for prompt in (PROMPT, *others)] == [first, *answers]
@@ -121,5 +121,5 @@ def test_a_server_outlives_its_npu(artifact: Path, tmp_path: Path) -> None:
     assert state["faults"] > 1
     assert "given up" in state["reason"]
     for sample in ("in_use 0", "fallbacks_total 1", "steps_total 2", f"faults_total {state['faults']}"):
-        assert f"rockledge_npu_{sample}\n" in metrics
+        assert f"rockledge_npu_{sample}.0\n" in metrics
     assert log.read_text().count("CPU from now on") == 1

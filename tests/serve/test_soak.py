@@ -61,7 +61,7 @@ def standing(url: str, pid: int) -> Standing:
     """Of the server now."""
     metrics = httpx.get(f"{url}/metrics", timeout=30).text
     metric = {
-        name: int(value) for name, value in re.findall(r"^rockledge_(\w+) (\d+)$", metrics, re.MULTILINE)
+        name: int(value) for name, value in re.findall(r"^rockledge_(\w+) (\d+)\.0$", metrics, re.MULTILINE)
     }
     status = Path(f"/proc/{pid}/status").read_text()
     return Standing(
