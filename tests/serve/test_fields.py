@@ -72,8 +72,6 @@ def test_fields_that_cannot_change_the_answer_are_taken(name: str) -> None:
     "name, value",
     [
         ("tools", [{"type": "function"}]),
-        ("response_format", {"type": "json_schema"}),
-        ("response_format", {"type": "json_object"}),
         ("suffix", "end"),
         ("modalities", ["audio"]),
     ],

@@ -253,7 +253,6 @@ def test_tokens_can_end_an_answer(client: openai.OpenAI, toy: Engine) -> None:
             openai.BadRequestError,
             "unsupported_parameter",
         ),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_parameter"),
         ({"extra_body": {"mirostat": 1}}, openai.BadRequestError, "unknown_parameter"),
     ],
 )

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rockledge.errors import UsageError
-from rockledge.runtime.schema_bounds import check_schema
+from rockledge.runtime.schema_bounds import check_schema, objects
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -42,6 +42,8 @@ _LIMITS = {"step_lexer_fuel": 50_000, "max_grammar_size": 100_000}
 
 # As json.dumps writes. White space that the model may choose is white space without an end.
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 _NAMES: dict[ConstraintKind, str] = {
     "json_schema": "JSON schema",
@@ -130,7 +132,9 @@ def _grammar(constraint: Constraint) -> str:
         return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
     if constraint.kind == "json_schema":
         schema = _parsed(text, "json_schema")
+        schema = {} if schema is True else schema
         check_schema(schema)
+        _check_exclusive_bounds(schema)
         return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(text)
@@ -141,6 +145,29 @@ def _grammar(constraint: Constraint) -> str:
         lark = " | ".join(json.dumps(one, ensure_ascii=False) for one in dict.fromkeys(choices))
         return LLMatcher.grammar_from_lark(f"start: {lark}")
     return LLMatcher.grammar_from_lark(_lark(constraint))
+
+
+def _check_exclusive_bounds(schema: Any) -> None:
+    """Raises UsageError where a number could be the very bound that is excluded: llguidance 1.9.1 lets the
+    whole number 0 or 1 through in ranges such as 0 to 0.5."""
+    from llguidance import LLMatcher, LLParserLimits
+
+    for node in objects(schema):
+        bounds = {name: node[name] for name in _BOUNDS if type(node.get(name)) in (int, float)}
+        for name in ("exclusiveMinimum", "exclusiveMaximum"):
+            bound = bounds.get(name)
+            if bound is None or bound != bound // 1 or node.get("type") == "integer":
+                continue
+            grammar = LLMatcher.grammar_from_json_schema({"type": "number", **bounds}, overrides=_JSON)
+            for text in {f"{bound:.0f}", "-0" if bound == 0 else f"{bound:.0f}"}:
+                matcher = LLMatcher(
+                    _bytes_as_tokens(), grammar, log_level=0, limits=LLParserLimits(**_LIMITS)
+                )
+                if matcher.consume_tokens(list(text.encode())) and matcher.is_accepting():
+                    raise UsageError(
+                        f"the JSON schema has {name!r} {bound:g}, which is not supported with its other "
+                        "bound; use one that is not exclusive"
+                    )
 
 
 def _lark(constraint: Constraint) -> str:
@@ -172,8 +199,15 @@ def _parsed(text: str, kind: ConstraintKind) -> Any:
 def _sentence(kind: ConstraintKind, reason: str) -> str:
     """What llguidance says, as one sentence that names what is not supported."""
     if found := re.match(r"Unimplemented keys: \[(.*)\]", reason):
-        keys = found[1].replace('"', "'")
-        return f"the JSON schema uses {keys}, which is not supported; leave it out"
+        keys = sorted(found[1].replace('"', "'").split(", "))
+        what = (
+            "which is not supported; leave it out"
+            if len(keys) == 1
+            else "which are not supported; leave them out"
+        )
+        return f"the JSON schema uses {' and '.join(keys)}, {what}"
+    if "Regex is empty" in reason:
+        return "no string fits the pattern, the format and the length that the JSON schema wants together"
     if "NoExtensionBias" in reason:
         return f"no text fits the {_NAMES[kind]}; it contradicts itself or never ends"
     if re.search(r"[Tt]oo many|too big|too large|fuel|max is|limit", reason):

@@ -14,21 +14,21 @@ MOST_DEPTH = 100
 MOST_NESTED = 4000
 """References times the depth of the schema: how deep they can lead one into the other."""
 
-_SCALARS = frozenset({"string", "number", "integer", "boolean", "null"})
-
 
 def check_schema(schema: Any) -> None:
     """Raises UsageError, one sentence."""
+    if schema is False:
+        raise UsageError("the JSON schema is false, which no value fits")
     depth = _depth(schema)
     if depth > MOST_DEPTH:
         raise UsageError(f"the JSON schema is more than {MOST_DEPTH} levels deep; make it flatter")
-    refs = {node["$ref"] for node in _objects(schema) if isinstance(node.get("$ref"), str)}
+    refs = {node["$ref"] for node in objects(schema) if isinstance(node.get("$ref"), str)}
     if (1 + len(refs)) * depth > MOST_NESTED:
         raise UsageError(
             f"the JSON schema has {len(refs)} different references and {depth} levels; make it smaller"
         )
     # It could relax what is checked here and ask for white space without an end.
-    if any("x-guidance" in node for node in _objects(schema)):
+    if any("x-guidance" in node for node in objects(schema)):
         raise UsageError("the JSON schema uses 'x-guidance', which is not supported; leave it out")
     targets = {ref: _target(schema, ref) for ref in refs}
     if not _ends(schema, _ending(targets)):
@@ -49,7 +49,8 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a JSON value, itself included."""
     left = [value]
     while left:
         one = left.pop()
@@ -102,7 +103,7 @@ def _ends(schema: Any, ending: dict[str, bool]) -> bool:
             return False
     types = schema.get("type")
     types = [types] if isinstance(types, str) else types
-    if not isinstance(types, list) or _SCALARS & {one for one in types if isinstance(one, str)}:
+    if not isinstance(types, list) or any(one not in ("object", "array") for one in types):
         return True
     return ("object" in types and _object_ends(schema, ending)) or (
         "array" in types and _array_ends(schema, ending)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from rockledge.runtime.constraint import Constraint
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
+from rockledge.serve.constraints import CONSTRAINT_FIELDS, read_constraint
 from rockledge.serve.fields import Fields
 
 MAX_STOPS = 16
@@ -39,6 +41,7 @@ class Options:
     best_of: int
     priority: int
     timeout_s: float | None
+    constraint: Constraint | None = None
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
@@ -75,6 +78,7 @@ def read_options(fields: Fields, defaults: Sampling = CONVERSATION, vocab: int =
         best_of=best_of,
         priority=fields.count("priority", 0, -MOST_PRIORITY, MOST_PRIORITY),
         timeout_s=timeout_s,
+        constraint=read_constraint({name: fields.take(name) for name in CONSTRAINT_FIELDS}),
     )
 
 
