@@ -218,6 +218,25 @@ def test_forced_tokens_ride_along_and_are_scored(model: Engine) -> None:
     assert [x for piece in pieces for x in piece.top or ()] == [score.top for score in scores]
 
 
+def test_forced_tokens_that_are_in_the_cache_are_scored_all_the_same(model: Engine) -> None:
+    """Their rows are computed again: only the scores are missing, and no cache keeps those."""
+    constraint = Constraint("json_schema", json.dumps({"const": "cached " * 20}))
+
+    def told() -> list[object]:
+        pieces = list(model.generate(PROMPT, max_tokens=200, constraint=constraint, logprobs=1))
+        return [piece.finish for piece in pieces[-1:]] + [
+            (token, logprob)
+            for piece in pieces
+            for token, logprob in zip(piece.ids, piece.logprobs or (), strict=True)
+        ]
+
+    first = told()
+    answer(model, constraint)
+    list(model.generate([*PROMPT, *b"aa"], max_tokens=2))
+    assert len(first) == 143
+    assert told() == first
+
+
 @pytest.mark.parametrize("logprobs", [None, 0])
 def test_a_cut_answer_says_length(model: Engine, logprobs: int | None) -> None:
     constraint = Constraint("json_schema", json.dumps({"const": "x" * 60}))

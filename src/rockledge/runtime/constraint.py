@@ -36,12 +36,12 @@ MOST_RULES = 1000
 STACK_BYTES = 64 << 20
 """Of a thread that compiles; address space only until it is used."""
 
-# Fuel of a step is a fourth of llguidance's own: a mask then takes tens of milliseconds at worst, and schemas
-# from practice need a tenth of it.
-_LIMITS = {"step_lexer_fuel": 50_000, "max_grammar_size": 100_000}
+STEP_FUEL = 50_000
+"""Of llguidance's lexer in a step, a fourth of its own limit: a mask then takes tens of milliseconds at
+worst, and schemas from practice need a tenth of it."""
 
-# As json.dumps writes. White space that the model may choose is white space without an end.
-_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
+MOST_SYMBOLS = 100_000
+"""Of a compiled grammar."""
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
@@ -94,20 +94,18 @@ def require_llguidance() -> None:
 def compile_constraint(constraint: Constraint, tokenizer: "Callable[[], LLTokenizer]") -> "LLMatcher":
     """The matcher at the beginning of an answer in the tokens of `tokenizer`. Raises UsageError."""
     require_llguidance()
-    from llguidance import LLMatcher, LLParserLimits
-
     size = len(constraint.text.encode(errors="replace"))
     if size > MOST_BYTES:
         raise UsageError(
             f"the {_NAMES[constraint.kind]} has {size} bytes, expected at most {MOST_BYTES}; make it smaller"
         )
 
-    def compiled() -> LLMatcher:
+    def compiled() -> "LLMatcher":
         try:
             grammar = _grammar(constraint)
         except ValueError as error:
             raise UsageError(_sentence(constraint.kind, str(error))) from None
-        return LLMatcher(tokenizer(), grammar, log_level=0, limits=LLParserLimits(**_LIMITS))
+        return _matcher(tokenizer(), grammar)
 
     matcher = _with_deep_stack(compiled)
     if matcher.is_error():
@@ -129,45 +127,68 @@ def _grammar(constraint: Constraint) -> str:
 
     text = constraint.text
     if constraint.kind == "json":
-        return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
+        return _of_schema({"type": "object"})
     if constraint.kind == "json_schema":
         schema = _parsed(text, "json_schema")
         schema = {} if schema is True else schema
         check_schema(schema)
         _check_exclusive_bounds(schema)
-        return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
+        return _of_schema(schema)
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(text)
     if constraint.kind == "choice":
         choices = _parsed(text, "choice")
         if not isinstance(choices, list) or not choices or not all(isinstance(one, str) for one in choices):
             raise UsageError("the list of choices must be a JSON list of at least one string")
-        lark = " | ".join(json.dumps(one, ensure_ascii=False) for one in dict.fromkeys(choices))
-        return LLMatcher.grammar_from_lark(f"start: {lark}")
+        return LLMatcher.grammar_from_lark(f"start: {' | '.join(map(_literal, dict.fromkeys(choices)))}")
     return LLMatcher.grammar_from_lark(_lark(constraint))
+
+
+def _of_schema(schema: Any) -> str:
+    """The grammar of a JSON schema, written as json.dumps writes: white space that the model may choose is
+    white space without an end. Raises ValueError."""
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(schema),
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ", ",
+            "key_separator": ": ",
+            "lenient": False,
+        },
+    )
+
+
+def _matcher(tokenizer: "LLTokenizer", grammar: str) -> "LLMatcher":
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(step_lexer_fuel=STEP_FUEL, max_grammar_size=MOST_SYMBOLS)
+    return LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
 
 
 def _check_exclusive_bounds(schema: Any) -> None:
     """Raises UsageError where a number could be the very bound that is excluded: llguidance 1.9.1 lets the
     whole number 0 or 1 through in ranges such as 0 to 0.5."""
-    from llguidance import LLMatcher, LLParserLimits
-
     for node in objects(schema):
         bounds = {name: node[name] for name in _BOUNDS if type(node.get(name)) in (int, float)}
         for name in ("exclusiveMinimum", "exclusiveMaximum"):
             bound = bounds.get(name)
             if bound is None or bound != bound // 1 or node.get("type") == "integer":
                 continue
-            grammar = LLMatcher.grammar_from_json_schema({"type": "number", **bounds}, overrides=_JSON)
+            grammar = _of_schema({"type": "number", **bounds})
             for text in {f"{bound:.0f}", "-0" if bound == 0 else f"{bound:.0f}"}:
-                matcher = LLMatcher(
-                    _bytes_as_tokens(), grammar, log_level=0, limits=LLParserLimits(**_LIMITS)
-                )
+                matcher = _matcher(_bytes_as_tokens(), grammar)
                 if matcher.consume_tokens(list(text.encode())) and matcher.is_accepting():
                     raise UsageError(
                         f"the JSON schema has {name!r} {bound:g}, which is not supported with its other "
                         "bound; use one that is not exclusive"
                     )
+
+
+def _literal(text: str) -> str:
+    """A string of Lark: JSON's, and DEL is escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _lark(constraint: Constraint) -> str:

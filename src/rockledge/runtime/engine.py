@@ -480,7 +480,8 @@ class Engine:
             if not self._is_open(sequence) or sequence.pending > 0:
                 continue
             if sequence.closing is not None:
-                self._end(sequence, sequence.answer and sequence.answer.last(sequence.closing))
+                answer = sequence.answer
+                self._end(sequence, None if answer is None else answer.last(sequence.closing))
             elif sequence.drawing is not None:
                 self._draw(sequence, sequence.drawing)
             elif sequence in done.states:
