@@ -1,11 +1,14 @@
 """The official `openai` client against a real server over a real engine with a random toy model."""
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jsonschema
 import numpy as np
 import openai
 import pytest
@@ -75,6 +78,52 @@ def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI) -> None:
     assert chunks[-1].usage == whole.usage
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert len(chunks) > 5
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "mood": {"enum": ["calm", "wild"]},
+        "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["mood", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_an_answer_has_the_form_of_a_schema(client: openai.OpenAI, logprobs: bool) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "state", "schema": SCHEMA, "strict": True}}
+    settings: Any = {"temperature": 1.0, "seed": 3, "max_tokens": 60, "logprobs": logprobs}
+    answer = chat(client, response_format=form, **settings)
+    text = answer.choices[0].message.content
+    jsonschema.validate(json.loads(text), SCHEMA)
+    assert answer.choices[0].finish_reason == "stop"
+    if logprobs:
+        assert "".join(entry.token for entry in answer.choices[0].logprobs.content) == text
+    chunks = list(chat(client, response_format=form, stream=True, **settings))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    assert (
+        chat(client, response_format=form, **{**settings, "max_tokens": 5}).choices[0].finish_reason
+        == "length"
+    )
+
+
+@pytest.mark.parametrize(
+    "body, pattern",
+    [
+        ({"structured_outputs": {"regex": "[ab]{4}"}}, "[ab]{4}"),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes|no"),
+        ({"guided_choice": ["yes", "no"]}, "yes|no"),
+        ({"grammar": 'root ::= "<" [x-z]{3} ">"'}, "<[x-z]{3}>"),
+        ({"guided_grammar": 'start: "<" /[x-z]{3}/ ">"'}, "<[x-z]{3}>"),
+        ({"json_schema": {"const": [1, "a"]}}, r'\[1, "a"\]'),
+    ],
+)
+def test_other_forms_are_asked_for_by_the_names_of_others(
+    client: openai.OpenAI, body: dict[str, Any], pattern: str
+) -> None:
+    assert re.fullmatch(pattern, chat(client, extra_body=body).choices[0].message.content)
 
 
 def test_a_seed_fixes_the_answer(client: openai.OpenAI) -> None:
