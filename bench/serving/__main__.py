@@ -1,6 +1,7 @@
 """How ours serves many clients beside llama-server, on this machine, in alternating runs.
 
-    python -m bench.serving [--only ROW ...] [--engines ENGINE ...] [--shapes SHAPE ...] [--runs 3]
+    python -m bench.serving [--only ROW ... | --constrained] [--engines ENGINE ...] [--shapes SHAPE ...]
+                            [--runs 3]
 
 135m is SmolLM2: ours converted to 4.25 bits, llama.cpp's the same file at Q4_0. 1b is random weights of
 Llama-3.2-1B's shape in both. Every run has servers of its own. A figure is the median over the runs; all
@@ -24,7 +25,7 @@ from bench.serving.amounts import QUICK, Amounts, Figures
 from bench.serving.client import RefusedError
 from bench.serving.plot import plot
 from bench.serving.prompts import Prompts, alice_as_read_by
-from bench.serving.rows import BEFORE, GOALS, ROWS, SHAPES
+from bench.serving.rows import BEFORE, CONSTRAINED, GOALS, ROWS, SHAPES
 from bench.serving.servers import OURS, THEIRS, running
 from bench.speed_models import artifact, llama_file
 from bench.speed_runs import output
@@ -129,6 +130,9 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
         prog="python -m bench.serving", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    parser.add_argument(
+        "--constrained", action="store_true", help="only answers of a given form beside free ones"
+    )
     parser.add_argument("--engines", nargs="+", choices=(OURS, THEIRS), default=[OURS, THEIRS])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--threads", type=int, default=2)
@@ -144,7 +148,7 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
             tool("llama-server")
         prompts = alice_as_read_by(serve(OURS, "135m"))
         for shape in args.shapes:
-            for row in args.only:
+            for row in [f"constrained_{count}" for count in CONSTRAINED] if args.constrained else args.only:
                 if shape not in ROWS[row].shapes:
                     continue
                 name = f"{row} {shape}"

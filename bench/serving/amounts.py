@@ -27,6 +27,7 @@ class Amounts:
     bodies: int = 3
     questions: int = 100  # at least, so that a server which refuses at once has a 99th percentile
     crowd: int = 100
+    alternations: int = 5  # of free and constrained answers
     step_budget_s: float = 0.1  # how long a step of ours may take while others wait
 
 
@@ -48,6 +49,7 @@ QUICK = Amounts(
     bodies=1,
     questions=5,
     crowd=6,
+    alternations=1,
 )
 
 

@@ -43,6 +43,61 @@ async def streams(server: Server, prompts: Prompts, amounts: Amounts, count: int
     }
 
 
+# None can end within an answer. Strings are all choice; where their length has bounds, every character is
+# another state of the grammar, which costs the most. Records have many tokens that are forced.
+FORMS: dict[str, dict[str, object]] = {
+    "strings": {"type": "array", "items": {"type": "string"}, "minItems": 1000},
+    "bounded": {
+        "type": "object",
+        "properties": {"text": {"type": "string", "minLength": 4000, "maxLength": 9000}},
+        "required": ["text"],
+    },
+    "records": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "maxLength": 24},
+                "age": {"type": "integer", "minimum": 0, "maximum": 150},
+                "kind": {"enum": ["animal", "person", "thing"]},
+                "present": {"type": "boolean"},
+            },
+            "required": ["name", "age", "kind", "present"],
+            "additionalProperties": False,
+        },
+        "minItems": 200,
+        "maxItems": 400,
+    },
+}
+
+
+async def constrained(server: Server, prompts: Prompts, amounts: Amounts, count: int) -> Figures:
+    """Tokens a second that `count` clients at once get after their first, of free answers and of answers of a
+    given form, in alternating runs."""
+    bodies: dict[str, dict[str, object]] = {"free": {}}
+    bodies |= {name: {"json_schema": form} for name, form in FORMS.items()}
+
+    async def client(prompt: Sequence[int], form: dict[str, object]) -> float:
+        async with connection(server.url) as one:
+            answer = await one.stream("/v1/completions", {**completion(prompt, amounts.answer), **form})
+        if answer.usage["completion_tokens"] != amounts.answer:
+            raise RefusedError(f"an answer has {answer.usage['completion_tokens']} tokens")
+        return float((amounts.answer - 1) / (answer.ended - answer.ttft - answer.sent))
+
+    for form in bodies.values():  # what is made once for all grammars
+        await client(prompts.tokens(amounts.question), form)
+    rates: dict[str, list[float]] = {name: [] for name in bodies}
+    for _ in range(amounts.alternations):
+        for name, form in bodies.items():
+            asked = [prompts.tokens(amounts.question) for _ in range(count)]
+            rates[name].append(sum(await asyncio.gather(*(client(prompt, form) for prompt in asked))))
+    middle = {name: statistics.median(found) for name, found in rates.items()}
+    return {
+        **{f"{name}_tok_s": rate for name, rate in middle.items()},
+        **{f"{name}_over_free": middle[name] / middle["free"] for name in FORMS},
+    }
+
+
 async def shared_prefix(server: Server, prompts: Prompts, amounts: Amounts) -> Figures:
     """Requests that begin with the same system prompt, one after another."""
     system = prompts.tokens(amounts.system)

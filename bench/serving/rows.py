@@ -1,4 +1,4 @@
-"""The table's rows, what each needs of a server, and the goals of issue 19 as data."""
+"""The table's rows, what each needs of a server, and the goals as data."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ Measure = Callable[[Server, Prompts, Amounts], Coroutine[None, None, Figures]]
 
 BEFORE = "before"  # ours as it was before issue 19
 COUNTS = (1, 4, 8, 16)
+CONSTRAINED = {1: 0.95, 8: 0.9}
+"""Streams at once, and what answers of a given form should keep of the speed of free ones (issue 20)."""
 SHAPES = ("135m", "1b")
 
 
@@ -36,6 +38,10 @@ ROWS: dict[str, Row] = {
     **{
         f"streams_{count}": Row(partial(measures.streams, count=count), count, ("prompt", "answer"), SHAPES)
         for count in COUNTS
+    },
+    **{
+        f"constrained_{count}": Row(partial(measures.constrained, count=count), count, ("question", "answer"))
+        for count in CONSTRAINED
     },
     "shared_prefix": Row(measures.shared_prefix, 4, ("system", "question")),
     "conversation": Row(measures.conversation, 4, ("history", "history")),
@@ -84,6 +90,11 @@ GOALS = (
         Goal(f"streams_{count}", time, 0.6 if count == 8 and "p99" in time else 1.0, over=THEIRS)
         for count in COUNTS
         for time in _TIMES
+    ),
+    *(
+        Goal(f"constrained_{count}", f"{form}_over_free", share, at_most=False)
+        for count, share in CONSTRAINED.items()
+        for form in measures.FORMS
     ),
     Goal("shared_prefix", "later_over_first", 0.1),
     Goal("conversation", "turn_5_over_fresh", 1.3),

@@ -106,6 +106,23 @@ def test_the_bytes_of_tokens() -> None:
     assert BYTE_LEVEL.id("no such token") is None
 
 
+@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, SPACED], ids=["byte level", "metaspace"])
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_text_within_another_is_exactly_its_bytes(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode_within(text)
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+    assert not tokenizer.special_ids & set(ids)
+
+
+def test_names_of_signals_within_a_text_are_text() -> None:
+    for tokenizer, name in ((BYTE_LEVEL, CONTROLS[0]), (SPACED, "</s>")):
+        assert tokenizer.id(name) in tokenizer.encode(f"a{name}b", bos=False)
+        ids = tokenizer.encode_within(f"a{name}b")
+        assert not tokenizer.special_ids & set(ids)
+        assert b"".join(map(tokenizer.token_bytes, ids)) == f"a{name}b".encode()
+
+
 def test_lone_surrogates_do_no_harm() -> None:
     assert BYTE_LEVEL.decode(BYTE_LEVEL.encode("a\ud800b", bos=False)) == "a?b"
 

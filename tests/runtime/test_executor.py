@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.runtime.artifacts import BOS, VOCAB
 
@@ -16,6 +17,7 @@ from rockledge.runtime.program import build_program
 from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
 
 ArtifactPath = Callable[[str], Path]
+UInt32 = npt.NDArray[np.uint32]
 PROMPTS = ([BOS, 1, 2, 3], [BOS, 9], [BOS, 40, 41, 42, 43, 44, 45])
 PAGES = 3  # of each sequence
 
@@ -144,3 +146,31 @@ def test_steps_out_of_range_are_refused(artifact_path: ArtifactPath) -> None:
         executor.sequences[0] = 40
         with pytest.raises(NativeError, match="sequence 40 of 40"):
             executor.step(rows)
+
+
+def test_masks_that_are_made_beside_the_step_hold(artifact_path: ArtifactPath) -> None:
+    """They are waited for once, after all that does not need them; the draw is that of a mask made before."""
+    with executor_of(artifact_path("rotated-tied")) as executor:
+        rows = prompts(executor, [0, 1, 2])
+        drawn = []
+        for late in (False, True):
+            draws, masks = drawings(), [np.zeros(-(-VOCAB // 32), np.uint32) for _ in PROMPTS]
+            calls: list[None] = []
+
+            def fill(masks: list[UInt32] = masks, calls: list[None] = calls) -> None:
+                calls.append(None)
+                for number, mask in enumerate(masks):
+                    mask[2] = 0b1011 << number
+
+            for draw, mask in zip(draws, masks, strict=True):
+                draw.allow(mask)
+            if late:
+                executor.step(rows, draws, masks=fill)
+                assert len(calls) == 1
+            else:
+                fill()
+                executor.step(rows, draws)
+            drawn.append([(draw.token, draw.logprob, draw.top) for draw in draws])
+        assert drawn[0] == drawn[1]
+        for number, (token, _, _) in enumerate(drawn[0]):
+            assert token - 64 - number in (0, 1, 3)

@@ -7,11 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rockledge.runtime.constraint import Constraint
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Output, Request
 from rockledge.runtime.sampling import Sampling
 
 ArtifactPath = Callable[[str], Path]
+
+FORMS = (
+    Constraint(
+        "json_schema", '{"enum": ["a choice that begins alike", "a choice that begins alike too", 12]}'
+    ),
+    Constraint("json_schema", '{"type": "array", "items": {"const": {"key": 1}}, "maxItems": 3}'),
+    Constraint("regex", "[ab]{2,20}(c+|d{40})q?"),
+)
 
 
 def check_pages(engine: Engine) -> None:
@@ -54,6 +63,9 @@ def random_requests(random: np.random.Generator, count: int, longest: int) -> li
                 ignore_eos=bool(random.random() < 0.7),
                 client=str(random.integers(3)),
                 priority=int(random.integers(2)),
+                constraint=None
+                if score or random.random() < 0.6
+                else FORMS[int(random.integers(len(FORMS)))],
             )
         )
     return requests

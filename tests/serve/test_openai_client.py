@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jsonschema
 import numpy as np
 import openai
 import pytest
@@ -79,6 +81,95 @@ def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI) -> None:
     assert chunks[-1].usage == whole.usage
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert len(chunks) > 5
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "mood": {"enum": ["calm", "wild"]},
+        "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["mood", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_an_answer_has_the_form_of_a_schema(client: openai.OpenAI, logprobs: bool) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "state", "schema": SCHEMA, "strict": True}}
+    settings: Any = {"temperature": 1.0, "seed": 3, "max_tokens": 60, "logprobs": logprobs}
+    answer = chat(client, response_format=form, **settings)
+    text = answer.choices[0].message.content
+    jsonschema.validate(json.loads(text), SCHEMA)
+    assert answer.choices[0].finish_reason == "stop"
+    if logprobs:
+        assert "".join(entry.token for entry in answer.choices[0].logprobs.content) == text
+    chunks = list(chat(client, response_format=form, stream=True, **settings))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    assert (
+        chat(client, response_format=form, **{**settings, "max_tokens": 5}).choices[0].finish_reason
+        == "length"
+    )
+
+
+@pytest.fixture(scope="module")
+def caller(
+    tmp_path_factory: pytest.TempPathFactory, start_server: Callable[..., str]
+) -> Iterator[openai.OpenAI]:
+    """A client of a model whose template knows tools, in few words: its context is 512 bytes."""
+    path = synth_artifact("toy", tmp_path_factory.mktemp("callers") / "toy", seed=12)
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools | tojson }}>"
+    with (
+        Engine.load(path, threads=1, chat_template=template) as engine,
+        openai.OpenAI(base_url=f"{start_server(engine)}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+NOTE: Any = {
+    "type": "object",
+    "properties": {"x": {"enum": [1, 2]}},
+    "required": ["x"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [{"type": "function", "function": {"name": "f", "parameters": NOTE}}]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_a_call_that_has_to_be_made_is_made(caller: openai.OpenAI, choice: Any) -> None:
+    settings: Any = {"temperature": 1.0, "seed": 4, "max_tokens": 90, "parallel_tool_calls": False}
+    answer = chat(caller, tools=TOOLS, tool_choice=choice, **settings).choices[0]
+    [call] = answer.message.tool_calls
+    assert (answer.finish_reason, call.function.name) == ("tool_calls", "f")
+    assert not answer.message.content
+    arguments = json.loads(call.function.arguments)
+    jsonschema.validate(arguments, NOTE)
+    chunks = list(chat(caller, tools=TOOLS, tool_choice=choice, stream=True, **settings))
+    deltas = [d for chunk in chunks if chunk.choices for d in chunk.choices[0].delta.tool_calls or ()]
+    assert "".join(delta.function.name or "" for delta in deltas) == "f"
+    assert json.loads("".join(delta.function.arguments or "" for delta in deltas)) == arguments
+
+
+def test_a_call_and_another_form_contradict_each_other(caller: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="give one of them"):
+        chat(caller, tools=TOOLS, tool_choice="required", response_format={"type": "json_object"})
+
+
+@pytest.mark.parametrize(
+    "body, pattern",
+    [
+        ({"structured_outputs": {"regex": "[ab]{4}"}}, "[ab]{4}"),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes|no"),
+        ({"guided_choice": ["yes", "no"]}, "yes|no"),
+        ({"grammar": 'root ::= "<" [x-z]{3} ">"'}, "<[x-z]{3}>"),
+        ({"guided_grammar": 'start: "<" /[x-z]{3}/ ">"'}, "<[x-z]{3}>"),
+        ({"json_schema": {"const": [1, "a"]}}, r'\[1, "a"\]'),
+    ],
+)
+def test_other_forms_are_asked_for_by_the_names_of_others(
+    client: openai.OpenAI, body: dict[str, Any], pattern: str
+) -> None:
+    assert re.fullmatch(pattern, chat(client, extra_body=body).choices[0].message.content)
 
 
 def test_a_seed_fixes_the_answer(client: openai.OpenAI) -> None:
@@ -253,7 +344,6 @@ def test_tokens_can_end_an_answer(client: openai.OpenAI, toy: Engine) -> None:
         ),
         ({"model": "other"}, openai.NotFoundError, "model_not_found"),
         ({"functions": [{"name": "f"}]}, openai.BadRequestError, "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_parameter"),
         ({"extra_body": {"mirostat": 1}}, openai.BadRequestError, "unknown_parameter"),
     ],
 )

@@ -153,6 +153,28 @@ class Tokenizer:
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
         return [*self.beginning, *ids] if bos else list(ids)
 
+    def encode_within(self, text: str) -> list[int]:
+        """Token ids of text in the middle of another one: names of special tokens are text like any other,
+        and no space is put in front."""
+        front = "\n" if self._spelling.strip else ""
+        whole = (front + text).encode(errors="replace").decode()
+        ids: list[int] = self._plain_rules.encode(whole, add_special_tokens=False).ids
+        if not front:
+            return ids
+        # The line break and what the encoder put before it are the first tokens: none reaches beyond them.
+        head = b""
+        for count, token in enumerate(ids, 1):
+            head += self.token_bytes(token)
+            if head.endswith(b"\n"):
+                return ids[count:]
+        return []
+
+    @cached_property
+    def _plain_rules(self) -> tokenizers.Tokenizer:
+        rules = tokenizers.Tokenizer.from_str(self._rules.to_str())
+        rules.encode_special_tokens = True
+        return rules
+
     def least_tokens(self, text: str) -> int:
         """No encoding of `text` has fewer tokens: its bytes over those of the longest token, 0 when the
         encoder may drop any amount of it."""

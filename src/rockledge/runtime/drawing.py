@@ -131,8 +131,14 @@ class Drawing(_Scored):
         if token < 0:
             raise NativeError(
                 "none of the logits of tokens that may be drawn is a number; the model's output is broken, "
-                "or the request bans every token"
+                "or the request bans every token that may come"
             )
+        self.add(token)
+        return token
+
+    def add(self, token: int) -> None:
+        """Makes a token part of the history as if it had been drawn: one that is the only one to follow."""
+        record = self.record
         self.drawn += 1
         record.number = self.drawn + 1
         if self.drawn == self._min_tokens:
@@ -143,7 +149,6 @@ class Drawing(_Scored):
                 self._seen[slot] = token
                 record.seen_count = slot + 1
             self._times[slot] += 1
-        return token
 
     def allow(self, mask: UInt32 | None) -> None:
         """From the next step on only tokens whose bit is set may be drawn: bit i % 32 of mask[i // 32],

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,28 @@ import numpy.typing as npt
 
 from rockledge.artifact.background import BackgroundCheck
 from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, kv_bytes
-from rockledge.errors import ContextError, NativeError, UsageError
+from rockledge.errors import ContextError, NativeError, RockledgeError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.model.source import source_name
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
+from rockledge.runtime.constraint import Constraint, require_llguidance
 from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.engine_times import EngineTimes
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.generation import Generation, Stepper, last_output
+from rockledge.runtime.grammar import GrammarMatcher, Grammars
 from rockledge.runtime.kv_cache import PageCache
 from rockledge.runtime.loading import Loaded, load_artifact
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.offload.use import NpuUse
-from rockledge.runtime.piece import Piece, Score
+from rockledge.runtime.piece import Finish, Piece, Score
 from rockledge.runtime.prefix import PrefixCache
 from rockledge.runtime.prefix_store import PrefixStore
 from rockledge.runtime.request import EngineStats, Failure, Output, Request, failure_of
-from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling import Sampling, TokenLogprob
 from rockledge.runtime.scheduler import Scheduler, Share
 from rockledge.runtime.sequence import Sequence as Running
 from rockledge.runtime.step import StepResult, run_step
@@ -47,7 +49,7 @@ from rockledge.runtime.step_budget import StepBudget
 
 GREEDY = Sampling()
 
-_DISK_S = 0.01  # how long a step waits for the disk when it has nothing else to do
+_IDLE_S = 0.01  # how long a step waits for the disk or a grammar when it has nothing else to do
 
 # What shorter embeddings are divided by, as in torch.nn.functional.normalize.
 _LEAST_LENGTH = np.float32(1e-12)
@@ -123,6 +125,8 @@ class Engine:
         # With an NPU a part of a prompt runs in this thread, beside the answers of others.
         self._beside = ThreadPoolExecutor(1, "rockledge-prefill") if isinstance(self._npu, NpuUse) else None
         self._reading: tuple[Share, Future[StepResult]] | None = None
+        self._grammars: Grammars | None = None  # made for the first constraint
+        self._compiling: dict[Running, Future[GrammarMatcher]] = {}
 
     @classmethod
     def load(
@@ -216,6 +220,8 @@ class Engine:
             for sequence in list(self._requests.values()):
                 sequence.ended = "cancelled"
                 self._take_out(sequence)
+            if self._grammars is not None:
+                self._grammars.close()
             if self._cold is not None:
                 self._cold.close()
                 self._cold = None
@@ -296,6 +302,12 @@ class Engine:
         if request.logprobs is not None and request.logprobs < 0:
             raise UsageError(f"logprobs is {request.logprobs} alternatives; give 0 or more, or None")
         request.sampling.check_tokens(self.config.vocab)
+        if request.constraint is not None:
+            if request.kind != "generate":
+                raise UsageError(f"a constraint has no effect on a request of the kind {request.kind!r}")
+            if not self._eos:
+                raise UsageError("this model has no end-of-text token; answers of a given form need one")
+            require_llguidance()
         return prompt
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
@@ -319,7 +331,16 @@ class Engine:
             self._end(sequence, None if answer is None else answer.last("length"))
         else:
             self._scheduler.add(sequence)
+            if request.constraint is not None:
+                self._compile(sequence, request.constraint)
         return sequence
+
+    def _compile(self, sequence: Running, constraint: Constraint) -> None:
+        """Begins with the grammar of a sequence, which waits for it."""
+        if self._grammars is None:
+            self._grammars = Grammars(self.tokenizer, self._eos, self.config.vocab)
+        ignore_eos = sequence.request.ignore_eos
+        self._compiling[sequence] = self._grammars.compile(constraint, ignore_eos=ignore_eos)
 
     def cancel(self, request: str) -> None:
         """Ends a request before its next step; one that is not there is none's concern. From any thread, also
@@ -403,24 +424,32 @@ class Engine:
         self._take_out_ended()
 
     def _step(self) -> None:
+        for sequence in [s for s, future in self._compiling.items() if future.done()]:
+            self._constrain(sequence, self._compiling.pop(sequence))
         if self._beside is not None:
             self._read_beside(self._beside)
-        shares = self._scheduler.plan(self._budget.rows, lambda sequence: not self._goes_beside(sequence))
+        shares = self._scheduler.plan(self._budget.rows, lambda s: s.ready and not self._goes_beside(s))
         if shares:
-            written = sum(share.sequence.decoding for share in shares)
+            written = sum(share.rows for share in shares if share.sequence.decoding)
             done = self._run(self._loaded.decode, shares)
             self._budget.ran(written, sum(share.rows for share in shares) - written, done.seconds)
             self._finish(shares, done)
         elif self._reading is not None:
             self._collect()
         elif self._cold is not None:
-            self._cold.wait(_DISK_S)
+            self._cold.wait(_IDLE_S)
+        elif self._compiling:
+            wait(self._compiling.values(), _IDLE_S, FIRST_COMPLETED)
 
     def _goes_beside(self, sequence: Running) -> bool:
         """Whether the rest of its prompt is one for the NPU."""
-        if not isinstance(self._npu, NpuUse) or sequence.request.kind == "score":
+        if not isinstance(self._npu, NpuUse) or sequence.request.kind == "score" or not sequence.ready:
             return False
-        return sequence.pending >= self._npu.plan.from_rows
+        return self._unscored(sequence) >= self._npu.plan.from_rows
+
+    def _unscored(self, sequence: Running) -> int:
+        """Pending tokens up to the first whose logits are wanted."""
+        return sequence.told - sequence.length
 
     def _read_beside(self, thread: ThreadPoolExecutor) -> None:
         """Keeps a part of a prompt going on the NPU."""
@@ -431,7 +460,7 @@ class Engine:
         assert isinstance(self._npu, NpuUse)
         chunks = self._npu.plan.chunks
         share = self._scheduler.prompt(
-            self._goes_beside, lambda s: chunks(s.pending)[0] if self._goes_beside(s) else 0
+            self._goes_beside, lambda s: chunks(self._unscored(s))[0] if self._goes_beside(s) else 0
         )
         if share is not None:
             share.sequence.busy = True
@@ -450,7 +479,8 @@ class Engine:
 
     def _run(self, executor: Executor, shares: Sequence[Share]) -> StepResult:
         keeps = executor is self._loaded.decode  # another's tables are written for every part anew
-        return run_step(executor, shares, keeps_tables=keeps, hidden=self.config.hidden)
+        fill = None if self._grammars is None else self._grammars.fill
+        return run_step(executor, shares, keeps_tables=keeps, hidden=self.config.hidden, fill=fill)
 
     def _finish(self, shares: Sequence[Share], done: StepResult) -> None:
         """Takes over what a step gave, sequence by sequence."""
@@ -465,12 +495,19 @@ class Engine:
         self._scheduler.served(shares)
         for share in shares:
             sequence = share.sequence
-            if sequence.request.kind == "score":
-                for given in done.given[sequence]:
+            for given in done.given.get(sequence, ()):
+                if sequence.request.kind == "score":
                     sequence.scores.append(Score(given.token, given.logprob, given.top))
-            if sequence.pending > 0:
+                    continue
+                sequence.told += 1
+                if self._tell(sequence, given.token, given.logprob, given.top):
+                    break
+            if not self._is_open(sequence) or sequence.pending > 0:
                 continue
-            if sequence.drawing is not None:
+            if sequence.closing is not None:
+                answer = sequence.answer
+                self._end(sequence, None if answer is None else answer.last(sequence.closing))
+            elif sequence.drawing is not None:
                 self._draw(sequence, sequence.drawing)
             elif sequence in done.states:
                 self._end(sequence, None, embedding=tuple(done.states[sequence].tolist()))
@@ -480,9 +517,12 @@ class Engine:
     def _draw(self, sequence: Running, drawing: Drawing) -> None:
         """The next token of an answer, and the text that became certain by it."""
         assert sequence.answer is not None
+        matcher = sequence.matcher
         try:
+            if matcher is not None:
+                matcher.require_sound()
             token = drawing.take()
-        except NativeError as error:
+        except (NativeError, UsageError) as error:
             self._end(sequence, None, failure=failure_of(error))
             return
         self._drawn += 1
@@ -493,13 +533,12 @@ class Engine:
         if stops or (token in self._eos and not sequence.request.ignore_eos):
             self._end(sequence, sequence.answer.last("stop"))
             return
-        piece = sequence.answer.push(token, drawing.logprob, drawing.top)
-        if piece is not None and piece.finish is not None:
-            self._end(sequence, piece)
+        if self._tell(sequence, token, drawing.logprob, drawing.top):
             return
-        if piece is not None:
-            self._put(sequence, Output(sequence.request.id, piece))
-        if drawing.drawn == sequence.room:
+        if matcher is not None:
+            sequence.append(token)
+            self._follow(sequence, matcher, token)
+        elif drawing.drawn == sequence.room:
             self._end(sequence, sequence.answer.last("length"))
         else:
             sequence.append(token)
@@ -507,6 +546,65 @@ class Engine:
     def _take_out_ended(self) -> None:
         for sequence in [s for s in list(self._requests.values()) if s.ended is not None]:
             self._take_out(sequence)
+
+    def _tell(
+        self, sequence: Running, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()
+    ) -> bool:
+        """A token of an answer for its client; whether the answer has ended by it."""
+        assert sequence.answer is not None
+        piece = sequence.answer.push(token, logprob, top)
+        if piece is not None and piece.finish is not None:
+            self._end(sequence, piece)
+            return True
+        if piece is not None:
+            self._put(sequence, Output(sequence.request.id, piece))
+        return False
+
+    # Answers of a given form
+
+    def _constrain(self, sequence: Running, compiled: "Future[GrammarMatcher]") -> None:
+        """The grammar of a sequence is compiled; what its answer begins with in any case is known."""
+        if not self._is_open(sequence):
+            return
+        try:
+            matcher = sequence.matcher = compiled.result()
+        except RockledgeError as error:
+            self._end(sequence, None, failure=failure_of(error))
+            return
+        assert sequence.drawing is not None
+        sequence.drawing.allow(matcher.mask)
+        self._follow(sequence, matcher, None)
+
+    def _follow(self, sequence: Running, matcher: GrammarMatcher, token: int | None) -> None:
+        """Takes `token` into the grammar of an answer, and adds those that are the only ones to follow: they
+        count as drawn, and where scores are asked for, steps to come give them."""
+        drawing, answer = sequence.drawing, sequence.answer
+        assert drawing is not None
+        assert answer is not None
+        scored = sequence.request.logprobs is not None
+        try:
+            if token is not None:
+                matcher.accept(token)
+            forced = matcher.take_forced(sequence.room - drawing.drawn)
+        except UsageError as error:
+            self._end(sequence, None, failure=failure_of(error))
+            return
+        for one in forced:
+            drawing.add(one)
+            self._drawn += 1
+            sequence.append(one, told=not scored)
+            if not scored and self._tell(sequence, one, 0.0):
+                return
+        if not matcher.complete and drawing.drawn < sequence.room:
+            return
+        finish: Finish = "stop" if matcher.complete else "length"
+        if sequence.told == sequence.count:
+            self._end(sequence, answer.last(finish))
+        else:
+            sequence.closing = finish
+
+    def _is_open(self, sequence: Running) -> bool:
+        return self._requests.get(sequence.request.id) is sequence
 
     def _take_out(self, sequence: Running) -> None:
         """Ends a request from outside; one in a step that still runs, when that is over."""
@@ -545,11 +643,13 @@ class Engine:
         stop: Sequence[str] = (),
         logprobs: int | None = None,
         ignore_eos: bool = False,
+        constraint: Constraint | None = None,
         cancelled: Callable[[], bool] = _never,
     ) -> Generation:
         """Continues `prompt` (token ids), yielding text as soon as it is certain.
 
         `logprobs`: how many alternatives to report beside each token (0: only its own), None for no scores.
+        `constraint`: what the answer has to look like; UsageError with a piece where it cannot be used.
         `cancelled` is called before every step; once true, the pieces just end. The same seed gives the same
         text whatever else runs. Raises ContextError or UsageError here, before any work.
         """
@@ -561,6 +661,7 @@ class Engine:
             stop=tuple(stop),
             logprobs=logprobs,
             ignore_eos=ignore_eos,
+            constraint=constraint,
         )
         ids = self._valid(request)
         return Generation(lambda: self._open(request, ids), cancelled)

@@ -1,7 +1,7 @@
 """The native program as the engine uses it: one step for many sequences, whose arrays stay where they are."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,9 @@ class Executor:
             block_tables=self.tables.ctypes.data,
             logit_rows=self.wanted.ctypes.data,
         )
+        self._uses_npu = False
         self._whole = self._step.prepared(self._record)
+        self._only_logits = self._step.prepared(self._record, self._before_logits)
         self._without_logits = self._step.prepared(self._record, last=self._before_logits)
 
     @property
@@ -106,12 +108,19 @@ class Executor:
         self.positions[row:until] = range(first, first + len(tokens))
         self.sequences[row:until] = slot
 
-    def step(self, rows: int, draws: Sequence[Drawing | Given] = (), results: Float32 | None = None) -> None:
+    def step(
+        self,
+        rows: int,
+        draws: Sequence[Drawing | Given] = (),
+        results: Float32 | None = None,
+        masks: Callable[[], object] | None = None,
+    ) -> None:
         """Runs the first `rows` entries of `tokens`, `positions` and `sequences` (a slot of `tables`).
 
         Row wanted[i] gives draws[i], of which there are up to `logit_rows`. With `results` fp32 [n, vocab]
         instead (of a model without a head [n, hidden]), what rows wanted[:n] give is written there, n up to
-        `max_rows`. With neither everything that only logits need is skipped. Raises NativeError when
+        `max_rows`. With neither everything that only logits need is skipped. `masks`: waits for the masks of
+        the draws, which are made meanwhile; it is called as late as possible. Raises NativeError when
         something is out of range; nothing was computed then.
         """
         record, run = self._record, self._whole
@@ -121,7 +130,13 @@ class Executor:
                 raise NativeError(f"{len(draws)} draws in a step, expected at most {self.logit_rows}")
             for number, draw in enumerate(draws):
                 self._draws[number] = draw.address
-            record.logit_count, record.draws = len(draws), ctypes.addressof(self._draws)
+            record.logit_count = len(draws)
+            if masks is not None:
+                if not self._uses_npu:  # its part of a step cannot be taken up again
+                    self._without_logits()
+                    run = self._only_logits
+                masks()
+            record.draws = ctypes.addressof(self._draws)
         elif results is not None:
             wrong = results.dtype != np.float32 or results.shape[1:] != (self._vocab,)
             if wrong or not (results.flags.c_contiguous and results.flags.writeable):
@@ -157,6 +172,7 @@ class Executor:
     def use_npu(self, npu: NpuUse) -> None:
         """Runs the linears of large steps on the NPU. Raises NpuError."""
         use_npu(self._step, npu.device, npu.offload)
+        self._uses_npu = True
         npu.watch(lambda: npu_work(self._step))
 
     def close(self) -> None:

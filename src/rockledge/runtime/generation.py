@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-from rockledge.errors import NativeError
+from rockledge.errors import NativeError, UsageError
 from rockledge.runtime.piece import Piece, RequestStats
 from rockledge.runtime.request import Output
 from rockledge.runtime.sequence import Sequence
@@ -90,7 +90,8 @@ def _pieces(
                 if output.piece is not None:
                     yield output.piece
                 if output.failure is not None:
-                    raise NativeError(output.failure.message)
+                    kind = UsageError if output.failure.kind == "usage" else NativeError
+                    raise kind(output.failure.message)
                 if output.last:
                     return
             if cancelled():

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rockledge.errors import ArtifactError, ContextError, RockledgeError, UsageError
+from rockledge.runtime.constraint import Constraint
 from rockledge.runtime.histogram import NONE, Histogram
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, RequestStats, Score
@@ -20,7 +21,7 @@ class Request:
     `logprobs`: how many alternatives to report beside each token (0: only its own), None for no scores;
     of "score" too. `shown`: special tokens that are part of the text. `client`: whose share of the machine it
     takes. `priority`: higher goes first. `deadline_s`: seconds from its arrival after which it
-    ends, with what there is.
+    ends, with what there is. `constraint`: what the answer has to look like; it ends when nothing may follow.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Request:
     client: str = ""
     priority: int = 0
     deadline_s: float | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Who is in the next step: rows of answers first, then parts of prompts, admitted by pages.
 
-Every answer that runs has one row in every step. Prompts get the rows that are left in the order of priority,
-of how little their client has been served lately, and of arrival; so a client with many requests does not
-keep another one waiting. Where pages run out, the lowest and youngest gives its pages back and starts again
-later, mostly from prefixes that are still there.
+Every answer that runs has a row in every step, and more for tokens that its grammar forces. Prompts get the
+rows that are left in the order of priority, of how little their client has been served lately, and of
+arrival; so a client with many requests does not keep another one waiting. Where pages run out, the lowest and
+youngest gives its pages back and starts again later, mostly from prefixes that are still there.
 """
 
 import math
@@ -87,13 +87,15 @@ class Scheduler:
             self._most_clients = max(_CLIENTS, 2 * len(self._served))
 
     def plan(self, limit: Callable[[int, int], int], chosen: Callable[[Sequence], bool]) -> list[Share]:
-        """The next step: a row of every answer, and as many rows of prompts as `limit` says there may be
-        beside that many answers with that many prompts to read. Those that are not `chosen` are left out."""
+        """The next step: the rows of every answer, and as many rows of prompts as `limit` says there may be
+        beside that many with that many prompts to read. Those that are not `chosen` are left out."""
         self._out.clear()
         answers = self._answers()
+        written = sum(share.rows for share in answers)
         unread = len(self.waiting) + len(self.running) - len(answers)
-        rows = min(limit(len(answers), unread), self._step_rows - len(answers))
-        prompts = self._prompts(rows, self._logit_rows - len(answers), chosen)
+        rows = min(limit(written, unread), self._step_rows - written)
+        drawn = sum(share.sequence.logit_rows(share.rows) for share in answers)
+        prompts = self._prompts(rows, self._logit_rows - drawn, chosen)
         return [share for share in [*answers, *prompts] if share.sequence not in self._out]
 
     def prompt(self, chosen: Callable[[Sequence], bool], rows: Callable[[Sequence], int]) -> Share | None:
@@ -107,11 +109,16 @@ class Scheduler:
         return None
 
     def _answers(self) -> list[Share]:
-        """A row of every answer that runs, with room in the cache for it; oldest first."""
+        """A row of every answer that runs, and as far as there are any of those with logits, of tokens that
+        are forced, with room in the cache for them; oldest first."""
         shares: dict[Sequence, Share] = {}
-        for sequence in sorted((s for s in self.running if s.decoding and not s.busy), key=_rank):
-            if sequence.cached is not None and self._room(sequence, shares):
-                shares[sequence] = Share(sequence, 1)
+        answers = sorted((s for s in self.running if s.decoding and not s.busy), key=_rank)
+        more = max(0, self._logit_rows - len(answers))
+        for sequence in answers:
+            rows = 1 + min(sequence.pending - 1, more)
+            if sequence.cached is not None and self._room(sequence, rows, shares):
+                shares[sequence] = Share(sequence, rows)
+                more -= rows - 1
         return list(shares.values())
 
     def _prompts(self, rows: int, logit_rows: int, chosen: Callable[[Sequence], bool]) -> list[Share]:
@@ -122,11 +129,8 @@ class Scheduler:
             return shares
         for sequence in self._ready(chosen):
             count = min(sequence.pending, rows)
-            if sequence.request.kind == "score":
-                count = min(count, logit_rows)
-                logit_rows -= count
-            elif count == sequence.pending:
-                logit_rows -= 1
+            count -= max(0, sequence.logit_rows(count) - logit_rows)
+            logit_rows -= sequence.logit_rows(count)
             # Nothing new, unless a page that it shared has to be copied, or a window's pages move on.
             if not self._reserved(sequence, count):
                 self._preempt(sequence)
@@ -172,7 +176,7 @@ class Scheduler:
         if self._prefixes is None or sequence.request.kind == "score":
             return NOTHING
         size = self._cache.page_tokens
-        tokens = sequence.tokens[: sequence.wanted - 1]  # the last one has to be computed in any case
+        tokens = sequence.tokens[: sequence.told - 1]  # the rest has to be computed in any case
         sequence.names = page_names(sequence.tokens, size, self._prefixes.root, sequence.names)
         names = sequence.names[: len(tokens) // size]
         match = self._prefixes.match(names, tokens, parts=parts)
@@ -245,9 +249,10 @@ class Scheduler:
             return False
         return True
 
-    def _room(self, sequence: Sequence, shares: dict[Sequence, Share]) -> bool:
-        """Room for one token more; those with a lower rank give their pages for it, then it does itself."""
-        while not self._reserved(sequence, 1):
+    def _room(self, sequence: Sequence, rows: int, shares: dict[Sequence, Share]) -> bool:
+        """Room for `rows` tokens more; those with a lower rank give their pages for it, then it does
+        itself."""
+        while not self._reserved(sequence, rows):
             last = max((s for s in self.running if not s.busy), key=_rank)
             self._preempt(last)
             shares.pop(last, None)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from rockledge.runtime.answer import Answer
 from rockledge.runtime.drawing import Drawing
+from rockledge.runtime.grammar import GrammarMatcher
 from rockledge.runtime.kv_cache import CachedSequence
 from rockledge.runtime.piece import Finish, RequestStats, Score
 from rockledge.runtime.prefix import Name
@@ -15,9 +16,13 @@ from rockledge.runtime.request import Output, Request
 
 Int32 = npt.NDArray[np.int32]
 
+FORCED_ROWS = 16
+"""Tokens that a grammar forces come in one step with those of other answers; of more the rest waits its turn
+as a prompt does."""
+
 
 class Sequence:
-    """Tokens that are read and, for "generate", drawn one by one.
+    """Tokens that are read and, for "generate", drawn one by one or forced by a grammar.
 
     `cached` is None while it waits. Everything up to its length is in the cache; what is not yet is
     `pending`: the rest of a prompt, or the token drawn last. A sequence that lost its pages has all of its
@@ -36,6 +41,10 @@ class Sequence:
         self.count = len(request.prompt)
         self._tokens = np.empty(self.count + max(room, 1), np.int32)
         self._tokens[: self.count] = request.prompt
+        # Tokens whose scores are known or not wanted. Of the others the row before each is scored.
+        self.told = 1 if request.kind == "score" else self.count
+        self.matcher: GrammarMatcher | None = None  # of a constraint, once it is compiled
+        self.closing: Finish | None = None  # how it ends when all tokens are told: no more are drawn
         self.names: list[Name] = []
         self.kept = 0  # full pages that the prefix cache has been told of
         self.findable = request.kind != "score"  # whether its pages may be found again
@@ -63,8 +72,23 @@ class Sequence:
 
     @property
     def wanted(self) -> int:
-        """Tokens that have to be in the cache sooner or later: of a scored text not the last one."""
-        return self.count - 1 if self.request.kind == "score" else self.count
+        """Tokens that have to be in the cache sooner or later: not the last one where nothing is drawn after
+        it."""
+        return self.count if self.draws else self.count - 1
+
+    @property
+    def draws(self) -> bool:
+        """Whether something is wanted after the last token: the next one, or the state there."""
+        return self.request.kind != "score" and self.closing is None
+
+    def logit_rows(self, rows: int) -> int:
+        """How many of its next `rows` rows are drawn from, scored, or give a state."""
+        return max(0, self.length + rows - max(self.told - 1, self.length))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be worked on: a constraint has to be compiled first."""
+        return self.request.constraint is None or self.matcher is not None
 
     @property
     def pending(self) -> int:
@@ -73,8 +97,13 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """Whether its next step is one row after the prompt."""
-        return self.cached is not None and self.count > len(self.request.prompt) and self.pending == 1
+        """Whether its next step is one row after the prompt, or a few with those that a grammar forces."""
+        prompt = len(self.request.prompt)
+        if self.cached is None or self.count == prompt:
+            return False
+        if self.matcher is None:
+            return self.pending == 1
+        return self.length >= prompt and self.pending <= FORCED_ROWS
 
     @property
     def growing(self) -> bool:
@@ -115,10 +144,11 @@ class Sequence:
             waited_seconds=self._waited_seconds,
         )
 
-    def append(self, token: int) -> None:
-        """A token that was drawn, and is pending now."""
+    def append(self, token: int, *, told: bool = True) -> None:
+        """A token that was drawn or forced, and is pending now."""
         self._tokens[self.count] = token
         self.count += 1
+        self.told += told
 
     def lengthen(self, tokens: int) -> None:
         """Makes its past `tokens` long by copies of what is in the cache: for measurements, where a past must
@@ -132,6 +162,7 @@ class Sequence:
         free = np.empty(self._tokens.size - self.count, np.int32)
         self._tokens = np.concatenate([past, last, free])
         self.count += more
+        self.told += more
         self.findable = False
         self.cached.repeat(tokens)
         self.moved = True

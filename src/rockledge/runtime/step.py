@@ -1,7 +1,8 @@
 """One native step: the rows of its shares laid out, run, and what came of them by sequence."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.executor import Executor
+from rockledge.runtime.grammar import GrammarMatcher
 from rockledge.runtime.scheduler import Share
 from rockledge.runtime.sequence import Sequence as Running
 
@@ -25,17 +27,25 @@ class StepResult:
     states: dict[Running, Float32]
 
 
-def run_step(executor: Executor, shares: Sequence[Share], *, keeps_tables: bool, hidden: int) -> StepResult:
+def run_step(
+    executor: Executor,
+    shares: Sequence[Share],
+    *,
+    keeps_tables: bool,
+    hidden: int,
+    fill: Callable[[list[GrammarMatcher]], "Future[None]"] | None = None,
+) -> StepResult:
     """Runs the rows of `shares`, each with room in the cache; nobody is advanced. Raises NativeError.
 
     `keeps_tables`: the executor has seen these sequences before, so that only tables that changed are
-    written. `hidden`: channels of a state.
+    written. `hidden`: channels of a state. `fill`: makes masks in another thread.
     """
     start = time.perf_counter()
     rows, wanted = 0, 0
     draws: list[Drawing | Given] = []
     ends: list[Running] = []
     given: dict[Running, list[Given]] = {}
+    unmasked: list[GrammarMatcher] = []
     for share in shares:
         sequence, first = share.sequence, share.sequence.length
         assert sequence.cached is not None
@@ -43,20 +53,29 @@ def run_step(executor: Executor, shares: Sequence[Share], *, keeps_tables: bool,
             sequence.cached.write_table(executor.tables[:, sequence.slot])
             sequence.moved = not keeps_tables
         executor.place(rows, sequence.slot, sequence.tokens[first : first + share.rows], first)
-        if sequence.request.kind == "score":
-            following = sequence.tokens[first + 1 : first + 1 + share.rows].tolist()
+        if sequence.told < sequence.count:
+            before = max(sequence.told - 1, first)  # the row before the first token that is scored
+            following = sequence.tokens[before + 1 : first + 1 + share.rows].tolist()
             given[sequence] = [Given(token, sequence.request.logprobs or 0) for token in following]
-            executor.wanted[wanted : wanted + share.rows] = range(rows, rows + share.rows)
+            start = rows + before - first
+            executor.wanted[wanted : wanted + len(following)] = range(start, start + len(following))
             draws += given[sequence]
-            wanted += share.rows
-        elif share.rows == sequence.pending:
+            wanted += len(following)
+        if share.rows == sequence.pending and sequence.draws:
             executor.wanted[wanted] = rows + share.rows - 1
             wanted += 1
             if sequence.drawing is None:
                 ends.append(sequence)
             else:
                 draws.append(sequence.drawing)
+                if sequence.matcher is not None and sequence.matcher.stale:
+                    unmasked.append(sequence.matcher)
         rows += share.rows
     states = np.empty((len(ends), hidden), np.float32)
-    executor.step(rows, draws, states if ends else None)
+    masks = fill(unmasked) if unmasked and fill is not None else None
+    try:
+        executor.step(rows, draws, states if ends else None, None if masks is None else masks.result)
+    finally:
+        if masks is not None:
+            masks.exception()  # nobody else may use the matchers before they are done
     return StepResult(time.perf_counter() - start, given, dict(zip(ends, states, strict=True)))

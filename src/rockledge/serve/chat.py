@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import pydantic
 
 from rockledge.errors import UsageError
+from rockledge.runtime.constraint import Constraint, check_constraint
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.answer_reader import AnswerReader, AnswerShape, Fragment
-from rockledge.serve.call_forms import Call, Tools
+from rockledge.serve.call_forms import JSON, Call, Tools
 from rockledge.serve.conversation import Conversation, render, template_messages, template_tools
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.dialect import effort_switches
@@ -175,28 +176,49 @@ def chat_generation(
     text, ids = chat_prompt(model, body)
     if len(ids) >= model.context:
         raise context_length_exceeded(len(ids), model.context, "messages")
-    if calls_schema(request.functions, body.tool_choice, not body.parallel_tool_calls) is not None:
-        raise ApiError(
-            "'tool_choice' must be 'none' or 'auto': this server cannot make a model call a function",
-            param="tool_choice",
-            code="unsupported_parameter",
-        )
+    options, must_call = request.options, calls_constraint(request)
+    if must_call is not None:
+        options = replace(options, constraint=must_call)
     dialect = model.dialect
     assert dialect is not None
     thoughts = dialect.thoughts
     begun = body.messages[-1].content if body.continued else None
     thinking = thoughts is not None and (thoughts.opened_in(begun) if begun else thoughts.opened_by(text))
     shape = AnswerShape(
-        thoughts=None if begun and not thinking else thoughts,
-        thinking=thinking,
-        form=dialect.calls if request.functions else None,
+        # Calls that have to be made come as plain JSON, whatever the model's own form, and at once.
+        thoughts=None if must_call or (begun and not thinking) else thoughts,
+        thinking=thinking and must_call is None,
+        form=(JSON if must_call else dialect.calls) if request.functions else None,
         tools=request.functions,
         one_call=not body.parallel_tool_calls,
     )
-    most = answer_tokens(request.options.max_tokens, model.context - len(ids), limits)
+    most = answer_tokens(options.max_tokens, model.context - len(ids), limits)
     shown = (*dialect.shown_thoughts, *(dialect.shown_calls if request.functions else ()))
-    work = Generation((tuple(ids),), (most,), request.options, request.logprobs, shown=shown)
+    work = Generation((tuple(ids),), (most,), options, request.logprobs, shown=shown)
     return work, shape
+
+
+def calls_constraint(request: ChatRequest) -> Constraint | None:
+    """What an answer must look like that has to call a function; None where it need not.
+
+    Raises:
+        ApiError: the schema of a tool cannot be kept to, or another field says what the answer looks like.
+    """
+    body = request.body
+    schema = calls_schema(request.functions, body.tool_choice, not body.parallel_tool_calls)
+    if schema is None:
+        return None
+    if request.options.constraint is not None:
+        raise ApiError(
+            "'tool_choice' asks for a call and another field for a form of the answer; give one of them",
+            param="tool_choice",
+        )
+    constraint = Constraint("json_schema", json.dumps(schema))
+    try:
+        check_constraint(constraint)
+    except UsageError as error:
+        raise ApiError(f"the parameters of a tool cannot be kept to: {error}", param="tools") from None
+    return constraint
 
 
 class ChatReply:

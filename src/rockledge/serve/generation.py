@@ -70,6 +70,7 @@ def _requests(work: Generation, client: str) -> list[tuple[_Role, Request]]:
                 stop=options.stop,
                 shown=work.shown,
                 ignore_eos=options.ignore_eos,
+                constraint=options.constraint,
                 logprobs=0 if ranked and work.logprobs is None else work.logprobs,
             )
             for candidate in range(options.best_of):

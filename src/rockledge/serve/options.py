@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+from rockledge.runtime.constraint import Constraint
 from rockledge.runtime.sampling import Sampling
+from rockledge.serve.constraints import CONSTRAINT_FIELDS, read_constraint
 from rockledge.serve.schema import (
     Field,
     Reading,
@@ -50,6 +52,7 @@ class Options:
     best_of: int
     priority: int
     timeout_s: float | None
+    constraint: Constraint | None = None
 
 
 def _stops(value: Any, reading: Reading) -> tuple[str, ...]:
@@ -102,6 +105,7 @@ LOGIT_BIAS = Field(
     _logit_bias,
     {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
 )
+FORM = Field(lambda value, reading: value)  # read as a whole by constraints.py
 STOP_IDS = Field(_stop_ids, {"type": "array", "items": {"type": "integer"}, "maxItems": MAX_STOP_IDS})
 
 
@@ -142,6 +146,14 @@ class GenerationBody(Schema):
     stop: Annotated[tuple[str, ...], STOPS] = ()
     ignore_eos: Annotated[bool, flag()] = False
     priority: Annotated[int, whole(-MOST_PRIORITY, MOST_PRIORITY)] = 0
+    response_format: Annotated[Any, FORM] = None
+    structured_outputs: Annotated[Any, FORM] = None
+    json_schema: Annotated[Any, FORM] = None
+    grammar: Annotated[Any, FORM] = None
+    guided_json: Annotated[Any, FORM] = None
+    guided_regex: Annotated[Any, FORM] = None
+    guided_choice: Annotated[Any, FORM] = None
+    guided_grammar: Annotated[Any, FORM] = None
 
     def options(self, defaults: Sampling) -> Options:
         """The same as the engine's side takes it.
@@ -176,6 +188,7 @@ class GenerationBody(Schema):
             best_of=best_of,
             priority=self.priority,
             timeout_s=self.timeout or None,
+            constraint=read_constraint({name: getattr(self, name) for name in CONSTRAINT_FIELDS}),
         )
 
     def _sampling(self, defaults: Sampling) -> Sampling:
