@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.model.oracle import CASES, auto_tokenizer, small_files, written
 from tests.model.vocabularies import CONTROLS, CORPUS, train_byte_level
@@ -108,6 +108,7 @@ def test_the_bytes_of_tokens() -> None:
 
 @pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, SPACED], ids=["byte level", "metaspace"])
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+@example(text="\n")
 @settings(max_examples=200, deadline=None)
 def test_text_within_another_is_exactly_its_bytes(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode_within(text)

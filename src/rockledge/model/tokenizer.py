@@ -156,18 +156,27 @@ class Tokenizer:
     def encode_within(self, text: str) -> list[int]:
         """Token ids of text in the middle of another one: names of special tokens are text like any other,
         and no space is put in front."""
-        front = "\n" if self._spelling.strip else ""
-        whole = (front + text).encode(errors="replace").decode()
-        ids: list[int] = self._plain_rules.encode(whole, add_special_tokens=False).ids
-        if not front:
+        plain = text.encode(errors="replace").decode()
+        if not self._spelling.strip:
+            ids: list[int] = self._plain_rules.encode(plain, add_special_tokens=False).ids
             return ids
-        # The line break and what the encoder put before it are the first tokens: none reaches beyond them.
+        # Behind a character that no token joins with the text; which one that is depends on the text.
+        for front in "\n\0|a0":
+            found = self._behind(front, plain)
+            if found is not None:
+                return found
+        return [i for byte in plain.encode() if (i := self.id(f"<0x{byte:02X}>")) is not None]
+
+    def _behind(self, front: str, text: str) -> list[int] | None:
+        """The tokens of `text` after those of `front`; None where a token has some of both."""
+        ids: list[int] = self._plain_rules.encode(front + text, add_special_tokens=False).ids
         head = b""
         for count, token in enumerate(ids, 1):
             head += self.token_bytes(token)
-            if head.endswith(b"\n"):
-                return ids[count:]
-        return []
+            if head.removeprefix(b" ") == front.encode():
+                rest = ids[count:]
+                return rest if b"".join(map(self.token_bytes, rest)) == text.encode() else None
+        return None
 
     @cached_property
     def _plain_rules(self) -> tokenizers.Tokenizer:
