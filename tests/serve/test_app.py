@@ -228,7 +228,7 @@ def test_at_the_end_running_answers_finish_and_waiting_ones_are_told(
         start = time.monotonic()
         running.server.should_exit = True
         refused = waiting.result()
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 5
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_busy")
         assert refused.headers["retry-after"]
         assert first.result().endswith("data: [DONE]")
