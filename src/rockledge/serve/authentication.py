@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rockledge.serve.errors import ApiError
 from rockledge.serve.key_file import Key
 from rockledge.serve.keys import Keys, unknown_key
+from rockledge.serve.log_throttle import LogThrottle
 from rockledge.serve.refusal import header_values, refuse
-from rockledge.serve.seldom import Seldom
 
 OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
 """Addresses that need no key: they say no more than whether the server works."""
@@ -36,7 +36,7 @@ class Authentication:
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
         self._keys = keys
-        self._seldom = Seldom(log)
+        self._throttled = LogThrottle(log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -49,7 +49,7 @@ class Authentication:
         key = keys.find(given)
         if key is None:
             client = scope.get("client") or ("",)
-            self._seldom.info("a request from %s had no valid key and was refused", client[0])
+            self._throttled.info("a request from %s had no valid key and was refused", client[0])
             what = (
                 "the API key of this request is not one of this server" if given else "an API key is needed"
             )

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rockledge.serve.errors import RETRY_AFTER_SECONDS, server_busy
 from rockledge.serve.limits import Limits
-from rockledge.serve.seldom import Seldom
+from rockledge.serve.log_throttle import LogThrottle
 from rockledge.serve.tls import Handshake
 
 SPARE_DESCRIPTORS = 32
@@ -64,7 +64,7 @@ def connection_class(
     limits: Limits, most: int, tls: ssl.SSLContext | None = None
 ) -> Callable[..., asyncio.Protocol | Handshake]:
     """What makes uvicorn's protocol objects: at most `most` connections at a time, with `tls` or without."""
-    plain = partial(Connection, limits=limits, most=most, refused=set(), seldom=Seldom(log))
+    plain = partial(Connection, limits=limits, most=most, refused=set(), throttled=LogThrottle(log))
     if tls is None:
         return plain
     opened: set[Handshake] = set()
@@ -84,13 +84,19 @@ class Connection(H11Protocol):
     already still comes in."""
 
     def __init__(
-        self, *args: Any, limits: Limits, most: int, refused: set[Connection], seldom: Seldom, **options: Any
+        self,
+        *args: Any,
+        limits: Limits,
+        most: int,
+        refused: set[Connection],
+        throttled: LogThrottle,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._limits = limits
         self._most = most
         self._refused = refused
-        self._seldom = seldom
+        self._throttled = throttled
         self._silence: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._since = 0.0
@@ -127,7 +133,7 @@ class Connection(H11Protocol):
 
     def _refuse(self) -> None:
         self.connections.discard(self)
-        self._seldom.warning(
+        self._throttled.warning(
             "%d connections are open, as many as there may be; others are refused", self._most
         )
         if len(self._refused) >= MOST_REFUSED:
@@ -195,13 +201,13 @@ class Connection(H11Protocol):
     def _too_silent(self) -> None:
         self._silence = None
         if not self.transport.is_closing():
-            self._seldom.info(
+            self._throttled.info(
                 "a connection sent no whole request for %g s and was closed", self._limits.header_s
             )
             self.transport.abort()
 
     def _too_slow(self) -> None:
-        self._seldom.info(
+        self._throttled.info(
             "a client read nothing of its answer for %g s and was disconnected", self._limits.write_s
         )
         self.transport.abort()

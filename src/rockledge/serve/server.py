@@ -19,7 +19,7 @@ from rockledge.errors import UsageError
 from rockledge.serve.access_log import WithoutQuery
 from rockledge.serve.connection import connection_class, most_connections
 from rockledge.serve.limits import Limits
-from rockledge.serve.seldom import Seldom
+from rockledge.serve.log_throttle import LogThrottle
 
 FLUSH_SECONDS = 2.0
 """After the grace, until the last events of answers are out."""
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
             access.addFilter(WithoutQuery())
         self._on_ready = on_ready
         self._on_end = on_end
-        self._seldom = Seldom(log)
+        self._throttled = LogThrottle(log)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, then calls back."""
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         if isinstance(error, OSError) or self.should_exit:
             # Such as no file descriptor for another connection; or asyncio tries again after the end.
             reason = getattr(error, "strerror", None) or str(error)
-            self._seldom.warning("the network: %s (%s)", context.get("message", "failed"), reason)
+            self._throttled.warning("the network: %s (%s)", context.get("message", "failed"), reason)
         else:
             loop.default_exception_handler(context)
 

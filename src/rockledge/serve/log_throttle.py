@@ -8,7 +8,7 @@ import time
 SECONDS = 60.0
 
 
-class Seldom:
+class LogThrottle:
     """Logs each sentence (by its format) once a minute."""
 
     def __init__(self, log: logging.Logger) -> None:
