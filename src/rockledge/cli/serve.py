@@ -25,6 +25,13 @@ from rockledge.cli.serve_safety import add_safety_arguments, chosen_safety, chos
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
+from rockledge.serve.limits import (
+    BODY_BYTES,
+    BYTES_PER_CONTEXT_TOKEN,
+    GRACE_SECONDS,
+    MOST_CONNECTIONS,
+    MOST_WAITING,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"most sequences worked on at once (default: {PARALLEL})",
     )
     parser.add_argument(
-        "--max-waiting", type=whole(0), metavar="N", help="most requests that wait besides (default: 256)"
+        "--max-waiting",
+        type=whole(0),
+        metavar="N",
+        help=f"most requests that wait besides (default: {MOST_WAITING})",
     )
     parser.add_argument(
         "--step-ms",
@@ -66,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-body",
         type=size,
         metavar="SIZE",
-        help="longest request body, such as 8M (default: 4M, or 16 bytes a token of context)",
+        help=f"longest request body, such as 8M (default: {BODY_BYTES >> 20}M, or {BYTES_PER_CONTEXT_TOKEN} bytes a "
+        "token of context)",
     )
     parser.add_argument(
         "--max-answer-tokens",
@@ -75,13 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="longest answer (default: what the context holds)",
     )
     parser.add_argument(
-        "--connections", type=whole(1), metavar="N", help="most connections at a time (default: 256)"
+        "--connections",
+        type=whole(1),
+        metavar="N",
+        help=f"most connections at a time (default: {MOST_CONNECTIONS})",
     )
     parser.add_argument(
         "--grace",
         type=number(0),
         metavar="SECONDS",
-        help="how long answers may go on after Ctrl-C or SIGTERM (default: 10)",
+        help=f"how long answers may go on after Ctrl-C or SIGTERM (default: {GRACE_SECONDS:g})",
     )
     add_safety_arguments(parser)
     parser.add_argument(
