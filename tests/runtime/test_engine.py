@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.artifacts import BOS, EOS, VARIANTS, VOCAB, write_artifact
+from tests.runtime.scores import log_probabilities
 
 from rockledge.errors import ArtifactError, BudgetError, ContextError, NativeError, UsageError
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.piece import Piece
-from rockledge.runtime.sampling import Sampling, log_probabilities
+from rockledge.runtime.sampling import Sampling
 
 ArtifactPath = Callable[[str], Path]
 PROMPT = [BOS, 10, 200, 33, 44]

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from tests.runtime.artifacts import BOS, VOCAB
+from tests.runtime.scores import log_probabilities, most_probable
 
 from rockledge.artifact import open_artifact
 from rockledge.errors import NativeError
 from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.program import build_program
-from rockledge.runtime.sampling import Sampling, log_probabilities, most_probable
+from rockledge.runtime.sampling import Sampling
 
 ArtifactPath = Callable[[str], Path]
 UInt32 = npt.NDArray[np.uint32]

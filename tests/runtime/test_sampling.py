@@ -1,31 +1,11 @@
-"""Probabilities, their best tokens, and settings that make no sense."""
+"""Settings of sampling that make no sense."""
 
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from rockledge.errors import UsageError
-from rockledge.runtime.sampling import Sampling, TokenLogprob, log_probabilities, most_probable
-
-LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
-
-
-@given(LOGITS)
-def test_probabilities_sum_to_one_and_keep_differences(logits: np.ndarray) -> None:
-    logprobs = log_probabilities(logits)
-    assert math.isclose(np.exp(logprobs).sum(), 1.0, rel_tol=1e-12)
-    np.testing.assert_allclose(logprobs - logprobs[0], logits.astype(np.float64) - logits[0], atol=1e-9)
-
-
-@given(LOGITS, st.integers(0, 45))
-def test_the_best_are_those_of_a_stable_sort(logits: np.ndarray, count: int) -> None:
-    logprobs = log_probabilities(logits)
-    order = sorted(range(len(logits)), key=lambda i: (-logprobs[i], i))[:count]
-    assert most_probable(logprobs, count) == tuple(TokenLogprob(i, float(logprobs[i])) for i in order)
+from rockledge.runtime.sampling import Sampling
 
 
 @pytest.mark.parametrize(
