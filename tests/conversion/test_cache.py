@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,25 +162,27 @@ def _converts(root: Path, source: Path, started: Path, made: Path) -> None:
         open_artifact(place)
 
 
-def test_of_two_processes_one_waits(source: Path, tmp_path: Path) -> None:
-    started, made = tmp_path / "started", tmp_path / "made"
-    other = _fork.Process(target=_converts, args=(tmp_path / "cache", source, started, made))
+def _converting(source: Path, folder: Path) -> Any:
+    """Another process that is in the middle of a conversion, with its cache below `folder`."""
+    started = folder / "started"
+    other = _fork.Process(target=_converts, args=(folder / "cache", source, started, folder / "made"))
     other.start()
     while not started.exists():
         time.sleep(0.01)
+    return other
+
+
+def test_of_two_processes_one_waits(source: Path, tmp_path: Path) -> None:
+    other = _converting(source, tmp_path)
     use = Use(tmp_path / "cache")
     use(source)
     other.join()
     assert (other.exitcode, use.made, use.waited) == (0, 0, 1)
-    assert made.read_text() == "once\n"
+    assert (tmp_path / "made").read_text() == "once\n"
 
 
 def test_a_process_killed_while_it_converts_blocks_nobody(source: Path, tmp_path: Path) -> None:
-    started, made = tmp_path / "started", tmp_path / "made"
-    other = _fork.Process(target=_converts, args=(tmp_path / "cache", source, started, made))
-    other.start()
-    while not started.exists():
-        time.sleep(0.01)
+    other = _converting(source, tmp_path)
     other.kill()
     other.join()
     assert list((tmp_path / "cache").glob("*/.toy.partial-*"))
@@ -190,11 +193,7 @@ def test_a_process_killed_while_it_converts_blocks_nobody(source: Path, tmp_path
 
 
 def test_who_waits_for_a_process_that_is_killed_converts_itself(source: Path, tmp_path: Path) -> None:
-    started, made = tmp_path / "started", tmp_path / "made"
-    other = _fork.Process(target=_converts, args=(tmp_path / "cache", source, started, made))
-    other.start()
-    while not started.exists():
-        time.sleep(0.01)
+    other = _converting(source, tmp_path)
     use = Use(tmp_path / "cache", waiting=other.kill)
     use(source)
     other.join()
