@@ -76,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-body",
         type=size,
         metavar="SIZE",
-        help=f"longest request body, such as 8M (default: {BODY_BYTES >> 20}M, or {BYTES_PER_CONTEXT_TOKEN} bytes a "
-        "token of context)",
+        help=f"longest request body, such as 8M (default: {BODY_BYTES >> 20}M, or "
+        f"{BYTES_PER_CONTEXT_TOKEN} bytes a token of context)",
     )
     parser.add_argument(
         "--max-answer-tokens",
