@@ -18,7 +18,8 @@ from rockledge.serve.app import create_app
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
-from rockledge.serve.safety import Safety
+from rockledge.serve.models import Models, Running
+from rockledge.serve.safety.checks import Safety
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.server import Server, bind
 
@@ -56,14 +57,8 @@ class Serving:
             engine, lambda message: self.front.deliver(pickle.loads(pickle.dumps(message)))
         )
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
-        app = create_app(
-            self.front,
-            model or scripted_model(**model_options),
-            integrity=integrity,
-            limits=bounds,
-            safety=safety,
-            strict=strict,
-        )
+        served = Running(model or scripted_model(**model_options), self.front, integrity or Integrity())
+        app = create_app(Models([served]), limits=bounds, safety=safety, strict=strict)
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"

@@ -12,7 +12,7 @@ from rockledge.cli.command import Command
 from rockledge.cli.engine_options import tokens, whole
 from rockledge.cli.parser import add_commands
 from rockledge.cli.terminal import Terminal
-from rockledge.serve.key_file import LEAST, MOST, KeyLimits, add_key, read_keys, remove_key
+from rockledge.serve.safety.key_file import LEAST, MOST, KeyLimits, add_key, read_keys, remove_key
 
 
 def _add_file_argument(parser: argparse.ArgumentParser) -> None:

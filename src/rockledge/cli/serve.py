@@ -127,8 +127,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.service import Service
     from rockledge.serve.app import create_app
     from rockledge.serve.front import Front
-    from rockledge.serve.hosts import is_loopback
     from rockledge.serve.integrity import Integrity
+    from rockledge.serve.models import Models, Running
+    from rockledge.serve.safety.hosts import is_loopback
     from rockledge.serve.served_model import ServedModel
     from rockledge.serve.server import bind, run_server
 
@@ -159,7 +160,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         front = Front(most_calls=limits.parallel + limits.waiting, keys=keys)
         service = Service(engine, front.deliver)
         front.connect(service.send)
-        app = create_app(front, model, integrity=integrity, limits=limits, safety=safety, strict=args.strict)
+        models = Models([Running(model, front, integrity)])
+        app = create_app(models, limits=limits, safety=safety, strict=args.strict)
         npu = engine.npu.body()
 
         def ready(url: str) -> None:

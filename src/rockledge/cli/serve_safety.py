@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rockledge.errors import UsageError
 
 if TYPE_CHECKING:
-    from rockledge.serve.safety import Safety
+    from rockledge.serve.safety.checks import Safety
 
 
 def add_safety_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +47,10 @@ def chosen_safety(args: argparse.Namespace) -> Safety:
     Raises:
         UsageError: a name, an origin or the file of keys is wrong.
     """
-    from rockledge.serve.hosts import Hosts
-    from rockledge.serve.keys import Keys
-    from rockledge.serve.origins import Origins
-    from rockledge.serve.safety import Safety
+    from rockledge.serve.safety.checks import Safety
+    from rockledge.serve.safety.hosts import Hosts
+    from rockledge.serve.safety.keys import Keys
+    from rockledge.serve.safety.origins import Origins
 
     return Safety(
         hosts=Hosts.of(args.host, args.allow_host),
@@ -65,7 +65,7 @@ def chosen_tls(args: argparse.Namespace) -> ssl.SSLContext | None:
     Raises:
         UsageError: one of the files is missing or wrong.
     """
-    from rockledge.serve.tls import server_context
+    from rockledge.serve.safety.tls import server_context
 
     if args.tls_cert is None and args.tls_key is None:
         return None

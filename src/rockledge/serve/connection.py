@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rockledge.serve.errors import RETRY_AFTER_SECONDS, server_busy
 from rockledge.serve.limits import Limits
 from rockledge.serve.log_throttle import LogThrottle
-from rockledge.serve.tls import Handshake
+from rockledge.serve.safety.tls import Handshake
 
 SPARE_DESCRIPTORS = 32
 """File descriptors that are left for all else: prefixes on disk, the artifact, connections to be refused."""

@@ -1,9 +1,8 @@
-"""Turns the parts of an answer into an HTTP response: one JSON object, or server-sent events as they come."""
+"""Turns the parts of an answer into an HTTP response: one JSON object, or chunks as they come."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 import time
@@ -20,6 +19,7 @@ from rockledge.serve.generation import Answers
 from rockledge.serve.intake import DisconnectedError
 from rockledge.serve.options import Options
 from rockledge.serve.parts import Part, Usage
+from rockledge.serve.style import Style
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class Reply(Protocol):
     def chunks(self, part: Part) -> list[dict[str, Any]]:
         """The streamed form of a part."""
 
-    def closing(self, usage: Usage) -> dict[str, Any]:
-        """The chunk that carries only the usage."""
+    def closing(self, usage: Usage) -> list[dict[str, Any]]:
+        """Chunks after all text."""
 
     def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:
         """The answer in one object."""
@@ -47,7 +47,9 @@ def reply_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
     return {"id": name, "object": kind, "created": int(time.time()), "model": model}
 
 
-async def deliver(request: Request, answers: Answers, reply: Reply, options: Options) -> Response:
+async def deliver(
+    request: Request, answers: Answers, reply: Reply, options: Options, style: Style
+) -> Response:
     """Waits for the first part, so that a failure still has its HTTP status, then answers.
 
     Raises:
@@ -64,16 +66,17 @@ async def deliver(request: Request, answers: Answers, reply: Reply, options: Opt
     except BaseException:
         answers.close()
         raise
-    return _EventStream(_events(first, parts, answers, reply, options), answers)
+    chunks = _chunks(first, parts, answers, reply, options, style)
+    return _Stream(chunks, answers, style.media_type)
 
 
-class _EventStream(StreamingResponse):
-    """Server-sent events. Work for them ends when sending them ends, for any reason."""
+class _Stream(StreamingResponse):
+    """Chunks as they come. Work for them ends when sending them ends, for any reason."""
 
-    def __init__(self, events: AsyncIterator[str], answers: Answers) -> None:
-        # Without the second, nginx holds events back until it has some thousand bytes of them.
+    def __init__(self, chunks: AsyncIterator[str], answers: Answers, media_type: str) -> None:
+        # Without the second, nginx holds chunks back until it has some thousand bytes of them.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+        super().__init__(chunks, media_type=media_type, headers=headers)
         self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,8 +96,13 @@ async def _next(parts: AsyncIterator[Part]) -> Part | None:
     return None
 
 
-async def _events(
-    first: Part | None, parts: AsyncIterator[Part], answers: Answers, reply: Reply, options: Options
+async def _chunks(
+    first: Part | None,
+    parts: AsyncIterator[Part],
+    answers: Answers,
+    reply: Reply,
+    options: Options,
+    style: Style,
 ) -> AsyncIterator[str]:
     def usage() -> dict[str, Any]:
         if not options.include_usage:
@@ -103,22 +111,18 @@ async def _events(
 
     try:
         for chunk in reply.opening():
-            yield _event({**chunk, **usage()})
+            yield style.chunk({**chunk, **usage()})
         for chunk in reply.chunks(first) if first is not None else ():
-            yield _event({**chunk, **usage()})
+            yield style.chunk({**chunk, **usage()})
         async for part in parts:
             for chunk in reply.chunks(part):
-                yield _event({**chunk, **usage()})
-        if options.include_usage:
-            yield _event(reply.closing(answers.usage))
-        yield "data: [DONE]\n\n"
+                yield style.chunk({**chunk, **usage()})
+        for chunk in reply.closing(answers.usage):
+            yield style.chunk(chunk)
+        if style.end:
+            yield style.end
     except Exception as error:
-        yield _event(as_api_error(error).body())
-
-
-def _event(value: dict[str, Any]) -> str:
-    # In ASCII: some readers of lines take U+2028 and the like for the end of one.
-    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"
+        yield style.chunk(style.failure(as_api_error(error)))
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -24,7 +24,7 @@ from rockledge.runtime.messages import (
 )
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
-from rockledge.serve.keys import Keys
+from rockledge.serve.safety.keys import Keys
 
 MOST_TOKENS = 1 << 20
 """Tokens of prompts that calls in the server may have together (36 bytes each here)."""
@@ -136,16 +136,19 @@ class Front:
         """Calls in the server that somebody waits for."""
         return len(self._calls)
 
+    @property
+    def trouble(self) -> ApiError | None:
+        """Why no call is taken, however few there are; None while they are."""
+        return shutting_down() if self.draining.is_set() else self.failure
+
     def require_room(self) -> None:
         """Refuses a call that there is no place for, before anything is done for it.
 
         Raises:
             ApiError: 503.
         """
-        if self.draining.is_set():
-            raise shutting_down()
-        if self.failure is not None:
-            raise self.failure
+        if self.trouble is not None:
+            raise self.trouble
         if len(self) >= self.most_calls:
             raise server_busy(
                 f"{self.most_calls} requests are already running or waiting; try again in a moment"

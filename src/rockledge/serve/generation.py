@@ -6,7 +6,7 @@ All candidates of all prompts are requests of their own, which run at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -101,13 +101,21 @@ class _Prompt:
 class Answers:
     """The parts of one call's choices as they come. Close it at the end in any case."""
 
-    def __init__(self, front: Front, tokenizer: Tokenizer, work: Generation, client: str) -> None:
-        """Submits what there is to do.
+    def __init__(
+        self,
+        front: Front,
+        tokenizer: Tokenizer,
+        work: Generation,
+        client: str,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Submits what there is to do. `on_close` is called once, when all is over.
 
         Raises:
             ApiError: as `Front.open`.
         """
         self._front = front
+        self._on_close: Callable[[], None] | None = on_close
         self._tokenizer = tokenizer
         self._work = work
         self._cached: dict[int, int] = {}
@@ -123,9 +131,12 @@ class Answers:
         return Usage(prompts, self._generated, sum(self._cached.values()))
 
     def close(self) -> None:
-        """Takes what has not ended out of the engine."""
+        """Takes what has not ended out of the engine. Closing twice is allowed."""
         if self._call is not None:
             self._call.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
     async def parts(self) -> AsyncIterator[Part]:
         """Parts of the choices, each choice's in order.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from rockledge.serve.errors import ApiError, shutting_down
-from rockledge.serve.front import Front
-from rockledge.serve.integrity import Integrity
+from rockledge.serve.errors import ApiError
+from rockledge.serve.models import Models, Running
 
 PROBES = ["GET", "HEAD"]
 
 
-def add_health(app: FastAPI, front: Front, whole: Integrity, model: str) -> None:
+def add_health(app: FastAPI, models: Models) -> None:
     """The addresses of health.
 
     `/health/live` fails when only a restart helps, `/health/ready` while nothing can be answered; `/health`
@@ -20,19 +21,15 @@ def add_health(app: FastAPI, front: Front, whole: Integrity, model: str) -> None
     """
 
     def trouble() -> ApiError | None:
-        return whole.trouble or front.failure or (shutting_down() if front.draining.is_set() else None)
+        return next((one.trouble for one in models.running if one.trouble is not None), None)
 
     @app.api_route("/health", methods=PROBES)
     async def health() -> Response:
-        front.refresh()
         found = trouble()
         body = {
             "status": "ok" if found is None else "failed",
-            "model": model,
-            "requests": len(front),
-            "integrity": whole.state,
+            **_of_model(models.running[0]),
             "message": None if found is None else found.message,
-            "npu": None if front.stats.npu is None else front.stats.npu.body(),
         }
         return JSONResponse(body, status_code=200 if found is None else 503)
 
@@ -42,8 +39,19 @@ def add_health(app: FastAPI, front: Front, whole: Integrity, model: str) -> None
 
     @app.api_route("/health/live", methods=PROBES)
     async def live() -> Response:
-        failed = front.failure is not None and front.failure.code == "engine_failed"
-        return _said(front.failure if failed else None)
+        failures = (one.front.failure for one in models.running)
+        return _said(next((one for one in failures if one is not None and one.code == "engine_failed"), None))
+
+
+def _of_model(running: Running) -> dict[str, Any]:
+    front = running.front
+    front.refresh()
+    return {
+        "model": running.model.name,
+        "requests": len(front),
+        "integrity": running.integrity.state,
+        "npu": None if front.stats.npu is None else front.stats.npu.body(),
+    }
 
 
 def _said(trouble: ApiError | None) -> Response:

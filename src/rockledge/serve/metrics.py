@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rockledge.runtime.histogram import Histogram
-from rockledge.runtime.request import EngineStats
+from rockledge.serve.models import Models
 
 OTHER: Final = "other"
 """The route of requests that no route takes: what clients make up must not make new series."""
@@ -79,12 +79,12 @@ _ENGINE: Final = (
 
 
 class Metrics:
-    """All metrics of a server; `stats` are set before every scrape."""
+    """All metrics of a server."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, models: Models) -> None:
         self._registry = CollectorRegistry()
-        self._engine = _EngineCollector(model)
-        self._registry.register(self._engine)
+        self._models = models
+        self._registry.register(_EngineCollector(models))
         self._answered = Counter(
             "rockledge_http_requests",
             "answers by route, method and status",
@@ -96,29 +96,32 @@ class Metrics:
         """Counts an answer."""
         self._answered.labels(route, method if method in METHODS else OTHER, str(status)).inc()
 
-    def text(self, stats: EngineStats, *, requests: int, damaged: bool, accept: str) -> tuple[bytes, str]:
-        """All of them and their content type, in the format that a scraper's `Accept` header asks for.
-        `requests` are in the server now; `damaged`: a checksum of the artifact is wrong."""
-        self._engine.stats, self._engine.requests, self._engine.damaged = stats, requests, damaged
+    async def text(self, accept: str) -> tuple[bytes, str]:
+        """All of them and their content type, in the format that a scraper's `Accept` header asks for."""
+        for running in self._models.running:
+            await running.front.fresh_stats()
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
 
 
 class _EngineCollector(Collector):
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self.stats = EngineStats()
-        self.requests = 0
-        self.damaged = False
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing yet: the registry would ask before any engine has said how it stands."""
+        return iter(())
 
     def collect(self) -> Iterator[Metric]:
         """The numbers of the engine as families of samples."""
-        yield _labelled("info", "the model that answers", {"model": self._model})
-        yield _family("requests", "gauge", "requests waiting or running", self.requests)
-        yield _family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", self.damaged)
+        running = self._models.running[0]
+        stats, damaged = running.front.stats, running.integrity.failure is not None
+        yield _labelled("info", "the model that answers", {"model": running.model.name})
+        yield _family("requests", "gauge", "requests waiting or running", len(running.front))
+        yield _family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", damaged)
         for name, kind, field, about in _ENGINE:
-            yield _family(name, kind, about, getattr(self.stats, field))
-        npu = self.stats.npu
+            yield _family(name, kind, about, getattr(stats, field))
+        npu = stats.npu
         if npu is not None:
             labels = {name: getattr(npu, name) or "" for name in ("state", "driver", "version", "node")}
             yield _labelled("npu_info", "the NPU: what it is and its state", labels)

@@ -13,7 +13,7 @@ from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
-from rockledge.serve.dialect import Dialect
+from rockledge.serve.conversation.dialect import Dialect
 from rockledge.serve.errors import context_length_exceeded
 
 
@@ -64,6 +64,11 @@ class ServedModel:
             aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
             control_tokens=control_tokens,
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that requests may call it by."""
+        return (self.name, *self.aliases)
 
     @cached_property
     def dialect(self) -> Dialect | None:

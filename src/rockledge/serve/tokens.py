@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from rockledge.serve.chat import ConversationBody, chat_prompt
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from rockledge.serve.api import Api
 from rockledge.serve.errors import ApiError
+from rockledge.serve.openai.chat import ConversationBody, chat_prompt
 from rockledge.serve.options import is_id
 from rockledge.serve.schema import Field, Reading, Schema, expected, flag, read_body, text
 from rockledge.serve.served_model import ServedModel
@@ -49,8 +53,20 @@ class TokensBody(Schema):
     tokens: Annotated[list[int], IDS]
 
 
-def tokenize(model: ServedModel, body: object, reading: Reading) -> tuple[str | None, dict[str, Any]]:
-    """The model that was asked for, and the answer of `/tokenize`.
+def add_tokens(app: FastAPI, api: Api) -> None:
+    """The two addresses."""
+
+    @app.post("/tokenize", openapi_extra=api.takes(TextBody, MessagesBody))
+    async def to_tokens(request: Request) -> Response:
+        return await api.convert(request, tokenize)
+
+    @app.post("/detokenize", openapi_extra=api.takes(TokensBody))
+    async def to_text(request: Request) -> Response:
+        return await api.convert(request, detokenize)
+
+
+def tokenize(model: ServedModel, body: object, reading: Reading) -> dict[str, Any]:
+    """The answer of `/tokenize`.
 
     Raises:
         ApiError: 400 that names the field.
@@ -70,21 +86,20 @@ def tokenize(model: ServedModel, body: object, reading: Reading) -> tuple[str | 
         ids = model.tokenizer.encode(whole or "", bos=given == ["prompt"] if bos is None else bos)
     names = [model.tokenizer.token_bytes(token).decode(errors="replace") for token in ids]
     pairs = [{"id": token, "piece": name} for token, name in zip(ids, names, strict=True)]
-    answer = {
+    return {
         "tokens": pairs if found.with_pieces else ids,
         "count": len(ids),
         "max_model_len": model.context,
         "token_strs": names if found.return_token_strs else None,
     }
-    return found.model, answer
 
 
-def detokenize(model: ServedModel, body: object, reading: Reading) -> tuple[str | None, dict[str, Any]]:
-    """The model that was asked for, and the answer of `/detokenize`; special tokens are written by name.
+def detokenize(model: ServedModel, body: object, reading: Reading) -> dict[str, Any]:
+    """The answer of `/detokenize`; special tokens are written by name.
 
     Raises:
         ApiError: 400 that names the field.
     """
     found = read_body(TokensBody, body, reading)
     whole = model.tokenizer.decode(found.tokens, skip_special=False)
-    return found.model, {"prompt": whole, "content": whole}
+    return {"prompt": whole, "content": whole}

@@ -1,0 +1,136 @@
+"""What the routes of every API share: from the body of a request to the response.
+
+An API is a folder with its bodies and its answers, and one function that adds its routes. A route reads a
+body into `Work` (in a thread, with the model that the body names) and gives it to `Api.answer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from rockledge.serve.delivery import Reply, as_api_error, deliver
+from rockledge.serve.errors import ApiError
+from rockledge.serve.generation import Answers, Generation
+from rockledge.serve.intake import DisconnectedError, Intake
+from rockledge.serve.limits import Limits
+from rockledge.serve.models import Models
+from rockledge.serve.openapi import takes
+from rockledge.serve.safety.authentication import client_of
+from rockledge.serve.schema import Reading, Schema
+from rockledge.serve.served_model import ServedModel
+from rockledge.serve.style import OPENAI, Style
+
+# Nobody reads it; the access log has it, as nginx's does.
+CLIENT_CLOSED_REQUEST = 499
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request asks of its model. `reply` makes the shape of the answer; it is called in the event
+    loop when the work begins."""
+
+    model: ServedModel
+    generation: Generation
+    reply: Callable[[], Reply]
+
+
+class Api:
+    """Reads requests and answers them, for the routes of all APIs."""
+
+    def __init__(self, models: Models, limits: Limits, *, strict: bool = False) -> None:
+        """`strict`: requests may have only what the API that they use has, as it has it."""
+        self.models = models
+        self.limits = limits
+        self.bodies: list[type[Schema]] = []
+        """Schemas of all bodies that routes take."""
+        self._strict = strict
+        self._intake = Intake(limits, max(model.context for model in models))
+
+    def close(self) -> None:
+        """Waits for the threads that read bodies."""
+        self._intake.close()
+
+    def takes(self, *schemas: type[Schema], stream: bool = False) -> dict[str, Any]:
+        """What the API's document says of a route whose body is one of `schemas` (FastAPI's
+        `openapi_extra`)."""
+        self.bodies += schemas
+        return takes(*schemas, stream=stream)
+
+    async def answer(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], Work],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request for generated text; failures too are responses."""
+
+        async def respond() -> Response:
+            self.require_room()
+            work = await self._read(request, make)
+            running = await self.models.acquire(work.model)
+            try:
+                answers = Answers(
+                    running.front,
+                    work.model.tokenizer,
+                    work.generation,
+                    client_of(request),
+                    on_close=lambda: self.models.release(running),
+                )
+            except BaseException:
+                self.models.release(running)
+                raise
+            return await deliver(request, answers, work.reply(), work.generation.options, style)
+
+        return await self.respond(respond, style)
+
+    async def convert(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], Any],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request that needs no engine: what `make` makes of its body, as JSON."""
+
+        async def respond() -> Response:
+            return JSONResponse(await self._read(request, make))
+
+        return await self.respond(respond, style)
+
+    async def respond(self, work: Callable[[], Any], style: Style = OPENAI) -> Response:
+        """The response of `work`, or that of its failure."""
+        try:
+            response: Response = await work()
+            return response
+        except DisconnectedError:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception as error:
+            return failed(as_api_error(error), style)
+
+    def require_room(self) -> None:
+        """Refuses a request before its body is read when no model could answer it.
+
+        Raises:
+            ApiError: 503.
+        """
+        for running in self.models.running:
+            running.integrity.require()
+            running.front.require_room()
+
+    async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
+        def read(body: object) -> Any:
+            name = body.get("model") if isinstance(body, dict) else None
+            # What is no name is refused by the body's own schema.
+            model = self.models.find(name if isinstance(name, str) else None)
+            return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
+
+        return await self._intake.read(request, read)
+
+
+def failed(error: ApiError, style: Style = OPENAI) -> Response:
+    """The response of a failure."""
+    return JSONResponse(style.failure(error), status_code=error.status, headers=error.headers)

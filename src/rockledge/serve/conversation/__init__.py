@@ -1,0 +1,1 @@
+"""Conversations: prompts from messages and tools, and answers read back as thoughts, text and calls."""

@@ -1,0 +1,176 @@
+"""`/v1/completions`: prompts as text or token ids in, continuations and log-likelihoods out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.sampling_defaults import CONVERSATION
+from rockledge.serve.delivery import reply_head
+from rockledge.serve.errors import ApiError, context_length_exceeded
+from rockledge.serve.generation import Generation
+from rockledge.serve.limits import Limits, answer_tokens
+from rockledge.serve.openai.logprobs import CompletionLogprobs
+from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
+from rockledge.serve.parts import Part, Usage, join_choice
+from rockledge.serve.schema import (
+    DEFAULT_READING,
+    Field,
+    Reading,
+    expected,
+    flag,
+    read_body,
+    valid_text,
+    whole,
+    wrong,
+)
+from rockledge.serve.served_model import ServedModel
+
+DEFAULT_MAX_TOKENS = 16
+MAX_PROMPTS = 2048
+
+
+def _prompts(value: Any, reading: Reading) -> tuple[str | tuple[int, ...], ...]:
+    if isinstance(value, str):
+        return (valid_text(value),)
+    if isinstance(value, list) and len(value) > 0:
+        if _is_ids(value):
+            return (tuple(value),)
+        if len(value) > MAX_PROMPTS:
+            raise expected(f"at most {MAX_PROMPTS} prompts")
+        if all(isinstance(item, str) for item in value):
+            return tuple(valid_text(item) for item in value)
+        if all(isinstance(item, list) and item and _is_ids(item) for item in value):
+            return tuple(tuple(item) for item in value)
+    raise expected("a string, a list of strings, a list of token ids, or a list of such lists")
+
+
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+PROMPTS = Field(
+    _prompts,
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
+            _IDS,
+            {"type": "array", "items": _IDS, "minItems": 1, "maxItems": MAX_PROMPTS},
+        ]
+    },
+)
+
+
+class CompletionBody(GenerationBody):
+    """The body of `/v1/completions`."""
+
+    prompt: Annotated[tuple[str | tuple[int, ...], ...], PROMPTS]
+    echo: Annotated[bool, flag()] = False
+    logprobs: Annotated[int | None, whole(0, MAX_TOP_LOGPROBS)] = None
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
+
+    prompts: tuple[str | tuple[int, ...], ...]
+    max_tokens: int
+    echo: bool
+    logprobs: int | None
+    options: Options
+
+
+def read_completion_request(
+    body: object, defaults: Sampling = CONVERSATION, reading: Reading = DEFAULT_READING
+) -> CompletionRequest:
+    """Checks every field of the body; `defaults` is the sampling of one that names none.
+
+    Raises:
+        ApiError: 400 that names the field.
+    """
+    found = read_body(CompletionBody, body, reading)
+    options = found.options(defaults)
+    if len(found.prompt) * options.best_of > MAX_PROMPTS:
+        raise wrong("n", f"such that there are at most {MAX_PROMPTS} answers in all")
+    return CompletionRequest(
+        prompts=found.prompt,
+        max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
+        echo=found.echo,
+        logprobs=found.logprobs,
+        options=options,
+    )
+
+
+def _is_ids(value: list[Any]) -> bool:
+    return all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+
+
+def completion_generation(model: ServedModel, request: CompletionRequest, limits: Limits) -> Generation:
+    """What the engine is to do for every prompt (text gets the model's BOS where it has one; ids are taken
+    as they are).
+
+    Raises:
+        ApiError: an id outside of the vocabulary, an empty prompt, or one that does not fit in the context.
+    """
+    prompts = tuple(_prompt_ids(model, prompt, bool(request.max_tokens)) for prompt in request.prompts)
+    most = tuple(
+        answer_tokens(request.max_tokens, model.context - len(prompt), limits) if request.max_tokens else 0
+        for prompt in prompts
+    )
+    return Generation(prompts, most, request.options, request.logprobs, request.echo)
+
+
+def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bool) -> tuple[int, ...]:
+    ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
+    if not ids and model.bos is not None:
+        ids = (model.bos,)
+    if not ids:
+        raise ApiError(
+            "the prompt is empty, and this model has no BOS token; give at least one token", param="prompt"
+        )
+    wrong = next((i for i in ids if not 0 <= i < model.vocab), None)
+    if wrong is not None:
+        raise ApiError(f"token id {wrong} is not in the vocabulary (0 to {model.vocab - 1})", param="prompt")
+    if len(ids) > model.context - continued:
+        raise context_length_exceeded(len(ids), model.context, "prompt")
+    return ids
+
+
+class CompletionReply:
+    """Objects `text_completion`, streamed or not."""
+
+    def __init__(self, model: ServedModel, request: CompletionRequest) -> None:
+        self._include_usage = request.options.include_usage
+        self._head = reply_head("cmpl", "text_completion", request.options.model or model.name)
+        self._choices = len(request.prompts) * request.options.n
+        self._scored = (
+            None
+            if request.logprobs is None
+            else [CompletionLogprobs(model.tokenizer, request.echo) for _ in range(self._choices)]
+        )
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Nothing: text comes at once."""
+        return []
+
+    def chunks(self, part: Part) -> list[dict[str, Any]]:
+        """A piece of one choice."""
+        if not (part.text or part.tokens or part.finish):
+            return []
+        return [{**self._head, "choices": [self._choice(part)]}]
+
+    def closing(self, usage: Usage) -> list[dict[str, Any]]:
+        """The last chunk, when usage was requested."""
+        return [{**self._head, "choices": [], "usage": usage.body()}] if self._include_usage else []
+
+    def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:
+        """All choices in one object."""
+        choices = [self._choice(join_choice(parts, choice)) for choice in range(self._choices)]
+        return {**self._head, "choices": choices, "usage": usage.body()}
+
+    def _choice(self, part: Part) -> dict[str, Any]:
+        return {
+            "index": part.choice,
+            "text": part.text,
+            "logprobs": self._scored[part.choice].body(part.tokens) if self._scored else None,
+            "finish_reason": part.finish,
+        }
