@@ -22,6 +22,8 @@ from rockledge.serve.models import Models
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import api_document
 from rockledge.serve.safety.checks import Safety, protect
+from rockledge.serve.safety.refusal import refuse
+from rockledge.serve.style import style_of
 from rockledge.serve.tokens import add_tokens
 
 
@@ -52,10 +54,11 @@ def create_app(
     app.add_middleware(Counted, metrics=metrics)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         messages = {404: "this server has no such address", 405: "this address does not take that method"}
         message = messages.get(error.status_code, error.detail)
-        return failed(ApiError(message, status=error.status_code, headers=dict(error.headers or {})))
+        found = ApiError(message, status=error.status_code, headers=dict(error.headers or {}))
+        return failed(found, style_of(request.url.path))
 
     @app.api_route("/metrics", methods=["GET", "HEAD"])
     async def show_metrics(request: Request) -> Response:
@@ -94,4 +97,4 @@ class _CleanEnd:
             await self._app(scope, receive, sending)
         except asyncio.CancelledError:
             if not begun:
-                await failed(shutting_down())(scope, receive, send)
+                await refuse(shutting_down(), scope, receive, send)
