@@ -28,6 +28,9 @@ from rockledge.serve.style import OPENAI, Style
 # Nobody reads it; the access log has it, as nginx's does.
 CLIENT_CLOSED_REQUEST = 499
 
+DROPPED_MESSAGES = "X-Rockledge-Dropped-Messages"
+"""Says how many messages of a conversation the answer was written without."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -84,7 +87,10 @@ class Api:
             except BaseException:
                 self.models.release(running)
                 raise
-            return await deliver(request, answers, work.reply(), work.generation.options, style)
+            response = await deliver(request, answers, work.reply(), work.generation.options, style)
+            if work.generation.dropped:
+                response.headers[DROPPED_MESSAGES] = str(work.generation.dropped)
+            return response
 
         return await self.respond(respond, style)
 

@@ -19,6 +19,7 @@ from rockledge.serve.conversation.dialect import effort_switches
 from rockledge.serve.conversation.messages import Message, Tool
 from rockledge.serve.conversation.prompt import Conversation, render, template_messages, template_tools
 from rockledge.serve.conversation.tools import TOOL_CHOICE, calls_schema, functions
+from rockledge.serve.conversation.truncation import Fitted, fit, prompt_room
 from rockledge.serve.conversation.untrusted import encode_untrusted, suspicious
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
@@ -92,6 +93,7 @@ class ChatBody(ConversationBody, GenerationBody):
     logprobs: Annotated[bool, flag()] = False
     top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
     parallel_tool_calls: Annotated[bool, flag()] = True
+    truncation: Annotated[str, one_of("auto", "disabled")] = "disabled"
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def chat_generation(
         ApiError: as `chat_prompt`, or the messages leave no room for an answer.
     """
     body = request.body
-    text, ids = chat_prompt(model, body)
+    prompt = _prompt(model, request, limits)
+    text, ids = prompt.text, prompt.ids
     if len(ids) >= model.context:
         raise context_length_exceeded(len(ids), model.context, "messages")
     options, must_call = request.options, calls_constraint(request)
@@ -194,8 +197,29 @@ def chat_generation(
     )
     most = answer_tokens(options.max_tokens, model.context - len(ids), limits)
     shown = (*dialect.shown_thoughts, *(dialect.shown_calls if request.functions else ()))
-    work = Generation((tuple(ids),), (most,), options, request.logprobs, shown=shown)
+    work = Generation((tuple(ids),), (most,), options, request.logprobs, shown=shown, dropped=prompt.dropped)
     return work, shape
+
+
+def _prompt(model: ServedModel, request: ChatRequest, limits: Limits) -> Fitted:
+    """The prompt, of the messages that there is room for if the request says so."""
+    body, wanted = request.body, request.options.max_tokens
+    if body.truncation == "disabled":
+        return Fitted(*chat_prompt(model, body), dropped=0)
+    longest = limits.answer_tokens if wanted is None or wanted < 0 else answer_tokens(wanted, wanted, limits)
+    room = prompt_room(model.context, longest)
+
+    def measure(text: str) -> int:
+        least = model.tokenizer.least_tokens(text)
+        return least if least > room else len(model.tokenizer.encode(text, bos=False))
+
+    return fit(
+        body.messages,
+        lambda kept: chat_prompt(model, body.model_copy(update={"messages": kept})),
+        measure,
+        room,
+        besides="".join(json.dumps(tool.given) for tool in body.tools),
+    )
 
 
 def calls_constraint(request: ChatRequest) -> Constraint | None:
