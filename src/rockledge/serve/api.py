@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from rockledge.serve.delivery import Reply, as_api_error, deliver
+from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
 from rockledge.serve.errors import ApiError
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
@@ -35,11 +35,13 @@ DROPPED_MESSAGES = "X-Rockledge-Dropped-Messages"
 @dataclass(frozen=True)
 class Work:
     """What a request asks of its model. `reply` makes the shape of the answer; it is called in the event
-    loop when the work begins."""
+    loop when the work begins. `keep_alive_s`: how long the model stays loaded afterwards, as for
+    `Models.acquire`."""
 
     model: ServedModel
     generation: Generation
     reply: Callable[[], Reply]
+    keep_alive_s: float | None = None
 
 
 class Api:
@@ -73,9 +75,11 @@ class Api:
         """The response to a request for generated text; failures too are responses."""
 
         async def respond() -> Response:
-            self.require_room()
+            self.models.require_room()
             work = await self._read(request, make)
-            running = await self.models.acquire(work.model)
+            tokens = sum(map(len, work.generation.prompts))
+            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
+            running = await unless_disconnected(request, acquiring)
             try:
                 answers = Answers(
                     running.front,
@@ -116,16 +120,6 @@ class Api:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             return failed(as_api_error(error), style)
-
-    def require_room(self) -> None:
-        """Refuses a request before its body is read when no model could answer it.
-
-        Raises:
-            ApiError: 503.
-        """
-        for running in self.models.running:
-            running.integrity.require()
-            running.front.require_room()
 
     async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
         def read(body: object) -> Any:
