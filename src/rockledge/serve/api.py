@@ -13,7 +13,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from rockledge.serve.delivery import Reply, as_api_error, deliver
+from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
+from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
 from rockledge.serve.errors import ApiError
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
@@ -71,7 +72,7 @@ class Api:
 
         async def respond() -> Response:
             self.require_room()
-            work = await self._read(request, make)
+            work = await self._read(request, make, ServedModel.require_generates)
             running = await self.models.acquire(work.model)
             try:
                 answers = Answers(
@@ -85,6 +86,32 @@ class Api:
                 self.models.release(running)
                 raise
             return await deliver(request, answers, work.reply(), work.generation.options, style)
+
+        return await self.respond(respond, style)
+
+    async def embed(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], EmbeddingWork],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request for what is made of embeddings."""
+
+        async def respond() -> Response:
+            self.require_room()
+            work = await self._read(request, make, ServedModel.require_pools)
+            running = await self.models.acquire(work.model)
+            try:
+                call = open_embeddings(running.front, work, client_of(request))
+                try:
+                    collecting = collect_embeddings(running.front, call, work.dimensions)
+                    found = await unless_disconnected(request, collecting)
+                finally:
+                    call.close()
+            finally:
+                self.models.release(running)
+            body = await self._intake.compute(lambda: work.body(found))
+            return Response(body, media_type="application/json")
 
         return await self.respond(respond, style)
 
@@ -121,11 +148,19 @@ class Api:
             running.integrity.require()
             running.front.require_room()
 
-    async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
+    async def _read(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], Any],
+        require: Callable[[ServedModel], None] = lambda _: None,
+    ) -> Any:
+        """What `make` makes of the body, if its model is one that meets `require`."""
+
         def read(body: object) -> Any:
             name = body.get("model") if isinstance(body, dict) else None
             # What is no name is refused by the body's own schema.
             model = self.models.find(name if isinstance(name, str) else None)
+            require(model)
             return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
 
         return await self._intake.read(request, read)
