@@ -14,6 +14,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
+from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
 from rockledge.serve.errors import ApiError
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
@@ -76,7 +77,7 @@ class Api:
 
         async def respond() -> Response:
             self.models.require_room()
-            work = await self._read(request, make)
+            work = await self._read(request, make, ServedModel.require_generates)
             tokens = sum(map(len, work.generation.prompts))
             acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
             running = await unless_disconnected(request, acquiring)
@@ -95,6 +96,33 @@ class Api:
             if work.generation.dropped:
                 response.headers[DROPPED_MESSAGES] = str(work.generation.dropped)
             return response
+
+        return await self.respond(respond, style)
+
+    async def embed(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], EmbeddingWork],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request for what is made of embeddings."""
+
+        async def respond() -> Response:
+            self.models.require_room()
+            work = await self._read(request, make, ServedModel.require_pools)
+            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=sum(map(len, work.inputs)))
+            running = await unless_disconnected(request, acquiring)
+            try:
+                call = open_embeddings(running.front, work, client_of(request))
+                try:
+                    collecting = collect_embeddings(running.front, call, work.dimensions)
+                    found = await unless_disconnected(request, collecting)
+                finally:
+                    call.close()
+            finally:
+                self.models.release(running)
+            body = await self._intake.compute(lambda: work.body(found))
+            return Response(body, media_type="application/json")
 
         return await self.respond(respond, style)
 
@@ -121,11 +149,19 @@ class Api:
         except Exception as error:
             return failed(as_api_error(error), style)
 
-    async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
+    async def _read(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], Any],
+        require: Callable[[ServedModel], None] = lambda _: None,
+    ) -> Any:
+        """What `make` makes of the body, if its model is one that meets `require`."""
+
         def read(body: object) -> Any:
             name = body.get("model") if isinstance(body, dict) else None
             # What is no name is refused by the body's own schema.
             model = self.models.find(name if isinstance(name, str) else None)
+            require(model)
             return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
 
         return await self._intake.read(request, read)
