@@ -29,10 +29,13 @@ from rockledge.serve.server import Server, bind
 CONTEXT = 64
 
 
-def scripted_model(context: int = CONTEXT, chat: Any = True, aliases: tuple[str, ...] = ()) -> ServedModel:
-    """What the front end knows of a scripted engine."""
+def scripted_model(
+    context: int = CONTEXT, chat: Any = True, aliases: tuple[str, ...] = (), pools: bool = False, **facts: Any
+) -> ServedModel:
+    """What the front end knows of a scripted engine; `pools`: that it makes embeddings, and no text."""
     template: Any = PlainTemplate() if chat is True else chat
-    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS, aliases=aliases)
+    named: dict[str, Any] = {"aliases": aliases, "pools": pools, "generates": not pools, **facts}
+    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS, **named)
 
 
 class Serving:

@@ -153,7 +153,6 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         load_engine(args, sequences=args.parallel, check=False, options=options) as engine,
         ArtifactWatch(engine.artifact) as watch,
     ):
-        engine.require_head()
         model = ServedModel.of(
             engine.artifact, engine.name, engine.context, engine.chat, args.alias, args.control_tokens
         )

@@ -14,12 +14,14 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
+from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
 from rockledge.serve.errors import ApiError
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
 from rockledge.serve.models import Models
 from rockledge.serve.openapi import takes
+from rockledge.serve.running import Running
 from rockledge.serve.safety.authentication import client_of
 from rockledge.serve.schema import Reading, Schema
 from rockledge.serve.served_model import ServedModel
@@ -73,10 +75,9 @@ class Api:
 
         async def respond() -> Response:
             self.models.require_room()
-            work = await self._read(request, make)
+            work = await self._read(request, make, ServedModel.require_generates)
             tokens = sum(map(len, work.generation.prompts))
-            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
-            running = await unless_disconnected(request, acquiring)
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
             try:
                 answers = Answers(
                     running.front,
@@ -89,6 +90,33 @@ class Api:
                 self.models.release(running)
                 raise
             return await deliver(request, answers, work.reply(), work.generation.options, style)
+
+        return await self.respond(respond, style)
+
+    async def embed(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], EmbeddingWork],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request for what is made of embeddings."""
+
+        async def respond() -> Response:
+            self.models.require_room()
+            work = await self._read(request, make, ServedModel.require_pools)
+            tokens = sum(map(len, work.inputs))
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+            try:
+                call = open_embeddings(running.front, work, client_of(request))
+                try:
+                    collecting = collect_embeddings(running.front, call, work.dimensions)
+                    found = await unless_disconnected(request, collecting)
+                finally:
+                    call.close()
+            finally:
+                self.models.release(running)
+            body = await self._intake.compute(lambda: work.body(found))
+            return Response(body, media_type="application/json")
 
         return await self.respond(respond, style)
 
@@ -115,11 +143,26 @@ class Api:
         except Exception as error:
             return failed(as_api_error(error), style)
 
-    async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
+    async def _acquire(
+        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int
+    ) -> Running:
+        """The engine of a model, unless the client leaves while it is loaded."""
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
+        return await unless_disconnected(request, acquiring)
+
+    async def _read(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], Any],
+        require: Callable[[ServedModel], None] = lambda _: None,
+    ) -> Any:
+        """What `make` makes of the body, if its model is one that meets `require`."""
+
         def read(body: object) -> Any:
             name = body.get("model") if isinstance(body, dict) else None
             # What is no name is refused by the body's own schema.
             model = self.models.find(name if isinstance(name, str) else None)
+            require(model)
             return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
 
         return await self._intake.read(request, read)

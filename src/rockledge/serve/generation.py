@@ -157,7 +157,7 @@ class Answers:
         async for place, output in self._call.outputs():
             role = self._roles[place]
             if output.failure is not None:
-                raise _error(output.failure, self._front.draining.is_set())
+                raise error_of(output.failure, self._front.draining.is_set())
             for part in self._of_output(role, output, states[role.prompt]):
                 yield part
 
@@ -237,8 +237,8 @@ def _scored(piece: Piece) -> tuple[ScoredToken, ...]:
     )
 
 
-def _error(failure: Failure, ending: bool) -> ApiError:
-    """The failure of a request as the answer of the call."""
+def error_of(failure: Failure, ending: bool) -> ApiError:
+    """The failure of a request as the answer of the call; `ending`: the server is about to."""
     if ending:
         return shutting_down()
     if failure.kind == "deadline":
