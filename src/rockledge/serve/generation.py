@@ -205,6 +205,7 @@ class Answers:
             generated=len(piece.ids),
             # Clients know no other reason for an answer that is not whole.
             finish="length" if piece.finish == "deadline" else piece.finish,
+            stop=piece.stop,
         )
 
     def _released(self, number: int, state: _Prompt) -> list[Part]:

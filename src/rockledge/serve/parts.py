@@ -20,13 +20,15 @@ class ScoredToken:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated."""
+    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated; in the last
+    one why it ended, and the stop string that ended it, if one did."""
 
     choice: int
     text: str
     tokens: tuple[ScoredToken, ...]
     generated: int
     finish: str | None
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,4 +58,5 @@ def join_choice(parts: Iterable[Part], choice: int) -> Part:
         tokens=tuple(token for part in mine for token in part.tokens),
         generated=sum(part.generated for part in mine),
         finish=mine[-1].finish,
+        stop=mine[-1].stop,
     )
