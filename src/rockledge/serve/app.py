@@ -21,6 +21,7 @@ from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import api_document
+from rockledge.serve.responses.routes import add_responses
 from rockledge.serve.safety.checks import Safety, protect
 from rockledge.serve.safety.refusal import refuse
 from rockledge.serve.style import style_of
@@ -71,6 +72,7 @@ def create_app(
 
     add_health(app, models)
     add_openai(app, api)
+    add_responses(app, api)
     add_tokens(app, api)
     return app
 

@@ -215,6 +215,7 @@ class Answers:
             # Clients know no other reason for an answer that is not whole.
             finish="length" if piece.finish == "deadline" else piece.finish,
             ids=piece.ids,
+            stop=piece.stop,
         )
 
     def _released(self, number: int, state: _Prompt) -> list[Part]:

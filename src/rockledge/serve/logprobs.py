@@ -1,4 +1,5 @@
 """Log probabilities of tokens: entries with bytes (chat, responses), and parallel lists (completions)."""
+
 from __future__ import annotations
 
 from typing import Any

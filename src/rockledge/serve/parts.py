@@ -20,7 +20,8 @@ class ScoredToken:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated and which."""
+    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated and which
+    (`ids`); in the last one why it ended, and the stop string that ended it, if one did."""
 
     choice: int
     text: str
@@ -28,6 +29,7 @@ class Part:
     generated: int
     finish: str | None
     ids: tuple[int, ...] = ()
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,4 +66,5 @@ def join_choice(parts: Iterable[Part], choice: int) -> Part:
         generated=sum(part.generated for part in mine),
         finish=mine[-1].finish,
         ids=tuple(token for part in mine for token in part.ids),
+        stop=mine[-1].stop,
     )
