@@ -19,6 +19,7 @@ from rockledge.serve.health import add_health
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
+from rockledge.serve.ollama.routes import add_ollama
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import api_document
 from rockledge.serve.responses.routes import add_responses
@@ -74,6 +75,7 @@ def create_app(
     add_openai(app, api)
     add_responses(app, api)
     add_tokens(app, api)
+    add_ollama(app, api)
     return app
 
 
