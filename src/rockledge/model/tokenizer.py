@@ -153,6 +153,11 @@ class Tokenizer:
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
         return [*self.beginning, *ids] if bos else list(ids)
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text that begins with it: names of special tokens are text like any other."""
+        plain = text.encode(errors="replace").decode()
+        return list(self._plain_rules.encode(plain, add_special_tokens=False).ids)
+
     def encode_within(self, text: str) -> list[int]:
         """Token ids of text in the middle of another one: names of special tokens are text like any other,
         and no space is put in front."""
@@ -205,10 +210,11 @@ class Tokenizer:
             longest = max(longest, len(self._spelling.spell(piece)))
         return longest
 
-    def encode_whole(self, text: str) -> list[int]:
+    def encode_whole(self, text: str, *, plain: bool = False) -> list[int]:
         """Token ids of a text that nothing continues, as a model that makes embeddings reads it: with what
-        texts of this model begin and end with."""
-        return [*self.encode(text, bos=True), *self.ending]
+        texts of this model begin and end with. `plain`: names of special tokens are text like any other."""
+        ids = self.encode_plain(text) if plain else self.encode(text, bos=False)
+        return [*self.beginning, *ids, *self.ending]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of a whole sequence; bytes that are not UTF-8 become U+FFFD."""

@@ -14,8 +14,9 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
-from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
+from rockledge.serve.embedding import EmbeddingWork
 from rockledge.serve.errors import ApiError
+from rockledge.serve.gathering import GatheredWork, gather, open_gathered
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
@@ -96,16 +97,25 @@ class Api:
         style: Style = OPENAI,
     ) -> Response:
         """The response to a request for what is made of embeddings."""
+        return await self.gather(request, make, ServedModel.require_pools, style)
+
+    async def gather(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], GatheredWork],
+        require: Callable[[ServedModel], None],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request to models that meet `require`, which raises ApiError."""
 
         async def respond() -> Response:
             self.require_room()
-            work = await self._read(request, make, ServedModel.require_pools)
+            work = await self._read(request, make, require)
             running = await self.models.acquire(work.model)
             try:
-                call = open_embeddings(running.front, work, client_of(request))
+                call = open_gathered(running.front, work, client_of(request))
                 try:
-                    collecting = collect_embeddings(running.front, call, work.dimensions)
-                    found = await unless_disconnected(request, collecting)
+                    found = await unless_disconnected(request, gather(running.front, call))
                 finally:
                     call.close()
             finally:

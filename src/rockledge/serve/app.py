@@ -21,6 +21,7 @@ from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import api_document
+from rockledge.serve.rerank import add_rerank
 from rockledge.serve.safety.checks import Safety, protect
 from rockledge.serve.tokens import add_tokens
 
@@ -68,6 +69,7 @@ def create_app(
 
     add_health(app, models)
     add_openai(app, api)
+    add_rerank(app, api)
     add_tokens(app, api)
     return app
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rockledge.artifact import Artifact
 from rockledge.model.chat import ChatTemplate
+from rockledge.model.embedding_facts import EmbeddingFacts, stored_facts
 from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
@@ -21,7 +22,8 @@ class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
     empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
     it by besides; `control_tokens`: whether those in the texts of messages count as such; `generates`:
-    whether it has a language head; `pools`: whether it makes embeddings."""
+    whether it has a language head; `pools`: whether it makes embeddings, of `hidden` numbers, of which
+    `embedding` says more."""
 
     name: str
     tokenizer: Tokenizer
@@ -34,6 +36,8 @@ class ServedModel:
     control_tokens: bool = False
     generates: bool = True
     pools: bool = False
+    hidden: int = 0
+    embedding: EmbeddingFacts = field(default_factory=EmbeddingFacts)
 
     @classmethod
     def of(
@@ -59,6 +63,8 @@ class ServedModel:
             control_tokens=control_tokens,
             generates=not artifact.config.headless,
             pools=artifact.config.headless,
+            hidden=artifact.config.hidden,
+            embedding=stored_facts(files),
         )
 
     @property
@@ -89,14 +95,16 @@ class ServedModel:
         return self.tokenizer.encode(text, bos=bos)
 
     def encode_whole(self, text: str, param: str, most: int | None = None) -> tuple[int, ...]:
-        """The token ids of a text that is to be embedded; `most` as for `fit_whole`.
+        """The token ids of a text that is to be embedded, in which names of special tokens are text unless
+        they count in this server; `most` as for `fit_whole`.
 
         Raises:
             ApiError: `context_length_exceeded`.
         """
         if most is None:
             self.require_short(text, param)
-        return self.fit_whole(self.tokenizer.encode_whole(text), param, most)
+        ids = self.tokenizer.encode_whole(text, plain=not self.control_tokens)
+        return self.fit_whole(ids, param, most)
 
     def fit_whole(self, ids: Sequence[int], param: str, most: int | None = None) -> tuple[int, ...]:
         """The token ids of a whole text that fit in the context. With `most`, those of a longer text are cut
@@ -142,6 +150,21 @@ class ServedModel:
                 "such as Qwen3-Embedding",
                 param="model",
             )
+
+    def require_dimensions(self, dimensions: int | None) -> None:
+        """Refuses embeddings of a length that the model was not trained for.
+
+        Raises:
+            ApiError: 400.
+        """
+        if dimensions is None or self.embedding.may_be(dimensions, self.hidden):
+            return
+        cut = self.embedding.cut
+        shorter = f", or cut to {cut}" if cut else ": it was not trained for shorter ones"
+        raise ApiError(
+            f"'dimensions' is {dimensions}, but '{self.name}' makes embeddings of {self.hidden}{shorter}",
+            param="dimensions",
+        )
 
     def require_short(self, text: str, param: str) -> None:
         """Refuses a text that cannot fit in the context by its bytes alone."""
