@@ -34,11 +34,13 @@ CLIENT_CLOSED_REQUEST = 499
 @dataclass(frozen=True)
 class Work:
     """What a request asks of its model. `reply` makes the shape of the answer; it is called in the event
-    loop when the work begins."""
+    loop when the work begins. `keep_alive_s`: how long the model stays loaded afterwards, as for
+    `Models.acquire`."""
 
     model: ServedModel
     generation: Generation
     reply: Callable[[], Reply]
+    keep_alive_s: float | None = None
 
 
 class Api:
@@ -72,9 +74,11 @@ class Api:
         """The response to a request for generated text; failures too are responses."""
 
         async def respond() -> Response:
-            self.require_room()
+            self.models.require_room()
             work = await self._read(request, make, ServedModel.require_generates)
-            running = await self.models.acquire(work.model)
+            tokens = sum(map(len, work.generation.prompts))
+            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
+            running = await unless_disconnected(request, acquiring)
             try:
                 answers = Answers(
                     running.front,
@@ -109,11 +113,14 @@ class Api:
         """The response to a request to models that meet `require`, which raises ApiError."""
 
         async def respond() -> Response:
-            self.require_room()
+            self.models.require_room()
             work = await self._read(request, make, require)
-            running = await self.models.acquire(work.model)
+            requests = work.requests()
+            tokens = sum(len(asked.prompt) for asked in requests)
+            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
+            running = await unless_disconnected(request, acquiring)
             try:
-                call = open_gathered(running.front, work, client_of(request))
+                call = open_gathered(running.front, requests, client_of(request))
                 try:
                     found = await unless_disconnected(request, gather(running.front, call))
                 finally:
@@ -147,16 +154,6 @@ class Api:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             return failed(as_api_error(error), style)
-
-    def require_room(self) -> None:
-        """Refuses a request before its body is read when no model could answer it.
-
-        Raises:
-            ApiError: 503.
-        """
-        for running in self.models.running:
-            running.integrity.require()
-            running.front.require_room()
 
     async def _read(
         self,

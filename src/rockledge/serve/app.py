@@ -43,7 +43,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         models.start()
         yield
-        models.close()
+        models.stop()
         api.close()
 
     app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)

@@ -19,6 +19,10 @@ class GatheredWork(Protocol):
     def model(self) -> ServedModel:
         """The model that is asked."""
 
+    @property
+    def keep_alive_s(self) -> float | None:
+        """As `Models.acquire` takes it."""
+
     def requests(self) -> list[Request]:
         """What the engine is to do, at least one; ids and client are given later."""
 
@@ -30,13 +34,13 @@ class GatheredWork(Protocol):
         """
 
 
-def open_gathered(front: Front, work: GatheredWork, client: str) -> Call:
-    """Submits all requests, which run at once. Close the call at the end in any case.
+def open_gathered(front: Front, requests: Sequence[Request], client: str) -> Call:
+    """Submits all `requests` of `client`, which run at once. Close the call at the end in any case.
 
     Raises:
         ApiError: as `Front.open`.
     """
-    return front.open([replace(request, client=client) for request in work.requests()])
+    return front.open([replace(request, client=client) for request in requests])
 
 
 async def gather(front: Front, call: Call) -> list[list[Output]]:

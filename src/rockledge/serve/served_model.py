@@ -14,6 +14,7 @@ from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
 from rockledge.serve.conversation.dialect import Dialect
+from rockledge.serve.details import Details
 from rockledge.serve.errors import ApiError, context_length_exceeded
 
 
@@ -21,9 +22,9 @@ from rockledge.serve.errors import ApiError, context_length_exceeded
 class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
     empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
-    it by besides; `control_tokens`: whether those in the texts of messages count as such; `generates`:
-    whether it has a language head; `pools`: whether it makes embeddings, of `hidden` numbers, of which
-    `embedding` says more."""
+    it by besides; `control_tokens`: whether those in the texts of messages count as such; `details`: what is
+    said of it; `generates`: whether it has a language head; `pools`: whether it makes embeddings, of `hidden`
+    numbers, of which `embedding` says more."""
 
     name: str
     tokenizer: Tokenizer
@@ -34,6 +35,7 @@ class ServedModel:
     sampling: Sampling = CONVERSATION
     aliases: tuple[str, ...] = ()
     control_tokens: bool = False
+    details: Details = Details()
     generates: bool = True
     pools: bool = False
     hidden: int = 0
@@ -61,6 +63,7 @@ class ServedModel:
             sampling=default_sampling(files, CONVERSATION),
             aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
             control_tokens=control_tokens,
+            details=Details.of(artifact),
             generates=not artifact.config.headless,
             pools=artifact.config.headless,
             hidden=artifact.config.hidden,
