@@ -16,6 +16,7 @@ from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
 from rockledge.serve.conversation.dialect import Dialect
 from rockledge.serve.details import Details
 from rockledge.serve.errors import ApiError, context_length_exceeded
+from rockledge.serve.fill_in_the_middle import Filling
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class ServedModel:
     def dialect(self) -> Dialect | None:
         """How it speaks; None without a template of conversations."""
         return None if self.chat is None else Dialect.of(self.chat, self.tokenizer)
+
+    @cached_property
+    def filling(self) -> Filling | None:
+        """How it is asked for what stands between two texts; None where it has no tokens for that."""
+        return Filling.of(self.tokenizer)
 
     @cached_property
     def markup(self) -> Markup | None:
