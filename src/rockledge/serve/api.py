@@ -22,6 +22,7 @@ from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
 from rockledge.serve.models import Models
 from rockledge.serve.openapi import takes
+from rockledge.serve.running import Running
 from rockledge.serve.safety.authentication import client_of
 from rockledge.serve.schema import Reading, Schema
 from rockledge.serve.served_model import ServedModel
@@ -77,8 +78,7 @@ class Api:
             self.models.require_room()
             work = await self._read(request, make, ServedModel.require_generates)
             tokens = sum(map(len, work.generation.prompts))
-            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
-            running = await unless_disconnected(request, acquiring)
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
             try:
                 answers = Answers(
                     running.front,
@@ -117,8 +117,7 @@ class Api:
             work = await self._read(request, make, require)
             requests = work.requests()
             tokens = sum(len(asked.prompt) for asked in requests)
-            acquiring = self.models.acquire(work.model, work.keep_alive_s, tokens=tokens)
-            running = await unless_disconnected(request, acquiring)
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
             try:
                 call = open_gathered(running.front, requests, client_of(request))
                 try:
@@ -154,6 +153,13 @@ class Api:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             return failed(as_api_error(error), style)
+
+    async def _acquire(
+        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int
+    ) -> Running:
+        """The engine of a model, unless the client leaves while it is loaded."""
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
+        return await unless_disconnected(request, acquiring)
 
     async def _read(
         self,

@@ -8,20 +8,20 @@ from datetime import datetime, timezone
 from rockledge.artifact import Artifact
 from rockledge.artifact.layout import TENSORS
 
+_EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
 
 @dataclass(frozen=True)
 class Details:
     """`parameters`: of the checkpoint; `bits_per_weight`: over everything; `bytes`: of the file of tensors;
-    `modified`: when that was written, aware; `digest`: hexadecimal SHA-256, which stands for all of it;
-    `generates`: whether it writes text (False: it makes embeddings)."""
+    `modified`: when that was written, aware; `digest`: hexadecimal SHA-256, which stands for all of it."""
 
     family: str = ""
     parameters: int = 0
     bits_per_weight: float = 0.0
     bytes: int = 0
-    modified: datetime = datetime.fromtimestamp(0, timezone.utc)
+    modified: datetime = _EPOCH
     digest: str = ""
-    generates: bool = True
 
     @classmethod
     def of(cls, artifact: Artifact) -> Details:
@@ -34,5 +34,7 @@ class Details:
             bytes=found.st_size,
             modified=datetime.fromtimestamp(found.st_mtime, timezone.utc),
             digest=artifact.digest,
-            generates=not artifact.config.headless,
         )
+
+
+NO_DETAILS = Details()

@@ -22,7 +22,7 @@ class EmbeddingWork:
     """`inputs`: token ids of whole texts, at least one; `reply` makes the body of the answer of their
     embeddings, each of length 1, in order, and the number of tokens read; it is called in a thread.
     `dimensions`: how many numbers of each are kept, None for all. `priority` and `timeout_s` as in
-    `Options`, `keep_alive_s` as in `Work`."""
+    `Options`; `keep_alive_s`: how long the model stays loaded afterwards, as for `Models.acquire`."""
 
     model: ServedModel
     inputs: tuple[tuple[int, ...], ...]

@@ -144,8 +144,8 @@ class Models:
     async def acquire(
         self, model: ServedModel, keep_alive_s: float | None = None, *, tokens: int = 0
     ) -> Running:
-        """The engine of a model, for one request; `release` it afterwards. It is loaded first where it is not,
-        which may have to wait until another can be unloaded.
+        """The engine of a model, for one request; `release` it afterwards. It is loaded first where it is
+        not, which may have to wait until another can be unloaded.
 
         `keep_alive_s`: how long it stays after its last request, None for what the server does, below 0 for
         ever, 0 for no longer than that. `tokens`: of the request's prompts, which may have to wait here.
@@ -249,7 +249,7 @@ class Models:
         self._settle()
 
     def unload_expired(self) -> None:
-        """Unloads what no request has asked for as long as it was to stay. Called when such a time is over."""
+        """Unloads what no request has asked for as long as it was to stay; called when that is over."""
         self._settle()
 
     def _settle(self) -> None:
@@ -423,7 +423,7 @@ class Models:
             running.integrity.close()
 
     def close(self) -> None:
-        """Ends all engines, once the event loop has ended. A load that is going on has the grace of answers."""
+        """Ends all engines, once the event loop has ended. A load at work has the grace of answers."""
         ends = time.monotonic() + self._limits.grace_s
         for thread in self._threads:
             thread.join(max(0.0, ends - time.monotonic()))

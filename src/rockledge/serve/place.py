@@ -23,8 +23,8 @@ class Waiting:
 @dataclass(eq=False)
 class Place:
     """`users`: requests at work; `keep_alive_s`: how long it stays after the last of them, below 0 for ever;
-    `idle_since` by the clock of `Models`; `failure`: why the last attempt to load it failed; `loads`: how often
-    it was loaded."""
+    `idle_since` by the clock of `Models`; `running`: its engine, also while that comes or goes; `failure`:
+    why the last attempt to load it failed; `loads`: how often it was loaded."""
 
     offer: Offer
     keep_alive_s: float

@@ -18,9 +18,9 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Running:
-    """A model whose engine runs: `front` reaches the engine, `integrity` is whether its file is whole, `bytes`
-    is the memory that it takes. `close` is called once, in any thread: it ends the engine and returns when
-    all that it took is free."""
+    """A model whose engine runs: `front` reaches the engine, `integrity` is whether its file is whole,
+    `bytes` is the memory that it takes. `close` is called once, in any thread: it ends the engine and returns
+    when all that it took is free."""
 
     model: ServedModel
     front: Front
@@ -46,11 +46,6 @@ class Offer:
     load: Callable[[int | None], Running]
     bytes: int = 0
     running: Running | None = None
-
-    @classmethod
-    def loaded(cls, running: Running) -> Offer:
-        """One whose engine runs, and is the same after every load."""
-        return cls(running.model, lambda _: running, running.bytes, running)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
 from rockledge.serve.conversation.dialect import Dialect
-from rockledge.serve.details import Details
+from rockledge.serve.details import NO_DETAILS, Details
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.fill_in_the_middle import Filling
 
@@ -36,9 +36,9 @@ class ServedModel:
     sampling: Sampling = CONVERSATION
     aliases: tuple[str, ...] = ()
     control_tokens: bool = False
-    details: Details = Details()
     generates: bool = True
     pools: bool = False
+    details: Details = NO_DETAILS
     hidden: int = 0
     embedding: EmbeddingFacts = field(default_factory=EmbeddingFacts)
 
