@@ -22,7 +22,8 @@ class EmbeddingWork:
     """`inputs`: token ids of whole texts, at least one; `reply` makes the body of the answer of their
     embeddings, each of length 1, in order, and the number of tokens read; it is called in a thread.
     `dimensions`: how many numbers of each are kept, None for all. `priority` and `timeout_s` as in
-    `Options`; `keep_alive_s`: how long the model stays loaded afterwards, as for `Models.acquire`."""
+    `Options`; `keep_alive_s`: how long the model stays loaded afterwards, as for `Models.acquire`.
+    `begun` is called in the event loop when the model is loaded."""
 
     model: ServedModel
     inputs: tuple[tuple[int, ...], ...]
@@ -31,6 +32,7 @@ class EmbeddingWork:
     priority: int = 0
     timeout_s: float | None = None
     keep_alive_s: float | None = None
+    begun: Callable[[], None] = lambda: None
 
     def requests(self) -> list[Request]:
         """One for each input."""

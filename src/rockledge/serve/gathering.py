@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,6 +22,10 @@ class GatheredWork(Protocol):
     @property
     def keep_alive_s(self) -> float | None:
         """As `Models.acquire` takes it."""
+
+    @property
+    def begun(self) -> Callable[[], None]:
+        """Called in the event loop when the model is loaded."""
 
     def requests(self) -> list[Request]:
         """What the engine is to do, at least one; ids and client are given later."""

@@ -11,7 +11,7 @@ from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
-from rockledge.serve.openai.logprobs import CompletionLogprobs
+from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
 from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, text, whole, wrong
