@@ -1,4 +1,5 @@
-"""What the files of sentence-transformers beside a model say that it is for: embeddings, or reranking.
+"""Whether a Hugging Face directory holds a model that makes embeddings, by the files of sentence-transformers
+beside it.
 
 `modules.json` lists the modules by class; before version 5.4 all of them were in
 `sentence_transformers.models`, and the way of pooling was a flag (huggingface/sentence-transformers:
@@ -45,24 +46,9 @@ def _used(pooling: dict[str, Any]) -> list[str]:
     return sorted(name.removesuffix("_tokens").removesuffix("_token") for name in names) or [_DEFAULT]
 
 
-def answer_tokens_of_reranker(path: Path) -> tuple[int, int] | None:
-    """The ids of the tokens by whose logits a reranker says that a document fits, and that it does not; None
-    for other models. CheckpointError where the file is damaged."""
-    place = _kinds(path).get("LogitScore")
-    if place is None:
-        return None
-    found = _read(path / Path(place).name / "config.json")
-    ids = [found.get(f"{name}_token_id") for name in ("true", "false")] if isinstance(found, dict) else []
-    if len(ids) != 2 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
-        raise CheckpointError(
-            f"the configuration of LogitScore in {path} does not name two tokens, true_token_id and "
-            "false_token_id; fetch it again"
-        )
-    return ids[0], ids[1]
-
-
 def _kinds(path: Path) -> dict[str, str]:
-    """Modules by class, and where each of them has its files; none where there is no modules.json."""
+    """Modules by class, and where each of them has its files; none where there is no modules.json. LogitScore
+    is a reranker's, which is a language model."""
     if not (path / _MODULES).is_file():
         return {}
     modules = _read(path / _MODULES)

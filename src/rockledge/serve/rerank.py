@@ -4,6 +4,7 @@ API")."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from fastapi.responses import Response
 from rockledge.serve.api import Api
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.embedding import EmbeddingWork
+from rockledge.serve.gathering import GatheredWork
 from rockledge.serve.options import MAX_TOKENS, MOST_PRIORITY
+from rockledge.serve.ranking import RankWork, reranker_prompts
 from rockledge.serve.schema import (
     Field,
     Reading,
@@ -87,16 +90,15 @@ def add_rerank(app: FastAPI, api: Api) -> None:
 
     @app.post("/v1/rerank", openapi_extra=api.takes(RerankBody))
     async def rerank(request: Request) -> Response:
-        return await api.embed(request, rerank_work)
+        return await api.gather(request, rerank_work, ServedModel.require_ranks)
 
     @app.post("/rerank", openapi_extra=api.takes(RerankBody))
     async def rerank_of_vllm(request: Request) -> Response:
-        return await api.embed(request, rerank_work)
+        return await api.gather(request, rerank_work, ServedModel.require_ranks)
 
 
-def rerank_work(model: ServedModel, body: object, reading: Reading) -> EmbeddingWork:
-    """What a body asks for: the embeddings of the query and of the documents, each after the words that the
-    model was trained to see in front of such a text. A document's score is its cosine with the query.
+def rerank_work(model: ServedModel, body: object, reading: Reading) -> GatheredWork:
+    """What a body asks for: of a reranker its scores, of a model that makes embeddings the cosines.
 
     Raises:
         ApiError: 400 that names the field.
@@ -104,6 +106,29 @@ def rerank_work(model: ServedModel, body: object, reading: Reading) -> Embedding
     found = read_body(RerankBody, body, reading)
     if not found.query:
         raise wrong("query", "text that is not empty")
+    if model.reranker is None:
+        return _cosines(model, found)
+    prompts = reranker_prompts(
+        model,
+        model.reranker,
+        found.query,
+        found.documents,
+        document_tokens=found.max_tokens_per_doc,
+        most=found.truncate_prompt_tokens,
+    )
+    return RankWork(
+        model,
+        model.reranker,
+        prompts,
+        partial(ranking, model, found),
+        priority=found.priority,
+        timeout_s=found.timeout or None,
+    )
+
+
+def _cosines(model: ServedModel, found: RerankBody) -> EmbeddingWork:
+    """The embeddings of the query and of the documents, each after the words that the model was trained to
+    see in front of such a text. A document's score is its cosine with the query."""
     facts, most = model.embedding, found.truncate_prompt_tokens
     query = model.encode_whole(facts.query + found.query, "query", most)
     of_document = most if found.max_tokens_per_doc is None else found.max_tokens_per_doc

@@ -17,6 +17,7 @@ from rockledge.serve.conversation.dialect import Dialect
 from rockledge.serve.details import NO_DETAILS, Details
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.fill_in_the_middle import Filling
+from rockledge.serve.reranker import Reranker
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ServedModel:
     empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
     it by besides; `control_tokens`: whether those in the texts of messages count as such; `details`: what is
     said of it; `generates`: whether it has a language head; `pools`: whether it makes embeddings, of `hidden`
-    numbers, of which `embedding` says more."""
+    numbers, of which `embedding` says more; `origin`: its repository on the Hub, "" where that is unknown."""
 
     name: str
     tokenizer: Tokenizer
@@ -41,6 +42,7 @@ class ServedModel:
     details: Details = NO_DETAILS
     hidden: int = 0
     embedding: EmbeddingFacts = field(default_factory=EmbeddingFacts)
+    origin: str = ""
 
     @classmethod
     def of(
@@ -69,6 +71,7 @@ class ServedModel:
             pools=artifact.config.headless,
             hidden=artifact.config.hidden,
             embedding=stored_facts(files),
+            origin=str(((artifact.report or {}).get("source") or {}).get("hub_id") or ""),
         )
 
     @property
@@ -85,6 +88,11 @@ class ServedModel:
     def filling(self) -> Filling | None:
         """How it is asked for what stands between two texts; None where it has no tokens for that."""
         return Filling.of(self.tokenizer)
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """How it is asked whether a document fits a query; None where it was not trained for that."""
+        return Reranker.of(self.tokenizer, (*self.names, self.origin)) if self.generates else None
 
     @cached_property
     def markup(self) -> Markup | None:
@@ -157,6 +165,19 @@ class ServedModel:
             raise ApiError(
                 f"'{self.name}' has a language head and was not made for embeddings; ask a model that was, "
                 "such as Qwen3-Embedding",
+                param="model",
+            )
+
+    def require_ranks(self) -> None:
+        """Refuses a request to rank documents.
+
+        Raises:
+            ApiError: 400.
+        """
+        if not self.pools and self.reranker is None:
+            raise ApiError(
+                f"'{self.name}' makes no embeddings and is not known as a reranker; ask a model that is one, "
+                "such as Qwen3-Embedding or Qwen3-Reranker",
                 param="model",
             )
 
