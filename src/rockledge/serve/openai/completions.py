@@ -36,11 +36,11 @@ class CompletionRequest:
     number of alternatives per token, None when not requested."""
 
     prompts: tuple[TextOrIds, ...]
-    suffix: str
     max_tokens: int
     echo: bool
     logprobs: int | None
     options: Options
+    suffix: str = ""
 
 
 def read_completion_request(
@@ -59,11 +59,11 @@ def read_completion_request(
         raise wrong("n", f"such that there are at most {MOST_TEXTS} answers in all")
     return CompletionRequest(
         prompts=found.prompt,
-        suffix=found.suffix,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
         echo=found.echo,
         logprobs=found.logprobs,
         options=options,
+        suffix=found.suffix,
     )
 
 
