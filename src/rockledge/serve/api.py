@@ -14,8 +14,9 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
-from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
+from rockledge.serve.embedding import EmbeddingWork
 from rockledge.serve.errors import ApiError
+from rockledge.serve.gathering import GatheredWork, gather, open_gathered
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
@@ -127,29 +128,39 @@ class Api:
         style: Style = OPENAI,
     ) -> Response:
         """The response to a request for what is made of embeddings."""
+        return await self.gather(request, make, ServedModel.require_pools, style)
+
+    async def gather(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], GatheredWork],
+        require: Callable[[ServedModel], None],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request to models that meet `require`, which raises ApiError."""
 
         async def respond() -> Response:
             self.models.require_room()
-            work = await self.read(request, make, require=ServedModel.require_pools)
-            return await self.make_embeddings(request, work)
+            work = await self.read(request, make, require=require)
+            return await self.run(request, work)
 
         return await self.respond(respond, style)
 
-    async def make_embeddings(self, request: Request, work: EmbeddingWork) -> Response:
-        """What is made of the embeddings as a response.
+    async def run(self, request: Request, work: GatheredWork) -> Response:
+        """What is made of all requests of `work` as a response.
 
         Raises:
-            ApiError: they cannot be made.
+            ApiError: one of them failed.
             DisconnectedError: the client has left meanwhile.
         """
-        tokens = sum(map(len, work.inputs))
+        requests = work.requests()
+        tokens = sum(len(asked.prompt) for asked in requests)
         running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
         work.begun()
         try:
-            call = open_embeddings(running.front, work, client_of(request))
+            call = open_gathered(running.front, requests, client_of(request))
             try:
-                collecting = collect_embeddings(running.front, call, work.dimensions)
-                found = await unless_disconnected(request, collecting)
+                found = await unless_disconnected(request, gather(running.front, call))
             finally:
                 call.close()
         finally:

@@ -22,6 +22,7 @@ from rockledge.serve.models import Models
 from rockledge.serve.ollama.routes import add_ollama
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import api_document
+from rockledge.serve.rerank import add_rerank
 from rockledge.serve.responses.routes import add_responses
 from rockledge.serve.safety.checks import Safety, protect
 from rockledge.serve.safety.refusal import refuse
@@ -73,6 +74,7 @@ def create_app(
 
     add_health(app, models)
     add_openai(app, api)
+    add_rerank(app, api)
     add_responses(app, api)
     add_tokens(app, api)
     add_ollama(app, api)

@@ -62,7 +62,7 @@ def add_ollama(app: FastAPI, api: Api) -> None:
             if isinstance(work, Work):
                 return await api.generate(request, work, OLLAMA)
             if isinstance(work, EmbeddingWork):
-                return await api.make_embeddings(request, work)
+                return await api.run(request, work)
             await load(work)
             return JSONResponse(work.reply())
 
