@@ -45,7 +45,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         models.start()
         yield
-        models.close()
+        models.stop()
         api.close()
 
     app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)

@@ -67,10 +67,10 @@ async def deliver(
     parts = answers.parts()
     try:
         if not options.stream:
-            found = await _unless_disconnected(request, _collect(parts))
+            found = await unless_disconnected(request, _collect(parts))
             answers.close()
             return JSONResponse(reply.whole(found, answers.usage))
-        first = await _unless_disconnected(request, _next(parts))
+        first = await unless_disconnected(request, _next(parts))
     except BaseException:
         answers.close()
         raise
@@ -136,7 +136,13 @@ async def _chunks(
             yield style.chunk(chunk)
 
 
-async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """What `work` gives.
+
+    Raises:
+        DisconnectedError: the client has left; the work is cancelled.
+    """
+
     async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass

@@ -72,6 +72,7 @@ class ConversationRequest:
 
     `functions` are those that may be called, `one_call`: one of them at most, once; `logprobs` is the number
     of alternatives per token, None when not requested; `param` is the field that the messages came in.
+    `truncated`: messages that do not fit go without their oldest turns.
     """
 
     body: ConversationBody
@@ -80,3 +81,4 @@ class ConversationRequest:
     one_call: bool = False
     logprobs: int | None = None
     param: str = "messages"
+    truncated: bool = False

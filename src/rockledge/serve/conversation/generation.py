@@ -13,6 +13,7 @@ from rockledge.serve.conversation.call_forms import JSON
 from rockledge.serve.conversation.dialect import effort_switches
 from rockledge.serve.conversation.prompt import Conversation, render, template_messages, template_tools
 from rockledge.serve.conversation.tools import calls_schema
+from rockledge.serve.conversation.truncation import Fitted, fit, prompt_room
 from rockledge.serve.conversation.untrusted import encode_untrusted, suspicious
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.generation import Generation
@@ -66,7 +67,8 @@ def chat_generation(
         ApiError: as `chat_prompt`, or the messages leave no room for an answer.
     """
     body = request.body
-    text, ids = chat_prompt(model, body, request.param)
+    prompt = _prompt(model, request, limits)
+    text, ids = prompt.text, prompt.ids
     if len(ids) >= model.context:
         raise context_length_exceeded(len(ids), model.context, request.param)
     options, must_call = request.options, calls_constraint(request)
@@ -87,8 +89,29 @@ def chat_generation(
     )
     most = answer_tokens(options.max_tokens, model.context - len(ids), limits)
     shown = (*dialect.shown_thoughts, *(dialect.shown_calls if request.functions else ()))
-    work = Generation((tuple(ids),), (most,), options, request.logprobs, shown=shown)
+    work = Generation((tuple(ids),), (most,), options, request.logprobs, shown=shown, dropped=prompt.dropped)
     return work, shape
+
+
+def _prompt(model: ServedModel, request: ConversationRequest, limits: Limits) -> Fitted:
+    """The prompt, of the messages that there is room for if the request says so."""
+    body, wanted = request.body, request.options.max_tokens
+    if not request.truncated:
+        return Fitted(*chat_prompt(model, body, request.param), dropped=0)
+    longest = limits.answer_tokens if wanted is None or wanted < 0 else answer_tokens(wanted, wanted, limits)
+    room = prompt_room(model.context, longest)
+
+    def measure(text: str) -> int:
+        least = model.tokenizer.least_tokens(text)
+        return least if least > room else len(model.tokenizer.encode(text, bos=False))
+
+    return fit(
+        body.messages,
+        lambda kept: chat_prompt(model, body.model_copy(update={"messages": kept}), request.param),
+        measure,
+        room,
+        besides="".join(json.dumps(tool.given) for tool in body.tools),
+    )
 
 
 def calls_constraint(request: ConversationRequest) -> Constraint | None:

@@ -15,7 +15,7 @@ from rockledge.serve.delivery import reply_head
 from rockledge.serve.logprobs import token_entries
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody
 from rockledge.serve.parts import Part, Usage, join_choice
-from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, whole, wrong
+from rockledge.serve.schema import DEFAULT_READING, Reading, flag, one_of, read_body, whole, wrong
 from rockledge.serve.served_model import ServedModel
 
 
@@ -25,6 +25,7 @@ class ChatBody(ConversationBody, GenerationBody):
     logprobs: Annotated[bool, flag()] = False
     top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
     parallel_tool_calls: Annotated[bool, flag()] = True
+    truncation: Annotated[str, one_of("auto", "disabled")] = "disabled"
 
 
 def read_chat_request(
@@ -48,6 +49,7 @@ def read_chat_request(
         functions=functions(found.tools, found.tool_choice),
         one_call=not found.parallel_tool_calls,
         logprobs=found.top_logprobs if found.logprobs else None,
+        truncated=found.truncation == "auto",
     )
 
 
