@@ -248,6 +248,27 @@ def test_a_message_can_be_sent_back(ask: Asked) -> None:
     assert f"<|im_start|>assistant\nLet me see\n\n{HERMES_NOW}<|im_end|>" in ask.prompt
 
 
+def test_strict_servers_take_what_the_api_has(start_server: Callable[..., str], ask: Asked) -> None:
+    strict = Asked(
+        start_server(ask.engine, strict=True, chat=ChatTemplate(TEMPLATES["qwen"], {}), context=4096),
+        ask.engine,
+    )
+    found = strict.whole(f"<think>Hm</think>Let me see\n{HERMES_NOW}", tools=TOOLS)
+    result = {"type": "tool_result", "tool_use_id": found["content"][2]["id"], "content": "noon"}
+    turns = [
+        *HELLO,
+        {"role": "assistant", "content": found["content"]},
+        {"role": "user", "content": [result]},
+    ]
+    strict.whole("It is noon", messages=turns, tools=TOOLS)
+    for odd in (
+        {"max_tokens": -1},
+        {"messages": [{**HELLO[0], "odd": 1}]},
+        {"tools": [{**TOOLS[0], "odd": 1}]},
+    ):
+        assert strict.post(**odd).status_code == 400
+
+
 def test_choices_of_tools(ask: Asked) -> None:
     call = json.dumps([{"name": "time", "arguments": {}}])
     for choice in ({"type": "any"}, {"type": "tool", "name": "time"}):
@@ -352,7 +373,7 @@ def test_what_changes_nothing_is_taken(ask: Asked) -> None:
         metadata={"user_id": "me"},
         service_tier="auto",
         mcp_servers=[],
-        context_management={},
+        context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         tool_choice={"type": "auto"},
         temperature=0.5,
         top_k=5,

@@ -54,6 +54,16 @@ def _tool_type(value: Any, reading: Reading) -> str:
     return "custom"
 
 
+def _edits(value: Any, reading: Reading) -> None:
+    edits = value.get("edits") if isinstance(value, dict) else value
+    for edit in edits if isinstance(edits, list) else [edits] if edits else []:
+        kind = edit.get("type") if isinstance(edit, dict) else None
+        # Earlier thoughts are the chat template's to leave out.
+        if not isinstance(kind, str) or not kind.startswith("clear_thinking"):
+            raise mistake("refused", name="", why="is not supported; shorten 'messages' yourself")
+
+
+EDITS = Field(_edits, {"type": "object"})
 TOOL_TYPE = Field(_tool_type, {"type": "string", "enum": ["custom"]})
 TURNS = Annotated[list[Any], pydantic.Field(min_length=1)]
 
@@ -62,6 +72,16 @@ class AnthropicTool(Schema):
     """A function that may be called."""
 
     tolerant: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {
+            "allowed_callers",
+            "cache_control",
+            "defer_loading",
+            "eager_input_streaming",
+            "input_examples",
+            "strict",
+        }
+    )
 
     type: Annotated[str, TOOL_TYPE] = "custom"
     name: Annotated[str, text()]
@@ -102,7 +122,6 @@ class PromptBody(Schema):
 
     refused: ClassVar[dict[str, str]] = {
         "container": "is not supported: this server has no tools of its own",
-        "context_management": "is not supported; shorten 'messages' yourself",
         "mcp_servers": "is not supported: this server has no tools of its own",
     }
     # Bookkeeping, routing and hints of Anthropic's hosted service.
@@ -125,6 +144,7 @@ class PromptBody(Schema):
     tools: list[AnthropicTool] = []  # noqa: RUF012 (pydantic copies it)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    context_management: Annotated[Any, EDITS] = None
     output_config: OutputConfig = OutputConfig()
 
     @property

@@ -41,7 +41,7 @@ class MessageReply:
         at its end."""
         usage = _usage(Usage(self._prompt_tokens, 0))
         stopped = {"stop_reason": None, "stop_sequence": None}
-        message = {**self._head, "content": [], **stopped, "usage": usage}
+        message: dict[str, Any] = {**self._head, "content": [], **stopped, "usage": usage}
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
     def chunks(self, part: Part) -> list[dict[str, Any]]:

@@ -56,9 +56,12 @@ class Turn(Schema):
 
 
 class Block(Schema):
-    """A block of content; fields such as `cache_control` change nothing."""
+    """A block of content."""
 
     tolerant: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"cache_control", "caller", "citations", "data", "signature", "toolset_name"}
+    )
 
     type: Annotated[Any, NOTHING] = None
 
@@ -130,7 +133,7 @@ def messages_of(system: str | None, turns: Sequence[Any], reading: Reading) -> l
             f"messages[{len(turns) - 1}]",
             "text that the answer continues, or followed by a turn of the user with the results of its calls",
         )
-    return messages
+    return [message if "tool_calls" in message else {"content": "", **message} for message in messages]
 
 
 def _blocks_of(turn: Turn, place: str, reading: Reading) -> list[Block]:
