@@ -201,7 +201,8 @@ class Models:
             await asyncio.wait({waiting.granted}, timeout=self._limits.load_wait_s)
             if not waiting.granted.done():
                 raise server_busy(
-                    f"the model '{place.name}' waits for memory that others are using; try again in a moment"
+                    f"the model '{place.name}' is not loaded yet, and others use the memory; try again in a "
+                    "moment"
                 )
         except BaseException:
             if waiting.granted.done() and not waiting.granted.cancelled():
