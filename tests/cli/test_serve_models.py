@@ -161,8 +161,8 @@ def test_loading_and_unloading_does_not_grow(serving: Run, models: dict[str, Pat
                 if number == 3:
                     before = taken()
             after = taken()
-        # An engine of this model takes 12 MB and two threads.
-        assert after[0] - before[0] < 40
+        # Twenty engines that stayed would take 10 MB and 40 files.
+        assert after[0] - before[0] < 5
         assert after[1] <= before[1] + 1
         assert after[2] <= before[2] + 1
 
