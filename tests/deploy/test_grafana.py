@@ -38,8 +38,8 @@ def samples(names: str = "ab") -> dict[str, set[str]]:
         return Running(replace(scripted_model(), name=name), front, Integrity())
 
     async def scrape() -> bytes:
-        offers = [Offer(one.model, lambda _: one, running=one) for one in map(running, names)]  # noqa: B023
-        models = Models(offers, room=room)
+        engines = list(map(running, names))
+        models = Models([Offer(one.model, lambda _: engines[0]) for one in engines], engines, room=room)
         models.start()
         metrics = Metrics(models)
         metrics.answered("/v1/models", "GET", 200)
