@@ -5,13 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.serve.ollama.conftest import CONTEXT, DETAILS, template
+from tests.serve.ollama.conftest import CONTEXT, DETAILS
 from tests.serve.scripted_engine import ScriptedEngine
 
 from rockledge.serve.ollama.listing import parameter_size
-from rockledge.serve.safety.checks import Safety
-from rockledge.serve.safety.hosts import Hosts
-from rockledge.serve.safety.keys import Keys
 
 SHOWN = ["scripted:latest", "Assist:4b", "org/voice:latest"]
 
