@@ -241,6 +241,17 @@ def test_calls_have_names_arguments_and_ids(ask: Asked) -> None:
     assert only["name"] == PARIS[0]
 
 
+def test_strict_servers_take_what_the_api_has(start_server: Callable[..., str], ask: Asked) -> None:
+    chat = ChatTemplate(TEMPLATES["qwen"], {})
+    strict = Asked(start_server(ask.engine, strict=True, chat=chat, context=4096), ask.engine)
+    found = strict.whole(f"<think>Hm</think>Let me see\n{HERMES_NOW}", tools=TOOLS)
+    result = {"type": "function_call_output", "call_id": found["output"][2]["call_id"], "output": "noon"}
+    items = [{"role": "user", "content": "Hi"}, *found["output"], result]
+    strict.whole("It is noon", input=items, tools=TOOLS)
+    for odd in ({"max_output_tokens": -1}, {"input": [{**items[0], "odd": 1}]}):
+        assert strict.post(**odd).status_code == 400
+
+
 def test_a_cut_answer_is_incomplete(ask: Asked) -> None:
     found = ask.whole(max_output_tokens=5)
     assert (found["status"], found["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
@@ -427,3 +438,17 @@ def test_halves_of_surrogate_pairs_are_refused(ask: Asked) -> None:
     for body in ('"text": {"format": {"type": "text", "x": "\\ud800"}}', '"metadata": {"a": "\\ud800"}'):
         answer = ask.post(raw=f'{{"input": "Hi", {body}}}')
         assert answer.status_code == 400, answer.text
+
+
+def test_the_oldest_turns_go_where_the_request_says_so(ask: Asked) -> None:
+    turns = [
+        {"role": ("user", "assistant")[number % 2], "content": f"Turn {number} " * 90} for number in range(9)
+    ]
+    assert ask.post(input=turns, truncation="disabled").json()["error"]["code"] == "context_length_exceeded"
+    answer = ask.post(input=turns, truncation="auto", instructions="Be brief")
+    dropped = int(answer.headers["X-Rockledge-Dropped-Messages"])
+    assert answer.json()["usage"]["dropped_messages"] == dropped > 0
+    assert answer.json()["truncation"] == "auto"
+    assert "Be brief" in ask.prompt
+    assert "Turn 0" not in ask.prompt
+    assert "Turn 8" in ask.prompt

@@ -17,7 +17,6 @@ from rockledge.serve.conversation.body import EFFORTS, ConversationBody, Convers
 from rockledge.serve.conversation.call_forms import Tools
 from rockledge.serve.conversation.tools import CHOICES, functions
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.accepted import HARMLESS
 from rockledge.serve.options import (
     MAX_TOKENS,
     MAX_TOP_LOGPROBS,
@@ -113,6 +112,9 @@ class ResponseTool(Schema):
     """A function that may be called."""
 
     tolerant: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"allowed_callers", "async", "defer_loading", "output_schema"}
+    )
 
     type: Annotated[str, TOOL_TYPE]
     name: Annotated[str, text()]
@@ -161,7 +163,7 @@ class ResponseBody(SamplingBody):
         "prompt": "names a prompt that OpenAI stores; send its text in 'instructions'",
     }
     # How much of OpenAI's own tools is used, and bookkeeping.
-    harmless: ClassVar[frozenset[str]] = HARMLESS | {
+    harmless: ClassVar[frozenset[str]] = SamplingBody.harmless | {
         "client_metadata",
         "max_tool_calls",
         "prompt_cache_options",
@@ -177,7 +179,7 @@ class ResponseBody(SamplingBody):
     max_output_tokens: Annotated[int | None, whole(1, MAX_TOKENS, UNLIMITED)] = None
     include: Annotated[tuple[str, ...], INCLUDE] = ()
     top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
-    truncation: Annotated[str, one_of("disabled")] = "disabled"
+    truncation: Annotated[str, one_of("auto", "disabled")] = "disabled"
     metadata: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012
     stream_options: ResponseStreamOptions | None = None
     stop: Annotated[tuple[str, ...], STOPS] = ()
@@ -222,6 +224,7 @@ def read_response_request(
         one_call=not found.parallel_tool_calls,
         logprobs=found.top_logprobs if LOGPROBS in found.include else None,
         param="input",
+        truncated=found.truncation == "auto",
     )
     return ResponseRequest(found, conversation)
 
