@@ -77,7 +77,8 @@ class Api:
             self.models.require_room()
             work = await self._read(request, make, ServedModel.require_generates)
             tokens = sum(map(len, work.generation.prompts))
-            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+            timeout_s = work.generation.options.timeout_s
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
             try:
                 answers = Answers(
                     running.front,
@@ -105,7 +106,7 @@ class Api:
             self.models.require_room()
             work = await self._read(request, make, ServedModel.require_pools)
             tokens = sum(map(len, work.inputs))
-            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens, work.timeout_s)
             try:
                 call = open_embeddings(running.front, work, client_of(request))
                 try:
@@ -144,10 +145,15 @@ class Api:
             return failed(as_api_error(error), style)
 
     async def _acquire(
-        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int
+        self,
+        request: Request,
+        model: ServedModel,
+        keep_alive_s: float | None,
+        tokens: int,
+        timeout_s: float | None,
     ) -> Running:
         """The engine of a model, unless the client leaves while it is loaded."""
-        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens, timeout_s=timeout_s)
         return await unless_disconnected(request, acquiring)
 
     async def _read(
