@@ -24,6 +24,10 @@ class GatheredWork(Protocol):
         """As `Models.acquire` takes it."""
 
     @property
+    def timeout_s(self) -> float | None:
+        """As `Models.acquire` takes it."""
+
+    @property
     def begun(self) -> Callable[[], None]:
         """Called in the event loop when the model is loaded."""
 
