@@ -45,6 +45,7 @@ class Serving:
         safety: Safety | None = None,
         tls: ssl.SSLContext | None = None,
         strict: bool = False,
+        sheets: Any = None,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
@@ -63,6 +64,7 @@ class Serving:
             limits=bounds,
             safety=safety,
             strict=strict,
+            sheets=sheets,
         )
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)

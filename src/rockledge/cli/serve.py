@@ -115,6 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse fields of requests that only other servers take, even where they change nothing",
     )
+    parser.add_argument(
+        "--no-console", action="store_true", help="serve no page at / (without it there is one for browsers)"
+    )
     add_engine_arguments(parser)
     add_template_arguments(parser)
 
@@ -126,6 +129,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.messages import Stop
     from rockledge.runtime.service import Service
     from rockledge.serve.app import create_app
+    from rockledge.serve.console.model_sheet import model_sheet
     from rockledge.serve.front import Front
     from rockledge.serve.hosts import is_loopback
     from rockledge.serve.integrity import Integrity
@@ -159,11 +163,21 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         front = Front(most_calls=limits.parallel + limits.waiting, keys=keys)
         service = Service(engine, front.deliver)
         front.connect(service.send)
-        app = create_app(front, model, integrity=integrity, limits=limits, safety=safety, strict=args.strict)
+        sheets = None if args.no_console else [model_sheet(model, engine.artifact)]
+        app = create_app(
+            front,
+            model,
+            integrity=integrity,
+            limits=limits,
+            safety=safety,
+            strict=args.strict,
+            sheets=sheets,
+        )
         npu = engine.npu.body()
 
         def ready(url: str) -> None:
-            terminal.print(f"{model.name} answers at {url}/v1 (Ctrl-C stops it)")
+            page = "" if sheets is None else f", the console is at {url}/"
+            terminal.print(f"{model.name} answers at {url}/v1{page} (Ctrl-C stops it)")
             if keys is None and not is_loopback(args.host):
                 terminal.note(
                     "Anyone who reaches this address can use it: there is no authentication. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import rockledge
+from rockledge.runtime.request import EngineStats
 from rockledge.serve.authentication import client_of
 from rockledge.serve.chat import ChatBody, ChatReply, ChatRequest, chat_generation, read_chat_request
 from rockledge.serve.completions import (
@@ -23,6 +24,7 @@ from rockledge.serve.completions import (
     completion_generation,
     read_completion_request,
 )
+from rockledge.serve.console.routes import add_console
 from rockledge.serve.delivery import Reply, as_api_error, deliver
 from rockledge.serve.errors import ApiError, shutting_down
 from rockledge.serve.front import Front
@@ -51,11 +53,13 @@ def create_app(
     limits: Limits | None = None,
     safety: Safety | None = None,
     strict: bool = False,
+    sheets: Sequence[Mapping[str, Any]] | None = None,
 ) -> FastAPI:
     """An application that answers with `model`, whose engine `front` reaches.
 
     `integrity`: whether the model's file is whole; when it is not, health and all answers are 503.
     `safety`: who may ask. `strict`: requests may have only what OpenAI's API has, as it has it.
+    `sheets`: what the console shows of each model (`model_sheet`); None: there is no console.
     """
     whole = Integrity() if integrity is None else integrity
     bounds = Limits() if limits is None else limits
@@ -90,6 +94,12 @@ def create_app(
         return _failure(ApiError(message, status=error.status_code, headers=dict(error.headers or {})))
 
     add_health(app, front, whole, model.name)
+
+    async def standing() -> dict[str, EngineStats]:
+        return {model.name: await front.fresh_stats()}
+
+    if sheets is not None:
+        add_console(app, sheets, standing)
 
     @app.api_route("/metrics", methods=["GET", "HEAD"])
     async def show_metrics(request: Request) -> Response:
