@@ -71,7 +71,7 @@ def test_measurements_of_a_calibrated_one_and_of_the_demo(toy: Path, tmp_path: P
     sheet = sheet_of(with_report(toy, tmp_path, json.dumps(report)))
     assert sheet["calibrated"] is True
     assert sheet["measured"] == [
-        {"on": "held-out tokens of the calibration mix", **measured},
+        {"on": "held-out text of the calibration mix", **measured},
         {"on": "Alice", "kl_mean_nats": 0.07},
     ]
 

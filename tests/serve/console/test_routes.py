@@ -1,7 +1,7 @@
 """The console's routes: the page for everybody, data with a key only, and no way to other files."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ DATA = ("/console/state", "/console/models")
 
 
 @pytest.fixture(scope="module")
-def console(start_server: Callable[..., str]) -> str:
-    """Base URL of a server with a console."""
-    return start_server(ScriptedEngine(), sheets=[SHEET])
+def console(start_server: Callable[..., str]) -> Iterator[httpx.Client]:
+    """A client of a server with a console."""
+    with httpx.Client(base_url=start_server(ScriptedEngine(), sheets=[SHEET]), timeout=20) as client:
+        yield client
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_every_file_comes_with_its_type_and_a_strict_policy(console: str, address: str) -> None:
-    answer = httpx.get(console + address)
+def test_every_file_comes_with_its_type_and_a_strict_policy(console: httpx.Client, address: str) -> None:
+    answer = console.get(address)
     assert answer.status_code == 200
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
     assert answer.headers["content-type"].split(";")[0] == kinds[Path(ADDRESSES[address]).suffix]
@@ -39,8 +40,8 @@ def test_every_file_comes_with_its_type_and_a_strict_policy(console: str, addres
     assert policy["frame-ancestors"] == "'none'"
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert httpx.head(console + address).headers["content-length"] == answer.headers["content-length"]
-    assert httpx.post(console + address, json={}).status_code == 405
+    assert console.head(address).headers["content-length"] == answer.headers["content-length"]
+    assert console.post(address, json={}).status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,11 @@ def test_every_file_comes_with_its_type_and_a_strict_policy(console: str, addres
         "/page.html",
     ],
 )
-def test_no_address_reads_another_file(console: str, path: str) -> None:
-    host, port = console.removeprefix("http://").split(":")
+def test_no_address_reads_another_file(console: httpx.Client, path: str) -> None:
+    host, port = console.base_url.host, console.base_url.port
 
     async def raw() -> bytes:  # clients would tidy the path
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         found = await reader.read()
         writer.close()
@@ -87,8 +88,8 @@ def test_the_state_is_the_engine_s(serving: Callable[..., str], engine: Scripted
     assert after["seconds"] > before["seconds"]
 
 
-def test_the_sheets_and_what_is_served(console: str) -> None:
-    assert httpx.get(f"{console}/console/models").json() == {"models": [SHEET], "apis": ["openai"]}
+def test_the_sheets_and_what_is_served(console: httpx.Client) -> None:
+    assert console.get("/console/models").json() == {"models": [SHEET], "apis": ["openai"]}
 
 
 def test_an_api_that_is_served_too_is_said() -> None:
@@ -115,19 +116,20 @@ def test_the_page_needs_no_key_and_its_data_do(
 ) -> None:
     key = add_key(tmp_path / "keys.json", "home", KeyLimits())
     url = serving(engine, sheets=[SHEET], safety=Safety(keys=Keys(tmp_path / "keys.json")))
-    for address in ADDRESSES:
-        assert httpx.get(url + address).status_code == 200
-    for path in DATA:
-        assert httpx.get(url + path).status_code == 401
-        assert httpx.get(url + path, headers={"Authorization": f"Bearer {key}"}).status_code == 200
-    for path in ("/console/other", "/console/console.css/", "//console/state"):
-        assert httpx.get(url + path).status_code == 401
+    with httpx.Client(base_url=url, timeout=20) as client:
+        for address in ADDRESSES:
+            assert client.get(address).status_code == 200
+        for path in DATA:
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        for path in ("/console/other", "/console/console.css/", "//console/state"):
+            assert client.get(url + path).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/console/console.js", *DATA])
-def test_names_and_origins_are_checked_as_everywhere(console: str, path: str) -> None:
-    assert httpx.get(console + path, headers={"Host": "evil.example"}).status_code == 403
-    assert httpx.get(console + path, headers={"Origin": "http://evil.example"}).status_code == 403
+def test_names_and_origins_are_checked_as_everywhere(console: httpx.Client, path: str) -> None:
+    assert console.get(path, headers={"Host": "evil.example"}).status_code == 403
+    assert console.get(path, headers={"Origin": "http://evil.example"}).status_code == 403
 
 
 def test_without_sheets_there_is_no_console(http: httpx.Client) -> None:
@@ -135,7 +137,7 @@ def test_without_sheets_there_is_no_console(http: httpx.Client) -> None:
         assert http.get(path).status_code == 404
 
 
-def test_the_console_is_not_part_of_the_api_s_document(console: str) -> None:
-    paths = httpx.get(f"{console}/openapi.json").json()["paths"]
+def test_the_console_is_not_part_of_the_api_s_document(console: httpx.Client) -> None:
+    paths = console.get("/openapi.json").json()["paths"]
     assert "/v1/models" in paths
     assert not [path for path in paths if path == "/" or path.startswith("/console")]

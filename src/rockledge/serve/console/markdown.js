@@ -3,7 +3,7 @@
 
 import { codeBlock, element } from "./elements.js";
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/;
 const RULE = /^ {0,3}([-*_])(\s*\1){2,}\s*$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
@@ -77,7 +77,7 @@ function block(lines, depth) {
   const fence = FENCE.exec(first);
   if (fence) {
     const closed = lines.length > 1 && closes(lines.at(-1), fence[1]);
-    return codeBlock(lines.slice(1, closed ? -1 : undefined).join("\n"), fence[2]);
+    return codeBlock(lines.slice(1, closed ? -1 : undefined).join("\n"), fence[2].trim());
   }
   const heading = HEADING.exec(first);
   if (heading) return element(`h${Math.min(heading[1].length + 2, 6)}`, {}, ...inline(heading[2]));

@@ -16,7 +16,7 @@ from rockledge.serve.served_model import ServedModel
 
 # Parts of report.json that compare the artifact with its float model, and on which text by default.
 _MEASURED: Final = {
-    "divergence": "held-out tokens of the calibration mix",
+    "divergence": "held-out text of the calibration mix",
     "evaluation": "another text",
 }
 _NUMBERS: Final = (
