@@ -102,7 +102,8 @@ def scripted(start_server: Callable[..., str]) -> tuple[ScriptedEngine, str]:
     """A scripted engine and its server, with a template that knows thoughts."""
     engine = ScriptedEngine()
     chat = ChatTemplate(QWEN, {})
-    return engine, start_server(engine, sheets=[SHEET], chat=chat, context=4096, aliases=("other",))
+    options: dict[str, Any] = {"chat": chat, "context": 4096, "aliases": ("other",), "strict": True}
+    return engine, start_server(engine, sheets=[SHEET], **options)
 
 
 @pytest.fixture
@@ -128,6 +129,11 @@ def test_an_answer_streams_and_can_be_stopped(page: Page, engine: ScriptedEngine
     first = page.until(lambda: page.text(".turn .text"))
     assert page.count("#stop") == 1
     page.until(lambda: len(page.text(".turn .text")) > len(first))
+    page.show("monitor")
+    page.show("chat")  # the end stays in view
+    heights = "const l = document.getElementById('log'); return [l.scrollHeight, l.clientHeight, l.scrollTop]"
+    page.until(lambda: page.script(heights)[2] > 0)
+    page.until(lambda: page.script(heights)[0] - sum(page.script(heights)[1:]) < 60)
     page.click("#stop")
     page.until(lambda: "stopped" in page.text(".meta"))
     shown = page.answered()
@@ -455,7 +461,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(
     assert page.script("return document.activeElement.id") == "key"
     page.fill("#key", "wrong")
     page.keys("\n")
-    assert "not one of this server" in page.until(lambda: page.text("#key-note"))
+    assert "not a key of this server" in page.until(lambda: page.text("#key-note"))
     page.fill("#key", key)
     page.keys("\n")
     page.ready()

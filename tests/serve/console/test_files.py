@@ -17,7 +17,7 @@ def test_every_file_of_the_folder_is_served_and_no_other() -> None:
 
 
 def test_what_the_files_refer_to_is_there() -> None:
-    named = set(re.findall(r'(?:src|href)="(/[^"]*)"', TEXTS["/"]))
+    named = {f"/{name}" for name in re.findall(r'(?:src|href)="([^#"][^"]*)"', TEXTS["/"])}
     assert "/console/console.js" in named
     for text in TEXTS.values():
         imported = re.findall(r'^import .* from "\./([\w.]+)";', text, re.MULTILINE)

@@ -13,6 +13,7 @@ let modelName = () => "";
 let onFailure = () => {};
 let turns = [];
 let running = null;
+let follows = true; // whether the end of the conversation is in view, and shall stay there
 
 /** `model()` is the name to ask; `failed(error)` hears of every error. */
 export function startChat({ model, failed }) {
@@ -28,6 +29,10 @@ export function startChat({ model, failed }) {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     submit();
+  });
+  const log = byId("log");
+  log.addEventListener("scroll", () => {
+    if (log.clientHeight) follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
   });
   byId("stop").addEventListener("click", stop);
   byId("new-chat").addEventListener("click", () => {
@@ -48,6 +53,12 @@ export function stop() {
   return running !== null;
 }
 
+/** The chat is seen again: what came meanwhile too, if the end was in view. */
+export function seen() {
+  fit();
+  if (follows) byId("log").scrollTop = byId("log").scrollHeight;
+}
+
 function submit() {
   const prompt = byId("prompt");
   const text = prompt.value.trim();
@@ -61,7 +72,7 @@ function submit() {
 function fit() {
   const prompt = byId("prompt");
   prompt.style.height = "auto";
-  prompt.style.height = `${prompt.scrollHeight + 2}px`;
+  if (prompt.scrollHeight) prompt.style.height = `${prompt.scrollHeight + 2}px`;
   enable();
 }
 
@@ -91,7 +102,8 @@ function send(text) {
   turns.at(-1)?.again.remove();
   turns.push(turn);
   byId("log").append(turn.node);
-  byId("log").scrollTop = byId("log").scrollHeight;
+  follows = true;
+  seen();
   byId("prompt").focus();
   answer(turn, { model: modelName(), messages, ...options, ...fields });
   return true;
@@ -176,7 +188,6 @@ async function answer(turn, request) {
 
 function show(turn, times, counts) {
   const log = byId("log");
-  const follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
   if (turn.thoughtText) {
     turn.folded.hidden = false;
     turn.thoughts.textContent = turn.thoughtText;

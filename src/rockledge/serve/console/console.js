@@ -1,6 +1,6 @@
 // The page as a whole: its views, theme, models and key, and how the server is.
 
-import { startChat, stop } from "./chat.js";
+import { seen, startChat, stop } from "./chat.js";
 import { byId, element, kept } from "./elements.js";
 import { showExamples } from "./examples.js";
 import { showSheet } from "./model.js";
@@ -73,7 +73,7 @@ function banner(text, forKey = false) {
 async function loadModels() {
   state.gone = false;
   try {
-    const [listed, known] = await Promise.all([getJson("/v1/models"), getJson("/console/models")]);
+    const [listed, known] = await Promise.all([getJson("v1/models"), getJson("console/models")]);
     state.names = listed.data.map((one) => one.id);
     state.sheets = known.models;
     state.apis = known.apis;
@@ -119,6 +119,7 @@ function startViews() {
       else link.removeAttribute("aria-current");
     }
     document.querySelector("main").scrollTop = 0;
+    if (name === "chat") seen();
     if (name === "chat" && !NARROW.matches) byId("prompt").focus();
   }
   addEventListener("hashchange", turn);
@@ -163,10 +164,10 @@ function startKey() {
     const before = key.get();
     key.set(byId("key").value.trim());
     try {
-      await getJson("/v1/models");
+      await getJson("v1/models");
     } catch (error) {
       key.set(before);
-      byId("key-note").textContent = error.message;
+      byId("key-note").textContent = error.status === 401 ? "This is not a key of this server." : error.message;
       byId("key").setAttribute("aria-invalid", "true");
       byId("key").select();
       return;

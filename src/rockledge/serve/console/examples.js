@@ -54,7 +54,7 @@ export OPENAI_API_KEY=${key ? "$ROCKLEDGE_KEY" : "none"}`,
 
 /** `apis`: names of those that are served; `key`: whether the server asks for one. */
 export function showExamples(model, apis, key) {
-  const base = location.origin;
+  const base = new URL(".", document.baseURI).href.replace(/\/$/, "");
   const intro = element(
     "p",
     { class: "lead" },

@@ -17,7 +17,7 @@ function parts(sheet) {
     facts([
       [size(sheet.bytes), "size"],
       [sheet.bits_per_weight.toFixed(2), "bits a weight"],
-      [`${plain(sheet.parameters / 1e6)} M`, "parameters"],
+      [count(sheet.parameters), "parameters"],
       [plain(sheet.layers), "layers"],
       [plain(sheet.context), "tokens of context"],
     ]),
@@ -104,7 +104,14 @@ function cell(matrix, name) {
 
 const shown = (shares) => WIDTHS.filter((bits) => shares[bits]).map((bits) => [bits, shares[bits]]);
 const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
-const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${plain(bytes / 1e6)} MB`);
+
+// A number with the largest of some units that it has one of.
+function scaled(number, units) {
+  const [factor, unit] = units.find(([least]) => number >= least) ?? [1, ""];
+  return `${(number / factor).toLocaleString("en", { maximumSignificantDigits: 3 })} ${unit}`.trim();
+}
+const size = (bytes) => scaled(bytes, [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [0, "bytes"]]);
+const count = (number) => scaled(number, [[1e9, "B"], [1e6, "M"]]);
 
 function legend() {
   return element(
@@ -125,7 +132,7 @@ function table(matrices) {
       "tr",
       {},
       element("th", { scope: "row" }, role),
-      element("td", {}, `${plain(weights / 1e6)} M`),
+      element("td", {}, count(weights)),
       element("td", {}, mean((matrix) => matrix.bits_per_weight).toFixed(2)),
       ...bits.map((share) => element("td", {}, share ? percent(share) : "–")),
     );

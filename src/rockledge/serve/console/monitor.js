@@ -8,10 +8,10 @@ const EVERY_MS = 2000;
 const SUMS = ["running", "waiting", "pages", "free_pages", "cold_pages", "prompt_tokens", "answer_tokens"];
 
 const cards = {
-  answers: plotCard("Answers", "tokens/s", ["written"]),
-  prompts: plotCard("Prompts", "tokens/s", ["read"]),
+  answers: plotCard("Answers", "tokens/s", ["written"], { least: 10 }),
+  prompts: plotCard("Prompts", "tokens/s", ["read"], { least: 10 }),
   queue: plotCard("Queue", "sequences", ["running", "waiting"], { least: 4, digits: 0 }),
-  pages: plotCard("Cache pages", "pages", ["in use", "kept for later prompts"], { digits: 0 }),
+  pages: plotCard("Cache pages", "pages", ["in use", "kept for later"], { digits: 0 }),
   temperature: plotCard("Temperature", "°C", []),
 };
 
@@ -29,7 +29,7 @@ export function watch(told) {
     if (asking) return;
     asking = true;
     try {
-      take(await getJson("/console/state"));
+      take(await getJson("console/state"));
       told(readings.at(-1), null);
     } catch (error) {
       told(null, error);

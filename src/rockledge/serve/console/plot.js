@@ -4,6 +4,7 @@ import { drawn, element } from "./elements.js";
 
 export const SECONDS = 180;
 const LONGEST_GAP = 12; // seconds; beyond that nobody knows what was in between
+const COLOURS = 7; // an RK3588 has so many temperatures
 const WIDTH = 360;
 const HEIGHT = 110;
 
@@ -25,18 +26,16 @@ export function plotCard(title, unit, names, { least = 1, most = null, digits = 
     if (lines.join("\n") !== named.join("\n")) {
       named = lines;
       legend.replaceChildren(
-        ...lines.map((name, at) => element("li", {}, element("span", { class: `swatch line${at % 6}` }), name)),
+        ...lines.map((name, at) => element("li", {}, element("span", { class: `swatch line${at % COLOURS}` }), name)),
       );
       legend.hidden = lines.length < 2;
     }
     top.textContent = `${plain(high)} ${unit}`;
     const shown = lines.map((_, at) => value(last?.values[at], digits));
-    now.replaceChildren(
-      ...(lines.length > 3 ? [value(Math.max(...(last?.values ?? [0])), digits)] : shown).flatMap((text, at) =>
-        at ? [element("span", { class: "between" }, " / "), text] : [text],
-      ),
-      element("span", { class: "unit" }, ` ${unit}`),
-    );
+    const small = (text) => element("span", { class: "unit" }, ` ${text} `);
+    if (lines.length === 2) now.replaceChildren(...lines.flatMap((name, at) => [shown[at], small(name)]));
+    else if (lines.length === 1) now.replaceChildren(shown[0], small(unit));
+    else now.replaceChildren(value(Math.max(...(last?.values ?? [0])), digits), small(`${unit}, the highest`));
     const said = lines.map((name, at) => `${name} ${shown[at]}`).join(", ");
     svg.setAttribute("aria-label", `${title}, the last three minutes. Now: ${said} ${unit}. Top of the scale: ${plain(high)}.`);
     svg.replaceChildren(
@@ -64,7 +63,7 @@ function paths(points, at, high, filled) {
   return runs.flatMap((run) => {
     const line = run.map(([x, top]) => `${x.toFixed(1)} ${top.toFixed(1)}`).join("L");
     const area = `M${run[0][0].toFixed(1)} ${HEIGHT}L${line}L${run.at(-1)[0].toFixed(1)} ${HEIGHT}Z`;
-    const stroke = drawn("path", { class: `line line${at % 6}`, d: `M${line}` });
+    const stroke = drawn("path", { class: `line line${at % COLOURS}`, d: `M${line}` });
     return filled ? [drawn("path", { class: "area", d: area }), stroke] : [stroke];
   });
 }

@@ -1,4 +1,5 @@
-// What the page asks of its server, and the one kind of error that may come of it.
+// What the page asks of its server, and the one kind of error that may come of it. Addresses are relative,
+// so that a proxy may put all of them below a path of its own.
 
 import { kept } from "./elements.js";
 
@@ -27,7 +28,7 @@ function headers(more = {}) {
 async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer", ...options });
+    response = await fetch(path, { cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError(GONE, 0);
@@ -59,7 +60,7 @@ export async function getJson(path) {
 
 /** Chunks of a chat completion as they come. Aborting `signal` ends it with an AbortError. */
 export async function* chatChunks(body, signal) {
-  const response = await ask("/v1/chat/completions", {
+  const response = await ask("v1/chat/completions", {
     method: "POST",
     headers: headers({ "Content-Type": "application/json" }),
     body: JSON.stringify(body),
