@@ -172,6 +172,7 @@ class Page:
     def show(self, view: str) -> None:
         """Goes to a view by its link."""
         self.click(f'.views a[href="#{view}"]')
+        self.until(lambda: self.count(f"#{view}"))
 
     def window(self, width: int, height: int) -> None:
         """The size of the window; a narrow one is a phone's."""
