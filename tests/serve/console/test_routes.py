@@ -89,7 +89,7 @@ def test_the_state_is_the_engine_s(serving: Callable[..., str], engine: Scripted
 
 
 def test_the_sheets_and_what_is_served(console: httpx.Client) -> None:
-    assert console.get("/console/models").json() == {"models": [SHEET], "apis": ["openai"]}
+    assert console.get("/console/models").json() == {"models": [SHEET], "apis": ["openai", "ollama"]}
 
 
 def test_an_api_that_is_served_too_is_said() -> None:
