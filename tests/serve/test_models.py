@@ -15,7 +15,7 @@ from tests.serve.conftest import scripted_model
 from tests.serve.scripted_engine import ScriptedEngine
 
 from rockledge.errors import ArtifactError
-from rockledge.runtime.messages import Stop
+from rockledge.runtime.exchange import Stop
 from rockledge.runtime.service import Service
 from rockledge.serve.app import create_app
 from rockledge.serve.errors import ApiError

@@ -17,7 +17,7 @@ from rockledge.artifact.watch import ArtifactWatch
 from rockledge.errors import ArtifactError
 from rockledge.runtime.bus_error import explained_bus_errors
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.messages import Stop
+from rockledge.runtime.exchange import Stop
 from rockledge.runtime.service import Service
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -39,6 +39,14 @@ class Reply(Protocol):
 
     def whole(self, parts: list[Part], usage: Usage) -> dict[str, Any]:
         """The answer in one object."""
+
+
+@runtime_checkable
+class FailingReply(Protocol):
+    """A reply whose streams end in a way of their own when they fail."""
+
+    def failed(self, error: ApiError) -> list[dict[str, Any]]:
+        """The last chunks."""
 
 
 def reply_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
@@ -122,7 +130,10 @@ async def _chunks(
         if style.end:
             yield style.end
     except Exception as error:
-        yield style.chunk(style.failure(as_api_error(error)))
+        found = as_api_error(error)
+        last = reply.failed(found) if isinstance(reply, FailingReply) else [style.failure(found)]
+        for chunk in last:
+            yield style.chunk(chunk)
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from rockledge.serve.schema import Schema
+from rockledge.serve.style import Style, style_of
 
 _ERROR = {
     "type": "object",
@@ -29,6 +30,25 @@ _ERROR = {
     "required": ["error"],
 }
 
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+            "required": ["type", "message"],
+        },
+        "request_id": {"type": "string"},
+    },
+    "required": ["type", "error", "request_id"],
+}
+
+_OLLAMA_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+
+# Shapes of failures, by the names that styles have for them.
+_ERRORS = {"Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR, "OllamaError": _OLLAMA_ERROR}
+
 # What may come instead of an answer, by status.
 FAILURES = {
     400: "a field is wrong, or the prompt does not fit in the context",
@@ -43,14 +63,14 @@ FAILURES = {
 
 
 def takes(*schemas: type[Schema], stream: bool = False) -> dict[str, Any]:
-    """What the document says of a route whose body is one of `schemas` (FastAPI's `openapi_extra`)."""
+    """What the document says of a route whose body is one of `schemas` (FastAPI's `openapi_extra`); how
+    failures and streams look there is the style's of its address."""
     bodies = [{"$ref": f"#/components/schemas/{schema.__name__}"} for schema in schemas]
     body = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
-    failure = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if stream:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
-    failures = {str(status): {"description": why, "content": failure} for status, why in FAILURES.items()}
+        answer["stream"] = {"schema": {"type": "string"}}
+    failures = {str(status): {"description": why} for status, why in FAILURES.items()}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {"200": {"description": "the answer", "content": answer}, **failures},
@@ -65,9 +85,20 @@ def api_document(app: FastAPI, version: str, schemas: Sequence[type[Schema]]) ->
     _, definitions = models_json_schema(
         [(schema, "validation") for schema in schemas], ref_template="#/components/schemas/{model}"
     )
-    document["components"] = {"schemas": {**definitions["$defs"], "Error": _ERROR}}
+    document["components"] = {"schemas": {**definitions["$defs"], **_ERRORS}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             operation["operationId"] = f"{method} {path}"
             operation["responses"].pop("422", None)  # FastAPI's own check, which no route uses
+            _dress(operation["responses"], style_of(path))
     return document
+
+
+def _dress(answers: dict[str, Any], style: Style) -> None:
+    """Says how failures and streams look."""
+    failure = {"application/json": {"schema": {"$ref": f"#/components/schemas/{style.error}"}}}
+    for status, answer in answers.items():
+        if status in map(str, FAILURES):
+            answer["content"] = failure
+        elif "stream" in answer.get("content", {}):
+            answer["content"][style.media_type] = answer["content"].pop("stream")

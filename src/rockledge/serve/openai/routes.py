@@ -9,8 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.api import Api, Work, failed
+from rockledge.serve.conversation.generation import chat_generation
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.chat import ChatBody, ChatReply, chat_generation, read_chat_request
+from rockledge.serve.openai.chat import ChatBody, ChatReply, read_chat_request
 from rockledge.serve.openai.completions import (
     CompletionBody,
     CompletionReply,
