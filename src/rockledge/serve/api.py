@@ -156,7 +156,8 @@ class Api:
         """
         requests = work.requests()
         tokens = sum(len(asked.prompt) for asked in requests)
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, work.timeout_s)
+        timeout_s = requests[0].deadline_s
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
         work.begun()
         try:
             call = open_gathered(running.front, requests, client_of(request))

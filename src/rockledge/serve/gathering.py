@@ -24,10 +24,6 @@ class GatheredWork(Protocol):
         """As `Models.acquire` takes it."""
 
     @property
-    def timeout_s(self) -> float | None:
-        """As `Models.acquire` takes it."""
-
-    @property
     def begun(self) -> Callable[[], None]:
         """Called in the event loop when the model is loaded."""
 
