@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from bench.npu_as_built import layer_linears, model_linears
+from bench.npu_as_built import BITS
 from rockledge.board.boards import Board
 from rockledge.board.npu_syncs import Sync, Syncs
 from rockledge.board.npu_time import NpuRates, kick_seconds, npu_rates, product_seconds
@@ -23,6 +23,7 @@ from rockledge.board.time import band_ms
 from rockledge.npu.programs.tile_program import BANKS, data_banks, least_weight_banks
 from rockledge.npu.programs.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
 from rockledge.npu.programs.tiling import Reuse, Tiling
+from rockledge.runtime.offload.prompt_time import layer_linears, model_linears
 
 KERNEL, PROMPT, TILED, GROUPED, DECODE = (
     "one product",
@@ -220,7 +221,7 @@ def _prompt_speed(
     """
     shape = SHAPES[name]
     seconds = 0.0
-    for linear in model_linears(replace(shape, layers=1)):
+    for linear in model_linears(replace(shape, layers=1), BITS):
         tiling = _tiling(tokens, linear.outputs, linear.inputs, rows, group, npu_rates(board))
         cost = tiling.cost
         syncs = Syncs(input=Sync(tokens * linear.inputs, 1), outputs=Sync(cost.read_back_bytes, 1))
