@@ -70,7 +70,9 @@ def test_names_as_people_write_them(name: str, known: str) -> None:
     assert find_shape(name) is KNOWN_SHAPES[known]
 
 
-@pytest.mark.parametrize("name", ["", "llama", "llama-3-9b", "llama-3-8b-instruct-it-x", "../llama-3-8b/"])
+@pytest.mark.parametrize(
+    "name", ["", "llama", "llama-3-9b", "llama-3-8b-instruct-it-x", "../llama-3-8b", "me/llama-3-8b"]
+)
 def test_other_names_are_not_known(name: str) -> None:
     assert find_shape(name) is None
 

@@ -50,8 +50,10 @@ NPU_FACTS: dict[str, Fact] = {
         26.0e9,
         "B/s",
         "all that the DRAM moves while the NPU works: 26.6 GB/s by three cores (unimatrix099/rk-llama.cpp "
-        "docs/backend/RKNPU2-decode-research.md), 25.7-28.4 derived from airockchip/rknn-llm's decoding",
+        "docs/backend/RKNPU2-decode-research.md), 25.7-28.4 derived from airockchip/rknn-llm's decoding; "
+        "oRKLLM/ork-driver met a ceiling of about 22",
         "published",
+        spread=(22.0e9, 28.4e9),
     ),
     "npu_core_bandwidth": Fact(
         11.1e9,
@@ -59,6 +61,7 @@ NPU_FACTS: dict[str, Fact] = {
         "one core alone: unimatrix099/rk-llama.cpp docs/backend/RKNPU2-decode-research.md; 8.6-8.8 GB/s in "
         "oRKLLM/ork-driver",
         "published",
+        spread=(8.6e9, 11.1e9),
     ),
     "npu_program_bytes": Fact(
         864.0, "B/program", "a matmul body of 104 words and 4 of trailer (mtx512/rk3588-npu)", "published"

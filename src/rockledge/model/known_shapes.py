@@ -121,8 +121,12 @@ KNOWN_SHAPES: Final[Mapping[str, KnownShape]] = {
     "qwen2.5-7b": _shape("Qwen/Qwen2.5-7B", "qwen2", 3584, 18944, 28, (28, 4, 128), 152064, 128 * _K),
     "qwen2.5-14b": _shape("Qwen/Qwen2.5-14B", "qwen2", 5120, 13824, 48, (40, 8, 128), 152064, 128 * _K),
     "qwen2.5-32b": _shape("Qwen/Qwen2.5-32B", "qwen2", 5120, 27648, 64, (40, 8, 128), 152064, 128 * _K),
-    "qwen3-0.6b": _shape("Qwen/Qwen3-0.6B", "qwen3", 1024, 3072, 28, (16, 8, 128), 151936, 40 * _K, tied=True),
-    "qwen3-1.7b": _shape("Qwen/Qwen3-1.7B", "qwen3", 2048, 6144, 28, (16, 8, 128), 151936, 40 * _K, tied=True),
+    "qwen3-0.6b": _shape(
+        "Qwen/Qwen3-0.6B", "qwen3", 1024, 3072, 28, (16, 8, 128), 151936, 40 * _K, tied=True
+    ),
+    "qwen3-1.7b": _shape(
+        "Qwen/Qwen3-1.7B", "qwen3", 2048, 6144, 28, (16, 8, 128), 151936, 40 * _K, tied=True
+    ),
     "qwen3-4b": _shape("Qwen/Qwen3-4B", "qwen3", 2560, 9728, 36, (32, 8, 128), 151936, 40 * _K, tied=True),
     "qwen3-8b": _shape("Qwen/Qwen3-8B", "qwen3", 4096, 12288, 36, (32, 8, 128), 151936, 40 * _K),
     "qwen3-14b": _shape("Qwen/Qwen3-14B", "qwen3", 5120, 17408, 40, (40, 8, 128), 151936, 40 * _K),
@@ -166,7 +170,8 @@ KNOWN_SHAPES: Final[Mapping[str, KnownShape]] = {
         "ibm-granite/granite-3.3-2b-base", "granite", 2048, 8192, 40, (32, 8, 64), 49159, 128 * _K, tied=True
     ),
     "granite-3.3-8b": _shape(
-        "ibm-granite/granite-3.3-8b-base", "granite", 4096, 12800, 40, (32, 8, 128), 49159, 128 * _K, tied=True
+        "ibm-granite/granite-3.3-8b-base", "granite", 4096, 12800, 40, (32, 8, 128), 49159, 128 * _K,
+        tied=True,
     ),
     "olmo-2-1b": _shape("allenai/OLMo-2-0425-1B", "olmo2", 2048, 8192, 16, (16, 16, 128), 100352, 4 * _K),
     "olmo-2-7b": _shape("allenai/OLMo-2-1124-7B", "olmo2", 4096, 11008, 32, (32, 32, 128), 100352, 4 * _K),
@@ -176,10 +181,14 @@ _FORM: Final = re.compile(r"-(instruct|it|chat|base|pt|hf)$")
 
 
 def find_shape(name: str) -> KnownShape | None:
-    """The shape of the model that is called `name`, in any case, with or without the organisation before it
-    or the form after it (-Instruct, -it, ...). None where it is not known."""
-    short = _FORM.sub("", name.lower().rpartition("/")[2]).replace("meta-llama", "llama")
-    return KNOWN_SHAPES.get(short)
+    """The shape of the model that is called `name`, in any case, with or without its organisation before it
+    or the form after it (-Instruct, -it, ...). None where it is not known: what another organisation calls
+    so may be of another shape."""
+    organisation, _, short = name.lower().rpartition("/")
+    found = KNOWN_SHAPES.get(_FORM.sub("", short).replace("meta-llama", "llama"))
+    if found is None or organisation not in ("", found.source.lower().partition("/")[0]):
+        return None
+    return found
 
 
 def nearest_shapes(name: str) -> list[str]:
