@@ -50,7 +50,7 @@ class System:
     """What was found. None and empty stand for what the machine does not say."""
 
     soc: str | None
-    big_cores: range
+    big_cores: tuple[int, ...]
     """The cores that run models, of a chip that is not known those of the one that programs are for."""
     kernel: str
     npu: Frequency | None
@@ -79,7 +79,7 @@ def look(root: Path = Path("/")) -> System:
     chip = find_chip(names) or PROGRAMMED.chip
     return System(
         soc=names[-1] if names else None,
-        big_cores=chip.decode_cores,
+        big_cores=tuple(chip.decode_cores),
         kernel=os.uname().release,
         npu=_devfreq(root, "npu"),
         memory=_devfreq(root, "dmc"),
