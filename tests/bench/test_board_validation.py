@@ -1,4 +1,4 @@
-"""The validation of the time formula: it finds constants that are there, and predicts what it has not seen."""
+"""The validation of the time formula: it finds constants that are there, and predicts what it did not see."""
 
 import json
 import re
