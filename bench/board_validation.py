@@ -138,9 +138,13 @@ def fit(runs: Sequence[Run]) -> Constants:
         for weight_s in (1e-12, float(np.median(seconds / weights)))
         for layer_s in (1e-5, 2e-4)
     ]
-    options = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-5}
     found = [
-        minimize(loss, np.log([start[name] for name in names]), method="Nelder-Mead", options=options)
+        minimize(
+            loss,
+            np.log(np.array([start[name] for name in names], np.float64)),
+            method="Nelder-Mead",
+            options={"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-5},
+        )
         for start in starts
     ]
     best = min(found, key=lambda one: float(one.fun))

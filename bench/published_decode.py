@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from bench.npu_published import SHAPES as OTHER_SHAPES
@@ -199,7 +198,6 @@ def _shape(model: str) -> DecoderShape | None:
     return OTHER_SHAPES.get(_OTHERS.get(model, ""))
 
 
-@lru_cache(maxsize=64)
 def _weights(shape: DecoderShape) -> int:
     attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     layer = shape.hidden * (2 * attention + 2 * kv + 3 * shape.ffn)
