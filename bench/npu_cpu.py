@@ -21,13 +21,14 @@ import numpy as np
 from bench import kernel_cycles
 from bench.machine import processor
 from bench.models import UnavailableError
-from bench.npu_as_built import ATTENTION, OTHER_CPU, Prefill
+from bench.npu_as_built import Prefill
 from bench.npu_work.driver import Found, instructions, rates, times
 from bench.speed_models import artifact
 from rockledge.board.boards import Board, find_board
 from rockledge.board.npu_facts import APART_CYCLES, EPILOGUE_INSTRUCTIONS, LOOP_CYCLES
 from rockledge.board.prefill import BESIDE, BUS, NPU
 from rockledge.runtime.engine import Engine
+from rockledge.runtime.offload.prompt_time import ATTENTION, OTHER_CPU
 
 RESULTS = Path(__file__).parent / "results" / "npu_cpu.json"
 MEBIBYTES, COUNTED_MEBIBYTES = 64, 4

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rockledge.artifact import open_artifact
-from rockledge.board.boards import find_board
+from rockledge.board.boards import NPU_CORES, find_board
 from rockledge.board.memory import DECODE_ROWS, cache_bytes
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.offload.budget import largest_plan, npu_budget
@@ -27,7 +27,6 @@ from rockledge.runtime.program import build_program
 RESULTS = Path(__file__).parent / "results" / "npu_memory.json"
 LIMIT = 6_500_000_000
 BOARD = "rk3588-8gb"
-LANES = 3
 THREADS = 4  # big cores of the board
 
 
@@ -57,7 +56,7 @@ def planned(path: Path, context: int) -> dict[str, int]:
         )
 
     plan = largest_plan(
-        linears_of(program), lanes=LANES, spaces=1, board=board, context=context, budget=budget
+        linears_of(program), lanes=NPU_CORES, spaces=1, board=board, context=context, budget=budget
     )
     rows = plan.steps[-1]
     return {

@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.npu_as_built import PARTS, AsBuilt, Prefill
+from bench.npu_as_built import Prefill
 from bench.npu_published import GROUPED, LEFT_OUT, PROMPT, TILED, Pair, fitted_tile_rows, pairs
 from rockledge.board.boards import Board, find_board
 from rockledge.board.npu_drivers import MAINLINE_PATCHED_HZ, board_with_driver
 from rockledge.board.prefill import SYNC
+from rockledge.runtime.offload.prompt_time import PARTS, PromptTime
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("1b", "3b", "8b")
@@ -70,7 +71,7 @@ class Assumption:
 class Forecast:
     """One model and prompt as the runtime reads it under a driver: modelled speed, of the first prompt too,
     its steps, the tokens from which steps go to the NPU, what most time is spent on; `elapsed` and `alone`
-    as for `AsBuilt`; bytes that cache maintenance hands over, and its calls. For the vendor's driver
+    as for `PromptTime`; bytes that cache maintenance hands over, and its calls. For the vendor's driver
     `swings`: tok/s with a fact 30 % lower and 30 % higher; and assumptions with what the figure is without
     them."""
 
@@ -188,7 +189,7 @@ def forecast(
     def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
         return {side: round(value, 4) for side, value in seconds.items()}
 
-    def speed(time: AsBuilt) -> float:
+    def speed(time: PromptTime) -> float:
         return round(tokens / time.seconds, 1)
 
     time = prefill.prompt(tokens)

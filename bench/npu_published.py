@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from bench.npu_as_built import layer_linears, model_linears
+from bench.npu_as_built import BITS
 from rockledge.board.boards import Board
 from rockledge.board.npu_syncs import Sync, Syncs
 from rockledge.board.npu_time import NpuRates, kick_seconds, npu_rates, product_seconds
@@ -23,6 +23,7 @@ from rockledge.board.time import band_ms
 from rockledge.npu.programs.tile_program import BANKS, data_banks, least_weight_banks
 from rockledge.npu.programs.tile_search import FAILING_INPUTS, ROW_UNIT, UNIT, cut, plan
 from rockledge.npu.programs.tiling import Reuse, Tiling
+from rockledge.runtime.offload.prompt_time import layer_linears, model_linears
 
 KERNEL, PROMPT, TILED, GROUPED, DECODE = (
     "one product",
@@ -67,6 +68,7 @@ SHAPES = {
     "SmolVLM-256M": Shape(576, 30, 9, 3, 64, 1536, 49280),
     "Ministral-3-3B": Shape(3072, 26, 32, 8, 128, 9216, 131072),
     "Granite4-350M": Shape(1024, 28, 16, 4, 64, 2048, 100352),
+    "Ministral-3-8B": Shape(4096, 34, 32, 8, 128, 14336, 131072),
 }
 
 _BENCHMARK = "airockchip/rknn-llm benchmark.md v1.3.0"
@@ -220,7 +222,7 @@ def _prompt_speed(
     """
     shape = SHAPES[name]
     seconds = 0.0
-    for linear in model_linears(replace(shape, layers=1)):
+    for linear in model_linears(replace(shape, layers=1), BITS):
         tiling = _tiling(tokens, linear.outputs, linear.inputs, rows, group, npu_rates(board))
         cost = tiling.cost
         syncs = Syncs(input=Sync(tokens * linear.inputs, 1), outputs=Sync(cost.read_back_bytes, 1))

@@ -14,8 +14,8 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-from bench.npu_as_built import LANES, Prefill
-from rockledge.board.boards import Board, find_board
+from bench.npu_as_built import Prefill
+from rockledge.board.boards import NPU_CORES, Board, find_board
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT
 from rockledge.runtime.offload.trial import compared_sums
 
@@ -46,13 +46,13 @@ def trial(board: Board, model: str) -> Took:
     plan = Prefill(board, model).plan
     jobs, moved, products, programs = 0.0, 0, 0, 0
     for shape in plan.shapes:
-        moved += LANES * shape.lane_bytes
+        moved += NPU_CORES * shape.lane_bytes
         for size in shape.sizes:
             programs += 1
             jobs += size.matmul.tiling.cost.npu_seconds
-            moved += size.bytes(INPUT) + LANES * size.bytes(OUTPUT)
+            moved += size.bytes(INPUT) + NPU_CORES * size.bytes(OUTPUT)
             sums = sum(vectors.size * columns.size for vectors, columns in compared_sums(shape, size))
-            products += LANES * sums * shape.inputs
+            products += NPU_CORES * sums * shape.inputs
     each = 1 / board.value("npu_bus_bandwidth") + 1 / board.value("cpu_cache_sync_bandwidth")
     rate = board.value("cpu_hz") * INSTRUCTIONS_PER_CYCLE / INSTRUCTIONS_PER_PRODUCT
     return Took(model, programs, jobs, moved * each, products / rate)

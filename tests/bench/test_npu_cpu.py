@@ -5,11 +5,11 @@ import json
 import pytest
 
 from bench import npu_cpu
-from bench.npu_as_built import ATTENTION, OTHER_CPU
 from bench.npu_work.driver import Found, parse, rates
 from rockledge.board.boards import find_board
 from rockledge.board.npu_facts import APART_CYCLES, EPILOGUE_INSTRUCTIONS
 from rockledge.board.prefill import BESIDE, BUS, NPU
+from rockledge.runtime.offload.prompt_time import ATTENTION, OTHER_CPU
 
 BOARD = find_board("rk3588-8gb")
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from bench import npu_prefill, npu_published
-from bench.npu_as_built import PARTS
 from bench.npu_prefill import (
     ALL_TESTED,
     ALL_UNFITTED,
@@ -20,6 +19,7 @@ from bench.npu_prefill import (
 )
 from bench.npu_published import GROUPED, PROMPT, TILED, Pair
 from rockledge.board.boards import find_board
+from rockledge.runtime.offload.prompt_time import PARTS
 
 BOARD = find_board("rk3588-8gb")
 

@@ -96,7 +96,7 @@ def test_impossible_context_names_the_longest_possible_one() -> None:
 
 
 @given(
-    st.sampled_from(sorted(BOARDS)),
+    st.sampled_from(sorted(name for name, board in BOARDS.items() if not board.chip.refused)),
     st.integers(1, 65536),
     st.integers(0, 12_000_000_000),
     st.integers(1, 512),
@@ -111,9 +111,10 @@ def test_plans_add_up(board_name: str, context: int, weights: int, rows: int) ->
         return
     assert free_bytes(plan) >= 0
     assert plan.weights_bytes == weights
-    assert plan.npu_buffers_bytes <= 3.5 * 2**30
+    most = int(3.5 * 2**30) if board.has_npu else 0
+    assert plan.npu_buffers_bytes <= most
     # The NPU is only denied memory that is needed elsewhere.
-    assert free_bytes(plan) == 0 or plan.npu_buffers_bytes == int(3.5 * 2**30)
+    assert free_bytes(plan) == 0 or plan.npu_buffers_bytes == most
 
 
 @given(st.integers(1, 30000))

@@ -23,6 +23,9 @@ TILE_CYCLES: dict[tuple[int, int], float] = {
     (8, 2): 16.0,
 }
 """Cycles of one tile by (bits, rows of int8 activations; two planes are two rows)."""
+STREAMED_ROWS = 4
+"""Rows of int8 activations that multiply while the codes stream in (kStreamed of native/neon.cpp). From the
+second on each takes as much more as the second does."""
 PREFILL_MACS_PER_CYCLE = 31.99
 """Products a cycle when an unpacked strip meets eight rows of activations; the two pipes can do 32."""
 

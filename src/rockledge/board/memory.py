@@ -168,11 +168,22 @@ def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) ->
     return bisect_right(range(1, pages_of(_MOST_CONTEXT) + 1), room, key=needed) * PAGE_TOKENS
 
 
+def reserved_bytes(board: Board) -> int:
+    """Bytes that no model gets: firmware, the system with what else runs on a gateway, and our process."""
+    return int(sum(board.value(f) for f in ("firmware_reserve", "os_reserve", "process_reserve")))
+
+
+def _npu_buffers(board: Board) -> tuple[int, int]:
+    """Bytes that the NPU's buffers take at least and at most; none where there is no NPU."""
+    if not board.has_npu:
+        return 0, 0
+    return int(board.value("npu_buffers_least")), int(board.value("npu_buffers_most"))
+
+
 def longest_context(board: Board, shape: DecoderShape, weights_bytes: int, *, step_rows: int = 512) -> int:
     """Tokens of the longest context that `board` has room for beside the weights and the smallest NPU
     buffers; 0 if there is none. The model itself may have been made for fewer."""
-    reserved = int(sum(board.value(f) for f in ("firmware_reserve", "os_reserve", "process_reserve")))
-    room = board.ram_bytes - reserved - int(board.value("npu_buffers_least")) - weights_bytes
+    room = board.ram_bytes - reserved_bytes(board) - _npu_buffers(board)[0] - weights_bytes
     return _longest_context(shape, step_rows, int(board.value("cpu_cores")), room)
 
 
@@ -182,11 +193,11 @@ def plan_memory(
     """Splits the board's RAM. With `weights_bytes` None the weights get all that is left beside the smallest
     NPU buffers; otherwise the NPU buffers grow into what the weights leave. `context` and `step_rows` in
     tokens. BudgetError says by how much it does not fit, and the longest context that would."""
-    reserved = int(sum(board.value(f) for f in ("firmware_reserve", "os_reserve", "process_reserve")))
+    reserved = reserved_bytes(board)
     threads = int(board.value("cpu_cores"))
     kv = cache_bytes(shape, context, step_rows)
     arena = working_bytes(shape, step_rows, context, threads) - kv
-    least_npu = int(board.value("npu_buffers_least"))
+    least_npu, most_npu = _npu_buffers(board)
     left = board.ram_bytes - reserved - kv - arena - least_npu
     weights = left if weights_bytes is None else weights_bytes
     if left <= 0 or weights > left:
@@ -201,7 +212,7 @@ def plan_memory(
             f"{max(weights, 0) / 1e9:.2f} GB of weights with a context of {context} tokens do not fit on "
             f"{board.name}, {(max(weights, 0) - left) / 1e9:.2f} GB are missing; {advice}"
         )
-    npu = least_npu + min(left - weights, int(board.value("npu_buffers_most")) - least_npu)
+    npu = least_npu + min(left - weights, most_npu - least_npu)
     return MemoryPlan(
         board=board.name,
         context=context,

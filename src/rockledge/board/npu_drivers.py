@@ -17,11 +17,11 @@ DRIVER_FACTS: Final[Mapping[str, Mapping[str, Fact]]] = {
     "rocket": {
         "npu_hz": Fact(
             2.0e8, "Hz", f"mainline never sets the clock, it stays as at boot: {_NOTES} perf/clock.md",
-            "measured elsewhere",
+            "published",
         ),
         "npu_submit_seconds": Fact(
             54e-6, "s", f"submit and wait of a tiny job, 51-54 us: {_NOTES} perf/iova-and-multicore.md",
-            "measured elsewhere",
+            "published",
         ),
     },
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Facts behind the time of the NPU: what moves on the DRAM bus, and what the CPU does around the NPU.
+"""Facts behind the time of prompts: what an A76 does around linears and the NPU, and what the NPU moves.
 
 Cycles marked `llvm-mca` are those of loops of native/neon.cpp, simulated as `bench/kernel_cycles.py` does
 (Neoverse N1, never fewer than a quarter of the instructions). `derived` ones without it count operations.
@@ -50,18 +50,21 @@ NPU_FACTS: dict[str, Fact] = {
         26.0e9,
         "B/s",
         "all that the DRAM moves while the NPU works: 26.6 GB/s by three cores (unimatrix099/rk-llama.cpp "
-        "docs/backend/RKNPU2-decode-research.md), 25.7-28.4 derived from airockchip/rknn-llm's decoding",
-        "measured elsewhere",
+        "docs/backend/RKNPU2-decode-research.md), 25.7-28.4 derived from airockchip/rknn-llm's decoding; "
+        "oRKLLM/ork-driver met a ceiling of about 22",
+        "published",
+        spread=(22.0e9, 28.4e9),
     ),
     "npu_core_bandwidth": Fact(
         11.1e9,
         "B/s/core",
         "one core alone: unimatrix099/rk-llama.cpp docs/backend/RKNPU2-decode-research.md; 8.6-8.8 GB/s in "
         "oRKLLM/ork-driver",
-        "measured elsewhere",
+        "published",
+        spread=(8.6e9, 11.1e9),
     ),
     "npu_program_bytes": Fact(
-        864.0, "B/program", "a matmul body of 104 words and 4 of trailer (mtx512/rk3588-npu)", "specified"
+        864.0, "B/program", "a matmul body of 104 words and 4 of trailer (mtx512/rk3588-npu)", "published"
     ),
     # Cache maintenance by the CPU, before and after the NPU.
     "cpu_cache_sync_bandwidth": Fact(
@@ -78,7 +81,10 @@ NPU_FACTS: dict[str, Fact] = {
         "taken for the vendor's driver too",
         "derived",
     ),
-    # The CPU around the NPU, on one A76.
+}
+"""Of the RK3588: its NPU, its bus and its kernel's driver."""
+
+A76_FACTS: dict[str, Fact] = {
     **{
         f"cpu_unpack_cycles_per_weight_{bits}_bits": Fact(
             cycles / 256, "cycles/weight", f"{_MCA}: unpack_tiles<{bits}>", "derived"
@@ -135,3 +141,4 @@ NPU_FACTS: dict[str, Fact] = {
         EPILOGUE_INSTRUCTIONS[1] / 4, "cycles/element/part", _COUNTED, "derived"
     ),
 }
+"""Of one Cortex-A76, whatever chip it is in."""

@@ -2,17 +2,20 @@
 
     ms of a band = max(bytes / bandwidth, weights x cycles per weight / (cores x clock))
 
-It is a roofline: thread joins, norms and attention arithmetic are not in it; a real board is a little slower.
+Cycles are those of the rows of activations together: up to four multiply while the codes stream in, and more
+multiply what was unpacked once. It is a roofline: thread joins, norms and attention arithmetic are not in it;
+a real board is a little slower.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rockledge.board.boards import BOARDS, Board
-from rockledge.board.cycles import cycles_fact
+from rockledge.board.boards import PROGRAMMED, Board
+from rockledge.board.cycles import STREAMED_ROWS, cycles_fact
 from rockledge.board.tiles import stored_bytes
 
-DEFAULT_BOARD = BOARDS["rk3588-8gb"]
+DEFAULT_BOARD = PROGRAMMED
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class BandTime:
 
 @dataclass(frozen=True)
 class DecodePrediction:
-    """Modelled speed of one sequence. `bytes_per_token` = weights streamed + KV read."""
+    """Modelled speed of each of the sequences that a step serves. `bytes_per_token` = weights streamed + KV
+    read in a step."""
 
     decode_tok_s: float
     ms_per_token: float
@@ -39,15 +43,27 @@ class DecodePrediction:
     basis: str = "modelled"
 
 
-def band_time(bits: int, rows: int, cols: int, *, board: Board = DEFAULT_BOARD, planes: int = 1) -> BandTime:
-    """Modelled time of one token through one band on all big cores. `planes`: activation planes (1 or 2)."""
+def band_time(
+    bits: int, rows: int, cols: int, *, board: Board = DEFAULT_BOARD, planes: int = 1, tokens: int = 1
+) -> BandTime:
+    """Modelled time of `tokens` through one band on all big cores, one of each of as many sequences.
+    `planes`: activation planes (1 or 2)."""
     size = stored_bytes(bits, rows, cols)
-    cycles = rows * cols * board.value(cycles_fact(bits, planes))
+    cycles = rows * cols * _cycles_per_weight(board, bits, planes * tokens)
     return BandTime(
         stored_bytes=size,
         memory_ms=1e3 * size / board.value("cpu_read_bandwidth"),
         compute_ms=1e3 * cycles / (board.value("cpu_cores") * board.value("cpu_hz")),
     )
+
+
+def _cycles_per_weight(board: Board, bits: int, vectors: int) -> float:
+    """Cycles that one core spends on a weight of width `bits` for so many rows of int8 activations."""
+    if vectors > STREAMED_ROWS:
+        unpack = board.value(f"cpu_unpack_cycles_per_weight_{bits}_bits")
+        return unpack + vectors / board.value("cpu_prefill_macs_per_cycle")
+    one, two = (board.value(cycles_fact(bits, rows)) for rows in (1, 2))
+    return one + (vectors - 1) * (two - one)
 
 
 def band_ms(bits: int, rows: int, cols: int, *, board: Board = DEFAULT_BOARD, planes: int = 1) -> float:
@@ -56,18 +72,25 @@ def band_ms(bits: int, rows: int, cols: int, *, board: Board = DEFAULT_BOARD, pl
 
 
 def predict_decode(
-    bands: Iterable[tuple[int, int, int]], *, kv_bytes_read: int = 0, board: Board = DEFAULT_BOARD
+    bands: Iterable[tuple[int, int, int]],
+    *,
+    kv_bytes_read: int = 0,
+    board: Board = DEFAULT_BOARD,
+    sequences: int = 1,
 ) -> DecodePrediction:
     """Modelled decode speed of a model whose matrices are `bands` of (bits, rows, cols).
 
     List every matrix that a token multiplies with: all linears and the head. An input embedding that is only
     gathered does not belong in it; a tied matrix is listed once, as the head. `kv_bytes_read` is what
-    attention reads at the context in question (`memory.kv_bytes`).
+    attention reads for one of the `sequences` at the context in question (`memory.kv_bytes`).
     """
-    times = [band_time(bits, rows, cols, board=board) for bits, rows, cols in bands]
-    ms = sum(t.ms for t in times) + 1e3 * kv_bytes_read / board.value("cpu_read_bandwidth")
+    counted = Counter(bands)
+    times = {band: band_time(*band, board=board, tokens=sequences) for band in counted}
+    ms = sum(n * times[band].ms for band, n in counted.items())
+    ms += 1e3 * sequences * kv_bytes_read / board.value("cpu_read_bandwidth")
     return DecodePrediction(
         decode_tok_s=1e3 / ms,
         ms_per_token=ms,
-        bytes_per_token=sum(t.stored_bytes for t in times) + kv_bytes_read,
+        bytes_per_token=sum(n * times[band].stored_bytes for band, n in counted.items())
+        + sequences * kv_bytes_read,
     )

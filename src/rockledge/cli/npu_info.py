@@ -47,6 +47,7 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
 
     about, reason, proof, trials = None, None, None, None
     try:
+        board = this_board(root)
         with NpuDevice(driver) as device:
             about = device.describe()
             reason = known_problem(about)
@@ -55,7 +56,7 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
             else:
                 reason, proof = None, prove(device, _PROBE_MS)
                 about = device.describe()
-                trials = try_representative(device, this_board(), _JOB_MS)
+                trials = try_representative(device, board, _JOB_MS)
                 about = device.describe()
     except RockledgeError as error:
         reason = str(error)

@@ -13,7 +13,7 @@ DESCRIPTION = "Compress Llama-family models with a measured loss, and run them o
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
     ("Use a model", ("run", "chat", "embed", "serve", "keys")),
-    ("Compress a model", ("quantize", "eval", "inspect")),
+    ("Compress a model", ("plan", "quantize", "eval", "inspect")),
     ("Keep models", ("list", "pull", "push", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
     ("Set up", ("completion",)),
@@ -30,6 +30,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "quantize": (
         "rockledge quantize path/to/model -o my-model --bits 4.25",
         "rockledge quantize model.gguf -o my-model --fit rk3588-8gb --work work",
+    ),
+    "plan": (
+        "rockledge plan llama-3-8b",
+        "rockledge plan qwen3-4b --board rpi5-8gb --context 4k --streams 2",
     ),
     "eval": ("rockledge eval my-model --reference path/to/model --text book.txt",),
     "inspect": ("rockledge inspect my-model --verify",),

@@ -17,7 +17,7 @@ from rockledge.model.embedding_facts import EMBEDDING, known_facts
 from rockledge.model.families.declaration import Family
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
-from rockledge.model.gguf_file import GgufFile, can_dequantise
+from rockledge.model.gguf_file import GgufFile, can_dequantise, open_gguf
 from rockledge.model.gguf_keys import check_metadata
 from rockledge.model.gguf_rope import FACTORS, gguf_rope
 from rockledge.model.gguf_split import open_gguf_model
@@ -94,6 +94,15 @@ class GgufCheckpoint:
         return found
 
 
+def read_header(path: Path) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The model that the header of a GGUF file describes, and notes; the weights may be cut off. Then it is
+    not known whether a head is the embedding once more, nor are rotary factors: none is taken to be there.
+    CheckpointError says what is wrong with the header."""
+    file = open_gguf(path, header_alone=True)
+    config, notes = _config(file, _family(file))
+    return config, tuple(notes)
+
+
 def _notes(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:
     if "tokenizer.ggml.tokens" not in file.metadata:
         return ("The file holds no tokenizer, and without one the model can only be inspected.",)
@@ -155,7 +164,8 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
         )
     special = bos_and_eos([], tokenizer_facts(meta), vocab)
     same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)
-    tied = head is None or (same_type and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
+    comparable = same_type and file.holds(_EMBEDDING) and file.holds(_HEAD)
+    tied = head is None or (comparable and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
     config = ModelConfig(
         **{
             "family": family.name,
@@ -202,7 +212,7 @@ def _pooling(values: GgufValues) -> dict[str, Any]:
 
 
 def _factors(file: GgufFile, name: str, count: int) -> npt.NDArray[np.float32] | None:
-    if name not in file.tensors:
+    if name not in file.tensors or not file.holds(name):
         return None
     if file.tensors[name].shape != (count,):
         raise CheckpointError(f"{file.path.name}: {name} does not have {count} values; fetch the file again")

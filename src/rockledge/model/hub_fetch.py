@@ -52,6 +52,20 @@ def fetch(name: HubName, *, update: bool = False) -> Path:
     return model.path
 
 
+def fetch_config(name: HubName) -> Path:
+    """The config.json of a model on the Hub, without its weights. Raises CheckpointError as `fetch` does, and
+    for a GGUF file, whose header comes with the whole of it."""
+    if name.file is not None:
+        raise CheckpointError(
+            f"{name} is a GGUF file, whose header comes with all of it; run `rockledge pull {name}` first, "
+            "or name the repository of the original weights"
+        )
+    hub = hub_package(str(name))
+    with _said(name):
+        show_bars(hub)
+        return Path(hub.hf_hub_download(name.id, "config.json"))
+
+
 def fetched(name: HubName) -> Path | None:
     """The model where it was fetched before, whole."""
     found = PulledModels(places.pulled_models()).find(str(name))

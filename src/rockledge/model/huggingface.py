@@ -175,6 +175,17 @@ class HuggingFaceCheckpoint:
         return found
 
 
+def read_config_alone(path: Path) -> HfConfig:
+    """What a `config.json` says at `path`, the file or a directory that holds it, without weights: whether
+    head and embedding are tied is then what it states. Errors as `HuggingFaceCheckpoint.open`."""
+    folder = path if path.is_dir() else path.parent
+    file = path / "config.json" if path.is_dir() else path
+    read = read_hf_config(_json(file), _json(folder / "generation_config.json", may_miss=True))
+    if is_embedder(folder):
+        return replace(read, config=replace(read.config, tied=True, headless=True))
+    return read
+
+
 def _small_files(path: Path) -> dict[str, bytes]:
     found = {}
     for name in _FILES:

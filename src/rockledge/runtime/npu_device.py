@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rockledge.board.boards import NPU_CORES
 from rockledge.errors import NpuError
 from rockledge.npu.programs.marks import marks
 from rockledge.npu.stream import PROGRAM_ROLE, Program
@@ -22,7 +23,7 @@ from rockledge.runtime import native
 from rockledge.runtime.choices import NPU_DRIVERS
 
 ROLES: Final = 8
-CORES: Final = 3
+CORES: Final = NPU_CORES
 TO_DEVICE, FROM_DEVICE = 1, 2
 _OWN_WORDS = -1
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# The A76 cores of the chip.
-BIG_CORES: Final = range(4, 8)
+from rockledge.board.boards import PROGRAMMED, find_chip
+
 # Lines of /proc/interrupts: the vendor names them fdab0000.npu or rknpu, mainline by its driver; not "input".
 _INTERRUPT: Final = re.compile(r"\s*(\d+):.*\s(\S*(?:(?<![a-z])(?:rk)?npu|rocket)\S*)\s*$")
-_MAINLINE_CORE: Final = "rockchip,rk3588-rknn-core"  # drivers/accel/rocket/rocket_drv.c
 _MHZ: Final = 1_000_000
 
 
@@ -51,6 +50,8 @@ class System:
     """What was found. None and empty stand for what the machine does not say."""
 
     soc: str | None
+    big_cores: tuple[int, ...]
+    """The cores that run models, of a chip that is not known those of the one that programs are for."""
     kernel: str
     npu: Frequency | None
     memory: Frequency | None
@@ -74,12 +75,15 @@ class Finding:
 
 def look(root: Path = Path("/")) -> System:
     """Reads it all."""
+    names = compatible(root)
+    chip = find_chip(names) or PROGRAMMED.chip
     return System(
-        soc=_soc(root),
+        soc=names[-1] if names else None,
+        big_cores=tuple(chip.decode_cores),
         kernel=os.uname().release,
         npu=_devfreq(root, "npu"),
         memory=_devfreq(root, "dmc"),
-        processors=tuple(_processors(root)),
+        processors=tuple(_processors(root, chip.decode_cores)),
         iommu=_iommu(root),
         interrupts=tuple(_interrupts(root)),
         rocket=(root / "sys/bus/platform/drivers/rocket").exists(),
@@ -142,17 +146,18 @@ def _governors(system: System) -> Iterator[Finding]:
 
 def _placement(system: System) -> Iterator[Finding]:
     for line in system.interrupts:
-        if line.first is not None and line.first not in BIG_CORES:
+        if line.first is not None and line.first not in system.big_cores:
             yield Finding(
                 f"interrupt {line.number} ({line.name}) is served by core {line.first}, a little one: "
                 "every job waits longer",
-                f"echo {BIG_CORES[0]} | sudo tee /proc/irq/{line.number}/smp_affinity_list",
+                f"echo {system.big_cores[0]} | sudo tee /proc/irq/{line.number}/smp_affinity_list",
             )
 
 
-def _soc(root: Path) -> str | None:
+def compatible(root: Path = Path("/")) -> tuple[str, ...]:
+    """The names of this machine in its device tree, the board first and the chip last; empty without one."""
     text = _text(root / "proc/device-tree/compatible")
-    return text.rstrip("\0").split("\0")[-1] if text else None
+    return tuple(text.rstrip("\0").split("\0")) if text else ()
 
 
 def _devfreq(root: Path, name: str) -> Frequency | None:
@@ -162,10 +167,10 @@ def _devfreq(root: Path, name: str) -> Frequency | None:
     return None
 
 
-def _processors(root: Path) -> Iterator[Frequency]:
+def _processors(root: Path, big: range) -> Iterator[Frequency]:
     for folder in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
         number = folder.name.removeprefix("policy")
-        if number.isdigit() and int(number) in BIG_CORES:
+        if number.isdigit() and int(number) in big:
             clock = _frequency(
                 root, folder, ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq"), 1000
             )
@@ -191,7 +196,7 @@ def _iommu(root: Path) -> bool | None:
 
 def _mainline_cores(root: Path) -> bool:
     texts = (_text(file) for file in (root / "sys/bus/platform/devices").glob("*/of_node/compatible"))
-    return any(_MAINLINE_CORE in (text or "").split("\0") for text in texts)
+    return any(PROGRAMMED.chip.npu_node in (text or "").split("\0") for text in texts)
 
 
 def _interrupts(root: Path) -> Iterator[Interrupt]:

@@ -9,7 +9,7 @@ from tests.runtime.offload.linear_lists import linears_like
 
 from rockledge.board.boards import find_board
 from rockledge.board.memory import working_bytes
-from rockledge.errors import BudgetError
+from rockledge.errors import BudgetError, NpuError
 from rockledge.runtime.offload.budget import free_bytes, largest_plan, npu_budget, this_board
 from rockledge.synth import SHAPES
 
@@ -94,5 +94,25 @@ def test_what_the_system_says_is_free(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "none") is None
 
 
-def test_this_machine_is_some_board() -> None:
-    assert this_board().name.startswith("rk3588-")
+@pytest.mark.parametrize("names", [None, "radxa,rock-5b\0rockchip,rk3588\0", "x\0rockchip,rk3588s\0"])
+def test_this_machine_is_some_board_of_the_chip(tmp_path: Path, names: str | None) -> None:
+    """Without a device tree there can only be the virtual NPU, which is an RK3588's."""
+    assert this_board(_machine(tmp_path, names)).name.startswith("rk3588-")
+
+
+def test_a_chip_without_an_npu_can_have_the_virtual_one(tmp_path: Path) -> None:
+    pi = _machine(tmp_path, "raspberrypi,5-model-b\0brcm,bcm2712\0")
+    assert this_board(pi).name.startswith("rk3588-")
+
+
+@pytest.mark.parametrize("chip", ["rk3576", "rk3568", "rk3566"])
+def test_programs_are_not_tried_on_another_chip(tmp_path: Path, chip: str) -> None:
+    with pytest.raises(NpuError, match=r"(?i)rk35.*other programs"):
+        this_board(_machine(tmp_path, f"someone,board\0rockchip,{chip}\0"))
+
+
+def _machine(root: Path, compatible: str | None) -> Path:
+    if compatible is not None:
+        (root / "proc/device-tree").mkdir(parents=True)
+        (root / "proc/device-tree/compatible").write_text(compatible)
+    return root

@@ -37,6 +37,18 @@ def test_from_there_on_every_step_is_faster_and_the_one_before_is_not(name: str)
 
 
 @pytest.mark.parametrize("spaces", [1, 3])
+@pytest.mark.parametrize("submit", [1e-5, 1e-4, 1e-3])
+def test_it_is_the_first_after_the_last_step_that_is_not_faster(spaces: int, submit: float) -> None:
+    """Every step size is looked at, although the search does not."""
+    board = BOARD.measured({"npu_submit_seconds": submit}, "a driver")
+    times = plan_prefill(
+        linears_like("135m"), lanes=3, spaces=spaces, steps=(64, 128), board=board, budget=3 << 30
+    ).times
+    slower = [tokens for tokens in range(1, 129) if times.npu(tokens) >= times.cpu(tokens)]
+    assert times.threshold() == max(slower, default=0) + 1
+
+
+@pytest.mark.parametrize("spaces", [1, 3])
 def test_a_step_is_the_sum_of_its_linears(spaces: int) -> None:
     linears = linears_like("1b")
     plan = plan_prefill(linears, lanes=3, spaces=spaces, steps=STEP_ROWS, board=BOARD, budget=600 << 20)

@@ -1,17 +1,18 @@
-"""What a tile takes of the convolution buffer (CBUF): twelve banks of 32 KiB, in entries of 64 bytes."""
+"""What a tile takes of the convolution buffer (CBUF): banks, in entries of 64 bytes."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from rockledge.board.boards import PROGRAMMED
 from rockledge.npu import isa
 from rockledge.npu.emulation.faults import StreamError
 from rockledge.npu.emulation.options import BadBuffer, SpareBank
 from rockledge.npu.emulation.register_file import Snapshot
 from rockledge.npu.layout import NATIVE
 
-BANKS: Final = 12
-BANK_BYTES: Final = 32768
+BANKS: Final = int(PROGRAMMED.value("npu_cbuf_banks"))
+BANK_BYTES: Final = int(PROGRAMMED.value("npu_cbuf_bank_bytes"))
 ENTRY_BYTES: Final = 64
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from rockledge.board.boards import PROGRAMMED
 from rockledge.errors import NpuError
 from rockledge.npu.isa import (
     CNA_PRECISION,
@@ -30,8 +31,8 @@ OUTPUT: Final = "output"
 SCRATCH: Final = "scratch"
 _A, _B, _C, _PART = Address(INPUT), Address(WEIGHT), Address(OUTPUT), Address(SCRATCH)
 
-BANKS: Final = 12
-BANK_BYTES: Final = 32768
+BANKS: Final = int(PROGRAMMED.value("npu_cbuf_banks"))
+BANK_BYTES: Final = int(PROGRAMMED.value("npu_cbuf_bank_bytes"))
 SUM_BYTES: Final = 4
 # [H] Some pairs of rows and inputs read beyond their last data bank; one more for all is GRU's answer. Each
 # row begins a new entry of 64 bytes [I], which wastes at most 32 bytes of it: one bank is always enough.

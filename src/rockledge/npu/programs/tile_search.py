@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from rockledge.board.boards import find_board
+from rockledge.board.boards import PROGRAMMED
 from rockledge.board.npu_time import (
     ADDITION_BYTES,
     SUM_BYTES,
@@ -48,9 +48,8 @@ from rockledge.npu.programs.tiling import (
 
 ROW_UNIT: Final = 4
 UNIT: Final = INT8.group
-_BOARD: Final = find_board("rk3588-8gb")
-DEFAULT_RATES: Final = npu_rates(_BOARD)
-WINDOW_BYTES: Final = int(_BOARD.value("npu_buffers_most"))
+DEFAULT_RATES: Final = npu_rates(PROGRAMMED)
+WINDOW_BYTES: Final = int(PROGRAMMED.value("npu_buffers_most"))
 # HAP keeps such inputs with more than four rows out of its tuner: submits failed [H], data type not stated.
 FAILING_INPUTS: Final = range(3072 + 1, 4096)
 

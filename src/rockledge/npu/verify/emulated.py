@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from rockledge.board.boards import NPU_CORES
 from rockledge.npu.emulation.core import Completion, Core
 from rockledge.npu.emulation.faults import Flag
 from rockledge.npu.emulation.memory import Memory
@@ -23,7 +24,7 @@ UNTOUCHED: Final = 0xA5  # every byte of results before a kick: what no program 
 
 
 class EmulatedNpu:
-    """Three cores whose registers outlive launches, as on the chip. `flags` collects what was suspicious.
+    """All cores of the chip, whose registers outlive launches. `flags` collects what was suspicious.
 
     `run` is what `Matmul.multiply` takes as its device. `traced` also checks that cores share no byte that
     one of them writes, at five times the time.
@@ -34,7 +35,7 @@ class EmulatedNpu:
         self._traced = traced
         self.flags: list[Flag] = []
         self.macs = 0
-        self._cores = [Core(Memory([]), options, index) for index in range(3)]
+        self._cores = [Core(Memory([]), options, index) for index in range(NPU_CORES)]
 
     def run(self, launch: Launch, a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """The output buffer int32 of one launch with these input and weight buffers.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rockledge.board.boards import NPU_CORES
 from rockledge.errors import NpuError
 
 JOB: Final = "job"
@@ -25,7 +26,7 @@ OPEN: Final = "open"
 
 DEVICE: Final = "device"
 """Holds from the start on; counts nothing."""
-CORES: Final = 3
+CORES: Final = NPU_CORES
 HOW_DEAD: Final = ("lost", "error", "nothing")
 
 

@@ -4,18 +4,38 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
-from rockledge.board.boards import Board, board_with
+from rockledge.board.boards import PROGRAMMED, Board, board_with, find_chip
 from rockledge.board.memory import DecoderShape, plan_memory
-from rockledge.errors import BudgetError
+from rockledge.errors import BudgetError, NpuError
 from rockledge.npu.programs.steps import STEP_ROWS, step_rows
+from rockledge.runtime.npu_system import compatible
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.plan import PrefillPlan, plan_prefill
 
+_OTHER_CHIPS: Final = "rockchip,rk"
+"""Device trees name the chips of the RK3588's maker so: many have an NPU, each with registers of its own."""
 
-def this_board() -> Board:
-    """The board with this machine's memory."""
-    return board_with(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+def this_board(root: Path = Path("/")) -> Board:
+    """The board of this machine, by its device tree below `root` and its memory.
+
+    Where the device tree names no chip with an NPU, only the virtual NPU can be here, and that is the one
+    that register programs are for. NpuError for a chip whose NPU needs other programs.
+    """
+    names = compatible(root)
+    chip = find_chip(names)
+    if chip is not None and chip.refused:
+        raise NpuError(f"this is an {chip.title}, where the NPU is not used: {chip.refused}")
+    if chip is None and any(name.startswith(_OTHER_CHIPS) for name in names):
+        raise NpuError(
+            f"this is a {names[-1]}, expected an {PROGRAMMED.chip.title}; an NPU of another chip needs other "
+            "programs"
+        )
+    if chip is None or "npu_cores" not in chip.facts:
+        chip = PROGRAMMED.chip
+    return board_with(chip, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
@@ -60,10 +80,13 @@ def largest_plan(
     board: Board,
     context: int,
     budget: Callable[[int], int],
+    sizes: Sequence[int] = STEP_ROWS,
 ) -> PrefillPlan:
-    """The plan with the largest steps for which there is memory: `budget` says how much for steps of up to
-    that many tokens. Raises BudgetError when there is too little for the smallest, and NpuError."""
-    sizes = STEP_ROWS[: STEP_ROWS.index(step_rows(min(context, STEP_ROWS[-1]))) + 1]
+    """The plan with the largest steps, of `sizes`, for which there is memory: `budget` says how much for
+    steps of up to that many tokens. Raises BudgetError when there is too little for the smallest, and
+    NpuError."""
+    largest = step_rows(min(context, STEP_ROWS[-1]))
+    sizes = [size for size in sizes if size <= largest] or [largest]
     for count in range(len(sizes), 0, -1):
         try:
             return plan_prefill(

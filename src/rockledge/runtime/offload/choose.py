@@ -38,7 +38,10 @@ def choose_npu(
         raise UsageError(f"the NPU is used from {from_rows} tokens on, expected at least 1")
     if mode == "off":
         return NpuStatus("off", "it was not requested")
-    board, free = this_board(), free_bytes()
+    try:
+        board, free = this_board(), free_bytes()
+    except NpuError as error:
+        return unused(mode, NpuUnusedError(str(error), "unusable"))
 
     def budget(rows: int) -> int:
         return npu_budget(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+from rockledge.board.boards import NPU_CORES
 from rockledge.errors import NpuError
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
 from rockledge.runtime import native
@@ -18,7 +19,7 @@ from rockledge.runtime.npu_device import Buffer, Loaded, NpuDevice
 ROLES: Final = (INPUT, WEIGHT, OUTPUT, SCRATCH)
 """The order of roles in an offload's programs: give it to `NpuDevice.load`."""
 
-_CORES, _INSTANCES = 3, 2
+_CORES, _INSTANCES = NPU_CORES, 2
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,20 @@ class StepTimes:
     def threshold(self) -> int:
         """The least number of tokens from which on every step is faster on the NPU; one more than the largest
         step where none is."""
-        tokens = self._steps[-1]
-        while tokens and self.npu(tokens) < self.cpu(tokens):
-            tokens -= 1
-        return tokens + 1
+        for smaller, size in zip((*self._steps[-2::-1], 0), reversed(self._steps), strict=True):
+            if last := self._last_slower(smaller + 1, size):
+                return last + 1
+        return 1
+
+    def _last_slower(self, first: int, last: int) -> int:
+        """The most tokens, of `first` to `last`, with which a step is not faster on the NPU; 0 for none. All
+        take the same programs, so more tokens take neither side less time."""
+        if self.npu(last) < self.cpu(first):
+            return 0
+        if first == last:
+            return first
+        middle = (first + last) // 2
+        return self._last_slower(middle + 1, last) or self._last_slower(first, middle)
 
     def chunks(self, tokens: int, from_rows: int) -> tuple[int, ...]:
         """The steps in which a prompt of `tokens` takes least time: padding costs as much as tokens do, one
@@ -111,4 +121,5 @@ def _kind(one: Offloaded) -> tuple[object, ...]:
     linear = one.linear
     weights = tuple(sorted(linear.weights.items()))
     sizes = linear.outputs, linear.inputs, linear.planes, weights, linear.stored_bytes, linear.adds
-    return one.shape, one.blocks, one.streamed, sizes
+    # By identity: a shape holds its programs, which take long to hash.
+    return id(one.shape), one.blocks, one.streamed, sizes

@@ -2,9 +2,10 @@
 
 import pytest
 
-from bench.npu_as_built import PARTS, Prefill, layer_linears, model_linears, weight_bytes
+from bench.npu_as_built import BITS, Prefill
 from rockledge.board.boards import find_board
 from rockledge.board.prefill import BESIDE, LINEAR_SIDES, NPU, SYNC
+from rockledge.runtime.offload.prompt_time import PARTS, layer_linears, model_linears, weight_bytes
 from rockledge.synth import shape_config
 
 BOARD = find_board("rk3588-8gb")
@@ -20,8 +21,8 @@ def test_weights_by_hand() -> None:
     config = shape_config("8b")
     weights = 32 * 4096 * (6144 + 4096 + 28672 + 14336) + 2 * 128256 * 4096
     rows = 32 * (6144 + 4096 + 28672 + 4096) + 2 * 128256
-    assert weight_bytes(config) == weights * 136 // 256 + 4 * rows
-    assert len(model_linears(config)) == 4 * 32
+    assert weight_bytes(config, BITS) == weights * 136 // 256 + 4 * rows
+    assert len(model_linears(config, BITS)) == 4 * 32
     products = ((6144, 4096, False), (4096, 4096, True), (28672, 4096, False), (4096, 14336, True))
     assert layer_linears(config) == products
 

@@ -1,0 +1,263 @@
+"""`rockledge plan`: whether a model fits a board, how fast it would be, and how to make it. All modelled."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import tokens, whole
+from rockledge.cli.overwrite import add_overwrite_argument, check_file
+from rockledge.cli.plan_plot import check_plot, plot
+from rockledge.cli.sizes import counted, megabytes
+from rockledge.cli.terminal import Terminal, table
+
+if TYPE_CHECKING:
+    from rockledge.board.boards import Board
+    from rockledge.cli.planned_model import PlannedModel
+    from rockledge.planning.advice import Advice
+    from rockledge.planning.plan import Plan
+    from rockledge.planning.ranges import Range
+
+_BASIS = "modelled"
+_NEAREST_ROWS = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `plan`."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="config.json, GGUF file, Hugging Face directory, artifact, Hub id, or a well-known name "
+        "such as llama-3-8b",
+    )
+    parser.add_argument(
+        "--board", default="rk3588-8gb", metavar="B", help="such as rk3588-8gb-slow or rpi5-8gb"
+    )
+    parser.add_argument(
+        "--context",
+        type=tokens(1),
+        metavar="N",
+        help="tokens that a stream may have (default: 8k, or what the model was made for)",
+    )
+    parser.add_argument("--streams", type=whole(1), default=1, metavar="N", help="answers at a time")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the roofline (needs matplotlib)")
+    add_overwrite_argument(parser)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Plans, and shows it as tables."""
+    from rockledge.board.boards import any_board
+    from rockledge.cli.planned_model import planned_model
+    from rockledge.planning.advice import advice
+    from rockledge.planning.plan import DEFAULT_CONTEXT, Plan
+
+    if args.plot:
+        check_plot(args.plot)
+        check_file(args.plot, args.overwrite)
+    board = any_board(args.board)
+    model = planned_model(args.model)
+    for note in model.notes:
+        terminal.note(f"Note: {note}")
+    if board.chip.refused:
+        return _refused(board, model, terminal)
+    context = args.context or min(DEFAULT_CONTEXT, model.config.context)
+    plan = Plan(model.name, model.config, board, context, args.streams)
+    result = body(plan, model, None if plan.fits else advice(plan))
+    show(result, terminal)
+    if args.plot:
+        plot(plan, args.plot)
+        terminal.note(f"plot written to {args.plot}")
+    return result
+
+
+def body(plan: Plan, model: PlannedModel, would_fit: Advice | None) -> dict[str, Any]:
+    """The object of `--json`. Widths and prompt lengths are keys, as text; a range has low, likely, high."""
+    from rockledge.planning.plan import DEFAULT_BITS
+
+    parts = plan.room
+    npu = parts.npu
+    speeds: dict[str, Any] = {"ttft_ms": None, "npu_utilisation": {}, "energy_j_per_token": None}
+    if plan.budget is not None:
+        prompts = plan.speed.prompts().plan
+        npu = npu if prompts is None else prompts.bytes
+        whole_prompt, rest = plan.prompt_tokens, plan.cached_tokens
+        speeds = {
+            "ttft_ms": {
+                "prompt_tokens": whole_prompt,
+                "cached_tokens": rest,
+                "cold": _range(plan.speed.first_token(whole_prompt).map(_milliseconds), 0),
+                "cached_prefix": _range(plan.speed.first_token(whole_prompt, rest).map(_milliseconds), 0),
+            },
+            "npu_utilisation": {str(n): round(share, 3) for n, share in plan.utilisation().items()},
+            "energy_j_per_token": {
+                **{what: _range(found, 3) for what, found in plan.energy().items()},
+                "basis": f"published {plan.power_basis}",
+            },
+        }
+    return {
+        "model": plan.name,
+        "source": model.source,
+        "board": plan.board.name,
+        "basis": _BASIS,
+        "context_tokens": plan.context,
+        "streams": plan.streams,
+        "fits": plan.fits,
+        "default_bits_per_weight": DEFAULT_BITS,
+        "bits_per_weight": None if plan.budget is None else round(plan.budget, 2),
+        "width": plan.width,
+        "memory_mb": {
+            "ram": megabytes(parts.ram),
+            "system": megabytes(parts.system),
+            "process": megabytes(parts.process),
+            "available": megabytes(parts.available),
+            "weights": megabytes(parts.weights),
+            "kv_cache": megabytes(parts.cache),
+            "arena": megabytes(parts.arena),
+            "npu_buffers": megabytes(npu),
+            "free": megabytes(parts.free + parts.npu - npu),
+        },
+        "longest_context_tokens": {str(one.bits): one.longest_context for one in plan.precisions},
+        "most_streams": {str(one.bits): one.most_streams for one in plan.precisions},
+        "size_mb": {str(one.bits): megabytes(one.weights) for one in plan.precisions},
+        "decode_tok_s": {str(one.bits): _range(one.decode, 2) for one in plan.precisions},
+        "prefill_tok_s": {str(one.bits): _range(one.prefill, 1) for one in plan.precisions},
+        **speeds,
+        "would_fit": None if would_fit is None else vars(would_fit),
+        "command": None if plan.budget is None else quantize_command(plan, model.quantizable),
+    }
+
+
+def quantize_command(plan: Plan, model: str) -> str:
+    """What makes the recommended artifact."""
+    name = re.sub(r"[^\w.-]", "-", plan.name.lower())
+    return shlex.join(
+        ["rockledge", "quantize", model, "-o", f"{name}-{plan.board.name}", "--bits", f"{plan.budget:.2f}"]
+    )
+
+
+def show(result: dict[str, Any], terminal: Terminal) -> None:
+    """The same for people."""
+    streams = counted(result["streams"], "stream")
+    bits = result["bits_per_weight"]
+    verdict = "fits" if result["fits"] else "does not fit"
+    terminal.print(
+        f"{result['model']} on {result['board']}, {result['context_tokens']} tokens for {streams}: {verdict} "
+        f"at {result['default_bits_per_weight']} bits a weight. Every figure is modelled; ranges are from "
+        "what was published of such boards."
+    )
+    if result["would_fit"]:
+        _show_advice(result, terminal)
+    memory = result["memory_mb"]
+    shown = f"{result['default_bits_per_weight'] if bits is None else bits:.2f}"
+    rows = [(name.replace("_", " "), f"{memory[name]:,.0f}") for name in memory]
+    terminal.print(f"\n{table((f'memory at {shown} bits', 'MB'), rows)}")
+    terminal.print(f"\n{_speed_table(result)}")
+    if bits is None:
+        return
+    terminal.print(f"\nWith all weights at {result['width']} bits:\n{_figures(result)}")
+    terminal.print(f"\nTo make it:\n  {result['command']}")
+
+
+def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
+    found = result["would_fit"]
+    streams = result["streams"]
+    ways = []
+    if found["bits"] is not None:
+        loss = ", which costs accuracy" if found["bits"] < 3.25 else ""
+        ways.append(f"{found['bits']:.2f} bits a weight{loss}")
+    if found["context"] is not None:
+        ways.append(
+            f"a context of {found['context']} tokens" + (f" for each of {streams}" if streams > 1 else "")
+        )
+    if found["streams"] is not None and streams > 1:
+        ways.append(counted(found["streams"], "stream"))
+    if found["model"] is not None:
+        ways.append(f"a smaller model such as {found['model']}")
+    terminal.print(f"What would fit: {'; '.join(ways) or 'nothing that is known; take a larger board'}.")
+
+
+def _speed_table(result: dict[str, Any]) -> str:
+    streams, context = result["streams"], result["context_tokens"]
+    each = " each" if streams > 1 else ""
+    head = (
+        "all weights at", "size, MB", "longest context", f"streams of {context}", f"decode, tok/s{each}",
+        "prefill, tok/s",
+    )  # fmt: skip
+    rows = [
+        (
+            f"{bits} bits",
+            f"{result['size_mb'][bits]:,.0f}",
+            str(result["longest_context_tokens"][bits] or "does not fit"),
+            str(result["most_streams"][bits]),
+            _shown(result["decode_tok_s"][bits], 1),
+            _shown(result["prefill_tok_s"][bits], 0),
+        )
+        for bits in result["size_mb"]
+    ]
+    return table(head, rows)
+
+
+def _figures(result: dict[str, Any]) -> str:
+    first, energy, use = result["ttft_ms"], result["energy_j_per_token"], result["npu_utilisation"]
+    rows = [
+        (f"first token of a prompt of {first['prompt_tokens']} tokens, ms", _shown(first["cold"], 0)),
+        (f"with {first['cached_tokens']} of them cached, ms", _shown(first["cached_prefix"], 0)),
+        (f"energy of a token of a prompt, J ({energy['basis']})", _shown(energy["prefill"], 3)),
+    ]
+    if "decode" in energy:
+        rows.append(("energy of a decoded token, J", _shown(energy["decode"], 2)))
+    if any(use.values()):
+        shares = ", ".join(f"{share:.0%} at {length}" for length, share in use.items())
+        rows.append(("use of the NPU by tokens of a prompt", shares))
+    return "\n".join(f"  {what}: {value}" for what, value in rows)
+
+
+def _refused(board: Board, model: PlannedModel, terminal: Terminal) -> dict[str, Any]:
+    """Where nothing of ours runs: why, and what the vendor published of models of about that size."""
+    from rockledge.planning.room import parameters
+
+    wanted = parameters(model.config)
+    near = sorted(board.chip.published, key=lambda one: abs(one.parameters - wanted))[:_NEAREST_ROWS]
+    reason = f"this program does not run on {board.name}: {board.chip.refused}"
+    terminal.print(
+        f"{reason}.\nWhat the vendor published of its own programs there, of models near this size:\n"
+    )
+    rows = [
+        (one.model, one.quant, f"{one.prefill_tok_s:.1f}", f"{one.decode_tok_s:.1f}", f"{one.memory_mb:.0f}")
+        for one in near
+    ]
+    terminal.print(table(("model", "weights", "prefill, tok/s", "decode, tok/s", "MB"), rows))
+    return {
+        "model": model.name,
+        "source": model.source,
+        "board": board.name,
+        "fits": False,
+        "reason": reason,
+        "published": [vars(one) for one in near],
+        "exit_code": 1,
+    }
+
+
+def _range(found: Range | None, digits: int) -> dict[str, float] | None:
+    if found is None:
+        return None
+    return {end: round(value, digits) for end, value in vars(found).items()}
+
+
+def _milliseconds(seconds: float) -> float:
+    return 1e3 * seconds
+
+
+def _shown(found: dict[str, float] | None, digits: int) -> str:
+    """The likely figure, and in brackets the ends."""
+    if found is None:
+        return "-"
+    low, likely, high = (f"{found[end]:,.{digits}f}" for end in ("low", "likely", "high"))
+    return f"{likely} ({low} to {high})"
+
+
+COMMAND = Command("plan", "whether a model fits a board, and how fast it would be", add_arguments, run)

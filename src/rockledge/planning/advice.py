@@ -1,0 +1,40 @@
+"""What would fit where a model does not: fewer bits, a shorter context, fewer streams, a smaller model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rockledge.model.known_shapes import KNOWN_SHAPES
+from rockledge.planning.plan import DEFAULT_BITS, Plan
+from rockledge.planning.room import fits, longest, most_streams, parameters
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Each by itself makes it fit; None where it does not help. `bits`: a weight, at the same context and
+    streams; the others at the default of `quantize`."""
+
+    bits: float | None
+    context: int | None
+    streams: int | None
+    model: str | None
+
+
+def advice(plan: Plan) -> Advice:
+    """For a plan that does not fit."""
+    board, config, weights = plan.board, plan.config, plan.default_bytes
+    return Advice(
+        bits=plan.budget,
+        context=longest(board, config, weights, plan.streams) or None,
+        streams=most_streams(board, config, weights, plan.context) or None,
+        model=next(_smaller(plan), None),
+    )
+
+
+def _smaller(plan: Plan) -> Iterator[str]:
+    """Well-known models with fewer parameters that fit as it was asked for, the largest first."""
+    known = ((name, shape.config) for name, shape in KNOWN_SHAPES.items())
+    smaller = [(name, config) for name, config in known if parameters(config) < parameters(plan.config)]
+    for name, config in sorted(smaller, key=lambda one: parameters(one[1]), reverse=True):
+        weights = int(DEFAULT_BITS * parameters(config) / 8)
+        if plan.context <= config.context and fits(plan.board, config, weights, plan.tokens):
+            yield name

@@ -1,0 +1,97 @@
+"""What fits on a board: bytes by part for a model at a width, longest context, most streams, fewest bits."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from rockledge.board.boards import Board
+from rockledge.board.memory import (
+    LOGIT_ROWS,
+    cache_bytes,
+    longest_context,
+    plan_memory,
+    reserved_bytes,
+    working_bytes,
+)
+from rockledge.errors import BudgetError
+from rockledge.model.block import decoder
+from rockledge.model.config import ModelConfig
+from rockledge.npu.programs.steps import STEP_ROWS
+from rockledge.runtime.offload.prompt_time import weight_bytes
+
+WIDTHS: Final = (3, 4, 8)
+"""The widths that a plan compares; all weights at one of them."""
+NARROWEST: Final = 2
+"""What `quantize` can go down to."""
+_ROWS: Final = STEP_ROWS[-1]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of a board by use, with so many bytes of weights. `free`: what is left, negative where it does
+    not fit; the buffers of the NPU grow into it (`npu`: the least that they take)."""
+
+    ram: int
+    system: int
+    process: int
+    weights: int
+    cache: int
+    arena: int
+    npu: int
+    free: int
+
+    @property
+    def available(self) -> int:
+        """What the board really has for a model: without firmware, system and our own process."""
+        return self.ram - self.system - self.process
+
+    @property
+    def fits(self) -> bool:
+        """Whether it all fits."""
+        return self.free >= 0
+
+
+def room(board: Board, config: ModelConfig, weights: int, tokens: int) -> Room:
+    """What `weights` bytes leave with a cache of `tokens` in all."""
+    process = int(board.value("process_reserve"))
+    system = reserved_bytes(board) - process
+    cache = cache_bytes(config, tokens, _ROWS)
+    arena = working_bytes(config, _ROWS, tokens, int(board.value("cpu_cores"))) - cache
+    npu = int(board.value("npu_buffers_least")) if board.has_npu else 0
+    free = board.ram_bytes - system - process - weights - cache - arena - npu
+    return Room(board.ram_bytes, system, process, weights, cache, arena, npu, free)
+
+
+def fits(board: Board, config: ModelConfig, weights: int, tokens: int) -> bool:
+    """Whether a cache of `tokens` in all fits beside the weights."""
+    try:
+        plan_memory(board, config, tokens, weights_bytes=weights)
+    except BudgetError:
+        return False
+    return True
+
+
+def longest(board: Board, config: ModelConfig, weights: int, streams: int = 1) -> int:
+    """Tokens of the longest context that each of `streams` can have; 0 where nothing fits."""
+    return min(longest_context(board, config, weights) // streams, config.context)
+
+
+def most_streams(board: Board, config: ModelConfig, weights: int, context: int) -> int:
+    """How many sequences of `context` tokens can be decoded at a time; 0 where there is no memory for one."""
+    return min(longest_context(board, config, weights) // context, LOGIT_ROWS)
+
+
+@lru_cache(maxsize=64)
+def parameters(config: ModelConfig) -> int:
+    """Numbers in the checkpoint."""
+    return decoder(config).parameters
+
+
+def bits_of(config: ModelConfig, weights: int) -> float:
+    """Bits a weight of an artifact of that many bytes, as `--bits` counts them."""
+    return 8 * weights / parameters(config)
+
+
+def least_bits(config: ModelConfig) -> float:
+    """The fewest that `quantize` can make of a model."""
+    return bits_of(config, weight_bytes(config, NARROWEST))

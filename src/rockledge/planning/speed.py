@@ -1,0 +1,97 @@
+"""How fast a model at a width is on a board, as ranges: decode, prefill, time to the first token.
+
+Nothing is computed here: decode is `board/time.py`, prompts are `runtime/offload/prompt_time.py`. A range
+takes all facts at one end together, so that it is wider than what single boards differ by.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Final
+
+from rockledge.board.boards import Board
+from rockledge.board.facts import End
+from rockledge.board.memory import kv_bytes
+from rockledge.board.tiles import stored_bytes
+from rockledge.board.time import DecodePrediction, predict_decode
+from rockledge.model.block import decoder
+from rockledge.model.config import ModelConfig
+from rockledge.npu.programs.steps import STEP_ROWS
+from rockledge.planning.ranges import ENDS, Range, over
+from rockledge.runtime.offload.prompt_time import PromptTime, PromptTimes
+
+_END_STEPS: Final = (128, 512)
+"""Sizes of steps at the ends of a range: those that both prompts take. Programs for all sizes take a while to
+search, and the engine's own choice is looked up at the likely end."""
+
+
+class Speed:
+    """Of a model at a width, on a board, with `tokens` of cache in all. Raises BudgetError where it does not
+    fit, when a prompt is asked for."""
+
+    def __init__(self, board: Board, config: ModelConfig, bits: int, tokens: int) -> None:
+        self.board, self.config, self.bits, self.tokens = board, config, bits, tokens
+        self._at: dict[End, Board] = {end: board.at(end) for end in ENDS}
+        self._times: dict[End, PromptTimes] = {}
+
+    @cached_property
+    def _bands(self) -> tuple[tuple[int, int, int], ...]:
+        """Every matrix that a token multiplies with."""
+        tree = decoder(self.config)
+        return tuple(
+            (self.bits, linear.rows, linear.cols)
+            for name, linear in tree.linears()
+            if not (name == tree.embed.role and tree.gathered)
+        )
+
+    def products(self, tokens: int, drawn: int) -> int:
+        """Int8 products of `tokens` through all layers, and of the head for the `drawn` ones that are
+        followed by another. Attention is left out."""
+        config = self.config
+        head = 0 if config.headless else config.vocab * config.hidden
+        return tokens * (sum(rows * cols for _, rows, cols in self._bands) - head) + drawn * head
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of the matrices that a step reads."""
+        return sum(stored_bytes(*band) for band in self._bands)
+
+    def decoding(self, after: int, streams: int = 1, end: End = "likely") -> DecodePrediction:
+        """A step that writes a token of each of `streams`, each after a context of `after` tokens."""
+        return predict_decode(
+            self._bands, kv_bytes_read=kv_bytes(self.config, after), board=self._at[end], sequences=streams
+        )
+
+    def decode(self, after: int, streams: int = 1) -> Range:
+        """Tokens/s of each of `streams`."""
+        return over(lambda end: self.decoding(after, streams, end).decode_tok_s)
+
+    def prompts(self, end: End = "likely") -> PromptTimes:
+        """What the engine plans for prompts."""
+        if end not in self._times:
+            steps: Sequence[int] = STEP_ROWS if end == "likely" else _END_STEPS
+            self._times[end] = PromptTimes(
+                self._at[end], self.config, self.bits, context=self.tokens, steps=steps
+            )
+        return self._times[end]
+
+    def prompt(self, tokens: int, *, after: int = 0, end: End = "likely") -> PromptTime:
+        """A prompt of `tokens` that follows `after` others which are in the cache."""
+        return self.prompts(end).prompt(tokens, after=after)
+
+    def prefill(self, tokens: int) -> Range:
+        """Tokens/s of a prompt after an empty context."""
+        return over(lambda end: tokens / self.prompt(tokens, end=end).seconds)
+
+    def first_token(self, tokens: int, cached: int = 0) -> Range:
+        """Seconds to the first token of a prompt of `tokens`, of which `cached` are in the cache."""
+        return over(lambda end: self.prompt(tokens - cached, after=cached, end=end).seconds)
+
+    def npu_utilisation(self, tokens: int) -> float:
+        """Products of a prompt that the NPU makes, over what its cores could make in the same time: 0 to 1.
+        0 where prompts are the CPU's."""
+        plan = self.prompts().plan
+        if plan is None:
+            return 0.0
+        time = self.prompt(tokens)
+        peak = plan.lanes * self.board.value("npu_hz") * self.board.value("npu_int8_macs_per_cycle")
+        return time.npu_macs / (peak * time.seconds)
