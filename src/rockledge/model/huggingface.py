@@ -181,9 +181,10 @@ def read_config_alone(path: Path) -> HfConfig:
     folder = path if path.is_dir() else path.parent
     file = path / "config.json" if path.is_dir() else path
     read = read_hf_config(_json(file), _json(folder / "generation_config.json", may_miss=True))
-    if is_embedder(folder):
-        return replace(read, config=replace(read.config, tied=True, headless=True))
-    return read
+    pooling = pooling_of(folder)
+    if pooling is None:
+        return read
+    return replace(read, config=replace(read.config, tied=True, headless=True, pooling=pooling))
 
 
 def _small_files(path: Path) -> dict[str, bytes]:
