@@ -143,10 +143,19 @@ def test_a_load_may_take_what_is_left_and_counts_for_what_it_takes() -> None:
     async def scenario(shelf: Shelf) -> None:
         for name in ("a", "b", "c"):
             await shelf.use(name)
-        assert shelf.granted == [10, 7, 5]
+        assert shelf.granted == [7, 6, 5]  # what is spare, and no more: all three fit
         assert [resident.bytes for resident in shelf.models.resident()] == [3, 2, 1]
 
     run(scenario, {"a": 3, "b": 2, "c": 1}, memory=10)
+
+
+def test_models_that_do_not_all_fit_may_take_all_that_is_left() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        for name in ("a", "b", "c"):
+            await shelf.use(name)
+        assert shelf.granted == [7, 4, 4]
+
+    run(scenario, {"a": 3, "b": 3, "c": 3}, memory=7)
 
 
 @pytest.mark.parametrize("default, asked, after", [(60, None, 60), (-1, 30, 30), (60, 0, 0), (0, 90, 90)])
