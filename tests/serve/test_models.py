@@ -242,6 +242,32 @@ def test_one_at_work_is_waited_for_and_takes_no_more_meanwhile() -> None:
     run(scenario, ABC, memory=1)
 
 
+def test_an_idle_one_goes_before_one_at_work() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        working = await shelf.models.acquire(shelf.model["a"])
+        await shelf.use("b")
+        await shelf.use("c")
+        assert shelf.names == ["a", "c"]
+        shelf.models.release(working)
+
+    run(scenario, ABC, memory=2)
+
+
+def test_when_nobody_waits_for_its_place_any_more_a_model_takes_requests_again() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        working = await shelf.models.acquire(shelf.model["a"])
+        waits = asyncio.create_task(shelf.models.acquire(shelf.model["b"]))
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(shelf.models.acquire(shelf.model["a"]))
+        await asyncio.sleep(0.01)
+        assert not late.done()
+        waits.cancel()
+        assert await asyncio.wait_for(late, 5) is working
+        assert shelf.events == ["+a"]
+
+    run(scenario, ABC, memory=1)
+
+
 def test_models_get_their_turns_in_the_order_of_their_first_requests() -> None:
     async def scenario(shelf: Shelf) -> None:
         order: list[str] = []
