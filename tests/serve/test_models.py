@@ -143,10 +143,19 @@ def test_a_load_may_take_what_is_left_and_counts_for_what_it_takes() -> None:
     async def scenario(shelf: Shelf) -> None:
         for name in ("a", "b", "c"):
             await shelf.use(name)
-        assert shelf.granted == [10, 7, 5]
+        assert shelf.granted == [7, 6, 5]  # what is spare, and no more: all three fit
         assert [resident.bytes for resident in shelf.models.resident()] == [3, 2, 1]
 
     run(scenario, {"a": 3, "b": 2, "c": 1}, memory=10)
+
+
+def test_models_that_do_not_all_fit_may_take_all_that_is_left() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        for name in ("a", "b", "c"):
+            await shelf.use(name)
+        assert shelf.granted == [7, 4, 4]
+
+    run(scenario, {"a": 3, "b": 3, "c": 3}, memory=7)
 
 
 @pytest.mark.parametrize("default, asked, after", [(60, None, 60), (-1, 30, 30), (60, 0, 0), (0, 90, 90)])
@@ -229,6 +238,32 @@ def test_one_at_work_is_waited_for_and_takes_no_more_meanwhile() -> None:
         shelf.models.release(await waits)
         shelf.models.release(await late)
         assert shelf.events == ["+a", "-a", "+b", "-b", "+a"]
+
+    run(scenario, ABC, memory=1)
+
+
+def test_an_idle_one_goes_before_one_at_work() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        working = await shelf.models.acquire(shelf.model["a"])
+        await shelf.use("b")
+        await shelf.use("c")
+        assert shelf.names == ["a", "c"]
+        shelf.models.release(working)
+
+    run(scenario, ABC, memory=2)
+
+
+def test_when_nobody_waits_for_its_place_any_more_a_model_takes_requests_again() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        working = await shelf.models.acquire(shelf.model["a"])
+        waits = asyncio.create_task(shelf.models.acquire(shelf.model["b"]))
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(shelf.models.acquire(shelf.model["a"]))
+        await asyncio.sleep(0.01)
+        assert not late.done()
+        waits.cancel()
+        assert await asyncio.wait_for(late, 5) is working
+        assert shelf.events == ["+a"]
 
     run(scenario, ABC, memory=1)
 

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         # It is loaded first, so that what is wrong with it or with the options is said here.
         models = Models(
             served.offers,
-            [served.offers[0].load(served.memory)],
+            [served.load_first()],
             limits=limits,
             room=room,
             memory=served.memory,

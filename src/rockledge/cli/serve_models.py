@@ -18,7 +18,7 @@ from rockledge.units import show_size
 if TYPE_CHECKING:
     from rockledge.runtime.footprint import Demand, Footprint
     from rockledge.serve.room import Room
-    from rockledge.serve.running import Offer
+    from rockledge.serve.running import Offer, Running
     from rockledge.serve.safety.keys import Keys
 
 KEEP_ALIVE = "5m"
@@ -69,6 +69,13 @@ class Served:
     sheets: list[dict[str, Any]]
     memory: int | None
     keep_alive_s: float
+
+    def load_first(self) -> Running:
+        """The engine of the first model."""
+        from rockledge.serve.allowance import allowance
+
+        first = self.offers[0]
+        return first.load(allowance(first, self.offers, self.memory))
 
 
 def offered(

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from rockledge.errors import RockledgeError
+from rockledge.serve.allowance import allowance
 from rockledge.serve.daemon_threads import DaemonThreads
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
 from rockledge.serve.eviction import to_unload
@@ -279,7 +280,7 @@ class Models:
         if self._draining:
             return
         self._leaving.clear()
-        # One at a time, which may then take all that is left; and nobody takes memory that another waits for.
+        # One at a time, so that it is known what is left; and nobody takes memory that another waits for.
         waits = any(place.state == "loading" for place in self._places.values())
         for place in list(self._turns):
             if place.loaded and place not in self._leaving and not self._to_be_renewed(place):
@@ -287,9 +288,10 @@ class Models:
             elif waits or place.state != "unloaded" or not self._make_room(place):
                 waits = True
             else:
+                offers = [other.offer for other in self._places.values()]
                 taken = sum(other.bytes for other in self._places.values())
-                memory = None if self._memory is None else self._memory - taken
-                self._begin_work(place, "loading", self._load(place, memory))
+                allowed = allowance(place.offer, offers, self._memory, taken)
+                self._begin_work(place, "loading", self._load(place, allowed))
                 waits = True
         now = self._clock()
         ends = []
