@@ -62,7 +62,7 @@ def test_a_model_with_a_head_is_no_reference_for_one_without(
     assert (done.code, "artifact has no language head and the reference has one" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize("words", [("run", "hi"), ("chat",), ("serve",), ("bench", "--prompt", 8)])
+@pytest.mark.parametrize("words", [("run", "hi"), ("chat",), ("bench", "--prompt", 8)])
 def test_what_needs_a_head_says_so(words: tuple[str, ...], rockledge: Run, embedder: Path) -> None:
     done = rockledge(words[0], embedder, *words[1:], "--threads", 1)
     assert done.code == 2

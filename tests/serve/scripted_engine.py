@@ -44,6 +44,11 @@ def byte_tokenizer() -> Tokenizer:
 TOKENIZER = byte_tokenizer()
 
 
+def scripted_state(ids: Sequence[int]) -> tuple[float, ...]:
+    """What a text ends with: how many tokens it has, the first and the last of them, and their sum."""
+    return (float(len(ids)), float(ids[0]), float(ids[-1]), float(sum(ids)))
+
+
 class PlainTemplate:
     """`role: content` lines; refuses a conversation that starts with the assistant."""
 
@@ -146,6 +151,8 @@ class ScriptedEngine:
             ids, top = request.prompt[1:], request.logprobs or 0
             scores = (Score(t, -0.5, (TokenLogprob(t, -0.5), TokenLogprob(126, -9.0))[:top]) for t in ids)
             return Output(request.id, scores=tuple(scores), stats=stats, last=True)
+        if request.kind == "embed":
+            return Output(request.id, embedding=scripted_state(request.prompt), stats=stats, last=True)
         if running.done == self.fail_after:
             raise RuntimeError("the script says so")
         if request.deadline_s is not None and time.monotonic() - running.arrived > request.deadline_s:

@@ -128,7 +128,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.serve.app import create_app
     from rockledge.serve.front import Front
     from rockledge.serve.integrity import Integrity
-    from rockledge.serve.models import Models, Running
+    from rockledge.serve.models import Models
+    from rockledge.serve.room import Room
+    from rockledge.serve.running import Offer, Running
     from rockledge.serve.safety.hosts import is_loopback
     from rockledge.serve.served_model import ServedModel
     from rockledge.serve.server import bind, run_server
@@ -151,16 +153,17 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         load_engine(args, sequences=args.parallel, check=False, options=options) as engine,
         ArtifactWatch(engine.artifact) as watch,
     ):
-        engine.require_head()
         model = ServedModel.of(
             engine.artifact, engine.name, engine.context, engine.chat, args.alias, args.control_tokens
         )
         limits = _limits(args, engine.context)
         integrity = Integrity(engine.artifact.verify, watch)
-        front = Front(most_calls=limits.parallel + limits.waiting, keys=keys)
+        room = Room(limits.parallel + limits.waiting)
+        front = Front(room, keys)
         service = Service(engine, front.deliver)
         front.connect(service.send)
-        models = Models([Running(model, front, integrity)])
+        served = Running(model, front, integrity, engine.footprint.bytes)
+        models = Models([Offer(model, lambda _: served, running=served)], limits=limits, room=room)
         app = create_app(models, limits=limits, safety=safety, strict=args.strict)
         npu = engine.npu.body()
 
@@ -181,7 +184,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         if keys is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: keys.reload())
         try:
-            run_server(app, sock, limits, on_ready=ready, on_end=lambda: front.drain(limits.grace_s), tls=tls)
+            run_server(
+                app, sock, limits, on_ready=ready, on_end=lambda: models.drain(limits.grace_s), tls=tls
+            )
         finally:
             failure = front.failure
             service.send(Stop())

@@ -29,6 +29,7 @@ from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.constraint import Constraint, require_llguidance
 from rockledge.runtime.drawing import Drawing
+from rockledge.runtime.embedding import unit_embedding
 from rockledge.runtime.engine_times import EngineTimes
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.generation import Generation, Stepper, last_output
@@ -50,9 +51,6 @@ from rockledge.runtime.step_budget import StepBudget
 GREEDY = Sampling()
 
 _IDLE_S = 0.01  # how long a step waits for the disk or a grammar when it has nothing else to do
-
-# What shorter embeddings are divided by, as in torch.nn.functional.normalize.
-_LEAST_LENGTH = np.float32(1e-12)
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -686,8 +684,7 @@ class Engine:
         if not 1 <= size <= self.config.hidden:
             raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
         request = Request(self._id("embed"), tuple(ids), kind="embed")
-        kept: Float32 = np.asarray(self._whole(request).embedding, np.float32)[:size]
-        return kept / max(np.linalg.norm(kept), _LEAST_LENGTH)
+        return unit_embedding(self._whole(request).embedding, size)
 
     def _id(self, kind: str) -> str:
         """One that no request has."""

@@ -13,13 +13,15 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from rockledge.serve.delivery import Reply, as_api_error, deliver
+from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
+from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
 from rockledge.serve.errors import ApiError
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
 from rockledge.serve.models import Models
 from rockledge.serve.openapi import takes
+from rockledge.serve.running import Running
 from rockledge.serve.safety.authentication import client_of
 from rockledge.serve.schema import Reading, Schema
 from rockledge.serve.served_model import ServedModel
@@ -28,15 +30,20 @@ from rockledge.serve.style import OPENAI, Style
 # Nobody reads it; the access log has it, as nginx's does.
 CLIENT_CLOSED_REQUEST = 499
 
+DROPPED_MESSAGES = "X-Rockledge-Dropped-Messages"
+"""Says how many messages of a conversation the answer was written without."""
+
 
 @dataclass(frozen=True)
 class Work:
     """What a request asks of its model. `reply` makes the shape of the answer; it is called in the event
-    loop when the work begins."""
+    loop when the work begins. `keep_alive_s`: how long the model stays loaded afterwards, as for
+    `Models.acquire`."""
 
     model: ServedModel
     generation: Generation
     reply: Callable[[], Reply]
+    keep_alive_s: float | None = None
 
 
 class Api:
@@ -70,9 +77,10 @@ class Api:
         """The response to a request for generated text; failures too are responses."""
 
         async def respond() -> Response:
-            self.require_room()
-            work = await self._read(request, make)
-            running = await self.models.acquire(work.model)
+            self.models.require_room()
+            work = await self._read(request, make, ServedModel.require_generates)
+            tokens = sum(map(len, work.generation.prompts))
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
             try:
                 answers = Answers(
                     running.front,
@@ -84,7 +92,37 @@ class Api:
             except BaseException:
                 self.models.release(running)
                 raise
-            return await deliver(request, answers, work.reply(), work.generation.options, style)
+            response = await deliver(request, answers, work.reply(), work.generation.options, style)
+            if work.generation.dropped:
+                response.headers[DROPPED_MESSAGES] = str(work.generation.dropped)
+            return response
+
+        return await self.respond(respond, style)
+
+    async def embed(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], EmbeddingWork],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request for what is made of embeddings."""
+
+        async def respond() -> Response:
+            self.models.require_room()
+            work = await self._read(request, make, ServedModel.require_pools)
+            tokens = sum(map(len, work.inputs))
+            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+            try:
+                call = open_embeddings(running.front, work, client_of(request))
+                try:
+                    collecting = collect_embeddings(running.front, call, work.dimensions)
+                    found = await unless_disconnected(request, collecting)
+                finally:
+                    call.close()
+            finally:
+                self.models.release(running)
+            body = await self._intake.compute(lambda: work.body(found))
+            return Response(body, media_type="application/json")
 
         return await self.respond(respond, style)
 
@@ -111,21 +149,26 @@ class Api:
         except Exception as error:
             return failed(as_api_error(error), style)
 
-    def require_room(self) -> None:
-        """Refuses a request before its body is read when no model could answer it.
+    async def _acquire(
+        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int
+    ) -> Running:
+        """The engine of a model, unless the client leaves while it is loaded."""
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
+        return await unless_disconnected(request, acquiring)
 
-        Raises:
-            ApiError: 503.
-        """
-        for running in self.models.running:
-            running.integrity.require()
-            running.front.require_room()
+    async def _read(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], Any],
+        require: Callable[[ServedModel], None] = lambda _: None,
+    ) -> Any:
+        """What `make` makes of the body, if its model is one that meets `require`."""
 
-    async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
         def read(body: object) -> Any:
             name = body.get("model") if isinstance(body, dict) else None
             # What is no name is refused by the body's own schema.
             model = self.models.find(name if isinstance(name, str) else None)
+            require(model)
             return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
 
         return await self._intake.read(request, read)

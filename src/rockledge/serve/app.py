@@ -21,7 +21,10 @@ from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import api_document
+from rockledge.serve.responses.routes import add_responses
 from rockledge.serve.safety.checks import Safety, protect
+from rockledge.serve.safety.refusal import refuse
+from rockledge.serve.style import style_of
 from rockledge.serve.tokens import add_tokens
 
 
@@ -42,7 +45,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         models.start()
         yield
-        models.close()
+        models.stop()
         api.close()
 
     app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)
@@ -52,10 +55,11 @@ def create_app(
     app.add_middleware(Counted, metrics=metrics)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         messages = {404: "this server has no such address", 405: "this address does not take that method"}
         message = messages.get(error.status_code, error.detail)
-        return failed(ApiError(message, status=error.status_code, headers=dict(error.headers or {})))
+        found = ApiError(message, status=error.status_code, headers=dict(error.headers or {}))
+        return failed(found, style_of(request.url.path))
 
     @app.api_route("/metrics", methods=["GET", "HEAD"])
     async def show_metrics(request: Request) -> Response:
@@ -68,6 +72,7 @@ def create_app(
 
     add_health(app, models)
     add_openai(app, api)
+    add_responses(app, api)
     add_tokens(app, api)
     return app
 
@@ -94,4 +99,4 @@ class _CleanEnd:
             await self._app(scope, receive, sending)
         except asyncio.CancelledError:
             if not begun:
-                await failed(shutting_down())(scope, receive, send)
+                await refuse(shutting_down(), scope, receive, send)

@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rockledge.artifact import Artifact
-from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
 from rockledge.serve.conversation.dialect import Dialect
-from rockledge.serve.errors import context_length_exceeded
+from rockledge.serve.details import NO_DETAILS, Details
+from rockledge.serve.errors import ApiError, context_length_exceeded
 
 
 @dataclass(frozen=True)
 class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
     empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
-    it by besides; `control_tokens`: whether those in the texts of messages count as such."""
+    it by besides; `control_tokens`: whether those in the texts of messages count as such; `generates`:
+    whether it has a language head; `pools`: whether it makes embeddings; `details`: what is said of it."""
 
     name: str
     tokenizer: Tokenizer
@@ -32,6 +33,9 @@ class ServedModel:
     sampling: Sampling = CONVERSATION
     aliases: tuple[str, ...] = ()
     control_tokens: bool = False
+    generates: bool = True
+    pools: bool = False
+    details: Details = NO_DETAILS
 
     @classmethod
     def of(
@@ -43,15 +47,7 @@ class ServedModel:
         aliases: Sequence[str] = (),
         control_tokens: bool = False,
     ) -> ServedModel:
-        """The model of an artifact, with the template of conversations that was chosen for it.
-
-        Raises:
-            UsageError: it has no language head.
-        """
-        if artifact.config.headless:
-            raise UsageError(
-                f"{name} has no language head: it can neither generate nor score; ask it for embeddings"
-            )
+        """The model of an artifact, with the template of conversations that was chosen for it."""
         files = artifact.files
         return cls(
             name=name,
@@ -63,6 +59,9 @@ class ServedModel:
             sampling=default_sampling(files, CONVERSATION),
             aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
             control_tokens=control_tokens,
+            generates=not artifact.config.headless,
+            pools=artifact.config.headless,
+            details=Details.of(artifact),
         )
 
     @property
@@ -91,6 +90,61 @@ class ServedModel:
         """
         self.require_short(text, param)
         return self.tokenizer.encode(text, bos=bos)
+
+    def encode_whole(self, text: str, param: str, most: int | None = None) -> tuple[int, ...]:
+        """The token ids of a text that is to be embedded; `most` as for `fit_whole`.
+
+        Raises:
+            ApiError: `context_length_exceeded`.
+        """
+        if most is None:
+            self.require_short(text, param)
+        return self.fit_whole(self.tokenizer.encode_whole(text), param, most)
+
+    def fit_whole(self, ids: Sequence[int], param: str, most: int | None = None) -> tuple[int, ...]:
+        """The token ids of a whole text that fit in the context. With `most`, those of a longer text are cut
+        at its end to so many (below 0: what the context holds), and what the model reads at the end of every
+        text stays.
+
+        Raises:
+            ApiError: `context_length_exceeded`; 400 where `most` leaves no room for the text.
+        """
+        room = self.context if most is None or most < 0 else min(most, self.context)
+        if len(ids) <= room:
+            return tuple(ids)
+        if most is None:
+            raise context_length_exceeded(len(ids), self.context, param)
+        ending = self.tokenizer.ending
+        kept = ending if ending and tuple(ids[-len(ending) :]) == ending else ()
+        if len(kept) >= room:
+            raise ApiError(f"{room} tokens hold nothing of the text beside those that end it", param=param)
+        return (*ids[: room - len(kept)], *kept)
+
+    def require_generates(self) -> None:
+        """Refuses a request for text.
+
+        Raises:
+            ApiError: 400.
+        """
+        if not self.generates:
+            raise ApiError(
+                f"'{self.name}' has no language head: it can neither generate nor score; ask it for "
+                "embeddings, at /v1/embeddings or /v1/rerank",
+                param="model",
+            )
+
+    def require_pools(self) -> None:
+        """Refuses a request for embeddings.
+
+        Raises:
+            ApiError: 400.
+        """
+        if not self.pools:
+            raise ApiError(
+                f"'{self.name}' has a language head and was not made for embeddings; ask a model that was, "
+                "such as Qwen3-Embedding",
+                param="model",
+            )
 
     def require_short(self, text: str, param: str) -> None:
         """Refuses a text that cannot fit in the context by its bytes alone."""

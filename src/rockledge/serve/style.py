@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rockledge.serve.errors import ApiError
+from rockledge.serve.errors import ApiError, printable
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,56 @@ class Style:
     media_type: str
 
 
+def compact(value: dict[str, Any]) -> str:
+    """JSON on one line. In ASCII: some readers of lines take U+2028 and the like for the end of one."""
+    return json.dumps(value, separators=(",", ":"))
+
+
 def server_sent(value: dict[str, Any]) -> str:
-    """A server-sent event. In ASCII: some readers of lines take U+2028 and the like for the end of one."""
-    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"
+    """A server-sent event without a name."""
+    return f"data: {compact(value)}\n\n"
+
+
+def named_event(value: dict[str, Any]) -> str:
+    """A server-sent event with the name that its `type` is."""
+    return f"event: {value['type']}\n{server_sent(value)}"
+
+
+def line(value: dict[str, Any]) -> str:
+    """A line of NDJSON."""
+    return compact(value) + "\n"
+
+
+# Types of errors by status (https://docs.claude.com/en/api/errors); others are requests that are wrong.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def _anthropic_failure(error: ApiError) -> dict[str, Any]:
+    other = "invalid_request_error" if error.status < 500 else "api_error"
+    found = {"type": _ANTHROPIC_TYPES.get(error.status, other), "message": printable(error.message)}
+    return {"type": "error", "error": found, "request_id": f"req_{secrets.token_hex(12)}"}
+
+
+def _ollama_failure(error: ApiError) -> dict[str, Any]:
+    return {"error": printable(error.message)}
 
 
 OPENAI = Style(ApiError.body, server_sent, "data: [DONE]\n\n", "text/event-stream")
+RESPONSES = Style(ApiError.body, named_event, "", "text/event-stream")
+ANTHROPIC = Style(_anthropic_failure, named_event, "", "text/event-stream")
+OLLAMA = Style(_ollama_failure, line, "", "application/x-ndjson")
+
+_STYLES = (("/v1/responses", RESPONSES), ("/v1/messages", ANTHROPIC), ("/api", OLLAMA))
+
+
+def style_of(path: str) -> Style:
+    """The style of the API that an address belongs to, whether there is such an address or not."""
+    return next((style for root, style in _STYLES if f"{path}/".startswith(f"{root}/")), OPENAI)

@@ -30,22 +30,28 @@ def _choice(value: Any, reading: Reading) -> str | dict[str, Any]:
 TOOL_CHOICE = Field(_choice, {"anyOf": [{"type": "string", "enum": list(CHOICES)}, {"type": "object"}]})
 
 
-def functions(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> Tools:
-    """The functions that may be called, by name, with the JSON schemas of their arguments.
+def functions(
+    tools: Sequence[Tool],
+    choice: str | dict[str, Any] | None,
+    inner: str = ".function",
+    parameters: str = "parameters",
+) -> Tools:
+    """The functions that may be called, by name, with the JSON schemas of their arguments. `inner` is where
+    they stand in the request's tools, and `parameters` what it calls those schemas.
 
     Raises:
         ApiError: 400 for names and schemas that cannot be used, and a choice that names no function.
     """
     found: dict[str, dict[str, Any]] = {}
     for number, tool in enumerate(tools):
-        place = f"tools[{number}].function"
+        place = f"tools[{number}]{inner}"
         name = tool.function.name
         if not NAME.fullmatch(name):
             raise wrong(f"{place}.name", "made of up to 128 letters, digits and any of _ - . : /")
         if name in found:
             raise wrong(f"{place}.name", f"used once ('{name}' is there twice)")
         found[name] = ANYTHING if tool.function.parameters is None else tool.function.parameters
-        _check_schema(f"{place}.parameters", found[name])
+        _check_schema(f"{place}.{parameters}", found[name])
     if choice == "required" and not tools:
         raise wrong("tool_choice", "'none' or 'auto' without 'tools'")
     if isinstance(choice, dict) and choice["name"] not in found:

@@ -11,59 +11,20 @@ from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
-from rockledge.serve.openai.logprobs import CompletionLogprobs
+from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
-from rockledge.serve.schema import (
-    DEFAULT_READING,
-    Field,
-    Reading,
-    expected,
-    flag,
-    read_body,
-    valid_text,
-    whole,
-    wrong,
-)
+from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, whole, wrong
 from rockledge.serve.served_model import ServedModel
+from rockledge.serve.texts_or_ids import MOST_TEXTS, TextOrIds, texts_or_ids
 
 DEFAULT_MAX_TOKENS = 16
-MAX_PROMPTS = 2048
-
-
-def _prompts(value: Any, reading: Reading) -> tuple[str | tuple[int, ...], ...]:
-    if isinstance(value, str):
-        return (valid_text(value),)
-    if isinstance(value, list) and len(value) > 0:
-        if _is_ids(value):
-            return (tuple(value),)
-        if len(value) > MAX_PROMPTS:
-            raise expected(f"at most {MAX_PROMPTS} prompts")
-        if all(isinstance(item, str) for item in value):
-            return tuple(valid_text(item) for item in value)
-        if all(isinstance(item, list) and item and _is_ids(item) for item in value):
-            return tuple(tuple(item) for item in value)
-    raise expected("a string, a list of strings, a list of token ids, or a list of such lists")
-
-
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-PROMPTS = Field(
-    _prompts,
-    {
-        "anyOf": [
-            {"type": "string"},
-            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
-            _IDS,
-            {"type": "array", "items": _IDS, "minItems": 1, "maxItems": MAX_PROMPTS},
-        ]
-    },
-)
 
 
 class CompletionBody(GenerationBody):
     """The body of `/v1/completions`."""
 
-    prompt: Annotated[tuple[str | tuple[int, ...], ...], PROMPTS]
+    prompt: Annotated[tuple[TextOrIds, ...], texts_or_ids("prompts")]
     echo: Annotated[bool, flag()] = False
     logprobs: Annotated[int | None, whole(0, MAX_TOP_LOGPROBS)] = None
 
@@ -72,7 +33,7 @@ class CompletionBody(GenerationBody):
 class CompletionRequest:
     """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
 
-    prompts: tuple[str | tuple[int, ...], ...]
+    prompts: tuple[TextOrIds, ...]
     max_tokens: int
     echo: bool
     logprobs: int | None
@@ -89,8 +50,8 @@ def read_completion_request(
     """
     found = read_body(CompletionBody, body, reading)
     options = found.options(defaults)
-    if len(found.prompt) * options.best_of > MAX_PROMPTS:
-        raise wrong("n", f"such that there are at most {MAX_PROMPTS} answers in all")
+    if len(found.prompt) * options.best_of > MOST_TEXTS:
+        raise wrong("n", f"such that there are at most {MOST_TEXTS} answers in all")
     return CompletionRequest(
         prompts=found.prompt,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
@@ -98,10 +59,6 @@ def read_completion_request(
         logprobs=found.logprobs,
         options=options,
     )
-
-
-def _is_ids(value: list[Any]) -> bool:
-    return all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def completion_generation(model: ServedModel, request: CompletionRequest, limits: Limits) -> Generation:
@@ -119,7 +76,7 @@ def completion_generation(model: ServedModel, request: CompletionRequest, limits
     return Generation(prompts, most, request.options, request.logprobs, request.echo)
 
 
-def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bool) -> tuple[int, ...]:
+def _prompt_ids(model: ServedModel, prompt: TextOrIds, continued: bool) -> tuple[int, ...]:
     ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
     if not ids and model.bos is not None:
         ids = (model.bos,)
