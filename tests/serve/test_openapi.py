@@ -1,4 +1,4 @@
-"""The document of the API says what the server answers: asked by schemathesis, with right and wrong bodies."""
+"""The OpenAPI document says what the server answers: schemathesis asks, with right and wrong bodies."""
 
 import importlib.util
 import os

@@ -14,7 +14,6 @@ from rockledge.serve.schema import Schema
 from rockledge.serve.style import ANTHROPIC, OLLAMA, OPENAI, RESPONSES, style_of
 
 
-
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
