@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from rockledge.serve.schema import Schema
-from rockledge.serve.style import ANTHROPIC, OLLAMA, OPENAI, RESPONSES, style_of
+from rockledge.serve.style import style_of
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
@@ -20,17 +20,14 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
-_OPENAI_ERROR = _object(error=_object(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL))
 
-# Names and schemas of failed answers, by the style of the API.
+# Schemas of failed answers, by the names that styles have for them.
 _ERRORS = {
-    OPENAI: ("Error", _OPENAI_ERROR),
-    RESPONSES: ("Error", _OPENAI_ERROR),
-    ANTHROPIC: (
-        "AnthropicError",
-        _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT), request_id=_TEXT),
+    "Error": _object(error=_object(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)),
+    "AnthropicError": _object(
+        type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT), request_id=_TEXT
     ),
-    OLLAMA: ("OllamaError", _object(error=_TEXT)),
+    "OllamaError": _object(error=_TEXT),
 }
 
 # What may come instead of an answer, by status: of every address, of those with a body, and of those with a
@@ -62,7 +59,8 @@ STREAM = "stream"  # stands for the media type of streams, which follows from th
 
 
 def takes(*schemas: type[Schema], stream: bool = False) -> dict[str, Any]:
-    """What the document says of a route whose body is one of `schemas` (FastAPI's `openapi_extra`)."""
+    """What the document says of a route whose body is one of `schemas` (FastAPI's `openapi_extra`); how
+    failures and streams look there is the style's of its address."""
     bodies = [{"$ref": f"#/components/schemas/{schema.__name__}"} for schema in schemas]
     body = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
     answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
@@ -82,8 +80,7 @@ def api_document(app: FastAPI, version: str, schemas: Sequence[type[Schema]]) ->
     _, definitions = models_json_schema(
         [(schema, "validation") for schema in schemas], ref_template="#/components/schemas/{model}"
     )
-    errors = dict(_ERRORS.values())
-    document["components"] = {"schemas": {**definitions["$defs"], **errors}}
+    document["components"] = {"schemas": {**definitions["$defs"], **_ERRORS}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             operation["operationId"] = f"{method} {path}"
@@ -97,8 +94,8 @@ def api_document(app: FastAPI, version: str, schemas: Sequence[type[Schema]]) ->
 
 def _add_failures(path: str, method: str, responses: dict[str, Any]) -> None:
     """Adds what may come instead of an answer, where the route itself says nothing of it."""
-    name, _ = _ERRORS[style_of(path)]
-    failure = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    schema = {"$ref": f"#/components/schemas/{style_of(path).error}"}
+    failure = {"application/json": {"schema": schema}}
     reasons = FAILURES | (FAILURES_OF_BODIES if method == "post" else {})
     reasons |= FAILURES_OF_NAMES if "{" in path else {}
     for status, reason in sorted(reasons.items()):

@@ -20,8 +20,8 @@ class ScoredToken:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated and which
-    (`ids`); in the last one why it ended, and the stop string that ended it, if one did."""
+    """A stretch of one choice: text, tokens (empty without logprobs), how many were generated and which; in
+    the last one why it ended, and the stop string that ended it, if one did."""
 
     choice: int
     text: str

@@ -8,18 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rockledge.serve.errors import ApiError, printable
+from rockledge.serve.errors import ApiError, PromptTooLongError, printable
 
 
 @dataclass(frozen=True)
 class Style:
     """`failure`: the body of a failed answer, which is also the last chunk of one that fails midway; `chunk`:
-    how a chunk is written; `end`: what follows the last one; `media_type`: of a stream."""
+    how a chunk is written; `end`: what follows the last one; `media_type`: of a stream; `error`: what the
+    OpenAPI document calls the shape of `failure`."""
 
     failure: Callable[[ApiError], dict[str, Any]]
     chunk: Callable[[dict[str, Any]], str]
     end: str
     media_type: str
+    error: str
 
 
 def compact(value: dict[str, Any]) -> str:
@@ -56,7 +58,13 @@ _ANTHROPIC_TYPES = {
 
 def _anthropic_failure(error: ApiError) -> dict[str, Any]:
     other = "invalid_request_error" if error.status < 500 else "api_error"
-    found = {"type": _ANTHROPIC_TYPES.get(error.status, other), "message": printable(error.message)}
+    message = printable(error.message)
+    if isinstance(error, PromptTooLongError):
+        # The words that LiteLLM and others know it by, with the numbers that some compute with.
+        message = (
+            f"prompt is too long: {'at least ' * error.least}{error.length} tokens > {error.most} maximum"
+        )
+    found = {"type": _ANTHROPIC_TYPES.get(error.status, other), "message": message}
     return {"type": "error", "error": found, "request_id": f"req_{secrets.token_hex(12)}"}
 
 
@@ -64,10 +72,11 @@ def _ollama_failure(error: ApiError) -> dict[str, Any]:
     return {"error": printable(error.message)}
 
 
-OPENAI = Style(ApiError.body, server_sent, "data: [DONE]\n\n", "text/event-stream")
-RESPONSES = Style(ApiError.body, named_event, "", "text/event-stream")
-ANTHROPIC = Style(_anthropic_failure, named_event, "", "text/event-stream")
-OLLAMA = Style(_ollama_failure, line, "", "application/x-ndjson")
+_EVENTS = "text/event-stream"
+OPENAI = Style(ApiError.body, server_sent, "data: [DONE]\n\n", _EVENTS, "Error")
+RESPONSES = Style(ApiError.body, named_event, "", _EVENTS, "Error")
+ANTHROPIC = Style(_anthropic_failure, named_event, "", _EVENTS, "AnthropicError")
+OLLAMA = Style(_ollama_failure, line, "", "application/x-ndjson", "OllamaError")
 
 _STYLES = (("/v1/responses", RESPONSES), ("/v1/messages", ANTHROPIC), ("/api", OLLAMA))
 

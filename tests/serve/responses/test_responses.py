@@ -427,3 +427,17 @@ def test_halves_of_surrogate_pairs_are_refused(ask: Asked) -> None:
     for body in ('"text": {"format": {"type": "text", "x": "\\ud800"}}', '"metadata": {"a": "\\ud800"}'):
         answer = ask.post(raw=f'{{"input": "Hi", {body}}}')
         assert answer.status_code == 400, answer.text
+
+
+def test_the_oldest_turns_go_where_the_request_says_so(ask: Asked) -> None:
+    turns = [
+        {"role": ("user", "assistant")[number % 2], "content": f"Turn {number} " * 90} for number in range(9)
+    ]
+    assert ask.post(input=turns, truncation="disabled").json()["error"]["code"] == "context_length_exceeded"
+    answer = ask.post(input=turns, truncation="auto", instructions="Be brief")
+    dropped = int(answer.headers["X-Rockledge-Dropped-Messages"])
+    assert answer.json()["usage"]["dropped_messages"] == dropped > 0
+    assert answer.json()["truncation"] == "auto"
+    assert "Be brief" in ask.prompt
+    assert "Turn 0" not in ask.prompt
+    assert "Turn 8" in ask.prompt

@@ -177,7 +177,7 @@ class ResponseBody(SamplingBody):
     max_output_tokens: Annotated[int | None, whole(1, MAX_TOKENS, UNLIMITED)] = None
     include: Annotated[tuple[str, ...], INCLUDE] = ()
     top_logprobs: Annotated[int, whole(0, MAX_TOP_LOGPROBS)] = 0
-    truncation: Annotated[str, one_of("disabled")] = "disabled"
+    truncation: Annotated[str, one_of("auto", "disabled")] = "disabled"
     metadata: Annotated[dict[str, Any], json_object()] = {}  # noqa: RUF012
     stream_options: ResponseStreamOptions | None = None
     stop: Annotated[tuple[str, ...], STOPS] = ()
@@ -222,6 +222,7 @@ def read_response_request(
         one_call=not found.parallel_tool_calls,
         logprobs=found.top_logprobs if LOGPROBS in found.include else None,
         param="input",
+        truncated=found.truncation == "auto",
     )
     return ResponseRequest(found, conversation)
 

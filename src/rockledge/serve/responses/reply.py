@@ -85,6 +85,7 @@ class ResponseReply:
                 "output_tokens": usage.completion,
                 "output_tokens_details": {"reasoning_tokens": self._reader.thought_tokens},
                 "total_tokens": usage.prompt + usage.completion,
+                **({"dropped_messages": usage.dropped} if usage.dropped else {}),
             },
         }
 
