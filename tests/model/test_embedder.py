@@ -37,6 +37,18 @@ def test_an_embedder_is_known_by_its_modules(tmp_path: Path) -> None:
     assert config_from_hf(config_to_hf(checkpoint.config)) == checkpoint.config
 
 
+def test_newer_files_say_it_in_their_way(tmp_path: Path) -> None:
+    """As sentence-transformers writes them from version 5.4 on."""
+    kinds = [
+        "sentence_transformers.base.modules.transformer.Transformer",
+        "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+        "sentence_transformers.base.modules.normalize.Normalize",
+    ]
+    modules = [{**module, "type": kind} for module, kind in zip(MODULES, kinds, strict=True)]
+    pooling = {"embedding_dimension": 64, "pooling_mode": "lasttoken", "include_prompt": True}
+    assert open_checkpoint(embedder(tmp_path, modules, pooling)).config.headless
+
+
 def test_a_model_saved_without_its_head_is_one(tmp_path: Path) -> None:
     model = random_model("qwen3")
     checkpoint = open_checkpoint(save(model.model, tmp_path))
@@ -60,9 +72,13 @@ def test_a_reranker_is_a_language_model(tmp_path: Path) -> None:
         (
             MODULES,
             {"pooling_mode_mean_tokens": True},
-            "by pooling_mode_mean_tokens.*is pooling_mode_last",
+            "by mean, which is not supported; supported is lasttoken",
         ),
-        (MODULES, {**LAST, "pooling_mode_cls_token": True}, "pooling_mode_cls_token and pooling_mode_last"),
+        (MODULES, {**LAST, "pooling_mode_cls_token": True}, "by cls and lasttoken"),
+        (MODULES, {"pooling_mode": "cls"}, "by cls, which"),
+        (MODULES, {"pooling_mode": ["lasttoken", "max"]}, "by lasttoken and max"),
+        (MODULES, {"pooling_mode": ["weightedmean"]}, "by weightedmean"),
+        (MODULES, {}, "by mean, which"),
         (MODULES, [], "not an object"),
         ([{"type": "sentence_transformers.models.Dense"}], LAST, "module Dense, which is not supported"),
         ({}, LAST, "not a list of modules"),

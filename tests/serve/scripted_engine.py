@@ -24,8 +24,8 @@ from rockledge.runtime.sampling import TokenLogprob
 BOS, EOS, VOCAB = 256, 257, 258
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A real tokenizer whose token i is byte i."""
+def byte_tokenizer(*more: str) -> Tokenizer:
+    """A real tokenizer whose token i is byte i; `more` special tokens follow the end of text."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     characters = {byte: chr(byte) for byte in printable} | {b: chr(0x100 + i) for i, b in enumerate(others)}
@@ -34,7 +34,7 @@ def byte_tokenizer() -> Tokenizer:
     )
     rules.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     rules.decoder = tokenizers.decoders.ByteLevel()
-    rules.add_special_tokens(["<s>", "</s>"])
+    rules.add_special_tokens(["<s>", "</s>", *more])
     rules.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", BOS)])
     config = {"bos_token": "<s>"}
     files = {"tokenizer.json": rules.to_str(), "tokenizer_config.json": json.dumps(config)}

@@ -12,6 +12,7 @@ from rockledge.errors import CheckpointError
 from rockledge.model.agreement import check_agreement
 from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
+from rockledge.model.embedding_facts import EMBEDDING, known_facts
 from rockledge.model.families.declaration import Family
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
@@ -86,7 +87,10 @@ class GgufCheckpoint:
     def files(self) -> dict[str, bytes]:
         """config.json and the tokenizer's files, made from the metadata."""
         config = json.dumps(config_to_hf(self.config), indent=2).encode()
-        return {"config.json": config, **tokenizer_files(self.path.name, self.file.metadata, self.config)}
+        found = {"config.json": config, **tokenizer_files(self.path.name, self.file.metadata, self.config)}
+        if self.config.headless:
+            found[EMBEDDING] = known_facts(str(self.file.metadata.get("general.name", self.path.name))).file()
+        return found
 
 
 def _notes(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:

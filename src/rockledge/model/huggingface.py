@@ -15,11 +15,13 @@ from rockledge.model.agreement import check_agreement
 from rockledge.model.chat import template_sources, with_named_templates
 from rockledge.model.config import ModelConfig
 from rockledge.model.embedder import is_embedder
+from rockledge.model.embedding_facts import EMBEDDING, SENTENCE_TRANSFORMERS, read_facts
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
 from rockledge.model.hf_config import HfConfig, read_hf_config
 from rockledge.model.hf_tokens import tokenizer_facts
 from rockledge.model.safetensors_file import SafetensorsFile, open_safetensors
+from rockledge.model.source import source_name
 from rockledge.model.tied import head_is_tied
 from rockledge.model.unreadable import INDEX, WHOLE, holds_safetensors, why_no_model
 
@@ -149,7 +151,8 @@ class HuggingFaceCheckpoint:
         return require_finite(name, source.file.rows(source.name, tensor.in_hf.first + first, count))
 
     def files(self) -> dict[str, bytes]:
-        """The configuration, tokenizer and chat files of the directory that exist."""
+        """The configuration, tokenizer and chat files of the directory that exist, and what is known of a
+        model that makes embeddings."""
         if not (self.path / "tokenizer.json").is_file():
             hint = (
                 "; it has only a SentencePiece tokenizer.model: load it with transformers' AutoTokenizer "
@@ -158,7 +161,15 @@ class HuggingFaceCheckpoint:
                 else "; copy it from the original model"
             )
             raise CheckpointError(f"{self.path} has no tokenizer.json{hint}")
-        return _small_files(self.path)
+        found = _small_files(self.path)
+        if self.config.headless:
+            facts = read_facts(
+                source_name(self.path),
+                _json(self.path / "config.json"),
+                _json(self.path / SENTENCE_TRANSFORMERS, may_miss=True).get("prompts") or {},
+            )
+            found[EMBEDDING] = facts.file()
+        return found
 
 
 def _small_files(path: Path) -> dict[str, bytes]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
-from rockledge.serve.embedding import EmbeddingWork, collect_embeddings, open_embeddings
+from rockledge.serve.embedding import EmbeddingWork
 from rockledge.serve.errors import ApiError
+from rockledge.serve.gathering import GatheredWork, gather, open_gathered
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
@@ -26,6 +27,8 @@ from rockledge.serve.safety.authentication import client_of
 from rockledge.serve.schema import Reading, Schema
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.style import OPENAI, Style
+
+T = TypeVar("T")
 
 # Nobody reads it; the access log has it, as nginx's does.
 CLIENT_CLOSED_REQUEST = 499
@@ -44,6 +47,16 @@ class Work:
     generation: Generation
     reply: Callable[[], Reply]
     keep_alive_s: float | None = None
+
+
+Find = Callable[[Models, object], ServedModel]
+"""The model that the JSON value of a body asks for; raises ApiError 404."""
+
+
+def named_model(models: Models, body: object) -> ServedModel:
+    """The one that `model` names. What is no name is refused by the body's own schema."""
+    name = body.get("model") if isinstance(body, dict) else None
+    return models.find(name if isinstance(name, str) else None)
 
 
 class Api:
@@ -78,26 +91,35 @@ class Api:
 
         async def respond() -> Response:
             self.models.require_room()
-            work = await self._read(request, make, ServedModel.require_generates)
-            tokens = sum(map(len, work.generation.prompts))
-            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
-            try:
-                answers = Answers(
-                    running.front,
-                    work.model.tokenizer,
-                    work.generation,
-                    client_of(request),
-                    on_close=lambda: self.models.release(running),
-                )
-            except BaseException:
-                self.models.release(running)
-                raise
-            response = await deliver(request, answers, work.reply(), work.generation.options, style)
-            if work.generation.dropped:
-                response.headers[DROPPED_MESSAGES] = str(work.generation.dropped)
-            return response
+            work = await self.read(request, make, require=ServedModel.require_generates)
+            return await self.generate(request, work, style)
 
         return await self.respond(respond, style)
+
+    async def generate(self, request: Request, work: Work, style: Style) -> Response:
+        """The generated text as a response.
+
+        Raises:
+            ApiError: it cannot be generated.
+            DisconnectedError: the client has left meanwhile.
+        """
+        tokens = sum(map(len, work.generation.prompts))
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+        try:
+            answers = Answers(
+                running.front,
+                work.model.tokenizer,
+                work.generation,
+                client_of(request),
+                on_close=lambda: self.models.release(running),
+            )
+        except BaseException:
+            self.models.release(running)
+            raise
+        response = await deliver(request, answers, work.reply(), work.generation.options, style)
+        if work.generation.dropped:
+            response.headers[DROPPED_MESSAGES] = str(work.generation.dropped)
+        return response
 
     async def embed(
         self,
@@ -106,25 +128,45 @@ class Api:
         style: Style = OPENAI,
     ) -> Response:
         """The response to a request for what is made of embeddings."""
+        return await self.gather(request, make, ServedModel.require_pools, style)
+
+    async def gather(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], GatheredWork],
+        require: Callable[[ServedModel], None],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request to models that meet `require`, which raises ApiError."""
 
         async def respond() -> Response:
             self.models.require_room()
-            work = await self._read(request, make, ServedModel.require_pools)
-            tokens = sum(map(len, work.inputs))
-            running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
-            try:
-                call = open_embeddings(running.front, work, client_of(request))
-                try:
-                    collecting = collect_embeddings(running.front, call, work.dimensions)
-                    found = await unless_disconnected(request, collecting)
-                finally:
-                    call.close()
-            finally:
-                self.models.release(running)
-            body = await self._intake.compute(lambda: work.body(found))
-            return Response(body, media_type="application/json")
+            work = await self.read(request, make, require=require)
+            return await self.run(request, work)
 
         return await self.respond(respond, style)
+
+    async def run(self, request: Request, work: GatheredWork) -> Response:
+        """What is made of all requests of `work` as a response.
+
+        Raises:
+            ApiError: one of them failed.
+            DisconnectedError: the client has left meanwhile.
+        """
+        requests = work.requests()
+        tokens = sum(len(asked.prompt) for asked in requests)
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+        work.begun()
+        try:
+            call = open_gathered(running.front, requests, client_of(request))
+            try:
+                found = await unless_disconnected(request, gather(running.front, call))
+            finally:
+                call.close()
+        finally:
+            self.models.release(running)
+        body = await self._intake.compute(lambda: work.body(found))
+        return Response(body, media_type="application/json")
 
     async def convert(
         self,
@@ -135,7 +177,7 @@ class Api:
         """The response to a request that needs no engine: what `make` makes of its body, as JSON."""
 
         async def respond() -> Response:
-            return JSONResponse(await self._read(request, make))
+            return JSONResponse(await self.read(request, make))
 
         return await self.respond(respond, style)
 
@@ -156,18 +198,22 @@ class Api:
         acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
         return await unless_disconnected(request, acquiring)
 
-    async def _read(
+    async def read(
         self,
         request: Request,
-        make: Callable[[ServedModel, object, Reading], Any],
+        make: Callable[[ServedModel, object, Reading], T],
+        find: Find = named_model,
         require: Callable[[ServedModel], None] = lambda _: None,
-    ) -> Any:
-        """What `make` makes of the body, if its model is one that meets `require`."""
+    ) -> T:
+        """What `make` makes of the body, in a thread, if its model is one that meets `require`.
 
-        def read(body: object) -> Any:
-            name = body.get("model") if isinstance(body, dict) else None
-            # What is no name is refused by the body's own schema.
-            model = self.models.find(name if isinstance(name, str) else None)
+        Raises:
+            ApiError: 4xx for a body that is not taken.
+            DisconnectedError: the client has left meanwhile.
+        """
+
+        def read(body: object) -> T:
+            model = find(self.models, body)
             require(model)
             return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
 

@@ -19,8 +19,10 @@ from rockledge.serve.health import add_health
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
+from rockledge.serve.ollama.routes import add_ollama
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import METRICS_ANSWER, api_document
+from rockledge.serve.rerank import add_rerank
 from rockledge.serve.responses.routes import add_responses
 from rockledge.serve.safety.checks import Safety, protect
 from rockledge.serve.safety.refusal import refuse
@@ -74,8 +76,10 @@ def create_app(
 
     add_health(app, models)
     add_openai(app, api)
+    add_rerank(app, api)
     add_responses(app, api)
     add_tokens(app, api)
+    add_ollama(app, api)
     return app
 
 

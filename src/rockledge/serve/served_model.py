@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rockledge.artifact import Artifact
 from rockledge.model.chat import ChatTemplate
+from rockledge.model.embedding_facts import EmbeddingFacts, stored_facts
 from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.sampling import Sampling
@@ -15,14 +16,17 @@ from rockledge.runtime.sampling_defaults import CONVERSATION, default_sampling
 from rockledge.serve.conversation.dialect import Dialect
 from rockledge.serve.details import NO_DETAILS, Details
 from rockledge.serve.errors import ApiError, context_length_exceeded
+from rockledge.serve.fill_in_the_middle import Filling
+from rockledge.serve.reranker import Reranker
 
 
 @dataclass(frozen=True)
 class ServedModel:
     """`context`: most tokens of prompt and answer together; `vocab`: token ids are below it; `bos`: what an
     empty prompt begins with; `sampling`: of requests that name none; `aliases`: names that requests may call
-    it by besides; `control_tokens`: whether those in the texts of messages count as such; `generates`:
-    whether it has a language head; `pools`: whether it makes embeddings; `details`: what is said of it."""
+    it by besides; `control_tokens`: whether those in the texts of messages count as such; `details`: what is
+    said of it; `generates`: whether it has a language head; `pools`: whether it makes embeddings, of `hidden`
+    numbers, of which `embedding` says more; `origin`: its repository on the Hub, "" where that is unknown."""
 
     name: str
     tokenizer: Tokenizer
@@ -36,6 +40,9 @@ class ServedModel:
     generates: bool = True
     pools: bool = False
     details: Details = NO_DETAILS
+    hidden: int = 0
+    embedding: EmbeddingFacts = field(default_factory=EmbeddingFacts)
+    origin: str = ""
 
     @classmethod
     def of(
@@ -59,9 +66,12 @@ class ServedModel:
             sampling=default_sampling(files, CONVERSATION),
             aliases=tuple(dict.fromkeys(alias for alias in aliases if alias != name)),
             control_tokens=control_tokens,
+            details=Details.of(artifact),
             generates=not artifact.config.headless,
             pools=artifact.config.headless,
-            details=Details.of(artifact),
+            hidden=artifact.config.hidden,
+            embedding=stored_facts(files),
+            origin=str(((artifact.report or {}).get("source") or {}).get("hub_id") or ""),
         )
 
     @property
@@ -73,6 +83,16 @@ class ServedModel:
     def dialect(self) -> Dialect | None:
         """How it speaks; None without a template of conversations."""
         return None if self.chat is None else Dialect.of(self.chat, self.tokenizer)
+
+    @cached_property
+    def filling(self) -> Filling | None:
+        """How it is asked for what stands between two texts; None where it has no tokens for that."""
+        return Filling.of(self.tokenizer)
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """How it is asked whether a document fits a query; None where it was not trained for that."""
+        return Reranker.of(self.tokenizer, (*self.names, self.origin)) if self.generates else None
 
     @cached_property
     def markup(self) -> Markup | None:
@@ -92,14 +112,16 @@ class ServedModel:
         return self.tokenizer.encode(text, bos=bos)
 
     def encode_whole(self, text: str, param: str, most: int | None = None) -> tuple[int, ...]:
-        """The token ids of a text that is to be embedded; `most` as for `fit_whole`.
+        """The token ids of a text that is to be embedded, in which names of special tokens are text unless
+        they count in this server; `most` as for `fit_whole`.
 
         Raises:
             ApiError: `context_length_exceeded`.
         """
         if most is None:
             self.require_short(text, param)
-        return self.fit_whole(self.tokenizer.encode_whole(text), param, most)
+        ids = self.tokenizer.encode_whole(text, plain=not self.control_tokens)
+        return self.fit_whole(ids, param, most)
 
     def fit_whole(self, ids: Sequence[int], param: str, most: int | None = None) -> tuple[int, ...]:
         """The token ids of a whole text that fit in the context. With `most`, those of a longer text are cut
@@ -145,6 +167,34 @@ class ServedModel:
                 "such as Qwen3-Embedding",
                 param="model",
             )
+
+    def require_ranks(self) -> None:
+        """Refuses a request to rank documents.
+
+        Raises:
+            ApiError: 400.
+        """
+        if not self.pools and self.reranker is None:
+            raise ApiError(
+                f"'{self.name}' makes no embeddings and is not known as a reranker; ask a model that is one, "
+                "such as Qwen3-Embedding or Qwen3-Reranker",
+                param="model",
+            )
+
+    def require_dimensions(self, dimensions: int | None) -> None:
+        """Refuses embeddings of a length that the model was not trained for.
+
+        Raises:
+            ApiError: 400.
+        """
+        if dimensions is None or self.embedding.may_be(dimensions, self.hidden):
+            return
+        cut = self.embedding.cut
+        shorter = f", or cut to {cut}" if cut else ": it was not trained for shorter ones"
+        raise ApiError(
+            f"'dimensions' is {dimensions}, but '{self.name}' makes embeddings of {self.hidden}{shorter}",
+            param="dimensions",
+        )
 
     def require_short(self, text: str, param: str) -> None:
         """Refuses a text that cannot fit in the context by its bytes alone."""

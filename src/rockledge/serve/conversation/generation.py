@@ -79,6 +79,9 @@ def chat_generation(
     thoughts = dialect.thoughts
     begun = body.messages[-1].content if body.continued else None
     thinking = thoughts is not None and (thoughts.opened_in(begun) if begun else thoughts.opened_by(text))
+    if options.constraint is not None and thinking:
+        # The answer begins with what it must look like, whatever the prompt has opened.
+        thoughts, thinking = None, False
     shape = AnswerShape(
         # Calls that have to be made come as plain JSON, whatever the model's own form, and at once.
         thoughts=None if must_call or (begun and not thinking) else thoughts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from rockledge.runtime.sampling import Sampling
@@ -14,7 +14,7 @@ from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
-from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, whole, wrong
+from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, text, whole, wrong
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.texts_or_ids import MOST_TEXTS, TextOrIds, texts_or_ids
 
@@ -25,15 +25,18 @@ class CompletionBody(GenerationBody):
     """The body of `/v1/completions`."""
 
     prompt: Annotated[tuple[TextOrIds, ...], texts_or_ids("prompts")]
+    suffix: Annotated[str, text()] = ""
     echo: Annotated[bool, flag()] = False
     logprobs: Annotated[int | None, whole(0, MAX_TOP_LOGPROBS)] = None
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
+    """A valid request. `suffix`: what stands after the answer, "" for a continuation. `logprobs` is the
+    number of alternatives per token, None when not requested."""
 
     prompts: tuple[TextOrIds, ...]
+    suffix: str
     max_tokens: int
     echo: bool
     logprobs: int | None
@@ -50,10 +53,13 @@ def read_completion_request(
     """
     found = read_body(CompletionBody, body, reading)
     options = found.options(defaults)
+    if found.suffix and found.echo:
+        raise wrong("echo", "false with 'suffix': a prompt with a suffix is no text that could be repeated")
     if len(found.prompt) * options.best_of > MOST_TEXTS:
         raise wrong("n", f"such that there are at most {MOST_TEXTS} answers in all")
     return CompletionRequest(
         prompts=found.prompt,
+        suffix=found.suffix,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
         echo=found.echo,
         logprobs=found.logprobs,
@@ -66,18 +72,28 @@ def completion_generation(model: ServedModel, request: CompletionRequest, limits
     as they are).
 
     Raises:
-        ApiError: an id outside of the vocabulary, an empty prompt, or one that does not fit in the context.
+        ApiError: an id outside of the vocabulary, an empty prompt, one that does not fit in the context, or a
+            suffix for a model that has no tokens for it.
     """
-    prompts = tuple(_prompt_ids(model, prompt, bool(request.max_tokens)) for prompt in request.prompts)
+    prompts = tuple(
+        _prompt_ids(model, prompt, request.suffix, bool(request.max_tokens)) for prompt in request.prompts
+    )
     most = tuple(
         answer_tokens(request.max_tokens, model.context - len(prompt), limits) if request.max_tokens else 0
         for prompt in prompts
     )
-    return Generation(prompts, most, request.options, request.logprobs, request.echo)
+    options = request.options
+    if request.suffix and model.filling is not None and not options.ignore_eos:
+        ends = (*options.sampling.stop_ids, *model.filling.ends)
+        options = replace(options, sampling=replace(options.sampling, stop_ids=ends))
+    return Generation(prompts, most, options, request.logprobs, request.echo)
 
 
-def _prompt_ids(model: ServedModel, prompt: TextOrIds, continued: bool) -> tuple[int, ...]:
-    ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
+def _prompt_ids(model: ServedModel, prompt: TextOrIds, suffix: str, continued: bool) -> tuple[int, ...]:
+    if suffix:
+        ids = _filling_ids(model, prompt, suffix)
+    else:
+        ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
     if not ids and model.bos is not None:
         ids = (model.bos,)
     if not ids:
@@ -90,6 +106,20 @@ def _prompt_ids(model: ServedModel, prompt: TextOrIds, continued: bool) -> tuple
     if len(ids) > model.context - continued:
         raise context_length_exceeded(len(ids), model.context, "prompt")
     return ids
+
+
+def _filling_ids(model: ServedModel, prompt: TextOrIds, suffix: str) -> tuple[int, ...]:
+    if model.filling is None:
+        raise ApiError(
+            f"'{model.name}' has no tokens for filling in the middle, so 'suffix' is not supported; leave it "
+            "out, or ask a model that was trained for it, such as Qwen2.5-Coder",
+            param="suffix",
+            code="unsupported_parameter",
+        )
+    model.require_short(suffix, "suffix")
+    if isinstance(prompt, str):
+        model.require_short(prompt, "prompt")
+    return model.filling.prompt(prompt, suffix, control_tokens=model.control_tokens)
 
 
 class CompletionReply:

@@ -25,6 +25,7 @@ class EmbeddingBody(Schema):
     model: Annotated[str | None, text()] = None
     input: Annotated[tuple[TextOrIds, ...], texts_or_ids("inputs")]
     encoding_format: Annotated[str, one_of("float", "base64")] = "float"
+    dimensions: Annotated[int | None, whole(1, MAX_TOKENS)] = None
     truncate_prompt_tokens: Annotated[int | None, whole(1, MAX_TOKENS, WHOLE_CONTEXT)] = None
     priority: Annotated[int, whole(-MOST_PRIORITY, MOST_PRIORITY)] = 0
     timeout: Annotated[float, number(0.0)] = 0.0
@@ -40,6 +41,7 @@ def embedding_work(model: ServedModel, body: object, reading: Reading) -> Embedd
     most = found.truncate_prompt_tokens
     if most is not None and most > model.context:
         raise wrong("truncate_prompt_tokens", f"at most {model.context}, the model's context")
+    model.require_dimensions(found.dimensions)
     several = len(found.input) > 1
     inputs = tuple(
         _input_ids(model, given, f"input[{i}]" if several else "input", most)
@@ -49,7 +51,7 @@ def embedding_work(model: ServedModel, body: object, reading: Reading) -> Embedd
     def reply(embeddings: list[list[float]], tokens: int) -> dict[str, Any]:
         return embedding_list(found.model or model.name, embeddings, tokens, found.encoding_format)
 
-    return EmbeddingWork(model, inputs, reply, priority=found.priority, timeout_s=found.timeout or None)
+    return EmbeddingWork(model, inputs, reply, found.dimensions, found.priority, found.timeout or None)
 
 
 def embedding_list(
