@@ -90,6 +90,7 @@ class ScriptedEngine:
         self.pace = 0.0
         self.parallel = 8
         self.cached = 0
+        self.prefill_seconds = self.decode_seconds = 0.0
         self.fail_after: int | None = None
         self.failure: Exception | None = None
         self.cancel_fails = False
@@ -146,7 +147,12 @@ class ScriptedEngine:
 
     def _advance(self, running: _Running) -> Output | None:
         request = running.request
-        stats = RequestStats(prefill_tokens=len(request.prompt), cached_tokens=self.cached)
+        stats = RequestStats(
+            prefill_tokens=len(request.prompt),
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            cached_tokens=self.cached,
+        )
         if request.kind == "score":
             ids, top = request.prompt[1:], request.logprobs or 0
             scores = (Score(t, -0.5, (TokenLogprob(t, -0.5), TokenLogprob(126, -9.0))[:top]) for t in ids)

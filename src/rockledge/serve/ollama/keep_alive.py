@@ -10,6 +10,7 @@ import math
 import re
 from typing import Any
 
+from rockledge.serve.models import MOST_KEEP_ALIVE_S
 from rockledge.serve.schema import Field, Reading, expected
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -21,10 +22,10 @@ _MOST_CHARACTERS = 64
 
 def _keep_alive(value: Any, reading: Reading) -> float:
     seconds = _duration(value) if isinstance(value, str) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds != seconds:
         raise expected('a number of seconds, or a duration such as "5m"')
-    # Python's whole numbers have no end, and JSON's neither.
-    return -1.0 if seconds < 0 or seconds > 1e18 else float(seconds)
+    # JSON's whole numbers may be larger than a float can be.
+    return -1.0 if seconds < 0 or seconds > MOST_KEEP_ALIVE_S else float(seconds)
 
 
 def _duration(text: str) -> float | None:
