@@ -1,11 +1,11 @@
-"""The openai package: chat, streams, tools, structured output."""
+"""The openai package: chat, streams, tools, structured output, responses and embeddings."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from tests.clients.conftest import KEY, MODEL
+from tests.clients.conftest import EMBEDDER, KEY, MODEL
 from tests.clients.weather import QUESTION, REPORT, TOOL, Place, Weather
 
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
@@ -85,3 +85,45 @@ def test_a_stream_gives_an_object(client: openai.OpenAI) -> None:
         parsed = stream.get_final_completion().choices[0].message.parsed
     assert {"chunk", "content.delta", "content.done"} <= kinds
     assert isinstance(parsed, Weather)
+
+
+def test_a_response_is_made(client: openai.OpenAI) -> None:
+    settings: Any = {"model": MODEL, "input": "Say hello.", "temperature": 0, "max_output_tokens": 16}
+    whole = client.responses.create(**settings)
+    assert whole.output_text
+    assert whole.usage is not None
+    assert whole.usage.output_tokens == 16
+    events = list(client.responses.create(**settings, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(pieces) == whole.output_text
+
+
+def test_a_response_is_parsed(client: openai.OpenAI) -> None:
+    parsed = client.responses.parse(model=MODEL, input=QUESTION, text_format=Weather, temperature=0)
+    assert isinstance(parsed.output_parsed, Weather)
+
+
+def test_a_tool_of_a_response_makes_a_round_trip(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", **TOOL["function"], "strict": True}
+    settings: Any = {"model": MODEL, "tools": [tool], "temperature": 0, "max_output_tokens": 60}
+    turns: Any = [{"role": "user", "content": QUESTION}]
+    answer = client.responses.create(
+        input=turns, tool_choice="required", parallel_tool_calls=False, **settings
+    )
+    [call] = answer.output
+    assert call.type == "function_call"
+    assert call.name == "get_weather"
+    Place.model_validate_json(call.arguments)
+    turns += [*answer.output, {"type": "function_call_output", "call_id": call.call_id, "output": REPORT}]
+    assert client.responses.create(input=turns, tool_choice="none", **settings).output_text
+
+
+def test_embeddings_are_those_of_their_texts(embedder: str) -> None:
+    with openai.OpenAI(base_url=f"{embedder}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
+        found = client.embeddings.create(model=EMBEDDER, input=["a text", "another one", "a text"]).data
+        plain = client.embeddings.create(model=EMBEDDER, input="a text", encoding_format="float").data
+    assert [one.index for one in found] == [0, 1, 2]
+    assert found[0].embedding == found[2].embedding != found[1].embedding
+    assert plain[0].embedding == pytest.approx(found[0].embedding, abs=1e-6)
+    assert sum(x * x for x in found[0].embedding) == pytest.approx(1)
