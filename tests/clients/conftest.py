@@ -38,9 +38,10 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def _serving(model: Path, log: Path, *flags: str) -> Iterator[str]:
     program = [sys.executable, "-m", "rockledge", "serve", str(model), "--port", "0", "--threads", "1"]
+    command = [*program, "--json", *flags]
     with (
         open(log, "wb") as err,
-        subprocess.Popen([*program, "--json", *flags], stdout=subprocess.PIPE, stderr=err, text=True) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process,
     ):
         assert process.stdout is not None
         try:

@@ -10,7 +10,8 @@ import pytest
 from tests.serve.conftest import Serving
 from tests.serve.scripted_engine import ScriptedEngine
 
-SECONDS = 120
+# Seconds for a model that writes, and for the addresses of one that pools: two minutes in all.
+SERVERS = [(False, 100, "."), (True, 20, "embed|rerank")]
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -27,28 +28,33 @@ expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
 [parameters]
 name = "scripted"
 """
-# A model of any other name is 404 before the rest of a body is read.
+# A model of any other name is 404, and an unknown field 400, before the rest of a body is read.
 HOOKS = """
 import schemathesis
 
 @schemathesis.hook
-def map_body(context, body):
-    if isinstance(body, dict) and isinstance(body.get("model"), str):
-        body["model"] = "scripted"
-    return body
+def before_load_schema(context, document):
+    for body in document["components"]["schemas"].values():
+        properties = body.get("properties", {})
+        if "model" in properties:
+            properties["model"] = {"const": "scripted"}
+            body["additionalProperties"] = False
 """
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 180)
 @pytest.mark.skipif(importlib.util.find_spec("schemathesis") is None, reason="needs the extra clients")
-def test_every_answer_is_one_that_the_document_has(new_server: type[Serving], tmp_path: Path) -> None:
-    server = new_server(ScriptedEngine(), context=4096)
+@pytest.mark.parametrize("pools, seconds, paths", SERVERS, ids=["writing", "pooling"])
+def test_every_answer_is_one_that_the_document_has(
+    new_server: type[Serving], tmp_path: Path, pools: bool, seconds: int, paths: str
+) -> None:
+    server = new_server(ScriptedEngine(), context=4096, pools=pools)
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
     (tmp_path / "hooks.py").write_text(HOOKS)
     options = {
-        "max-time": SECONDS,
+        "max-time": seconds,
         "checks": ",".join(CHECKS),
+        "include-path-regex": paths,
         "seed": 20,
         "generation-database": "none",
         "request-timeout": 20,
