@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import rockledge
+from rockledge.serve.anthropic.routes import add_anthropic
 from rockledge.serve.api import Api, failed
 from rockledge.serve.errors import ApiError, shutting_down
 from rockledge.serve.health import add_health
@@ -78,6 +79,7 @@ def create_app(
     add_openai(app, api)
     add_rerank(app, api)
     add_responses(app, api)
+    add_anthropic(app, api)
     add_tokens(app, api)
     add_ollama(app, api)
     return app

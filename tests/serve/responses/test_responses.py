@@ -241,6 +241,17 @@ def test_calls_have_names_arguments_and_ids(ask: Asked) -> None:
     assert only["name"] == PARIS[0]
 
 
+def test_strict_servers_take_what_the_api_has(start_server: Callable[..., str], ask: Asked) -> None:
+    chat = ChatTemplate(TEMPLATES["qwen"], {})
+    strict = Asked(start_server(ask.engine, strict=True, chat=chat, context=4096), ask.engine)
+    found = strict.whole(f"<think>Hm</think>Let me see\n{HERMES_NOW}", tools=TOOLS)
+    result = {"type": "function_call_output", "call_id": found["output"][2]["call_id"], "output": "noon"}
+    items = [{"role": "user", "content": "Hi"}, *found["output"], result]
+    strict.whole("It is noon", input=items, tools=TOOLS)
+    for odd in ({"max_output_tokens": -1}, {"input": [{**items[0], "odd": 1}]}):
+        assert strict.post(**odd).status_code == 400
+
+
 def test_a_cut_answer_is_incomplete(ask: Asked) -> None:
     found = ask.whole(max_output_tokens=5)
     assert (found["status"], found["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})

@@ -9,49 +9,78 @@ from hypothesis import strategies as st
 from tests.serve.responses.test_responses import build, plain
 from tests.serve.test_requests_fuzzed import json_values
 
-parts = st.fixed_dictionaries(
-    {"type": st.sampled_from(["input_text", "output_text", "refusal", "input_image", "text", 3])},
-    optional={"text": st.text(max_size=3), "refusal": st.text(max_size=2)},
+short = st.text(max_size=3)
+
+
+def part(kind: str) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries({"type": st.just(kind), "text": short})
+
+
+def content(kind: str) -> st.SearchStrategy[Any]:
+    return short | st.lists(part(kind), max_size=2)
+
+
+def message(role: str, kind: str) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries(
+        {"role": st.just(role), "content": content(kind)}, optional={"type": st.just("message")}
+    )
+
+
+def item(kind: str, **fields: Any) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries({"type": st.just(kind), **fields}, optional={"id": short, "status": short})
+
+
+arguments = st.sampled_from(["{}", "{", "", "[]", '{"a": 1}'])
+items = st.one_of(
+    message("user", "input_text"),
+    message("developer", "input_text"),
+    message("assistant", "output_text"),
+    item("function_call", call_id=short, name=st.sampled_from(["f", "g", ""]), arguments=arguments),
+    item("function_call_output", call_id=short, output=content("input_text")),
+    item("reasoning", summary=st.just([]), content=st.lists(part("reasoning_text"), max_size=2)),
+    item("reasoning", summary=st.just([]), encrypted_content=short),
 )
-content = st.text(max_size=4) | st.lists(parts, max_size=2) | json_values
-items = st.fixed_dictionaries(
-    {},
-    optional={
-        "type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning", "x", None]),
-        "role": st.sampled_from(["system", "developer", "user", "assistant", "tool"]),
-        "content": content,
-        "output": content,
-        "call_id": st.text(max_size=3),
-        "name": st.sampled_from(["f", "g", ""]),
-        "arguments": json_values | st.sampled_from(["{}", "{", '{"a": "\\ud800"}']),
-        "id": json_values,
-    },
+odd_items = (
+    json_values | item("item_reference") | item("function_call", arguments=json_values) | message("x", "y")
 )
 functions = st.fixed_dictionaries(
-    {"type": st.sampled_from(["function", "web_search"]), "name": st.sampled_from(["f", "g", ""])},
+    {"type": st.just("function"), "name": st.sampled_from(["f", "g"])},
+    optional={"parameters": st.sampled_from([None, {}, {"type": "object"}]), "strict": st.booleans()},
+)
+odd_functions = st.fixed_dictionaries(
+    {"type": st.sampled_from(["function", "web_search"]), "name": short},
     optional={"parameters": json_values, "description": json_values, "strict": json_values},
 )
-choices = st.sampled_from(
-    ["auto", "none", "required", {"type": "function", "name": "f"}]
-) | st.fixed_dictionaries(
-    {"type": st.just("allowed_tools"), "mode": st.sampled_from(["auto", "required"]), "tools": json_values}
-)
+allowed = {"type": "allowed_tools", "tools": [{"type": "function", "name": "f"}]}
 likely: dict[str, st.SearchStrategy[Any]] = {
-    "input": st.text(max_size=5) | st.lists(items, max_size=4),
-    "instructions": st.text(max_size=3),
-    "tools": st.lists(functions, max_size=2),
-    "tool_choice": choices,
+    "input": short
+    | st.builds(
+        lambda first, rest: [first, *rest], message("user", "input_text"), st.lists(items, max_size=5)
+    ),
+    "instructions": short,
+    "tools": st.lists(functions, max_size=2, unique_by=lambda tool: tool["name"]),
+    "tool_choice": st.sampled_from(
+        ["auto", "auto", "none", "required", {"type": "function", "name": "f"}, {**allowed, "mode": "auto"}]
+    ),
     "parallel_tool_calls": st.booleans(),
-    "text": st.fixed_dictionaries({}, optional={"format": json_values, "verbosity": st.just("medium")}),
-    "reasoning": st.fixed_dictionaries({}, optional={"effort": st.sampled_from(["none", "high", "odd"])}),
-    "include": st.lists(st.sampled_from(["message.output_text.logprobs", "reasoning.encrypted_content"])),
-    "top_logprobs": st.integers(0, 3),
-    "max_output_tokens": st.integers(-1, 20),
-    "metadata": json_values,
-    "temperature": st.floats(-0.5, 2.5),
-    "stop": st.text(max_size=2),
+    "text": st.sampled_from([{}, {"format": {"type": "text"}}, {"format": {"type": "json_object"}}]),
+    "reasoning": st.sampled_from([{}, {"effort": "none"}, {"effort": "high", "summary": "auto"}]),
+    "include": st.just(["message.output_text.logprobs"]),
+    "max_output_tokens": st.integers(1, 20) | st.just(-1),
+    "metadata": st.dictionaries(short, short, max_size=2),
+    "temperature": st.floats(0, 2),
+    "stop": st.text(min_size=1, max_size=2),
 }
-odd = st.dictionaries(st.sampled_from(sorted(likely)), json_values, max_size=1)
+wrong = {
+    "input": st.lists(items | odd_items, max_size=3),
+    "tools": st.lists(odd_functions, max_size=2),
+    "top_logprobs": st.integers(0, 3),
+}
+# At most one field is anything at all, and that in one request of four.
+anything = st.sampled_from(sorted({*likely, *wrong})).flatmap(
+    lambda name: st.fixed_dictionaries({name: wrong.get(name, json_values) | json_values})
+)
+odd = st.just({}) | st.just({}) | st.just({}) | anything
 bodies = st.builds(
     lambda body, one: {"input": "Hi", **body, **one}, st.fixed_dictionaries({}, optional=likely), odd
 )

@@ -113,6 +113,9 @@ class ResponseTool(Schema):
     """A function that may be called."""
 
     tolerant: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"allowed_callers", "async", "defer_loading", "output_schema"}
+    )
 
     type: Annotated[str, TOOL_TYPE]
     name: Annotated[str, text()]

@@ -29,47 +29,46 @@ THOUGHTS = text_content({"reasoning_text": "text", "text": "text"})
 NOTHING = Field(lambda value, reading: value)
 
 
-class MessageItem(Schema):
-    """A message of a user, the developer or the assistant."""
+class Item(Schema):
+    """What all items have."""
 
     tolerant: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset(
+        {"async", "caller", "encrypted_content", "id", "namespace", "phase", "status", "summary"}
+    )
 
-    role: Annotated[str, one_of("user", "assistant", "system", "developer")]
-    content: Annotated[str, CONTENT]
     type: Annotated[Any, NOTHING] = None
 
 
-class CallItem(Schema):
-    """A call that the assistant made."""
+class MessageItem(Item):
+    """A message of a user, the developer or the assistant."""
 
-    tolerant: ClassVar[bool] = True
+    role: Annotated[str, one_of("user", "assistant", "system", "developer")]
+    content: Annotated[str, CONTENT]
+
+
+class CallItem(Item):
+    """A call that the assistant made."""
 
     call_id: Annotated[str, text()]
     name: Annotated[str, text()]
     arguments: Annotated[str | dict[str, Any], ARGUMENTS]
-    type: Annotated[Any, NOTHING] = None
 
 
-class ResultItem(Schema):
+class ResultItem(Item):
     """What a call gave."""
-
-    tolerant: ClassVar[bool] = True
 
     call_id: Annotated[str, text()]
     output: Annotated[str, CONTENT]
-    type: Annotated[Any, NOTHING] = None
 
 
-class ReasoningItem(Schema):
+class ReasoningItem(Item):
     """Thoughts of the assistant. Their summary is OpenAI's way to hide them; it says nothing more."""
 
-    tolerant: ClassVar[bool] = True
-
     content: Annotated[str | None, THOUGHTS] = None
-    type: Annotated[Any, NOTHING] = None
 
 
-ITEMS: Mapping[str, type[Schema]] = {
+ITEMS: Mapping[str, type[Item]] = {
     "message": MessageItem,
     "function_call": CallItem,
     "function_call_output": ResultItem,
@@ -108,10 +107,10 @@ def messages_of(
         _add(_item(item, f"input[{number}]", reading), messages)
     if not messages:
         raise wrong("input", "a string or a list with more than hidden thoughts")
-    return messages
+    return [message if "tool_calls" in message else {"content": "", **message} for message in messages]
 
 
-def _item(item: Any, place: str, reading: Reading) -> Schema:
+def _item(item: Any, place: str, reading: Reading) -> Item:
     if not isinstance(item, dict):
         raise wrong(place, "an object")
     kind = item.get("type") or "message"
@@ -124,7 +123,7 @@ def _item(item: Any, place: str, reading: Reading) -> Schema:
     raise ApiError(f"'{place}.type' is {shown}; {what}", param=f"{place}.type", code="unsupported_parameter")
 
 
-def _add(item: Schema, messages: list[dict[str, Any]]) -> None:
+def _add(item: Item, messages: list[dict[str, Any]]) -> None:
     """Puts an item at the end of the messages."""
     turn = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
     if isinstance(item, ResultItem):
