@@ -17,12 +17,13 @@ PROVIDERS = {
     "hosted_vllm": "/v1",
     "text-completion-openai": "/v1",
     "ollama_chat": "",
+    "anthropic": "",
 }
 ASKED = [{"role": "user", "content": QUESTION}]
 STRUCTURED = ["openai", "hosted_vllm", "ollama_chat"]
-CALLING = ["openai", "hosted_vllm"]
+CALLING = ["openai", "hosted_vllm", "anthropic"]
 # LiteLLM has no such error for Ollama.
-EXCEEDING = ["openai", "hosted_vllm", "text-completion-openai"]
+EXCEEDING = [provider for provider in PROVIDERS if provider != "ollama_chat"]
 
 
 def ask(server: str, provider: str, **fields: Any) -> Any:
@@ -63,5 +64,5 @@ def test_a_tool_makes_a_round_trip(server: str, provider: str) -> None:
 
 @pytest.mark.parametrize("provider", EXCEEDING)
 def test_a_prompt_that_does_not_fit_is_known_as_such(server: str, provider: str) -> None:
-    with pytest.raises(litellm.ContextWindowExceededError, match="2048 tokens"):
+    with pytest.raises(litellm.ContextWindowExceededError, match="3031 tokens"):
         ask(server, provider, messages=[{"role": "user", "content": "word " * 3000}])

@@ -137,3 +137,19 @@ def test_models_without_the_tokens_refuse_a_suffix_by_name(http: httpx.Client) -
     error = http.post("/v1/completions", json={"prompt": "a", "suffix": "b"}).json()["error"]
     assert (error["param"], error["code"]) == ("suffix", "unsupported_parameter")
     assert "'scripted' has no tokens for filling in the middle" in error["message"]
+
+
+def test_ollamas_generate_fills_in_too(filling_server: Any, http: httpx.Client) -> None:
+    engine, client = filling_server
+    engine.reset()
+    wanted = {"model": "scripted", "prompt": "ab", "suffix": "yz", "stream": False}
+    answer = client.post("/api/generate", json={**wanted, "options": {"num_predict": 5}}).json()
+    assert (answer["response"], answer["prompt_eval_count"]) == ("Hello", 8)
+    assert "context" not in answer
+    (request,) = engine.requests
+    assert request.prompt == (BOS, PRE, *b"ab", SUF, *b"yz", MID)
+    assert set(request.sampling.stop_ids) == {PRE, SUF, MID, PAD, SEP}
+    refused = client.post("/api/generate", json={**wanted, "system": "x"})
+    assert (refused.status_code, "'system' must be left out" in refused.json()["error"]) == (400, True)
+    without = http.post("/api/generate", json=wanted)
+    assert (without.status_code, "filling in the middle" in without.json()["error"]) == (400, True)

@@ -17,6 +17,7 @@ from rockledge.serve.anthropic.routes import add_anthropic
 from rockledge.serve.api import Api, failed
 from rockledge.serve.errors import ApiError, shutting_down
 from rockledge.serve.health import add_health
+from rockledge.serve.infill import add_infill
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
@@ -78,6 +79,7 @@ def create_app(
     add_health(app, models)
     add_openai(app, api)
     add_rerank(app, api)
+    add_infill(app, api)
     add_responses(app, api)
     add_anthropic(app, api)
     add_tokens(app, api)

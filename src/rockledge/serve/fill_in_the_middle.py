@@ -12,13 +12,16 @@ from rockledge.model.tokenizer import Tokenizer
 @dataclass(frozen=True)
 class FillForm:
     """The names of the tokens in front of the text before (`prefix`), in front of the text after (`suffix`),
-    and in front of the answer (`middle`; None: it follows the text before, which then comes last). `ends`:
-    tokens that end an answer, besides all of these."""
+    and in front of the answer (`middle`; None: it follows the text before, which then comes last).
+    `repository` and `file`: in front of their names, where other files are shown. `ends`: tokens that end an
+    answer, besides all of these."""
 
     prefix: str
     suffix: str
     middle: str | None
     ends: tuple[str, ...] = ()
+    repository: str | None = None
+    file: str | None = None
 
 
 # The names are those of llama.cpp (src/llama-vocab.cpp, "FIM_PRE" and so on; it too ends answers at padding,
@@ -29,14 +32,18 @@ FORMS = (
         "<|fim_prefix|>",
         "<|fim_suffix|>",
         "<|fim_middle|>",
-        ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|file_separator|>", "<|endoftext|>"),
+        ("<|fim_pad|>", "<|file_separator|>", "<|endoftext|>"),
+        repository="<|repo_name|>",
+        file="<|file_sep|>",
     ),
     # StarCoder and StarCoder2 (bigcode-project/starcoder2), Granite Code.
     FillForm(
         "<fim_prefix>",
         "<fim_suffix>",
         "<fim_middle>",
-        ("<fim_pad>", "<reponame>", "<repo_name>", "<file_sep>", "<|endoftext|>"),
+        ("<fim_pad>", "<reponame>", "<|endoftext|>"),
+        repository="<repo_name>",
+        file="<file_sep>",
     ),
     # SantaCoder.
     FillForm("<fim-prefix>", "<fim-suffix>", "<fim-middle>", ("<fim-pad>", "<|endoftext|>")),
@@ -63,6 +70,8 @@ class Filling:
     middle: int | None
     ends: tuple[int, ...]
     """Tokens that end an answer, besides those that end all answers of the model."""
+    repository: int | None = None
+    file: int | None = None
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Filling | None:
@@ -72,16 +81,41 @@ class Filling:
             if None in ids:
                 continue
             known = [i for i in ids if i is not None]
-            ends = [i for name in form.ends if (i := tokenizer.id(name)) is not None]
+            repository = None if form.repository is None else tokenizer.id(form.repository)
+            file = None if form.file is None else tokenizer.id(form.file)
+            ends = [*known, repository, file, *map(tokenizer.id, form.ends)]
+            ended = tuple(dict.fromkeys(i for i in ends if i is not None))
             middle = known[2] if form.middle is not None else None
-            return cls(tokenizer, known[0], known[1], middle, tuple(dict.fromkeys([*known, *ends])))
+            return cls(tokenizer, known[0], known[1], middle, ended, repository, file)
         return None
 
+    def files(self, files: Sequence[tuple[str, str]], *, control_tokens: bool = False) -> list[int]:
+        """The token ids that show other files (name and text) in front of a prompt, as llama.cpp's
+        `format_prompt_infill` has it (tools/server/server-common.cpp): by the tokens for that, or behind a
+        line that separates them."""
+        if not files:
+            return []
+
+        def encode(text: str) -> list[int]:
+            return self.tokenizer.encode_within(text, plain=not control_tokens)
+
+        if self.file is None:
+            return encode("".join(f"\n\n--- snippet ---\n\n{text}" for _, text in files))
+        shown = [] if self.repository is None else [self.repository, *encode("myproject\n")]
+        for name, text in files:
+            shown += [self.file, *encode(f"{name}\n{text}")]
+        return [*shown, self.file, *encode("filename\n")]
+
     def prompt(
-        self, before: str | Sequence[int], after: str, *, control_tokens: bool = False
+        self,
+        before: str | Sequence[int],
+        after: str,
+        *,
+        control_tokens: bool = False,
+        shown: Sequence[int] = (),
     ) -> tuple[int, ...]:
-        """The token ids by which the model writes what is between two texts. Names of control tokens in them
-        are text unless `control_tokens`."""
+        """The token ids by which the model writes what is between two texts; `shown` stands in front of all.
+        Names of control tokens in the texts are text unless `control_tokens`."""
         tokenizer, plain = self.tokenizer, not control_tokens
         if isinstance(before, str):
             space = " " if before and tokenizer.puts_space else ""
@@ -90,5 +124,5 @@ class Filling:
             ahead = list(before)
         behind = tokenizer.encode_within(after, plain=plain)
         if self.middle is None:
-            return (*tokenizer.beginning, self.suffix, *behind, self.prefix, *ahead)
-        return (*tokenizer.beginning, self.prefix, *ahead, self.suffix, *behind, self.middle)
+            return (*tokenizer.beginning, *shown, self.suffix, *behind, self.prefix, *ahead)
+        return (*tokenizer.beginning, *shown, self.prefix, *ahead, self.suffix, *behind, self.middle)

@@ -181,6 +181,21 @@ class ServedModel:
                 param="model",
             )
 
+    def require_fills(self, param: str) -> Filling:
+        """How it fills in the middle; `param` asks for it.
+
+        Raises:
+            ApiError: 400 where it cannot.
+        """
+        if self.filling is None:
+            raise ApiError(
+                f"'{self.name}' has no tokens for filling in the middle, so '{param}' is not supported; "
+                "leave it out, or ask a model that was trained for it, such as Qwen2.5-Coder",
+                param=param,
+                code="unsupported_parameter",
+            )
+        return self.filling
+
     def require_dimensions(self, dimensions: int | None) -> None:
         """Refuses embeddings of a length that the model was not trained for.
 

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,12 @@ import numpy as np
 import pytest
 from tests.serve.conftest import CONTEXT
 from tests.serve.scripted_engine import BOS, VOCAB, ScriptedEngine, scripted_state
+from tests.serve.test_app import until
+
+from rockledge.errors import NativeError
+from rockledge.serve.safety.checks import Safety
+from rockledge.serve.safety.key_file import KeyLimits, add_key
+from rockledge.serve.safety.keys import Keys
 
 HELLO = (BOS, *b"hello")
 
@@ -143,3 +150,58 @@ def test_models_are_asked_for_what_they_can_do(client: httpx.Client, http: httpx
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
     assert "was not made for embeddings" in refused.json()["error"]["message"]
     assert client.post("/tokenize", json={"prompt": "hi"}).json()["count"] == 3
+
+
+def test_a_client_that_leaves_ends_the_work(client: httpx.Client, embedder: ScriptedEngine) -> None:
+    embedder.pace, embedder.parallel = 0.05, 1
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/embeddings", json={"input": ["a"] * 40}, timeout=0.3)
+    until(lambda: embedder.idle)
+    assert 20 < len(embedder.cancelled) < 40
+    embedder.pace = 0.0
+    embed(client, input="a")
+
+
+def test_a_failure_of_one_input_fails_the_call(client: httpx.Client, embedder: ScriptedEngine) -> None:
+    embedder.failure = NativeError("the step failed")
+    answer = client.post("/v1/embeddings", json={"input": ["a", "b"]})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+
+
+def test_what_is_embedded_counts_for_the_key(
+    serving: Callable[..., str], embedder: ScriptedEngine, tmp_path: Path
+) -> None:
+    key = add_key(tmp_path / "keys.json", "home", KeyLimits(tokens_per_day=10, priority=3))
+    engine = ScriptedEngine()
+    url = serving(engine, pools=True, safety=Safety(keys=Keys(tmp_path / "keys.json")))
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
+        first = client.post(
+            "/v1/embeddings", json={"input": ["ab", "ab"]}
+        )  # with its beginning 3 tokens each
+        second = client.post("/v1/embeddings", json={"input": ["abcd"]})
+        third = client.post("/v1/rerank", json={"query": "a", "documents": ["b"]})
+    assert (first.status_code, first.headers["x-ratelimit-remaining-tokens"]) == (200, "4")
+    assert (second.status_code, second.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert third.status_code == 200
+    assert {request.client for request in engine.requests} == {"home"}
+    assert min(request.priority for request in engine.requests) > 0
+
+
+def test_strict_servers_take_the_fields_of_the_api(serving: Callable[..., str]) -> None:
+    url = serving(ScriptedEngine(), pools=True, strict=True)
+    good = {"input": "a", "model": "scripted", "user": "me", "encoding_format": "float"}
+    assert httpx.post(f"{url}/v1/embeddings", json=good, timeout=20).status_code == 200
+    bad = httpx.post(f"{url}/v1/embeddings", json={**good, "keep_alive": 5}, timeout=20)
+    assert (bad.status_code, bad.json()["error"]["param"]) == (400, "keep_alive")
+
+
+def test_the_openai_client(client: httpx.Client) -> None:
+    """It asks for base64 and turns that into numbers itself."""
+    openai = pytest.importorskip("openai")
+    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="any") as api:
+        found = api.embeddings.create(model="scripted", input=["hello", "x"])
+        np.testing.assert_allclose(found.data[0].embedding, unit(HELLO), rtol=1e-6)
+        assert found.usage.prompt_tokens == 8
+        with pytest.raises(openai.BadRequestError, match="makes embeddings of"):
+            api.embeddings.create(model="scripted", input="hello", dimensions=2)

@@ -54,7 +54,9 @@ def generate_work(
         return loading(model, found.asked, as_response, found.keep_alive)
     model.require_generates()
     found.options.check(model.context)
-    if found.raw or model.chat is None:
+    if found.suffix:
+        generation, shape = _filled(model, found, limits), AnswerShape()
+    elif found.raw or model.chat is None:
         generation, shape = _continued(model, found, limits), AnswerShape()
     else:
         generation, shape = _answered(model, found, limits)
@@ -70,7 +72,7 @@ def generate_work(
             shape,
             timing,
             logprobs=found.logprobs,
-            context=None if found.raw else prompt,
+            context=None if found.raw or found.suffix else prompt,
         ),
         found.keep_alive,
     )
@@ -92,6 +94,23 @@ def _continued(model: ServedModel, found: GenerateBody, limits: Limits) -> Gener
         echo=False,
         logprobs=found.alternatives,
         options=options,
+    )
+    return completion_generation(model, request, limits)
+
+
+def _filled(model: ServedModel, found: GenerateBody, limits: Limits) -> Generation:
+    """What stands between the prompt and the suffix."""
+    for name in ("system", "context"):
+        if getattr(found, name):
+            raise wrong(name, "left out with 'suffix'")
+    options = _options(model, found)
+    request = CompletionRequest(
+        prompts=(found.prompt,),
+        max_tokens=options.max_tokens or UNLIMITED,
+        echo=False,
+        logprobs=found.alternatives,
+        options=options,
+        suffix=found.suffix,
     )
     return completion_generation(model, request, limits)
 

@@ -9,6 +9,7 @@ from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
+from rockledge.serve.fill_in_the_middle import Filling
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import CompletionLogprobs
@@ -36,11 +37,11 @@ class CompletionRequest:
     number of alternatives per token, None when not requested."""
 
     prompts: tuple[TextOrIds, ...]
-    suffix: str
     max_tokens: int
     echo: bool
     logprobs: int | None
     options: Options
+    suffix: str = ""
 
 
 def read_completion_request(
@@ -59,11 +60,11 @@ def read_completion_request(
         raise wrong("n", f"such that there are at most {MOST_TEXTS} answers in all")
     return CompletionRequest(
         prompts=found.prompt,
-        suffix=found.suffix,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
         echo=found.echo,
         logprobs=found.logprobs,
         options=options,
+        suffix=found.suffix,
     )
 
 
@@ -83,10 +84,17 @@ def completion_generation(model: ServedModel, request: CompletionRequest, limits
         for prompt in prompts
     )
     options = request.options
-    if request.suffix and model.filling is not None and not options.ignore_eos:
-        ends = (*options.sampling.stop_ids, *model.filling.ends)
-        options = replace(options, sampling=replace(options.sampling, stop_ids=ends))
+    if request.suffix:
+        options = ended_by(model.require_fills("suffix"), options)
     return Generation(prompts, most, options, request.logprobs, request.echo)
+
+
+def ended_by(filling: Filling, options: Options) -> Options:
+    """The options with what ends an answer in the middle, unless it is not to end by itself."""
+    if options.ignore_eos:
+        return options
+    ends = (*options.sampling.stop_ids, *filling.ends)
+    return replace(options, sampling=replace(options.sampling, stop_ids=ends))
 
 
 def _prompt_ids(model: ServedModel, prompt: TextOrIds, suffix: str, continued: bool) -> tuple[int, ...]:
@@ -109,17 +117,11 @@ def _prompt_ids(model: ServedModel, prompt: TextOrIds, suffix: str, continued: b
 
 
 def _filling_ids(model: ServedModel, prompt: TextOrIds, suffix: str) -> tuple[int, ...]:
-    if model.filling is None:
-        raise ApiError(
-            f"'{model.name}' has no tokens for filling in the middle, so 'suffix' is not supported; leave it "
-            "out, or ask a model that was trained for it, such as Qwen2.5-Coder",
-            param="suffix",
-            code="unsupported_parameter",
-        )
+    filling = model.require_fills("suffix")
     model.require_short(suffix, "suffix")
     if isinstance(prompt, str):
         model.require_short(prompt, "prompt")
-    return model.filling.prompt(prompt, suffix, control_tokens=model.control_tokens)
+    return filling.prompt(prompt, suffix, control_tokens=model.control_tokens)
 
 
 class CompletionReply:
