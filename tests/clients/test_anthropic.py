@@ -30,7 +30,7 @@ def test_a_stream_is_the_message_in_pieces(client: Any) -> None:
     assert (whole.stop_reason, whole.usage.output_tokens) == ("max_tokens", 16)
     with client.messages.stream(**settings) as stream:
         assert "".join(stream.text_stream) == block.text
-        assert stream.get_final_message().usage == whole.usage
+        assert stream.get_final_message().usage.output_tokens == 16
     counted = client.messages.count_tokens(model=MODEL, messages=ASKED)
     assert counted.input_tokens == whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0)
 

@@ -64,5 +64,5 @@ def test_a_tool_makes_a_round_trip(server: str, provider: str) -> None:
 
 @pytest.mark.parametrize("provider", EXCEEDING)
 def test_a_prompt_that_does_not_fit_is_known_as_such(server: str, provider: str) -> None:
-    with pytest.raises(litellm.ContextWindowExceededError, match="3031 tokens"):
+    with pytest.raises(litellm.ContextWindowExceededError, match=r"30[03]1 tokens"):
         ask(server, provider, messages=[{"role": "user", "content": "word " * 3000}])
