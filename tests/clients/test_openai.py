@@ -1,5 +1,6 @@
 """The openai package: chat, streams, tools, structured output, responses and embeddings."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +86,29 @@ def test_a_stream_gives_an_object(client: openai.OpenAI) -> None:
         parsed = stream.get_final_completion().choices[0].message.parsed
     assert {"chunk", "content.delta", "content.done"} <= kinds
     assert isinstance(parsed, Weather)
+
+
+def test_any_object_is_one(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=ASKED, response_format={"type": "json_object"}, temperature=0, max_tokens=80
+    ).choices[0]
+    text = answer.message.content or ""
+    assert text.startswith("{")
+    assert answer.finish_reason == "length" or isinstance(json.loads(text), dict)
+
+
+def test_a_short_answer_does_not_wait_for_a_long_one(client: openai.OpenAI) -> None:
+    long = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    )
+    with long:
+        chunks = iter(long)
+        next(chunks)
+        short = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2)
+        assert short.choices[0].message.content
+        # What had arrived meanwhile is read first; the end of 1,500 tokens is not among it.
+        come = [next(chunks) for _ in range(20)]
+    assert all(chunk.choices[0].finish_reason is None for chunk in come)
 
 
 def test_a_response_is_made(client: openai.OpenAI) -> None:
