@@ -18,9 +18,11 @@ from rockledge.model.checkpoint import open_checkpoint
 from rockledge.runtime.engine import Engine
 
 
-@pytest.fixture(scope="module")
-def random_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    path = headless(tmp_path_factory.mktemp("embedder") / "random", "rotated-tied")
+@pytest.fixture(scope="module", params=["last", "mean"])
+def random_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    path = headless(tmp_path_factory.mktemp("embedder") / "random", "rotated-tied", request.param)
     with Engine.load(path, threads=2, ctx=160, parallel=4) as engine:
         yield engine
 
@@ -37,10 +39,13 @@ def embed(client: httpx.Client, texts: list[str]) -> list[bytes]:
     return [one["embedding"] for one in answer.json()["data"]]
 
 
-def test_embeddings_are_those_of_transformers(serving: Callable[..., str], tmp_path: Path) -> None:
-    model = write_embedder(tmp_path / "model")
+@pytest.mark.parametrize("pooling", ["lasttoken", "mean_tokens"])
+def test_embeddings_are_those_of_transformers(
+    pooling: str, serving: Callable[..., str], tmp_path: Path
+) -> None:
+    model = write_embedder(tmp_path / "model", pooling)
     texts = [text for text in TEXTS if text]
-    expected = embeddings(tmp_path / "model", model, texts)
+    expected = embeddings(tmp_path / "model", model, texts, mean=pooling == "mean_tokens")
     convert(open_checkpoint(tmp_path / "model"), tmp_path / "artifact", bits=8.5)
     with (
         Engine.load(tmp_path / "artifact", threads=1) as engine,

@@ -71,3 +71,18 @@ def test_without_a_key_too(serving: Callable[..., str], tmp_path: Path) -> None:
     url = serving(ScriptedEngine(), safety=Safety(keys=Keys(tmp_path / "keys.json")))
     for path in ("/v1/responses", "/v1/messages", "/api/chat"):
         check_shape(path, httpx.post(f"{url}{path}", json={}), 401)
+
+
+def test_the_document_says_how_failures_look(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    shapes = document["components"]["schemas"]
+    for path, name in (
+        ("/v1/chat/completions", "Error"),
+        ("/v1/messages", "AnthropicError"),
+        ("/api/chat", "OllamaError"),
+    ):
+        answers = document["paths"][path]["post"]["responses"]
+        assert name in shapes
+        assert answers["400"]["content"]["application/json"]["schema"]["$ref"].endswith(f"/{name}")
+        streamed = "application/x-ndjson" if path.startswith("/api") else "text/event-stream"
+        assert set(answers["200"]["content"]) == {"application/json", streamed}

@@ -1,5 +1,4 @@
-"""Whether a Hugging Face directory holds a model that makes embeddings, by the files of sentence-transformers
-beside it.
+"""How a model in a Hugging Face directory makes embeddings, by the files of sentence-transformers beside it.
 
 `modules.json` lists the modules by class; before version 5.4 all of them were in
 `sentence_transformers.models`, and the way of pooling was a flag (huggingface/sentence-transformers:
@@ -8,32 +7,39 @@ cross_encoder/modules/logit_score.py).
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rockledge.errors import CheckpointError
+from rockledge.model.config import Pooling
 
 _MODULES = "modules.json"
 _KNOWN = ("Transformer", "Pooling", "Normalize", "LogitScore")
-_POOLING, _LAST = "pooling_mode", "lasttoken"
+_POOLING = "pooling_mode"
+_SUPPORTED: Mapping[str, Pooling] = {"lasttoken": "last", "mean": "mean"}
 _DEFAULT = "mean"  # where nothing is said
 
 
-def is_embedder(path: Path) -> bool:
-    """Whether modules.json says so. CheckpointError where it asks for anything but the state after the last
-    token, normalised."""
+def pooling_of(path: Path) -> Pooling | None:
+    """What modules.json says; None for a model that makes no embeddings. CheckpointError where it asks for
+    anything but the state after the last token or the mean of all."""
     kinds = _kinds(path)
     if "Pooling" not in kinds:
-        return False
+        return None
     pooling = _read(path / Path(kinds["Pooling"]).name / "config.json")
     if not isinstance(pooling, dict):
         raise CheckpointError(f"the configuration of the pooling in {path} is not an object; fetch it again")
     used = _used(pooling)
-    if used != [_LAST]:
+    if len(used) != 1 or used[0] not in _SUPPORTED:
         raise CheckpointError(
-            f"{path} pools by {' and '.join(used)}, which is not supported; supported is {_LAST}"
+            f"{path} pools by {' and '.join(used)}, which is not supported; supported are "
+            f"{' or '.join(_SUPPORTED)}"
         )
-    return True
+    found = _SUPPORTED[used[0]]
+    if found == "mean" and pooling.get("include_prompt") is False:
+        raise CheckpointError(f"{path} pools without the tokens of its prompts, which is not supported")
+    return found
 
 
 def _used(pooling: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -183,18 +184,21 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
 
 
 # llama.cpp's numbers (enum llama_pooling_type in include/llama.h).
-_NO_POOLING, _LAST = 0, 3
-_POOLING = {1: "mean", 2: "cls", 4: "rank, a classifier in place of the head"}
+_NO_POOLING = 0
+_POOLING = {1: "mean", 3: "last"}
+_UNSUPPORTED = {2: "cls", 4: "rank, a classifier in place of the head"}
 
 
-def _pooling(values: GgufValues) -> dict[str, bool]:
-    """The fields of a model that makes embeddings, from the state after the last token."""
+def _pooling(values: GgufValues) -> dict[str, Any]:
+    """The fields of a model that makes embeddings."""
     kind = values.count("pooling_type", _NO_POOLING, least=0)
-    if kind not in (_NO_POOLING, _LAST):
+    if kind == _NO_POOLING:
+        return {}
+    if kind not in _POOLING:
         raise values.wrong(
-            "pooling_type", f"{kind} ({_POOLING.get(kind, 'unknown')})", "0 (none) or 3 (last)"
+            "pooling_type", f"{kind} ({_UNSUPPORTED.get(kind, 'unknown')})", "0 (none), 1 (mean) or 3 (last)"
         )
-    return {"headless": True, "tied": True} if kind == _LAST else {}
+    return {"headless": True, "tied": True, "pooling": _POOLING[kind]}
 
 
 def _factors(file: GgufFile, name: str, count: int) -> npt.NDArray[np.float32] | None:

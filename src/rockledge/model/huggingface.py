@@ -14,7 +14,7 @@ from rockledge.git_lfs import refuse_pointer
 from rockledge.model.agreement import check_agreement
 from rockledge.model.chat import template_sources, with_named_templates
 from rockledge.model.config import ModelConfig
-from rockledge.model.embedder import is_embedder
+from rockledge.model.embedder import pooling_of
 from rockledge.model.embedding_facts import EMBEDDING, SENTENCE_TRANSFORMERS, read_facts
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
@@ -109,8 +109,11 @@ class HuggingFaceCheckpoint:
         if bare:
             held = {name if name == _HEAD else _PREFIX + name: source for name, source in held.items()}
         # Names without the prefix are those of the model alone: it was saved without a head.
-        if is_embedder(path) or (bare and not read.config.tied and _HEAD not in held):
-            config, said = replace(read.config, tied=True, headless=True), [_HEADLESS]
+        pooling = pooling_of(path)
+        if pooling is not None or (bare and not read.config.tied and _HEAD not in held):
+            _refuse_own_code(path)
+            config = replace(read.config, tied=True, headless=True, pooling=pooling or "last")
+            said = [_HEADLESS]
         else:
             tied, said = _is_tied(path, read, held)
             config = replace(read.config, tied=tied)
@@ -194,6 +197,17 @@ def _notes(path: Path, config: ModelConfig) -> tuple[str, ...]:
             "The file chat_template.json belongs to an image processor and is not read, so there is no chat.",
         )
     return notes
+
+
+def _refuse_own_code(path: Path) -> None:
+    """Models that make embeddings bring code in order to attend in both directions (gte-Qwen2,
+    KaLM-embedding v2), which nothing else in their files says."""
+    code = _json(path / "config.json").get("auto_map")
+    if isinstance(code, dict) and "AutoModel" in code:
+        raise CheckpointError(
+            f"{path} brings code of its own for the model ({str(code['AutoModel'])[:60]}), which is not run "
+            "and may attend in both directions; supported are models of transformers itself"
+        )
 
 
 def _already_quantised(path: Path, scheme: str) -> CheckpointError:

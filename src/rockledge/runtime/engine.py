@@ -29,7 +29,7 @@ from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.constraint import Constraint, require_llguidance
 from rockledge.runtime.drawing import Drawing
-from rockledge.runtime.embedding import unit_embedding
+from rockledge.runtime.embedding import MeanState, unit_embedding
 from rockledge.runtime.engine_times import EngineTimes
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.generation import Generation, Stepper, last_output
@@ -322,6 +322,8 @@ class Engine:
                 request.sampling, prompt, most=max(room, 1), ends=ends, logprobs=request.logprobs
             )
         sequence = Running(request, next(self._numbers), room, answer, drawing)
+        if request.kind == "embed" and self.config.pooling == "mean":
+            sequence.mean = MeanState(self.config.hidden)
         sequence.inbox = inbox
         self._requests[request.id] = sequence
         self._taken += 1
@@ -441,7 +443,7 @@ class Engine:
 
     def _goes_beside(self, sequence: Running) -> bool:
         """Whether the rest of its prompt is one for the NPU."""
-        if not isinstance(self._npu, NpuUse) or sequence.request.kind == "score" or not sequence.ready:
+        if not isinstance(self._npu, NpuUse) or sequence.read_whole or not sequence.ready:
             return False
         return self._unscored(sequence) >= self._npu.plan.from_rows
 
@@ -500,6 +502,8 @@ class Engine:
                 sequence.told += 1
                 if self._tell(sequence, given.token, given.logprob, given.top):
                     break
+            if sequence.mean is not None:
+                sequence.mean.add(done.states[sequence])
             if not self._is_open(sequence) or sequence.pending > 0:
                 continue
             if sequence.closing is not None:
@@ -508,7 +512,9 @@ class Engine:
             elif sequence.drawing is not None:
                 self._draw(sequence, sequence.drawing)
             elif sequence in done.states:
-                self._end(sequence, None, embedding=tuple(done.states[sequence].tolist()))
+                mean, (*_, last) = sequence.mean, done.states[sequence]
+                state = last if mean is None else mean.value
+                self._end(sequence, None, embedding=tuple(state.tolist()))
             else:
                 self._end(sequence, None, scores=tuple(sequence.scores))
 
@@ -673,7 +679,8 @@ class Engine:
         return list(self._whole(request).scores)
 
     def embed(self, ids: Sequence[int], *, dimensions: int | None = None) -> Float32:
-        """The embedding of a text fp32 [hidden], of length 1: the normed state after its last token.
+        """The embedding of a text fp32 [hidden], of length 1: the normed state after its last token, or the
+        mean of those after all of them, as the model has it.
 
         `ids` are of the whole text, as `Tokenizer.encode_whole` gives them. `dimensions`: so many of the
         first numbers, brought back to length 1; for models that are trained to be cut like this. Raises

@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
+from rockledge.serve.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 from rockledge.serve.errors import ApiError, printable
-from rockledge.serve.openai.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 
 MOST_NESTED = 100
 """Lists and objects within each other in what is shown to a model."""

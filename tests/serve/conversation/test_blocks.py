@@ -1,5 +1,6 @@
 """Answers as blocks: the same however they are cut, with the scores of their text."""
 
+import itertools
 from typing import Any
 
 from hypothesis import given
@@ -38,7 +39,7 @@ def parts_of(script: str, cuts: list[int], finish: str) -> list[Part]:
     places = sorted({0, len(script), *(cut % (len(script) + 1) for cut in cuts)})
     parts = [
         Part(0, script[a:b], tuple(ScoredToken(i, -1.0, ()) for i in range(a, b)), b - a, None)
-        for a, b in zip(places, places[1:], strict=False)
+        for a, b in itertools.pairwise(places)
     ]
     return [*parts, Part(0, "", (), 0, finish)]
 

@@ -86,18 +86,21 @@ def turns(count: int, size: int = 20) -> list[Message]:
     return [*found, message("user", "now")]
 
 
-def test_what_is_dropped_stays_the_same_for_several_turns() -> None:
-    room, dropped = 1000, []
-    for count in range(100):
-        made = fitted(turns(count), room)
+@pytest.mark.parametrize("size", [4, 20])
+def test_what_is_dropped_stays_the_same_for_several_turns(size: int) -> None:
+    room, dropped, lengths = 1000, [], []
+    for count in range(200):
+        made = fitted(turns(count, size), room)
         assert len(made.ids) <= room
         dropped.append(made.dropped)
-    # A turn is 57 tokens, 40 of them text; a block is half of what is left of 1000: 12 or 13 turns.
-    changes = [number for number in range(1, 100) if dropped[number] != dropped[number - 1]]
-    assert dropped[16] == 0
-    assert {after - before for before, after in itertools.pairwise(changes)} <= {12, 13}
-    # Little more than a block goes beyond what has to.
-    assert min(len(fitted(turns(count), room).ids) for count in range(20, 100)) > 0.25 * room
+        lengths.append(len(made.ids))
+    full = next(number for number, count in enumerate(dropped) if count)
+    changes = [number for number in range(full + 1, 200) if dropped[number] != dropped[number - 1]]
+    # A block is half of what is left for turns of 2 messages with their markup.
+    block = (room - 28) / 2 / (2 * size + 17)
+    assert all(abs(after - before - block) < 2 for before, after in itertools.pairwise(changes))
+    assert lengths[full - 1] > 0.9 * room
+    assert min(lengths[full:]) > 0.45 * room
 
 
 @pytest.mark.parametrize("size", [4, 400])

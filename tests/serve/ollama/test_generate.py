@@ -62,6 +62,8 @@ def test_a_raw_prompt_is_continued_as_it_is(qwen: httpx.Client, engine: Scripted
     assert engine.requests[1].prompt == (BOS, *b"Once")
     assert refusal(qwen, raw=True, system="Be kind.") == "'system' must be left out with 'raw'"
     assert refusal(qwen, raw=True, context=[1]) == "'context' must be left out with 'raw'"
+    assert refusal(qwen, raw=True, think=True) == "'think' must be left out with 'raw'"
+    assert ask(qwen, raw=True, think=False).status_code == 200
 
 
 def test_a_model_without_a_chat_template_continues(

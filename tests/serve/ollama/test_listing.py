@@ -1,17 +1,11 @@
 """Names, and what is said of models: tags, ps, show, pull, version, and what is refused."""
 
-from collections.abc import Callable
-from typing import Any
-
 import httpx
 import pytest
-from tests.serve.ollama.conftest import CONTEXT, DETAILS, template
+from tests.serve.ollama.conftest import CONTEXT, DETAILS
 from tests.serve.scripted_engine import ScriptedEngine
 
 from rockledge.serve.ollama.listing import parameter_size
-from rockledge.serve.safety.checks import Safety
-from rockledge.serve.safety.hosts import Hosts
-from rockledge.serve.safety.keys import Keys
 
 SHOWN = ["scripted:latest", "Assist:4b", "org/voice:latest"]
 
@@ -123,12 +117,12 @@ def test_the_version_is_one_of_ollama(qwen: httpx.Client) -> None:
         assert (head.status_code, head.content) == (200, b"")
 
 
-def test_failures_before_a_route_are_ollamas_too(
-    start_server: Callable[..., str], engine: ScriptedEngine, tmp_path: Any
-) -> None:
-    assert httpx.get(start_server(engine) + "/api/nothing").json() == {
-        "error": "this server has no such address"
-    }
+def test_failures_before_a_route_are_ollamas_too(qwen: httpx.Client) -> None:
+    assert qwen.get("/api/nothing").json() == {"error": "this server has no such address"}
+    assert qwen.get("/api/chat").json() == {"error": "this address does not take that method"}
+    assert list(qwen.post("/api/chat", content=b"x=1", headers={"Content-Type": "text/plain"}).json()) == [
+        "error"
+    ]
 
 
 def test_sizes_are_written_as_ollama_does() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.serve.dialects import TEMPLATES
 from tests.serve.conversation.test_answer_reader import HERMES_NOW, HERMES_PARIS, NOW, PARIS
+from tests.serve.dialects import TEMPLATES
 from tests.serve.openai.test_chat import events
 
 from rockledge.model.chat import ChatTemplate

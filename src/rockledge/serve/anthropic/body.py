@@ -117,7 +117,7 @@ class OutputConfig(Schema):
     format: Annotated[dict[str, Any] | None, json_object()] = None
 
 
-class PromptBody(Schema):
+class AnthropicPromptBody(Schema):
     """What makes the prompt: the body of `/v1/messages/count_tokens`."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -157,7 +157,7 @@ class PromptBody(Schema):
         return USUAL_EFFORT if self.thinking is not None and self.thinking.type == "enabled" else None
 
 
-class MessagesBody(PromptBody, SamplingBody):
+class AnthropicBody(AnthropicPromptBody, SamplingBody):
     """The body of `/v1/messages`."""
 
     max_tokens: Annotated[int, whole(1, MAX_TOKENS, UNLIMITED)]
@@ -180,7 +180,7 @@ def read_messages_request(
     Raises:
         ApiError: 400 that names the field.
     """
-    found = read_body(MessagesBody, body, reading)
+    found = read_body(AnthropicBody, body, reading)
     _check_thinking(found)
     asked, tools = read_prompt(found, reading)
     constraint = _constraint(found.output_config.format)
@@ -193,7 +193,7 @@ def read_messages_request(
     return MessagesRequest(conversation, found.thinking is None or found.thinking.display == "summarized")
 
 
-def read_prompt(found: PromptBody, reading: Reading) -> tuple[ConversationBody, Tools]:
+def read_prompt(found: AnthropicPromptBody, reading: Reading) -> tuple[ConversationBody, Tools]:
     """What makes the prompt, and the functions that may be called.
 
     Raises:
@@ -221,7 +221,7 @@ def _plain_choice(choice: ToolChoice | None) -> str | dict[str, Any] | None:
     return CHOICES[choice.type] if choice.name is None else {"name": choice.name}
 
 
-def _check_thinking(found: MessagesBody) -> None:
+def _check_thinking(found: AnthropicBody) -> None:
     thinking = found.thinking
     if thinking is None:
         return

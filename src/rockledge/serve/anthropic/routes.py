@@ -7,7 +7,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from rockledge.serve.anthropic.body import MessagesBody, PromptBody, read_messages_request, read_prompt
+from rockledge.serve.anthropic.body import (
+    AnthropicBody,
+    AnthropicPromptBody,
+    read_messages_request,
+    read_prompt,
+)
 from rockledge.serve.anthropic.reply import MessageReply
 from rockledge.serve.api import Api, Work
 from rockledge.serve.conversation.generation import chat_generation, chat_prompt
@@ -25,15 +30,15 @@ def add_anthropic(app: FastAPI, api: Api) -> None:
         tokens = len(generation.prompts[0])
         return Work(model, generation, lambda: MessageReply(model, wanted, shape, tokens))
 
-    @app.post("/v1/messages", openapi_extra=api.takes(MessagesBody, stream=True))
+    @app.post("/v1/messages", openapi_extra=api.takes(AnthropicBody, stream=True))
     async def messages(request: Request) -> Response:
         return await api.answer(request, work, ANTHROPIC)
 
     def count(model: ServedModel, body: object, reading: Reading) -> dict[str, Any]:
-        wanted, _ = read_prompt(read_body(PromptBody, body, reading), reading)
+        wanted, _ = read_prompt(read_body(AnthropicPromptBody, body, reading), reading)
         _, ids = chat_prompt(model, wanted)
         return {"input_tokens": len(ids)}
 
-    @app.post("/v1/messages/count_tokens", openapi_extra=api.takes(PromptBody))
+    @app.post("/v1/messages/count_tokens", openapi_extra=api.takes(AnthropicPromptBody))
     async def count_tokens(request: Request) -> Response:
         return await api.convert(request, count, ANTHROPIC)

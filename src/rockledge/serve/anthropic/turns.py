@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from rockledge.serve.conversation.messages import text_content
+from rockledge.serve.conversation.messages import joined, text_content
 from rockledge.serve.errors import ApiError
 from rockledge.serve.schema import (
     MOST_SHOWN,
@@ -133,7 +133,7 @@ def messages_of(system: str | None, turns: Sequence[Any], reading: Reading) -> l
             f"messages[{len(turns) - 1}]",
             "text that the answer continues, or followed by a turn of the user with the results of its calls",
         )
-    return [message if "tool_calls" in message else {"content": "", **message} for message in messages]
+    return [joined(message) for message in messages]
 
 
 def _blocks_of(turn: Turn, place: str, reading: Reading) -> list[Block]:
@@ -164,9 +164,9 @@ def _add_user(blocks: Sequence[Block], messages: list[dict[str, Any]]) -> None:
 
     def say() -> None:
         if messages and messages[-1]["role"] == "user":
-            messages[-1]["content"] += BETWEEN + "".join(said)
+            messages[-1]["content"] += [BETWEEN, *said]
         else:
-            messages.append({"role": "user", "content": "".join(said)})
+            messages.append({"role": "user", "content": [*said]})
         said.clear()
 
     for block in blocks:
@@ -183,18 +183,19 @@ def _add_user(blocks: Sequence[Block], messages: list[dict[str, Any]]) -> None:
 
 def _add_assistant(blocks: Sequence[Block], messages: list[dict[str, Any]]) -> None:
     if messages and messages[-1]["role"] == "assistant":
-        turn, between = messages[-1], BETWEEN
+        turn = messages[-1]
     else:
-        turn, between = {"role": "assistant"}, ""
+        turn = {"role": "assistant"}
         messages.append(turn)
+    between = [BETWEEN] if "content" in turn else []
     for block in blocks:
         if isinstance(block, TextBlock):
-            before = turn["content"] + between if "content" in turn else ""
-            turn["content"], between = before + block.text, ""
+            turn.setdefault("content", []).extend([*between, block.text])
+            between = []
         elif isinstance(block, ThinkingBlock) and block.thinking:
-            turn["reasoning_content"] = turn.get("reasoning_content", "") + block.thinking
+            turn.setdefault("reasoning_content", []).append(block.thinking)
         elif isinstance(block, ToolUseBlock):
             function = {"name": block.name, "arguments": block.input}
             turn.setdefault("tool_calls", []).append({"id": block.id, "function": function})
     if len(turn) == 1:
-        turn["content"] = ""
+        turn["content"] = []

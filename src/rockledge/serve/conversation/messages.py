@@ -23,6 +23,16 @@ from rockledge.serve.schema import (
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
+JOINED = ("content", "reasoning_content")
+"""Texts of a message that come piece by piece in some APIs."""
+
+
+def joined(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose texts may be lists, with texts joined; with content, unless it calls tools."""
+    texts = {key: "".join(message[key]) for key in JOINED if isinstance(message.get(key), list)}
+    return {**message, **texts} if "tool_calls" in message else {"content": "", **message, **texts}
+
+
 # Texts of content parts, by the part's type.
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 

@@ -30,6 +30,8 @@ CHARACTERS = 16
 
 SYSTEM_ROLES = ("system", "developer")
 
+_SAID = {role: Message.model_validate({"role": role, "content": "a"}) for role in ("user", "assistant")}
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -100,13 +102,14 @@ class _Fitting:
         """Finds the places; gives the number of the first from which on it should fit."""
         turns = _turns(self._messages)
         fixed = self._measure(self._besides)
+        markup = self._markup()
         sizes = []
         for start, end in zip(turns, [*turns[1:], len(self._messages)], strict=True):
             texts: dict[bool, list[str]] = {True: [], False: []}
             for message in self._messages[start:end]:
                 texts[message.role in SYSTEM_ROLES].append(_text(message))
-            fixed += self._measure("".join(texts[True]))
-            sizes.append(self._measure("".join(texts[False])))
+            fixed += self._measure("".join(texts[True])) + markup * len(texts[True])
+            sizes.append(self._measure("".join(texts[False])) + markup * len(texts[False]))
         block, before, left = max((self._room - fixed) // BLOCKS, 1), 0, sum(sizes)
         places, lefts = [0], [left]
         for number in range(1, len(turns)):
@@ -117,6 +120,15 @@ class _Fitting:
                 lefts.append(left - before)
         self._places, self._last = places, len(places) - 1
         return next((i for i, size in enumerate(lefts) if fixed + size <= self._room), self._last)
+
+    def _markup(self) -> int:
+        """Tokens that a message has besides its text: always the same for the same template."""
+        turn = [_SAID["user"], _SAID["assistant"]]
+        try:
+            few, more = (len(self._render([*turn * count, _SAID["user"]])[1]) for count in (1, 3))
+        except ApiError:
+            return 0  # it is the real conversation that says what is wrong
+        return max((more - few) // 4 - self._measure("a"), 0)
 
     def _around(self, guess: int) -> tuple[int, int]:
         """The numbers of a place from which on it does not fit (-1: none is known) and of a later one from

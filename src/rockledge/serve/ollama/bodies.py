@@ -11,10 +11,11 @@ from typing import Annotated, Any, ClassVar
 from rockledge.errors import UsageError
 from rockledge.runtime.constraint import Constraint, check_constraint
 from rockledge.serve.errors import ApiError
+from rockledge.serve.ollama.form import FORMAT
 from rockledge.serve.ollama.keep_alive import KEEP_ALIVE
 from rockledge.serve.ollama.options import OllamaOptions
 from rockledge.serve.options import MAX_TOP_LOGPROBS
-from rockledge.serve.schema import Field, Reading, Schema, check_texts, expected, flag, text, whole, wrong
+from rockledge.serve.schema import Field, Reading, Schema, expected, flag, text, whole, wrong
 from rockledge.serve.served_model import ServedModel
 
 EFFORTS = ("low", "medium", "high")
@@ -27,16 +28,7 @@ def _think(value: Any, reading: Reading) -> bool | str:
     return found
 
 
-def _format(value: Any, reading: Reading) -> str | dict[str, Any]:
-    if isinstance(value, dict):
-        return dict(check_texts(value))
-    if value not in ("", "json"):
-        raise expected('"json" or a JSON schema')
-    return str(value)
-
-
 THINK = Field(_think, {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": list(EFFORTS)}]})
-FORMAT = Field(_format, {"anyOf": [{"type": "string", "enum": ["", "json"]}, {"type": "object"}]})
 NO_IMAGES = "is not supported: this server reads and writes text only; leave it out"
 
 

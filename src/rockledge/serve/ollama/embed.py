@@ -60,6 +60,7 @@ def embed_work(model: ServedModel, body: object, reading: Reading, timing: Timin
     if found.input in ((), ("",)):
         return Loading(model, found.keep_alive, lambda: {"model": found.asked, "embeddings": []})
     model.require_pools()
+    model.require_dimensions(found.dimensions or None)
     most = ALL_THAT_FITS if found.truncate else None
     inputs = tuple(_ids(model, given, f"input[{i}]", most) for i, given in enumerate(found.input))
     timing.read()

@@ -80,7 +80,7 @@ def generate_work(
 
 def _continued(model: ServedModel, found: GenerateBody, limits: Limits) -> Generation:
     """The prompt as it is, after what texts of the model begin with."""
-    for name in ("system", "context") if found.raw else ("system",):
+    for name in ("system", "context", "think") if found.raw else ("system", "think"):
         if getattr(found, name):
             why = "with 'raw'" if found.raw else "for a model without a chat template"
             raise wrong(name, f"left out {why}")
@@ -100,7 +100,7 @@ def _continued(model: ServedModel, found: GenerateBody, limits: Limits) -> Gener
 
 def _filled(model: ServedModel, found: GenerateBody, limits: Limits) -> Generation:
     """What stands between the prompt and the suffix."""
-    for name in ("system", "context"):
+    for name in ("system", "context", "think"):
         if getattr(found, name):
             raise wrong(name, "left out with 'suffix'")
     options = _options(model, found)

@@ -78,6 +78,7 @@ def capabilities(model: ServedModel) -> list[str]:
         "completion": model.generates,
         "tools": model.generates and model.chat is not None,
         "thinking": model.generates and model.dialect is not None and model.dialect.thoughts is not None,
+        "insert": model.generates and model.filling is not None,
         "embedding": model.pools,
     }
     return [name for name, does in able.items() if does]

@@ -19,8 +19,8 @@ def find_model(models: Models, body: object, missing: str = "not found, try pull
     """The model that `model` of a body names, or `name`, as that was called before.
 
     Raises:
-        ApiError: 400 without a name; 404 that it is `missing`, by default in Ollama's words (server/routes.go), by
-            which clients know it.
+        ApiError: 400 without a name; 404 that it is `missing`, by default in the words of Ollama
+            (server/routes.go), by which clients know it.
     """
     if not isinstance(body, dict):
         raise ApiError("the request body must be a JSON object")

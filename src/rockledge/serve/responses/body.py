@@ -17,7 +17,6 @@ from rockledge.serve.conversation.body import EFFORTS, ConversationBody, Convers
 from rockledge.serve.conversation.call_forms import Tools
 from rockledge.serve.conversation.tools import CHOICES, functions
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.accepted import HARMLESS
 from rockledge.serve.options import (
     MAX_TOKENS,
     MAX_TOP_LOGPROBS,
@@ -164,7 +163,7 @@ class ResponseBody(SamplingBody):
         "prompt": "names a prompt that OpenAI stores; send its text in 'instructions'",
     }
     # How much of OpenAI's own tools is used, and bookkeeping.
-    harmless: ClassVar[frozenset[str]] = HARMLESS | {
+    harmless: ClassVar[frozenset[str]] = SamplingBody.harmless | {
         "client_metadata",
         "max_tool_calls",
         "prompt_cache_options",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from rockledge.serve.conversation.messages import ARGUMENTS, text_content
+from rockledge.serve.conversation.messages import ARGUMENTS, joined, text_content
 from rockledge.serve.errors import ApiError
 from rockledge.serve.schema import (
     MOST_SHOWN,
@@ -107,7 +107,7 @@ def messages_of(
         _add(_item(item, f"input[{number}]", reading), messages)
     if not messages:
         raise wrong("input", "a string or a list with more than hidden thoughts")
-    return [message if "tool_calls" in message else {"content": "", **message} for message in messages]
+    return [joined(message) for message in messages]
 
 
 def _item(item: Any, place: str, reading: Reading) -> Item:
@@ -124,7 +124,7 @@ def _item(item: Any, place: str, reading: Reading) -> Item:
 
 
 def _add(item: Item, messages: list[dict[str, Any]]) -> None:
-    """Puts an item at the end of the messages."""
+    """Puts an item at the end of the messages. Texts of the assistant's are lists of what has come."""
     turn = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
     if isinstance(item, ResultItem):
         messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
@@ -133,7 +133,7 @@ def _add(item: Item, messages: list[dict[str, Any]]) -> None:
     elif isinstance(item, MessageItem):
         if turn is None or ("content" in turn and "tool_calls" not in turn):
             turn = _begin(messages)
-        turn["content"] = turn.get("content", "") + item.content
+        turn.setdefault("content", []).append(item.content)
     elif isinstance(item, CallItem):
         turn = turn or _begin(messages)
         function = {"name": item.name, "arguments": item.arguments}
@@ -141,7 +141,7 @@ def _add(item: Item, messages: list[dict[str, Any]]) -> None:
     elif isinstance(item, ReasoningItem) and item.content is not None:
         if turn is None or "content" in turn or "tool_calls" in turn:
             turn = _begin(messages)
-        turn["reasoning_content"] = turn.get("reasoning_content", "") + item.content
+        turn.setdefault("reasoning_content", []).append(item.content)
 
 
 def _begin(messages: list[dict[str, Any]]) -> dict[str, Any]:
