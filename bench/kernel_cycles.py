@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -34,23 +34,43 @@ SDOT_MACS = 16
 ITERATIONS = 1000
 TOLERANCE = 0.02
 STREAMED, UNPACKED, APART, PRODUCT = "decode", "unpack", "for NPU", "multiply"
-# Loops around products: their function, and which of its loops without branches they are.
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What tells a loop: its function, and of which instructions it has how many (0: none at all).
+
+    Numbers say at the same time what one round does, so that a loop that now does something else is not taken
+    for it. Forward branches `jumped` (a pattern) are taken; where there are others, all ways are."""
+
+    function: str
+    has: Mapping[str, int]
+    jumped: str = ""
+
+
+class LoopNotFoundError(LookupError):
+    """No loop of the compiled kernel is like a mark."""
+
+
+# Loops around products. In `attention.hpp` a group of four heads; values are 16 columns.
 AROUND = {
-    "keys": ("multiply_rows<4>", 0),
-    "exponentials": ("split_heads<4>", 2),
-    "values": ("split_heads<4>", 6),
-    "hadamard in registers": ("hadamard", 0),
-    "hadamard steps": ("hadamard", 1),
-    "hadamard scale": ("hadamard", 4),
-    "largest": ("quant_in_atoms", 0),
-    "codes": ("quant_in_atoms", 2),
-    "codes, two planes": ("quant_in_atoms", 1),
-    "sums of a part": ("finish_lane", 1),
-}
-# Loops with branches, all of whose ways are taken: their function, and an instruction that tells them.
-THROUGH = {
-    "epilogue": ("finish_lane", r"scvtf v\d+\.4s"),
-    "epilogue, two planes": ("finish_lane", "fcvtn2 "),
+    "keys": Mark("multiply_rows<4>", {"sdot": 32}),
+    "scores": Mark(
+        "split_heads<4>", {r"scvtf v\d+\.4s": 8, "fmaxnm": 8, "str q": 8, "fadd": 0}, jumped="cbz"
+    ),
+    "exponentials": Mark("split_heads<4>", {r"shl v\d+\.4s, .*#23": 8}),
+    "widening": Mark("split_heads<4>", {r"scvtf v\d+\.4s": 4, "fadd": 0}),
+    "values of 6": Mark("add_wide_values", {"fadd": 24}),
+    "values of 5": Mark("add_wide_values", {"fadd": 20}),
+    "hadamard in registers": Mark("hadamard", {"uzp1": 3, "fadd": 3}),
+    "hadamard steps": Mark("hadamard", {"fadd": 24, "fsub": 24}),
+    "hadamard scale": Mark("hadamard", {"fmul": 2, "fadd": 0}),
+    "largest": Mark("quant_in_atoms", {"fmaxnm": 4}),
+    "codes": Mark("quant_in_atoms", {"xtn": 2}),
+    "codes, two planes": Mark("quant_in_atoms", {"xtn": 4, "sshr": 4}),
+    "sums of a part": Mark("finish_lane", {r"add v\d+\.4s": 2, "scvtf": 0}),
+    "epilogue": Mark("finish_lane", {r"scvtf v\d+\.4s": 2}),
+    "epilogue, two planes": Mark("finish_lane", {"fcvtn2 ": 2}),
 }
 
 
@@ -92,9 +112,7 @@ def measure() -> list[Loop]:
 
 def measure_around() -> dict[str, float]:
     """Cycles of one round of the loops that other facts rest on (board/npu_facts.py)."""
-    found = every_loop(disassembly())
-    bodies = {name: found[function][number] for name, (function, number) in AROUND.items()}
-    bodies |= {name: straight(disassembly(), function, mark) for name, (function, mark) in THROUGH.items()}
+    bodies = {name: marked(disassembly(), mark) for name, mark in AROUND.items()}
     return {name: round(max(simulate(body), len(body) / 4), 2) for name, body in bodies.items()}
 
 
@@ -140,31 +158,45 @@ def disassembly() -> str:
 
 def inner_loops(text: str) -> dict[str, list[str]]:
     """The longest loop without branches of every template function: instructions by name and arguments."""
-    return {name: max(loops, key=len) for name, loops in every_loop(text).items() if "<" in name}
-
-
-def every_loop(text: str) -> dict[str, list[list[str]]]:
-    """All loops without branches of every function, in order."""
-    found: dict[str, list[list[str]]] = {}
+    found: dict[str, list[str]] = {}
     for name, loop in _loops(text):
         *words, back = (words for _, words in loop)
-        if not any(map(_BRANCH.match, words)):
-            found.setdefault(name, []).append([*words, _BRANCH.sub(_to_start, back)])
+        if "<" in name and len(loop) > len(found.get(name, ())) and not any(map(_BRANCH.match, words)):
+            found[name] = [*words, _BRANCH.sub(_to_start, back)]
     return found
 
 
-def straight(text: str, function: str, mark: str) -> list[str]:
-    """The innermost loop of `function` with an instruction like `mark`, without loops inside it, no branch
-    but the last taken: what it executes where the compiler has put rare ways elsewhere."""
-    loops = [loop for name, loop in _loops(text) if name == function]
-    marked = [loop for loop in loops if any(re.match(mark, words) for _, words in loop)]
-    chosen = min(marked, key=len)
-    first, last = chosen[0][0], chosen[-1][0]
-    inside = {at for loop in loops for at, _ in loop if first < loop[0][0] and loop[-1][0] < last}
-    return [_BRANCH.sub(_to_start, words) for at, words in chosen if at not in inside]
+def marked(text: str, mark: Mark) -> list[str]:
+    """The first of the shortest loops that are like `mark`, without loops inside it: what it executes where
+    the compiler has put rare ways elsewhere. Raises LoopNotFoundError: what the loops have instead."""
+    loops = [loop for name, loop in _loops(text) if name == mark.function]
+    rounds = [_round(loop, loops, mark.jumped) for loop in loops]
+    counts = [{like: _count(body, like) for like in mark.has} for body in rounds]
+    like = [body for body, count in zip(rounds, counts, strict=True) if count == dict(mark.has)]
+    if not like:
+        raise LoopNotFoundError(f"{mark.function} has no loop with {dict(mark.has)}; its loops have {counts}")
+    return min(like, key=len)
 
 
-_BRANCH = re.compile(r"(b|bl|blr|br|ret|b\.\w+|cbn?z \w+,|tbn?z \w+, #\w+,)(?: +([0-9a-f]+) <.*)?$")
+def _count(body: Sequence[str], like: str) -> int:
+    return sum(re.match(like, words) is not None for words in body)
+
+
+def _round(
+    loop: Sequence[tuple[int, str]], loops: Sequence[Sequence[tuple[int, str]]], jumped: str
+) -> list[str]:
+    """Instructions of a loop without those of loops inside it or skipped by branches `jumped`; branches go to
+    its start."""
+    first, last = loop[0][0], loop[-1][0]
+    left_out = {at for one in loops for at, _ in one if first < one[0][0] and one[-1][0] < last}
+    for at, words in loop:
+        branch = _BRANCH.match(words)
+        if jumped and branch is not None and branch[2] is not None and re.match(jumped, words):
+            left_out |= {skipped for skipped, _ in loop if at < skipped < int(branch[2], 16)}
+    return [_BRANCH.sub(_to_start, words) for at, words in loop if at not in left_out]
+
+
+_BRANCH = re.compile(r"^(b|bl|blr|br|ret|b\.\w+|cbn?z \w+,|tbn?z \w+, #\w+,)(?: +([0-9a-f]+) <.*)?$")
 
 
 def _to_start(branch: re.Match[str]) -> str:
@@ -193,7 +225,8 @@ def simulate(body: Sequence[str]) -> float:
     """Cycles of one round of the loop in the steady state."""
     assembly = "\n".join([".Lloop:", *body, ""])
     command = [SIMULATOR, "-mtriple=aarch64-linux-gnu", "-mcpu=neoverse-n1", f"-iterations={ITERATIONS}"]
-    done = subprocess.run(command, input=assembly, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, input=assembly, capture_output=True, text=True)
+    assert done.returncode == 0, f"{SIMULATOR} cannot read a loop: {done.stderr}"
     total = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     assert total is not None, "llvm-mca printed no cycles"
     return int(total[1]) / ITERATIONS
@@ -230,7 +263,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ", ".join(missing)
         print(f"{names} not found: install Debian's g++-aarch64-linux-gnu and llvm-19", file=sys.stderr)
         return 1
-    loops, around = measure(), measure_around()
+    try:
+        loops, around = measure(), measure_around()
+    except LoopNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
     if chosen.json:
         json.dump({"loops": [asdict(loop) for loop in loops], "around": around}, sys.stdout)
         print()

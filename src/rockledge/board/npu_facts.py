@@ -15,8 +15,11 @@ APART_CYCLES = {2: 30.01, 3: 34.02, 4: 30.52, 8: 26.02}
 """The same into the NPU's layout: the loop `unpack_tiles_apart`."""
 LOOP_CYCLES = {
     "keys": 16.01,
-    "exponentials": 127.03,
-    "values": 23.51,
+    "scores": 34.01,
+    "exponentials": 139.03,
+    "widening": 8.02,
+    "values of 6": 24.51,
+    "values of 5": 20.51,
     "hadamard in registers": 6.01,
     "hadamard steps": 30.02,
     "hadamard scale": 3.01,
@@ -27,10 +30,14 @@ LOOP_CYCLES = {
     "epilogue": 12.5,
     "epilogue, two planes": 21.02,
 }
-"""Cycles of one round. For four heads: products of 8 positions with 16 inputs of a query each; 8
-exponentials each; 16 values of one position added to each. A Hadamard's steps 1 to 3 on 8 elements, three
-later steps on 64, scaling of 8. Quantisation of 16 elements into the NPU's layout: the largest, the codes. 8
-sums of the NPU to floats, bias and residual included, and 8 sums of a further input part added."""
+"""Cycles of one round. For one row's four heads of a group: products of 8 positions with 16 inputs of a query
+each; 8 of these products scaled to scores each, and the largest kept; 8 exponentials each. For 8 rows of such
+a group: 16 values of one position turned into floats, once for all 32 queries, and added to 6 or 5 queries. A
+Hadamard's steps 1 to 3 on 8 elements, three later steps on 64, scaling of 8. Quantisation of 16 elements into
+the NPU's layout: the largest, the codes. 8 sums of the NPU to floats, bias and residual included, and 8 sums
+of a further input part added. What leads into loops and out of them is not counted."""
+TILE_QUERIES = (6, 6, 5, 5, 5, 5)
+"""How add_wide_values of native/values.hpp shares out the 32 queries of 8 rows and four heads."""
 EPILOGUE_INSTRUCTIONS = (7.47, 1.13)
 """Instructions of finish_lane for one float: from one part's sums, residual and check sum included; for every
 further part. At four a cycle they take longer than llvm-mca gives the loop (12.5 cycles for 8), because of
@@ -88,13 +95,17 @@ NPU_FACTS: dict[str, Fact] = {
         LOOP_CYCLES["keys"] / 512, "cycles/MAC", f"{_MCA}: multiply_rows<4>", "derived"
     ),
     "cpu_attention_cycles_per_score": Fact(
-        (6.0 + LOOP_CYCLES["exponentials"] / 4) / 8,
+        (LOOP_CYCLES["scores"] + LOOP_CYCLES["exponentials"]) / (4 * 8),
         "cycles/score",
-        f"{_MCA}: the exponential; 24 instructions that scale 8 and keep the largest",
+        f"{_MCA}: the loops of split_heads<4> that scale and that take exponentials",
         "derived",
     ),
     "cpu_attention_cycles_per_value_mac": Fact(
-        LOOP_CYCLES["values"] / 64, "cycles/MAC", f"{_MCA}: add_values<4>", "derived"
+        (LOOP_CYCLES["widening"] + sum(LOOP_CYCLES[f"values of {queries}"] for queries in TILE_QUERIES))
+        / (16 * sum(TILE_QUERIES)),
+        "cycles/MAC",
+        f"{_MCA}: widen_values and add_wide_values, for 8 rows of a prompt that see a position",
+        "derived",
     ),
     "cpu_norm_cycles": Fact(10.7 / 16, "cycles/element", f"{_MCA}: the two loops of norm", "derived"),
     "cpu_quantise_cycles": Fact(
