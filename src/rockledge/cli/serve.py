@@ -1,4 +1,4 @@
-"""`rockledge serve`: the OpenAI-compatible HTTP server."""
+"""`rockledge serve`: the HTTP server."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import argparse
 import logging
 import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
-    add_model_argument,
     add_template_arguments,
-    load_engine,
+    engine_options,
     number,
     port,
     size,
     tokens,
     whole,
 )
+from rockledge.cli.serve_models import add_models_arguments, offered
 from rockledge.cli.serve_safety import add_safety_arguments, chosen_safety, chosen_tls
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
@@ -36,7 +37,7 @@ from rockledge.serve.limits import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `serve`."""
-    add_model_argument(parser)
+    add_models_arguments(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default is this machine only"
     )
@@ -99,13 +100,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_safety_arguments(parser)
     parser.add_argument(
-        "--alias",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="another name of the model; may be given more than once",
-    )
-    parser.add_argument(
         "--control-tokens",
         action="store_true",
         help="control tokens in the texts of messages count as such, not as text",
@@ -121,54 +115,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
-    from rockledge.artifact.watch import ArtifactWatch
     from rockledge.errors import ArtifactError
-    from rockledge.runtime.exchange import Stop
-    from rockledge.runtime.service import Service
     from rockledge.serve.app import create_app
-    from rockledge.serve.front import Front
-    from rockledge.serve.integrity import Integrity
+    from rockledge.serve.limits import Limits
     from rockledge.serve.models import Models
     from rockledge.serve.room import Room
-    from rockledge.serve.running import Offer, Running
     from rockledge.serve.safety.hosts import is_loopback
-    from rockledge.serve.served_model import ServedModel
     from rockledge.serve.server import bind, run_server
 
     if args.prefix_bytes is not None and args.prefix_dir is None:
         raise UsageError("--prefix-bytes bounds what --prefix-dir keeps; give that too")
     logging.getLogger("uvicorn").setLevel(logging.INFO)
-    options = {
-        "parallel": args.parallel,
-        "prefix_dir": args.prefix_dir,
-        "prefix_bytes": args.prefix_bytes,
-        "step_s": None if args.step_ms is None else args.step_ms / 1000,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
     safety, tls = chosen_safety(args), chosen_tls(args)
     keys = safety.keys
+    waiting = Limits().waiting if args.max_waiting is None else args.max_waiting
+    room = Room(args.parallel + waiting)
     # The address comes first: a model may take minutes to be converted.
-    with (
-        bind(args.host, args.port) as sock,
-        load_engine(args, sequences=args.parallel, check=False, options=options) as engine,
-        ArtifactWatch(engine.artifact) as watch,
-    ):
-        model = ServedModel.of(
-            engine.artifact, engine.name, engine.context, engine.chat, args.alias, args.control_tokens
+    with bind(args.host, args.port) as sock, ExitStack() as kept:
+        served = offered(args, _options(args), room, keys, kept)
+        limits = _limits(args, max(offer.model.context for offer in served.offers))
+        models = Models(
+            served.offers,
+            limits=limits,
+            room=room,
+            memory=served.memory,
+            keep_alive_s=served.keep_alive_s,
         )
-        limits = _limits(args, engine.context)
-        integrity = Integrity(engine.artifact.verify, watch)
-        room = Room(limits.parallel + limits.waiting)
-        front = Front(room, keys)
-        service = Service(engine, front.deliver)
-        front.connect(service.send)
-        served = Running(model, front, integrity, engine.footprint.bytes)
-        models = Models([Offer(model, lambda _: served, running=served)], limits=limits, room=room)
+        kept.callback(models.close)
         app = create_app(models, limits=limits, safety=safety, strict=args.strict)
-        npu = engine.npu.body()
+        first = models.running[0]
 
         def ready(url: str) -> None:
-            terminal.print(f"{model.name} answers at {url}/v1 (Ctrl-C stops it)")
+            names = " and ".join(model.name for model in models)
+            terminal.print(
+                f"{names} {'answer' if len(models) > 1 else 'answers'} at {url}/v1 (Ctrl-C stops it)"
+            )
             if keys is None and not is_loopback(args.host):
                 terminal.note(
                     "Anyone who reaches this address can use it: there is no authentication. "
@@ -179,7 +160,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                     "Keys and prompts cross the network unencrypted; give --tls-cert and --tls-key, or put "
                     "a proxy with TLS in front of it."
                 )
-            terminal.result({"url": url, "model": model.name, "context": model.context, "npu": npu})
+            terminal.result(
+                {
+                    "url": url,
+                    "model": first.model.name,
+                    "context": first.model.context,
+                    "npu": first.npu,
+                    "models": [model.name for model in models],
+                }
+            )
 
         if keys is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: keys.reload())
@@ -188,13 +177,23 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                 app, sock, limits, on_ready=ready, on_end=lambda: models.drain(limits.grace_s), tls=tls
             )
         finally:
-            failure = front.failure
-            service.send(Stop())
-            service.join()
-            integrity.close()
-            if failure is not None:  # whatever ended the server, it had not worked before
-                raise ArtifactError(failure.message)
+            failures = [one.front.failure for one in models.running if one.front.failure is not None]
+            models.close()
+            if failures:  # whatever ended the server, it had not worked before
+                raise ArtifactError(failures[0].message)
     return {}
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say to `Engine.load`."""
+    chosen = {
+        "parallel": args.parallel,
+        "prefix_dir": args.prefix_dir,
+        "prefix_bytes": args.prefix_bytes,
+        "step_s": None if args.step_ms is None else args.step_ms / 1000,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {**engine_options(args, args.parallel), **given}
 
 
 def _limits(args: argparse.Namespace, context: int) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from rockledge.errors import RockledgeError
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
+from rockledge.serve.front import Front
 from rockledge.serve.limits import Limits
 from rockledge.serve.place import Place, State, Waiting
 from rockledge.serve.room import Room
@@ -201,7 +202,8 @@ class Models:
             await asyncio.wait({waiting.granted}, timeout=self._limits.load_wait_s)
             if not waiting.granted.done():
                 raise server_busy(
-                    f"the model '{place.name}' waits for memory that others are using; try again in a moment"
+                    f"the model '{place.name}' is not loaded yet, and others use the memory; try again in a "
+                    "moment"
                 )
         except BaseException:
             if waiting.granted.done() and not waiting.granted.cancelled():
@@ -228,24 +230,24 @@ class Models:
         for place in self._places.values():
             place.idle_since = now
             if place.running is not None:
-                self._begin(place, place.running)
+                self._begin(place.running)
         self._settle()
 
-    def _begin(self, place: Place, running: Running) -> None:
+    def _begin(self, running: Running) -> None:
         running.front.start()
-        loop = asyncio.get_running_loop()
+        loop, front = asyncio.get_running_loop(), running.front
 
-        def tell(error: ApiError) -> None:
-            loop.call_soon_threadsafe(self._told, place, running, error)
+        def tell(error: ApiError) -> None:  # kept by `running`, which it must not keep
+            loop.call_soon_threadsafe(self._told, front, error)
 
         running.integrity.start(tell)
 
-    def _told(self, place: Place, running: Running, error: ApiError) -> None:
+    def _told(self, front: Front, error: ApiError) -> None:
         """Something has happened to the file of a model."""
         if error.code == "artifact_damaged":
-            running.front.fail(error)
+            front.fail(error)
         else:
-            running.front.interrupt(error)
+            front.interrupt(error)
         self._settle()
 
     def unload_expired(self) -> None:
@@ -341,7 +343,7 @@ class Models:
             place.state, place.failure, place.idle_since = "loaded", None, self._clock()
             place.loads += 1
             if not self._draining:
-                self._begin(place, running)
+                self._begin(running)
         self._settle()
 
     def _failed(self, place: Place, message: str) -> None:

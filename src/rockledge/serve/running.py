@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rockledge.serve.errors import ApiError
 from rockledge.serve.front import Front
@@ -20,13 +21,14 @@ def _nothing() -> None:
 class Running:
     """A model whose engine runs: `front` reaches the engine, `integrity` is whether its file is whole,
     `bytes` is the memory that it takes. `close` is called once, in any thread: it ends the engine and returns
-    when all that it took is free."""
+    when all that it took is free. `npu`: how the NPU stood when it was loaded."""
 
     model: ServedModel
     front: Front
     integrity: Integrity
     bytes: int = 0
     close: Callable[[], None] = _nothing
+    npu: dict[str, Any] | None = None
 
     @property
     def trouble(self) -> ApiError | None:
