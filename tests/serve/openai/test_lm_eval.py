@@ -13,7 +13,7 @@ import pytest
 from rockledge.runtime.engine import Engine
 from rockledge.synth import synth_artifact
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TASK = "rockledge_opposites"
 
 
