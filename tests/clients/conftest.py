@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from tests.runtime.test_embed import headless
@@ -19,29 +17,17 @@ KEY = "any"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the server, without `/v1`; it calls its model `MODEL` too."""
-    log = tmp_path_factory.mktemp("server") / "log"
-    with _serving(models.smollm2(), log, "--alias", MODEL, "--ctx", "2048") as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server whose model makes embeddings. It is a random one: what it makes of two texts
-    that are alike is alike, and no client knows more."""
-    folder = tmp_path_factory.mktemp("embedder")
-    path = headless(folder / EMBEDDER, "rotated-tied")
-    with _serving(path, folder / "log") as url:
-        yield url
-
-
-@contextmanager
-def _serving(model: Path, log: Path, *flags: str) -> Iterator[str]:
-    program = [sys.executable, "-m", "rockledge", "serve", str(model), "--port", "0", "--threads", "1"]
-    command = [*program, "--json", *flags]
+    """The address of the server, without `/v1`. It has two models, as home automation and chat pages want
+    it: `MODEL`, and `EMBEDDER`, a random one that makes embeddings. Its embeddings are good for as much as a
+    client can see: they are alike where the texts are."""
+    folder = tmp_path_factory.mktemp("server")
+    writer, log = models.smollm2(), folder / "log"
+    embedder = headless(folder / EMBEDDER, "rotated-tied")
+    program = [sys.executable, "-m", "rockledge", "serve", str(writer), str(embedder)]
+    flags = ["--alias", f"{MODEL}={writer.stem}", "--ctx", "2048", "--port", "0", "--threads", "1", "--json"]
     with (
         open(log, "wb") as err,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process,
+        subprocess.Popen([*program, *flags], stdout=subprocess.PIPE, stderr=err, text=True) as process,
     ):
         assert process.stdout is not None
         try:

@@ -77,14 +77,14 @@ def test_a_result_of_a_tool_reaches_ollamas_model(ollama_chat: Any) -> None:
     assert answer.content or answer.tool_calls
 
 
-def test_embeddings_of_openai_and_ollama_agree(embedder: str) -> None:
+def test_embeddings_of_openai_and_ollama_agree(server: str) -> None:
     from langchain_ollama import OllamaEmbeddings
 
     # By default it sends ids of OpenAI's tokenizer, which it fetches first.
     openai = langchain_openai.OpenAIEmbeddings(
-        base_url=f"{embedder}/v1", api_key=KEY, model=EMBEDDER, check_embedding_ctx_length=False
+        base_url=f"{server}/v1", api_key=KEY, model=EMBEDDER, check_embedding_ctx_length=False
     )
     by_openai = openai.embed_documents(["a text", "another one"])
-    by_ollama = OllamaEmbeddings(base_url=embedder, model=EMBEDDER).embed_documents(["a text", "another one"])
+    by_ollama = OllamaEmbeddings(base_url=server, model=EMBEDDER).embed_documents(["a text", "another one"])
     for one, other in zip(by_openai, by_ollama, strict=True):
         assert one == pytest.approx(other, abs=1e-6)

@@ -28,8 +28,8 @@ def test_the_model_is_told_of(client: Any) -> None:
         client.pull("nothing-of-the-kind")
     assert 400 <= caught.value.status_code < 500
     client.generate(MODEL, "Hello", options=FEW)
-    [loaded] = client.ps().models
-    assert loaded.expires_at is None or loaded.expires_at.tzinfo is not None
+    loaded = {model.model.removesuffix(":latest"): model for model in client.ps().models}
+    assert loaded[MODEL].expires_at.tzinfo is not None
 
 
 def test_a_stream_is_the_answer_in_pieces(client: Any) -> None:
@@ -67,8 +67,8 @@ def test_a_result_of_a_tool_reaches_the_model(client: Any) -> None:
     assert answer.message.content or answer.message.tool_calls
 
 
-def test_embeddings_are_those_of_their_texts(embedder: str) -> None:
-    client = ollama.Client(host=embedder, timeout=120)
+def test_embeddings_are_those_of_their_texts(server: str) -> None:
+    client = ollama.Client(host=server, timeout=120)
     first, second, third = client.embed(EMBEDDER, ["a text", "another one", "a text"]).embeddings
     assert first == third != second
     assert sum(x * x for x in first) == pytest.approx(1, abs=1e-4)

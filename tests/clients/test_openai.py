@@ -143,8 +143,8 @@ def test_a_tool_of_a_response_makes_a_round_trip(client: openai.OpenAI) -> None:
     assert client.responses.create(input=turns, tool_choice="none", **settings).output_text
 
 
-def test_embeddings_are_those_of_their_texts(embedder: str) -> None:
-    with openai.OpenAI(base_url=f"{embedder}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
+def test_embeddings_are_those_of_their_texts(server: str) -> None:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
         found = client.embeddings.create(model=EMBEDDER, input=["a text", "another one", "a text"]).data
         plain = client.embeddings.create(model=EMBEDDER, input="a text", encoding_format="float").data
     assert [one.index for one in found] == [0, 1, 2]
