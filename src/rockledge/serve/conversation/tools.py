@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rockledge.runtime.closed_schema import closed
@@ -104,11 +104,11 @@ _SILENT = {"$schema", "description", "title", "type"}  # they say nothing of par
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def _arguments(schema: dict[str, Any]) -> dict[str, Any]:
+def _arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of the arguments of a call that the model is made to write: those that are listed, and none
     for a function without parameters, as OpenAI has it."""
     said = {keyword for keyword, value in schema.items() if value or keyword == "additionalProperties"}
-    found: dict[str, Any] = _NOTHING if said <= _SILENT else closed(schema)
+    found: dict[str, Any] = _NOTHING if said <= _SILENT else closed(dict(schema))
     return found
 
 
