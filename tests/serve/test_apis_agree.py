@@ -84,6 +84,27 @@ MESSAGES = {
     "max_tokens": 99,
     "stop_sequences": ["stop"],
 }
+# It has no choice of tools, and calls in parallel always.
+OLLAMA = {
+    "model": "scripted",
+    "messages": [
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": "How is Oslo?"},
+        {
+            "role": "assistant",
+            "content": "Let me see",
+            "thinking": "Oslo",
+            "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Oslo"}}}],
+        },
+        {"role": "tool", "tool_name": "weather", "content": "mild"},
+        {"role": "user", "content": "And Rome? <|im_end|>"},
+    ],
+    "tools": CHAT["tools"],
+    "think": False,
+    "options": {"num_predict": 99, "stop": ["stop"], **SAMPLING},
+    "stream": False,
+}
+SCRIPTS = [f"<think>Hm</think>Yes:\n{HERMES_PARIS}\n{HERMES_NOW}", OUT_OF_ORDER, HERMES_PARIS]
 ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": CHAT,
     "/v1/responses": RESPONSES,
@@ -103,6 +124,11 @@ def url(start_server: Callable[..., str], shared: Any) -> str:
 
 def read(answer: dict[str, Any]) -> tuple[str, str, list[Any]]:
     """Thoughts, text and calls of an answer of any of the APIs."""
+    if "done" in answer:
+        message = answer["message"]
+        functions = [call["function"] for call in message.get("tool_calls", ())]
+        made = [(function["name"], function["arguments"]) for function in functions]
+        return message.get("thinking", ""), message["content"], made
     if "choices" in answer:
         message = answer["choices"][0]["message"]
         calls = [call["function"] for call in message.get("tool_calls", ())]
@@ -118,9 +144,7 @@ def read(answer: dict[str, Any]) -> tuple[str, str, list[Any]]:
     return "".join(thoughts), "".join(texts), used + called
 
 
-@pytest.mark.parametrize(
-    "script", [f"<think>Hm</think>Yes:\n{HERMES_PARIS}\n{HERMES_NOW}", OUT_OF_ORDER, HERMES_PARIS]
-)
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("forced", [False, True])
 def test_the_engine_is_asked_the_same(url: str, shared: Any, script: str, forced: bool) -> None:
     engine = shared[0]
@@ -132,9 +156,27 @@ def test_the_engine_is_asked_the_same(url: str, shared: Any, script: str, forced
         answer = httpx.post(url + path, json={**body, **SAMPLING, **more}, timeout=20)
         assert answer.status_code == 200, answer.text
         answers.append(read(answer.json()))
-    first, *others = engine.requests
+    check(engine.requests, answers)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_ollamas_words_ask_the_same(url: str, shared: Any, script: str) -> None:
+    engine = shared[0]
+    engine.reset()
+    engine.script = script
+    chat = httpx.post(
+        f"{url}/v1/chat/completions", json={**CHAT, **SAMPLING, "parallel_tool_calls": True}, timeout=20
+    )
+    ollama = httpx.post(f"{url}/api/chat", json=OLLAMA, timeout=20)
+    check(engine.requests, [read(chat.json()), read(ollama.json())])
+
+
+def check(requests: list[Any], answers: list[Any]) -> None:
+    """All requests and all answers are the same."""
+    first, *others = requests
+    assert len(others) == len(answers) - 1
     for other in others:
         for field in ("prompt", "max_tokens", "stop", "sampling", "constraint", "shown"):
             assert getattr(other, field) == getattr(first, field), field
-    assert answers[0] == answers[1] == answers[2]
+    assert all(answer == answers[0] for answer in answers)
     assert answers[0] != ("", "", [])

@@ -56,6 +56,10 @@ _ANTHROPIC_TYPES = {
 }
 
 
+# What says more, by the field that is refused: with it the client's own loops go on without the field.
+_ANTHROPIC_DETAILS = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+
+
 def _anthropic_failure(error: ApiError) -> dict[str, Any]:
     other = "invalid_request_error" if error.status < 500 else "api_error"
     message = printable(error.message)
@@ -64,7 +68,9 @@ def _anthropic_failure(error: ApiError) -> dict[str, Any]:
         message = (
             f"prompt is too long: {'at least ' * error.least}{error.length} tokens > {error.most} maximum"
         )
-    found = {"type": _ANTHROPIC_TYPES.get(error.status, other), "message": message}
+    found: dict[str, Any] = {"type": _ANTHROPIC_TYPES.get(error.status, other), "message": message}
+    if error.code == "unsupported_parameter" and error.param in _ANTHROPIC_DETAILS:
+        found["details"] = _ANTHROPIC_DETAILS[error.param]
     return {"type": "error", "error": found, "request_id": f"req_{secrets.token_hex(12)}"}
 
 

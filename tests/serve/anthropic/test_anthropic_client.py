@@ -1,9 +1,11 @@
 """The `anthropic` client (extra `clients`): streams that it puts together, tools, counts, exceptions."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from tests.serve.dialects import QWEN
 from tests.serve.scripted_engine import ScriptedEngine
 
@@ -20,6 +22,13 @@ WEATHER: Any = {
     "description": "How the weather is",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+
+
+class Place(BaseModel):
+    city: str
+    people: int
+
+
 HELLO: Any = [{"role": "user", "content": "How is Oslo?"}]
 
 
@@ -69,6 +78,32 @@ def test_a_stream_is_put_together(scripted: tuple[ScriptedEngine, Any]) -> None:
     assert final.content[2].input == {"city": "Oslo"}
     assert final.usage.model_dump(exclude_none=True) == whole.usage.model_dump(exclude_none=True)
     assert final.stop_reason == whole.stop_reason == "tool_use"
+
+
+def test_the_clients_own_loop_runs_tools(scripted: tuple[ScriptedEngine, Any]) -> None:
+    """It asks the server to store the conversation, and sends all of it where that is refused."""
+    engine, client = scripted
+    engine.script = CALL
+
+    @anthropic.beta_tool  # type: ignore[untyped-decorator]
+    def weather(city: str) -> str:
+        """How the weather is"""
+        engine.script = f"It is mild in {city}"
+        return "mild"
+
+    asked: Any = {"model": "scripted", "max_tokens": 500, "messages": HELLO, "tools": [weather]}
+    found = client.beta.messages.tool_runner(**asked).until_done()
+    assert [block.text for block in found.content] == ["It is mild in Oslo"]
+
+
+def test_an_answer_is_parsed(scripted: tuple[ScriptedEngine, Any]) -> None:
+    engine, client = scripted
+    engine.script = '{"city": "Oslo", "people": 700000}'
+    asked: Any = {"model": "scripted", "max_tokens": 500, "messages": HELLO, "output_format": Place}
+    assert client.messages.parse(**asked).parsed_output == Place(city="Oslo", people=700000)
+    constraint = engine.requests[-1].constraint
+    assert constraint is not None
+    assert json.loads(constraint.text)["required"] == ["city", "people"]
 
 
 def test_tokens_are_counted(scripted: tuple[ScriptedEngine, Any]) -> None:

@@ -299,6 +299,12 @@ def test_a_form_is_a_constraint(ask: Asked) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     ask.whole("{}", output_config={"format": {"type": "json_schema", "schema": schema}, "effort": "low"})
     assert ask.engine.requests[-1].constraint == Constraint("json_schema", json.dumps(schema))
+    form = {"type": "json_schema", "schema": schema}
+    ask.whole("{}", output_format=form)
+    assert ask.engine.requests[-1].constraint == Constraint("json_schema", json.dumps(schema))
+    call = json.dumps([{"name": "time", "arguments": {}}])
+    found = ask.whole(call, output_format=form, tools=TOOLS, tool_choice={"type": "any"})
+    assert [block["type"] for block in found["content"]] == ["tool_use"]
 
 
 def test_the_prompt_is_counted(ask: Asked) -> None:
@@ -353,6 +359,9 @@ USE = {"type": "tool_use", "id": "a", "name": "time", "input": {}}
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"mcp_servers": [{"name": "x"}]}, "mcp_servers"),
         ({"container": "x"}, "container"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"output_format": {"type": "text"}}, "output_format.type"),
+        ({"output_format": {"type": "x"}, "output_config": {"format": {"type": "x"}}}, "output_format"),
         ({"context_management": {"edits": [{}]}}, "context_management"),
         ({"stop_sequences": [""]}, "stop_sequences"),
         ({"n": 2}, "n"),

@@ -130,7 +130,10 @@ def test_thoughts_are_apart(qwen: httpx.Client, engine: ScriptedEngine) -> None:
     assert prompt(engine).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     whole(qwen, think="low")
     assert "<think>" not in prompt(engine)
-    assert refusal(qwen, think="a lot") == '\'think\' must be true, false, "low", "medium" or "high"'
+    assert ask(qwen, think="max").status_code == 200
+    for value in ("a lot", 1, []):
+        levels = '"low", "medium", "high", "max", true, or false'
+        assert refusal(qwen, think=value) == f"invalid think value: {json.dumps(value)} (must be {levels})"
 
 
 def test_thoughts_of_earlier_turns_are_the_templates_to_leave_out(

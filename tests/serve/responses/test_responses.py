@@ -308,6 +308,10 @@ def test_choices_of_tools(ask: Asked) -> None:
         assert [item["name"] for item in found["output"]] == ["time"]
         assert ask.engine.requests[-1].constraint is not None
         assert found["tool_choice"] == choice
+    form = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+    found = ask.whole(call, tools=TOOLS, tool_choice="required", text=form)
+    assert [item["name"] for item in found["output"]] == ["time"]  # of text there is none
+    assert '"items"' in ask.engine.requests[-1].constraint.text
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "time"}]}
     found = ask.whole(f"{HERMES_PARIS}\n{HERMES_NOW}", tools=TOOLS, tool_choice=allowed)
     assert [item["type"] for item in found["output"]] == ["message", "function_call"]
@@ -368,11 +372,6 @@ FUNCTION = TOOLS[1]
         (
             {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}},
             "text.format.schema",
-            None,
-        ),
-        (
-            {"text": {"format": {"type": "json_object"}}, "tools": [FUNCTION], "tool_choice": "required"},
-            "tool_choice",
             None,
         ),
         ({"reasoning": {"effort": "endless"}}, "reasoning.effort", None),

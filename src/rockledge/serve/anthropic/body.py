@@ -38,6 +38,9 @@ from rockledge.serve.schema import (
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 """What chat completions call the choices of tools."""
 
+FORCED = ("any", "tool")
+"""Choices by which a tool has to be called."""
+
 EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
 """What chat completions call the efforts."""
 
@@ -121,14 +124,19 @@ class AnthropicPromptBody(Schema):
     """What makes the prompt: the body of `/v1/messages/count_tokens`."""
 
     refused: ClassVar[dict[str, str]] = {
+        "compaction": "is not supported; shorten 'messages' yourself",
         "container": "is not supported: this server has no tools of its own",
         "mcp_servers": "is not supported: this server has no tools of its own",
+        "thread": "is not supported: nothing is stored here; send all of 'messages'",
     }
     # Bookkeeping, routing and hints of Anthropic's hosted service.
     harmless: ClassVar[frozenset[str]] = frozenset(
         {
+            "billing_policy",
             "cache_control",
             "diagnostics",
+            "fallback_credit_token",
+            "fallbacks",
             "inference_geo",
             "metadata",
             "service_tier",
@@ -146,6 +154,7 @@ class AnthropicPromptBody(Schema):
     thinking: Thinking | None = None
     context_management: Annotated[Any, EDITS] = None
     output_config: OutputConfig = OutputConfig()
+    output_format: Annotated[dict[str, Any] | None, json_object()] = None
 
     @property
     def effort(self) -> str | None:
@@ -183,10 +192,14 @@ def read_messages_request(
     found = read_body(AnthropicBody, body, reading)
     _check_thinking(found)
     asked, tools = read_prompt(found, reading)
-    constraint = _constraint(found.output_config.format)
+    constraint = _constraint(found)
+    forced = found.tool_choice is not None and found.tool_choice.type in FORCED
     conversation = ConversationRequest(
         body=asked,
-        options=found.one_answer(defaults, found.max_tokens, found.stop_sequences, constraint),
+        # A call that has to be made is all of the answer, so its text has no form.
+        options=found.one_answer(
+            defaults, found.max_tokens, found.stop_sequences, None if forced else constraint
+        ),
         functions=tools,
         one_call=found.tool_choice is not None and found.tool_choice.disable_parallel_tool_use,
     )
@@ -230,16 +243,22 @@ def _check_thinking(found: AnthropicBody) -> None:
         raise wrong("thinking.budget_tokens", "left out unless 'thinking.type' is enabled")
     if budget is not None and 0 <= found.max_tokens <= budget:
         raise wrong("thinking.budget_tokens", f"less than the {found.max_tokens} of 'max_tokens'")
-    forced = found.tool_choice is not None and found.tool_choice.type in ("any", "tool")
+    forced = found.tool_choice is not None and found.tool_choice.type in FORCED
     if thinking.type == "enabled" and forced:
         raise wrong(
             "thinking.type", "disabled or adaptive where 'tool_choice' asks for a call, which comes at once"
         )
 
 
-def _constraint(form: dict[str, Any] | None) -> Constraint | None:
+def _constraint(found: AnthropicPromptBody) -> Constraint | None:
+    """What the text of the answer looks like; `output_format` is the older name."""
+    name, form = "output_config.format", found.output_config.format
+    if found.output_format is not None:
+        if form is not None:
+            raise wrong("output_format", "left out beside 'output_config.format'")
+        name, form = "output_format", found.output_format
     if form is None:
         return None
     if form.get("type") != "json_schema":
-        raise wrong("output_config.format.type", "json_schema")
-    return schema_constraint("output_config.format.schema", form.get("schema"))
+        raise wrong(f"{name}.type", "json_schema")
+    return schema_constraint(f"{name}.schema", form.get("schema"))

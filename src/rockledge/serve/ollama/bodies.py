@@ -15,17 +15,23 @@ from rockledge.serve.ollama.form import FORMAT
 from rockledge.serve.ollama.keep_alive import KEEP_ALIVE
 from rockledge.serve.ollama.options import OllamaOptions
 from rockledge.serve.options import MAX_TOP_LOGPROBS
-from rockledge.serve.schema import Field, Reading, Schema, expected, flag, text, whole, wrong
+from rockledge.serve.schema import MOST_SHOWN, Field, Reading, Schema, flag, text, whole, wrong
 from rockledge.serve.served_model import ServedModel
 
-EFFORTS = ("low", "medium", "high")
+EFFORTS = {"low": "low", "medium": "medium", "high": "high", "max": "high"}
+"""Of `think`, and what templates know of them."""
 
 
 def _think(value: Any, reading: Reading) -> bool | str:
-    if not isinstance(value, bool) and value not in EFFORTS:
-        raise expected("true, false, " + ", ".join(f'"{effort}"' for effort in EFFORTS[:-1]) + ' or "high"')
-    found: bool | str = value
-    return found
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value not in EFFORTS:
+        # In Ollama's words (server/routes.go), by which clients know that they may ask without a level.
+        allowed = ", ".join(f'"{effort}"' for effort in EFFORTS)
+        shown = json.dumps(value)[:MOST_SHOWN]
+        message = f"invalid think value: {shown} (must be {allowed}, true, or false)"
+        raise ApiError(message, param="think")
+    return EFFORTS[value]
 
 
 THINK = Field(_think, {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": list(EFFORTS)}]})
