@@ -225,4 +225,3 @@ def test_a_signal_while_models_come_and_go_ends_clean(serving: Run, models: dict
             for one in asking:
                 one.result()
         assert "Traceback" not in served.log.read_text()
-

@@ -66,8 +66,8 @@ class Serving:
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
         served = Running(model or scripted_model(**model_options), self.front, integrity or Integrity())
         # Its engine goes on when it is unloaded, and is the same when it is loaded again.
-        offer = Offer(served.model, lambda _: replace(served, integrity=Integrity()), running=served)
-        self.models = Models([offer], limits=bounds, room=room)
+        offer = Offer(served.model, lambda _: replace(served, integrity=Integrity()))
+        self.models = Models([offer], [served], limits=bounds, room=room)
         app = create_app(self.models, limits=bounds, safety=safety, strict=strict)
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)

@@ -134,8 +134,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     with bind(args.host, args.port) as sock, ExitStack() as kept:
         served = offered(args, _options(args), room, keys, kept)
         limits = _limits(args, max(offer.model.context for offer in served.offers))
+        # It is loaded first, so that what is wrong with it or with the options is said here.
         models = Models(
             served.offers,
+            [served.offers[0].load(served.memory)],
             limits=limits,
             room=room,
             memory=served.memory,
@@ -143,7 +145,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         )
         kept.callback(models.close)
         app = create_app(models, limits=limits, safety=safety, strict=args.strict)
-        first = models.running[0]
+        first, npu = served.offers[0].model, models.running[0].npu
 
         def ready(url: str) -> None:
             names = " and ".join(model.name for model in models)
@@ -163,9 +165,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             terminal.result(
                 {
                     "url": url,
-                    "model": first.model.name,
-                    "context": first.model.context,
-                    "npu": first.npu,
+                    "model": first.name,
+                    "context": first.context,
+                    "npu": npu,
                     "models": [model.name for model in models],
                 }
             )

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.durations import parse_duration
@@ -62,8 +62,8 @@ def _duration(text: str) -> float:
 
 @dataclass(frozen=True)
 class Served:
-    """`offers`: the models, the first of which is loaded; `memory`: bytes that they may take together, None
-    for no limit; `keep_alive_s`: as for `Models`."""
+    """`offers`: the models, the first for requests that name none; `memory`: bytes that they may take
+    together, None for no limit; `keep_alive_s`: as for `Models`."""
 
     offers: list[Offer]
     memory: int | None
@@ -103,7 +103,6 @@ def offered(
         )
         own = {**options, "ctx": footprint.context, **(_own_prefixes(args, called.name) if several else {})}
         offers.append(Offer(model, ServedEngine(path, model, own, room, keys).load, footprint.bytes))
-    offers[0] = replace(offers[0], running=offers[0].load(memory))
     keep_alive_s = args.keep_alive
     if keep_alive_s is None:
         keep_alive_s = parse_duration(KEEP_ALIVE if several else "-1")

@@ -123,7 +123,7 @@ class _EngineCollector(Collector):
         def family(
             name: str, kind: str, about: str, of: Callable[[Place], Any], *, labelled: bool = several
         ) -> Metric:
-            made = _FAMILIES[kind](f"rockledge_{name}", about, labels=("model",) if labelled else ())
+            made: Metric = _FAMILIES[kind](f"rockledge_{name}", about, labels=("model",) if labelled else ())
             for place in places:
                 if (value := of(place)) is not None:
                     _add(made, (place.name,) if labelled else (), value)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar
+from typing import Any
 
 from rockledge.errors import RockledgeError
+from rockledge.serve.daemon_threads import DaemonThreads
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
+from rockledge.serve.eviction import to_unload
 from rockledge.serve.front import Front
 from rockledge.serve.limits import Limits
 from rockledge.serve.place import Place, State, Waiting
@@ -30,7 +30,6 @@ MOST_KEEP_ALIVE_S = 100 * 365 * 86400.0
 """Whoever asks for more means for ever."""
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class Models:
@@ -40,6 +39,7 @@ class Models:
     def __init__(
         self,
         offers: Sequence[Offer],
+        running: Iterable[Running] = (),
         *,
         limits: Limits | None = None,
         room: Room | None = None,
@@ -47,9 +47,10 @@ class Models:
         keep_alive_s: float = FOR_EVER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`room`: how many calls may be in the server. Those that are loaded take at most `memory` bytes
-        together (None: no limit), and stay for `keep_alive_s` after their last request (below 0: for ever)
-        unless a request says otherwise; `clock` counts those seconds."""
+        """`running`: the engines that are loaded already. `room`: how many calls may be in the server. Models
+        that are loaded take at most `memory` bytes together (None: no limit), and stay for `keep_alive_s`
+        after their last request (below 0: for ever) unless a request says otherwise; `clock` counts those
+        seconds."""
         self._limits = Limits() if limits is None else limits
         self._room = Room(self._limits.parallel + self._limits.waiting) if room is None else room
         self._memory = memory
@@ -60,12 +61,12 @@ class Models:
         self._turns: list[Place] = []  # that requests wait for, the first to be loaded first
         self._leaving: set[Place] = set()  # to be unloaded for those once their requests are over
         self._work: set[asyncio.Task[None]] = set()
-        self._threads: list[threading.Thread] = []
+        self._threads = DaemonThreads()
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
-        for place in self._places.values():
-            if place.offer.running is not None:
-                place.state, place.running, place.loads = "loaded", place.offer.running, 1
+        for engine in running:
+            place = self._places[id(engine.model)]
+            place.state, place.running, place.loads = "loaded", engine, 1
 
     def __iter__(self) -> Iterator[ServedModel]:
         return (place.offer.model for place in self._places.values())
@@ -307,18 +308,7 @@ class Models:
         if missing <= 0:
             return True
         missing -= sum(other.bytes for other in self._places.values() if other.state == "unloading")
-        loaded = [other for other in self._places.values() if other.loaded]
-        chosen: list[Place] = []
-        for other in sorted(loaded, key=lambda one: (one.users > 0, not one.broken, one.idle_since)):
-            if missing <= 0:
-                break
-            chosen.append(other)
-            missing -= other.bytes
-        for other in list(chosen):  # the last ones may make those before them unnecessary
-            if missing + other.bytes <= 0:
-                chosen.remove(other)
-                missing += other.bytes
-        self._leaving.update(chosen)
+        self._leaving.update(to_unload((other for other in self._places.values() if other.loaded), missing))
         return False
 
     def _begin_work(self, place: Place, state: State, work: Coroutine[Any, Any, None]) -> None:
@@ -333,7 +323,7 @@ class Models:
             return place.running
 
         try:
-            running = await self._in_thread(load, f"rockledge loads {place.name}")
+            running = await self._threads.run(load, f"rockledge loads {place.name}")
         except RockledgeError as error:
             self._failed(place, str(error))
         except Exception as error:
@@ -372,39 +362,12 @@ class Models:
                 place.running = None
 
         try:
-            await self._in_thread(unload, f"rockledge unloads {place.name}")
+            await self._threads.run(unload, f"rockledge unloads {place.name}")
         except Exception as error:
             log.error("the model '%s' did not end as it should", place.name, exc_info=error)
         place.state = "unloaded"
         log.info("the model '%s' is unloaded", place.name)
         self._settle()
-
-    async def _in_thread(self, work: Callable[[], T], name: str) -> T:
-        """What `work` gives, in a thread that nobody has to wait for at the end of the process."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-
-        def tell(result: T | None, error: BaseException | None) -> None:
-            if done.cancelled():
-                return
-            if error is None:
-                done.set_result(result)  # type: ignore[arg-type]
-            else:
-                done.set_exception(error)
-
-        def run() -> None:
-            result, failure = None, None
-            try:
-                result = work()
-            except BaseException as error:
-                failure = error
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell, result, failure)
-
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        self._threads = [*(other for other in self._threads if other.is_alive()), thread]
-        thread.start()
-        return await done
 
     # The end
 
@@ -426,13 +389,8 @@ class Models:
 
     def close(self) -> None:
         """Ends all engines, once the event loop has ended. A load at work has the grace of answers."""
-        ends = time.monotonic() + self._limits.grace_s
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
+        ended = self._threads.join(self._limits.grace_s)
         for place in self._places.values():
-            if place.running is not None and not (place.state == "unloading" and self._at_work()):
+            if place.running is not None and (ended or place.state != "unloading"):
                 place.running.close()
                 place.running = None
-
-    def _at_work(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)

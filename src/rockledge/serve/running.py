@@ -41,13 +41,12 @@ class Offer:
     """A model that the server answers with once its engine is loaded.
 
     `load` is called in a thread of its own, with the bytes that it may take (None: no limit), and raises
-    RockledgeError; `bytes` is what it takes at least. `running`: its engine where that is loaded already.
+    RockledgeError; `bytes` is what it takes at least.
     """
 
     model: ServedModel
     load: Callable[[int | None], Running]
     bytes: int = 0
-    running: Running | None = None
 
 
 @dataclass(frozen=True)
