@@ -121,6 +121,6 @@ async def _pulled() -> AsyncIterator[str]:
 
 
 def _add_refusal(app: FastAPI, refused: Refused) -> None:
-    @app.api_route(refused.path, methods=[refused.method], name=refused.path, include_in_schema=False)
+    @app.api_route(refused.path, methods=[refused.method], include_in_schema=False)
     async def refuse() -> Response:
         return failed(refused.error(), OLLAMA)
