@@ -21,7 +21,7 @@ def client(server: str) -> Iterator[openai.OpenAI]:
         yield client
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA"])
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA", "RESPONSES_TOOLS"])
 def test_an_answer_is_the_model_that_was_asked_for(client: openai.OpenAI, mode: str) -> None:
     asking = instructor.from_openai(client, mode=instructor.Mode[mode])
     assert isinstance(asking.chat.completions.create(response_model=Weather, **ASKED), Weather)

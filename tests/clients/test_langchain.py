@@ -48,6 +48,22 @@ def test_structured_output_is_an_object(chat: Any, method: str) -> None:
     assert isinstance(chat.with_structured_output(Weather, method=method).invoke(QUESTION), Weather)
 
 
+def test_the_responses_api_gives_objects_and_calls_too(server: str) -> None:
+    chat = langchain_openai.ChatOpenAI(
+        base_url=f"{server}/v1",
+        api_key=KEY,
+        model=MODEL,
+        max_retries=0,
+        temperature=0,
+        max_tokens=60,
+        use_responses_api=True,
+    )
+    assert isinstance(chat.with_structured_output(Weather, method="json_schema").invoke(QUESTION), Weather)
+    calling = chat.bind_tools([get_weather], tool_choice="any", parallel_tool_calls=False)
+    [call] = calling.invoke(QUESTION).tool_calls
+    Place.model_validate(call["args"])
+
+
 @pytest.fixture
 def ollama_chat(server: str) -> Any:
     from langchain_ollama import ChatOllama

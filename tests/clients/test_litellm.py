@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import pytest
-from tests.clients.conftest import KEY, MODEL
+from tests.clients.conftest import EMBEDDER, KEY, MODEL
 from tests.clients.weather import QUESTION, REPORT, TOOL, Place, Weather
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it fetches a list of prices when it is imported
@@ -66,3 +66,15 @@ def test_a_tool_makes_a_round_trip(server: str, provider: str) -> None:
 def test_a_prompt_that_does_not_fit_is_known_as_such(server: str, provider: str) -> None:
     with pytest.raises(litellm.ContextWindowExceededError, match=r"30[03]1 tokens"):
         ask(server, provider, messages=[{"role": "user", "content": "word " * 3000}])
+
+
+def test_texts_become_embeddings_and_are_ranked(server: str) -> None:
+    settings: Any = {"api_key": KEY, "model": f"hosted_vllm/{EMBEDDER}", "api_base": f"{server}/v1"}
+    first, second = litellm.embedding(input=["a text", "another one"], **settings).data
+    [by_ollama, _] = litellm.embedding(
+        model=f"ollama/{EMBEDDER}", api_base=server, input=["a text", "another one"]
+    ).data
+    assert first["embedding"] == pytest.approx(by_ollama["embedding"], abs=1e-6)
+    assert first["embedding"] != second["embedding"]
+    ranked = litellm.rerank(query="a text", documents=["another one", "a text"], **settings).results
+    assert [result["index"] for result in ranked] == [1, 0]

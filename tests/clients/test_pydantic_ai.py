@@ -27,6 +27,23 @@ def test_an_output_type_is_made(model: Any, kind: str) -> None:
     assert isinstance(agent.run_sync(QUESTION).output, Weather)
 
 
+@pytest.mark.parametrize("api", ["responses", "anthropic"])
+def test_other_apis_make_an_output_type_too(server: str, api: str) -> None:
+    if api == "responses":
+        from pydantic_ai.models.openai import OpenAIResponsesModel
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        provider = OpenAIProvider(base_url=f"{server}/v1", api_key=KEY)
+        model: Any = OpenAIResponsesModel(MODEL, provider=provider)
+    else:
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
+        model = AnthropicModel(MODEL, provider=AnthropicProvider(base_url=server, api_key=KEY))
+    agent = pydantic_ai.Agent(model, output_type=Weather, model_settings=SETTINGS)
+    assert isinstance(agent.run_sync(QUESTION).output, Weather)
+
+
 def test_a_tool_is_called_before_the_output_is_made(model: Any) -> None:
     """The agent asks for the call in its first step, and offers the tool in that alone."""
     asked: list[str] = []
