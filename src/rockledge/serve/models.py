@@ -26,6 +26,7 @@ from rockledge.serve.running import Offer, Resident, Running
 from rockledge.serve.served_model import ServedModel
 
 FOR_EVER = -1.0
+LATEST = ":latest"
 MOST_KEEP_ALIVE_S = 100 * 365 * 86400.0
 """Whoever asks for more means for ever."""
 
@@ -99,16 +100,18 @@ class Models:
         return failure if failure is not None and failure.code == "engine_failed" else None
 
     def find(self, name: str | None) -> ServedModel:
-        """The model of that name or alias.
+        """The model of that name or alias. NAME:latest is taken too: some clients list models by Ollama's
+        API and then ask OpenAI's.
 
         Raises:
             ApiError: 404 `model_not_found`.
         """
         if name is None:
             return self._first.offer.model
-        for model in self:
-            if name in model.names:
-                return model
+        for wanted in (name, name.removesuffix(LATEST)):
+            for model in self:
+                if wanted in model.names:
+                    return model
         served = " or ".join(f"'{model.name}'" for model in self)
         raise ApiError(
             f"the model '{name}' is not served here; ask for {served}",

@@ -55,6 +55,8 @@ def conversations(draw: st.DrawFn) -> list[Message]:
         for _ in range(draw(st.integers(0, 2))):
             calls = draw(st.integers(1, 2))
             found.append(message("assistant", calls=calls))
+            if draw(st.integers(0, 4)) == 0:
+                found.append(message("user", draw(texts)))
             found += [message("tool", draw(texts)) for _ in range(calls)]
         if draw(st.booleans()):
             found.append(message("assistant", draw(texts)))
@@ -66,7 +68,10 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 @given(conversations(), st.integers(1, 400))
 def test_what_is_kept_is_system_text_and_the_newest_turns_whole(found: list[Message], room: int) -> None:
     made = fitted(found, room)
-    turns = [i for i, m in enumerate(found) if m.role == "user"]
+    calls = [i for i, m in enumerate(found) if m.tool_calls]
+    results = [(max(c for c in calls if c < i), i) for i, m in enumerate(found) if m.role == "tool"]
+    users = (i for i, m in enumerate(found) if m.role == "user")
+    turns = [i for i in users if not any(call < i < result for call, result in results)]
     first = next(i for i, m in enumerate(found) if m.role not in ("system", "developer"))
     starts = sorted({first, *turns})
     allowed = [said([m for i, m in enumerate(found) if i >= s or m.role == "system"]) for s in starts]

@@ -41,6 +41,14 @@ def test_what_is_listed_is_taken_back_in_any_case(
     assert qwen.post("/api/show", json={"name": name}).status_code == 200  # as it was called before
 
 
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_is_listed_is_taken_by_openais_addresses_too(
+    qwen: httpx.Client, engine: ScriptedEngine, name: str
+) -> None:
+    body = {"model": name, "messages": [{"role": "user", "content": "Hi"}]}
+    assert qwen.post("/v1/chat/completions", json=body).status_code == 200
+
+
 @pytest.mark.parametrize(
     "name", ["llama3.2", "scripted:8b", "assist", "assist:latest", "voice", "org/scripted"]
 )

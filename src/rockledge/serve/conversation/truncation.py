@@ -167,13 +167,15 @@ class _Fitting:
 
 def _turns(messages: Sequence[Message]) -> list[int]:
     """Where turns begin. What is before the first message of the user belongs to the first, unless somebody
-    else has spoken."""
-    turns, spoken = [0], False
-    for number, message in enumerate(messages):
-        if message.role == "user" and spoken:
-            turns.append(number)
-        spoken = spoken or message.role not in SYSTEM_ROLES
-    return turns
+    else has spoken; and a message of the user between calls and their results begins none."""
+    begin, results = set(), False
+    for number in reversed(range(len(messages))):
+        message = messages[number]
+        results = (results or message.role == "tool") and not message.tool_calls
+        if message.role == "user" and not results:
+            begin.add(number)
+    spoken = next((i for i, m in enumerate(messages) if m.role not in SYSTEM_ROLES), len(messages))
+    return [0, *(number for number in sorted(begin) if number > spoken)]
 
 
 def _text(message: Message) -> str:
