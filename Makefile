@@ -46,7 +46,7 @@ $(VENV)/.lm-eval: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.clients: $(VENV)/.dev
-	@echo "installing client libraries into $(VENV)"
+	@echo "installing the clients of the server's tests into $(VENV)"
 	@$(PIP) --no-build-isolation -e '.[clients]'
 	@$(PIP) --no-deps instructor
 	@touch $@

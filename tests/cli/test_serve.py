@@ -24,6 +24,8 @@ def test_a_server_tells_its_address_answers_and_ends_at_ctrl_c(serving: Run) -> 
         assert served.ready["model"] == "toy"
         with httpx.Client(base_url=served.ready["url"], timeout=20) as http:
             assert http.get("/health").json()["status"] == "ok"
+            assert "</html>" in http.get("/").text
+            assert http.get("/console/models").json()["models"][0]["name"] == "toy"
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
             answer = http.post("/v1/chat/completions", json=body)
             assert answer.json()["usage"]["completion_tokens"] == 3
@@ -88,6 +90,7 @@ def test_options_reach_the_server(serving: Run) -> None:
         "other",
         "--strict",
         "--control-tokens",
+        "--no-console",
     ]
     with serving(*flags) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
         assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["toy", "gpt-4o", "other"]
@@ -98,6 +101,7 @@ def test_options_reach_the_server(serving: Run) -> None:
         assert http.post("/v1/completions", json={"prompt": "Hi"}).json()["usage"]["completion_tokens"] == 2
         assert http.post("/v1/completions", content=b" " * 1001).status_code == 413
         assert served.ready["context"] == 256
+        assert http.get("/").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -128,21 +128,23 @@ def test_damage_that_is_found_while_it_answers_is_looked_for_before_it_answers_a
     serving: Run, models: dict[str, Path], tmp_path: Path
 ) -> None:
     changing = Path(shutil.copytree(models["y"], tmp_path / "changing"))
-    with serving(artifact=models["x"], beside=[changing]) as served:
-        with httpx.Client(base_url=served.ready["url"], timeout=30) as http:
-            right = text(http, "changing")
-            until(lambda: http.get("/health").json()["models"]["changing"]["integrity"] == "verified")
-            whole = (changing / TENSORS).read_bytes()
-            with open(changing / TENSORS, "r+b") as file:  # in the middle of a tensor, where no load looks
-                file.seek(len(whole) // 2)
-                file.write(bytes(value ^ 255 for value in whole[len(whole) // 2 :][:8]))
-            until(lambda: states(http)["changing"] == "unloaded")
-            found = answer(http, "changing")
-            assert found.status_code == 503
-            assert "checksum" in found.json()["error"]["message"]
-            assert answer(http, "x").status_code == 200
-            (changing / TENSORS).write_bytes(whole)
-            assert text(http, "changing") == right
+    with (
+        serving(artifact=models["x"], beside=[changing]) as served,
+        httpx.Client(base_url=served.ready["url"], timeout=30) as http,
+    ):
+        right = text(http, "changing")
+        until(lambda: http.get("/health").json()["models"]["changing"]["integrity"] == "verified")
+        whole = (changing / TENSORS).read_bytes()
+        with open(changing / TENSORS, "r+b") as file:  # in the middle of a tensor, where no load looks
+            file.seek(len(whole) // 2)
+            file.write(bytes(value ^ 255 for value in whole[len(whole) // 2 :][:8]))
+        until(lambda: states(http)["changing"] == "unloaded")
+        found = answer(http, "changing")
+        assert found.status_code == 503
+        assert "checksum" in found.json()["error"]["message"]
+        assert answer(http, "x").status_code == 200
+        (changing / TENSORS).write_bytes(whole)
+        assert text(http, "changing") == right
 
 
 def test_loading_and_unloading_does_not_grow(serving: Run, models: dict[str, Path]) -> None:

@@ -22,7 +22,7 @@ def test_of_several_an_alias_says_whose_it_is() -> None:
 
 @pytest.mark.parametrize("alias", ["a", "a=three", "=one", "a=", "a=b=one"])
 def test_an_alias_of_no_model_is_refused(alias: str) -> None:
-    with pytest.raises(UsageError, match="--alias .* names no model that is served"):
+    with pytest.raises(UsageError, match=r"--alias .* names no model that is served"):
         names_of(["one", "two"], ["one", "two"], [alias])
 
 
@@ -33,7 +33,7 @@ def test_models_of_one_name_go_by_their_aliases() -> None:
         Names("two", ("more",)),
         Names("m", ()),
     ]
-    with pytest.raises(UsageError, match="b/m and c/m would both be called 'm'.*--alias NAME=c/m"):
+    with pytest.raises(UsageError, match=r"b/m and c/m would both be called 'm'.*--alias NAME=c/m"):
         names_of(typed, own, ["one=a/m"])
     with pytest.raises(UsageError, match="could be of several models"):
         names_of(typed, own, ["one=m"])

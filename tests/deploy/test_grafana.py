@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.serve.conftest import scripted_model
 
-from rockledge.runtime.messages import Stats
+from rockledge.runtime.exchange import Stats
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.request import EngineStats
 from rockledge.serve.front import Front

@@ -52,6 +52,7 @@ class Serving:
         safety: Safety | None = None,
         tls: ssl.SSLContext | None = None,
         strict: bool = False,
+        sheets: Any = None,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
@@ -68,7 +69,7 @@ class Serving:
         # Its engine goes on when it is unloaded, and is the same when it is loaded again.
         offer = Offer(served.model, lambda _: replace(served, integrity=Integrity()))
         self.models = Models([offer], [served], limits=bounds, room=room)
-        app = create_app(self.models, limits=bounds, safety=safety, strict=strict)
+        app = create_app(self.models, limits=bounds, safety=safety, strict=strict, sheets=sheets)
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"

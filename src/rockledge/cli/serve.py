@@ -109,6 +109,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse fields of requests that only other servers take, even where they change nothing",
     )
+    parser.add_argument(
+        "--no-console", action="store_true", help="serve no page at / (without it there is one for browsers)"
+    )
     add_engine_arguments(parser)
     add_template_arguments(parser)
 
@@ -144,14 +147,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             keep_alive_s=served.keep_alive_s,
         )
         kept.callback(models.close)
-        app = create_app(models, limits=limits, safety=safety, strict=args.strict)
+        sheets = None if args.no_console else served.sheets
+        app = create_app(models, limits=limits, safety=safety, strict=args.strict, sheets=sheets)
         first, npu = served.offers[0].model, models.running[0].npu
 
         def ready(url: str) -> None:
             names = " and ".join(model.name for model in models)
-            terminal.print(
-                f"{names} {'answer' if len(models) > 1 else 'answers'} at {url}/v1 (Ctrl-C stops it)"
-            )
+            page = "" if sheets is None else f", the console is at {url}/"
+            verb = "answer" if len(models) > 1 else "answers"
+            terminal.print(f"{names} {verb} at {url}/v1{page} (Ctrl-C stops it)")
             if keys is None and not is_loopback(args.host):
                 terminal.note(
                     "Anyone who reaches this address can use it: there is no authentication. "

@@ -63,9 +63,10 @@ def _duration(text: str) -> float:
 @dataclass(frozen=True)
 class Served:
     """`offers`: the models, the first for requests that name none; `memory`: bytes that they may take
-    together, None for no limit; `keep_alive_s`: as for `Models`."""
+    together, None for no limit; `keep_alive_s`: as for `Models`; `sheets`: what the console shows of each."""
 
     offers: list[Offer]
+    sheets: list[dict[str, Any]]
     memory: int | None
     keep_alive_s: float
 
@@ -83,6 +84,7 @@ def offered(
     from rockledge.cli.serve_engine import ServedEngine
     from rockledge.model.source import source_name
     from rockledge.runtime.loading import chosen_chat, prepare
+    from rockledge.serve.console.model_sheet import model_sheet
     from rockledge.serve.running import Offer
     from rockledge.serve.served_model import ServedModel
 
@@ -92,7 +94,7 @@ def offered(
     paths = [kept.enter_context(artifact_of(model, quiet=args.quiet)) for model in args.models]
     names = names_of(args.models, [source_name(path) for path in paths], args.alias)
     memory = _available() if several and args.memory is None else args.memory
-    offers = []
+    offers, sheets = [], []
     for path, called in zip(paths, names, strict=True):
         prepared = prepare(path, args.threads, options["sequences"])
         artifact = prepared.artifact
@@ -102,11 +104,12 @@ def offered(
             artifact, called.name, footprint.context, chat, called.aliases, args.control_tokens
         )
         own = {**options, "ctx": footprint.context, **(_own_prefixes(args, called.name) if several else {})}
+        sheets.append(model_sheet(model, artifact))
         offers.append(Offer(model, ServedEngine(path, model, own, room, keys).load, footprint.bytes))
     keep_alive_s = args.keep_alive
     if keep_alive_s is None:
         keep_alive_s = parse_duration(KEEP_ALIVE if several else "-1")
-    return Served(offers, memory, keep_alive_s)
+    return Served(offers, sheets, memory, keep_alive_s)
 
 
 def _require_for_several(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,8 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import rockledge
+from rockledge.runtime.request import EngineStats
 from rockledge.serve.anthropic.routes import add_anthropic
 from rockledge.serve.api import Api, failed
+from rockledge.serve.console.routes import add_console
 from rockledge.serve.errors import ApiError, shutting_down
 from rockledge.serve.health import add_health
 from rockledge.serve.infill import add_infill
@@ -38,10 +40,12 @@ def create_app(
     limits: Limits | None = None,
     safety: Safety | None = None,
     strict: bool = False,
+    sheets: Sequence[Mapping[str, Any]] | None = None,
 ) -> FastAPI:
     """An application that answers with `models`.
 
     `safety`: who may ask. `strict`: requests may have only what the API that they use has, as it has it.
+    `sheets`: what the console shows of each model (`model_sheet`); None: there is no console.
     """
     api = Api(models, Limits() if limits is None else limits, strict=strict)
 
@@ -64,6 +68,12 @@ def create_app(
         message = messages.get(error.status_code, error.detail)
         found = ApiError(message, status=error.status_code, headers=dict(error.headers or {}))
         return failed(found, style_of(request.url.path))
+
+    async def standing() -> dict[str, EngineStats]:
+        return {one.model.name: await one.front.fresh_stats() for one in models.running}
+
+    if sheets is not None:
+        add_console(app, sheets, standing)
 
     @app.api_route(
         "/metrics", methods=["GET", "HEAD"], response_class=PlainTextResponse, openapi_extra=METRICS_ANSWER

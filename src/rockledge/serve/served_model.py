@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from rockledge.artifact import Artifact
+from rockledge.errors import ArtifactError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.embedding_facts import EmbeddingFacts, stored_facts
 from rockledge.model.markup import Markup
@@ -71,7 +72,7 @@ class ServedModel:
             pools=artifact.config.headless,
             hidden=artifact.config.hidden,
             embedding=stored_facts(files),
-            origin=str(((artifact.report or {}).get("source") or {}).get("hub_id") or ""),
+            origin=_hub_id(artifact),
         )
 
     @property
@@ -216,3 +217,13 @@ class ServedModel:
         least = self.tokenizer.least_tokens(text)
         if least > self.context:
             raise context_length_exceeded(least, self.context, param, least=True)
+
+
+def _hub_id(artifact: Artifact) -> str:
+    """The repository that it was made from; "" where its report does not say, or cannot be read: nobody needs
+    it to answer."""
+    try:
+        source = (artifact.report or {}).get("source")
+    except ArtifactError:
+        return ""
+    return str(source.get("hub_id") or "") if isinstance(source, dict) else ""
