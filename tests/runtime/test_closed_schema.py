@@ -6,13 +6,25 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from tests.runtime.schemas import VALUES, schemas
 
 from rockledge.runtime.closed_schema import closed
 
 LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 MORE = {"a": 1, "b": 2}
+
+
+def tagged(tag: str, **more: Any) -> dict[str, Any]:
+    properties = {"a": {"type": "integer"}, "kind": {"const": tag}}
+    return {"type": "object", "properties": properties, "required": ["kind"], **more}
+
+
+UNION = {
+    "oneOf": [{"$ref": "#/$defs/x"}, tagged("y")],
+    "discriminator": {"propertyName": "kind"},
+    "$defs": {"x": tagged("x")},
+}
 
 
 def fits(schema: Any, value: object) -> bool:
@@ -29,6 +41,8 @@ def fits(schema: Any, value: object) -> bool:
         ({"type": "object", "additionalProperties": LISTED}, {"x": MORE}),
         ({"anyOf": [LISTED, {"type": "null"}], "title": "Optional"}, MORE),
         ({"$ref": "#/$defs/x", "$defs": {"x": LISTED}, "description": "d"}, MORE),
+        (UNION, {"kind": "x", **MORE}),
+        (UNION, {"kind": "y", **MORE}),
         ({"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}}, "$defs": {"x": LISTED}}, {"x": MORE}),
     ],
 )
@@ -52,6 +66,11 @@ def test_what_is_not_listed_is_left_out(schema: Any, value: Any) -> None:
         {"anyOf": [LISTED, {"type": "null"}], "required": ["b"]},
         {"$ref": "#/$defs/x", "required": ["b"], "$defs": {"x": LISTED}},
         {"oneOf": [LISTED, {"type": "null"}]},
+        {"oneOf": [tagged("x"), tagged("x")]},
+        {"oneOf": [tagged("x"), tagged("y", required=[])]},
+        {"oneOf": [tagged("x"), tagged("y")], "required": ["b"]},
+        {"oneOf": []},
+        {"$ref": "#/$defs/x", "anyOf": [LISTED], "$defs": {"x": LISTED}},
         {"type": "object", "properties": {}},
         {"type": "object"},
         {"const": {"properties": {"a": 1}}},
@@ -65,7 +84,11 @@ def test_what_may_be_meant_otherwise_stays(schema: Any) -> None:
 
 @given(schemas(), VALUES)
 def test_nothing_new_fits(schema: Any, value: Any) -> None:
-    assert fits(schema, value) or not fits(closed(schema), value)
+    try:
+        before, after = fits(schema, value), fits(closed(schema), value)
+    except RecursionError:
+        reject()  # jsonschema follows references that lead to themselves without end
+    assert before or not after
 
 
 @given(schemas())

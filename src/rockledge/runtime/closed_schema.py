@@ -8,34 +8,61 @@ closed schema fits the one that was given.
 
 from typing import Any
 
+from rockledge.runtime.schema_bounds import target
+
 _ALONE = frozenset(
     {"$comment", "$defs", "$id", "$ref", "$schema", "anyOf", "default", "definitions", "deprecated"}
-    | {"description", "discriminator", "examples", "nullable", "readOnly", "title", "type", "writeOnly"}
+    | {"description", "discriminator", "examples", "nullable", "oneOf", "readOnly", "title", "type"}
+    | {"writeOnly"}
 )
 """Keywords beside which alternatives and references can be closed: none of them speaks of properties."""
 
-_COMBINING = ("allOf", "oneOf", "dependentSchemas", "if", "not")
+_COMBINING = ("allOf", "dependentSchemas", "if", "not")
 """Keywords by which several schemas judge one object; what is closed in one may be demanded by another, or
 decide which of them counts."""
 
 _SCHEMAS_BY_NAME = ("$defs", "definitions", "patternProperties", "properties")
 _SCHEMAS = ("additionalProperties", "items")
-_LISTS_OF_SCHEMAS = ("anyOf", "prefixItems", "items")
+_LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "prefixItems", "items")
 
 
 def closed(schema: Any) -> Any:
     """The schema with `additionalProperties` false wherever properties are listed, and as it was where
     several of its parts speak of one object."""
-    nodes = _nodes(schema)
-    if any(_combines(node) for node in nodes):
+    if any(_combines(node, schema) for node in _nodes(schema)):
         return schema
     return _closed(schema)
 
 
-def _combines(node: dict[str, Any]) -> bool:
+def _combines(node: dict[str, Any], root: Any) -> bool:
     if any(name in node for name in _COMBINING):
         return True
-    return ("anyOf" in node or "$ref" in node) and not _ALONE.issuperset(node)
+    if "oneOf" in node and not _told_apart(node["oneOf"], root):
+        return True
+    several = sum(name in node for name in ("anyOf", "oneOf", "$ref"))
+    return several > 1 or (several == 1 and not _ALONE.issuperset(node))
+
+
+def _told_apart(options: Any, root: Any) -> bool:
+    """Whether every option demands a property of which each says another constant, as a union of pydantic
+    with a discriminator: then no value fits two of them, closed or not."""
+    if not isinstance(options, list) or not options:
+        return False
+    constants = [_constants(option, root) for option in options]
+    names = set.intersection(*map(set, constants))
+    return any(len({each[name] for each in constants}) == len(options) for name in names)
+
+
+def _constants(option: Any, root: Any) -> dict[str, str]:
+    """The properties that an option demands to be one string each."""
+    if isinstance(option, dict) and isinstance(ref := option.get("$ref"), str):
+        option = target(root, ref)
+    listed = option.get("properties") if isinstance(option, dict) else None
+    required = option.get("required") if isinstance(option, dict) else None
+    if not isinstance(listed, dict) or not isinstance(required, list):
+        return {}
+    found = {name: inner.get("const") for name, inner in listed.items() if isinstance(inner, dict)}
+    return {name: value for name, value in found.items() if isinstance(value, str) and name in required}
 
 
 def _nodes(schema: Any) -> list[dict[str, Any]]:
