@@ -67,11 +67,10 @@ def check_schema(model: Engine, schema: Any, seed: int, bounded: bool) -> None:
         return
     try:
         text, finish = answer(model, constraint, seed)
-    except UsageError as error:  # nested hundreds of levels deep, where nothing bounds it
-        assert "too complex to go on" in str(error)
-        assert_sentence(str(error))
-        assert not bounded
-        return
+    except UsageError as error:
+        if bounded or "too complex to go on" not in str(error):
+            raise
+        return  # nested hundreds of levels deep, where nothing bounds it
     if finish == "stop":
         jsonschema.Draft202012Validator(schema).validate(json.loads(text))
     else:

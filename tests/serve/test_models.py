@@ -261,6 +261,9 @@ def test_waiting_has_an_end_in_time_and_others_go_on() -> None:
         with pytest.raises(ApiError, match="the model 'b' is not loaded yet") as caught:
             await shelf.models.acquire(shelf.model["b"])
         assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
+        with pytest.raises(ApiError, match=r"within 0\.01 s, the request's timeout") as caught:
+            await shelf.models.acquire(shelf.model["b"], timeout_s=0.01)
+        assert (caught.value.status, caught.value.code) == (504, "timeout")
         shelf.models.release(await shelf.models.acquire(shelf.model["a"]))  # nobody waits for its place now
         shelf.models.release(first)
         assert shelf.events == ["+a"]

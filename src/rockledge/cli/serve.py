@@ -18,21 +18,14 @@ from rockledge.cli.engine_options import (
     number,
     port,
     size,
-    tokens,
     whole,
 )
+from rockledge.cli.serve_limits import add_limit_arguments, chosen_limits, most_calls
 from rockledge.cli.serve_models import add_models_arguments, offered
 from rockledge.cli.serve_safety import add_safety_arguments, chosen_safety, chosen_tls
 from rockledge.cli.terminal import Terminal
 from rockledge.errors import UsageError
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
-from rockledge.serve.limits import (
-    BODY_BYTES,
-    BYTES_PER_CONTEXT_TOKEN,
-    GRACE_SECONDS,
-    MOST_CONNECTIONS,
-    MOST_WAITING,
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=PARALLEL,
         metavar="N",
         help=f"most sequences worked on at once (default: {PARALLEL})",
-    )
-    parser.add_argument(
-        "--max-waiting",
-        type=whole(0),
-        metavar="N",
-        help=f"most requests that wait besides (default: {MOST_WAITING})",
     )
     parser.add_argument(
         "--step-ms",
@@ -73,31 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help=f"most that --prefix-dir may take, such as 2G (default: {PREFIX_BYTES >> 30}G)",
     )
-    parser.add_argument(
-        "--max-body",
-        type=size,
-        metavar="SIZE",
-        help=f"longest request body, such as 8M (default: {BODY_BYTES >> 20}M, or "
-        f"{BYTES_PER_CONTEXT_TOKEN} bytes a token of context)",
-    )
-    parser.add_argument(
-        "--max-answer-tokens",
-        type=tokens(1),
-        metavar="N",
-        help="longest answer (default: what the context holds)",
-    )
-    parser.add_argument(
-        "--connections",
-        type=whole(1),
-        metavar="N",
-        help=f"most connections at a time (default: {MOST_CONNECTIONS})",
-    )
-    parser.add_argument(
-        "--grace",
-        type=number(0),
-        metavar="SECONDS",
-        help=f"how long answers may go on after Ctrl-C or SIGTERM (default: {GRACE_SECONDS:g})",
-    )
+    add_limit_arguments(parser)
     add_safety_arguments(parser)
     parser.add_argument(
         "--control-tokens",
@@ -120,7 +83,6 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
     from rockledge.errors import ArtifactError
     from rockledge.serve.app import create_app
-    from rockledge.serve.limits import Limits
     from rockledge.serve.models import Models
     from rockledge.serve.room import Room
     from rockledge.serve.safety.hosts import is_loopback
@@ -131,12 +93,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     logging.getLogger("uvicorn").setLevel(logging.INFO)
     safety, tls = chosen_safety(args), chosen_tls(args)
     keys = safety.keys
-    waiting = Limits().waiting if args.max_waiting is None else args.max_waiting
-    room = Room(args.parallel + waiting)
+    room = Room(most_calls(args))
     # The address comes first: a model may take minutes to be converted.
     with bind(args.host, args.port) as sock, ExitStack() as kept:
         served = offered(args, _options(args), room, keys, kept)
-        limits = _limits(args, max(offer.model.context for offer in served.offers))
+        limits = chosen_limits(args, max(offer.model.context for offer in served.offers))
         # It is loaded first, so that what is wrong with it or with the options is said here.
         models = Models(
             served.offers,
@@ -200,20 +161,6 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     return {**engine_options(args, args.parallel), **given}
-
-
-def _limits(args: argparse.Namespace, context: int) -> Any:
-    from rockledge.serve.limits import Limits, body_bytes
-
-    chosen = {
-        "waiting": args.max_waiting,
-        "answer_tokens": args.max_answer_tokens,
-        "connections": args.connections,
-        "grace_s": args.grace,
-        "body_bytes": body_bytes(context) if args.max_body is None else args.max_body,
-    }
-    given = {name: value for name, value in chosen.items() if value is not None}
-    return Limits(parallel=args.parallel, **given)
 
 
 COMMAND = Command("serve", "answer over HTTP as the OpenAI API does", add_arguments, run, prints_itself=True)

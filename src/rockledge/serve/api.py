@@ -104,7 +104,8 @@ class Api:
             DisconnectedError: the client has left meanwhile.
         """
         tokens = sum(map(len, work.generation.prompts))
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+        timeout_s = work.generation.options.timeout_s
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
         try:
             answers = Answers(
                 running.front,
@@ -155,7 +156,8 @@ class Api:
         """
         requests = work.requests()
         tokens = sum(len(asked.prompt) for asked in requests)
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+        timeout_s = requests[0].deadline_s
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
         work.begun()
         try:
             call = open_gathered(running.front, requests, client_of(request))
@@ -192,10 +194,15 @@ class Api:
             return failed(as_api_error(error), style)
 
     async def _acquire(
-        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int
+        self,
+        request: Request,
+        model: ServedModel,
+        keep_alive_s: float | None,
+        tokens: int,
+        timeout_s: float | None,
     ) -> Running:
         """The engine of a model, unless the client leaves while it is loaded."""
-        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens, timeout_s=timeout_s)
         return await unless_disconnected(request, acquiring)
 
     async def read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
@@ -101,8 +102,7 @@ class Metrics:
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """All of them and their content type, in the format that a scraper's `Accept` header asks for."""
-        for running in self._models.running:
-            await running.front.fresh_stats()
+        await asyncio.gather(*(running.front.fresh_stats() for running in self._models.running))
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
 

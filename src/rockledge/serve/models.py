@@ -147,16 +147,23 @@ class Models:
         self._room.require()
 
     async def acquire(
-        self, model: ServedModel, keep_alive_s: float | None = None, *, tokens: int = 0
+        self,
+        model: ServedModel,
+        keep_alive_s: float | None = None,
+        *,
+        tokens: int = 0,
+        timeout_s: float | None = None,
     ) -> Running:
         """The engine of a model, for one request; `release` it afterwards. It is loaded first where it is
         not, which may have to wait until another can be unloaded.
 
         `keep_alive_s`: how long it stays after its last request, None for what the server does, below 0 for
-        ever, 0 for no longer than that. `tokens`: of the request's prompts, which may have to wait here.
+        ever, 0 for no longer than that. `tokens`: of the request's prompts, which may have to wait here, for
+        `timeout_s` at most.
 
         Raises:
-            ApiError: 503 when it cannot answer, cannot be loaded, or when that would take too long.
+            ApiError: 503 when it cannot answer, cannot be loaded, or when that takes too long; 504 when it
+                takes longer than `timeout_s`.
         """
         self.require_room()
         place = self._places[id(model)]
@@ -168,7 +175,7 @@ class Models:
                 raise trouble
         if place.loaded and place not in self._leaving:
             return self._enter(place)
-        return await self._wait(place, tokens)
+        return await self._wait(place, tokens, timeout_s)
 
     def release(self, running: Running) -> None:
         """The request is over."""
@@ -194,7 +201,7 @@ class Models:
         place.users += 1
         return place.running
 
-    async def _wait(self, place: Place, tokens: int) -> Running:
+    async def _wait(self, place: Place, tokens: int, timeout_s: float | None) -> Running:
         self._room.require_tokens(tokens)
         waiting = Waiting(asyncio.get_running_loop().create_future(), tokens)
         place.waiting.append(waiting)
@@ -203,8 +210,16 @@ class Models:
             self._turns.append(place)
         self._settle()
         try:
-            await asyncio.wait({waiting.granted}, timeout=self._limits.load_wait_s)
+            most_s = self._limits.load_wait_s
+            await asyncio.wait({waiting.granted}, timeout=min(most_s, timeout_s or most_s))
             if not waiting.granted.done():
+                if timeout_s is not None and timeout_s < most_s:
+                    raise ApiError(
+                        f"the model '{place.name}' was not loaded within {timeout_s:g} s, the request's "
+                        "timeout",
+                        status=504,
+                        code="timeout",
+                    )
                 raise server_busy(
                     f"the model '{place.name}' is not loaded yet, and others use the memory; try again in a "
                     "moment"

@@ -133,8 +133,10 @@ def test_names_and_origins_are_checked_as_everywhere(console: httpx.Client, path
 
 
 def test_without_sheets_there_is_no_console(http: httpx.Client) -> None:
-    for path in (*ADDRESSES, *DATA):
+    for path in {*ADDRESSES, *DATA} - {"/"}:
         assert http.get(path).status_code == 404
+    assert http.get("/").text == "Rockledge is running"  # Ollama's clients ask it
+    assert http.head("/").status_code == 200
 
 
 def test_the_console_is_not_part_of_the_api_s_document(console: httpx.Client) -> None:

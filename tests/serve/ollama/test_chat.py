@@ -109,6 +109,7 @@ def test_results_find_their_calls_by_order_and_by_name(
                 {"role": "tool", "content": "noon", "tool_name": "time"},
                 {"role": "tool", "content": "sun", "tool_name": "weather"},
             ],
+            [{"role": "tool", "content": "sun", "tool_name": "other"}, {"role": "tool", "content": "noon"}],
         ):
             history = [*HELLO, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
             whole(client, messages=history, tools=TOOLS)

@@ -1,4 +1,4 @@
-"""The requests of Home Assistant's integration, byte for byte as its client library writes them.
+"""The requests of Home Assistant's integration, field for field as its client library writes them.
 
 Sources: homeassistant/components/ollama/{config_flow,entity,ai_task,const}.py and helpers/llm.py in
 https://github.com/home-assistant/core; `model_dump(exclude_none=True)` of the library's requests in

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import pydantic
@@ -29,10 +28,10 @@ class OllamaChatBody(GeneratingBody):
     @classmethod
     def _complete(cls, messages: Any) -> Any:
         """Ollama's messages may lack content, name functions by `tool_name`, and have calls without ids:
-        results follow in the order of the calls."""
+        results belong to calls by name, or else by order."""
         if not isinstance(messages, list):
             return messages
-        open_calls: deque[tuple[str, Any]] = deque()
+        open_calls: list[tuple[str, Any]] = []
         found = []
         for number, message in enumerate(messages):
             if isinstance(message, dict):
@@ -41,7 +40,7 @@ class OllamaChatBody(GeneratingBody):
         return found
 
 
-def _completed(message: dict[str, Any], number: int, open_calls: deque[tuple[str, Any]]) -> dict[str, Any]:
+def _completed(message: dict[str, Any], number: int, open_calls: list[tuple[str, Any]]) -> dict[str, Any]:
     """The message with what is missing; `open_calls`: ids and functions of calls that have no result yet."""
     made = dict(message)
     if made.get("content") is None and not made.get("tool_calls"):
@@ -58,11 +57,10 @@ def _completed(message: dict[str, Any], number: int, open_calls: deque[tuple[str
         name = made.get("tool_name")
         if name is not None:
             made.setdefault("name", name)
-        chosen = next((call for call in open_calls if name in (None, call[1])), None)
-        if chosen is not None:
+        chosen = next((call for call in open_calls if call[1] == name), next(iter(open_calls), None))
+        if chosen is not None and made.get("tool_call_id") is None:
             open_calls.remove(chosen)
-            if made.get("tool_call_id") is None:
-                made["tool_call_id"] = chosen[0]
+            made["tool_call_id"] = chosen[0]
     return made
 
 

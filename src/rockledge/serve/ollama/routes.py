@@ -1,7 +1,4 @@
-"""The addresses of Ollama's API.
-
-There is none for `/`, which is the console's; it answers clients that ask whether there is a server, too.
-"""
+"""The addresses of Ollama's API."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 import rockledge
 from rockledge.serve.api import Api, Work, failed
@@ -48,6 +45,11 @@ def add_ollama(app: FastAPI, api: Api) -> None:
         @app.api_route(path, methods=["GET", "HEAD"], name=path)
         async def get() -> Response:
             return JSONResponse(body())
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def root() -> Response:
+        """What clients ask to see whether there is a server; with a console, its page answers first."""
+        return PlainTextResponse("Rockledge is running")
 
     add_get("/api/version", lambda: {"version": VERSION, "rockledge": rockledge.__version__})
     add_get("/api/tags", lambda: tags(api.models))
