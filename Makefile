@@ -48,6 +48,7 @@ $(VENV)/.lm-eval: $(VENV)/.dev
 $(VENV)/.clients: $(VENV)/.dev
 	@echo "installing the clients of the server's tests into $(VENV)"
 	@$(PIP) --no-build-isolation -e '.[clients]'
+	@$(PIP) --no-deps instructor
 	@touch $@
 
 $(VENV)/.build: requirements.txt | $(BIN)/python

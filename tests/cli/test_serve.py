@@ -171,6 +171,20 @@ def copied(artifact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(artifact, tmp_path / "copied"))
 
 
+def test_a_models_directory_is_only_read(serving: Run, copied: Path) -> None:
+    """It may belong to another user, and be mounted read-only."""
+    for path in [*copied.iterdir(), copied]:
+        path.chmod(0o555)
+    before = {path: path.stat().st_mtime_ns for path in [copied, *copied.rglob("*")]}
+    try:
+        with serving(artifact=copied) as served:
+            answer = httpx.post(f"{served.ready['url']}/v1/completions", json={"prompt": "Hi"}, timeout=20)
+            assert answer.status_code == 200
+        assert {path: path.stat().st_mtime_ns for path in [copied, *copied.rglob("*")]} == before
+    finally:
+        copied.chmod(0o755)
+
+
 def test_a_file_overwritten_while_serving_ends_readiness(serving: Run, copied: Path) -> None:
     with serving(artifact=copied) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
         end = time.monotonic() + 20

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +25,7 @@ from rockledge.serve.metrics import Counted, Metrics
 from rockledge.serve.models import Models
 from rockledge.serve.ollama.routes import add_ollama
 from rockledge.serve.openai.routes import add_openai
-from rockledge.serve.openapi import api_document
+from rockledge.serve.openapi import METRICS_ANSWER, api_document
 from rockledge.serve.rerank import add_rerank
 from rockledge.serve.responses.routes import add_responses
 from rockledge.serve.safety.checks import Safety, protect
@@ -75,7 +75,9 @@ def create_app(
     if sheets is not None:
         add_console(app, sheets, standing)
 
-    @app.api_route("/metrics", methods=["GET", "HEAD"])
+    @app.api_route(
+        "/metrics", methods=["GET", "HEAD"], response_class=PlainTextResponse, openapi_extra=METRICS_ANSWER
+    )
     async def show_metrics(request: Request) -> Response:
         text, content_type = await metrics.text(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})

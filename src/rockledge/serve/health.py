@@ -12,6 +12,10 @@ from rockledge.serve.models import Models
 from rockledge.serve.place import Place
 
 PROBES = ["GET", "HEAD"]
+FAILED: dict[int | str, dict[str, Any]] = {
+    503: {"description": "it cannot", "content": {"application/json": {"schema": {"type": "object"}}}}
+}
+"""What the API's document says of the other answer."""
 
 
 def add_health(app: FastAPI, models: Models) -> None:
@@ -21,7 +25,7 @@ def add_health(app: FastAPI, models: Models) -> None:
     be answered; `/health` says more, of all models.
     """
 
-    @app.api_route("/health", methods=PROBES)
+    @app.api_route("/health", methods=PROBES, responses=FAILED)
     async def health() -> Response:
         found = models.trouble
         each = {place.name: _of_model(place) for place in models.places}
@@ -35,11 +39,11 @@ def add_health(app: FastAPI, models: Models) -> None:
         }
         return JSONResponse(body, status_code=200 if found is None else 503)
 
-    @app.api_route("/health/ready", methods=PROBES)
+    @app.api_route("/health/ready", methods=PROBES, responses=FAILED)
     async def ready() -> Response:
         return _said(models.trouble)
 
-    @app.api_route("/health/live", methods=PROBES)
+    @app.api_route("/health/live", methods=PROBES, responses=FAILED)
     async def live() -> Response:
         return _said(models.lost)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rockledge.runtime.closed_schema import closed
 from rockledge.serve.conversation.call_forms import Tools
 from rockledge.serve.conversation.messages import Tool
 from rockledge.serve.errors import ApiError
@@ -88,7 +89,7 @@ def calls_schema(
             "type": "object",
             "properties": {
                 "name": {"const": name},
-                "arguments": _moved(schema, f"#/items/anyOf/{number}/properties/arguments"),
+                "arguments": _moved(_arguments(schema), f"#/items/anyOf/{number}/properties/arguments"),
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
@@ -97,6 +98,18 @@ def calls_schema(
     ]
     most = {"maxItems": 1} if one_call or isinstance(choice, dict) else {}
     return {"type": "array", "items": {"anyOf": calls}, "minItems": 1, **most}
+
+
+_SILENT = {"$schema", "description", "title", "type"}  # they say nothing of parameters
+_NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def _arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of the arguments of a call that the model is made to write: those that are listed, and none
+    for a function without parameters, as OpenAI has it."""
+    said = {keyword for keyword, value in schema.items() if value or keyword == "additionalProperties"}
+    found: dict[str, Any] = _NOTHING if said <= _SILENT else closed(dict(schema))
+    return found
 
 
 # Keywords of JSON schemas whose values are data, and those whose values are schemas by name.
