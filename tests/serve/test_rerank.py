@@ -54,6 +54,15 @@ def test_documents_come_by_their_cosine_with_the_query(client: httpx.Client) -> 
     assert body["model"] == "scripted"
 
 
+def test_no_cosine_is_above_1(serving: Callable[..., str]) -> None:
+    """Embeddings of 32-bit numbers have a length of 1 only up to rounding: that of "b c" is longer."""
+    url = serving(ScriptedEngine(), pools=True, hidden=4)
+    body = {"query": "b c", "documents": ["b c", "c b"]}
+    results = httpx.post(f"{url}/v1/rerank", json=body, timeout=20).json()["results"]
+    assert results[0]["index"] == 0
+    assert results[0]["relevance_score"] == 1
+
+
 def test_the_other_address_and_objects_as_documents(client: httpx.Client) -> None:
     whole = rerank(client)["results"]
     assert rerank(client, "/rerank", documents=[{"text": text} for text in DOCUMENTS])["results"] == whole

@@ -139,7 +139,8 @@ def _cosines(model: ServedModel, found: RerankBody) -> EmbeddingWork:
 
     def reply(embeddings: list[list[float]], tokens: int) -> dict[str, Any]:
         scores = np.asarray(embeddings[1:], np.float64) @ np.asarray(embeddings[0], np.float64)
-        return ranking(model, found, scores.tolist(), tokens)
+        # Lengths of embeddings are 1 only up to rounding.
+        return ranking(model, found, np.clip(scores, -1, 1).tolist(), tokens)
 
     return EmbeddingWork(
         model,
