@@ -90,7 +90,9 @@ def test_rm_of_one_in_use_is_refused(rockledge: Run, converted: Any) -> None:
         fcntl.flock(lock, fcntl.LOCK_SH)
         done = rockledge("rm", converted["name"])
         assert (done.code, "in use" in done.err) == (1, True)
-        assert rockledge("clean", "--all", "--yes", "--json").json == {"removed": [], "freed_mb": 0}
+        cleaned = rockledge("clean", "--all", "--yes", "--json")
+        assert cleaned.json == {"removed": [], "freed_mb": 0}
+        assert f"{converted['path']} is in use by another process and stays" in cleaned.err
     assert Path(converted["path"]).is_dir()
 
 
