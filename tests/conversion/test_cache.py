@@ -207,7 +207,9 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(source: Path, tmp_path: 
         Use(tmp_path / "cache")(source)
 
 
-def test_a_model_removed_while_it_is_written_is_not_made_again_and_again(source: Path, tmp_path: Path) -> None:
+def test_a_model_removed_while_it_is_written_is_not_made_again_and_again(
+    source: Path, tmp_path: Path
+) -> None:
     made = []
 
     def remove(stage: str, done: int, total: int) -> None:
