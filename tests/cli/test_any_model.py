@@ -145,6 +145,7 @@ def test_a_full_disk_is_one_sentence(
     done = rockledge("run", checkpoint, "Hello")
     assert done.code == 1
     assert "no space is left" in done.err
+    assert "$ROCKLEDGE_CACHE names another place, `rockledge clean --all` frees" in done.err
     assert not list(cache.glob("*/*/model.safetensors"))
 
 

@@ -75,6 +75,16 @@ def test_a_name_of_the_list_runs(rockledge: Run, converted: Any, made: Path, che
     assert (mistyped.code, f"did you mean {converted['name']}?" in mistyped.err) == (1, True)
 
 
+@pytest.mark.parametrize("name", ["new\nline", "x" * 250])
+def test_odd_names_are_converted_and_listed(
+    name: str, rockledge: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    odd = shutil.copytree(checkpoint, tmp_path / name)
+    assert rockledge("run", odd, "Hello", "--max-tokens", 1).code == 0
+    listed = rockledge("list")
+    assert (listed.code, listed.out.count(name.replace("\n", "\\n"))) == (0, 2)
+
+
 def test_rm_of_a_conversion(rockledge: Run, converted: Any) -> None:
     done = rockledge("rm", converted["name"], "--json")
     assert done.json["removed"] == [converted["name"]]
@@ -90,7 +100,9 @@ def test_rm_of_one_in_use_is_refused(rockledge: Run, converted: Any) -> None:
         fcntl.flock(lock, fcntl.LOCK_SH)
         done = rockledge("rm", converted["name"])
         assert (done.code, "in use" in done.err) == (1, True)
-        assert rockledge("clean", "--all", "--yes", "--json").json == {"removed": [], "freed_mb": 0}
+        cleaned = rockledge("clean", "--all", "--yes", "--json")
+        assert cleaned.json == {"removed": [], "freed_mb": 0}
+        assert f"{converted['path']} is in use by another process and stays" in cleaned.err
     assert Path(converted["path"]).is_dir()
 
 

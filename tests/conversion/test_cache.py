@@ -1,6 +1,7 @@
 """The cache of converted models: found again, renewed when the source changes, bounded, safe beside other
 processes."""
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -204,6 +205,70 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(source: Path, tmp_path: 
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ArtifactError, match="cannot be written"):
         Use(tmp_path / "cache")(source)
+
+
+def test_a_model_removed_while_it_is_written_is_not_made_again_and_again(
+    source: Path, tmp_path: Path
+) -> None:
+    made = []
+
+    def remove(stage: str, done: int, total: int) -> None:
+        if done == total:
+            for file in (tmp_path / "cache").glob("*/.toy.partial-*/*"):
+                file.unlink()
+
+    def make(place: Path) -> None:
+        made.append(place)
+        assert len(made) == 1
+        convert(open_checkpoint(source), place, bits=BITS, progress=remove)
+
+    models = ConvertedModels(tmp_path / "cache", 1 << 40)
+    with pytest.raises(ArtifactError, match="removed or damaged"), models.model(source, BITS, make, print):
+        pass
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes every place read-only from then on, for root too, whom permissions do not stop."""
+    open_file = os.open
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def open_to_read(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            refuse()
+        return open_file(path, flags, *rest, **more)
+
+    def begin() -> None:
+        for name in ("utime", "unlink", "rmdir", "rename", "mkdir"):
+            monkeypatch.setattr(os, name, refuse)
+        monkeypatch.setattr(os, "open", open_to_read)
+
+    return begin
+
+
+def test_a_read_only_cache_gives_what_it_has(
+    source: Path, tmp_path: Path, read_only: Callable[[], None]
+) -> None:
+    use = Use(tmp_path / "cache")
+    place = use(source)
+    read_only()
+    assert (use(source), use.made) == (place, 1)
+    with use.models.kept(place.parent.name):
+        assert use.models.remove(place.parent.name) is None
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        use(source, 9.0)
+
+
+def test_what_cannot_be_removed_is_said(source: Path, tmp_path: Path, read_only: Callable[[], None]) -> None:
+    use = Use(tmp_path / "cache")
+    place = use(source)
+    read_only()
+    with pytest.raises(ArtifactError, match="cannot be removed"):
+        use.models.remove(place.parent.name)
+    open_artifact(place)
 
 
 def test_a_lock_outlives_no_block(source: Path, tmp_path: Path) -> None:

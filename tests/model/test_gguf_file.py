@@ -83,6 +83,18 @@ def test_q8_0_is_what_its_definition_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(file.read("t"), [codes * np.float32(0.25)])
 
 
+def test_blocks_are_what_llama_cpp_makes_of_them(tmp_path: Path) -> None:
+    """A row of random blocks of every type, and the floats that llama.cpp's `llama-quantize
+    --allow-requantize IN OUT F32` wrote for them (llama-cpp-python 0.3.36)."""
+    stored = np.load(Path(__file__).with_name("cases") / "llama_cpp_blocks.npz")
+    kinds = [name.removeprefix("blocks_") for name in stored if name.startswith("blocks_")]
+    assert len(kinds) == 23
+    for kind in kinds:
+        raw = stored[f"blocks_{kind}"].reshape(1, -1)
+        file = open_gguf(write(tmp_path / f"{kind}.gguf", {"t": (raw, Kind[kind])}))
+        np.testing.assert_array_equal(file.read("t")[0], stored[f"floats_{kind}"], err_msg=kind)
+
+
 def test_types_that_hold_no_weights_cannot_be_dequantised() -> None:
     assert can_dequantise(Kind.Q4_K)
     assert not can_dequantise(Kind.I32)
@@ -137,6 +149,7 @@ NESTED = struct.pack("<IQ", 9, 1) * 50
         (container([], [info("t", (8,), 0, 0), info("u", (4,), 0, 32)], 40), "cut short: u ends at byte"),
         (container([], [info("t", (4,), 0, 8)], 64), "not aligned to 32"),
         (container([], [info("t", (4,), 99, 0)], 64), "unknown tensor type 99"),
+        (container([], [info("t", (4,), 31, 0)], 64), "type Q4_0_4_4, which llama.cpp no longer reads"),
         (container([], [info("t", (33,), 8, 0)], 64), "cannot be Q8_0"),
         (container([], [info("t", (0,), 0, 0)], 64), "cannot be F32"),
         (container([], [info("t", (2**62, 2**62), 0, 0)], 64), "cut short"),

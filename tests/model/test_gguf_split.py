@@ -57,6 +57,12 @@ def test_parts_of_other_models_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, r"m-00002-of-00002\.gguf says that it is part 0 of 2, expected 1 of 2")
 
 
+def test_parts_whose_names_are_mixed_up_are_refused(tmp_path: Path) -> None:
+    shutil.copy(CASES / "f7_split/m-00001-of-00002.gguf", tmp_path / "m-00002-of-00002.gguf")
+    shutil.copy(CASES / "f7_split/m-00002-of-00002.gguf", tmp_path / "m-00001-of-00002.gguf")
+    refused(tmp_path, r"m-00001-of-00002\.gguf says that it is part 2 of 2; the names of the parts were")
+
+
 def test_a_part_that_is_cut_short_is_named(tmp_path: Path) -> None:
     shutil.copytree(CASES / "f7_split", tmp_path, dirs_exist_ok=True)
     second = tmp_path / "m-00002-of-00002.gguf"

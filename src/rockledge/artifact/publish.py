@@ -7,6 +7,7 @@ removes the hidden one; what a killed process left is removed by the next writer
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import time
@@ -19,21 +20,26 @@ from rockledge.errors import ArtifactError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_NAME_BYTES = 200  # of the name that are in the hidden one, which is longer and may have 255
 _ABANDONED_SECONDS = 60.0  # younger ones may belong to a writer that has not taken its lock yet
+
+
+class UnwritableError(ArtifactError):
+    """A place that cannot be written to: read-only, full, or gone."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError of its body into an ArtifactError: a full disk, or what else went wrong."""
+    """Turns an OSError of its body into an UnwritableError: a full disk, or what else went wrong."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise ArtifactError(
+            raise UnwritableError(
                 f"no space is left for {path}, nothing was put there; free some, or choose another disk"
             ) from error
         reason = error.strerror or str(error)
-        raise ArtifactError(
+        raise UnwritableError(
             f"{path} cannot be written ({reason.lower()}), nothing was put there; choose a writable place"
         ) from error
 
@@ -93,7 +99,13 @@ def _lock(directory: Path) -> int | None:
 
 def abandoned(path: Path) -> list[Path]:
     """The hidden directories that killed writers of `path` left beside it."""
-    return [left for left in path.parent.glob(f".{path.name}.partial-*") if not _in_use(left)]
+    pattern = f"{glob.escape(_hidden(path))}*"
+    return [left for left in path.parent.glob(pattern) if not _in_use(left)]
+
+
+def _hidden(path: Path) -> str:
+    """How the hidden names of what becomes `path` begin."""
+    return f".{os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])}.partial-"
 
 
 def _in_use(partial: Path) -> bool:
@@ -128,7 +140,7 @@ def publish_directory(path: Path, may_replace: Callable[[Path], None]) -> Iterat
             may_replace(path)
 
     check_place()
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
+    partial = path.with_name(f"{_hidden(path)}{os.getpid()}-{os.urandom(4).hex()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rockledge.cli.inspect import is_artifact
 from rockledge.cli.known_models import converted_models, find_known, known_models
 from rockledge.cli.terminal import Terminal
-from rockledge.errors import CheckpointError, did_you_mean
+from rockledge.errors import ArtifactError, CheckpointError, did_you_mean
 from rockledge.places import expanded
 
 if TYPE_CHECKING:
@@ -64,8 +64,12 @@ def _found(model: str) -> tuple[Path, str | None]:
     return find_checkpoint(model), None
 
 
+_ELSEWHERE = "$ROCKLEDGE_CACHE names another place, `rockledge clean --all` frees what is not in use"
+
+
 @contextmanager
 def _converted(source: Path, model: str, *, quiet: bool) -> Iterator[Path]:
+    from rockledge.artifact.publish import UnwritableError
     from rockledge.conversion.convert import DEFAULT_BITS, convert
     from rockledge.model.checkpoint import model_at, open_checkpoint
 
@@ -91,7 +95,11 @@ def _converted(source: Path, model: str, *, quiet: bool) -> Iterator[Path]:
     def waiting() -> None:
         log.info("Another process is converting %s; waiting for it.", model)
 
-    with converted_models().model(source, None, make, waiting) as place:
+    with ExitStack() as held:
+        try:
+            place = held.enter_context(converted_models().model(source, None, make, waiting))
+        except UnwritableError as error:
+            raise ArtifactError(f"{error} ({_ELSEWHERE})") from error
         yield place
 
 

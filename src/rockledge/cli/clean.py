@@ -66,11 +66,17 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     elif not confirmed(f"remove these, {show_size(sum(waste.size for waste in found))}", args):
         terminal.print("Nothing was removed.")
         found = []
-    removed = {waste.what: freed for waste in found if (freed := waste.remove()) is not None}
-    freed = sum(removed.values())
+    removed = {}
+    for waste in found:
+        freed = waste.remove()
+        if freed is None:
+            terminal.note(f"{waste.what} is in use by another process and stays")
+        else:
+            removed[waste.what] = freed
+    total = sum(removed.values())
     if found:
-        terminal.print(f"{show_size(freed)} are free.")
-    return {"removed": list(removed), "freed_mb": megabytes(freed)}
+        terminal.print(f"{show_size(total)} are free.")
+    return {"removed": list(removed), "freed_mb": megabytes(total)}
 
 
 def _half_made() -> list[Waste]:

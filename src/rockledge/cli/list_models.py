@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     if models:
         rows = [
             (
-                model.name,
+                _on_one_line(model.name),
                 model.kind,
                 "-" if model.bits is None else f"{model.bits:.2f}",
                 show_size(model.size),
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             for model in models
         ]
         lines = table(("name", "kind", "bits", "size", "date", "used"), rows).splitlines()
-        places = ["where", *(str(model.path) for model in models)]
+        places = ["where", *(_on_one_line(str(model.path)) for model in models)]
         for line, place in zip(lines, places, strict=True):
             terminal.print(f"{line}  {place}")
         terminal.print(f"\n{counted(len(models), 'model')}, {show_size(total)}")
@@ -57,6 +57,11 @@ def _body(model: KnownModel) -> dict[str, Any]:
         "used": None if model.used is None else _moment(model.used),
         "source": None if model.source is None else str(model.source),
     }
+
+
+def _on_one_line(text: str) -> str:
+    """With escapes in place of line breaks and whatever else cannot be shown."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _day(seconds: float) -> str:

@@ -5,6 +5,7 @@ A model lies in `ROOT/KEY/NAME`, an artifact like any other; `ROOT/KEY.lock` is 
 it, and alone by the one who makes or removes it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,6 +26,7 @@ from rockledge.model.source import source_name
 REVISION = 1
 """Raised when `convert` makes other weights of the same source."""
 _END = 1 << 16  # bytes at the ends of a file that its digest covers
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _SOURCE = "source"  # the file beside the artifact that names the checkpoint
 
 
@@ -56,7 +58,8 @@ class ConvertedModels:
         block is left.
 
         `make(path)` writes it where it is missing or does not open. While another process does that, this one
-        waits, after calling `waiting`. ArtifactError where the cache cannot be written.
+        waits, after calling `waiting`. UnwritableError where a model that is missing cannot be written; one
+        that is there is used from a read-only cache too.
         """
         key = fingerprint(source, bits)
         place = self.root / key / source_name(source)
@@ -68,6 +71,11 @@ class ConvertedModels:
                 if not _opens(place):
                     shutil.rmtree(self.root / key, ignore_errors=True)  # half-made or damaged
                     make(place)
+                    if not _opens(place):  # or it would be made again and again
+                        shutil.rmtree(self.root / key, ignore_errors=True)
+                        raise ArtifactError(
+                            f"{place} was removed or damaged while it was written; run this again"
+                        )
                     if fingerprint(source, bits) != key:
                         shutil.rmtree(self.root / key, ignore_errors=True)
                         raise CheckpointError(
@@ -75,8 +83,7 @@ class ConvertedModels:
                         )
                     with writing(self.root):
                         (self.root / key / _SOURCE).write_bytes(os.fsencode(source.absolute()))
-            with writing(self.root):
-                os.utime(self.root / key)
+            self._touch(key)
             self.trim()
             yield place
 
@@ -85,18 +92,31 @@ class ConvertedModels:
         """Until the block is left, the model of that key is not removed."""
         with _lock_file(self._lock(key)) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
-            with writing(self.root):
-                os.utime(self.root / key)
+            self._touch(key)
             yield
+
+    def _touch(self, key: str) -> None:
+        """Notes that the model is used now, where that can be noted."""
+        with writing(self.root):
+            try:
+                os.utime(self.root / key)
+            except OSError as error:
+                if error.errno not in _READ_ONLY:
+                    raise
 
     def all(self) -> list[Converted]:
         """The models that can be opened, the most recently used first."""
         return [one for entry in self._entries() if (one := _converted(entry)) is not None]
 
     def remove(self, key: str) -> int | None:
-        """Removes a model, and returns the bytes freed; None where another process uses or makes it."""
-        size = self.size(key)
-        return size if self._remove(self.root / key) else None
+        """Removes a model, and returns the bytes freed; None where another process uses or makes it.
+        ArtifactError where it cannot be removed."""
+        size, entry = self.size(key), self.root / key
+        if not self._remove(entry):
+            return None
+        if entry.exists():
+            raise ArtifactError(f"{entry} cannot be removed; make it writable, or remove it yourself")
+        return size
 
     def size(self, key: str) -> int:
         """Bytes that an entry has on disk."""
@@ -132,12 +152,12 @@ class ConvertedModels:
         total = 0
         for entry in self._entries():
             size = disk_size(entry)
-            if total + size > self.limit and self._remove(entry):
+            if total + size > self.limit and self._remove(entry) and not entry.exists():
                 continue
             total += size
 
     def _remove(self, entry: Path) -> bool:
-        """Whether a model could be removed: nobody uses or makes it."""
+        """Whether nobody uses or makes a model; as much of it as can be is removed then."""
         with _lock_file(self._lock(entry.name)) as lock:
             if not _locked(lock):
                 return False
@@ -207,7 +227,12 @@ def _opens(place: Path) -> bool:
 @contextmanager
 def _lock_file(path: Path) -> Iterator[int]:
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno not in _READ_ONLY or not path.exists():
+                raise
+            descriptor = os.open(path, os.O_RDONLY)
     try:
         yield descriptor
     finally:

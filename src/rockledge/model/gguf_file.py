@@ -32,6 +32,17 @@ _SCALARS = {
     12: "<f8",
 }
 _STRING, _ARRAY = 8, 9
+# Types that older versions of llama.cpp wrote and newer ones do not read (`enum ggml_type` in ggml.h).
+_REMOVED = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
 _MAX_DIMENSIONS = 4
 _BLOCK = 1 << 24  # bytes that `blocks` reads at a time
 
@@ -217,7 +228,14 @@ def _tensor(
     try:
         kind = gguf.GGMLQuantizationType(code)
     except ValueError as error:
-        raise CheckpointError(f"{path.name}: {name[:60]} has the unknown tensor type {code}") from error
+        if code in _REMOVED:
+            raise CheckpointError(
+                f"{path.name}: {name[:60]} has the type {_REMOVED[code]}, which llama.cpp no longer reads "
+                "either; fetch a file of another type, such as Q4_0 or Q8_0"
+            ) from error
+        raise CheckpointError(
+            f"{path.name}: {name[:60]} has the unknown tensor type {code}; fetch a file of another type"
+        ) from error
     block, size = gguf.GGML_QUANT_SIZES[kind]
     if min(shape) < 1 or shape[-1] % block:
         raise CheckpointError(

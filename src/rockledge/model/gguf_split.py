@@ -31,6 +31,11 @@ def open_gguf_model(path: Path) -> GgufFile:
         return first
     named = _PART.fullmatch(path.name)
     if number != 0:
+        if named and (int(named["part"]), int(named["parts"])) == (1, count):
+            raise CheckpointError(
+                f"{path.name} says that it is part {number + 1} of {count}; the names of the parts were "
+                "mixed up, so fetch all parts"
+            )
         start = part_name(named["stem"], 1, count) if named else "the file whose split.no is 0"
         raise CheckpointError(
             f"{path.name} is part {number + 1} of {count} of a split GGUF; give {start} or its directory"
