@@ -113,6 +113,10 @@ def schemas(draw: st.DrawFn, bounded: bool = False) -> Schema:
 
     leaves = _leaves(bounded)
     # A bounded schema cannot lead to itself: what is referred to has no references.
-    inside = nested(leaves if bounded else st.one_of(leaves, *map(st.just, refs)))
+    # Of another one a reference may lead to itself, but by a property or an item.
+    inside = nested(leaves)
+    if not bounded:
+        referring = nested(st.one_of(leaves, *map(st.just, refs)))
+        inside = st.one_of(inside, _objects(referring, bounded), _arrays(referring, bounded))
     schema = draw(nested(st.one_of(leaves, *map(st.just, refs))))
     return {**schema, "$defs": {name: draw(inside) for name in names}} if names else schema

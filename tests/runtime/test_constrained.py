@@ -286,8 +286,25 @@ BAD = [
     (False, "false"),
     ([1], "object"),
     ({"type": "strng"}, "strng"),
-    ({"$ref": "#"}, "endless"),
-    ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "endless"),
+    ({"$ref": "#"}, "leads to itself"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "leads to itself"),
+    # Nobody says what fits these, and validators never end.
+    ({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "reference '#'"),
+    (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}}},
+        "'#/$defs/a' of the JSON schema leads to itself",
+    ),
+    (
+        {
+            "type": "object",
+            "properties": {"x": {"$ref": "#/$defs/a"}},
+            "$defs": {
+                "a": {"oneOf": [{"type": "null"}, {"allOf": [{"$ref": "#/$defs/b"}]}]},
+                "b": {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/a"}]},
+            },
+        },
+        "leads to itself",
+    ),
     (
         {
             "type": "object",
@@ -303,6 +320,27 @@ BAD = [
     ({"allOf": [{"anyOf": [{"const": i}, {"const": -i}]} for i in range(18)]}, "JSON schema"),
     ({"allOf": [{"type": "integer", "multipleOf": p} for p in (1000003, 1000033, 1000037)]}, "JSON schema"),
     ({"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(2000)}}, "too complex"),
+    # Joined patterns took minutes and gigabytes.
+    ({"allOf": [{"type": "string", "pattern": f".*a{{{i}}}.*b"} for i in range(60)]}, "60 'pattern'"),
+    (
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {
+                f"d{i}": {"pattern": f".*a{{{i}}}.*b", "type": "string", "$ref": f"#/$defs/d{i + 1}"}
+                for i in range(20)
+            }
+            | {"d20": {"format": "uri"}},
+        },
+        "21 'pattern'",
+    ),
+    (
+        {
+            "allOf": [
+                {"properties": {"a": {"type": "string", "pattern": f".*a{{{i}}}.*b"}}} for i in range(16)
+            ]
+        },
+        "16 'pattern'",
+    ),
 ]
 
 
@@ -361,6 +399,23 @@ def test_a_grammar_that_becomes_too_complex_fails_alone(model: Engine) -> None:
     else:
         assert failure.kind == "usage"
         assert_sentence(failure.message)
+
+
+def test_a_schema_may_lead_to_itself_by_properties_and_items(model: Engine) -> None:
+    tree = {
+        "type": "object",
+        "properties": {
+            "leaves": {"type": "array", "items": {"$ref": "#"}, "maxItems": 1},
+            "left": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/same"}]},
+            "$ref": {"type": "null"},
+        },
+        "required": ["left"],
+        "additionalProperties": False,
+        "$defs": {"same": {"$ref": "#"}},
+    }
+    for seed in range(6):
+        check_schema(model, tree, seed, bounded=False)
+    assert usable(tree) is not None
 
 
 DEEP = """

@@ -104,7 +104,14 @@ OLLAMA = {
     "options": {"num_predict": 99, "stop": ["stop"], **SAMPLING},
     "stream": False,
 }
-SCRIPTS = [f"<think>Hm</think>Yes:\n{HERMES_PARIS}\n{HERMES_NOW}", OUT_OF_ORDER, HERMES_PARIS]
+SCRIPTS = [
+    f"<think>Hm</think>Yes:\n{HERMES_PARIS}\n{HERMES_NOW}",
+    OUT_OF_ORDER,
+    HERMES_PARIS,
+    # Calls that no answer could hold as JSON.
+    '<tool_call>{"name": "weather", "arguments": {"city": "\\ud800"}}</tool_call>',
+    '<tool_call>{"name": "weather", "arguments": {"city": 1e999}}</tool_call>',
+]
 ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": CHAT,
     "/v1/responses": RESPONSES,

@@ -290,3 +290,10 @@ def test_half_a_surrogate_pair_in_a_name_is_the_clients_mistake(http: httpx.Clie
     response = http.post("/v1/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_slash_at_the_end_is_another_address(http: httpx.Client) -> None:
+    """A redirect would name the server as it sees itself, with http even behind a proxy with TLS."""
+    answer = http.post("/v1/chat/completions/", json={"messages": [{"role": "user", "content": "Hi"}]})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from rockledge.errors import UsageError
 from rockledge.runtime.closed_schema import closed
 from rockledge.runtime.schema_bounds import check_schema, objects
+from rockledge.runtime.schema_meaning import as_llguidance_reads
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -133,6 +134,7 @@ def _grammar(constraint: Constraint) -> str:
         schema = _parsed(text, "json_schema")
         schema = {} if schema is True else schema
         check_schema(schema)
+        schema = as_llguidance_reads(schema)
         _check_exclusive_bounds(schema)
         return _of_schema(closed(schema))
     if constraint.kind == "regex":

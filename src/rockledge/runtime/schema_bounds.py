@@ -11,6 +11,10 @@ from rockledge.errors import UsageError
 MOST_DEPTH = 100
 """Of objects and lists in one another; llguidance reads no more than 128."""
 
+MOST_JOINED = 8
+"""Patterns and formats that one text may have to fit together. llguidance 1.9.1 looks whether any text does,
+for seconds from 12 on, and for minutes and in gigabytes from 16 on."""
+
 MOST_NESTED = 4000
 """References times the depth of the schema: how deep they can lead one into the other."""
 
@@ -27,15 +31,59 @@ def check_schema(schema: Any) -> None:
         raise UsageError(
             f"the JSON schema has {len(refs)} different references and {depth} levels; make it smaller"
         )
+    _check_joined(schema)
     # It could relax what is checked here and ask for white space without an end.
     if any("x-guidance" in node for node in objects(schema)):
         raise UsageError("the JSON schema uses 'x-guidance', which is not supported; leave it out")
     targets = {ref: target(schema, ref) for ref in refs}
+    if loop := _loop(targets):
+        raise UsageError(
+            f"the reference {loop[:80]!r} of the JSON schema leads to itself with no property or item in "
+            "between, which says nothing; leave it out"
+        )
     if not _ends(schema, _ending(targets)):
         raise UsageError(
             "every value of the JSON schema would be endless, because it requires itself; make a reference "
             "optional or give it an alternative"
         )
+
+
+# Keywords by which schemas are about the same value.
+_IN_PLACE = ("$ref", "allOf", "anyOf", "oneOf")
+# Keywords that say something about texts, or lead to values that may be.
+_TEXTUAL = (
+    "pattern",
+    "format",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+)
+
+
+def _check_joined(schema: Any) -> None:
+    """Bounds how many patterns can meet: by how many there are, and by how many schemas are joined."""
+    patterns = {
+        (key, node[key]) for node in objects(schema) for key in ("pattern", "format") if _is_text(node, key)
+    }
+    joined = 1 + sum(map(_joins, objects(schema)))
+    if min(len(patterns), joined) > MOST_JOINED:
+        raise UsageError(
+            f"the JSON schema has {len(patterns)} 'pattern' and 'format' in {joined} schemas that are "
+            f"joined by allOf and the like, expected at most {MOST_JOINED} of one of them; join fewer"
+        )
+
+
+def _is_text(node: dict[str, Any], key: str) -> bool:
+    return isinstance(node.get(key), str)
+
+
+def _joins(node: dict[str, Any]) -> int:
+    """How many more schemas than one a schema joins for its value."""
+    parts = len(_list(node, "allOf")) + sum(name in node for name in _IN_PLACE if name != "allOf")
+    parts += any(name in node for name in _TEXTUAL)
+    return max(parts - 1, 0)
 
 
 def _depth(value: Any) -> int:
@@ -75,6 +123,38 @@ def target(schema: Any, ref: str) -> Any:
         else:
             return True
     return found
+
+
+def _loop(targets: dict[str, Any]) -> str | None:
+    """A reference that leads to itself for the same value. What fits it is not defined (JSON Schema core,
+    section 9.4.1), and validators follow it without an end."""
+    leads = {ref: [one for one in _in_place(target) if one in targets] for ref, target in targets.items()}
+    done: set[str] = set()
+    for first in leads:
+        path: dict[str, list[str]] = {first: list(leads[first])}  # the way here, with what is left to try
+        while path:
+            ref, left = next(reversed(path.items()))
+            if not left:
+                done.add(ref)
+                del path[ref]
+            elif (following := left.pop()) in path:
+                return following
+            elif following not in done:
+                path[following] = list(leads[following])
+    return None
+
+
+def _in_place(schema: Any) -> Iterator[str]:
+    """References of a schema that are about the same value as it is."""
+    left = [schema]
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict):
+            continue
+        if isinstance(one.get("$ref"), str):
+            yield one["$ref"]
+        for name in ("allOf", "anyOf", "oneOf"):
+            left += _list(one, name)
 
 
 def _ending(targets: dict[str, Any]) -> dict[str, bool]:

@@ -56,7 +56,8 @@ def create_app(
         models.stop()
         api.close()
 
-    app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None)
+    # A redirect would name this server as it sees itself: from behind a proxy with TLS, with http.
+    app = FastAPI(title="Rockledge", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     protect(app, Safety() if safety is None else safety)
     app.add_middleware(_CleanEnd)
     metrics = Metrics(models)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,14 @@ def test_calls_are_read_in_the_models_own_form(form: str, answer: str, text: str
         ("hermes", '<tool_call>\n{"name": "time", "arguments": [1]}\n</tool_call>'),
         ("hermes", '<tool_call>\n{"name": "time", "arguments": {"a": NaN}}\n</tool_call>'),
         ("hermes", '<tool_call>\n{"name": "weather", "argum'),
+        # What could not be written as JSON once it was read.
+        ("hermes", '<tool_call>\n{"name": "time", "arguments": {"a": [1e999]}}\n</tool_call>'),
+        ("hermes", '<tool_call>\n{"name": "time", "arguments": {"\\ud800": 1}}\n</tool_call>'),
+        ("hermes", '<tool_call><function=time><parameter=a>"\\udfff"</parameter></function></tool_call>'),
+        ("mistral", '[TOOL_CALLS]time[ARGS]{"a": "\\ud800"}'),
+        ("granite", '<|tool_call|>[{"name": "time", "arguments": {"a": -1e999}}]'),
+        ("functiongemma", "<start_function_call>call:time{a:1e999}<end_function_call>"),
+        ("gemma4", '<|tool_call>call:time{a:"\\ud800"}<tool_call|>'),
         ("hermes", "<tool_call>\n<function=time>\n<parameter=a>\n</function>\n</tool_call>"),
         ("hermes", "<tool_call><tool_call>"),
         ("hermes", "1 < 2 and <tool"),
@@ -201,6 +210,31 @@ def test_a_call_is_given_out_as_soon_as_it_is_whole() -> None:
     assert not reader.push(HERMES_NOW[:-1])
     [fragment] = reader.push(">")
     assert fragment.calls
+
+
+MANY = 20_000
+
+
+@pytest.mark.parametrize(
+    "form, answer",
+    [
+        ("json", "```json" + " " * MANY + "x"),
+        ("json", "```" + "\n" * MANY + "[" + " " * MANY),
+        *((form.name, form.openings[0] * MANY) for form in FORMS),
+        *((form.name, form.openings[0][:-1] * MANY) for form in FORMS),
+        *((form.name, form.openings[0] + " " * MANY + (form.closing or "")) for form in FORMS),
+        ("hermes", "<tool_call><function=time>" + "<parameter=a>1</parameter>" * (MANY // 5)),
+        ("hermes", "<tool_call><function=time>" + " " * MANY + "</function>x</tool_call>"),
+        ("mistral", "[TOOL_CALLS]" + "f[CALL_ID]" * MANY),
+    ],
+    ids=lambda value: value[:24].strip(),
+)
+def test_no_answer_takes_long_to_read(form: str, answer: str) -> None:
+    """It is read in the event loop. Each of these took seconds, or hours, where time grew with its square or
+    cube."""
+    began = time.process_time()
+    read(answer, with_tools(form), range(40, len(answer), 40))
+    assert time.process_time() - began < 2.5
 
 
 @pytest.mark.parametrize(

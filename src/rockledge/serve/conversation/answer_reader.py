@@ -168,7 +168,10 @@ class AnswerReader:
             except ValueError:
                 return self._not_a_call(end)
             return self._made(calls, end)
-        return self._whole_call(form) if last else Fragment()
+        if last:
+            return self._whole_call(form)
+        self._looked = max(self._looked, len(self._held) - len(form.closing) + 1)
+        return Fragment()
 
     def _whole_call(self, form: CallForm) -> Fragment:
         """The call that ends with the answer."""

@@ -95,16 +95,21 @@ def _call(entry: Any, tools: Tools) -> Call:
         arguments, _ = _decode(arguments or "{}")
     if not isinstance(name, str) or name not in tools or not isinstance(arguments or {}, dict):
         raise ValueError("not a call")
+    return _made(name, arguments or {})
+
+
+def _made(name: str, arguments: dict[str, Any]) -> Call:
+    """A call that can be written as JSON, as an answer has it. ValueError for one with a number such as
+    1e999, or with half of a surrogate pair."""
     if depth(arguments) > MOST_NESTED:
         raise ValueError("nested too deeply")
-    return Call(name, arguments or {})
+    json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+    return Call(name, arguments)
 
 
 def read_json(body: str, tools: Tools) -> list[Call]:
     """Objects or lists of objects, one after the other; between them white space, commas or semicolons."""
-    body = body.strip()
-    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", body, re.DOTALL)
-    body = fenced[1] if fenced else body
+    body = _without_fence(body.strip())
     calls: list[Call] = []
     place = 0
     while place < len(body):
@@ -115,6 +120,15 @@ def read_json(body: str, tools: Tools) -> list[Call]:
     if not calls:
         raise ValueError("no call")
     return calls
+
+
+def _without_fence(body: str) -> str:
+    """What stands in a block of Markdown; without a regular expression, since answers of nothing but white
+    space make those take as long as their length cubed."""
+    inner = body[3:-3]
+    if len(body) < 6 or not (body.startswith("```") and body.endswith("```")):
+        return body
+    return inner.removeprefix("json").strip()
 
 
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*", re.DOTALL)
@@ -139,7 +153,7 @@ def _read_tagged(body: str, tools: Tools) -> list[Call]:
         arguments[match[1]] = _typed(match[2], properties.get(match[1]))
     if place != len(found[2]):
         raise ValueError("text after parameters")
-    return [Call(found[1], arguments)]
+    return [_made(found[1], arguments)]
 
 
 def _typed(value: str, schema: Any) -> Any:
@@ -183,7 +197,7 @@ def _gemma(quote: str) -> Callable[[str, Tools], list[Call]]:
         named = re.match(r"\s*call:\s*([^\s{]+)\s*", body)
         if named is None or named[1] not in tools:
             raise ValueError("not a call")
-        return [Call(named[1], read_gemma_object(body[named.end() :].strip(), quote))]
+        return [_made(named[1], read_gemma_object(body[named.end() :].strip(), quote))]
 
     return read
 

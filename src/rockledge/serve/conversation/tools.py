@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rockledge.runtime.closed_schema import closed
+from rockledge.runtime.schema_meaning import DATA, NAMED
 from rockledge.serve.conversation.call_forms import Tools
 from rockledge.serve.conversation.messages import Tool
 from rockledge.serve.errors import ApiError
@@ -112,11 +113,6 @@ def _arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-# Keywords of JSON schemas whose values are data, and those whose values are schemas by name.
-_DATA = ("const", "default", "enum", "examples")
-_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
-
-
 def _moved(schema: Any, place: str) -> Any:
     """A schema that now stands at `place` of a document: its references to itself follow."""
     if isinstance(schema, list):
@@ -125,10 +121,10 @@ def _moved(schema: Any, place: str) -> Any:
         return schema
     found: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in _NAMED and isinstance(value, dict):
+        if key in NAMED and isinstance(value, dict):
             found[key] = {name: _moved(inner, place) for name, inner in value.items()}
         elif key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
             found[key] = place + value[1:]
         else:
-            found[key] = value if key in _DATA else _moved(value, place)
+            found[key] = value if key in DATA else _moved(value, place)
     return found
