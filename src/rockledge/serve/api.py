@@ -104,7 +104,7 @@ class Api:
             DisconnectedError: the client has left meanwhile.
         """
         tokens = sum(map(len, work.generation.prompts))
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+        running = await self.acquire(request, work.model, work.keep_alive_s, tokens)
         try:
             answers = Answers(
                 running.front,
@@ -155,7 +155,7 @@ class Api:
         """
         requests = work.requests()
         tokens = sum(len(asked.prompt) for asked in requests)
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens)
+        running = await self.acquire(request, work.model, work.keep_alive_s, tokens)
         work.begun()
         try:
             call = open_gathered(running.front, requests, client_of(request))
@@ -191,10 +191,15 @@ class Api:
         except Exception as error:
             return failed(as_api_error(error), style)
 
-    async def _acquire(
-        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int
+    async def acquire(
+        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int = 0
     ) -> Running:
-        """The engine of a model, unless the client leaves while it is loaded."""
+        """The engine of a model, as `Models.acquire` gives it, unless the client leaves while it is loaded.
+
+        Raises:
+            ApiError: as `Models.acquire`.
+            DisconnectedError: the client has left.
+        """
         acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
         return await unless_disconnected(request, acquiring)
 

@@ -54,9 +54,9 @@ class Models:
         self._limits = Limits() if limits is None else limits
         self._room = Room(self._limits.parallel + self._limits.waiting) if room is None else room
         self._memory = memory
-        self._keep_alive_s = keep_alive_s
+        self._keep_alive_s = _bounded(keep_alive_s)
         self._clock = clock
-        self._places = {id(offer.model): Place(offer, keep_alive_s) for offer in offers}
+        self._places = {id(offer.model): Place(offer, self._keep_alive_s) for offer in offers}
         self._first = next(iter(self._places.values()))
         self._turns: list[Place] = []  # that requests wait for, the first to be loaded first
         self._leaving: set[Place] = set()  # to be unloaded for those once their requests are over
@@ -171,7 +171,8 @@ class Models:
         """The request is over."""
         place = self._places[id(running.model)]
         place.users -= 1
-        place.idle_since = self._clock()
+        if not place.users:  # of busy ones the order stays, or each would be spared in turn, and none given up
+            place.idle_since = self._clock()
         self._settle()
 
     async def unload(self, model: ServedModel) -> None:
@@ -183,8 +184,7 @@ class Models:
             await asyncio.wait(self._work, return_when=asyncio.FIRST_COMPLETED)
 
     def _keep(self, place: Place, keep_alive_s: float | None) -> None:
-        wanted = self._keep_alive_s if keep_alive_s is None else keep_alive_s
-        place.keep_alive_s = FOR_EVER if wanted > MOST_KEEP_ALIVE_S else wanted
+        place.keep_alive_s = self._keep_alive_s if keep_alive_s is None else _bounded(keep_alive_s)
 
     def _enter(self, place: Place) -> Running:
         assert place.running is not None
@@ -394,3 +394,7 @@ class Models:
             if place.running is not None and (ended or place.state != "unloading"):
                 place.running.close()
                 place.running = None
+
+
+def _bounded(keep_alive_s: float) -> float:
+    return FOR_EVER if keep_alive_s > MOST_KEEP_ALIVE_S else keep_alive_s

@@ -14,8 +14,9 @@ from rockledge.serve.models import MOST_KEEP_ALIVE_S
 from rockledge.serve.schema import Field, Reading, expected
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PIECE = r"(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h)"
-_DURATION = re.compile(rf"([+-]?)((?:{_PIECE})+)", re.ASCII)
+_NUMBER, _UNIT = r"\d+\.?\d*|\.\d+", "ns|us|µs|μs|ms|s|m|h"
+_PIECE = re.compile(rf"({_NUMBER})({_UNIT})", re.ASCII)
+_DURATION = re.compile(rf"([+-]?)((?:(?:{_NUMBER})(?:{_UNIT}))+)", re.ASCII)
 _PLAIN = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _MOST_CHARACTERS = 64
 
@@ -38,7 +39,7 @@ def _duration(text: str) -> float | None:
     found = _DURATION.fullmatch(text)
     if found is None:
         return None
-    pieces = re.findall(r"([\d.]+)(\D+)", found[2].replace("+", ""))
+    pieces = _PIECE.findall(found[2])
     return math.fsum(float(number) * _SECONDS[unit] for number, unit in pieces) * (
         -1 if found[1] == "-" else 1
     )
