@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rockledge.serve.errors import server_busy
+from rockledge.serve.errors import ApiError, server_busy
 
 MOST_TOKENS = 1 << 20
 """Tokens of prompts that calls in the server may have together (36 bytes each here)."""
+
+
+def require_repeatable(tokens: int, prompts: int, param: str) -> None:
+    """Refuses a text of so many tokens that would stand in each of so many prompts, before they are made: a
+    request that is short itself would take gigabytes.
+
+    Raises:
+        ApiError: 400.
+    """
+    if tokens * prompts > MOST_TOKENS:
+        raise ApiError(
+            f"'{param}' has {tokens} tokens and would be read in {prompts} prompts, {tokens * prompts} tokens in "
+            f"all, expected at most {MOST_TOKENS}; shorten it, or send fewer at a time",
+            param=param,
+        )
 
 
 class Held(Protocol):
