@@ -134,13 +134,11 @@ def test_what_does_not_fit_is_refused(body: Any, param: str, said: str, filling_
     assert filling_server[0].requests == []
 
 
-def test_a_suffix_is_not_read_again_without_end(
-    filling_server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suffix_is_not_read_again_without_end(filling_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MOST_TOKENS", 40)
     answer = ask(filling_server, prompt=["a", "b"], suffix="y" * 21)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "suffix")
-    assert "has 21 tokens and would be read in 2 prompts, 42 tokens in all" in answer.json()["error"]["message"]
+    assert "has 21 tokens and would be read in 2 prompts, 42 in all" in answer.json()["error"]["message"]
     assert filling_server[0].requests == []
     assert ask(filling_server, prompt=["a"], suffix="y" * 21).status_code == 200
 

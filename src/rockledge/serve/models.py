@@ -171,7 +171,7 @@ class Models:
         """The request is over."""
         place = self._places[id(running.model)]
         place.users -= 1
-        if not place.users:  # of busy ones the order stays, or each would be spared in turn, and none given up
+        if not place.users:  # the order of busy ones stays, or they would be spared in turn
             place.idle_since = self._clock()
         self._settle()
 

@@ -19,7 +19,7 @@ def require_repeatable(tokens: int, prompts: int, param: str) -> None:
     """
     if tokens * prompts > MOST_TOKENS:
         raise ApiError(
-            f"'{param}' has {tokens} tokens and would be read in {prompts} prompts, {tokens * prompts} tokens in "
+            f"'{param}' has {tokens} tokens and would be read in {prompts} prompts, {tokens * prompts} in "
             f"all, expected at most {MOST_TOKENS}; shorten it, or send fewer at a time",
             param=param,
         )

@@ -148,7 +148,11 @@ def test_what_is_no_duration_is_refused(value: Any) -> None:
         keep_alive(value)
 
 
-@given(st.one_of(st.text(), st.floats(), st.integers(), st.from_regex(r"-?((\d+\.?\d*|\.\d+)(h|m|s|ms|us|µs|ns))+")))
+@given(
+    st.one_of(
+        st.text(), st.floats(), st.integers(), st.from_regex(r"-?((\d+\.?\d*|\.\d+)(h|m|s|ms|us|µs|ns))+")
+    )
+)
 def test_a_duration_is_seconds_or_refused(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         value = json.loads(json.dumps(value))
