@@ -6,7 +6,7 @@ body into `Work` (in a thread, with the model that the body names) and gives it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,8 +103,7 @@ class Api:
             ApiError: it cannot be generated.
             DisconnectedError: the client has left meanwhile.
         """
-        tokens = sum(map(len, work.generation.prompts))
-        running = await self.acquire(request, work.model, work.keep_alive_s, tokens)
+        running = await self.acquire(request, work.model, work.keep_alive_s, work.generation.prompts)
         try:
             answers = Answers(
                 running.front,
@@ -154,8 +153,8 @@ class Api:
             DisconnectedError: the client has left meanwhile.
         """
         requests = work.requests()
-        tokens = sum(len(asked.prompt) for asked in requests)
-        running = await self.acquire(request, work.model, work.keep_alive_s, tokens)
+        prompts = [asked.prompt for asked in requests]
+        running = await self.acquire(request, work.model, work.keep_alive_s, prompts)
         work.begun()
         try:
             call = open_gathered(running.front, requests, client_of(request))
@@ -192,7 +191,11 @@ class Api:
             return failed(as_api_error(error), style)
 
     async def acquire(
-        self, request: Request, model: ServedModel, keep_alive_s: float | None, tokens: int = 0
+        self,
+        request: Request,
+        model: ServedModel,
+        keep_alive_s: float | None,
+        prompts: Sequence[Sequence[int]] = (),
     ) -> Running:
         """The engine of a model, as `Models.acquire` gives it, unless the client leaves while it is loaded.
 
@@ -200,7 +203,8 @@ class Api:
             ApiError: as `Models.acquire`.
             DisconnectedError: the client has left.
         """
-        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens)
+        tokens = sum(map(len, prompts))
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens, prompts=len(prompts))
         return await unless_disconnected(request, acquiring)
 
     async def read(

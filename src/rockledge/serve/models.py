@@ -144,13 +144,13 @@ class Models:
         self._room.require()
 
     async def acquire(
-        self, model: ServedModel, keep_alive_s: float | None = None, *, tokens: int = 0
+        self, model: ServedModel, keep_alive_s: float | None = None, *, tokens: int = 0, prompts: int = 1
     ) -> Running:
         """The engine of a model, for one request; `release` it afterwards. It is loaded first where it is
         not, which may have to wait until another can be unloaded.
 
         `keep_alive_s`: how long it stays after its last request, None for what the server does, below 0 for
-        ever, 0 for no longer than that. `tokens`: of the request's prompts, which may have to wait here.
+        ever, 0 for no longer than that. `prompts` of so many `tokens` may have to wait here.
 
         Raises:
             ApiError: 503 when it cannot answer, cannot be loaded, or when that would take too long.
@@ -165,7 +165,7 @@ class Models:
                 raise trouble
         if place.loaded and place not in self._leaving:
             return self._enter(place)
-        return await self._wait(place, tokens)
+        return await self._wait(place, tokens, prompts)
 
     def release(self, running: Running) -> None:
         """The request is over."""
@@ -191,9 +191,9 @@ class Models:
         place.users += 1
         return place.running
 
-    async def _wait(self, place: Place, tokens: int) -> Running:
-        self._room.require_tokens(tokens)
-        waiting = Waiting(asyncio.get_running_loop().create_future(), tokens)
+    async def _wait(self, place: Place, tokens: int, prompts: int) -> Running:
+        self._room.require_prompts(tokens, prompts)
+        waiting = Waiting(asyncio.get_running_loop().create_future(), tokens, prompts)
         place.waiting.append(waiting)
         self._room.enter(waiting)
         if place not in self._turns:

@@ -9,6 +9,10 @@ from rockledge.serve.errors import ApiError, server_busy
 MOST_TOKENS = 1 << 20
 """Tokens of prompts that calls in the server may have together (36 bytes each here)."""
 
+MOST_PROMPTS = 1 << 14
+"""Prompts, and candidates of their answers, that calls may have together: one may have 2048, each of which
+takes some kB besides its tokens, and every step looks at all that wait."""
+
 
 def require_repeatable(tokens: int, prompts: int, param: str) -> None:
     """Refuses a text of so many tokens that would stand in each of so many prompts, before they are made: a
@@ -32,6 +36,10 @@ class Held(Protocol):
     def tokens(self) -> int:
         """Tokens of all its prompts."""
 
+    @property
+    def prompts(self) -> int:
+        """How many requests it has."""
+
 
 class Room:
     """All calls that are in the server, running and waiting, whichever their models."""
@@ -54,17 +62,20 @@ class Room:
                 f"{self.most_calls} requests are already running or waiting; try again in a moment"
             )
 
-    def require_tokens(self, more: int) -> None:
-        """Refuses prompts of so many tokens unless there is room for them, or nobody else is here.
+    def require_prompts(self, tokens: int, prompts: int) -> None:
+        """Refuses so many prompts of so many tokens unless there is room for them, or nobody else is here.
 
         Raises:
             ApiError: 503.
         """
         held = sum(other.tokens for other in self._held)
-        if held and held + more > MOST_TOKENS:
+        if held and held + tokens > MOST_TOKENS:
             raise server_busy(
                 f"prompts of {held} tokens are already running or waiting; try again in a moment"
             )
+        others = sum(other.prompts for other in self._held)
+        if others and others + prompts > MOST_PROMPTS:
+            raise server_busy(f"{others} prompts are already running or waiting; try again in a moment")
 
     def enter(self, call: Held) -> None:
         """The call is in the server."""
