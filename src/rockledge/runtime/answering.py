@@ -21,7 +21,7 @@ from rockledge.runtime.step import StepResult
 
 class Answering:
     """Open requests by id, and the outputs of those that have no inbox. One that ends leaves the scheduler
-    too. Whoever calls has the engine, but of `find`, `end_soon` and `has_ended`: those any thread may call."""
+    too. Whoever calls has the engine; any thread may call `find`, `end_soon` and `has_ended`."""
 
     def __init__(self, scheduler: Scheduler, eos: Collection[int]) -> None:
         """`eos`: tokens that end a text."""
