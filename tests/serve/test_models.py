@@ -439,10 +439,11 @@ def test_a_load_without_an_end_does_not_keep_the_server_from_ending() -> None:
         await asyncio.wait({waits})
         assert waits.exception() is not None
 
+    shelf = run(scenario, ABC, limits=Limits(grace_s=1.0))
     begun = time.monotonic()
-    shelf = run(scenario, ABC, limits=Limits(grace_s=0.1))
     shelf.models.close()
-    assert time.monotonic() - begun < 5
+    shelf.models.close()  # whatever ends the command
+    assert time.monotonic() - begun < 1.9
     shelf.gates["a"].set()
 
 

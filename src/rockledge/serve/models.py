@@ -63,7 +63,7 @@ class Models:
         self._work: set[asyncio.Task[None]] = set()
         self._threads = DaemonThreads()
         self._timer: asyncio.TimerHandle | None = None
-        self._draining = False
+        self._draining = self._closed = False
         for engine in running:
             place = self._places[id(engine.model)]
             place.state, place.running, place.loads = "loaded", engine, 1
@@ -388,7 +388,11 @@ class Models:
             running.integrity.close()
 
     def close(self) -> None:
-        """Ends all engines, once the event loop has ended. A load at work has the grace of answers."""
+        """Ends all engines, once the event loop has ended. A load at work has the grace of answers, once: closing
+        again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         ended = self._threads.join(self._limits.grace_s)
         for place in self._places.values():
             if place.running is not None and (ended or place.state != "unloading"):
