@@ -293,11 +293,24 @@ def test_models_that_are_always_at_work_make_room_too() -> None:
 def test_waiting_has_an_end_in_time_and_others_go_on() -> None:
     async def scenario(shelf: Shelf) -> None:
         first = await shelf.models.acquire(shelf.model["a"])
-        with pytest.raises(ApiError, match="the model 'b' is not loaded yet") as caught:
+        with pytest.raises(ApiError, match="the model 'b' is not loaded yet, others use the mem") as caught:
             await shelf.models.acquire(shelf.model["b"])
         assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
         shelf.models.release(await shelf.models.acquire(shelf.model["a"]))  # nobody waits for its place now
         shelf.models.release(first)
+        assert shelf.events == ["+a"]
+
+    run(scenario, ABC, memory=1, limits=Limits(load_wait_s=0.05))
+
+
+def test_a_load_that_takes_long_is_not_said_to_wait_for_others() -> None:
+    async def scenario(shelf: Shelf) -> None:
+        shelf.gates["a"] = threading.Event()
+        with pytest.raises(ApiError, match="the model 'a' is not loaded yet, it takes long; try again"):
+            await shelf.models.acquire(shelf.model["a"])
+        shelf.gates["a"].set()
+        await shelf.rest()
+        shelf.models.release(await shelf.models.acquire(shelf.model["a"]))
         assert shelf.events == ["+a"]
 
     run(scenario, ABC, memory=1, limits=Limits(load_wait_s=0.05))

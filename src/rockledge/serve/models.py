@@ -202,10 +202,8 @@ class Models:
         try:
             await asyncio.wait({waiting.granted}, timeout=self._limits.load_wait_s)
             if not waiting.granted.done():
-                raise server_busy(
-                    f"the model '{place.name}' is not loaded yet, and others use the memory; try again in a "
-                    "moment"
-                )
+                why = "it takes long" if place.state == "loading" else "others use the memory"
+                raise server_busy(f"the model '{place.name}' is not loaded yet, {why}; try again in a moment")
         except BaseException:
             if waiting.granted.done() and not waiting.granted.cancelled():
                 if waiting.granted.exception() is None:  # given, and nobody there to take it
@@ -388,8 +386,8 @@ class Models:
             running.integrity.close()
 
     def close(self) -> None:
-        """Ends all engines, once the event loop has ended. A load at work has the grace of answers, once: closing
-        again does nothing."""
+        """Ends all engines, once the event loop has ended. A load at work has the grace of answers. Closing
+        twice is allowed, and waits once."""
         if self._closed:
             return
         self._closed = True
