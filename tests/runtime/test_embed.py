@@ -1,5 +1,6 @@
 """Models without a language head: states against plain NumPy, embeddings of texts, and what they refuse."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,19 @@ def test_an_embedding_is_the_last_state_at_length_one(engine: Engine) -> None:
     np.testing.assert_allclose(found, last / np.linalg.norm(last.astype(np.float64)), rtol=1e-6)
     cut = engine.embed(TOKENS, dimensions=32)
     np.testing.assert_allclose(cut, last[:32] / np.linalg.norm(last[:32].astype(np.float64)), rtol=1e-6)
+
+
+def test_thousands_of_requests_come_and_go_in_time(engine: Engine) -> None:
+    """In a time that grows with their number, not with its square: calls may have 2048 inputs each."""
+    begun = time.thread_time()
+    names = [str(number) for number in range(5000)]
+    for name in names:
+        engine.submit(Request(name, (1, 2, 3), kind="embed"))
+    for name in reversed(names):
+        engine.cancel(name)
+    assert time.thread_time() - begun < 3
+    assert {output.request for output in engine.step()} == set(names)
+    assert engine.idle
 
 
 def test_a_mean_is_of_the_states_after_all_tokens(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.serve.scripted_engine import BOS, EOS, VOCAB, ScriptedEngine, byte_to
 
 from rockledge.model.gguf_tokenizer import tokenizer_files
 from rockledge.model.tokenizer import Tokenizer
+from rockledge.serve import room
 from rockledge.serve.fill_in_the_middle import FORMS, Filling
 
 QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|file_sep|>")
@@ -131,6 +132,15 @@ def test_what_does_not_fit_is_refused(body: Any, param: str, said: str, filling_
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert said in answer.json()["error"]["message"]
     assert filling_server[0].requests == []
+
+
+def test_a_suffix_is_not_read_again_without_end(filling_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_TOKENS", 40)
+    answer = ask(filling_server, prompt=["a", "b"], suffix="y" * 21)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "suffix")
+    assert "has 21 tokens and would be read in 2 prompts, 42 in all" in answer.json()["error"]["message"]
+    assert filling_server[0].requests == []
+    assert ask(filling_server, prompt=["a"], suffix="y" * 21).status_code == 200
 
 
 def test_models_without_the_tokens_refuse_a_suffix_by_name(http: httpx.Client) -> None:

@@ -96,6 +96,20 @@ def test_a_call_alone_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch) -> Non
     run(scenario)
 
 
+def test_prompts_are_counted_whatever_their_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_module, "MOST_PROMPTS", 5)
+
+    async def scenario(front: Front, sent: list[Any]) -> None:
+        call = front.open([REQUEST] * 6)  # alone
+        with pytest.raises(ApiError, match="6 prompts are already running or waiting"):
+            front.open([REQUEST])
+        call.close()
+        front.open([REQUEST] * 4)
+        front.open([REQUEST])
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("message, found", [(Failed("it broke"), "it broke"), (Ended(), "has ended")])
 def test_an_engine_that_ends_by_itself_ends_all_calls_and_refuses_more(message: Any, found: str) -> None:
     async def scenario(front: Front, sent: list[Any]) -> None:

@@ -15,6 +15,7 @@ from tests.runtime.artifacts import Variant, write_artifact
 import rockledge.serve.reranker as reranker_module
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.engine import Engine
+from rockledge.serve import room
 from rockledge.serve.reranker import FORMS, Reranker
 
 # Of the README of Qwen/Qwen3-Reranker-0.6B.
@@ -78,6 +79,8 @@ def test_scores_are_those_of_the_two_logits(
             body = client.post("/v1/rerank", json={"query": QUERY, "documents": DOCUMENTS}).json()
             late = client.post("/rerank", json={"query": "a", "documents": ["b"], "timeout": 1e-6})
             long = client.post("/rerank", json={"query": "a", "documents": ["b", "c" * 600]}).json()
+            monkeypatch.setattr(room, "MOST_TOKENS", 2000)
+            many = client.post("/rerank", json={"query": "a" * 21, "documents": ["b"] * 100}).json()
         reranker = Reranker.of(engine.tokenizer, [engine.name])
         assert reranker is not None
         prompts = [reranker.prompt(QUERY, document) for document in DOCUMENTS]
@@ -89,3 +92,5 @@ def test_scores_are_those_of_the_two_logits(
     assert [result["index"] for result in body["results"]] == sorted(scores, key=lambda i: -scores[i])
     assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
     assert (long["error"]["param"], long["error"]["code"]) == ("documents[1]", "context_length_exceeded")
+    assert many["error"]["param"] == "query"
+    assert "has 21 tokens and would be read in 100 prompts" in many["error"]["message"]

@@ -21,13 +21,14 @@ from rockledge.runtime.step import StepResult
 
 class Answering:
     """Open requests by id, and the outputs of those that have no inbox. One that ends leaves the scheduler
-    too. Whoever calls has the engine, but for `find` and `has_ended`, which any thread may ask."""
+    too. Whoever calls has the engine; any thread may call `find`, `end_soon` and `has_ended`."""
 
     def __init__(self, scheduler: Scheduler, eos: Collection[int]) -> None:
         """`eos`: tokens that end a text."""
         self._scheduler = scheduler
         self._eos = eos
         self._requests: dict[str, Running] = {}
+        self._ending: dict[Running, None] = {}  # ended from outside, and perhaps not taken out yet
         self._outputs: list[Output] = []
         self._steps = self._read = self._found = self._drawn = self._taken = self._hits = 0
         self._times = EngineTimes()
@@ -45,9 +46,14 @@ class Answering:
         """The open request of this id."""
         return self._requests.get(request)
 
+    def end_soon(self, sequence: Running, how: Finish) -> None:
+        """Ends a request from outside: it is taken out as soon as somebody has the engine."""
+        sequence.ended = sequence.ended or how
+        self._ending[sequence] = None
+
     def has_ended(self) -> bool:
         """Whether a request was ended from outside and could be taken out."""
-        return any(s.ended is not None and not s.busy for s in self.open())
+        return any(not sequence.busy for sequence in list(self._ending))
 
     def begin(self, sequence: Running) -> None:
         """A request is open from now on."""
@@ -199,8 +205,11 @@ class Answering:
 
     def take_out_ended(self) -> None:
         """Ends what was ended from outside."""
-        for sequence in [s for s in self.open() if s.ended is not None]:
-            self.take_out(sequence)
+        for sequence in list(self._ending):
+            if self._is_open(sequence):
+                self.take_out(sequence)
+            else:  # it had ended by itself when somebody ended it
+                del self._ending[sequence]
 
     def take_out(self, sequence: Running) -> None:
         """Ends a request from outside; one in a step that still runs, when that is over."""
@@ -219,6 +228,7 @@ class Answering:
         if not removed and (sequence.cached is not None or sequence in self._scheduler.waiting):
             self._scheduler.remove(sequence)
         del self._requests[sequence.request.id]
+        self._ending.pop(sequence, None)
         found = sequence.stats.cached_tokens
         self._found += found
         self._hits += found > 0

@@ -212,8 +212,8 @@ class Engine:
             if self._reading is not None:
                 self._reading[0].sequence.busy, self._reading = False, None
             for sequence in self._answering.open():
-                sequence.ended = "cancelled"
-                self._answering.take_out(sequence)
+                self._answering.end_soon(sequence, "cancelled")
+            self._answering.take_out_ended()
             if self._grammars is not None:
                 self._grammars.close()
             if self._cold is not None:
@@ -342,7 +342,7 @@ class Engine:
         from one that collects garbage; it never waits for a step."""
         sequence = self._answering.find(request)
         if sequence is not None:
-            sequence.ended = "cancelled"
+            self._answering.end_soon(sequence, "cancelled")
             self._sweep()
 
     @contextmanager
@@ -404,7 +404,7 @@ class Engine:
         self._require_whole()
         for sequence in self._answering.open():
             if sequence.overdue:
-                sequence.ended = sequence.ended or "deadline"
+                self._answering.end_soon(sequence, "deadline")
         self._answering.take_out_ended()
         self._step()
         self._answering.take_out_ended()

@@ -48,7 +48,7 @@ class Scheduler:
         step_rows: int,
         logit_rows: int,
     ) -> None:
-        self.waiting: list[Sequence] = []
+        self.waiting: dict[Sequence, None] = {}  # a set with an order: thousands may wait
         self.running: list[Sequence] = []
         self.preemptions = 0
         self._out: set[Sequence] = set()  # preempted while the next step is planned
@@ -63,14 +63,14 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """A new request waits."""
-        self.waiting.append(sequence)
+        self.waiting[sequence] = None
 
     def remove(self, sequence: Sequence) -> None:
         """A request has ended; its full pages stay to be found again."""
         if self._cold is not None:
             self._cold.forget(sequence.request.id)
         if sequence in self.waiting:
-            self.waiting.remove(sequence)
+            del self.waiting[sequence]
         else:
             self.running.remove(sequence)
             self._leave(sequence)
@@ -204,7 +204,7 @@ class Scheduler:
             if not self._make_way(sequence):
                 return False
             match = self._match(sequence) or NOTHING
-        self.waiting.remove(sequence)
+        del self.waiting[sequence]
         self.running.append(sequence)
         if self._cold is not None:
             self._cold.forget(sequence.request.id)
@@ -285,7 +285,7 @@ class Scheduler:
         self._out.add(sequence)
         self.running.remove(sequence)
         self._leave(sequence)
-        self.waiting.append(sequence)
+        self.waiting[sequence] = None
 
     def _leave(self, sequence: Sequence) -> None:
         self._keep(sequence)

@@ -6,7 +6,7 @@ body into `Work` (in a thread, with the model that the body names) and gives it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,9 +103,8 @@ class Api:
             ApiError: it cannot be generated.
             DisconnectedError: the client has left meanwhile.
         """
-        tokens = sum(map(len, work.generation.prompts))
-        timeout_s = work.generation.options.timeout_s
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
+        prompts, timeout_s = work.generation.prompts, work.generation.options.timeout_s
+        running = await self.acquire(request, work.model, work.keep_alive_s, prompts, timeout_s)
         try:
             answers = Answers(
                 running.front,
@@ -155,9 +154,8 @@ class Api:
             DisconnectedError: the client has left meanwhile.
         """
         requests = work.requests()
-        tokens = sum(len(asked.prompt) for asked in requests)
-        timeout_s = requests[0].deadline_s
-        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
+        prompts, timeout_s = [asked.prompt for asked in requests], requests[0].deadline_s
+        running = await self.acquire(request, work.model, work.keep_alive_s, prompts, timeout_s)
         work.begun()
         try:
             call = open_gathered(running.front, requests, client_of(request))
@@ -193,16 +191,24 @@ class Api:
         except Exception as error:
             return failed(as_api_error(error), style)
 
-    async def _acquire(
+    async def acquire(
         self,
         request: Request,
         model: ServedModel,
         keep_alive_s: float | None,
-        tokens: int,
-        timeout_s: float | None,
+        prompts: Sequence[Sequence[int]] = (),
+        timeout_s: float | None = None,
     ) -> Running:
-        """The engine of a model, unless the client leaves while it is loaded."""
-        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens, timeout_s=timeout_s)
+        """The engine of a model, as `Models.acquire` gives it, unless the client leaves while it is loaded.
+
+        Raises:
+            ApiError: as `Models.acquire`.
+            DisconnectedError: the client has left.
+        """
+        tokens = sum(map(len, prompts))
+        acquiring = self.models.acquire(
+            model, keep_alive_s, tokens=tokens, prompts=len(prompts), timeout_s=timeout_s
+        )
         return await unless_disconnected(request, acquiring)
 
     async def read(

@@ -45,6 +45,11 @@ class Call:
         """Tokens of all its prompts."""
         return sum(len(request.prompt) for request in self.requests)
 
+    @property
+    def prompts(self) -> int:
+        """How many requests it has."""
+        return len(self.requests)
+
     async def outputs(self) -> AsyncIterator[tuple[int, Output]]:
         """What comes of the requests, each with its place among them, until all have ended.
 
@@ -156,7 +161,7 @@ class Front:
         """
         self.require_room()
         call = Call(self, [replace(request, id=next(self._names)) for request in requests])
-        self._room.require_tokens(call.tokens)
+        self._room.require_prompts(call.tokens, call.prompts)
         if self._keys is not None:
             call.requests = self._keys.admit(call.requests)
         self._calls.add(call)

@@ -56,16 +56,16 @@ class Models:
         self._limits = Limits() if limits is None else limits
         self._room = Room(self._limits.parallel + self._limits.waiting) if room is None else room
         self._memory = memory
-        self._keep_alive_s = keep_alive_s
+        self._keep_alive_s = _bounded(keep_alive_s)
         self._clock = clock
-        self._places = {id(offer.model): Place(offer, keep_alive_s) for offer in offers}
+        self._places = {id(offer.model): Place(offer, self._keep_alive_s) for offer in offers}
         self._first = next(iter(self._places.values()))
         self._turns: list[Place] = []  # that requests wait for, the first to be loaded first
         self._leaving: set[Place] = set()  # to be unloaded for those once their requests are over
         self._work: set[asyncio.Task[None]] = set()
         self._threads = DaemonThreads()
         self._timer: asyncio.TimerHandle | None = None
-        self._draining = False
+        self._draining = self._closed = False
         for engine in running:
             place = self._places[id(engine.model)]
             place.state, place.running, place.loads = "loaded", engine, 1
@@ -153,14 +153,15 @@ class Models:
         keep_alive_s: float | None = None,
         *,
         tokens: int = 0,
+        prompts: int = 1,
         timeout_s: float | None = None,
     ) -> Running:
         """The engine of a model, for one request; `release` it afterwards. It is loaded first where it is
         not, which may have to wait until another can be unloaded.
 
         `keep_alive_s`: how long it stays after its last request, None for what the server does, below 0 for
-        ever, 0 for no longer than that. `tokens`: of the request's prompts, which may have to wait here, for
-        `timeout_s` at most.
+        ever, 0 for no longer than that. `prompts` of so many `tokens` may have to wait here, for `timeout_s`
+        at most.
 
         Raises:
             ApiError: 503 when it cannot answer, cannot be loaded, or when that takes too long; 504 when it
@@ -176,13 +177,14 @@ class Models:
                 raise trouble
         if place.loaded and place not in self._leaving:
             return self._enter(place)
-        return await self._wait(place, tokens, timeout_s)
+        return await self._wait(place, tokens, prompts, timeout_s)
 
     def release(self, running: Running) -> None:
         """The request is over."""
         place = self._places[id(running.model)]
         place.users -= 1
-        place.idle_since = self._clock()
+        if not place.users:  # the order of busy ones stays, or they would be spared in turn
+            place.idle_since = self._clock()
         self._settle()
 
     async def unload(self, model: ServedModel) -> None:
@@ -194,17 +196,16 @@ class Models:
             await asyncio.wait(self._work, return_when=asyncio.FIRST_COMPLETED)
 
     def _keep(self, place: Place, keep_alive_s: float | None) -> None:
-        wanted = self._keep_alive_s if keep_alive_s is None else keep_alive_s
-        place.keep_alive_s = FOR_EVER if wanted > MOST_KEEP_ALIVE_S else wanted
+        place.keep_alive_s = self._keep_alive_s if keep_alive_s is None else _bounded(keep_alive_s)
 
     def _enter(self, place: Place) -> Running:
         assert place.running is not None
         place.users += 1
         return place.running
 
-    async def _wait(self, place: Place, tokens: int, timeout_s: float | None) -> Running:
-        self._room.require_tokens(tokens)
-        waiting = Waiting(asyncio.get_running_loop().create_future(), tokens)
+    async def _wait(self, place: Place, tokens: int, prompts: int, timeout_s: float | None) -> Running:
+        self._room.require_prompts(tokens, prompts)
+        waiting = Waiting(asyncio.get_running_loop().create_future(), tokens, prompts)
         place.waiting.append(waiting)
         self._room.enter(waiting)
         if place not in self._turns:
@@ -221,10 +222,8 @@ class Models:
                         status=504,
                         code="timeout",
                     )
-                raise server_busy(
-                    f"the model '{place.name}' is not loaded yet, and others use the memory; try again in a "
-                    "moment"
-                )
+                why = "it takes long" if place.state == "loading" else "others use the memory"
+                raise server_busy(f"the model '{place.name}' is not loaded yet, {why}; try again in a moment")
         except BaseException:
             if waiting.granted.done() and not waiting.granted.cancelled():
                 if waiting.granted.exception() is None:  # given, and nobody there to take it
@@ -408,9 +407,17 @@ class Models:
             running.integrity.close()
 
     def close(self) -> None:
-        """Ends all engines, once the event loop has ended. A load at work has the grace of answers."""
+        """Ends all engines, once the event loop has ended. A load at work has the grace of answers. Closing
+        twice is allowed, and waits once."""
+        if self._closed:
+            return
+        self._closed = True
         ended = self._threads.join(self._limits.grace_s)
         for place in self._places.values():
             if place.running is not None and (ended or place.state != "unloading"):
                 place.running.close()
                 place.running = None
+
+
+def _bounded(keep_alive_s: float) -> float:
+    return FOR_EVER if keep_alive_s > MOST_KEEP_ALIVE_S else keep_alive_s

@@ -18,6 +18,7 @@ class Waiting:
 
     granted: asyncio.Future[Running]
     tokens: int
+    prompts: int = 1
 
 
 @dataclass(eq=False)

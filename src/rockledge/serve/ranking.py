@@ -13,6 +13,7 @@ from rockledge.runtime.request import Output, Request
 from rockledge.runtime.sampling import Sampling
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.reranker import Reranker
+from rockledge.serve.room import require_repeatable
 from rockledge.serve.served_model import ServedModel
 
 _CERTAIN = 1e30  # a bias after which no other token can be drawn
@@ -85,9 +86,10 @@ def reranker_prompts(
     many tokens, below 0 to what the context holds.
 
     Raises:
-        ApiError: `context_length_exceeded`.
+        ApiError: `context_length_exceeded`; 400 for a query that is too long for so many documents.
     """
     model.require_short(query, "query")
+    require_repeatable(len(model.tokenizer.encode_plain(query)), len(documents), "query")
     room = None if most is None else model.context - 1 if most < 0 else min(most, model.context - 1)
     found = []
     for number, document in enumerate(documents):

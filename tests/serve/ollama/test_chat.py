@@ -79,7 +79,7 @@ def test_a_length_that_was_asked_for(qwen: httpx.Client, engine: ScriptedEngine)
     answer = whole(qwen, options={"num_predict": 5})
     assert answer["message"]["content"] == "Hello"
     assert answer["done_reason"] == "length"
-    for unlimited in (-1, -2, 0, None):
+    for unlimited in (-1, -2, -7, 0, None):
         assert whole(qwen, options={"num_predict": unlimited})["done_reason"] == "stop"
 
 

@@ -125,6 +125,8 @@ def keep_alive(value: Any) -> float | None:
         ("5m", 300.0),
         ("1h30m", 5400.0),
         ("1h15m30.918s", 4530.918),
+        ("1h.5m", 3630.0),
+        ("1.h.5m1.5us", 3630.0000015),
         ("500ms", 0.5),
         (".5s", 0.5),
         ("+5s", 5.0),
@@ -146,7 +148,11 @@ def test_what_is_no_duration_is_refused(value: Any) -> None:
         keep_alive(value)
 
 
-@given(st.one_of(st.text(), st.floats(), st.integers(), st.from_regex(r"-?(\d+(\.\d+)?(h|m|s|ms))+")))
+@given(
+    st.one_of(
+        st.text(), st.floats(), st.integers(), st.from_regex(r"-?((\d+\.?\d*|\.\d+)(h|m|s|ms|us|µs|ns))+")
+    )
+)
 def test_a_duration_is_seconds_or_refused(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         value = json.loads(json.dumps(value))

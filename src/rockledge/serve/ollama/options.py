@@ -77,7 +77,7 @@ class OllamaOptions(Schema):
     harmless: ClassVar[frozenset[str]] = LOADING
 
     num_ctx: Annotated[int, whole(0, MAX_TOKENS)] = 0
-    num_predict: Annotated[int | None, whole(-2, MAX_TOKENS)] = None
+    num_predict: Annotated[int | None, whole(-MAX_TOKENS, MAX_TOKENS)] = None
     temperature: Annotated[float, number(0.0, MOST_TEMPERATURE)] = 1.0
     top_k: Annotated[int, whole(0, MAX_TOKENS, -1)] = 0
     top_p: Annotated[float, number(0.0, 1.0)] = 1.0

@@ -65,16 +65,16 @@ def add_ollama(app: FastAPI, api: Api) -> None:
                 return await api.generate(request, work, OLLAMA)
             if isinstance(work, EmbeddingWork):
                 return await api.run(request, work)
-            await load(work)
+            await load(request, work)
             return JSONResponse(work.reply())
 
         return await api.respond(respond, OLLAMA)
 
-    async def load(work: Loading) -> None:
+    async def load(request: Request, work: Loading) -> None:
         if work.keep_alive_s == 0:
             await api.models.unload(work.model)
         else:
-            api.models.release(await api.models.acquire(work.model, work.keep_alive_s))
+            api.models.release(await api.acquire(request, work.model, work.keep_alive_s))
 
     @app.post("/api/chat", openapi_extra=api.takes(OllamaChatBody, stream=True))
     async def chat(request: Request) -> Response:

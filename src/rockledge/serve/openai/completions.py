@@ -15,6 +15,7 @@ from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
+from rockledge.serve.room import require_repeatable
 from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, text, whole, wrong
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.texts_or_ids import MOST_TEXTS, TextOrIds, texts_or_ids
@@ -76,6 +77,10 @@ def completion_generation(model: ServedModel, request: CompletionRequest, limits
         ApiError: an id outside of the vocabulary, an empty prompt, one that does not fit in the context, or a
             suffix for a model that has no tokens for it.
     """
+    if request.suffix and len(request.prompts) > 1:
+        model.require_short(request.suffix, "suffix")
+        tokens = len(model.tokenizer.encode_within(request.suffix, plain=not model.control_tokens))
+        require_repeatable(tokens, len(request.prompts), "suffix")
     prompts = tuple(
         _prompt_ids(model, prompt, request.suffix, bool(request.max_tokens)) for prompt in request.prompts
     )
