@@ -101,7 +101,7 @@ def test_options_reach_the_server(serving: Run) -> None:
         assert http.post("/v1/completions", json={"prompt": "Hi"}).json()["usage"]["completion_tokens"] == 2
         assert http.post("/v1/completions", content=b" " * 1001).status_code == 413
         assert served.ready["context"] == 256
-        assert http.get("/").status_code == 404
+        assert http.get("/console/console.js").status_code == 404
 
 
 @pytest.mark.parametrize(
