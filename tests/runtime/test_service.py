@@ -15,7 +15,7 @@ from tests.serve.scripted_engine import ScriptedEngine
 
 from rockledge.errors import ArtifactError, ContextError
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.messages import (
+from rockledge.runtime.exchange import (
     AskStats,
     Cancel,
     Drain,

@@ -12,7 +12,7 @@ import pytest
 from tests.serve.scripted_engine import BOS, TOKENIZER, VOCAB, PlainTemplate, ScriptedEngine
 
 from rockledge.runtime.engine import Engine
-from rockledge.runtime.messages import Stop
+from rockledge.runtime.exchange import Stop
 from rockledge.runtime.service import EngineLike, Service
 from rockledge.serve.app import create_app
 from rockledge.serve.front import Front

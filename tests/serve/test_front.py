@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rockledge.runtime.messages import AskStats, Cancel, Drain, Ended, Failed, Stats, Stop, Submit
+from rockledge.runtime.exchange import AskStats, Cancel, Drain, Ended, Failed, Stats, Stop, Submit
 from rockledge.runtime.piece import Piece
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve import front as front_module

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
     from rockledge.artifact.watch import ArtifactWatch
     from rockledge.errors import ArtifactError
-    from rockledge.runtime.messages import Stop
+    from rockledge.runtime.exchange import Stop
     from rockledge.runtime.service import Service
     from rockledge.serve.app import create_app
     from rockledge.serve.front import Front

@@ -7,7 +7,6 @@ business; who is in a step is the scheduler's, and its work the native core's.
 import itertools
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,32 +19,32 @@ import numpy.typing as npt
 
 from rockledge.artifact.background import BackgroundCheck
 from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, kv_bytes
-from rockledge.errors import ContextError, NativeError, RockledgeError, UsageError
+from rockledge.errors import ContextError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.model.source import source_name
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.answer import Answer
+from rockledge.runtime.answering import Answering
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.constraint import Constraint, require_llguidance
 from rockledge.runtime.drawing import Drawing
-from rockledge.runtime.engine_times import EngineTimes
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.generation import Generation, Stepper, last_output
 from rockledge.runtime.grammar import GrammarMatcher, Grammars
 from rockledge.runtime.kv_cache import PageCache
 from rockledge.runtime.loading import Loaded, load_artifact
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.offload.use import NpuUse
-from rockledge.runtime.piece import Finish, Piece, Score
+from rockledge.runtime.piece import Score
 from rockledge.runtime.prefix import PrefixCache
 from rockledge.runtime.prefix_store import PrefixStore
-from rockledge.runtime.request import EngineStats, Failure, Output, Request, failure_of
-from rockledge.runtime.sampling import Sampling, TokenLogprob
+from rockledge.runtime.request import EngineStats, Output, Request
+from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.scheduler import Scheduler, Share
 from rockledge.runtime.sequence import Sequence as Running
 from rockledge.runtime.step import StepResult, run_step
 from rockledge.runtime.step_budget import StepBudget
+from rockledge.runtime.stepper import Generation, Stepper, last_output
 
 GREEDY = Sampling()
 
@@ -118,10 +117,7 @@ class Engine:
         self._budget = StepBudget(decode.max_rows, step_s)
         self._lock = threading.Lock()  # through `_alone` only
         self._numbers = itertools.count()
-        self._requests: dict[str, Running] = {}
-        self._outputs: list[Output] = []
-        self._steps = self._read = self._found = self._drawn = self._taken = self._hits = 0
-        self._times = EngineTimes()
+        self._answering = Answering(self._scheduler, self._eos)
         # With an NPU a part of a prompt runs in this thread, beside the answers of others.
         self._beside = ThreadPoolExecutor(1, "rockledge-prefill") if isinstance(self._npu, NpuUse) else None
         self._reading: tuple[Share, Future[StepResult]] | None = None
@@ -217,9 +213,9 @@ class Engine:
                 self._beside.shutdown(wait=True)
             if self._reading is not None:
                 self._reading[0].sequence.busy, self._reading = False, None
-            for sequence in list(self._requests.values()):
+            for sequence in self._answering.open():
                 sequence.ended = "cancelled"
-                self._take_out(sequence)
+                self._answering.take_out(sequence)
             if self._grammars is not None:
                 self._grammars.close()
             if self._cold is not None:
@@ -311,7 +307,7 @@ class Engine:
         return prompt
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
-        if request.id in self._requests:
+        if self._answering.find(request.id) is not None:
             raise UsageError(f"there is a request {request.id!r} already; give each an id of its own")
         answer = drawing = None
         room = 0
@@ -325,10 +321,9 @@ class Engine:
             )
         sequence = Running(request, next(self._numbers), room, answer, drawing)
         sequence.inbox = inbox
-        self._requests[request.id] = sequence
-        self._taken += 1
+        self._answering.begin(sequence)
         if (request.kind == "generate" and room == 0) or (request.kind == "score" and len(prompt) == 1):
-            self._end(sequence, None if answer is None else answer.last("length"))
+            self._answering.end(sequence, None if answer is None else answer.last("length"))
         else:
             self._scheduler.add(sequence)
             if request.constraint is not None:
@@ -345,7 +340,7 @@ class Engine:
     def cancel(self, request: str) -> None:
         """Ends a request before its next step; one that is not there is none's concern. From any thread, also
         from one that collects garbage; it never waits for a step."""
-        sequence = self._requests.get(request)
+        sequence = self._answering.find(request)
         if sequence is not None:
             sequence.ended = "cancelled"
             self._sweep()
@@ -361,18 +356,18 @@ class Engine:
 
     def _sweep(self) -> None:
         """Takes out what was cancelled, unless somebody has the engine, who does it afterwards."""
-        while any(s.ended is not None and not s.busy for s in list(self._requests.values())):
+        while self._answering.has_ended():
             if not self._lock.acquire(blocking=False):
                 return
             try:
-                self._take_out_ended()
+                self._answering.take_out_ended()
             finally:
                 self._lock.release()
 
     @property
     def idle(self) -> bool:
         """Whether no request is here, nor an output of one that `step` has yet to return."""
-        return not self._requests and not self._outputs
+        return self._answering.idle
 
     def waiting(self) -> list[str]:
         """Ids of the requests that no step has worked on yet."""
@@ -383,25 +378,17 @@ class Engine:
         """How it stands."""
         with self._alone():
             free = self._free_pages()
-            return EngineStats(
-                running=len(self._scheduler.running),
-                decoding=sum(sequence.decoding for sequence in self._scheduler.running),
-                waiting=len(self._scheduler.waiting),
-                pages=self._cache.pages,
-                free_pages=free,
-                cold_pages=free - self._cache.free_pages,
-                requests=self._taken,
-                steps=self._steps,
-                preemptions=self._scheduler.preemptions,
-                prompt_tokens=self._read,
-                cached_tokens=self._found,
-                answer_tokens=self._drawn,
-                prefix_hits=self._hits,
-                first_token=self._times.first_token.histogram(),
-                token=self._times.token.histogram(),
-                step=self._times.step.histogram(),
-                step_sequences=self._times.sequences.histogram(),
-                npu=self.npu,
+            return self._answering.stats(
+                EngineStats(
+                    running=len(self._scheduler.running),
+                    decoding=sum(sequence.decoding for sequence in self._scheduler.running),
+                    waiting=len(self._scheduler.waiting),
+                    pages=self._cache.pages,
+                    free_pages=free,
+                    cold_pages=free - self._cache.free_pages,
+                    preemptions=self._scheduler.preemptions,
+                    npu=self.npu,
+                )
             )
 
     def step(self) -> list[Output]:
@@ -411,21 +398,20 @@ class Engine:
         """
         with self._alone():
             self._advance()
-            outputs, self._outputs = self._outputs, []
-            return outputs
+            return self._answering.take_outputs()
 
     def _advance(self) -> None:
         self._require_whole()
-        for sequence in self._requests.values():
+        for sequence in self._answering.open():
             if sequence.overdue:
                 sequence.ended = sequence.ended or "deadline"
-        self._take_out_ended()
+        self._answering.take_out_ended()
         self._step()
-        self._take_out_ended()
+        self._answering.take_out_ended()
 
     def _step(self) -> None:
         for sequence in [s for s, future in self._compiling.items() if future.done()]:
-            self._constrain(sequence, self._compiling.pop(sequence))
+            self._answering.constrain(sequence, self._compiling.pop(sequence))
         if self._beside is not None:
             self._read_beside(self._beside)
         shares = self._scheduler.plan(self._budget.rows, lambda s: s.ready and not self._goes_beside(s))
@@ -433,7 +419,7 @@ class Engine:
             written = sum(share.rows for share in shares if share.sequence.decoding)
             done = self._run(self._loaded.decode, shares)
             self._budget.ran(written, sum(share.rows for share in shares) - written, done.seconds)
-            self._finish(shares, done)
+            self._answering.take(shares, done)
         elif self._reading is not None:
             self._collect()
         elif self._cold is not None:
@@ -475,162 +461,12 @@ class Engine:
         if isinstance(self._npu, NpuUse):
             self._npu.log_failure()
         if share.sequence.ended is None:
-            self._finish([share], done)
+            self._answering.take([share], done)
 
     def _run(self, executor: Executor, shares: Sequence[Share]) -> StepResult:
         keeps = executor is self._loaded.decode  # another's tables are written for every part anew
         fill = None if self._grammars is None else self._grammars.fill
         return run_step(executor, shares, keeps_tables=keeps, hidden=self.config.hidden, fill=fill)
-
-    def _finish(self, shares: Sequence[Share], done: StepResult) -> None:
-        """Takes over what a step gave, sequence by sequence."""
-        self._steps += 1
-        self._times.ran(done.seconds, len(shares))
-        for share in shares:
-            sequence, decoding = share.sequence, share.sequence.decoding
-            assert sequence.cached is not None
-            sequence.cached.advance(share.rows)
-            sequence.worked(share.rows, done.seconds, decoding)
-            self._read += 0 if decoding else share.rows
-        self._scheduler.served(shares)
-        for share in shares:
-            sequence = share.sequence
-            for given in done.given.get(sequence, ()):
-                if sequence.request.kind == "score":
-                    sequence.scores.append(Score(given.token, given.logprob, given.top))
-                    continue
-                sequence.told += 1
-                if self._tell(sequence, given.token, given.logprob, given.top):
-                    break
-            if not self._is_open(sequence) or sequence.pending > 0:
-                continue
-            if sequence.closing is not None:
-                answer = sequence.answer
-                self._end(sequence, None if answer is None else answer.last(sequence.closing))
-            elif sequence.drawing is not None:
-                self._draw(sequence, sequence.drawing)
-            elif sequence in done.states:
-                self._end(sequence, None, embedding=tuple(done.states[sequence].tolist()))
-            else:
-                self._end(sequence, None, scores=tuple(sequence.scores))
-
-    def _draw(self, sequence: Running, drawing: Drawing) -> None:
-        """The next token of an answer, and the text that became certain by it."""
-        assert sequence.answer is not None
-        matcher = sequence.matcher
-        try:
-            if matcher is not None:
-                matcher.require_sound()
-            token = drawing.take()
-        except (NativeError, UsageError) as error:
-            self._end(sequence, None, failure=failure_of(error))
-            return
-        self._drawn += 1
-        now = time.monotonic()
-        self._times.drawn(sequence.arrived, sequence.drawn_at, now)
-        sequence.drawn_at = now
-        stops = token in sequence.request.sampling.stop_ids
-        if stops or (token in self._eos and not sequence.request.ignore_eos):
-            self._end(sequence, sequence.answer.last("stop"))
-            return
-        if self._tell(sequence, token, drawing.logprob, drawing.top):
-            return
-        if matcher is not None:
-            sequence.append(token)
-            self._follow(sequence, matcher, token)
-        elif drawing.drawn == sequence.room:
-            self._end(sequence, sequence.answer.last("length"))
-        else:
-            sequence.append(token)
-
-    def _take_out_ended(self) -> None:
-        for sequence in [s for s in list(self._requests.values()) if s.ended is not None]:
-            self._take_out(sequence)
-
-    def _tell(
-        self, sequence: Running, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()
-    ) -> bool:
-        """A token of an answer for its client; whether the answer has ended by it."""
-        assert sequence.answer is not None
-        piece = sequence.answer.push(token, logprob, top)
-        if piece is not None and piece.finish is not None:
-            self._end(sequence, piece)
-            return True
-        if piece is not None:
-            self._put(sequence, Output(sequence.request.id, piece))
-        return False
-
-    # Answers of a given form
-
-    def _constrain(self, sequence: Running, compiled: "Future[GrammarMatcher]") -> None:
-        """The grammar of a sequence is compiled; what its answer begins with in any case is known."""
-        if not self._is_open(sequence):
-            return
-        try:
-            matcher = sequence.matcher = compiled.result()
-        except RockledgeError as error:
-            self._end(sequence, None, failure=failure_of(error))
-            return
-        assert sequence.drawing is not None
-        sequence.drawing.allow(matcher.mask)
-        self._follow(sequence, matcher, None)
-
-    def _follow(self, sequence: Running, matcher: GrammarMatcher, token: int | None) -> None:
-        """Takes `token` into the grammar of an answer, and adds those that are the only ones to follow: they
-        count as drawn, and where scores are asked for, steps to come give them."""
-        drawing, answer = sequence.drawing, sequence.answer
-        assert drawing is not None
-        assert answer is not None
-        scored = sequence.request.logprobs is not None
-        try:
-            if token is not None:
-                matcher.accept(token)
-            forced = matcher.take_forced(sequence.room - drawing.drawn)
-        except UsageError as error:
-            self._end(sequence, None, failure=failure_of(error))
-            return
-        for one in forced:
-            drawing.add(one)
-            self._drawn += 1
-            sequence.append(one, told=not scored)
-            if not scored and self._tell(sequence, one, 0.0):
-                return
-        if not matcher.complete and drawing.drawn < sequence.room:
-            return
-        finish: Finish = "stop" if matcher.complete else "length"
-        if sequence.told == sequence.count:
-            self._end(sequence, answer.last(finish))
-        else:
-            sequence.closing = finish
-
-    def _is_open(self, sequence: Running) -> bool:
-        return self._requests.get(sequence.request.id) is sequence
-
-    def _take_out(self, sequence: Running) -> None:
-        """Ends a request from outside; one in a step that still runs, when that is over."""
-        if sequence.busy or sequence.ended is None:
-            return
-        self._scheduler.remove(sequence)
-        piece = None if sequence.answer is None else sequence.answer.last(sequence.ended)
-        failure = None
-        if piece is None and sequence.ended == "deadline":
-            failure = Failure("deadline", "its deadline passed before it was done")
-        self._end(sequence, piece, failure=failure, removed=True)
-
-    def _end(self, sequence: Running, piece: Piece | None, *, removed: bool = False, **more: Any) -> None:
-        if not removed and (sequence.cached is not None or sequence in self._scheduler.waiting):
-            self._scheduler.remove(sequence)
-        del self._requests[sequence.request.id]
-        found = sequence.stats.cached_tokens
-        self._found += found
-        self._hits += found > 0
-        self._put(sequence, Output(sequence.request.id, piece, stats=sequence.stats, last=True, **more))
-
-    def _put(self, sequence: Running, output: Output) -> None:
-        if sequence.inbox is None:
-            self._outputs.append(output)
-        else:
-            sequence.inbox.append(output)
 
     # For callers with one request
 
@@ -691,7 +527,7 @@ class Engine:
 
     def _id(self, kind: str) -> str:
         """One that no request has."""
-        return next(name for n in self._numbers if (name := f"{kind}-{n}") not in self._requests)
+        return next(name for n in self._numbers if self._answering.find(name := f"{kind}-{n}") is None)
 
     def _whole(self, request: Request) -> Output:
         """The one output of a request that gives no pieces."""

@@ -1,10 +1,11 @@
 """Grammars of answers at work: which tokens may follow, which must, and when nothing may.
 
-The mask of a step is made in a thread of its own while the step computes logits; llguidance works without the
-GIL. Everything that a matcher says depends on the tokens of its answer alone, never on the schedule.
+The masks of a step are made in a thread of their own while the step computes logits; llguidance works without
+the GIL. Everything that a matcher says depends on the tokens of its answer alone, never on the schedule.
 """
 
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,10 +32,11 @@ class GrammarMatcher:
     def __init__(self, matcher: "LLMatcher", vocab: int, unwanted: Collection[int]) -> None:
         """`unwanted`: ends of text that may not come as long as anything else may."""
         self._matcher = matcher
-        self._unwanted = np.zeros((vocab + 31) // 32, np.uint32)
-        for token in unwanted:
-            self._unwanted[token // 32] |= np.uint32(1 << token % 32)
-        self._spares = bool(unwanted)
+        self._wanted: UInt32 | None = None
+        if unwanted:
+            self._wanted = np.full((vocab + 31) // 32, _ALL)
+            for token in unwanted:
+                self._wanted[token // 32] &= ~np.uint32(1 << token % 32)
         self.mask: UInt32 = np.full((vocab + 31) // 32, _ALL)
         self.stale = True
 
@@ -68,14 +70,42 @@ class GrammarMatcher:
         return found
 
     def fill(self) -> None:
-        """Makes the mask; in another thread than the rest, while nothing else is asked. After a failure it
-        allows everything, and `require_sound` says so."""
+        """Makes the mask; in any thread, while nothing else is asked. After a failure it allows everything,
+        and `require_sound` says so."""
         self._matcher.unsafe_compute_mask_ptr(self.mask.ctypes.data, self.mask.nbytes)
         if self._matcher.is_error():
             self.mask[:] = _ALL
-        elif self._spares and np.any(self.mask & ~self._unwanted):
-            self.mask &= ~self._unwanted
+        elif self._wanted is not None and (wanted := self.mask & self._wanted).any():
+            self.mask[:] = wanted
         self.stale = False
+
+
+class Masks:
+    """The masks of a step, made in another thread until somebody needs them, who makes what is left: on a
+    busy machine the other thread may not have begun by then."""
+
+    def __init__(self, thread: ThreadPoolExecutor, matchers: Iterable[GrammarMatcher]) -> None:
+        self._left = deque(matchers)
+        self._beside = thread.submit(self._fill)
+
+    def _fill(self) -> None:
+        while self._left:
+            try:
+                matcher = self._left.popleft()
+            except IndexError:  # the other thread took it
+                return
+            matcher.fill()
+
+    def finish(self) -> None:
+        """All masks are made; any thread may use the matchers."""
+        self._fill()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """No further mask is begun; afterwards any thread may use the matchers."""
+        self._left.clear()
+        if not self._beside.cancel():
+            self._beside.result()
 
 
 class Grammars:
@@ -99,14 +129,9 @@ class Grammars:
 
         return self._compiling.submit(compiled)
 
-    def fill(self, matchers: Sequence[GrammarMatcher]) -> "Future[None]":
-        """Makes masks in another thread."""
-
-        def filled() -> None:
-            for matcher in matchers:
-                matcher.fill()
-
-        return self._masking.submit(filled)
+    def fill(self, matchers: Sequence[GrammarMatcher]) -> "Masks":
+        """Begins with the masks of a step in another thread."""
+        return Masks(self._masking, matchers)
 
     def close(self) -> None:
         """Ends the threads."""

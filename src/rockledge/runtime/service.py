@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from rockledge.errors import ArtifactError, RockledgeError
-from rockledge.runtime.messages import (
+from rockledge.runtime.exchange import (
     AskStats,
     Cancel,
     Drain,

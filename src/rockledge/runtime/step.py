@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.grammar import GrammarMatcher
+from rockledge.runtime.grammar import GrammarMatcher, Masks
 from rockledge.runtime.scheduler import Share
 from rockledge.runtime.sequence import Sequence as Running
 
@@ -33,7 +32,7 @@ def run_step(
     *,
     keeps_tables: bool,
     hidden: int,
-    fill: Callable[[list[GrammarMatcher]], "Future[None]"] | None = None,
+    fill: Callable[[list[GrammarMatcher]], Masks] | None = None,
 ) -> StepResult:
     """Runs the rows of `shares`, each with room in the cache; nobody is advanced. Raises NativeError.
 
@@ -74,8 +73,8 @@ def run_step(
     states = np.empty((len(ends), hidden), np.float32)
     masks = fill(unmasked) if unmasked and fill is not None else None
     try:
-        executor.step(rows, draws, states if ends else None, None if masks is None else masks.result)
+        executor.step(rows, draws, states if ends else None, None if masks is None else masks.finish)
     finally:
         if masks is not None:
-            masks.exception()  # nobody else may use the matchers before they are done
+            masks.abandon()  # nobody else may use the matchers before
     return StepResult(time.perf_counter() - start, given, dict(zip(ends, states, strict=True)))

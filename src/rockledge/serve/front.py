@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
-from rockledge.runtime.messages import (
+from rockledge.runtime.exchange import (
     AskStats,
     Cancel,
     Drain,

@@ -1,4 +1,4 @@
-"""The pieces of one answer, as a caller with one request takes them."""
+"""One request in the hands of its caller: the engine stepped until it is done, its pieces as they come."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
