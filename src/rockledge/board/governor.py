@@ -43,8 +43,8 @@ class Gains:
     the temperature is taken; `smooth`: seconds over which its slope is averaged; `below`: kelvins that are
     kept from the target."""
 
-    proportional: float = 0.5
-    integral: float = 0.004
+    proportional: float = 1.0
+    integral: float = 0.01
     ahead: float = 30.0
     smooth: float = 15.0
     below: float = 0.7

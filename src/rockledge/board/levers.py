@@ -64,13 +64,13 @@ class Demand:
 
 @dataclass(frozen=True)
 class Work:
-    """A model on a board as numbers. `bands`: (bits, rows, cols) of all matrices that a token multiplies
-    with; `kv_bytes`: read for a token of one sequence; `threads`, `sequences`, `npu_hz`: at most;
+    """A model on a board as numbers. `bands`: (bits, rows, cols) of the matrices that a token multiplies
+    with, and how many there are of each; `kv_bytes`: read for a token of one sequence; `threads`, `sequences`, `npu_hz`: at most;
     `prompt_time`: share of time that prompts have beside answers; `npu_clocks`: that can be set, none where
     nobody may."""
 
     board: Board
-    bands: tuple[tuple[int, int, int], ...] = field(repr=False)
+    bands: tuple[tuple[tuple[int, int, int], int], ...] = field(repr=False)
     kv_bytes: int
     prompt: PromptParts
     threads: int
@@ -145,7 +145,7 @@ def speed(work: Work, setting: Setting, demand: Demand) -> Speed:
 def _decode(work: Work, threads: int, streams: int) -> Speed:
     board = with_threads(work.board, threads)
     seconds = computing = read = 0.0
-    for band, count in _counted(work.bands):
+    for band, count in work.bands:
         time = band_time(*band, board=board, tokens=streams)
         seconds += count * time.ms / 1e3
         computing += count * time.compute_ms / 1e3
@@ -222,10 +222,3 @@ def _edge(rungs: list[Rung]) -> list[Rung]:
 
 def _slope(low: Rung, high: Rung) -> float:
     return (high.kept - low.kept) / max(high.watts - low.watts, 1e-9)
-
-
-def _counted(bands: tuple[tuple[int, int, int], ...]) -> list[tuple[tuple[int, int, int], int]]:
-    counts: dict[tuple[int, int, int], int] = {}
-    for band in bands:
-        counts[band] = counts.get(band, 0) + 1
-    return list(counts.items())

@@ -149,6 +149,10 @@ class Executor:
             record.logit_count, run = 0, self._without_logits
         run()
 
+    def use_threads(self, threads: int) -> None:
+        """How many of its threads work on the steps from now on, at least one; no result changes."""
+        self._step.use_threads(max(1, min(threads, self.threads)))
+
     def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The names of the operations, and the nanoseconds of each that all steps from now on add to."""
         return [op.code.name.lower() for op in self._ops], self._step.time_operations()

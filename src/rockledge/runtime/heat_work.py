@@ -1,5 +1,6 @@
 """A model on a board as the numbers that the ladder of settings is computed from (`board/levers.py`)."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
@@ -53,7 +54,7 @@ def work_of(
     )
     return Work(
         board,
-        bands,
+        tuple(Counter(bands).items()),
         kv_bytes(config, CONTEXT_TOKENS),
         parts,
         threads=threads,

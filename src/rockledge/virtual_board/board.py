@@ -61,21 +61,24 @@ class VirtualBoard:
         """So much time with a setting that works on what is asked."""
         if setting.npu_hz:
             setting = replace(setting, npu_hz=min(setting.npu_hz, self.npu_limit_hz))
-        answers = prompts = watts = 0.0
+        works = 1.0 - setting.rest
+        setting = replace(setting, rest=0.0)
+        by_state = [self._speed(hz, setting, demand) for hz in self.throttle.hz]
         polls = max(1, round(seconds / POLL_SECONDS))
         each, highest = seconds / polls, self.celsius
+        spent = [0] * len(by_state)
         for _ in range(polls):
-            now = self._speed(self.cpu_hz, setting, demand)
-            self.heat = self.heat.after(self.cooling, IDLE_WATTS.value + now.watts, each)
+            spent[self.throttle.state] += 1
+            watts = works * by_state[self.throttle.state].watts
+            self.heat = self.heat.after(self.cooling, IDLE_WATTS.value + watts, each)
             self.throttle.poll(self.sensed)
-            answers, prompts, watts = (
-                answers + now.decode_tok_s,
-                prompts + now.prompt_tok_s,
-                watts + now.watts,
-            )
             highest = max(highest, self.celsius)
+        answers, prompts, watts = (
+            works * sum(n * value for n, value in zip(spent, values, strict=True)) / polls
+            for values in zip(*((s.decode_tok_s, s.prompt_tok_s, s.watts) for s in by_state), strict=True)
+        )
         self.seconds += seconds
-        return Done(Speed(answers / polls, prompts / polls, watts / polls), self.celsius, highest)
+        return Done(Speed(answers, prompts, watts), self.celsius, highest)
 
 
 def _at_clock(work: Work) -> Callable[[float, Setting, Demand], Speed]:

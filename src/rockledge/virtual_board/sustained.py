@@ -44,7 +44,9 @@ def governed(
     state = State()
     while board.seconds < seconds:
         demand = demands(board.seconds)
-        rungs = ladders.setdefault(demand, ladder(work, demand))
+        if demand not in ladders:
+            ladders[demand] = ladder(work, demand)
+        rungs = ladders[demand]
         reading = sensed(board) if sense is None else sense(board)
         decision, state = govern(reading, state, rungs, target=target, most_watts=most, gains=gains)
         yield _second(board, decision.setting, demand, decision)

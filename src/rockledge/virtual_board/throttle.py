@@ -12,9 +12,9 @@ TRIP_CELSIUS: Final = 75.0
 """Of the vendor's device tree of the RK3588, threshold of its soc-thermal zone."""
 HYSTERESIS: Final = 2.0
 """Of the same."""
-POLL_SECONDS: Final = 0.1
-"""Between two looks once it is hot: 20 ms in the vendor's device tree, 100 ms in Linux; nothing here moves
-as fast as either."""
+POLL_SECONDS: Final = 0.25
+"""Between two looks here. A kernel looks every 20 or 100 ms once it is hot (device trees of the vendor and of
+Linux), but the sensor's steps of 0.9 K take seconds."""
 CLOCKS: Final = (2.208e9, 1.008e9)
 """The clocks of four A76 as ThomasKaiser/sbc-bench results/4qJG.txt shows them throttled: nothing between."""
 
