@@ -64,7 +64,7 @@ def voltage_factor(volts: Mapping[float, float], hz: float) -> float:
     lower = max((point for point in points if point <= at), default=upper)
     share = 0.0 if upper == lower else (at - lower) / (upper - lower)
     found = volts[lower] + share * (volts[upper] - volts[lower])
-    return hz * found**2 / (top * volts[top] ** 2)
+    return at * found**2 / (top * volts[top] ** 2)
 
 
 def core_watts(hz: float, computing: float) -> float:

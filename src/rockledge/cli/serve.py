@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from rockledge.board.governor import LEAST_TARGET, MOST_TARGET, TARGET_CELSIUS
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import (
     add_engine_arguments,
@@ -97,6 +98,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long answers may go on after Ctrl-C or SIGTERM (default: {GRACE_SECONDS:g})",
     )
+    parser.add_argument(
+        "--governor",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="hold the chip below a temperature by doing less (default: where the board is known)",
+    )
+    parser.add_argument(
+        "--target-temperature",
+        type=number(LEAST_TARGET, MOST_TARGET),
+        default=TARGET_CELSIUS,
+        metavar="CELSIUS",
+        help=f"that the governor keeps (default: {TARGET_CELSIUS:g}, at most {MOST_TARGET:g})",
+    )
     add_safety_arguments(parser)
     parser.add_argument(
         "--alias",
@@ -124,7 +138,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.artifact.watch import ArtifactWatch
     from rockledge.errors import ArtifactError
     from rockledge.runtime.exchange import Stop
+    from rockledge.runtime.governing import make_governor
     from rockledge.runtime.service import Service
+    from rockledge.runtime.slow_settings import slow_settings
     from rockledge.serve.app import create_app
     from rockledge.serve.front import Front
     from rockledge.serve.integrity import Integrity
@@ -163,9 +179,22 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         models = Models([Running(model, front, integrity)])
         app = create_app(models, limits=limits, safety=safety, strict=args.strict)
         npu = engine.npu.body()
+        governor = make_governor(
+            args.governor,
+            engine,
+            args.parallel,
+            args.target_temperature,
+            send=service.send,
+            stats=lambda: front.stats,
+        )
 
         def ready(url: str) -> None:
             terminal.print(f"{model.name} answers at {url}/v1 (Ctrl-C stops it)")
+            for slow in slow_settings():
+                terminal.note(f"{slow.what}; {slow.costs} ({slow.source}). To mend it: {slow.mend}")
+            if governor is not None:
+                terminal.note(f"A governor keeps the chip below {args.target_temperature:g} °C.")
+                governor.start()
             if keys is None and not is_loopback(args.host):
                 terminal.note(
                     "Anyone who reaches this address can use it: there is no authentication. "
@@ -176,7 +205,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                     "Keys and prompts cross the network unencrypted; give --tls-cert and --tls-key, or put "
                     "a proxy with TLS in front of it."
                 )
-            terminal.result({"url": url, "model": model.name, "context": model.context, "npu": npu})
+            terminal.result(
+                {
+                    "url": url,
+                    "model": model.name,
+                    "context": model.context,
+                    "npu": npu,
+                    "governor": governor is not None,
+                }
+            )
 
         if keys is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: keys.reload())
@@ -184,6 +221,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             run_server(app, sock, limits, on_ready=ready, on_end=lambda: front.drain(limits.grace_s), tls=tls)
         finally:
             failure = front.failure
+            if governor is not None:
+                governor.close()
             service.send(Stop())
             service.join()
             integrity.close()

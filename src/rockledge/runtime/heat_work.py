@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from rockledge.artifact import Artifact
 from rockledge.board.boards import Board
 from rockledge.board.levers import PromptParts, Work
 from rockledge.board.memory import kv_bytes
 from rockledge.board.prefill import BESIDE, BUS, NPU, SYNC
+from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.runtime.offload.prompt_time import ATTENTION, HEAD, OTHER_CPU, PromptTimes
@@ -18,6 +20,17 @@ PROMPT_TOKENS: Final = STEP_ROWS[-1]
 """Of the prompt whose parts stand for all."""
 CONTEXT_TOKENS: Final = 1024
 """That answers are taken to follow: how warm a chip gets hardly depends on it."""
+
+
+def bands_of(artifact: Artifact) -> list[tuple[int, int, int]]:
+    """(bits, rows, cols) of every matrix that a token multiplies with."""
+    tree = decoder(artifact.config)
+    return [
+        (band.bits, band.rows, spec.cols)
+        for name, spec in artifact.linears.items()
+        if not (name == tree.embed.role and tree.gathered)
+        for band in spec.bands
+    ]
 
 
 def work_of(
