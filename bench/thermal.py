@@ -61,7 +61,7 @@ class Fit:
 
     def cooling(self, name: str, source: str = "") -> Cooling:
         fast, slow, fast_s, slow_s = self.coolings[name]
-        stages = (Stage(k / self.unit_watts, s) for k, s in ((fast, fast_s), (slow, slow_s)))
+        stages = (Stage(fast / self.unit_watts, fast_s), Stage(slow / self.unit_watts, slow_s))
         return Cooling(name, "", *stages, source=source, kind="fitted")
 
     def kelvins(self, series: Series, cooling: str) -> Floats:
@@ -82,7 +82,9 @@ def _stage(seconds: Floats, drive: Floats, gain: float, constant: float, begin: 
     return result
 
 
-def fit(logs: Sequence[Log], *, loads: Floats | None = None, until: int | None = None, begin: float = 0.0) -> Fit:
+def fit(
+    logs: Sequence[Log], *, loads: Floats | None = None, until: int | None = None, begin: float = 0.0
+) -> Fit:
     """The constants of `logs`. With `loads` and `begin` only those of coolings, from the samples before
     `until`."""
     series = {log.name: read_series(log) for log in logs}
@@ -90,18 +92,20 @@ def fit(logs: Sequence[Log], *, loads: Floats | None = None, until: int | None =
     shared = 0 if loads is not None else len(LOADS)  # one of them is the unit; its place is the beginning
 
     def unpack(x: Floats) -> Fit:
-        found, first = (loads, begin) if loads is not None else (np.insert(x[: UNIT], UNIT, 1.0), x[UNIT])
+        found, first = (loads, begin) if loads is not None else (np.insert(x[:UNIT], UNIT, 1.0), x[UNIT])
         rows = x[shared : shared + 4 * len(coolings)].reshape(-1, 4)
-        named = {name: tuple(row) for name, row in zip(coolings, rows.tolist(), strict=True)}
+        named = {name: (k, q, s, t) for name, (k, q, s, t) in zip(coolings, rows.tolist(), strict=True)}
         ambient = dict(zip(series, x[shared + 4 * len(coolings) :].tolist(), strict=True))
         return Fit(found, float(first), named, ambient)
 
     def errors(x: Floats) -> Floats:
         trial = unpack(x)
         parts = [
-            (trial.kelvins(series[log.name], log.cooling) + trial.ambient[log.name] - series[log.name].celsius)[
-                :until
-            ]
+            (
+                trial.kelvins(series[log.name], log.cooling)
+                + trial.ambient[log.name]
+                - series[log.name].celsius
+            )[:until]
             for log in logs
         ]
         if loads is None:  # loads of one core that hardly show stay near what others are
@@ -163,10 +167,14 @@ def left_out(log: Log) -> tuple[LeftOut, Fit, Series]:
     rise = known.kelvins(series, log.cooling)
     ambient = float(np.median((series.celsius - rise)[:before]))
     if log.name == THROTTLED:
-        rise = np.array([celsius - ambient for celsius, _, _ in throttled(known, series, log.cooling, ambient)])
+        rise = np.array(
+            [celsius - ambient for celsius, _, _ in throttled(known, series, log.cooling, ambient)]
+        )
     error = rise + ambient - series.celsius
     return (
-        LeftOut(log.name, log.cooling, own, ambient, _rms(error), _rms(error[before:]), log.name == THROTTLED),
+        LeftOut(
+            log.name, log.cooling, own, ambient, _rms(error), _rms(error[before:]), log.name == THROTTLED
+        ),
         known,
         series,
     )
@@ -200,7 +208,6 @@ def _throttled(
             points.append((celsius, hz, ambient + heat.kelvins))
         done.append(points)
     return done
-
 
 
 def _sensor(celsius: float) -> float:
@@ -272,7 +279,10 @@ def figures() -> dict[str, Any]:
             for name, load in zip(LOADS, whole.loads, strict=True)
         },
         "left_out": [
-            {key: round(value, 2) if isinstance(value, float) else value for key, value in asdict(one).items()}
+            {
+                key: round(value, 2) if isinstance(value, float) else value
+                for key, value in asdict(one).items()
+            }
             for one in tested
         ],
         "flips": {key: round(value, 1) for key, value in asdict(flip).items()},
@@ -295,14 +305,16 @@ def show(found: dict[str, Any]) -> None:
         print(f"  {one['log']:8} {one['cooling']:10} {one['rms']:5.2f} {one['loaded_rms']:5.2f}   {how}")
     flip = found["flips"]
     print(
-        f"{THROTTLED} throttled: modelled between {flip['low']:.1f} and {flip['high']:.1f} °C; a change of clock "
-        f"between samples every {flip['modelled_samples_a_change']:.0f} s of samples 45 s apart, published "
+        f"{THROTTLED} throttled: modelled between {flip['low']:.1f} and {flip['high']:.1f} °C; a change of "
+        f"clock between samples every {flip['modelled_samples_a_change']:.0f} s of samples 45 s apart, published "
         f"{flip['published_samples_a_change']:.0f} s; behind them a modelled period of {flip['period']:.0f} s"
     )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     found = figures()

@@ -20,7 +20,9 @@ def test_the_goal_of_the_log_that_throttles() -> None:
     assert 72.9 <= flip.low <= flip.high <= 75.8
     assert 0.5 <= flip.modelled_samples_a_change / flip.published_samples_a_change <= 2.0
     stored = json.loads((RESULTS / "thermal.json").read_text())
-    assert stored["flips"]["published_samples_a_change"] == pytest.approx(flip.published_samples_a_change, abs=0.1)
+    assert stored["flips"]["published_samples_a_change"] == pytest.approx(
+        flip.published_samples_a_change, abs=0.1
+    )
     row = next(one for one in stored["left_out"] if one["log"] == THROTTLED)
     assert row["rms"] == pytest.approx(found.rms, abs=0.05)
 

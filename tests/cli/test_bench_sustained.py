@@ -48,7 +48,10 @@ def test_what_is_refused(rockledge: Run, artifact: Path, tmp_path: Path) -> None
     for options, message in (
         (["--sustained", "60"], "is not a time such as 90s, 60m or 2h"),
         (["--sustained", "0s"], "is not a time such as 90s, 60m or 2h"),
-        (["--sustained", "1m", "--virtual-board", "water"], "unknown cooling 'water', expected one of passive"),
+        (
+            ["--sustained", "1m", "--virtual-board", "water"],
+            "unknown cooling 'water', expected one of passive",
+        ),
         (["--sustained", "1m", "--virtual-board", "fan", "--curve", curve], "--overwrite"),
         (["--sustained", "1m", "--virtual-board", "fan", "--ambient", "nan"], "is not a number"),
     ):

@@ -17,7 +17,9 @@ from rockledge.runtime.step_budget import StepBudget
 
 ArtifactPath = Callable[[str], Path]
 REQUESTS = [
-    Request(f"r{number}", tuple(range(number + 1, number + 40 * (number + 1))), max_tokens=12, ignore_eos=True)
+    Request(
+        f"r{number}", tuple(range(number + 1, number + 40 * (number + 1))), max_tokens=12, ignore_eos=True
+    )
     for number in range(4)
 ]
 SETTINGS = [

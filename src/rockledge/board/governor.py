@@ -12,6 +12,7 @@ chip that would get 10 to 40 K too warm within 2 K of the target (`tests/board/t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from rockledge.board.levers import Rung, Setting
@@ -39,9 +40,9 @@ _STUCK_WATTS: Final = 2.5  # a change that every cooling shows by more than the 
 
 @dataclass(frozen=True)
 class Gains:
-    """`proportional` in watts a kelvin, `integral` in watts a kelvin and second; `ahead`: how many seconds ahead
-    the temperature is taken; `smooth`: seconds over which its slope is averaged; `below`: kelvins that are
-    kept from the target."""
+    """`proportional` in watts a kelvin, `integral` in watts a kelvin and second; `ahead`: how many seconds
+    ahead the temperature is taken; `smooth`: seconds over which its slope is averaged; `below`: kelvins
+    that are kept from the target."""
 
     proportional: float = 1.0
     integral: float = 0.01
@@ -63,9 +64,10 @@ class Reading:
 @dataclass(frozen=True)
 class State:
     """What the governor remembers. `held`: watts of its integral, None at the beginning; `slope`: K/s;
-    `carry`: watts that earlier rungs have spent too little; `mean_watts`: of the last half minute; how many readings in a row were missing, jumped, contradicted what the
-    kernel does, or were good; since when the temperature is the same, and the least and most watts meanwhile;
-    `trouble`: why the sensor is not believed, "" while it is."""
+    `carry`: watts that earlier rungs have spent too little; `mean_watts`: of the last half minute; how many
+    readings in a row were missing, jumped, contradicted what the kernel does, or were good; since when the
+    temperature is the same, and the least and most watts meanwhile; `trouble`: why the sensor is not
+    believed, "" while it is."""
 
     held: float | None = None
     slope: float = 0.0
@@ -84,8 +86,8 @@ class State:
 
 @dataclass(frozen=True)
 class Decision:
-    """The setting from now on, its modelled watts over idle, what it keeps of the full speed; whether it holds
-    back anything; `trouble` as in `State`."""
+    """The setting from now on, its modelled watts over idle, what it keeps of the full speed; whether it
+    holds back anything; `trouble` as in `State`."""
 
     setting: Setting
     watts: float
@@ -128,7 +130,9 @@ def govern(
     passed = 0.0 if before is None else min(1.0, (reading.seconds - before.seconds) / _MEAN_SECONDS)
     mean = state.mean_watts + passed * (rung.watts - state.mean_watts)
     state = replace(state, carry=carry, mean_watts=mean, last=reading if believed else before)
-    return Decision(rung.setting, rung.watts, rung.kept, rung.setting != rungs[0].setting, state.trouble), state
+    return Decision(
+        rung.setting, rung.watts, rung.kept, rung.setting != rungs[0].setting, state.trouble
+    ), state
 
 
 def _controlled(
@@ -151,7 +155,7 @@ def _rung(rungs: Sequence[Rung], wanted: float, carry: float) -> tuple[Rung, flo
     if wanted >= rungs[0].watts:
         return rungs[0], 0.0
     upper, lower = rungs[0], rungs[-1]
-    for one, next_one in zip(rungs, rungs[1:], strict=False):
+    for one, next_one in pairwise(rungs):
         if one.watts >= wanted >= next_one.watts:
             upper, lower = one, next_one
             break
@@ -206,6 +210,4 @@ def _compared(reading: Reading, state: State) -> State:
             same_low=min(state.same_low, state.mean_watts),
             same_high=max(state.same_high, state.mean_watts),
         )
-    return replace(
-        state, same_since=reading.seconds, same_low=state.mean_watts, same_high=state.mean_watts
-    )
+    return replace(state, same_since=reading.seconds, same_low=state.mean_watts, same_high=state.mean_watts)

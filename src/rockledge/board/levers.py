@@ -65,9 +65,9 @@ class Demand:
 @dataclass(frozen=True)
 class Work:
     """A model on a board as numbers. `bands`: (bits, rows, cols) of the matrices that a token multiplies
-    with, and how many there are of each; `kv_bytes`: read for a token of one sequence; `threads`, `sequences`, `npu_hz`: at most;
-    `prompt_time`: share of time that prompts have beside answers; `npu_clocks`: that can be set, none where
-    nobody may."""
+    with, and how many there are of each; `kv_bytes`: read for a token of one sequence; `threads`,
+    `sequences`, `npu_hz`: at most; `prompt_time`: share of time that prompts have beside answers;
+    `npu_clocks`: that can be set, none where nobody may."""
 
     board: Board
     bands: tuple[tuple[tuple[int, int, int], int], ...] = field(repr=False)

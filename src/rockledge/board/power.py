@@ -42,7 +42,10 @@ CORE_WATTS: Final = Constant(
     "derived",
 )
 STALLED: Final = Constant(
-    0.6, "share", "of those watts that a core takes which waits for memory: nobody has published it", "assumed"
+    0.6,
+    "share",
+    "of those watts that a core takes which waits for memory: nobody has published it",
+    "assumed",
 )
 JOULES_PER_BYTE: Final = Constant(
     50e-12, "J/B", "LPDDR4x with its controller, 4 to 8 pJ a bit, of which 6 are taken", "assumed"
@@ -51,7 +54,10 @@ NPU_WATTS: Final = Constant(
     2.0, "W", "the NPU at 1 GHz: npu_decode_watts less what reading memory at its rate takes", "derived"
 )
 IDLE_WATTS: Final = Constant(
-    1.9, "W", "ThomasKaiser/sbc-bench, review of the ROCK 5B: 1.49 W, 0.41 W more with fast memory", "published"
+    1.9,
+    "W",
+    "ThomasKaiser/sbc-bench, review of the ROCK 5B: 1.49 W, 0.41 W more with fast memory",
+    "published",
 )
 
 

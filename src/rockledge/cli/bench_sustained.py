@@ -1,7 +1,7 @@
 """`rockledge bench --sustained`: whether speed after an hour is speed after a minute, as CSV and PNG.
 
-On a board it runs answers for so long and reads sysfs; on a virtual board the timing and thermal models are run
-through in seconds. The governor is the server's.
+On a board it runs answers for so long and reads sysfs; on a virtual board the models of time and heat are
+run through in seconds. The governor is the server's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ def add_sustained_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: decode for so long, such as 60m, and write speed and temperature as CSV and PNG",
     )
     parser.add_argument(
-        "--curve", type=Path, default=CURVE, metavar="CSV", help=f"where to (default: {CURVE}; a PNG beside it)"
+        "--curve",
+        type=Path,
+        default=CURVE,
+        metavar="CSV",
+        help=f"where to (default: {CURVE}; a PNG beside it)",
     )
     parser.add_argument(
         "--virtual-board",
@@ -70,7 +74,10 @@ def add_sustained_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a long run: hold the chip below a temperature (default: where the board is known)",
     )
     parser.add_argument(
-        "--target-temperature", type=number(LEAST_TARGET, MOST_TARGET), default=TARGET_CELSIUS, metavar="CELSIUS"
+        "--target-temperature",
+        type=number(LEAST_TARGET, MOST_TARGET),
+        default=TARGET_CELSIUS,
+        metavar="CELSIUS",
     )
 
 
@@ -79,7 +86,9 @@ def duration(text: str) -> float:
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not 1 <= seconds <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"'{text[:60]}' is not a time such as 90s, 60m or 2h, of at most a week")
+        raise argparse.ArgumentTypeError(
+            f"'{text[:60]}' is not a time such as 90s, 60m or 2h, of at most a week"
+        )
     return seconds
 
 
@@ -97,7 +106,9 @@ def run_sustained(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any
         writer.writeheader()
         for point in points:
             row = asdict(point)
-            writer.writerow({**row, "seconds": round(point.seconds, 2), "decode_tok_s": round(point.decode_tok_s, 3)})
+            writer.writerow(
+                {**row, "seconds": round(point.seconds, 2), "decode_tok_s": round(point.decode_tok_s, 3)}
+            )
     basis = "modelled" if args.virtual_board else "measured"
     plot(points, f"{Path(args.artifact).name}, {basis}", picture)
     result = figures(points, basis) | {"curve": str(args.curve), "plot": str(picture)}
@@ -126,8 +137,8 @@ def _show(result: dict[str, Any], terminal: Terminal) -> None:
     hottest = result["highest_celsius"]
     terminal.print(
         f"{show_duration(result['sustained_s'])} of decode, {result['basis']}: "
-        f"{result['first_minute_tok_s']:.2f} tok/s in the first minute, {result['last_minute_tok_s']:.2f} in the "
-        f"last, {result['mean_tok_s']:.2f} on average"
+        f"{result['first_minute_tok_s']:.2f} tok/s in the first minute, "
+        f"{result['last_minute_tok_s']:.2f} in the last, {result['mean_tok_s']:.2f} on average"
     )
     if hottest is not None:
         terminal.print(

@@ -137,8 +137,8 @@ def make_governor(
     if chip is None or chip.refused or not sysfs.readable:
         if mode == "on":
             raise UsageError(
-                "--governor on needs a known board that says how warm it is in /sys/class/thermal; leave it at "
-                "auto, or see `rockledge npu info`"
+                "--governor on needs a known board that says how warm it is in /sys/class/thermal; leave it "
+                "at auto, or see `rockledge npu info`"
             )
         return None
     board = board_with(chip, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -159,4 +159,3 @@ def make_governor(
         log.warning("no governor: %s", error)
         return None
     return Governor(sysfs, work, target, send=send, stats=stats)
-

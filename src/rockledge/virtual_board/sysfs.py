@@ -1,4 +1,4 @@
-"""The sysfs of a virtual board: files below a folder that look like those of an RK3588 with the vendor's kernel.
+"""The sysfs of a virtual board: files below a folder, as an RK3588 with the vendor's kernel has them.
 
 Temperatures, the clocks of cores, NPU and memory, and the throttling are written from a `VirtualBoard`; what
 somebody writes as the NPU's highest clock is read back. Names and units are those of Linux.

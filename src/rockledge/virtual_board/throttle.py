@@ -1,4 +1,4 @@
-"""How a kernel throttles a hot chip: the rule of its step-wise governor, on the clocks that a board steps through.
+"""How a kernel throttles a hot chip: the rule of its step-wise governor, on the clocks of a board.
 
 The rule is that of Linux drivers/thermal/gov_step_wise.c: hot and rising takes the next lower clock, cooler
 and dropping the next higher one. A trip that was reached counts until the temperature is `hysteresis` below.
