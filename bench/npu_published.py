@@ -68,6 +68,7 @@ SHAPES = {
     "SmolVLM-256M": Shape(576, 30, 9, 3, 64, 1536, 49280),
     "Ministral-3-3B": Shape(3072, 26, 32, 8, 128, 9216, 131072),
     "Granite4-350M": Shape(1024, 28, 16, 4, 64, 2048, 100352),
+    "Ministral-3-8B": Shape(4096, 34, 32, 8, 128, 14336, 131072),
 }
 
 _BENCHMARK = "airockchip/rknn-llm benchmark.md v1.3.0"

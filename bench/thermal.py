@@ -307,7 +307,8 @@ def show(found: dict[str, Any]) -> None:
     print(
         f"{THROTTLED} throttled: modelled between {flip['low']:.1f} and {flip['high']:.1f} °C; a change of "
         f"clock between samples every {flip['modelled_samples_a_change']:.0f} s of samples 45 s apart, "
-        f"published {flip['published_samples_a_change']:.0f} s; behind them a modelled period of {flip['period']:.0f} s"
+        f"published {flip['published_samples_a_change']:.0f} s; behind them a modelled period of "
+        f"{flip['period']:.0f} s"
     )
 
 

@@ -28,7 +28,10 @@ int32_t rl_abi(void) { return RL_ABI; }
 const char *rl_error(void) { return rl::last_error(); }
 
 void rl_explain_bus_errors(const void *begin, int64_t bytes, const char *sentence, int32_t exit_code) {
-  rl::explain_bus_errors(begin, bytes, sentence, exit_code);
+  if (bytes > 0)
+    rl::explain_bus_errors(begin, bytes, sentence, exit_code);
+  else
+    rl::leave_bus_errors(begin);
 }
 
 

@@ -199,7 +199,7 @@ RL_API int32_t rl_abi(void);
 RL_API const char *rl_error(void);  /* of this thread's last failure */
 RL_API const char *rl_kernel_name(int32_t kernel);
 /* From now on a bus error at the `bytes` from `begin` on (a mapped file that was cut short) writes `sentence` to stderr and
- * ends the process with `exit_code`; `begin` null goes back to the system's way. One mapping at a time. */
+ * ends the process with `exit_code`; with 0 `bytes` that mapping's no longer do. Of up to 64 mappings; one call at a time. */
 RL_API void rl_explain_bus_errors(const void *begin, int64_t bytes, const char *sentence, int32_t exit_code);
 
 /* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache

@@ -28,5 +28,7 @@ settings.load_profile("rockledge")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long tests/serve/test_soak.py goes on."""
+    """How long tests/serve/test_soak.py goes on; of tests/serve/console/test_pictures.py what and where."""
     parser.addoption("--soak-minutes", type=float, default=5.0, help="minutes of the soak of the server")
+    parser.addoption("--console-model", help="artifact of the console's pictures (default: the demo's model)")
+    parser.addoption("--console-pictures", help="folder of the console's pictures (default: a temporary one)")

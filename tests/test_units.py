@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.units import show_duration, show_size
+from rockledge.units import read_duration, show_duration, show_size
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,26 @@ def test_what_is_shown_is_near(seconds: float) -> None:
     words = show_duration(seconds).split()
     shown = sum(int(number) * scale[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
     assert abs(shown - seconds) <= 30
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("300", 300),
+        ("1h15m30.918s", 4530.918),
+        ("500ms", 0.5),
+        (".5s", 0.5),
+        ("+5s", 5),
+        ("-1s", -1),
+        (" 2m ", 120),
+    ],
+)
+def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
+    assert read_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "m", "5 m", "5d", "1m5", "nan", "1e3", "--1", "1h" * 100, "5s\n5s"]
+)
+def test_what_is_no_duration_is_none(text: str) -> None:
+    assert read_duration(text) is None

@@ -1,6 +1,11 @@
-"""Sizes and durations as people read them: 98.4 MB, 8 h 20 min."""
+"""Sizes and durations as people read and write them: 98.4 MB, 8 h 20 min, 1h30m."""
 
 import math
+import re
+
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PIECE = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_MOST_CHARACTERS = 64
 
 _SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -24,3 +29,19 @@ def show_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, rest = divmod(minutes, 60)
     return f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
+def read_duration(text: str) -> float | None:
+    """Seconds of a number, or of a duration as Go writes it (https://pkg.go.dev/time#ParseDuration): 300,
+    1h30m, -1s. None for anything else."""
+    found = re.fullmatch(r"([+-]?)(.+)", text.strip()[: _MOST_CHARACTERS + 1], re.ASCII)
+    if found is None or len(found[0]) > _MOST_CHARACTERS:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", found[2], re.ASCII):
+        seconds = float(found[2])
+    elif re.fullmatch(f"({_PIECE})+", found[2], re.ASCII):
+        pieces = re.findall(_PIECE, found[2], re.ASCII)
+        seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in pieces)
+    else:
+        return None
+    return -seconds if found[1] == "-" else seconds

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,13 +78,13 @@ class Served:
 
 @pytest.fixture
 def serving(artifact: Path, tmp_path: Path) -> Callable[..., Any]:
-    """`with serving("--parallel", "2") as served:` is a server over the toy artifact, or another one."""
+    """`with serving("--parallel", "2") as served:` is a server over the toy artifact, or others."""
     toy = artifact
 
     @contextmanager
-    def start(*more: str, artifact: Path = toy) -> Iterator[Served]:
+    def start(*more: str, artifact: Path = toy, beside: Sequence[Path] = ()) -> Iterator[Served]:
         log = tmp_path / "log"
-        program = [sys.executable, "-m", "rockledge", "serve", str(artifact)]
+        program = [sys.executable, "-m", "rockledge", "serve", str(artifact), *map(str, beside)]
         flags = ["--port", "0", "--threads", "1", "--json", *more]
         with (
             open(log, "wb") as err,

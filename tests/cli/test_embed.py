@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from tests.quantization.embedder import TEXTS, embeddings, write_embedder
@@ -62,7 +63,7 @@ def test_a_model_with_a_head_is_no_reference_for_one_without(
     assert (done.code, "artifact has no language head and the reference has one" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize("words", [("run", "hi"), ("chat",), ("serve",), ("bench", "--prompt", 8)])
+@pytest.mark.parametrize("words", [("run", "hi"), ("chat",), ("bench", "--prompt", 8)])
 def test_what_needs_a_head_says_so(words: tuple[str, ...], rockledge: Run, embedder: Path) -> None:
     done = rockledge(words[0], embedder, *words[1:], "--threads", 1)
     assert done.code == 2
@@ -77,3 +78,21 @@ def test_an_ordinary_model_makes_no_embeddings(rockledge: Run, artifact: Path) -
 def test_inspect_says_that_there_is_no_head(rockledge: Run, embedder: Path) -> None:
     assert "(no language head)" in rockledge("inspect", embedder).out
     assert rockledge("inspect", embedder, "--json").json["headless"]
+
+
+def test_it_is_served_beside_a_model_that_generates(
+    serving: Callable[..., Any], rockledge: Run, embedder: Path, artifact: Path
+) -> None:
+    alone = rockledge("embed", embedder, *TEXTS[:2], "--threads", 1, "--json").json["embeddings"]
+    with (
+        serving(artifact=embedder, beside=[artifact]) as served,
+        httpx.Client(base_url=served.ready["url"], timeout=60) as http,
+    ):
+        found = http.post("/v1/embeddings", json={"model": "artifact", "input": TEXTS[:2]}).json()["data"]
+        assert [one["embedding"] for one in found] == alone
+        refused = http.post("/v1/completions", json={"model": "artifact", "prompt": "a"})
+        assert "no language head" in refused.json()["error"]["message"]
+        written = http.post("/v1/completions", json={"model": artifact.name, "prompt": "a", "max_tokens": 2})
+        assert written.json()["usage"]["completion_tokens"] == 2
+        other = http.post("/v1/embeddings", json={"model": artifact.name, "input": "a"})
+        assert "was not made for embeddings" in other.json()["error"]["message"]

@@ -105,6 +105,20 @@ def test_checkpoints_and_artifacts(rockledge: Run, checkpoint: Path, artifact: P
     assert same[0] == same[1]
 
 
+@pytest.mark.parametrize("form", ["llama3", "llama3.2-tied-scaled"])
+def test_the_header_of_a_gguf_is_enough(rockledge: Run, tmp_path: Path, form: str) -> None:
+    """Weights are cut off: with the header alone nothing but a model's shape can be known."""
+    whole = write_gguf(tmp_path / "whole.gguf", random_model(form))
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(whole.read_bytes()[:12_000])
+    assert "cut short" in rockledge("inspect", cut, "--json").json["error"]
+    plans = [rockledge("plan", path, "--json") for path in (whole, cut)]
+    assert [plan.code for plan in plans] == [0, 0], plans[1].err
+    assert plans[0].json["memory_mb"] == plans[1].json["memory_mb"]
+    cut.write_bytes(whole.read_bytes()[:200])
+    assert "damaged or cut short" in rockledge("plan", cut, "--json").json["error"]
+
+
 def test_of_a_hub_id_only_the_configuration_is_fetched(rockledge: Run, config: Path, hub: Hub) -> None:
     (config.parent / "model.safetensors").write_bytes(b"never read")
     hub.add("me/one", config.parent)

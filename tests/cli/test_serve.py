@@ -24,6 +24,8 @@ def test_a_server_tells_its_address_answers_and_ends_at_ctrl_c(serving: Run) -> 
         assert served.ready["model"] == "toy"
         with httpx.Client(base_url=served.ready["url"], timeout=20) as http:
             assert http.get("/health").json()["status"] == "ok"
+            assert "</html>" in http.get("/").text
+            assert http.get("/console/models").json()["models"][0]["name"] == "toy"
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
             answer = http.post("/v1/chat/completions", json=body)
             assert answer.json()["usage"]["completion_tokens"] == 3
@@ -50,6 +52,16 @@ def test_ctrl_c_during_an_answer_is_a_clean_end(serving: Run) -> None:
         assert rest[-1] == "data: [DONE]" or "error" in rest[-1]
         assert served.process.wait(20) == 130
         assert "Traceback" not in served.log.read_text()
+
+
+def test_a_governor_needs_a_board_and_a_target_that_can_be_kept(rockledge: Run, artifact: Path) -> None:
+    done = rockledge("serve", artifact, "--governor", "on", "--json")
+    assert done.code == 2
+    assert "--governor on needs a known board that says how warm it is" in done.json["error"]
+    for target in ("nan", "80", "-5"):
+        done = rockledge("serve", artifact, "--target-temperature", target)
+        assert done.code == 2
+        assert "is not a number of at least 45 and at most 73" in done.err
 
 
 def test_a_server_that_cannot_listen_says_so(rockledge: Run, artifact: Path) -> None:
@@ -88,6 +100,7 @@ def test_options_reach_the_server(serving: Run) -> None:
         "other",
         "--strict",
         "--control-tokens",
+        "--no-console",
     ]
     with serving(*flags) as served, httpx.Client(base_url=served.ready["url"], timeout=20) as http:
         assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["toy", "gpt-4o", "other"]
@@ -98,6 +111,7 @@ def test_options_reach_the_server(serving: Run) -> None:
         assert http.post("/v1/completions", json={"prompt": "Hi"}).json()["usage"]["completion_tokens"] == 2
         assert http.post("/v1/completions", content=b" " * 1001).status_code == 413
         assert served.ready["context"] == 256
+        assert http.get("/").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -165,6 +179,20 @@ def test_a_second_ctrl_c_does_not_wait(serving: Run) -> None:
 def copied(artifact: Path, tmp_path: Path) -> Path:
     """An artifact that a test may damage."""
     return Path(shutil.copytree(artifact, tmp_path / "copied"))
+
+
+def test_a_models_directory_is_only_read(serving: Run, copied: Path) -> None:
+    """It may belong to another user, and be mounted read-only."""
+    for path in [*copied.iterdir(), copied]:
+        path.chmod(0o555)
+    before = {path: path.stat().st_mtime_ns for path in [copied, *copied.rglob("*")]}
+    try:
+        with serving(artifact=copied) as served:
+            answer = httpx.post(f"{served.ready['url']}/v1/completions", json={"prompt": "Hi"}, timeout=20)
+            assert answer.status_code == 200
+        assert {path: path.stat().st_mtime_ns for path in [copied, *copied.rglob("*")]} == before
+    finally:
+        copied.chmod(0o755)
 
 
 def test_a_file_overwritten_while_serving_ends_readiness(serving: Run, copied: Path) -> None:

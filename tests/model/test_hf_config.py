@@ -173,6 +173,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         "attention_softcap": st.just(0.0) | scale, "query_growth": st.just(0.0) | scale,
         "query_growth_length": st.integers(1, 4096), "embedding_scale": scale, "residual_scale": scale,
         "logit_scale": scale, "logit_softcap": st.just(0.0) | scale,
+        "pooling": st.sampled_from(["last", "mean"]),
     }  # fmt: skip
     assert {field.name for field in fields(ModelConfig)} == {*plain, *others}
     return ModelConfig(**plain, **{name: draw(strategy) for name, strategy in others.items()})
@@ -198,6 +199,7 @@ def test_what_the_usual_keys_say_stands_under_no_other(family: str) -> None:
     [
         ([], "rockledge in config.json is not an object"),
         ({"experts": 8}, "has 'experts', which this version does not know"),
+        ({"pooling": "cls"}, "pooling under rockledge in config.json is 'cls'"),
         ({"activation": "relu"}, "activation under rockledge in config.json is 'relu'"),
         ({"windows": [0, -1]}, "windows under"),
         ({"windows": [0, 1, 2]}, "3 windows are given for 2 layers"),

@@ -55,6 +55,13 @@ def test_names(text: str, expected: HubName | None) -> None:
     assert expected is None or str(expected) == text
 
 
+def test_the_modules_of_sentence_transformers_come_along() -> None:
+    names = ["modules.json", "config_sentence_transformers.json", "1_Pooling/config.json"]
+    files = ["config.json", "model.safetensors", "onnx/config.json", "2_Normalize/readme.md", *names]
+    wanted = wanted_files(HubName("Qwen/Qwen3-Embedding-0.6B"), files)
+    assert set(wanted.files) == {"config.json", "model.safetensors", *names}
+
+
 def test_of_a_directory_the_weights_come_once() -> None:
     wanted = wanted_files(HubName("mistralai/Mistral-7B-Instruct-v0.3"), MISTRAL)
     assert wanted.opened is None

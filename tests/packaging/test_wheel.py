@@ -16,6 +16,7 @@ from tests.packaging.conftest import ROOT
 from tools.wheel import LIBRARIES, check
 
 from rockledge import Model
+from rockledge.serve.console.files import ADDRESSES
 
 PROMPT = "the quick brown fox"
 PROCESSOR = platform.machine()
@@ -39,6 +40,8 @@ def test_a_bare_wheel_generates_what_the_source_tree_does(
 ) -> None:
     wheel = build_wheel(PROCESSOR)
     assert "-py3-none-manylinux_2_28_" in wheel.name
+    with zipfile.ZipFile(wheel) as packed:
+        assert {f"rockledge/serve/console/{name}" for name in ADDRESSES.values()} <= set(packed.namelist())
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     binaries = tmp_path / "venv" / "bin"
     install = [binaries / "python", "-m", "pip", "install", "-q", "-c", ROOT / "requirements.txt", wheel]

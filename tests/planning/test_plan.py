@@ -1,5 +1,7 @@
 """Plans: what they say follows from the facts, and what they advise is true."""
 
+from dataclasses import replace
+
 import pytest
 
 from rockledge.board.boards import find_board
@@ -152,6 +154,14 @@ def test_speeds_are_those_of_a_width_that_fits() -> None:
     )
     assert plan.width == 2
     assert plan.speed.prompt(64).seconds > 0
+
+
+def test_a_model_without_a_head_writes_nothing() -> None:
+    shape = replace(KNOWN_SHAPES["qwen3-0.6b"].config, headless=True)
+    plan = Plan("an embedder", shape, find_board("rk3588-8gb"), 4096, 1)
+    assert [one.decode for one in plan.precisions] == [None] * 3
+    assert all(one.prefill is not None for one in plan.precisions)
+    assert set(plan.energy()) == {"prefill"}
 
 
 def test_contexts_and_streams_that_make_no_sense() -> None:

@@ -23,18 +23,18 @@ TEXTS = [
 _PLACES = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 
 
-def write_embedder(path: Path) -> Any:
+def write_embedder(path: Path, pooling: str = "lasttoken") -> Any:
     """Writes the directory and returns its transformers model. Texts end with <|endoftext|>, which the
     post-processor appends, as Qwen3-Embedding's does."""
     model = random_model(
         "qwen3", vocab_size=600, num_hidden_layers=3, bos_token_id=None, eos_token_id=0
     ).model
     save(model, path)
-    write_files(path, tuple(_PLACES))
+    write_files(path, tuple(_PLACES), pooling)
     return model.eval()
 
 
-def write_files(path: Path, modules: tuple[str, ...]) -> None:
+def write_files(path: Path, modules: tuple[str, ...], pooling: str = "lasttoken") -> None:
     """Writes a tokenizer whose texts end with <|endoftext|>, and the `modules` of sentence-transformers."""
     rules = train_byte_level("qwen2")
     end = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
@@ -49,13 +49,15 @@ def write_files(path: Path, modules: tuple[str, ...]) -> None:
     (path / "modules.json").write_text(json.dumps(listed))
     if "Pooling" in modules:
         (path / "1_Pooling").mkdir()
-        pooling = {"word_embedding_dimension": 64, "pooling_mode_lasttoken": True, "include_prompt": True}
-        (path / "1_Pooling/config.json").write_text(json.dumps(pooling))
+        config = {"word_embedding_dimension": 64, f"pooling_mode_{pooling}": True, "include_prompt": True}
+        (path / "1_Pooling/config.json").write_text(json.dumps(config))
 
 
-def embeddings(path: Path, model: Any, texts: list[str]) -> npt.NDArray[np.float32]:
-    """fp32 [texts, hidden]: pooled from the last token and normalised, by transformers."""
+def embeddings(path: Path, model: Any, texts: list[str], *, mean: bool = False) -> npt.NDArray[np.float32]:
+    """fp32 [texts, hidden]: the state after the last token, or the mean of all, normalised; by
+    transformers."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     with torch.no_grad():
-        states = [model(tokenizer(text, return_tensors="pt").input_ids)[0][0, -1] for text in texts]
+        whole = [model(tokenizer(text, return_tensors="pt").input_ids)[0][0] for text in texts]
+    states = [state.mean(dim=0) if mean else state[-1] for state in whole]
     return torch.nn.functional.normalize(torch.stack(states), dim=-1).numpy()

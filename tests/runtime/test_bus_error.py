@@ -62,3 +62,23 @@ def test_afterwards_the_handler_is_gone(path: Path) -> None:
     )
     assert done.returncode == -7
     assert os.strerror(0) not in done.stderr
+
+
+def test_of_several_artifacts_the_one_that_was_cut_short_is_named(path: Path, tmp_path: Path) -> None:
+    others = [synth_artifact("toy", tmp_path / name, seed=3) for name in ("a", "b")]
+    program = (
+        "import os, sys; from rockledge.artifact import open_artifact\n"
+        "from rockledge.runtime.bus_error import explained_bus_errors\n"
+        "first, cut, gone = map(open_artifact, (sys.argv[1], *sys.argv[3:]))\n"
+        "with explained_bus_errors(first), explained_bus_errors(cut):\n"
+        "    with explained_bus_errors(gone): pass\n"
+        "    os.truncate(sys.argv[2], 4096); print(cut.mapped.sum())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path, others[0] / TENSORS, *others],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"rockledge: {others[0]} was cut short while in use; fetch the artifact again\n"

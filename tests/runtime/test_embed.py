@@ -19,9 +19,10 @@ from rockledge.runtime.request import Request
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, 150).tolist()
 
 
-def headless(path: Path, variant: str) -> Path:
+def headless(path: Path, variant: str, pooling: str = "last") -> Path:
     before = VARIANTS[variant]
-    return write_artifact(path, replace(before, tied=True, more={**before.more, "headless": True}))
+    more = {**before.more, "headless": True, "pooling": pooling}
+    return write_artifact(path, replace(before, tied=True, more=more))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,44 @@ def test_an_embedding_is_the_last_state_at_length_one(engine: Engine) -> None:
     np.testing.assert_allclose(found, last / np.linalg.norm(last.astype(np.float64)), rtol=1e-6)
     cut = engine.embed(TOKENS, dimensions=32)
     np.testing.assert_allclose(cut, last[:32] / np.linalg.norm(last[:32].astype(np.float64)), rtol=1e-6)
+
+
+def test_a_mean_is_of_the_states_after_all_tokens(tmp_path: Path) -> None:
+    with Engine.load(headless(tmp_path / "mean", "rotated-tied", "mean"), threads=2, ctx=160) as engine:
+        found = engine.embed(TOKENS)
+        assert engine.embed(TOKENS).tobytes() == found.tobytes()  # not out of the cache
+        mean = engine.states(TOKENS).mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(found, mean / np.linalg.norm(mean), rtol=1e-5, atol=1e-7)
+        assert engine.stats().cached_tokens == 0
+
+
+def test_the_bits_of_a_mean_do_not_depend_on_the_steps(tmp_path: Path) -> None:
+    path = headless(tmp_path / "mean", "rotated-tied", "mean")
+    found = set()
+    for parallel, others in ((1, 0), (8, 7), (3, 5)):
+        with Engine.load(path, threads=1, ctx=400, parallel=parallel) as engine:
+            for number in range(others):
+                engine.submit(Request(f"other {number}", tuple(TOKENS[number:]), kind="embed"))
+            engine.submit(Request("mine", tuple(TOKENS), kind="embed"))
+            outputs = [output for _ in range(200) if not engine.idle for output in engine.step()]
+        found |= {output.embedding for output in outputs if output.request == "mine"}
+        assert len(outputs) == others + 1
+    assert len(found) == 1
+
+
+def test_a_mean_begins_anew_where_its_pages_were_taken(tmp_path: Path) -> None:
+    tokens = TOKENS * 5
+    path = headless(tmp_path / "mean", "rotated-tied", "mean")
+    with Engine.load(path, threads=1, ctx=800, parallel=2) as engine:
+        engine.submit(Request("low", tuple(tokens), kind="embed"))
+        assert engine.step() == []
+        engine.submit(Request("high", tuple(tokens[1:]), kind="embed", priority=1))
+        outputs = [output for _ in range(400) if not engine.idle for output in engine.step()]
+        assert engine.stats().preemptions == 1
+        (low,) = [output.embedding for output in outputs if output.request == "low"]
+        engine.submit(Request("alone", tuple(tokens), kind="embed"))
+        outputs = [output for _ in range(400) if not engine.idle for output in engine.step()]
+    assert low == outputs[0].embedding
 
 
 def test_chunks_threads_and_kernels_change_no_bit(path: Path) -> None:

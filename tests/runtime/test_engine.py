@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -229,6 +230,12 @@ def test_stats_count_the_work(engine: Engine) -> None:
     assert (stats.prefill_tokens, stats.decode_tokens) == (len(PROMPT), 11)
     assert stats.prefill_tok_s > 0
     assert stats.decode_tok_s > 0
+
+
+def test_a_step_with_scores_takes_the_time_that_it_takes(engine: Engine) -> None:
+    before, begun = engine.stats().step.total, time.perf_counter()
+    engine.score([BOS, *range(20)])
+    assert 0 < engine.stats().step.total - before <= time.perf_counter() - begun
 
 
 def test_score_of_one_token_and_of_several_steps(engine: Engine) -> None:

@@ -1,6 +1,7 @@
 """The governor at work: what it reads from a board's files, what it sends to the engine, what it says."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ from rockledge.board.levers import Demand, Setting
 from rockledge.board.thermal import COOLINGS
 from rockledge.errors import UsageError
 from rockledge.runtime.board_sysfs import BoardSysfs
+from rockledge.runtime.engine import Engine
 from rockledge.runtime.exchange import Adjust, ToEngine
 from rockledge.runtime.governing import Governor, demand_of, make_governor
 from rockledge.runtime.request import EngineStats
@@ -94,6 +96,42 @@ def test_demand() -> None:
     assert demand_of(EngineStats(running=2, decoding=1), 4) == Demand(1, True)
     assert demand_of(EngineStats(waiting=1), 4) == Demand(0, True)
     assert demand_of(EngineStats(running=9, decoding=9), 4) == Demand(4, False)
+
+
+def test_a_hot_board_changes_no_answer_of_a_loaded_engine(
+    artifact_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tree = VirtualSysfs(tmp_path, VirtualBoard(eight_billion(), COOLINGS["passive"], 45.0))
+    with Engine.load(artifact_path("rotated-tied"), threads=2, ctx=300, prefixes=False) as engine:
+
+        def answer() -> list[int]:
+            return [token for piece in engine.generate([1, 2, 3], max_tokens=20) for token in piece.ids]
+
+        def send(message: ToEngine) -> None:
+            if isinstance(message, Adjust):
+                settings.append(message.setting)
+                engine.adjust(message.setting)
+
+        settings: list[Setting] = []
+        expected = answer()
+        now = iter(range(1000))
+        governor = make_governor(
+            "on",
+            engine,
+            4,
+            72.0,
+            send=send,
+            stats=lambda: WRITING,
+            root=tmp_path,
+            clock=lambda: float(next(now)),
+        )
+        assert governor is not None
+        for celsius in (60, 66, 72, 76, 80, 84):
+            tree.write("sys/class/thermal/thermal_zone1/temp", f"{celsius}000")
+            governor.tick()
+            assert answer() == expected
+        assert settings
+        assert min(setting.threads for setting in settings) == 1
 
 
 def made(mode: str, root: Path) -> Governor | None:

@@ -255,6 +255,19 @@ def test_a_fork_keeps_what_a_window_has_passed_elsewhere() -> None:
     assert cache.free_pages == 9 - 3
 
 
+def test_what_a_fork_reserves_stays_so_when_its_window_passes_shared_pages() -> None:
+    cache = PageCache([(2, 3)], 1, lambda *_: None)
+    sequence = cache.open()
+    sequence.reserve(1)
+    sequence.advance(1)
+    twin = sequence.fork()
+    twin.reserve(2, rows=1)
+    assert cache.free_pages == 0
+    for _ in range(2):
+        assert not twin.reserve(1, rows=1)
+        twin.advance(1)
+
+
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError):
         one_pool(0, 4)

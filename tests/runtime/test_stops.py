@@ -48,3 +48,11 @@ def test_only_a_possible_beginning_is_held(text: str, stops: list[str]) -> None:
 
 def test_empty_stop_strings_stop_nothing() -> None:
     assert run(["ab", "c"], [""]) == ("abc", False)
+
+
+def test_the_stop_string_that_ended_the_text_is_named() -> None:
+    matcher = StopMatcher(["never", "ab", "bab"])
+    assert matcher.push("xb") == ("x", False)
+    assert matcher.found is None
+    assert matcher.push("abab") == ("", True)
+    assert matcher.found == "bab"

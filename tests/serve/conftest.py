@@ -5,6 +5,7 @@ import pickle
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,7 +19,9 @@ from rockledge.serve.app import create_app
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
-from rockledge.serve.models import Models, Running
+from rockledge.serve.models import Models
+from rockledge.serve.room import Room
+from rockledge.serve.running import Offer, Running
 from rockledge.serve.safety.checks import Safety
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.server import Server, bind
@@ -26,10 +29,13 @@ from rockledge.serve.server import Server, bind
 CONTEXT = 64
 
 
-def scripted_model(context: int = CONTEXT, chat: Any = True, aliases: tuple[str, ...] = ()) -> ServedModel:
-    """What the front end knows of a scripted engine."""
+def scripted_model(
+    context: int = CONTEXT, chat: Any = True, aliases: tuple[str, ...] = (), pools: bool = False, **facts: Any
+) -> ServedModel:
+    """What the front end knows of a scripted engine; `pools`: that it makes embeddings, and no text."""
     template: Any = PlainTemplate() if chat is True else chat
-    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS, aliases=aliases)
+    named: dict[str, Any] = {"aliases": aliases, "pools": pools, "generates": not pools, **facts}
+    return ServedModel("scripted", TOKENIZER, template, context, VOCAB, BOS, **named)
 
 
 class Serving:
@@ -46,23 +52,28 @@ class Serving:
         safety: Safety | None = None,
         tls: ssl.SSLContext | None = None,
         strict: bool = False,
+        sheets: Any = None,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
             model = ServedModel.of(engine.artifact, engine.name, engine.context, engine.chat)
         bounds = limits or Limits()
         keys = None if safety is None else safety.keys
-        self.front = Front(most_calls=bounds.parallel + bounds.waiting, keys=keys)
+        room = Room(bounds.parallel + bounds.waiting)
+        self.front = Front(room, keys)
         self.service = Service(
             engine, lambda message: self.front.deliver(pickle.loads(pickle.dumps(message)))
         )
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
         served = Running(model or scripted_model(**model_options), self.front, integrity or Integrity())
-        app = create_app(Models([served]), limits=bounds, safety=safety, strict=strict)
+        # Its engine goes on when it is unloaded, and is the same when it is loaded again.
+        offer = Offer(served.model, lambda _: replace(served, integrity=Integrity()))
+        self.models = Models([offer], [served], limits=bounds, room=room)
+        app = create_app(self.models, limits=bounds, safety=safety, strict=strict, sheets=sheets)
         ready = threading.Event()
         self._socket = bind("127.0.0.1", 0)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.server = Server(app, bounds, ready.set, lambda: self.front.drain(bounds.grace_s), tls)
+        self.server = Server(app, bounds, ready.set, lambda: self.models.drain(bounds.grace_s), tls)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve([self._socket])))
         self.thread.start()
         assert ready.wait(20)

@@ -25,8 +25,8 @@ from rockledge.runtime.sampling import TokenLogprob
 BOS, EOS, VOCAB = 256, 257, 258
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A real tokenizer whose token i is byte i."""
+def byte_tokenizer(*more: str) -> Tokenizer:
+    """A real tokenizer whose token i is byte i; `more` special tokens follow the end of text."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     characters = {byte: chr(byte) for byte in printable} | {b: chr(0x100 + i) for i, b in enumerate(others)}
@@ -35,7 +35,7 @@ def byte_tokenizer() -> Tokenizer:
     )
     rules.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     rules.decoder = tokenizers.decoders.ByteLevel()
-    rules.add_special_tokens(["<s>", "</s>"])
+    rules.add_special_tokens(["<s>", "</s>", *more])
     rules.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", BOS)])
     config = {"bos_token": "<s>"}
     files = {"tokenizer.json": rules.to_str(), "tokenizer_config.json": json.dumps(config)}
@@ -43,6 +43,11 @@ def byte_tokenizer() -> Tokenizer:
 
 
 TOKENIZER = byte_tokenizer()
+
+
+def scripted_state(ids: Sequence[int]) -> tuple[float, ...]:
+    """What a text ends with: how many tokens it has, the first and the last of them, and their sum."""
+    return (float(len(ids)), float(ids[0]), float(ids[-1]), float(sum(ids)))
 
 
 class PlainTemplate:
@@ -86,6 +91,7 @@ class ScriptedEngine:
         self.pace = 0.0
         self.parallel = 8
         self.cached = 0
+        self.prefill_seconds = self.decode_seconds = 0.0
         self.fail_after: int | None = None
         self.failure: Exception | None = None
         self.cancel_fails = False
@@ -146,11 +152,18 @@ class ScriptedEngine:
 
     def _advance(self, running: _Running) -> Output | None:
         request = running.request
-        stats = RequestStats(prefill_tokens=len(request.prompt), cached_tokens=self.cached)
+        stats = RequestStats(
+            prefill_tokens=len(request.prompt),
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            cached_tokens=self.cached,
+        )
         if request.kind == "score":
             ids, top = request.prompt[1:], request.logprobs or 0
             scores = (Score(t, -0.5, (TokenLogprob(t, -0.5), TokenLogprob(126, -9.0))[:top]) for t in ids)
             return Output(request.id, scores=tuple(scores), stats=stats, last=True)
+        if request.kind == "embed":
+            return Output(request.id, embedding=scripted_state(request.prompt), stats=stats, last=True)
         if running.done == self.fail_after:
             raise RuntimeError("the script says so")
         if request.deadline_s is not None and time.monotonic() - running.arrived > request.deadline_s:

@@ -29,3 +29,16 @@ def test_prompts_answers_and_queries_stay_out_of_the_logs(
         assert httpx.post(f"{url}/v1/completions", json={"prompt": SECRET}).status_code == 500
     assert "POST /v1/completions HTTP" in caplog.text
     assert SECRET not in caplog.text
+
+
+def test_what_the_console_asks_all_the_time_is_not_logged(
+    serving: Callable[..., str], engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "uvicorn"):
+        url = serving(engine, sheets=[])
+        assert httpx.get(f"{url}/console/state").status_code == 200
+        assert httpx.post(f"{url}/console/state", json={}).status_code == 405
+        assert httpx.get(f"{url}/console/models").status_code == 200
+    assert "GET /console/state" not in caplog.text
+    assert "POST /console/state" in caplog.text
+    assert "GET /console/models" in caplog.text

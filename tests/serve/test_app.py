@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from rockledge.errors import ArtifactError, UsageError
-from rockledge.serve import front, server
+from rockledge.serve import room, server
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
 from rockledge.serve.server import bind
@@ -104,7 +104,7 @@ def test_a_full_server_is_said_and_health_counts_it(serving: Callable[..., str],
 def test_more_tokens_than_the_server_holds_wait_outside(
     serving: Callable[..., str], engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "MOST_TOKENS", 60)
+    monkeypatch.setattr(room, "MOST_TOKENS", 60)
     engine.pace = 0.1
     ids = {"prompt": [72] * 40, "max_tokens": 5}
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=serving(engine), timeout=20) as http:

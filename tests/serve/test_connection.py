@@ -94,6 +94,11 @@ def test_requests_at_work_do_not_give_way(server: Any, engine: Any, caplog: pyte
     for client in working:
         client.sendall(post)
     until(lambda: len(server.front) == 4)
+    with connect(server.url) as refused:
+        refused.sendall(GET.replace(GET.split()[1], b"/v1/messages?beta=true", 1))
+        told = all_of(refused)
+        assert told.startswith(b"HTTP/1.1 503")
+        assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["type"] == "overloaded_error"
     for _ in range(30):
         with connect(server.url) as refused:
             refused.settimeout(2)

@@ -10,8 +10,10 @@ from rockledge.runtime.exchange import AskStats, Cancel, Drain, Ended, Failed, S
 from rockledge.runtime.piece import Piece
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve import front as front_module
+from rockledge.serve import room as room_module
 from rockledge.serve.errors import ApiError
 from rockledge.serve.front import Call, Front
+from rockledge.serve.room import Room
 
 REQUEST = Request("", (1, 2, 3))
 
@@ -20,7 +22,7 @@ def run(scenario: Callable[[Front, list[Any]], Awaitable[None]], most_calls: int
     """Runs the scenario with a front and the list of what it sends."""
 
     async def inside() -> None:
-        front, sent = Front(most_calls=most_calls), []  # type: ignore[var-annotated]
+        front, sent = Front(Room(most_calls)), []  # type: ignore[var-annotated]
         front.connect(sent.append)
         front.start()
         assert isinstance(sent.pop(), AskStats)
@@ -82,7 +84,7 @@ def test_a_full_front_refuses() -> None:
 
 
 def test_a_call_alone_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front_module, "MOST_TOKENS", 2)
+    monkeypatch.setattr(room_module, "MOST_TOKENS", 2)
 
     async def scenario(front: Front, sent: list[Any]) -> None:
         call = front.open([REQUEST])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rockledge.serve.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 from rockledge.serve.schema import Reading, Schema, number, read_body, text, whole
 
 json_values = st.recursive(

@@ -12,7 +12,7 @@ from typing import Final
 from rockledge.board import raspberry_pi_5, rk3576, rk3588
 from rockledge.board.chip import Chip, Memory, OperatingPoints
 from rockledge.board.facts import End, Fact, check_facts
-from rockledge.errors import UsageError
+from rockledge.errors import UsageError, did_you_mean
 
 _NEAREST: Final = 5
 
@@ -82,7 +82,9 @@ def any_board(name: str) -> Board:
     if name not in BOARDS:
         runs = [known for known, board in BOARDS.items() if not board.chip.refused]
         near = get_close_matches(name.lower(), list(BOARDS), n=_NEAREST, cutoff=0.5) or runs
-        raise UsageError(f"unknown board {name!r}, expected one such as {', '.join(near)}")
+        raise UsageError(
+            f"unknown board {name!r}, expected one such as {', '.join(near)}{did_you_mean(name, BOARDS)}"
+        )
     return BOARDS[name]
 
 

@@ -38,6 +38,10 @@ FACTS: dict[str, Fact] = {
         "published",
         spread=(2.2e9, 2.4e9),
     ),
+    "little_hz": Fact(1.8e9, "Hz", f"{_DEVICE_TREE}: highest operating point of the A55", "published"),
+    "cpu_idle_exit_seconds": Fact(
+        220e-6, "s", f"from the deep idle state: {_NOTES} perf/cpu-governor-and-offload.md", "published"
+    ),
     "cpu_decode_width": Fact(4, "instructions/cycle", _A76, "published"),
     "cpu_vector_pipes": Fact(2, "128-bit operations/cycle", f"{_A76}: sdot, tbl, logic", "published"),
     "cpu_l1_bytes": Fact(65536, "B/core", f"{_SHEET}: data cache of an A76", "published"),
@@ -142,6 +146,8 @@ FACTS: dict[str, Fact] = {
     "npu_decode_watts": Fact(3.4, "W over idle", f"2.8-4.0 W: {_INVISI}", "published", spread=(2.8, 4.0)),
 }
 
+_LITTLE_HZ = (408e6, 600e6, 816e6, 1008e6, 1200e6, 1416e6, 1608e6, 1800e6)
+
 CHIP = Chip(
     name="rk3588",
     title="RK3588",
@@ -149,6 +155,10 @@ CHIP = Chip(
     decode_cores=range(4, 8),
     facts=FACTS,
     operating_points={
+        "cpu_hz": OperatingPoints(
+            (*_LITTLE_HZ, 2016e6, 2208e6, 2256e6, 2304e6, 2352e6, 2400e6), _DEVICE_TREE
+        ),
+        "little_hz": OperatingPoints(_LITTLE_HZ, _DEVICE_TREE),
         "npu_hz": OperatingPoints((3e8, 4e8, 5e8, 6e8, 7e8, 8e8, 9e8, 1e9), _DEVICE_TREE),
     },
     npu_node="rockchip,rk3588-rknn-core",

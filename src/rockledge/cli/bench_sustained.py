@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rockledge.board.governor import LEAST_TARGET, MOST_TARGET, TARGET_CELSIUS
 from rockledge.cli.bench_plot import check_plot
 from rockledge.cli.engine_options import load_engine, number
+from rockledge.cli.governor_options import add_governor_arguments
 from rockledge.cli.overwrite import check_file
 from rockledge.cli.terminal import Terminal
 from rockledge.units import show_duration
@@ -67,18 +67,7 @@ def add_sustained_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ambient", type=number(-20, 70), default=25.0, metavar="CELSIUS", help="around a virtual board"
     )
-    parser.add_argument(
-        "--governor",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="of a long run: hold the chip below a temperature (default: where the board is known)",
-    )
-    parser.add_argument(
-        "--target-temperature",
-        type=number(LEAST_TARGET, MOST_TARGET),
-        default=TARGET_CELSIUS,
-        metavar="CELSIUS",
-    )
+    add_governor_arguments(parser)
 
 
 def duration(text: str) -> float:

@@ -209,6 +209,15 @@ def sampling(args: argparse.Namespace, engine: Engine) -> Sampling:
     return replace(chosen, **{name: value for name, value in flags.items() if value is not None})
 
 
+def engine_options(args: argparse.Namespace, sequences: int = 1) -> dict[str, Any]:
+    """What the flags say to `Engine.load`, the memory apart; with room for at least as many long `sequences`
+    at a time."""
+    from rockledge.board.memory import SEQUENCES
+
+    flags = ("threads", "ctx", "kernel", "npu", "npu_rows", "chat_template", "chat_template_kwargs")
+    return {**{name: getattr(args, name) for name in flags}, "sequences": max(SEQUENCES, sequences)}
+
+
 @contextmanager
 def load_engine(
     args: argparse.Namespace,
@@ -225,24 +234,13 @@ def load_engine(
     Its log (on stderr) says which kernel was chosen and why, what the memory is used for, and whether prefill
     runs on the NPU.
     """
-    from rockledge.board.memory import SEQUENCES
     from rockledge.cli.any_model import artifact_of
     from rockledge.runtime.bus_error import explained_bus_errors
     from rockledge.runtime.engine import Engine
 
     with artifact_of(args.artifact, quiet=args.quiet) as path:
         engine = Engine.load(
-            path,
-            threads=args.threads,
-            ctx=args.ctx,
-            memory=args.memory,
-            kernel=args.kernel,
-            npu=args.npu,
-            npu_rows=args.npu_rows,
-            chat_template=args.chat_template,
-            chat_template_kwargs=args.chat_template_kwargs,
-            sequences=max(SEQUENCES, sequences),
-            **(options or {}),
+            path, memory=args.memory, **{**engine_options(args, sequences), **(options or {})}
         )
         try:
             with explained_bus_errors(engine.artifact), engine.checked() if check else nullcontext():

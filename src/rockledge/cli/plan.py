@@ -206,9 +206,10 @@ def _figures(result: dict[str, Any]) -> str:
     rows = [
         (f"first token of a prompt of {first['prompt_tokens']} tokens, ms", _shown(first["cold"], 0)),
         (f"with {first['cached_tokens']} of them cached, ms", _shown(first["cached_prefix"], 0)),
-        (f"energy of a decoded token, J ({energy['basis']})", _shown(energy["decode"], 2)),
-        ("energy of a token of a prompt, J", _shown(energy["prefill"], 3)),
+        (f"energy of a token of a prompt, J ({energy['basis']})", _shown(energy["prefill"], 3)),
     ]
+    if "decode" in energy:
+        rows.append(("energy of a decoded token, J", _shown(energy["decode"], 2)))
     if any(use.values()):
         shares = ", ".join(f"{share:.0%} at {length}" for length, share in use.items())
         rows.append(("use of the NPU by tokens of a prompt", shares))

@@ -57,6 +57,8 @@ def planned_model(model: str) -> PlannedModel:
 def _at(path: Path, model: str) -> PlannedModel:
     from rockledge.cli.inspect import is_artifact
     from rockledge.model.checkpoint import model_at, open_checkpoint
+    from rockledge.model.gguf_reader import read_header
+    from rockledge.model.gguf_split import part_names
     from rockledge.model.source import source_name
     from rockledge.model.unreadable import holds_safetensors
 
@@ -68,7 +70,11 @@ def _at(path: Path, model: str) -> PlannedModel:
         return _alone(path, path.absolute().parent.name, str(path.parent))
     if (path / "config.json").is_file() and not holds_safetensors(path):
         return _alone(path, path.absolute().name, model)
-    checkpoint = open_checkpoint(model_at(path))
+    found = model_at(path)
+    if found.is_file() and len(part_names(found.name)) == 1:
+        config, notes = read_header(found)
+        return PlannedModel(source_name(path), config, str(found), model, notes)
+    checkpoint = open_checkpoint(found)
     return PlannedModel(source_name(path), checkpoint.config, str(path), model, checkpoint.notes)
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 from rockledge.errors import CheckpointError
 from rockledge.model.limits import LARGEST, check_heads, check_size
 
+Pooling = Literal["last", "mean"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -26,7 +28,8 @@ class ModelConfig:
     `rope_factor` multiplies cosines and sines. For contexts longer than `rope_original`, `rope_long_divisors`
     take the place of the others, or, where `rope_dynamic` is not 0, NTK scaling by that factor applies.
     `window_rope_theta`: the base, unscaled, in layers with a window; 0 for the one of the others.
-    `attention_scale` 0 means 1 / sqrt(head_dim). `headless`: there is no language head, only embeddings.
+    `attention_scale` 0 means 1 / sqrt(head_dim). `headless`: there is no language head, only embeddings. They
+    are made by `pooling`: the final state after the last token, or the mean of those after all tokens.
     """
 
     family: str
@@ -68,6 +71,7 @@ class ModelConfig:
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     headless: bool = False
+    pooling: Pooling = "last"
 
 
 _LARGEST_FACTOR = 1e30  # far from where float32 overflows

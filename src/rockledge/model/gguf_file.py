@@ -58,6 +58,11 @@ class GgufFile:
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
 
+    def holds(self, name: str) -> bool:
+        """Whether the file goes on to the end of a tensor, which one cut off after its header does not."""
+        tensor = self.tensors[name]
+        return tensor.begin + tensor.size <= tensor.path.stat().st_size
+
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """One tensor dequantised to C-contiguous float32 [shape]."""
         tensor = self.tensors[name]
@@ -95,8 +100,9 @@ def _raw(name: str, tensor: GgufTensor, first: int, count: int) -> npt.NDArray[n
     return raw
 
 
-def open_gguf(path: Path) -> GgufFile:
-    """Reads and checks the header of `path`; CheckpointError says what is wrong with the file."""
+def open_gguf(path: Path, *, header_alone: bool = False) -> GgufFile:
+    """Reads and checks the header of `path`; CheckpointError says what is wrong with the file. With
+    `header_alone` tensors may be cut off."""
     refuse_pointer(path, CheckpointError)
     try:
         with path.open("rb") as file:
@@ -106,7 +112,7 @@ def open_gguf(path: Path) -> GgufFile:
                     f"{path.name} is only {size} bytes long, too short for GGUF; fetch it again"
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _parse(path, _Cursor(path, view, size))
+                return _parse(path, _Cursor(path, view, size), whole=not header_alone)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -156,7 +162,7 @@ class _Cursor:
         return list(np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist())
 
 
-def _parse(path: Path, cursor: _Cursor) -> GgufFile:
+def _parse(path: Path, cursor: _Cursor, *, whole: bool) -> GgufFile:
     if cursor.take(4) != b"GGUF":
         raise CheckpointError(
             f"{path.name} is not a GGUF file; give one, or the directory that holds the safetensors"
@@ -183,7 +189,8 @@ def _parse(path: Path, cursor: _Cursor) -> GgufFile:
         if name in tensors:
             raise cursor.damaged(f"the tensor {name[:60]!r} appears twice")
         tensors[name] = _tensor(path, name, shape, code, data, offset, alignment)
-    _check_ranges(path, tensors, cursor.size)
+    if whole:
+        _check_ranges(path, tensors, cursor.size)
     return GgufFile(path, metadata, tensors)
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from rockledge.errors import CheckpointError
 from rockledge.model.agreement import check_agreement
 from rockledge.model.bos_eos import bos_and_eos
 from rockledge.model.config import ModelConfig, check_config
+from rockledge.model.embedding_facts import EMBEDDING, known_facts
 from rockledge.model.families.declaration import Family
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
-from rockledge.model.gguf_file import GgufFile, can_dequantise
+from rockledge.model.gguf_file import GgufFile, can_dequantise, open_gguf
 from rockledge.model.gguf_keys import check_metadata
 from rockledge.model.gguf_rope import FACTORS, gguf_rope
 from rockledge.model.gguf_split import open_gguf_model
@@ -86,7 +88,19 @@ class GgufCheckpoint:
     def files(self) -> dict[str, bytes]:
         """config.json and the tokenizer's files, made from the metadata."""
         config = json.dumps(config_to_hf(self.config), indent=2).encode()
-        return {"config.json": config, **tokenizer_files(self.path.name, self.file.metadata, self.config)}
+        found = {"config.json": config, **tokenizer_files(self.path.name, self.file.metadata, self.config)}
+        if self.config.headless:
+            found[EMBEDDING] = known_facts(str(self.file.metadata.get("general.name", self.path.name))).file()
+        return found
+
+
+def read_header(path: Path) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The model that the header of a GGUF file describes, and notes; the weights may be cut off. Then it is
+    not known whether a head is the embedding once more, nor are rotary factors: none is taken to be there.
+    CheckpointError says what is wrong with the header."""
+    file = open_gguf(path, header_alone=True)
+    config, notes = _config(file, _family(file))
+    return config, tuple(notes)
 
 
 def _notes(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:
@@ -150,7 +164,8 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
         )
     special = bos_and_eos([], tokenizer_facts(meta), vocab)
     same_type = head is not None and (head.kind, head.shape) == (embedding.kind, embedding.shape)
-    tied = head is None or (same_type and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
+    comparable = same_type and file.holds(_EMBEDDING) and file.holds(_HEAD)
+    tied = head is None or (comparable and head_is_tied(True, file.blocks(_EMBEDDING), file.blocks(_HEAD)))
     config = ModelConfig(
         **{
             "family": family.name,
@@ -179,22 +194,25 @@ def _config(file: GgufFile, family: Family) -> tuple[ModelConfig, list[str]]:
 
 
 # llama.cpp's numbers (enum llama_pooling_type in include/llama.h).
-_NO_POOLING, _LAST = 0, 3
-_POOLING = {1: "mean", 2: "cls", 4: "rank, a classifier in place of the head"}
+_NO_POOLING = 0
+_POOLING = {1: "mean", 3: "last"}
+_UNSUPPORTED = {2: "cls", 4: "rank, a classifier in place of the head"}
 
 
-def _pooling(values: GgufValues) -> dict[str, bool]:
-    """The fields of a model that makes embeddings, from the state after the last token."""
+def _pooling(values: GgufValues) -> dict[str, Any]:
+    """The fields of a model that makes embeddings."""
     kind = values.count("pooling_type", _NO_POOLING, least=0)
-    if kind not in (_NO_POOLING, _LAST):
+    if kind == _NO_POOLING:
+        return {}
+    if kind not in _POOLING:
         raise values.wrong(
-            "pooling_type", f"{kind} ({_POOLING.get(kind, 'unknown')})", "0 (none) or 3 (last)"
+            "pooling_type", f"{kind} ({_UNSUPPORTED.get(kind, 'unknown')})", "0 (none), 1 (mean) or 3 (last)"
         )
-    return {"headless": True, "tied": True} if kind == _LAST else {}
+    return {"headless": True, "tied": True, "pooling": _POOLING[kind]}
 
 
 def _factors(file: GgufFile, name: str, count: int) -> npt.NDArray[np.float32] | None:
-    if name not in file.tensors:
+    if name not in file.tensors or not file.holds(name):
         return None
     if file.tensors[name].shape != (count,):
         raise CheckpointError(f"{file.path.name}: {name} does not have {count} values; fetch the file again")

@@ -18,8 +18,11 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What hf_config.py reads before the family is known, or leaves alone.
-_READ = _names("architectures model_type quantization_config rope_divisors text_config")
+# What hf_config.py reads before the family is known, or leaves alone; embedding_facts.py reads the last two.
+_READ = _names(
+    """architectures model_type quantization_config rope_divisors text_config is_matryoshka
+    matryoshka_dimensions"""
+)
 
 # Training, storage, bookkeeping and defaults of generation: results for given tokens do not depend on them.
 # From PreTrainedConfig and GenerationConfig of transformers, and from configurations published on the Hub.

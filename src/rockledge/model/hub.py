@@ -12,6 +12,7 @@ _ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<file>.+))?")
 _WEIGHTS = (".safetensors", ".gguf")
 # Beside the weights and all JSON files. The last three are an artifact's; README.md names the licence.
 _SMALL = ("chat_template.jinja", "README.md", "recipe.yaml", "report.md", "widths.png")
+_MODULE = re.compile(r"\d+_\w+/config\.json")
 _NOT_MODELS = re.compile(
     r"(^|/)(mmproj|imatrix)[^/]*$", re.IGNORECASE
 )  # llama.cpp's names for other GGUF files
@@ -59,6 +60,8 @@ def wanted_files(name: HubName, files: Iterable[str]) -> Wanted:
             if file.endswith((".json", ".safetensors")) or file in _SMALL
             if not file.startswith("consolidated")
         ]
+        # The modules of sentence-transformers are directories.
+        kept += [file for file in every if _MODULE.fullmatch(file)]
         return Wanted(tuple(kept), None)
     firsts = [path.as_posix() for path in first_parts([Path(file) for file in models])]
     if len(firsts) == 1:

@@ -14,12 +14,14 @@ from rockledge.git_lfs import refuse_pointer
 from rockledge.model.agreement import check_agreement
 from rockledge.model.chat import template_sources, with_named_templates
 from rockledge.model.config import ModelConfig
-from rockledge.model.embedder import is_embedder
+from rockledge.model.embedder import pooling_of
+from rockledge.model.embedding_facts import EMBEDDING, SENTENCE_TRANSFORMERS, read_facts
 from rockledge.model.family import FAMILIES, StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
 from rockledge.model.hf_config import HfConfig, read_hf_config
 from rockledge.model.hf_tokens import tokenizer_facts
 from rockledge.model.safetensors_file import SafetensorsFile, open_safetensors
+from rockledge.model.source import source_name
 from rockledge.model.tied import head_is_tied
 from rockledge.model.unreadable import INDEX, WHOLE, holds_safetensors, why_no_model
 
@@ -107,8 +109,11 @@ class HuggingFaceCheckpoint:
         if bare:
             held = {name if name == _HEAD else _PREFIX + name: source for name, source in held.items()}
         # Names without the prefix are those of the model alone: it was saved without a head.
-        if is_embedder(path) or (bare and not read.config.tied and _HEAD not in held):
-            config, said = replace(read.config, tied=True, headless=True), [_HEADLESS]
+        pooling = pooling_of(path)
+        if pooling is not None or (bare and not read.config.tied and _HEAD not in held):
+            _refuse_own_code(path)
+            config = replace(read.config, tied=True, headless=True, pooling=pooling or "last")
+            said = [_HEADLESS]
         else:
             tied, said = _is_tied(path, read, held)
             config = replace(read.config, tied=tied)
@@ -149,7 +154,8 @@ class HuggingFaceCheckpoint:
         return require_finite(name, source.file.rows(source.name, tensor.in_hf.first + first, count))
 
     def files(self) -> dict[str, bytes]:
-        """The configuration, tokenizer and chat files of the directory that exist."""
+        """The configuration, tokenizer and chat files of the directory that exist, and what is known of a
+        model that makes embeddings."""
         if not (self.path / "tokenizer.json").is_file():
             hint = (
                 "; it has only a SentencePiece tokenizer.model: load it with transformers' AutoTokenizer "
@@ -158,7 +164,15 @@ class HuggingFaceCheckpoint:
                 else "; copy it from the original model"
             )
             raise CheckpointError(f"{self.path} has no tokenizer.json{hint}")
-        return _small_files(self.path)
+        found = _small_files(self.path)
+        if self.config.headless:
+            facts = read_facts(
+                source_name(self.path),
+                _json(self.path / "config.json"),
+                _json(self.path / SENTENCE_TRANSFORMERS, may_miss=True).get("prompts") or {},
+            )
+            found[EMBEDDING] = facts.file()
+        return found
 
 
 def read_config_alone(path: Path) -> HfConfig:
@@ -167,9 +181,10 @@ def read_config_alone(path: Path) -> HfConfig:
     folder = path if path.is_dir() else path.parent
     file = path / "config.json" if path.is_dir() else path
     read = read_hf_config(_json(file), _json(folder / "generation_config.json", may_miss=True))
-    if is_embedder(folder):
-        return replace(read, config=replace(read.config, tied=True, headless=True))
-    return read
+    pooling = pooling_of(folder)
+    if pooling is None:
+        return read
+    return replace(read, config=replace(read.config, tied=True, headless=True, pooling=pooling))
 
 
 def _small_files(path: Path) -> dict[str, bytes]:
@@ -194,6 +209,17 @@ def _notes(path: Path, config: ModelConfig) -> tuple[str, ...]:
             "The file chat_template.json belongs to an image processor and is not read, so there is no chat.",
         )
     return notes
+
+
+def _refuse_own_code(path: Path) -> None:
+    """Models that make embeddings bring code in order to attend in both directions (gte-Qwen2,
+    KaLM-embedding v2), which nothing else in their files says."""
+    code = _json(path / "config.json").get("auto_map")
+    if isinstance(code, dict) and "AutoModel" in code:
+        raise CheckpointError(
+            f"{path} brings code of its own for the model ({str(code['AutoModel'])[:60]}), which is not run "
+            "and may attend in both directions; supported are models of transformers itself"
+        )
 
 
 def _already_quantised(path: Path, scheme: str) -> CheckpointError:

@@ -20,7 +20,9 @@ _PLAIN: Mapping[str, Any] = {
     **{field.name: field.default for field in fields(ModelConfig) if field.default is not MISSING},
 }
 _COUNTS = ("windows", "unturned")  # lists of whole numbers; the other lists are of floats
-_CHOICES = {name: get_args(get_type_hints(ModelConfig)[name]) for name in ("activation", "branch_norms")}
+_CHOICES = {
+    name: get_args(get_type_hints(ModelConfig)[name]) for name in ("activation", "branch_norms", "pooling")
+}
 
 
 def fields_to_store(config: ModelConfig) -> dict[str, Any]:

@@ -134,6 +134,11 @@ class Tokenizer:
         """Number of tokens, added ones included; a model's embedding may have more rows."""
         return int(self._rules.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def puts_space(self) -> bool:
+        """Whether a space is put in front of texts, as SentencePiece does."""
+        return self._spelling.strip
+
     def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
         """Tokens by id that are recognised before a text is split, special ones among them; none where the
         tokenizer itself reads the names of special tokens as text."""
@@ -153,23 +158,29 @@ class Tokenizer:
         ids = self._rules.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids
         return [*self.beginning, *ids] if bos else list(ids)
 
-    def encode_within(self, text: str) -> list[int]:
-        """Token ids of text in the middle of another one: names of special tokens are text like any other,
-        and no space is put in front."""
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text that begins with it: names of special tokens are text like any other."""
         plain = text.encode(errors="replace").decode()
+        return list(self._plain_rules.encode(plain, add_special_tokens=False).ids)
+
+    def encode_within(self, text: str, *, plain: bool = True) -> list[int]:
+        """Token ids of text in the middle of another one, in front of which no space is put. `plain`: names
+        of special tokens are text like any other."""
+        rules = self._plain_rules if plain else self._rules
+        whole = text.encode(errors="replace").decode()
         if not self._spelling.strip:
-            ids: list[int] = self._plain_rules.encode(plain, add_special_tokens=False).ids
+            ids: list[int] = rules.encode(whole, add_special_tokens=False).ids
             return ids
         # Behind a character that no token joins with the text; which one that is depends on the text.
         for front in "\n\0|a0":
-            found = self._behind(front, plain)
+            found = self._behind(front, whole, rules)
             if found is not None:
                 return found
-        return [i for byte in plain.encode() if (i := self.id(f"<0x{byte:02X}>")) is not None]
+        return [i for byte in whole.encode() if (i := self.id(f"<0x{byte:02X}>")) is not None]
 
-    def _behind(self, front: str, text: str) -> list[int] | None:
+    def _behind(self, front: str, text: str, rules: tokenizers.Tokenizer) -> list[int] | None:
         """The tokens of `text` after those of `front`; None where a token has some of both."""
-        ids: list[int] = self._plain_rules.encode(front + text, add_special_tokens=False).ids
+        ids: list[int] = rules.encode(front + text, add_special_tokens=False).ids
         head = b""
         for count, token in enumerate(ids, 1):
             head += self.token_bytes(token)
@@ -205,10 +216,11 @@ class Tokenizer:
             longest = max(longest, len(self._spelling.spell(piece)))
         return longest
 
-    def encode_whole(self, text: str) -> list[int]:
+    def encode_whole(self, text: str, *, plain: bool = False) -> list[int]:
         """Token ids of a text that nothing continues, as a model that makes embeddings reads it: with what
-        texts of this model begin and end with."""
-        return [*self.encode(text, bos=True), *self.ending]
+        texts of this model begin and end with. `plain`: names of special tokens are text like any other."""
+        ids = self.encode_plain(text) if plain else self.encode(text, bos=False)
+        return [*self.beginning, *ids, *self.ending]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of a whole sequence; bytes that are not UTF-8 become U+FFFD."""

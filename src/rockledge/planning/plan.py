@@ -43,7 +43,8 @@ CACHED_TOKENS: Final = 900
 @dataclass(frozen=True)
 class Precision:
     """All weights at `bits`: the artifact's bytes and bits a weight, whether it fits at the context and
-    streams of the plan, and what would (0 for none). Speeds are None where it does not fit."""
+    streams of the plan, and what would (0 for none). Speeds are None where it does not fit, and decode where
+    the model writes nothing."""
 
     bits: int
     weights: int
@@ -125,9 +126,14 @@ class Plan:
             fits=fitting,
             longest_context=longest(board, config, weights, self.streams),
             most_streams=most_streams(board, config, weights, self.context),
-            decode=speed.decode(self.context, self.streams) if fitting else None,
+            decode=speed.decode(self.context, self.streams) if fitting and self.writes else None,
             prefill=speed.prefill(self.prompt_tokens) if fitting else None,
         )
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is a language head; a model without one makes embeddings of prompts."""
+        return not self.config.headless
 
     @property
     def prompt_tokens(self) -> int:
@@ -145,12 +151,14 @@ class Plan:
 
     def energy(self) -> dict[str, Range]:
         """Joules a token of "decode" (one stream, after the context) and of "prefill", at published power."""
-        decode = self.speed.decode(self.context)
         prefill = self.speed.prefill(self.prompt_tokens)
         on_npu = self.speed.prompt(self.prompt_tokens).npu_macs > 0
         at_work = fact_range(self.board, "npu_decode_watts" if on_npu else "cpu_decode_watts")
-        cpu = fact_range(self.board, "cpu_decode_watts")
-        return {"decode": _over_speed(cpu, decode), "prefill": _over_speed(at_work, prefill)}
+        energy = {"prefill": _over_speed(at_work, prefill)}
+        if self.writes:
+            cpu = fact_range(self.board, "cpu_decode_watts")
+            energy["decode"] = _over_speed(cpu, self.speed.decode(self.context))
+        return energy
 
     @property
     def power_basis(self) -> str:

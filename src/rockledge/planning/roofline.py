@@ -42,7 +42,7 @@ def points(plan: Plan, streams: Sequence[int], prompts: Sequence[int]) -> Iterat
     many tokens."""
     speed = plan.speed
     most = most_streams(plan.board, plan.config, plan.room.weights, plan.context)
-    for count in (count for count in streams if count <= max(most, 1)):
+    for count in (count for count in streams if plan.writes and count <= max(most, 1)):
         step = speed.decoding(plan.context // 2, count)
         products = speed.products(count, count)
         yield Point(

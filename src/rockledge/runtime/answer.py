@@ -49,6 +49,7 @@ class Answer:
             tuple(self._logprobs) if scored else None,
             tuple(self._top) if scored else None,
             finish,
+            self._stops.found,
         )
         self._ids, self._logprobs, self._top = [], [], []
         return piece

@@ -95,6 +95,8 @@ class Answering:
                 sequence.told += 1
                 if self._tell(sequence, given.token, given.logprob, given.top):
                     break
+            if sequence.mean is not None:
+                sequence.mean.add(done.states[sequence])
             if not self._is_open(sequence) or sequence.pending > 0:
                 continue
             if sequence.closing is not None:
@@ -103,7 +105,9 @@ class Answering:
             elif sequence.drawing is not None:
                 self._draw(sequence, sequence.drawing)
             elif sequence in done.states:
-                self.end(sequence, None, embedding=tuple(done.states[sequence].tolist()))
+                mean, (*_, last) = sequence.mean, done.states[sequence]
+                state = last if mean is None else mean.value
+                self.end(sequence, None, embedding=tuple(state.tolist()))
             else:
                 self.end(sequence, None, scores=tuple(sequence.scores))
 

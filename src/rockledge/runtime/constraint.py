@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rockledge.errors import UsageError
+from rockledge.runtime.closed_schema import closed
 from rockledge.runtime.schema_bounds import check_schema, objects
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _grammar(constraint: Constraint) -> str:
         schema = {} if schema is True else schema
         check_schema(schema)
         _check_exclusive_bounds(schema)
-        return _of_schema(schema)
+        return _of_schema(closed(schema))
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(text)
     if constraint.kind == "choice":

@@ -30,6 +30,7 @@ from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
 from rockledge.runtime.constraint import Constraint, require_llguidance
 from rockledge.runtime.drawing import Drawing
+from rockledge.runtime.embedding import MeanState, unit_embedding
 from rockledge.runtime.executor import Executor
 from rockledge.runtime.grammar import GrammarMatcher, Grammars
 from rockledge.runtime.kv_cache import PageCache
@@ -50,9 +51,6 @@ from rockledge.runtime.stepper import Generation, Stepper, last_output
 GREEDY = Sampling()
 
 _IDLE_S = 0.01  # how long a step waits for the disk or a grammar when it has nothing else to do
-
-# What shorter embeddings are divided by, as in torch.nn.functional.normalize.
-_LEAST_LENGTH = np.float32(1e-12)
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -330,6 +328,8 @@ class Engine:
                 request.sampling, prompt, most=max(room, 1), ends=ends, logprobs=request.logprobs
             )
         sequence = Running(request, next(self._numbers), room, answer, drawing)
+        if request.kind == "embed" and self.config.pooling == "mean":
+            sequence.mean = MeanState(self.config.hidden)
         sequence.inbox = inbox
         self._answering.begin(sequence)
         if (request.kind == "generate" and room == 0) or (request.kind == "score" and len(prompt) == 1):
@@ -439,7 +439,7 @@ class Engine:
 
     def _goes_beside(self, sequence: Running) -> bool:
         """Whether the rest of its prompt is one for the NPU."""
-        if not isinstance(self._npu, NpuUse) or sequence.request.kind == "score" or not sequence.ready:
+        if not isinstance(self._npu, NpuUse) or sequence.read_whole or not sequence.ready:
             return False
         return self._unscored(sequence) >= self._npu.plan.from_rows
 
@@ -522,7 +522,8 @@ class Engine:
         return list(self._whole(request).scores)
 
     def embed(self, ids: Sequence[int], *, dimensions: int | None = None) -> Float32:
-        """The embedding of a text fp32 [hidden], of length 1: the normed state after its last token.
+        """The embedding of a text fp32 [hidden], of length 1: the normed state after its last token, or the
+        mean of those after all of them, as the model has it.
 
         `ids` are of the whole text, as `Tokenizer.encode_whole` gives them. `dimensions`: so many of the
         first numbers, brought back to length 1; for models that are trained to be cut like this. Raises
@@ -533,8 +534,7 @@ class Engine:
         if not 1 <= size <= self.config.hidden:
             raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
         request = Request(self._id("embed"), tuple(ids), kind="embed")
-        kept: Float32 = np.asarray(self._whole(request).embedding, np.float32)[:size]
-        return kept / max(np.linalg.norm(kept), _LEAST_LENGTH)
+        return unit_embedding(self._whole(request).embedding, size)
 
     def _id(self, kind: str) -> str:
         """One that no request has."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rockledge.board.boards import board_with, find_chip
+from rockledge.board.chip import Chip
 from rockledge.board.governor import Decision, Reading, State, govern
 from rockledge.board.levers import Demand, Rung, Setting, Work, ladder, most_watts
 from rockledge.errors import BudgetError, UsageError
@@ -119,6 +120,22 @@ def demand_of(stats: EngineStats, most: int) -> Demand:
     return Demand(min(stats.decoding, most), reading)
 
 
+def governed_board(mode: str, root: Path = Path("/")) -> tuple[Chip, BoardSysfs] | None:
+    """The chip that a governor would hold, and its files. `mode`: "off" finds none, "auto" one where the
+    board is known and gives its temperature, "on" raises UsageError elsewhere."""
+    if mode == "off":
+        return None
+    sysfs, chip = BoardSysfs(root), find_chip(compatible(root))
+    if chip is not None and not chip.refused and sysfs.readable:
+        return chip, sysfs
+    if mode == "on":
+        raise UsageError(
+            "--governor on needs a known board that says how warm it is in /sys/class/thermal; leave it at "
+            "auto, or see `rockledge npu info`"
+        )
+    return None
+
+
 def make_governor(
     mode: str,
     engine: Engine,
@@ -128,19 +145,14 @@ def make_governor(
     send: Callable[[ToEngine], None],
     stats: Callable[[], EngineStats],
     root: Path = Path("/"),
+    clock: Callable[[], float] = time.monotonic,
 ) -> Governor | None:
-    """The governor of the board that this runs on. `mode`: "off" makes none, "auto" one where the board is
-    known and gives its temperature, "on" raises UsageError elsewhere."""
-    if mode == "off":
+    """The governor of the board that this runs on, for one engine; several engines have one each. `mode` and
+    errors as for `governed_board`."""
+    found = governed_board(mode, root)
+    if found is None:
         return None
-    sysfs, chip = BoardSysfs(root), find_chip(compatible(root))
-    if chip is None or chip.refused or not sysfs.readable:
-        if mode == "on":
-            raise UsageError(
-                "--governor on needs a known board that says how warm it is in /sys/class/thermal; leave it "
-                "at auto, or see `rockledge npu info`"
-            )
-        return None
+    chip, sysfs = found
     board = board_with(chip, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         work = work_of(
@@ -158,4 +170,4 @@ def make_governor(
             raise
         log.warning("no governor: %s", error)
         return None
-    return Governor(sysfs, work, target, send=send, stats=stats)
+    return Governor(sysfs, work, target, send=send, stats=stats, clock=clock)

@@ -210,10 +210,11 @@ class CachedSequence:
         size, end = self._cache.page_tokens, self.length + tokens
         counts, shared = [], []
         for held in self._held:
-            last = _pages(end, size)
+            last, written = _pages(end, size), max(0, self.length // size - held.first)
             if window := held.pool.window:
-                last = min(last, held.first + window_pages(window, rows, size))
-            written = max(0, self.length // size - held.first)
+                # A page that others hold too is given back when the window has passed it, not moved on.
+                kept = sum(held.pool.holders(page) > 1 for page in held.pages[:written])
+                last = min(last, held.first + window_pages(window, rows, size) + kept)
             several = [i for i in range(written, len(held.pages)) if held.pool.holders(held.pages[i]) > 1]
             counts.append(max(0, last - held.end) + len(several))
             shared.append(several)

@@ -56,6 +56,34 @@ class Loaded:
         self.decode.close()
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An artifact that was opened and planned; nothing is taken for it yet. `demand` says what its engine
+    takes with `threads` threads."""
+
+    artifact: Artifact
+    demand: Demand
+    threads: int
+
+
+def prepare(path: Path, threads: int | None, sequences: int) -> Prepared:
+    """Opens the artifact at `path` and plans its program; arguments and errors are those of `Engine.load`."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; give at least 1")
+    artifact = open_artifact(path)
+    artifact.check_ends()
+    plan = build_program(artifact)
+    chosen = len(default_cores()) if threads is None else threads
+    demand = Demand(
+        weights=artifact.tensor_bytes,
+        arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).working,
+        cache=lambda rows, pages: cache_bytes(artifact.config, pages * PAGE_TOKENS, rows, sequences),
+        page_tokens=PAGE_TOKENS,
+        longest=artifact.config.context,
+    )
+    return Prepared(artifact, demand, chosen)
+
+
 def load_artifact(
     path: Path,
     *,
@@ -71,21 +99,10 @@ def load_artifact(
 ) -> Loaded:
     """Maps the artifact at `path` and prepares its programs; arguments and errors are those of
     `Engine.load`."""
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; give at least 1")
-    artifact = open_artifact(path)
-    artifact.check_ends()
-    chat = _chat(artifact, chat_template, chat_template_kwargs)
-    plan = build_program(artifact)
+    prepared = prepare(path, threads, sequences)
+    artifact, demand, chosen = prepared.artifact, prepared.demand, prepared.threads
+    chat = chosen_chat(artifact, chat_template, chat_template_kwargs)
     cores = default_cores()
-    chosen = len(cores) if threads is None else threads
-    demand = Demand(
-        weights=artifact.tensor_bytes,
-        arena=lambda rows, pages: plan.memory(rows, pages * PAGE_TOKENS, chosen).working,
-        cache=lambda rows, pages: cache_bytes(artifact.config, pages * PAGE_TOKENS, rows, sequences),
-        page_tokens=PAGE_TOKENS,
-        longest=artifact.config.context,
-    )
     footprint = choose_footprint(demand, ctx, memory)
     # Some rotary embeddings depend on the longest sequence; the program's size does not.
     plan = build_program(artifact, footprint.context)
@@ -152,7 +169,7 @@ def _root(artifact: Artifact, context: int) -> bytes:
     return hashlib.blake2b(parts.encode(), digest_size=16).digest()
 
 
-def _chat(artifact: Artifact, template: str | None, switches: Mapping[str, Any]) -> ChatTemplate | None:
+def chosen_chat(artifact: Artifact, template: str | None, switches: Mapping[str, Any]) -> ChatTemplate | None:
     """The template of conversations; UsageError for switches without one, or that it does not read."""
     if template is None:
         chat = ChatTemplate.from_files(artifact.files)

@@ -15,7 +15,8 @@ class Piece:
     `ids` leaves out the token that ended the answer; tokens of a stop string are in it although their text
     is not. `logprobs` and `top` (best first) run along `ids`, None unless asked for. `finish` is set in the
     last piece: "stop" for an end-of-text token or a stop string, "length" for max_tokens or a full context,
-    "cancelled" and "deadline" where it was ended from outside.
+    "cancelled" and "deadline" where it was ended from outside. `stop` is the stop string that ended it, None
+    for any other end.
     """
 
     text: str
@@ -23,6 +24,7 @@ class Piece:
     logprobs: tuple[float, ...] | None
     top: tuple[tuple[TokenLogprob, ...], ...] | None
     finish: Finish | None
+    stop: str | None = None
 
 
 @dataclass(frozen=True)

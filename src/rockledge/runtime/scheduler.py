@@ -175,7 +175,7 @@ class Scheduler:
     def _match(self, sequence: Sequence, *, parts: bool = True) -> Match | None:
         """What of a sequence is in the cache, with `parts` also inside a page; None where it waits for
         another that reads the same now."""
-        if self._prefixes is None or sequence.request.kind == "score":
+        if self._prefixes is None or sequence.read_whole:
             return NOTHING
         size = self._cache.page_tokens
         tokens = sequence.tokens[: sequence.told - 1]  # the rest has to be computed in any case

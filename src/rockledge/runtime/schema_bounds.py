@@ -30,7 +30,7 @@ def check_schema(schema: Any) -> None:
     # It could relax what is checked here and ask for white space without an end.
     if any("x-guidance" in node for node in objects(schema)):
         raise UsageError("the JSON schema uses 'x-guidance', which is not supported; leave it out")
-    targets = {ref: _target(schema, ref) for ref in refs}
+    targets = {ref: target(schema, ref) for ref in refs}
     if not _ends(schema, _ending(targets)):
         raise UsageError(
             "every value of the JSON schema would be endless, because it requires itself; make a reference "
@@ -61,7 +61,7 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
             left += one
 
 
-def _target(schema: Any, ref: str) -> Any:
+def target(schema: Any, ref: str) -> Any:
     """What a reference into the same schema points at; True, which allows everything, for another one."""
     if not ref.startswith("#") or (len(ref) > 1 and not ref.startswith("#/")):
         return True

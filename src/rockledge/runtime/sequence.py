@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from rockledge.runtime.answer import Answer
 from rockledge.runtime.drawing import Drawing
+from rockledge.runtime.embedding import MeanState
 from rockledge.runtime.grammar import GrammarMatcher
 from rockledge.runtime.kv_cache import CachedSequence
 from rockledge.runtime.piece import Finish, RequestStats, Score
@@ -54,6 +55,7 @@ class Sequence:
         self.busy = False  # it is in a step that runs in another thread
         self.ended: Finish | None = None  # "cancelled" or "deadline": to be taken out
         self.scores: list[Score] = []
+        self.mean: MeanState | None = None  # of an embedding that is made of the states after all tokens
         self.arrived = time.monotonic()
         self.drawn_at: float | None = None  # when its last token was drawn
         self._prefill_tokens = self._decode_tokens = self._cached_tokens = 0
@@ -83,7 +85,14 @@ class Sequence:
 
     def logit_rows(self, rows: int) -> int:
         """How many of its next `rows` rows are drawn from, scored, or give a state."""
+        if self.mean is not None:
+            return rows
         return max(0, self.length + rows - max(self.told - 1, self.length))
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether something comes of every token, so that none can be taken from the cache."""
+        return self.request.kind == "score" or self.mean is not None
 
     @property
     def ready(self) -> bool:
@@ -170,6 +179,8 @@ class Sequence:
     def close(self) -> None:
         """Gives its pages back; everything is pending again, and scored again."""
         self.scores.clear()
+        if self.mean is not None:
+            self.mean.clear()
         if self.cached is not None:
             self.cached.close()
         self.cached, self.slot = None, -1

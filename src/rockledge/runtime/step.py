@@ -18,8 +18,8 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave: its seconds, the scores of given tokens, and the states fp32 [hidden] of sequences
-    that end with one. What was drawn is in the sequences' drawings."""
+    """What a step gave: its seconds, the scores of given tokens, and of sequences that make embeddings the
+    states fp32 [tokens, hidden] that they want. What was drawn is in the sequences' drawings."""
 
     seconds: float
     given: dict[Running, list[Given]]
@@ -42,7 +42,7 @@ def run_step(
     start = time.perf_counter()
     rows, wanted = 0, 0
     draws: list[Drawing | Given] = []
-    ends: list[Running] = []
+    ends: list[tuple[Running, int]] = []  # and how many states each wants
     given: dict[Running, list[Given]] = {}
     unmasked: list[GrammarMatcher] = []
     for share in shares:
@@ -56,25 +56,33 @@ def run_step(
             before = max(sequence.told - 1, first)  # the row before the first token that is scored
             following = sequence.tokens[before + 1 : first + 1 + share.rows].tolist()
             given[sequence] = [Given(token, sequence.request.logprobs or 0) for token in following]
-            start = rows + before - first
-            executor.wanted[wanted : wanted + len(following)] = range(start, start + len(following))
+            scored = rows + before - first
+            executor.wanted[wanted : wanted + len(following)] = range(scored, scored + len(following))
             draws += given[sequence]
             wanted += len(following)
-        if share.rows == sequence.pending and sequence.draws:
+        if sequence.mean is not None:
+            executor.wanted[wanted : wanted + share.rows] = range(rows, rows + share.rows)
+            wanted += share.rows
+            ends.append((sequence, share.rows))
+        elif share.rows == sequence.pending and sequence.draws:
             executor.wanted[wanted] = rows + share.rows - 1
             wanted += 1
             if sequence.drawing is None:
-                ends.append(sequence)
+                ends.append((sequence, 1))
             else:
                 draws.append(sequence.drawing)
                 if sequence.matcher is not None and sequence.matcher.stale:
                     unmasked.append(sequence.matcher)
         rows += share.rows
-    states = np.empty((len(ends), hidden), np.float32)
+    states = np.empty((sum(count for _, count in ends), hidden), np.float32)
     masks = fill(unmasked) if unmasked and fill is not None else None
     try:
         executor.step(rows, draws, states if ends else None, None if masks is None else masks.finish)
     finally:
         if masks is not None:
             masks.abandon()  # nobody else may use the matchers before
-    return StepResult(time.perf_counter() - start, given, dict(zip(ends, states, strict=True)))
+    found, taken = {}, 0
+    for sequence, count in ends:
+        found[sequence] = states[taken : taken + count]
+        taken += count
+    return StepResult(time.perf_counter() - start, given, found)

@@ -13,6 +13,8 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
+        self.found: str | None = None
+        """The stop string that ended the text."""
 
     def push(self, text: str) -> tuple[str, bool]:
         """Adds `text`; returns what may be shown now, and whether a stop string was found right after it."""
@@ -26,6 +28,7 @@ class StopMatcher:
                 found = (start + len(stop), start)
                 best = found if best is None else min(best, found)
         if best is not None:
+            self.found = self._held[best[1] : best[0]]
             shown, self._held = self._held[: best[1]], ""
             return shown, True
         keep = max(_overlap(self._held, stop) for stop in self._stops)

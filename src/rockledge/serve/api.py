@@ -8,35 +8,55 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from rockledge.serve.delivery import Reply, as_api_error, deliver
+from rockledge.serve.delivery import Reply, as_api_error, deliver, unless_disconnected
+from rockledge.serve.embedding import EmbeddingWork
 from rockledge.serve.errors import ApiError
+from rockledge.serve.gathering import GatheredWork, gather, open_gathered
 from rockledge.serve.generation import Answers, Generation
 from rockledge.serve.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
 from rockledge.serve.models import Models
 from rockledge.serve.openapi import takes
+from rockledge.serve.running import Running
 from rockledge.serve.safety.authentication import client_of
 from rockledge.serve.schema import Reading, Schema
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.style import OPENAI, Style
 
+T = TypeVar("T")
+
 # Nobody reads it; the access log has it, as nginx's does.
 CLIENT_CLOSED_REQUEST = 499
+
+DROPPED_MESSAGES = "X-Rockledge-Dropped-Messages"
+"""Says how many messages of a conversation the answer was written without."""
 
 
 @dataclass(frozen=True)
 class Work:
     """What a request asks of its model. `reply` makes the shape of the answer; it is called in the event
-    loop when the work begins."""
+    loop when the work begins. `keep_alive_s`: how long the model stays loaded afterwards, as for
+    `Models.acquire`."""
 
     model: ServedModel
     generation: Generation
     reply: Callable[[], Reply]
+    keep_alive_s: float | None = None
+
+
+Find = Callable[[Models, object], ServedModel]
+"""The model that the JSON value of a body asks for; raises ApiError 404."""
+
+
+def named_model(models: Models, body: object) -> ServedModel:
+    """The one that `model` names. What is no name is refused by the body's own schema."""
+    name = body.get("model") if isinstance(body, dict) else None
+    return models.find(name if isinstance(name, str) else None)
 
 
 class Api:
@@ -70,23 +90,85 @@ class Api:
         """The response to a request for generated text; failures too are responses."""
 
         async def respond() -> Response:
-            self.require_room()
-            work = await self._read(request, make)
-            running = await self.models.acquire(work.model)
-            try:
-                answers = Answers(
-                    running.front,
-                    work.model.tokenizer,
-                    work.generation,
-                    client_of(request),
-                    on_close=lambda: self.models.release(running),
-                )
-            except BaseException:
-                self.models.release(running)
-                raise
-            return await deliver(request, answers, work.reply(), work.generation.options, style)
+            self.models.require_room()
+            work = await self.read(request, make, require=ServedModel.require_generates)
+            return await self.generate(request, work, style)
 
         return await self.respond(respond, style)
+
+    async def generate(self, request: Request, work: Work, style: Style) -> Response:
+        """The generated text as a response.
+
+        Raises:
+            ApiError: it cannot be generated.
+            DisconnectedError: the client has left meanwhile.
+        """
+        tokens = sum(map(len, work.generation.prompts))
+        timeout_s = work.generation.options.timeout_s
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
+        try:
+            answers = Answers(
+                running.front,
+                work.model.tokenizer,
+                work.generation,
+                client_of(request),
+                on_close=lambda: self.models.release(running),
+            )
+        except BaseException:
+            self.models.release(running)
+            raise
+        response = await deliver(request, answers, work.reply(), work.generation.options, style)
+        if work.generation.dropped:
+            response.headers[DROPPED_MESSAGES] = str(work.generation.dropped)
+        return response
+
+    async def embed(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], EmbeddingWork],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request for what is made of embeddings."""
+        return await self.gather(request, make, ServedModel.require_pools, style)
+
+    async def gather(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], GatheredWork],
+        require: Callable[[ServedModel], None],
+        style: Style = OPENAI,
+    ) -> Response:
+        """The response to a request to models that meet `require`, which raises ApiError."""
+
+        async def respond() -> Response:
+            self.models.require_room()
+            work = await self.read(request, make, require=require)
+            return await self.run(request, work)
+
+        return await self.respond(respond, style)
+
+    async def run(self, request: Request, work: GatheredWork) -> Response:
+        """What is made of all requests of `work` as a response.
+
+        Raises:
+            ApiError: one of them failed.
+            DisconnectedError: the client has left meanwhile.
+        """
+        requests = work.requests()
+        tokens = sum(len(asked.prompt) for asked in requests)
+        timeout_s = requests[0].deadline_s
+        running = await self._acquire(request, work.model, work.keep_alive_s, tokens, timeout_s)
+        work.begun()
+        try:
+            call = open_gathered(running.front, requests, client_of(request))
+            try:
+                found = await unless_disconnected(request, gather(running.front, call))
+            finally:
+                call.close()
+        finally:
+            self.models.release(running)
+        body = await self._intake.compute(lambda: work.body(found))
+        return Response(body, media_type="application/json")
 
     async def convert(
         self,
@@ -97,7 +179,7 @@ class Api:
         """The response to a request that needs no engine: what `make` makes of its body, as JSON."""
 
         async def respond() -> Response:
-            return JSONResponse(await self._read(request, make))
+            return JSONResponse(await self.read(request, make))
 
         return await self.respond(respond, style)
 
@@ -111,21 +193,35 @@ class Api:
         except Exception as error:
             return failed(as_api_error(error), style)
 
-    def require_room(self) -> None:
-        """Refuses a request before its body is read when no model could answer it.
+    async def _acquire(
+        self,
+        request: Request,
+        model: ServedModel,
+        keep_alive_s: float | None,
+        tokens: int,
+        timeout_s: float | None,
+    ) -> Running:
+        """The engine of a model, unless the client leaves while it is loaded."""
+        acquiring = self.models.acquire(model, keep_alive_s, tokens=tokens, timeout_s=timeout_s)
+        return await unless_disconnected(request, acquiring)
+
+    async def read(
+        self,
+        request: Request,
+        make: Callable[[ServedModel, object, Reading], T],
+        find: Find = named_model,
+        require: Callable[[ServedModel], None] = lambda _: None,
+    ) -> T:
+        """What `make` makes of the body, in a thread, if its model is one that meets `require`.
 
         Raises:
-            ApiError: 503.
+            ApiError: 4xx for a body that is not taken.
+            DisconnectedError: the client has left meanwhile.
         """
-        for running in self.models.running:
-            running.integrity.require()
-            running.front.require_room()
 
-    async def _read(self, request: Request, make: Callable[[ServedModel, object, Reading], Any]) -> Any:
-        def read(body: object) -> Any:
-            name = body.get("model") if isinstance(body, dict) else None
-            # What is no name is refused by the body's own schema.
-            model = self.models.find(name if isinstance(name, str) else None)
+        def read(body: object) -> T:
+            model = find(self.models, body)
+            require(model)
             return make(model, body, Reading(strict=self._strict, vocab=model.vocab))
 
         return await self._intake.read(request, read)

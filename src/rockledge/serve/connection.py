@@ -24,6 +24,7 @@ from rockledge.serve.errors import RETRY_AFTER_SECONDS, server_busy
 from rockledge.serve.limits import Limits
 from rockledge.serve.log_throttle import LogThrottle
 from rockledge.serve.safety.tls import Handshake
+from rockledge.serve.style import style_of
 
 SPARE_DESCRIPTORS = 32
 """File descriptors that are left for all else: prefixes on disk, the artifact, connections to be refused."""
@@ -145,7 +146,7 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Reads on; a refused connection gets its answer."""
         if self in self._refused:
-            self._answer_refused()
+            self._answer_refused(data)
             return
         super().data_received(data)
         if not self.idle:
@@ -155,9 +156,11 @@ class Connection(H11Protocol):
             # The beginning of another request: uvicorn's own timer ended with its first byte.
             self._silence = self.loop.call_later(self._limits.header_s, self._too_silent)
 
-    def _answer_refused(self) -> None:
+    def _answer_refused(self, data: bytes) -> None:
         error = server_busy("the server has as many connections as it may have; try again in a moment")
-        body = json.dumps(error.body()).encode()
+        _, _, target = data.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+        path = target.partition(" ")[0].partition("?")[0]
+        body = json.dumps(style_of(path).failure(error)).encode()
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
             f"Retry-After: {RETRY_AFTER_SECONDS}\r\nContent-Length: {len(body)}\r\n\r\n"

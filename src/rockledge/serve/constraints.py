@@ -53,13 +53,29 @@ def read_constraint(fields: Mapping[str, Any]) -> Constraint | None:
     if len(found) > 1:
         names = " and ".join(f"'{name}'" for name, _ in found)
         raise ApiError(f"{names} both say what the answer looks like; give one of them", param=found[1][0])
-    for name, constraint in found:
-        try:
-            check_constraint(constraint)
-        except UsageError as error:
-            raise ApiError(str(error), param=name) from None
-        return constraint
-    return None
+    return checked(*found[0]) if found else None
+
+
+def checked(name: str, constraint: Constraint) -> Constraint:
+    """A constraint that can be kept to; `name` is the field that asks for it. It may take a second.
+
+    Raises:
+        ApiError: 400 that names the field.
+    """
+    try:
+        check_constraint(constraint)
+    except UsageError as error:
+        raise ApiError(str(error), param=name) from None
+    return constraint
+
+
+def schema_constraint(name: str, value: Any) -> Constraint:
+    """The constraint of the JSON schema in the field `name`, checked.
+
+    Raises:
+        ApiError: 400 that names the field.
+    """
+    return checked(name, _written(name, "json_schema", value))
 
 
 def _constraint(name: str, value: Any) -> Constraint | None:

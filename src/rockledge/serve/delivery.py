@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -41,6 +41,14 @@ class Reply(Protocol):
         """The answer in one object."""
 
 
+@runtime_checkable
+class FailingReply(Protocol):
+    """A reply whose streams end in a way of their own when they fail."""
+
+    def failed(self, error: ApiError) -> list[dict[str, Any]]:
+        """The last chunks."""
+
+
 def reply_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
     """The fields that all objects of one answer share."""
     name = f"{prefix}-{secrets.token_hex(12)}"
@@ -59,10 +67,10 @@ async def deliver(
     parts = answers.parts()
     try:
         if not options.stream:
-            found = await _unless_disconnected(request, _collect(parts))
+            found = await unless_disconnected(request, _collect(parts))
             answers.close()
             return JSONResponse(reply.whole(found, answers.usage))
-        first = await _unless_disconnected(request, _next(parts))
+        first = await unless_disconnected(request, _next(parts))
     except BaseException:
         answers.close()
         raise
@@ -122,10 +130,19 @@ async def _chunks(
         if style.end:
             yield style.end
     except Exception as error:
-        yield style.chunk(style.failure(as_api_error(error)))
+        found = as_api_error(error)
+        last = reply.failed(found) if isinstance(reply, FailingReply) else [style.failure(found)]
+        for chunk in last:
+            yield style.chunk(chunk)
 
 
-async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """What `work` gives.
+
+    Raises:
+        DisconnectedError: the client has left; the work is cancelled.
+    """
+
     async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass

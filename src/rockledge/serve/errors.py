@@ -57,7 +57,19 @@ def shutting_down() -> ApiError:
     return server_busy(SHUTTING_DOWN)
 
 
-def context_length_exceeded(length: int, context: int, param: str, *, least: bool = False) -> ApiError:
+class PromptTooLongError(ApiError):
+    """A prompt of `length` tokens (`least`: or more) where `most` would fit."""
+
+    def __init__(self, message: str, *, param: str, length: int, most: int, least: bool) -> None:
+        super().__init__(message, param=param, code="context_length_exceeded")
+        self.length = length
+        self.most = most
+        self.least = least
+
+
+def context_length_exceeded(
+    length: int, context: int, param: str, *, least: bool = False
+) -> PromptTooLongError:
     """A prompt of `length` tokens (`least`: or more) that does not fit in a context of `context`.
 
     The sentence is OpenAI's: LiteLLM and others know by its words that the prompt must be cut
@@ -68,9 +80,11 @@ def context_length_exceeded(length: int, context: int, param: str, *, least: boo
         found = f"you requested {length + 1} tokens ({length} in the {what}, 1 in the completion)"
     else:
         found = f"your {what} resulted in {'at least ' * least}{length} tokens"
-    return ApiError(
+    return PromptTooLongError(
         f"This model's maximum context length is {context} tokens. However, {found}. "
         f"Please reduce the length of the {what}.",
         param=param,
-        code="context_length_exceeded",
+        length=length,
+        most=context - 1,
+        least=least,
     )

@@ -23,11 +23,9 @@ from rockledge.runtime.exchange import (
     ToEngine,
 )
 from rockledge.runtime.request import EngineStats, Output, Request
-from rockledge.serve.errors import ApiError, server_busy, shutting_down
+from rockledge.serve.errors import ApiError, shutting_down
+from rockledge.serve.room import Room
 from rockledge.serve.safety.keys import Keys
-
-MOST_TOKENS = 1 << 20
-"""Tokens of prompts that calls in the server may have together (36 bytes each here)."""
 
 STATS_SECONDS = 1.0
 """Age at which the engine is asked again how it stands, and how long an answer is waited for."""
@@ -82,11 +80,10 @@ class Front:
     Everything but `deliver` belongs to the event loop's thread.
     """
 
-    def __init__(self, *, most_calls: int, keys: Keys | None = None) -> None:
-        """At most `most_calls` calls are in the server at once, running and waiting; what `keys` allow, if
-        there are some."""
+    def __init__(self, room: Room, keys: Keys | None = None) -> None:
+        """As many calls as the server has `room` for; what `keys` allow, if there are some."""
         self._keys = keys
-        self.most_calls = most_calls
+        self._room = room
         self.failure: ApiError | None = None
         """Why the engine can no longer answer; None while it can."""
         self.stats = EngineStats()
@@ -149,10 +146,7 @@ class Front:
         """
         if self.trouble is not None:
             raise self.trouble
-        if len(self) >= self.most_calls:
-            raise server_busy(
-                f"{self.most_calls} requests are already running or waiting; try again in a moment"
-            )
+        self._room.require()
 
     def open(self, requests: Sequence[Request]) -> Call:
         """Submits the requests (their ids are given here) and says where their outputs come.
@@ -162,14 +156,11 @@ class Front:
         """
         self.require_room()
         call = Call(self, [replace(request, id=next(self._names)) for request in requests])
-        waiting = sum(other.tokens for other in self._calls)
-        if waiting and waiting + call.tokens > MOST_TOKENS:
-            raise server_busy(
-                f"prompts of {waiting} tokens are already running or waiting; try again in a moment"
-            )
+        self._room.require_tokens(call.tokens)
         if self._keys is not None:
             call.requests = self._keys.admit(call.requests)
         self._calls.add(call)
+        self._room.enter(call)
         for request in call.requests:
             self._by_request[request.id] = call
             self._send(Submit(request))
@@ -178,6 +169,7 @@ class Front:
     def forget(self, call: Call, open_requests: Sequence[str]) -> None:
         """Of the call: it is over. `open_requests` of it have not ended."""
         self._calls.discard(call)
+        self._room.leave(call)
         for request in call.requests:
             self._by_request.pop(request.id, None)
         for name in open_requests:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rockledge.model.tokenizer import Tokenizer
-from rockledge.runtime.piece import Piece
+from rockledge.runtime.piece import Piece, RequestStats
 from rockledge.runtime.request import Failure, Output, Request
 from rockledge.runtime.sampling import Sampling
 from rockledge.serve.errors import ApiError, shutting_down
@@ -24,7 +24,7 @@ from rockledge.serve.parts import Part, ScoredToken, Usage, join_choice
 class Generation:
     """`prompts`: token ids; `max_tokens`: of every prompt's answers, 0 for none; `echo`: answers begin with
     their prompts; `logprobs`: alternatives beside each token, None for no scores; `shown`: special tokens
-    that are part of the text."""
+    that are part of the text; `dropped`: messages that the prompts go without."""
 
     prompts: tuple[tuple[int, ...], ...]
     max_tokens: tuple[int, ...]
@@ -32,6 +32,7 @@ class Generation:
     logprobs: int | None = None
     echo: bool = False
     shown: tuple[int, ...] = ()
+    dropped: int = 0
 
     @property
     def choices(self) -> int:
@@ -118,7 +119,7 @@ class Answers:
         self._on_close: Callable[[], None] | None = on_close
         self._tokenizer = tokenizer
         self._work = work
-        self._cached: dict[int, int] = {}
+        self._stats: dict[int, RequestStats] = {}
         self._generated = 0
         asked = _requests(work, client)
         self._roles = [role for role, _ in asked]
@@ -128,7 +129,15 @@ class Answers:
     def usage(self) -> Usage:
         """What it has taken so far; every prompt counts once."""
         prompts = sum(len(prompt) for prompt in self._work.prompts)
-        return Usage(prompts, self._generated, sum(self._cached.values()))
+        stats = self._stats.values()
+        return Usage(
+            prompts,
+            self._generated,
+            cached=sum(found.cached_tokens for found in stats),
+            dropped=self._work.dropped,
+            prompt_seconds=sum(found.prefill_seconds for found in stats),
+            answer_seconds=sum(found.decode_seconds for found in stats),
+        )
 
     def close(self) -> None:
         """Takes what has not ended out of the engine. Closing twice is allowed."""
@@ -157,7 +166,7 @@ class Answers:
         async for place, output in self._call.outputs():
             role = self._roles[place]
             if output.failure is not None:
-                raise _error(output.failure, self._front.draining.is_set())
+                raise error_of(output.failure, self._front.draining.is_set())
             for part in self._of_output(role, output, states[role.prompt]):
                 yield part
 
@@ -177,7 +186,7 @@ class Answers:
 
     def _of_output(self, role: _Role, output: Output, state: _Prompt) -> list[Part]:
         if output.stats is not None and role.candidate == 0:
-            self._cached[role.prompt] = output.stats.cached_tokens
+            self._stats[role.prompt] = output.stats
         begun: list[Part] = []
         if role.kind == "score":
             scored = tuple(ScoredToken(score.id, score.logprob, score.top) for score in output.scores)
@@ -205,6 +214,8 @@ class Answers:
             generated=len(piece.ids),
             # Clients know no other reason for an answer that is not whole.
             finish="length" if piece.finish == "deadline" else piece.finish,
+            ids=piece.ids,
+            stop=piece.stop,
         )
 
     def _released(self, number: int, state: _Prompt) -> list[Part]:
@@ -237,8 +248,8 @@ def _scored(piece: Piece) -> tuple[ScoredToken, ...]:
     )
 
 
-def _error(failure: Failure, ending: bool) -> ApiError:
-    """The failure of a request as the answer of the call."""
+def error_of(failure: Failure, ending: bool) -> ApiError:
+    """The failure of a request as the answer of the call; `ending`: the server is about to."""
     if ending:
         return shutting_down()
     if failure.kind == "deadline":

@@ -8,49 +8,57 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.errors import ApiError
-from rockledge.serve.models import Models, Running
+from rockledge.serve.models import Models
+from rockledge.serve.place import Place
 
 PROBES = ["GET", "HEAD"]
+FAILED: dict[int | str, dict[str, Any]] = {
+    503: {"description": "it cannot", "content": {"application/json": {"schema": {"type": "object"}}}}
+}
+"""What the API's document says of the other answer."""
 
 
 def add_health(app: FastAPI, models: Models) -> None:
     """The addresses of health.
 
-    `/health/live` fails when only a restart helps, `/health/ready` while nothing can be answered; `/health`
-    says more.
+    `/health/live` fails when only a restart helps, `/health/ready` while requests that name no model cannot
+    be answered; `/health` says more, of all models.
     """
 
-    def trouble() -> ApiError | None:
-        return next((one.trouble for one in models.running if one.trouble is not None), None)
-
-    @app.api_route("/health", methods=PROBES)
+    @app.api_route("/health", methods=PROBES, responses=FAILED)
     async def health() -> Response:
-        found = trouble()
+        found = models.trouble
+        each = {place.name: _of_model(place) for place in models.places}
+        first = {"model": models.places[0].name, **each[models.places[0].name]}
         body = {
             "status": "ok" if found is None else "failed",
-            **_of_model(models.running[0]),
+            **first,
+            "requests": sum(place.requests for place in models.places),
             "message": None if found is None else found.message,
+            "models": each,
         }
         return JSONResponse(body, status_code=200 if found is None else 503)
 
-    @app.api_route("/health/ready", methods=PROBES)
+    @app.api_route("/health/ready", methods=PROBES, responses=FAILED)
     async def ready() -> Response:
-        return _said(trouble())
+        return _said(models.trouble)
 
-    @app.api_route("/health/live", methods=PROBES)
+    @app.api_route("/health/live", methods=PROBES, responses=FAILED)
     async def live() -> Response:
-        failures = (one.front.failure for one in models.running)
-        return _said(next((one for one in failures if one is not None and one.code == "engine_failed"), None))
+        return _said(models.lost)
 
 
-def _of_model(running: Running) -> dict[str, Any]:
-    front = running.front
-    front.refresh()
+def _of_model(place: Place) -> dict[str, Any]:
+    engine, trouble = place.engine, place.trouble
+    if engine is not None:
+        engine.front.refresh()
+    npu = None if engine is None else engine.front.stats.npu
     return {
-        "model": running.model.name,
-        "requests": len(front),
-        "integrity": running.integrity.state,
-        "npu": None if front.stats.npu is None else front.stats.npu.body(),
+        "state": place.state,
+        "requests": place.requests,
+        "integrity": "unchecked" if engine is None else engine.integrity.state,
+        "npu": None if npu is None else npu.body(),
+        "message": None if trouble is None else trouble.message,
     }
 
 

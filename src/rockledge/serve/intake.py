@@ -59,6 +59,10 @@ class Intake:
             threads = self._small if len(body) <= LARGE else self._large
             return await loop.run_in_executor(threads, lambda: make(parse_json(body, brackets)))
 
+    async def compute(self, work: Callable[[], T]) -> T:
+        """What `work` gives, in a thread of those for large bodies."""
+        return await asyncio.get_running_loop().run_in_executor(self._large, work)
+
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytearray]:
         """The body, held together with a place among the large ones if it is one."""

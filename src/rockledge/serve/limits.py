@@ -23,7 +23,7 @@ class Limits:
 
     `header_s`: until the first request of a connection is there; `keep_alive_s`: until the next; `piece_s`:
     between two pieces of a body; `body_s`: for all of it; `write_s`: until a client that reads nothing more
-    of its answer is given up.
+    of its answer is given up; `load_wait_s`: until a model is loaded that has to wait for others.
     """
 
     parallel: int = PARALLEL
@@ -37,6 +37,7 @@ class Limits:
     piece_s: float = 10.0
     body_s: float = 120.0
     write_s: float = 60.0
+    load_wait_s: float = 120.0
 
 
 def body_bytes(context: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate
 from typing import Any, Final
 
@@ -19,7 +21,9 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rockledge.runtime.histogram import Histogram
+from rockledge.runtime.offload.status import NpuStatus
 from rockledge.serve.models import Models
+from rockledge.serve.place import Place
 
 OTHER: Final = "other"
 """The route of requests that no route takes: what clients make up must not make new series."""
@@ -98,8 +102,7 @@ class Metrics:
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """All of them and their content type, in the format that a scraper's `Accept` header asks for."""
-        for running in self._models.running:
-            await running.front.fresh_stats()
+        await asyncio.gather(*(running.front.fresh_stats() for running in self._models.running))
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
 
@@ -113,41 +116,91 @@ class _EngineCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The numbers of the engine as families of samples."""
-        running = self._models.running[0]
-        stats, damaged = running.front.stats, running.integrity.failure is not None
-        yield _labelled("info", "the model that answers", {"model": running.model.name})
-        yield _family("requests", "gauge", "requests waiting or running", len(running.front))
-        yield _family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", damaged)
+        """The numbers of the engines as families of samples; where there are several models, by model."""
+        places = self._models.places
+        several = len(places) > 1
+
+        def family(
+            name: str, kind: str, about: str, of: Callable[[Place], Any], *, labelled: bool = several
+        ) -> Metric:
+            made: Metric = _FAMILIES[kind](f"rockledge_{name}", about, labels=("model",) if labelled else ())
+            for place in places:
+                if (value := of(place)) is not None:
+                    _add(made, (place.name,) if labelled else (), value)
+            return made
+
+        info = InfoMetricFamily("rockledge", "the models that are served", labels=("model",))
+        for place in places:
+            info.add_metric((place.name,), {})
+        yield info
+        yield family("model_loaded", "gauge", "1 while its engine is loaded", _loaded, labelled=True)
+        yield family("model_bytes", "gauge", "memory that it takes", _bytes, labelled=True)
+        yield family("model_loads_total", "counter", "how often it was loaded", _loads, labelled=True)
+        yield family("requests", "gauge", "requests waiting or running", _requests)
+        yield family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", _damaged)
         for name, kind, field, about in _ENGINE:
-            yield _family(name, kind, about, getattr(stats, field))
-        npu = stats.npu
-        if npu is not None:
-            labels = {name: getattr(npu, name) or "" for name in ("state", "driver", "version", "node")}
-            yield _labelled("npu_info", "the NPU: what it is and its state", labels)
-            for name, kind, field, about in _NPU:
-                yield _family(f"npu_{name}", kind, about, getattr(npu, field))
+            yield family(name, kind, about, partial(_of_stats, field))
+        if not any(_npu(place) for place in places):
+            return
+        npu = InfoMetricFamily(
+            "rockledge_npu", "the NPU: what it is and its state", labels=("model",) if several else ()
+        )
+        for place in places:
+            if (status := _npu(place)) is not None:
+                told = {name: getattr(status, name) or "" for name in ("state", "driver", "version", "node")}
+                npu.add_metric((place.name,) if several else (), told)
+        yield npu
+        for name, kind, field, about in _NPU:
+            yield family(f"npu_{name}", kind, about, partial(_of_npu, field))
 
 
-def _labelled(name: str, about: str, labels: dict[str, str]) -> Metric:
-    family = InfoMetricFamily(f"rockledge_{name}".removesuffix("_info"), about)
-    family.add_metric([], labels)
-    return family
+def _loaded(place: Place) -> bool:
+    return place.loaded
 
 
-def _family(name: str, kind: str, about: str, value: Any) -> Metric:
-    full = f"rockledge_{name}"
-    if kind == "counter":
-        return CounterMetricFamily(full, about, value=value)
-    if kind == "histogram":
-        return _histogram(full, about, value)
-    return GaugeMetricFamily(full, about, value=int(value))
+def _bytes(place: Place) -> int:
+    return place.bytes
 
 
-def _histogram(name: str, about: str, value: Histogram) -> Metric:
+def _loads(place: Place) -> int:
+    return place.loads
+
+
+def _requests(place: Place) -> int:
+    return place.requests
+
+
+def _damaged(place: Place) -> bool:
+    return place.engine is not None and place.engine.integrity.failure is not None
+
+
+def _npu(place: Place) -> NpuStatus | None:
+    return None if place.engine is None else place.engine.front.stats.npu
+
+
+def _of_stats(field: str, place: Place) -> Any:
+    return None if place.engine is None else getattr(place.engine.front.stats, field)
+
+
+def _of_npu(field: str, place: Place) -> Any:
+    status = _npu(place)
+    return None if status is None else getattr(status, field)
+
+
+_FAMILIES: Final[dict[str, Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+def _add(family: Any, labels: tuple[str, ...], value: Any) -> None:
+    if not isinstance(value, Histogram):
+        family.add_metric(labels, value)
+        return
     bounds = [*map(str, map(float, value.bounds)), "+Inf"]
     buckets = list(zip(bounds, accumulate(value.counts), strict=True))
-    return HistogramMetricFamily(name, about, buckets=buckets, sum_value=value.total)
+    family.add_metric(labels, buckets=buckets, sum_value=value.total)
 
 
 class Counted:

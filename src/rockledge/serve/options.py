@@ -1,4 +1,4 @@
-"""Options of a generation that both endpoints share: length, choices, sampling, stops, delivery."""
+"""Options of a generation that all endpoints share: length, choices, sampling, stops, delivery."""
 
 from __future__ import annotations
 
@@ -120,16 +120,12 @@ class StreamOptions(Schema):
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
-class GenerationBody(Schema):
-    """Fields that chat and completions share; those that OpenAI does not have are called as in vLLM."""
+class SamplingBody(Schema):
+    """Fields that everything shares that generates text; those that an API does not have are called as in
+    vLLM."""
 
     model: Annotated[str | None, text()] = None
-    max_tokens: Annotated[int | None, whole(0, MAX_TOKENS, UNLIMITED)] = None
-    max_completion_tokens: Annotated[int | None, whole(0, MAX_TOKENS, UNLIMITED)] = None
     stream: Annotated[bool, flag()] = False
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, whole(1, MAX_CHOICES)] = 1
-    best_of: Annotated[int | None, whole(1, MAX_CHOICES)] = None
     timeout: Annotated[float, number(0.0)] = 0.0
     seed: Annotated[int | None, whole(-(1 << 63), (1 << 64) - 1)] = None
     temperature: Annotated[float, number(0.0, 2.0)] = 1.0
@@ -143,52 +139,40 @@ class GenerationBody(Schema):
     logit_bias: Annotated[tuple[tuple[int, float], ...], LOGIT_BIAS] = ()
     min_tokens: Annotated[int, whole(0, MAX_TOKENS)] = 0
     stop_token_ids: Annotated[tuple[int, ...], STOP_IDS] = ()
-    stop: Annotated[tuple[str, ...], STOPS] = ()
     ignore_eos: Annotated[bool, flag()] = False
     priority: Annotated[int, whole(-MOST_PRIORITY, MOST_PRIORITY)] = 0
-    response_format: Annotated[Any, FORM] = None
-    structured_outputs: Annotated[Any, FORM] = None
-    json_schema: Annotated[Any, FORM] = None
-    grammar: Annotated[Any, FORM] = None
-    guided_json: Annotated[Any, FORM] = None
-    guided_regex: Annotated[Any, FORM] = None
-    guided_choice: Annotated[Any, FORM] = None
-    guided_grammar: Annotated[Any, FORM] = None
 
-    def options(self, defaults: Sampling) -> Options:
-        """The same as the engine's side takes it.
+    def one_answer(
+        self,
+        defaults: Sampling,
+        max_tokens: int | None,
+        stop: tuple[str, ...] = (),
+        constraint: Constraint | None = None,
+    ) -> Options:
+        """The options of one answer, of at most `max_tokens` (None and `UNLIMITED` as in `Options`).
 
         A request that names nothing of temperature, top_k, top_p and min_p gets those of `defaults`; one
         that names a part of them gets OpenAI's values for the rest.
 
         Raises:
-            ApiError: fields that contradict each other.
+            ApiError: it would have to be longer than it may be.
         """
-        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        best_of = self.n if self.best_of is None else self.best_of
-        usage = self.stream_options or StreamOptions()
-        if self.stream_options is not None and not self.stream:
-            raise wrong("stream_options", "left out unless 'stream' is true")
-        if best_of < self.n:
-            raise wrong("best_of", f"a whole number between {self.n} and {MAX_CHOICES}")
-        if self.stream and best_of > self.n:
-            raise wrong("best_of", "equal to 'n' in a stream, which cannot take parts back")
-        if limit is not None and limit != UNLIMITED and self.min_tokens > limit:
-            raise wrong("min_tokens", f"at most the {limit} of the longest answer")
+        if max_tokens is not None and max_tokens != UNLIMITED and self.min_tokens > max_tokens:
+            raise wrong("min_tokens", f"at most the {max_tokens} of the longest answer")
         return Options(
             model=self.model,
-            max_tokens=limit,
+            max_tokens=max_tokens,
             sampling=self._sampling(defaults),
-            stop=self.stop,
+            stop=stop,
             ignore_eos=self.ignore_eos,
             stream=self.stream,
-            include_usage=usage.include_usage,
-            continuous_usage=usage.include_usage and usage.continuous_usage_stats,
-            n=self.n,
-            best_of=best_of,
+            include_usage=False,
+            continuous_usage=False,
+            n=1,
+            best_of=1,
             priority=self.priority,
             timeout_s=self.timeout or None,
-            constraint=read_constraint({name: getattr(self, name) for name in CONSTRAINT_FIELDS}),
+            constraint=constraint,
         )
 
     def _sampling(self, defaults: Sampling) -> Sampling:
@@ -210,4 +194,47 @@ class GenerationBody(Schema):
             logit_bias=self.logit_bias,
             min_tokens=self.min_tokens,
             stop_ids=self.stop_token_ids,
+        )
+
+
+class GenerationBody(SamplingBody):
+    """Fields that chat and completions share."""
+
+    max_tokens: Annotated[int | None, whole(0, MAX_TOKENS, UNLIMITED)] = None
+    max_completion_tokens: Annotated[int | None, whole(0, MAX_TOKENS, UNLIMITED)] = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, whole(1, MAX_CHOICES)] = 1
+    best_of: Annotated[int | None, whole(1, MAX_CHOICES)] = None
+    stop: Annotated[tuple[str, ...], STOPS] = ()
+    response_format: Annotated[Any, FORM] = None
+    structured_outputs: Annotated[Any, FORM] = None
+    json_schema: Annotated[Any, FORM] = None
+    grammar: Annotated[Any, FORM] = None
+    guided_json: Annotated[Any, FORM] = None
+    guided_regex: Annotated[Any, FORM] = None
+    guided_choice: Annotated[Any, FORM] = None
+    guided_grammar: Annotated[Any, FORM] = None
+
+    def options(self, defaults: Sampling) -> Options:
+        """The same as the engine's side takes it; `defaults` as in `one_answer`.
+
+        Raises:
+            ApiError: fields that contradict each other.
+        """
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        best_of = self.n if self.best_of is None else self.best_of
+        usage = self.stream_options or StreamOptions()
+        if self.stream_options is not None and not self.stream:
+            raise wrong("stream_options", "left out unless 'stream' is true")
+        if best_of < self.n:
+            raise wrong("best_of", f"a whole number between {self.n} and {MAX_CHOICES}")
+        if self.stream and best_of > self.n:
+            raise wrong("best_of", "equal to 'n' in a stream, which cannot take parts back")
+        constraint = read_constraint({name: getattr(self, name) for name in CONSTRAINT_FIELDS})
+        return replace(
+            self.one_answer(defaults, limit, self.stop, constraint),
+            include_usage=usage.include_usage,
+            continuous_usage=usage.include_usage and usage.continuous_usage_stats,
+            n=self.n,
+            best_of=best_of,
         )

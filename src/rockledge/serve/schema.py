@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
+from rockledge.serve.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 from rockledge.serve.errors import ApiError, printable
-from rockledge.serve.openai.accepted import HARMLESS, HARMLESS_ELSEWHERE, NEUTRAL
 
 MOST_NESTED = 100
 """Lists and objects within each other in what is shown to a model."""
@@ -213,6 +213,10 @@ class Schema(BaseModel):
     """Whether fields that are not declared are taken, except those of `refused`."""
     refused: ClassVar[Mapping[str, str]] = {}
     """Fields that would change the answer, with what to do instead."""
+    harmless: ClassVar[frozenset[str]] = HARMLESS
+    """Fields of the API that are not declared and change nothing."""
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = NEUTRAL
+    """Fields of the API that are not declared, with the values of them that change nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -230,21 +234,21 @@ class Schema(BaseModel):
     def _check_unknown(cls, name: str, value: Any, reading: Reading) -> None:
         if name in cls.refused and value:
             raise mistake("refused", name=name, why=cls.refused[name])
-        if name in cls.refused or name in HARMLESS:
+        if name in cls.refused or name in cls.harmless:
             return
         if not reading.strict and (cls.tolerant or name in HARMLESS_ELSEWHERE):
             return
-        if name not in NEUTRAL:
+        if name not in cls.neutral:
             raise mistake("unknown", name=name)
-        if not any(value == neutral and type(value) is not bool for neutral in NEUTRAL[name]):
+        if not any(value == neutral and type(value) is not bool for neutral in cls.neutral[name]):
             raise mistake("unsupported", name=name)
 
 
 S = TypeVar("S", bound=Schema)
 
 
-def read_body(schema: type[S], body: object, reading: Reading) -> S:
-    """The body as `schema` declares it.
+def read_body(schema: type[S], body: object, reading: Reading, place: str = "") -> S:
+    """The body as `schema` declares it, or what stands at `place` in it.
 
     Raises:
         ApiError: 400 that names the first field that is wrong.
@@ -252,11 +256,11 @@ def read_body(schema: type[S], body: object, reading: Reading) -> S:
     try:
         return schema.model_validate(body, context=reading)
     except ValidationError as error:
-        raise _mistake(error.errors(include_url=False, include_input=False)[0]) from None
+        raise _mistake(error.errors(include_url=False, include_input=False)[0], place) from None
 
 
-def _mistake(found: ErrorDetails) -> ApiError:
-    place, context = _name(found["loc"]), found.get("ctx", {})
+def _mistake(found: ErrorDetails, root: str) -> ApiError:
+    place, context = _name(found["loc"], root), found.get("ctx", {})
     kind = context.get("kind", found["type"])
     if kind in ("unknown", "unsupported", "refused", "needed"):
         name = f"{place}.{context['name']}".strip(".")
@@ -285,9 +289,8 @@ def _mistake(found: ErrorDetails) -> ApiError:
     return wrong(place, what)
 
 
-def _name(place: tuple[int | str, ...]) -> str:
-    """Where in a body: messages[0].content."""
-    name = ""
+def _name(place: tuple[int | str, ...], name: str) -> str:
+    """Where in a body, beginning with `name`: messages[0].content."""
     for step in place:
         name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
     return name

@@ -9,8 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from rockledge.serve.api import Api
+from rockledge.serve.conversation.body import ConversationBody
+from rockledge.serve.conversation.generation import chat_prompt
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.chat import ConversationBody, chat_prompt
 from rockledge.serve.options import is_id
 from rockledge.serve.schema import Field, Reading, Schema, expected, flag, read_body, text
 from rockledge.serve.served_model import ServedModel

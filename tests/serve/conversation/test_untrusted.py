@@ -18,8 +18,9 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.markup import Markup
 from rockledge.model.tokenizer import Tokenizer
+from rockledge.serve.conversation.body import ConversationBody
+from rockledge.serve.conversation.generation import chat_prompt
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.chat import ConversationBody, chat_prompt
 from rockledge.serve.served_model import ServedModel
 
 SPECIAL = {

@@ -185,7 +185,9 @@ def test_deep_arguments_in_history_stay_the_text_they_were(ask: Any, template: s
 
 
 def test_a_choice_says_what_calls_must_be() -> None:
-    tools = {"f": {"type": "object", "properties": {"a": {"type": "integer"}}}, "g": {"type": "object"}}
+    closed = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    tools = {"f": {**closed}, "g": {"type": "object"}}
+    del tools["f"]["additionalProperties"]
     assert calls_schema(tools, "auto") is None
     assert calls_schema(tools, None) is None
     every = calls_schema(tools, "required")
@@ -198,7 +200,9 @@ def test_a_choice_says_what_calls_must_be() -> None:
     named = calls_schema(tools, {"name": "f"})
     assert named is not None
     assert named["maxItems"] == 1
-    assert [call["properties"]["arguments"] for call in named["items"]["anyOf"]] == [tools["f"]]
+    assert [call["properties"]["arguments"] for call in named["items"]["anyOf"]] == [closed]
+    [nothing] = calls_schema(tools, {"name": "g"})["items"]["anyOf"]
+    assert nothing["properties"]["arguments"]["properties"] == {}
 
 
 def test_references_within_a_tools_schema_still_lead_there() -> None:

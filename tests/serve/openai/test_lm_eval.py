@@ -13,13 +13,14 @@ import pytest
 from rockledge.runtime.engine import Engine
 from rockledge.synth import synth_artifact
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TASK = "rockledge_opposites"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs the extra lm-eval")
-def test_a_local_task(start_server: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_ids", [True, False], ids=["ids", "text"])
+def test_a_local_task(start_server: Callable[..., str], tmp_path: Path, by_ids: bool) -> None:
     path = synth_artifact("toy", tmp_path / "toy", seed=11)
     with Engine.load(path, threads=1) as engine:
         url = start_server(engine)
@@ -28,7 +29,7 @@ def test_a_local_task(start_server: Callable[..., str], tmp_path: Path) -> None:
             "base_url": f"{url}/v1/completions",
             "tokenizer": path,
             "tokenizer_backend": "huggingface",
-            "tokenized_requests": True,
+            "tokenized_requests": by_ids,
         }
         options = {
             "model": "local-completions",

@@ -54,6 +54,16 @@ class AnswerReader:
         self.calls = 0
         """Calls so far."""
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next are thoughts, as far as is known."""
+        return self._read == self._think
+
+    @property
+    def held(self) -> int:
+        """Characters at the end of what was pushed that it is not certain of yet."""
+        return len(self._held) + (len(self._opening) if self._read == self._call else 0)
+
     def push(self, text: str) -> list[Fragment]:
         """What became certain with `text`."""
         self._held += text

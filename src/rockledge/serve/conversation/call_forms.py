@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Call:
 
     name: str
     arguments: dict[str, Any]
+
+
+def new_call_id() -> str:
+    """An id for a call: nine letters and digits, the only ones that Mistral's templates take back."""
+    return secrets.token_hex(5)[:9]
 
 
 class UnfinishedError(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
@@ -22,26 +23,46 @@ from rockledge.serve.schema import (
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
+JOINED = ("content", "reasoning_content")
+"""Texts of a message that come piece by piece in some APIs."""
+
+
+def joined(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose texts may be lists, with texts joined; with content, unless it calls tools."""
+    texts = {key: "".join(message[key]) for key in JOINED if isinstance(message.get(key), list)}
+    return {**message, **texts} if "tool_calls" in message else {"content": "", **message, **texts}
+
+
 # Texts of content parts, by the part's type.
 TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 
 
-def _content(value: Any, reading: Reading) -> str:
-    """A string, or the texts of a list of parts one after the other."""
-    if not isinstance(value, list):
-        if not isinstance(value, str):
-            raise expected("a string or a list of text parts")
-        return valid_text(value)
-    texts = []
-    for part in value:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind not in TEXT_PARTS:
-            why = f"holds '{kind[:40]}', but this server reads text only; leave it out"
-            raise mistake("refused", name="", why=why)
-        if not isinstance(kind, str) or not isinstance(part.get(TEXT_PARTS[kind]), str):
-            raise expected("a string or a list of text parts, each with 'type' and 'text'")
-        texts.append(valid_text(part[TEXT_PARTS[kind]]))
-    return "".join(texts)
+def text_content(parts: Mapping[str, str]) -> Field:
+    """A string, or a list of parts whose texts are taken one after the other; `parts` are the types of those
+    that are text, with the name of what holds it."""
+
+    def read(value: Any, reading: Reading) -> str:
+        if not isinstance(value, list):
+            if not isinstance(value, str):
+                raise expected("a string or a list of text parts")
+            return valid_text(value)
+        texts = []
+        for part in value:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind not in parts:
+                why = f"holds '{kind[:40]}', but this server reads text only; leave it out"
+                raise mistake("refused", name="", why=why)
+            if not isinstance(kind, str) or not isinstance(part.get(parts[kind]), str):
+                raise expected("a string or a list of text parts, each with 'type' and 'text'")
+            texts.append(valid_text(part[parts[kind]]))
+        return "".join(texts)
+
+    part = {
+        "type": "object",
+        "properties": {"type": {"const": next(iter(parts))}, "text": {"type": "string"}},
+        "required": ["type", "text"],
+    }
+    return Field(read, {"anyOf": [{"type": "string"}, {"type": "array", "items": part}]})
 
 
 def _arguments(value: Any, reading: Reading) -> str | dict[str, Any]:
@@ -51,12 +72,7 @@ def _arguments(value: Any, reading: Reading) -> str | dict[str, Any]:
     return checked
 
 
-_PART = {
-    "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    "required": ["type", "text"],
-}
-CONTENT = Field(_content, {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]})
+CONTENT = text_content(TEXT_PARTS)
 ARGUMENTS = Field(_arguments, {"anyOf": [{"type": "string"}, {"type": "object"}]})
 
 

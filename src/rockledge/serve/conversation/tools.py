@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rockledge.runtime.closed_schema import closed
 from rockledge.serve.conversation.call_forms import Tools
 from rockledge.serve.conversation.messages import Tool
 from rockledge.serve.errors import ApiError
@@ -29,22 +30,28 @@ def _choice(value: Any, reading: Reading) -> str | dict[str, Any]:
 TOOL_CHOICE = Field(_choice, {"anyOf": [{"type": "string", "enum": list(CHOICES)}, {"type": "object"}]})
 
 
-def functions(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> Tools:
-    """The functions that may be called, by name, with the JSON schemas of their arguments.
+def functions(
+    tools: Sequence[Tool],
+    choice: str | dict[str, Any] | None,
+    inner: str = ".function",
+    parameters: str = "parameters",
+) -> Tools:
+    """The functions that may be called, by name, with the JSON schemas of their arguments. `inner` is where
+    they stand in the request's tools, and `parameters` what it calls those schemas.
 
     Raises:
         ApiError: 400 for names and schemas that cannot be used, and a choice that names no function.
     """
     found: dict[str, dict[str, Any]] = {}
     for number, tool in enumerate(tools):
-        place = f"tools[{number}].function"
+        place = f"tools[{number}]{inner}"
         name = tool.function.name
         if not NAME.fullmatch(name):
             raise wrong(f"{place}.name", "made of up to 128 letters, digits and any of _ - . : /")
         if name in found:
             raise wrong(f"{place}.name", f"used once ('{name}' is there twice)")
         found[name] = ANYTHING if tool.function.parameters is None else tool.function.parameters
-        _check_schema(f"{place}.parameters", found[name])
+        _check_schema(f"{place}.{parameters}", found[name])
     if choice == "required" and not tools:
         raise wrong("tool_choice", "'none' or 'auto' without 'tools'")
     if isinstance(choice, dict) and choice["name"] not in found:
@@ -82,7 +89,7 @@ def calls_schema(
             "type": "object",
             "properties": {
                 "name": {"const": name},
-                "arguments": _moved(schema, f"#/items/anyOf/{number}/properties/arguments"),
+                "arguments": _moved(_arguments(schema), f"#/items/anyOf/{number}/properties/arguments"),
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
@@ -91,6 +98,18 @@ def calls_schema(
     ]
     most = {"maxItems": 1} if one_call or isinstance(choice, dict) else {}
     return {"type": "array", "items": {"anyOf": calls}, "minItems": 1, **most}
+
+
+_SILENT = {"$schema", "description", "title", "type"}  # they say nothing of parameters
+_NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def _arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of the arguments of a call that the model is made to write: those that are listed, and none
+    for a function without parameters, as OpenAI has it."""
+    said = {keyword for keyword, value in schema.items() if value or keyword == "additionalProperties"}
+    found: dict[str, Any] = _NOTHING if said <= _SILENT else closed(dict(schema))
+    return found
 
 
 # Keywords of JSON schemas whose values are data, and those whose values are schemas by name.

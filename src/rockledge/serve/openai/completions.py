@@ -2,81 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.delivery import reply_head
 from rockledge.serve.errors import ApiError, context_length_exceeded
+from rockledge.serve.fill_in_the_middle import Filling
 from rockledge.serve.generation import Generation
 from rockledge.serve.limits import Limits, answer_tokens
-from rockledge.serve.openai.logprobs import CompletionLogprobs
+from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
-from rockledge.serve.schema import (
-    DEFAULT_READING,
-    Field,
-    Reading,
-    expected,
-    flag,
-    read_body,
-    valid_text,
-    whole,
-    wrong,
-)
+from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, text, whole, wrong
 from rockledge.serve.served_model import ServedModel
+from rockledge.serve.texts_or_ids import MOST_TEXTS, TextOrIds, texts_or_ids
 
 DEFAULT_MAX_TOKENS = 16
-MAX_PROMPTS = 2048
-
-
-def _prompts(value: Any, reading: Reading) -> tuple[str | tuple[int, ...], ...]:
-    if isinstance(value, str):
-        return (valid_text(value),)
-    if isinstance(value, list) and len(value) > 0:
-        if _is_ids(value):
-            return (tuple(value),)
-        if len(value) > MAX_PROMPTS:
-            raise expected(f"at most {MAX_PROMPTS} prompts")
-        if all(isinstance(item, str) for item in value):
-            return tuple(valid_text(item) for item in value)
-        if all(isinstance(item, list) and item and _is_ids(item) for item in value):
-            return tuple(tuple(item) for item in value)
-    raise expected("a string, a list of strings, a list of token ids, or a list of such lists")
-
-
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-PROMPTS = Field(
-    _prompts,
-    {
-        "anyOf": [
-            {"type": "string"},
-            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
-            _IDS,
-            {"type": "array", "items": _IDS, "minItems": 1, "maxItems": MAX_PROMPTS},
-        ]
-    },
-)
 
 
 class CompletionBody(GenerationBody):
     """The body of `/v1/completions`."""
 
-    prompt: Annotated[tuple[str | tuple[int, ...], ...], PROMPTS]
+    prompt: Annotated[tuple[TextOrIds, ...], texts_or_ids("prompts")]
+    suffix: Annotated[str, text()] = ""
     echo: Annotated[bool, flag()] = False
     logprobs: Annotated[int | None, whole(0, MAX_TOP_LOGPROBS)] = None
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """A valid request. `logprobs` is the number of alternatives per token, None when not requested."""
+    """A valid request. `suffix`: what stands after the answer, "" for a continuation. `logprobs` is the
+    number of alternatives per token, None when not requested."""
 
-    prompts: tuple[str | tuple[int, ...], ...]
+    prompts: tuple[TextOrIds, ...]
     max_tokens: int
     echo: bool
     logprobs: int | None
     options: Options
+    suffix: str = ""
 
 
 def read_completion_request(
@@ -89,19 +54,18 @@ def read_completion_request(
     """
     found = read_body(CompletionBody, body, reading)
     options = found.options(defaults)
-    if len(found.prompt) * options.best_of > MAX_PROMPTS:
-        raise wrong("n", f"such that there are at most {MAX_PROMPTS} answers in all")
+    if found.suffix and found.echo:
+        raise wrong("echo", "false with 'suffix': a prompt with a suffix is no text that could be repeated")
+    if len(found.prompt) * options.best_of > MOST_TEXTS:
+        raise wrong("n", f"such that there are at most {MOST_TEXTS} answers in all")
     return CompletionRequest(
         prompts=found.prompt,
         max_tokens=DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
         echo=found.echo,
         logprobs=found.logprobs,
         options=options,
+        suffix=found.suffix,
     )
-
-
-def _is_ids(value: list[Any]) -> bool:
-    return all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def completion_generation(model: ServedModel, request: CompletionRequest, limits: Limits) -> Generation:
@@ -109,18 +73,35 @@ def completion_generation(model: ServedModel, request: CompletionRequest, limits
     as they are).
 
     Raises:
-        ApiError: an id outside of the vocabulary, an empty prompt, or one that does not fit in the context.
+        ApiError: an id outside of the vocabulary, an empty prompt, one that does not fit in the context, or a
+            suffix for a model that has no tokens for it.
     """
-    prompts = tuple(_prompt_ids(model, prompt, bool(request.max_tokens)) for prompt in request.prompts)
+    prompts = tuple(
+        _prompt_ids(model, prompt, request.suffix, bool(request.max_tokens)) for prompt in request.prompts
+    )
     most = tuple(
         answer_tokens(request.max_tokens, model.context - len(prompt), limits) if request.max_tokens else 0
         for prompt in prompts
     )
-    return Generation(prompts, most, request.options, request.logprobs, request.echo)
+    options = request.options
+    if request.suffix:
+        options = ended_by(model.require_fills("suffix"), options)
+    return Generation(prompts, most, options, request.logprobs, request.echo)
 
 
-def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bool) -> tuple[int, ...]:
-    ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
+def ended_by(filling: Filling, options: Options) -> Options:
+    """The options with what ends an answer in the middle, unless it is not to end by itself."""
+    if options.ignore_eos:
+        return options
+    ends = (*options.sampling.stop_ids, *filling.ends)
+    return replace(options, sampling=replace(options.sampling, stop_ids=ends))
+
+
+def _prompt_ids(model: ServedModel, prompt: TextOrIds, suffix: str, continued: bool) -> tuple[int, ...]:
+    if suffix:
+        ids = _filling_ids(model, prompt, suffix)
+    else:
+        ids = tuple(model.encode(prompt, "prompt", bos=True)) if isinstance(prompt, str) else prompt
     if not ids and model.bos is not None:
         ids = (model.bos,)
     if not ids:
@@ -133,6 +114,14 @@ def _prompt_ids(model: ServedModel, prompt: str | tuple[int, ...], continued: bo
     if len(ids) > model.context - continued:
         raise context_length_exceeded(len(ids), model.context, "prompt")
     return ids
+
+
+def _filling_ids(model: ServedModel, prompt: TextOrIds, suffix: str) -> tuple[int, ...]:
+    filling = model.require_fills("suffix")
+    model.require_short(suffix, "suffix")
+    if isinstance(prompt, str):
+        model.require_short(prompt, "prompt")
+    return filling.prompt(prompt, suffix, control_tokens=model.control_tokens)
 
 
 class CompletionReply:

@@ -9,20 +9,22 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.api import Api, Work, failed
+from rockledge.serve.conversation.generation import chat_generation
 from rockledge.serve.errors import ApiError
-from rockledge.serve.openai.chat import ChatBody, ChatReply, chat_generation, read_chat_request
+from rockledge.serve.openai.chat import ChatBody, ChatReply, read_chat_request
 from rockledge.serve.openai.completions import (
     CompletionBody,
     CompletionReply,
     completion_generation,
     read_completion_request,
 )
+from rockledge.serve.openai.embeddings import EmbeddingBody, embedding_work
 from rockledge.serve.schema import Reading
 from rockledge.serve.served_model import ServedModel
 
 
 def add_openai(app: FastAPI, api: Api) -> None:
-    """Models, chat completions and completions."""
+    """Models, chat completions, completions and embeddings."""
     started = int(time.time())
 
     def model_object(model: ServedModel, name: str) -> dict[str, Any]:
@@ -49,6 +51,10 @@ def add_openai(app: FastAPI, api: Api) -> None:
     @app.post("/v1/chat/completions", openapi_extra=api.takes(ChatBody, stream=True))
     async def chat(request: Request) -> Response:
         return await api.answer(request, chat_work)
+
+    @app.post("/v1/embeddings", openapi_extra=api.takes(EmbeddingBody))
+    async def embeddings(request: Request) -> Response:
+        return await api.embed(request, embedding_work)
 
     def completion_work(model: ServedModel, body: object, reading: Reading) -> Work:
         wanted = read_completion_request(body, model.sampling, reading)

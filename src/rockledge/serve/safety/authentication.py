@@ -9,14 +9,15 @@ from typing import Any
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rockledge.serve.console.files import ADDRESSES
 from rockledge.serve.errors import ApiError
 from rockledge.serve.log_throttle import LogThrottle
 from rockledge.serve.safety.key_file import Key
 from rockledge.serve.safety.keys import Keys, unknown_key
 from rockledge.serve.safety.refusal import header_values, refuse
 
-OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
-"""Addresses that need no key: they say no more than whether the server works."""
+OPEN = frozenset({"/health", "/health/live", "/health/ready", *ADDRESSES})
+"""Addresses that need no key: they say no more than whether the server works, or are files of the console."""
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ METHODS = "GET, HEAD, POST, OPTIONS"
 PREFLIGHT_SECONDS = 600
 EXPOSED = (
     "Retry-After, X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
-    "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
+    "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens, "
+    "X-Rockledge-Dropped-Messages"
 )
 """Headers of an answer that a page may read besides the usual ones."""
 

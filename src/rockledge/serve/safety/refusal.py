@@ -6,11 +6,13 @@ from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from rockledge.serve.errors import ApiError
+from rockledge.serve.style import style_of
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers a request with `error`."""
-    await JSONResponse(error.body(), status_code=error.status, headers=error.headers)(scope, receive, send)
+    """Answers a request with `error`, as the API does that it is for."""
+    body = style_of(scope["path"]).failure(error)
+    await JSONResponse(body, status_code=error.status, headers=error.headers)(scope, receive, send)
 
 
 def header_values(scope: Scope, name: bytes) -> list[str]:

@@ -1,4 +1,4 @@
-"""Log probabilities in the two shapes of the API: entries with bytes (chat), parallel lists (completions)."""
+"""Log probabilities of tokens: entries with bytes (chat, responses), and parallel lists (completions)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from rockledge.model.tokenizer import StreamDecoder, Tokenizer
 from rockledge.serve.parts import ScoredToken
 
 
-def chat_logprobs(tokenizer: Tokenizer, tokens: tuple[ScoredToken, ...]) -> dict[str, Any]:
-    """The `logprobs` object of a chat choice. `bytes` are the exact UTF-8 bytes of the token."""
-    content = [
+def token_entries(tokenizer: Tokenizer, tokens: tuple[ScoredToken, ...]) -> list[dict[str, Any]]:
+    """One object a token, as chat answers and responses have them. `bytes` are the exact UTF-8 bytes of the
+    token."""
+    return [
         {
             **_entry(tokenizer, token.id, token.logprob),
             "top_logprobs": [_entry(tokenizer, other.id, other.logprob) for other in token.top],
         }
         for token in tokens
     ]
-    return {"content": content, "refusal": None}
 
 
 def _entry(tokenizer: Tokenizer, token: int, logprob: float | None) -> dict[str, Any]:

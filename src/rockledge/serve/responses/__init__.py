@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, the part of it that stores nothing."""
