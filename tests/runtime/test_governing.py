@@ -10,7 +10,7 @@ import pytest
 from tests.virtual_board.works import eight_billion
 
 from rockledge.board.levers import Demand, Setting
-from rockledge.board.thermal import COOLINGS
+from rockledge.board.thermal import COOLINGS, settled
 from rockledge.errors import UsageError
 from rockledge.runtime.board_sysfs import BoardSysfs
 from rockledge.runtime.engine import Engine
@@ -48,14 +48,14 @@ class Loop:
             adjusted = [message for message in self.sent if isinstance(message, Adjust)]
             if adjusted:
                 self.setting = adjusted[-1].setting
-            self.tree.update()
             self.highest = max(self.highest, self.board.advance(1.0, self.setting, Demand(4, False)).highest)
             self.tree.update()
 
 
 def test_it_holds_a_board_by_messages_and_files_alone(tmp_path: Path) -> None:
     loop = Loop(tmp_path)
-    loop.run(900)
+    loop.board.heat = settled(COOLINGS["passive"], 5.0)  # as after some minutes
+    loop.run(150)
     assert any(isinstance(message, Adjust) for message in loop.sent)
     assert loop.highest <= 74
     assert loop.board.throttle.events == 0
@@ -63,7 +63,7 @@ def test_it_holds_a_board_by_messages_and_files_alone(tmp_path: Path) -> None:
 
 def test_a_cool_board_is_left_alone(tmp_path: Path) -> None:
     loop = Loop(tmp_path, ambient=10.0)
-    loop.run(200)
+    loop.run(40)
     assert not any(isinstance(message, Adjust) for message in loop.sent)
 
 

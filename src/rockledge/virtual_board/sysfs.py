@@ -24,6 +24,7 @@ class VirtualSysfs:
     def __init__(self, root: Path, board: VirtualBoard) -> None:
         self.root = root
         self._board = board
+        self._written: dict[str, str] = {}
         self._lay_out()
         self.update()
 
@@ -51,6 +52,9 @@ class VirtualSysfs:
 
     def write(self, name: str, text: str) -> None:
         """Makes a file of the tree, or another one of it: for boards that lack something or lie."""
+        if self._written.get(name) == text:  # a disk may take long for what it has already
+            return
+        self._written[name] = text
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text if text.endswith("\0") else f"{text}\n", encoding="ascii")
