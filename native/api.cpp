@@ -99,6 +99,11 @@ int32_t rl_step_run(rl_step *step, const rl_batch *batch, int32_t first, int32_t
   return step->core->run(*batch, first, last);
 }
 
+int32_t rl_step_use_threads(rl_step *step, int32_t threads) {
+  if (step == nullptr) return rl::fail("no step was given");
+  return step->core->use_threads(threads);
+}
+
 int32_t rl_step_times(rl_step *step, int64_t *times) {
   if (step == nullptr) return rl::fail("no step was given");
   step->core->count_into(times);

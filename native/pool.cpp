@@ -31,9 +31,11 @@ void relax() {
 
 // Sleeps on, or wakes, the generation: the upper half of the word on these little-endian processors.
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
+void futex(void *word, int operation, std::uint32_t value) {
+  syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
+}
 void futex(std::atomic<std::uint64_t> &open, int operation, std::uint32_t value) {
-  syscall(SYS_futex, reinterpret_cast<std::uint32_t *>(&open) + 1, operation | FUTEX_PRIVATE_FLAG, value, nullptr,
-          nullptr, 0);
+  futex(reinterpret_cast<std::uint32_t *>(&open) + 1, operation, value);
 }
 
 std::uint32_t generation_of(std::uint64_t open) { return static_cast<std::uint32_t>(open >> 32); }
@@ -43,6 +45,7 @@ std::uint32_t units_of(std::uint64_t open) { return static_cast<std::uint32_t>(o
 
 bool Pool::start(int threads) {
   threads_ = threads;
+  used_.store(static_cast<std::uint32_t>(threads));
   if (!workers_.allocate(static_cast<std::size_t>(threads))) return false;
   for (int i = 1; i < threads; ++i) {
     Worker &worker = workers_[static_cast<std::size_t>(i)];
@@ -55,6 +58,7 @@ bool Pool::start(int threads) {
 
 Pool::~Pool() {
   stop_.store(true);
+  use(threads_);
   publish(Phase{0, 1});
   for (int i = 1; i <= started_; ++i) pthread_join(workers_[static_cast<std::size_t>(i)].id, nullptr);
 }
@@ -63,6 +67,19 @@ void *Pool::main_of(void *worker) {
   const Worker &self = *static_cast<Worker *>(worker);
   self.pool->serve(self.number);
   return nullptr;
+}
+
+void Pool::use(int threads) {
+  used_.store(static_cast<std::uint32_t>(threads), std::memory_order_seq_cst);
+  futex(&used_, FUTEX_WAKE, INT32_MAX);
+}
+
+void Pool::wait_until_used(int thread) {
+  for (;;) {
+    const std::uint32_t used = used_.load(std::memory_order_seq_cst);
+    if (static_cast<std::uint32_t>(thread) < used) return;
+    futex(&used_, FUTEX_WAIT, used);
+  }
 }
 
 void Pool::run(Job &job) {
@@ -94,6 +111,7 @@ void Pool::wait_beyond(std::uint32_t generation) {
 
 void Pool::serve(int thread) {
   for (;;) {
+    if (static_cast<std::uint32_t>(thread) >= used_.load(std::memory_order_relaxed)) wait_until_used(thread);
     std::uint64_t open = open_.load(std::memory_order_acquire);
     const std::uint32_t left = units_of(open);
     if (left == 0) {
@@ -104,7 +122,7 @@ void Pool::serve(int thread) {
       wait_beyond(generation_of(open));
       continue;
     }
-    const std::uint32_t share = left / (2 * static_cast<std::uint32_t>(threads_));
+    const std::uint32_t share = left / (2 * used_.load(std::memory_order_relaxed));
     const std::uint32_t grain = grain_.load(std::memory_order_relaxed);
     const std::uint32_t wanted = share > grain ? share : grain;
     const std::uint32_t taken = wanted < left ? wanted : left;

@@ -40,6 +40,8 @@ class Pool {
   // The caller of run() is thread 0; threads - 1 more are created. False when the system refuses.
   [[nodiscard]] bool start(int threads);
   int threads() const { return threads_; }
+  // How many of them take work from now on, the caller of run() among them; the others sleep. Between runs.
+  void use(int threads);
   void run(Job &job);
 
  private:
@@ -52,6 +54,7 @@ class Pool {
   void serve(int thread);
   void publish(Phase phase);
   void wait_beyond(std::uint32_t generation);
+  void wait_until_used(int thread);
 
   int threads_ = 1;
   int started_ = 0;
@@ -63,6 +66,7 @@ class Pool {
   alignas(64) std::atomic<std::uint32_t> done_{0};
   alignas(64) std::atomic<std::uint32_t> sleepers_{0};
   std::atomic<std::uint32_t> finish_{0};  // the generation that ended the latest job
+  std::atomic<std::uint32_t> used_{1};  // threads that take work
   std::atomic<bool> stop_{false};
 };
 

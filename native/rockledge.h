@@ -225,6 +225,9 @@ RL_API int32_t rl_step_memory(const rl_step *step, rl_memory *memory);
 /* Runs operations first .. last-1 (last -1: to the end). Arguments are checked; nothing is written on failure. One batch at a
  * time: a second call meanwhile is refused. */
 RL_API int32_t rl_step_run(rl_step *step, const rl_batch *batch, int32_t first, int32_t last);
+/* From the next run on, so many of the step's threads work, 1 to those it was made with; the others sleep. Changes no result.
+ * Not while it runs. */
+RL_API int32_t rl_step_use_threads(rl_step *step, int32_t threads);
 /* From the next run on, adds the nanoseconds of every operation (hand-over to the threads included) to times [n_ops]; null
  * stops it. */
 RL_API int32_t rl_step_times(rl_step *step, int64_t *times);

@@ -33,6 +33,15 @@ Owned<Step> Step::create(const Shared<Program> &program, StepSizes sizes) {
   return step;
 }
 
+int Step::use_threads(int threads) {
+  if (threads < 1 || threads > threads_.threads())
+    return fail("%d threads, expected 1 to the %d that the step was made with", threads, threads_.threads());
+  if (busy_.exchange(true)) return fail("the number of threads cannot change while a step runs");
+  threads_.use(threads);
+  busy_.store(false);
+  return 0;
+}
+
 // Where everything lies in the arena: buffers by slot, then rotary angles, attention parts, logits, and each thread's
 // scratch. Takes no memory for it yet.
 int Step::lay_out() {

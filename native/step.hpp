@@ -33,6 +33,7 @@ class Step final : public Job {
   int use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan);
   void npu_work(rl_npu_work &work) const;
   void count_into(std::int64_t *times) { times_ = times; }
+  int use_threads(int threads);  // from the next run on
   void *buffer(int number);
   std::int64_t arena_bytes() const { return arena_bytes_; }
 

@@ -54,6 +54,16 @@ def test_ctrl_c_during_an_answer_is_a_clean_end(serving: Run) -> None:
         assert "Traceback" not in served.log.read_text()
 
 
+def test_a_governor_needs_a_board_and_a_target_that_can_be_kept(rockledge: Run, artifact: Path) -> None:
+    done = rockledge("serve", artifact, "--governor", "on", "--json")
+    assert done.code == 2
+    assert "--governor on needs a known board that says how warm it is" in done.json["error"]
+    for target in ("nan", "80", "-5"):
+        done = rockledge("serve", artifact, "--target-temperature", target)
+        assert done.code == 2
+        assert "is not a number of at least 45 and at most 73" in done.err
+
+
 def test_a_server_that_cannot_listen_says_so(rockledge: Run, artifact: Path) -> None:
     done = rockledge("serve", artifact, "--host", "203.0.113.1", "--json")
     assert done.code == 2

@@ -13,6 +13,7 @@ from typing import Any
 
 import tokenizers
 
+from rockledge.board.levers import Setting
 from rockledge.errors import RockledgeError, UsageError
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.histogram import Histogram
@@ -98,6 +99,7 @@ class ScriptedEngine:
         self.npu: NpuStatus | None = NpuStatus("off", "it was not asked for")
         self.times: dict[str, Histogram] = {}
         self.requests: list[Request] = []
+        self.adjusted: list[Setting] = []
         self.cancelled: list[str] = []
         self.open: list[_Running] = []
         self.most_active = 0
@@ -110,6 +112,9 @@ class ScriptedEngine:
 
     def waiting(self) -> Collection[str]:
         return [running.request.id for running in self.open[self.parallel :]]
+
+    def adjust(self, setting: Setting) -> None:
+        self.adjusted.append(setting)
 
     def submit(self, request: Request) -> None:
         if self.refuses is not None:

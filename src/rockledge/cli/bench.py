@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.bench_plot import check_plot, plot
+from rockledge.cli.bench_sustained import add_sustained_arguments, run_sustained
 from rockledge.cli.command import Command
 from rockledge.cli.engine_options import add_engine_arguments, load_engine, size, tokens, whole
 from rockledge.cli.overwrite import add_overwrite_argument, check_file
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory to measure the read bandwidth with, after the model is closed (default: 1G)",
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the speeds (needs matplotlib)")
+    add_sustained_arguments(parser)
     add_overwrite_argument(parser)
     add_engine_arguments(parser)
 
@@ -53,6 +55,8 @@ def _add_lengths(parser: argparse.ArgumentParser, flag: str, default: list[int] 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Measures prefill of random prompts, and decode without regard to what is generated."""
+    if args.sustained is not None:
+        return run_sustained(args, terminal)
     from rockledge.board.memory import PAGE_TOKENS
     from rockledge.runtime.native import read_bandwidth
     from rockledge.runtime.processor import this_processor

@@ -20,6 +20,7 @@ from rockledge.cli.engine_options import (
     size,
     whole,
 )
+from rockledge.cli.governor_options import add_governor_arguments
 from rockledge.cli.serve_limits import add_limit_arguments, chosen_limits, most_calls
 from rockledge.cli.serve_models import add_models_arguments, offered
 from rockledge.cli.serve_safety import add_safety_arguments, chosen_safety, chosen_tls
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"most that --prefix-dir may take, such as 2G (default: {PREFIX_BYTES >> 30}G)",
     )
     add_limit_arguments(parser)
+    add_governor_arguments(parser)
     add_safety_arguments(parser)
     parser.add_argument(
         "--control-tokens",
@@ -82,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Serves until interrupted; prints the address as soon as requests are accepted."""
     from rockledge.errors import ArtifactError
+    from rockledge.runtime.governing import governed_board
+    from rockledge.runtime.slow_settings import slow_settings
     from rockledge.serve.app import create_app
     from rockledge.serve.models import Models
     from rockledge.serve.room import Room
@@ -90,6 +94,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     if args.prefix_bytes is not None and args.prefix_dir is None:
         raise UsageError("--prefix-bytes bounds what --prefix-dir keeps; give that too")
+    governed = governed_board(args.governor) is not None
     logging.getLogger("uvicorn").setLevel(logging.INFO)
     safety, tls = chosen_safety(args), chosen_tls(args)
     keys = safety.keys
@@ -117,6 +122,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             page = "" if sheets is None else f", the console is at {url}/"
             verb = "answer" if len(models) > 1 else "answers"
             terminal.print(f"{names} {verb} at {url}/v1{page} (Ctrl-C stops it)")
+            for slow in slow_settings():
+                terminal.note(f"{slow.what}; {slow.costs} ({slow.source}). To mend it: {slow.mend}")
+            if governed:
+                terminal.note(f"A governor keeps the chip below {args.target_temperature:g} °C.")
             if keys is None and not is_loopback(args.host):
                 terminal.note(
                     "Anyone who reaches this address can use it: there is no authentication. "
@@ -134,6 +143,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                     "context": first.context,
                     "npu": npu,
                     "models": [model.name for model in models],
+                    "governor": governed,
                 }
             )
 

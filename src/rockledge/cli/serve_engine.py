@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from rockledge.artifact import open_artifact
 from rockledge.artifact.reader import Artifact
 from rockledge.artifact.watch import ArtifactWatch
+from rockledge.board.governor import TARGET_CELSIUS
 from rockledge.errors import ArtifactError
 from rockledge.runtime.bus_error import explained_bus_errors
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.exchange import Stop
+from rockledge.runtime.governing import make_governor
 from rockledge.runtime.service import Service
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
@@ -34,13 +36,15 @@ log = logging.getLogger(__name__)
 @dataclass
 class ServedEngine:
     """What it takes to load `model` from the artifact at `path`: `options` are those of `Engine.load`; `room`
-    and `keys` bound the calls of all models together."""
+    and `keys` bound the calls of all models together; `governor` and `target` as for `make_governor`."""
 
     path: Path
     model: ServedModel
     options: Mapping[str, Any]
     room: Room
     keys: Keys | None
+    governor: str = "off"
+    target: float = TARGET_CELSIUS
     _suspicious: bool = field(default=False, init=False)  # damage was found when it was last loaded
 
     def load(self, memory: int | None) -> Running:
@@ -64,13 +68,26 @@ class ServedEngine:
             front = Front(self.room, self.keys)
             integrity = Integrity(engine.artifact.verify, watch)
             size, npu = engine.footprint.bytes, engine.npu.body()
+            services: list[Service] = []
+            governor = make_governor(
+                self.governor,
+                engine,
+                self.options["parallel"],
+                self.target,
+                send=lambda message: services[0].send(message),
+                stats=lambda: front.stats,
+            )
             closing = undone.pop_all()
-        services = [Service(engine, front.deliver)]
+        services.append(Service(engine, front.deliver))
         front.connect(services[0].send)
+        if governor is not None:
+            governor.start()
         del engine, watch
         _freeze()
 
         def close() -> None:
+            if governor is not None:
+                governor.close()
             service = services.pop()
             service.send(Stop())
             service.join()

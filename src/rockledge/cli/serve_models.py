@@ -112,7 +112,8 @@ def offered(
         )
         own = {**options, "ctx": footprint.context, **(_own_prefixes(args, called.name) if several else {})}
         sheets.append(model_sheet(model, artifact))
-        offers.append(Offer(model, ServedEngine(path, model, own, room, keys).load, footprint.bytes))
+        engine = ServedEngine(path, model, own, room, keys, args.governor, args.target_temperature)
+        offers.append(Offer(model, engine.load, footprint.bytes))
     keep_alive_s = args.keep_alive
     if keep_alive_s is None:
         keep_alive_s = parse_duration(KEEP_ALIVE if several else "-1")

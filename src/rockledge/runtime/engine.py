@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.artifact.background import BackgroundCheck
+from rockledge.board.levers import Setting
 from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, kv_bytes
 from rockledge.errors import ContextError, UsageError
 from rockledge.model.config import ModelConfig
@@ -113,6 +114,7 @@ class Engine:
             logit_rows=decode.max_rows if self.config.headless else decode.logit_rows,
         )
         self._budget = StepBudget(decode.max_rows, step_s)
+        self._use_threads = decode.threads
         self._lock = threading.Lock()  # through `_alone` only
         self._numbers = itertools.count()
         self._answering = Answering(self._scheduler, self._eos)
@@ -246,6 +248,14 @@ class Engine:
     def npu(self) -> NpuStatus:
         """Whether prefill runs on the NPU, why not, and its counters; also while requests run."""
         return self._npu.status() if isinstance(self._npu, NpuUse) else self._npu
+
+    def adjust(self, setting: Setting) -> None:
+        """From the next step on no more threads work than this, prompts have that share of the rows which
+        they would have beside answers, and no more sequences are begun. No result changes."""
+        with self._alone():
+            self._use_threads = setting.threads
+            self._budget.part = setting.prompt_share
+            self._scheduler.most = max(1, setting.sequences)
 
     @property
     def step_bytes(self) -> int:
@@ -466,6 +476,7 @@ class Engine:
     def _run(self, executor: Executor, shares: Sequence[Share]) -> StepResult:
         keeps = executor is self._loaded.decode  # another's tables are written for every part anew
         fill = None if self._grammars is None else self._grammars.fill
+        executor.use_threads(self._use_threads)
         return run_step(executor, shares, keeps_tables=keeps, hidden=self.config.hidden, fill=fill)
 
     # For callers with one request

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rockledge.board.levers import Setting
 from rockledge.runtime.request import EngineStats, Output, Request
 
 
@@ -24,6 +25,13 @@ class AskStats:
     """How does the engine stand? `Stats` with the same tag answers."""
 
     tag: int
+
+
+@dataclass(frozen=True)
+class Adjust:
+    """From the next step on this setting holds; no result changes."""
+
+    setting: Setting
 
 
 @dataclass(frozen=True)
@@ -59,5 +67,5 @@ class Ended:
     """Nothing follows: the engine runs no longer."""
 
 
-ToEngine = Submit | Cancel | AskStats | Drain | Stop
+ToEngine = Submit | Cancel | AskStats | Adjust | Drain | Stop
 FromEngine = Output | Stats | Failed | Ended

@@ -51,7 +51,7 @@ class Executor:
         self._shared_bytes = self._program.memory.working + self._program.memory.cache
         self._step = Step(self._program, max_rows=max_rows, threads=threads)
         self.max_rows = max_rows
-        self.threads = threads
+        self.threads = self._used = threads
         self.kernel = self._program.kernel
         self.pools = pools
         self._plan = plan
@@ -148,6 +148,13 @@ class Executor:
         else:
             record.logit_count, run = 0, self._without_logits
         run()
+
+    def use_threads(self, threads: int) -> None:
+        """How many of its threads work on the steps from now on, at least one; no result changes."""
+        wanted = max(1, min(threads, self.threads))
+        if wanted != self._used:
+            self._step.use_threads(wanted)
+            self._used = wanted
 
     def time_operations(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The names of the operations, and the nanoseconds of each that all steps from now on add to."""

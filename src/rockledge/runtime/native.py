@@ -232,6 +232,7 @@ def library() -> ctypes.CDLL:
         "rl_step_run": (i32, [pointer, pointer, i32, i32]),
         "rl_step_buffer": (pointer, [pointer, i32]),
         "rl_step_times": (i32, [pointer, pointer]),
+        "rl_step_use_threads": (i32, [pointer, i32]),
         "rl_copy_page": (i32, [pointer, i32, i32, i32]),
         "rl_page_bytes": (i64, [pointer, i32]),
         "rl_read_page": (i32, [pointer, i32, i32, pointer]),

@@ -154,6 +154,12 @@ class Step:
         raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
         return np.ndarray(shape, dtype, buffer=memoryview(raw))
 
+    def use_threads(self, threads: int) -> None:
+        """From the next run on so many threads work, up to those that were asked for at first; no result
+        changes. Raises NativeError."""
+        if self._lib.rl_step_use_threads(self.handle, threads) < 0:
+            raise failure()
+
     def time_operations(self) -> NDArray[np.int64]:
         """Nanoseconds of every operation, int64 [ops], that all runs from now on add to."""
         times = np.zeros(self.program.operations, np.int64)

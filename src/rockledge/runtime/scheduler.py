@@ -55,6 +55,8 @@ class Scheduler:
         self._cache = cache
         self._prefixes = prefixes
         self._cold = cold
+        self.most = slots
+        """How many run at a time; those that run already go on."""
         self._slots = set(range(slots))
         self._step_rows = step_rows
         self._logit_rows = logit_rows
@@ -195,7 +197,7 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence, match: Match) -> bool:
         """A place and pages for all of its tokens, if need be those of others that are behind it."""
-        if not self._slots and not self._make_way(sequence):
+        if (not self._slots or len(self.running) >= self.most) and not self._make_way(sequence):
             return False
         while not self._placed(sequence, match):
             if match.length % self._cache.page_tokens:  # the page that it would copy is one too many

@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from rockledge.board.levers import Setting
 from rockledge.errors import ArtifactError, RockledgeError
 from rockledge.runtime.exchange import (
+    Adjust,
     AskStats,
     Cancel,
     Drain,
@@ -29,6 +31,9 @@ CUT_SHORT = (
 
 MOST_FAILURES = 3
 """Steps that fail in a row until the engine counts as broken."""
+
+MOST_PAUSE_S = 2.0
+"""Between two steps, however hot it is: clients should see that something comes."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +60,9 @@ class EngineLike(Protocol):
     def waiting(self) -> Collection[str]:
         """Ids of the requests that no step has worked on yet."""
 
+    def adjust(self, setting: Setting) -> None:
+        """Threads, rows of prompts and sequences from the next step on."""
+
 
 class Service:
     """Runs an engine's steps in a thread of its own. What goes in and out is plain data; nothing is shared.
@@ -74,6 +82,7 @@ class Service:
         self._draining = False
         self._stopped = False
         self._grace_ends = 0.0
+        self._rest = 0.0  # share of time between steps
         self._thread = threading.Thread(target=self._run, name="rockledge engine", daemon=True)
         self._thread.start()
 
@@ -125,6 +134,9 @@ class Service:
             self._engine.cancel(message.request)
         elif isinstance(message, AskStats):
             self._deliver(Stats(message.tag, self._engine.stats()))
+        elif isinstance(message, Adjust):
+            self._rest = message.setting.rest
+            self._engine.adjust(message.setting)
         elif isinstance(message, Drain):
             self._draining = True
             self._grace_ends = time.monotonic() + message.grace_s
@@ -148,6 +160,21 @@ class Service:
             self._open.add(request.id)
 
     def _step(self) -> None:
+        begun = time.monotonic()
+        self._run_step()
+        if self._rest > 0:
+            self._pause((time.monotonic() - begun) * self._rest / (1 - self._rest))
+
+    def _pause(self, seconds: float) -> None:
+        """Lets the chip cool; messages are taken meanwhile, and whoever ends the service does not wait."""
+        until = time.monotonic() + min(seconds, MOST_PAUSE_S)
+        while not (self._stopped or self._draining) and (left := until - time.monotonic()) > 0:
+            try:
+                self._take(self._inbox.get(timeout=left))
+            except Empty:
+                return
+
+    def _run_step(self) -> None:
         try:
             outputs = self._engine.step()
         except Exception as error:

@@ -26,6 +26,8 @@ class StepBudget:
     None for what the module says."""
 
     def __init__(self, most: int, step_s: float | None = None) -> None:
+        self.part = 1.0
+        """Of the time that prompts would take of a step, how much they may."""
         self._most = most
         self._step_s = step_s
         self._rows = float(_FIRST)
@@ -69,6 +71,7 @@ class StepBudget:
             there = max(self._rows, prompt_rows) if prompt_rows >= self._asked else prompt_rows
             self._mixed[tiles] = self._mixed.get(tiles, 0) + 1
             wanted = self._step_s or self._share * self._alone[tiles]
+            wanted -= (1 - self.part) * max(0.0, wanted - self._alone[tiles])
             rows = there * min(max(wanted / seconds, 0.5), 2.0)
             self._rows = min(max(_mean(self._rows, rows), float(TILE)), float(self._most))
 

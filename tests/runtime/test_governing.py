@@ -1,0 +1,146 @@
+"""The governor at work: what it reads from a board's files, what it sends to the engine, what it says."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tests.virtual_board.works import eight_billion
+
+from rockledge.board.levers import Demand, Setting
+from rockledge.board.thermal import COOLINGS, settled
+from rockledge.errors import UsageError
+from rockledge.runtime.board_sysfs import BoardSysfs
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.exchange import Adjust, ToEngine
+from rockledge.runtime.governing import Governor, demand_of, make_governor
+from rockledge.runtime.request import EngineStats
+from rockledge.virtual_board.board import VirtualBoard
+from rockledge.virtual_board.sysfs import VirtualSysfs
+
+WRITING = EngineStats(running=4, decoding=4)
+
+
+class Loop:
+    """A governor over the files of a virtual board, which does what was sent."""
+
+    def __init__(self, root: Path, ambient: float = 45.0) -> None:
+        self.work = eight_billion()
+        self.board = VirtualBoard(self.work, COOLINGS["passive"], ambient)
+        self.tree = VirtualSysfs(root, self.board)
+        self.setting: Setting = self.work.full
+        self.sent: list[ToEngine] = []
+        self.highest = 0.0
+        self.governor = Governor(
+            BoardSysfs(root),
+            self.work,
+            72.0,
+            send=self.sent.append,
+            stats=lambda: WRITING,
+            clock=lambda: self.board.seconds,
+        )
+
+    def run(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.governor.tick()
+            adjusted = [message for message in self.sent if isinstance(message, Adjust)]
+            if adjusted:
+                self.setting = adjusted[-1].setting
+            self.highest = max(self.highest, self.board.advance(1.0, self.setting, Demand(4, False)).highest)
+            self.tree.update()
+
+
+def test_it_holds_a_board_by_messages_and_files_alone(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.board.heat = settled(COOLINGS["passive"], 5.0)  # as after some minutes
+    loop.run(150)
+    assert any(isinstance(message, Adjust) for message in loop.sent)
+    assert loop.highest <= 74
+    assert loop.board.throttle.events == 0
+
+
+def test_a_cool_board_is_left_alone(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, ambient=10.0)
+    loop.run(40)
+    assert not any(isinstance(message, Adjust) for message in loop.sent)
+
+
+@pytest.mark.parametrize("text", ["", "nan", "-999999", "9999999", "hot"])
+def test_files_that_lie_are_said(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop(tmp_path)
+    update = loop.tree.update
+
+    def lie() -> None:
+        update()
+        for number in range(5):
+            loop.tree.write(f"sys/class/thermal/thermal_zone{number}/temp", text)
+
+    loop.tree.update = lie  # type: ignore[method-assign]
+    lie()
+    with caplog.at_level(logging.WARNING):
+        loop.run(10)
+    assert "is not believed: it gives no possible temperature; a safe setting holds" in caplog.text
+    assert any(isinstance(message, Adjust) for message in loop.sent)
+
+
+def test_one_zone_that_lies_is_left_out(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    loop.tree.write("sys/class/thermal/thermal_zone0/temp", "nan")
+    assert BoardSysfs(tmp_path).celsius() == pytest.approx(loop.board.sensed, abs=0.001)
+
+
+def test_demand() -> None:
+    assert demand_of(EngineStats(), 4) == Demand(0, False)
+    assert demand_of(EngineStats(running=2, decoding=1), 4) == Demand(1, True)
+    assert demand_of(EngineStats(waiting=1), 4) == Demand(0, True)
+    assert demand_of(EngineStats(running=9, decoding=9), 4) == Demand(4, False)
+
+
+def test_a_hot_board_changes_no_answer_of_a_loaded_engine(
+    artifact_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tree = VirtualSysfs(tmp_path, VirtualBoard(eight_billion(), COOLINGS["passive"], 45.0))
+    with Engine.load(artifact_path("rotated-tied"), threads=2, ctx=300, prefixes=False) as engine:
+
+        def answer() -> list[int]:
+            return [token for piece in engine.generate([1, 2, 3], max_tokens=20) for token in piece.ids]
+
+        def send(message: ToEngine) -> None:
+            if isinstance(message, Adjust):
+                settings.append(message.setting)
+                engine.adjust(message.setting)
+
+        settings: list[Setting] = []
+        expected = answer()
+        now = iter(range(1000))
+        governor = make_governor(
+            "on",
+            engine,
+            4,
+            72.0,
+            send=send,
+            stats=lambda: WRITING,
+            root=tmp_path,
+            clock=lambda: float(next(now)),
+        )
+        assert governor is not None
+        for celsius in (60, 66, 72, 76, 80, 84):
+            tree.write("sys/class/thermal/thermal_zone1/temp", f"{celsius}000")
+            governor.tick()
+            assert answer() == expected
+        assert settings
+        assert min(setting.threads for setting in settings) == 1
+
+
+def made(mode: str, root: Path) -> Governor | None:
+    nothing: Any = SimpleNamespace()
+    return make_governor(mode, cast(Any, nothing), 4, 72.0, send=lambda _: None, stats=EngineStats, root=root)
+
+
+def test_a_machine_that_is_no_known_board_has_none(tmp_path: Path) -> None:
+    assert made("auto", tmp_path) is None
+    assert made("off", tmp_path) is None
+    with pytest.raises(UsageError, match="--governor on needs a known board that says how warm it is"):
+        made("on", tmp_path)
