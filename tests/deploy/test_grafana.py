@@ -18,9 +18,9 @@ from rockledge.runtime.request import EngineStats
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.metrics import Metrics
-from rockledge.serve.models import Models
-from rockledge.serve.room import Room
-from rockledge.serve.running import Offer, Running
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.room import Room
+from rockledge.serve.residency.running import Offer, Running
 
 BOARD = json.loads((Path(__file__).parents[2] / "deploy/grafana/rockledge.json").read_text())
 EXPRESSIONS = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]

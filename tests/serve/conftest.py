@@ -17,14 +17,14 @@ from rockledge.runtime.exchange import Stop
 from rockledge.runtime.service import EngineLike, Service
 from rockledge.serve.app import create_app
 from rockledge.serve.front import Front
+from rockledge.serve.http.server import Server, bind
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
-from rockledge.serve.models import Models
-from rockledge.serve.room import Room
-from rockledge.serve.running import Offer, Running
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.room import Room
+from rockledge.serve.residency.running import Offer, Running
 from rockledge.serve.safety.checks import Safety
 from rockledge.serve.served_model import ServedModel
-from rockledge.serve.server import Server, bind
 
 CONTEXT = 64
 

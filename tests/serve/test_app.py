@@ -13,10 +13,11 @@ import pytest
 from fastapi import FastAPI
 
 from rockledge.errors import ArtifactError, UsageError
-from rockledge.serve import room, server
+from rockledge.serve.http import server
+from rockledge.serve.http.server import bind
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
-from rockledge.serve.server import bind
+from rockledge.serve.residency import room
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 

@@ -16,8 +16,8 @@ from tests.serve.scripted_engine import BOS, EOS, VOCAB, ScriptedEngine, byte_to
 
 from rockledge.model.gguf_tokenizer import tokenizer_files
 from rockledge.model.tokenizer import Tokenizer
-from rockledge.serve import room
 from rockledge.serve.fill_in_the_middle import FORMS, Filling
+from rockledge.serve.residency import room
 
 QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|file_sep|>")
 PRE, SUF, MID, PAD, SEP = range(VOCAB, VOCAB + 5)

@@ -10,10 +10,10 @@ from rockledge.runtime.exchange import AskStats, Cancel, Drain, Ended, Failed, S
 from rockledge.runtime.piece import Piece
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve import front as front_module
-from rockledge.serve import room as room_module
 from rockledge.serve.errors import ApiError
 from rockledge.serve.front import Call, Front
-from rockledge.serve.room import Room
+from rockledge.serve.residency import room as room_module
+from rockledge.serve.residency.room import Room
 
 REQUEST = Request("", (1, 2, 3))
 

@@ -87,10 +87,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.governing import governed_board
     from rockledge.runtime.slow_settings import slow_settings
     from rockledge.serve.app import create_app
-    from rockledge.serve.models import Models
-    from rockledge.serve.room import Room
+    from rockledge.serve.http.server import bind, run_server
+    from rockledge.serve.residency.models import Models
+    from rockledge.serve.residency.room import Room
     from rockledge.serve.safety.hosts import is_loopback
-    from rockledge.serve.server import bind, run_server
 
     if args.prefix_bytes is not None and args.prefix_dir is None:
         raise UsageError("--prefix-bytes bounds what --prefix-dir keeps; give that too")

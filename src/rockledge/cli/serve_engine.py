@@ -23,10 +23,10 @@ from rockledge.runtime.governing import make_governor
 from rockledge.runtime.service import Service
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
-from rockledge.serve.running import Running
+from rockledge.serve.residency.running import Running
 
 if TYPE_CHECKING:
-    from rockledge.serve.room import Room
+    from rockledge.serve.residency.room import Room
     from rockledge.serve.safety.keys import Keys
     from rockledge.serve.served_model import ServedModel
 

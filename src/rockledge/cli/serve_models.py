@@ -17,8 +17,8 @@ from rockledge.units import show_size
 
 if TYPE_CHECKING:
     from rockledge.runtime.footprint import Demand, Footprint
-    from rockledge.serve.room import Room
-    from rockledge.serve.running import Offer, Running
+    from rockledge.serve.residency.room import Room
+    from rockledge.serve.residency.running import Offer, Running
     from rockledge.serve.safety.keys import Keys
 
 KEEP_ALIVE = "5m"
@@ -72,7 +72,7 @@ class Served:
 
     def load_first(self) -> Running:
         """The engine of the first model."""
-        from rockledge.serve.allowance import allowance
+        from rockledge.serve.residency.allowance import allowance
 
         first = self.offers[0]
         return first.load(allowance(first, self.offers, self.memory))
@@ -92,7 +92,7 @@ def offered(
     from rockledge.model.source import source_name
     from rockledge.runtime.loading import chosen_chat, prepare
     from rockledge.serve.console.model_sheet import model_sheet
-    from rockledge.serve.running import Offer
+    from rockledge.serve.residency.running import Offer
     from rockledge.serve.served_model import ServedModel
 
     several = len(args.models) > 1

@@ -18,11 +18,11 @@ from rockledge.serve.embedding import EmbeddingWork
 from rockledge.serve.errors import ApiError
 from rockledge.serve.gathering import GatheredWork, gather, open_gathered
 from rockledge.serve.generation import Answers, Generation
-from rockledge.serve.intake import DisconnectedError, Intake
+from rockledge.serve.http.intake import DisconnectedError, Intake
 from rockledge.serve.limits import Limits
-from rockledge.serve.models import Models
 from rockledge.serve.openapi import takes
-from rockledge.serve.running import Running
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.running import Running
 from rockledge.serve.safety.authentication import client_of
 from rockledge.serve.schema import Reading, Schema
 from rockledge.serve.served_model import ServedModel

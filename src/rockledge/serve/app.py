@@ -22,11 +22,11 @@ from rockledge.serve.health import add_health
 from rockledge.serve.infill import add_infill
 from rockledge.serve.limits import Limits
 from rockledge.serve.metrics import Counted, Metrics
-from rockledge.serve.models import Models
 from rockledge.serve.ollama.routes import add_ollama
 from rockledge.serve.openai.routes import add_openai
 from rockledge.serve.openapi import METRICS_ANSWER, api_document
-from rockledge.serve.rerank import add_rerank
+from rockledge.serve.rerank.routes import add_rerank
+from rockledge.serve.residency.models import Models
 from rockledge.serve.responses.routes import add_responses
 from rockledge.serve.safety.checks import Safety, protect
 from rockledge.serve.safety.refusal import refuse

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from rockledge.errors import ContextError, RockledgeError, UsageError
 from rockledge.serve.errors import ApiError
 from rockledge.serve.generation import Answers
-from rockledge.serve.intake import DisconnectedError
+from rockledge.serve.http.intake import DisconnectedError
 from rockledge.serve.options import Options
 from rockledge.serve.parts import Part, Usage
 from rockledge.serve.style import Style

@@ -24,7 +24,7 @@ from rockledge.runtime.exchange import (
 )
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.serve.errors import ApiError, shutting_down
-from rockledge.serve.room import Room
+from rockledge.serve.residency.room import Room
 from rockledge.serve.safety.keys import Keys
 
 STATS_SECONDS = 1.0

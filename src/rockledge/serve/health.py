@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from rockledge.serve.errors import ApiError
-from rockledge.serve.models import Models
-from rockledge.serve.place import Place
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.place import Place
 
 PROBES = ["GET", "HEAD"]
 FAILED: dict[int | str, dict[str, Any]] = {

@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rockledge.runtime.histogram import Histogram
 from rockledge.runtime.offload.status import NpuStatus
-from rockledge.serve.models import Models
-from rockledge.serve.place import Place
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.place import Place
 
 OTHER: Final = "other"
 """The route of requests that no route takes: what clients make up must not make new series."""

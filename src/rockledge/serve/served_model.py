@@ -18,7 +18,7 @@ from rockledge.serve.conversation.dialect import Dialect
 from rockledge.serve.details import NO_DETAILS, Details
 from rockledge.serve.errors import ApiError, context_length_exceeded
 from rockledge.serve.fill_in_the_middle import Filling
-from rockledge.serve.reranker import Reranker
+from rockledge.serve.rerank.reranker import Reranker
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tests.serve.scripted_engine import ScriptedEngine
 
 from rockledge.runtime.sampling import Sampling
 from rockledge.serve.errors import ApiError
-from rockledge.serve.log_throttle import LogThrottle
+from rockledge.serve.http.log_throttle import LogThrottle
 from rockledge.serve.ollama import options
 from rockledge.serve.ollama.bodies import OllamaBody
 from rockledge.serve.ollama.options import OllamaOptions

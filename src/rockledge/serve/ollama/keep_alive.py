@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rockledge.serve.models import MOST_KEEP_ALIVE_S
+from rockledge.serve.residency.models import MOST_KEEP_ALIVE_S
 from rockledge.serve.schema import Field, Reading, expected
 from rockledge.units import read_duration
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from rockledge.serve.models import Models
 from rockledge.serve.ollama.names import tagged
-from rockledge.serve.running import Resident
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.running import Resident
 from rockledge.serve.served_model import ServedModel
 
 NEVER = datetime(2300, 1, 1, tzinfo=timezone.utc)

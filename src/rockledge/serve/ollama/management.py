@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from rockledge.serve.errors import ApiError
-from rockledge.serve.models import Models
 from rockledge.serve.ollama.bodies import OllamaBody
 from rockledge.serve.ollama.names import find_model
+from rockledge.serve.residency.models import Models
 from rockledge.serve.schema import Reading, flag, read_body
 from rockledge.serve.served_model import ServedModel
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rockledge.serve.errors import ApiError
-from rockledge.serve.models import LATEST, Models
+from rockledge.serve.residency.models import LATEST, Models
 from rockledge.serve.schema import MOST_SHOWN, wrong
 from rockledge.serve.served_model import ServedModel
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from rockledge.runtime.constraint import Constraint
 from rockledge.runtime.sampling import Sampling
-from rockledge.serve.log_throttle import LogThrottle
+from rockledge.serve.http.log_throttle import LogThrottle
 from rockledge.serve.options import (
     LEAST_PENALTY,
     LEAST_TOP_P,

@@ -15,7 +15,7 @@ from rockledge.serve.limits import Limits, answer_tokens
 from rockledge.serve.logprobs import CompletionLogprobs
 from rockledge.serve.options import MAX_TOP_LOGPROBS, GenerationBody, Options
 from rockledge.serve.parts import Part, Usage, join_choice
-from rockledge.serve.room import require_repeatable
+from rockledge.serve.residency.room import require_repeatable
 from rockledge.serve.schema import DEFAULT_READING, Reading, flag, read_body, text, whole, wrong
 from rockledge.serve.served_model import ServedModel
 from rockledge.serve.texts_or_ids import MOST_TEXTS, TextOrIds, texts_or_ids

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rockledge.serve.console.files import ADDRESSES
 from rockledge.serve.errors import ApiError
-from rockledge.serve.log_throttle import LogThrottle
+from rockledge.serve.http.log_throttle import LogThrottle
 from rockledge.serve.safety.key_file import Key
 from rockledge.serve.safety.keys import Keys, unknown_key
 from rockledge.serve.safety.refusal import header_values, refuse

@@ -15,15 +15,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from rockledge.errors import RockledgeError
-from rockledge.serve.allowance import allowance
-from rockledge.serve.daemon_threads import DaemonThreads
 from rockledge.serve.errors import ApiError, server_busy, shutting_down
-from rockledge.serve.eviction import to_unload
 from rockledge.serve.front import Front
 from rockledge.serve.limits import Limits
-from rockledge.serve.place import Place, State, Waiting
-from rockledge.serve.room import Room
-from rockledge.serve.running import Offer, Resident, Running
+from rockledge.serve.residency.allowance import allowance
+from rockledge.serve.residency.daemon_threads import DaemonThreads
+from rockledge.serve.residency.eviction import to_unload
+from rockledge.serve.residency.place import Place, State, Waiting
+from rockledge.serve.residency.room import Room
+from rockledge.serve.residency.running import Offer, Resident, Running
 from rockledge.serve.served_model import ServedModel
 
 FOR_EVER = -1.0

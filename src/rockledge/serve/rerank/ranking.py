@@ -12,8 +12,8 @@ from pydantic_core import to_json
 from rockledge.runtime.request import Output, Request
 from rockledge.runtime.sampling import Sampling
 from rockledge.serve.errors import ApiError, context_length_exceeded
-from rockledge.serve.reranker import Reranker
-from rockledge.serve.room import require_repeatable
+from rockledge.serve.rerank.reranker import Reranker
+from rockledge.serve.residency.room import require_repeatable
 from rockledge.serve.served_model import ServedModel
 
 _CERTAIN = 1e30  # a bias after which no other token can be drawn

@@ -12,11 +12,11 @@ import transformers
 from tests.model.vocabularies import train_byte_level
 from tests.runtime.artifacts import Variant, write_artifact
 
-import rockledge.serve.reranker as reranker_module
+import rockledge.serve.rerank.reranker as reranker_module
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.runtime.engine import Engine
-from rockledge.serve import room
-from rockledge.serve.reranker import FORMS, Reranker
+from rockledge.serve.rerank.reranker import FORMS, Reranker
+from rockledge.serve.residency import room
 
 # Of the README of Qwen/Qwen3-Reranker-0.6B.
 PREFIX = (

@@ -13,7 +13,7 @@ from typing import TypeVar
 from fastapi import Request
 
 from rockledge.serve.errors import ApiError, server_busy
-from rockledge.serve.json_body import MOST_BRACKETS, parse_json
+from rockledge.serve.http.json_body import MOST_BRACKETS, parse_json
 from rockledge.serve.limits import Limits
 
 log = logging.getLogger(__name__)

@@ -20,13 +20,13 @@ from rockledge.runtime.service import Service
 from rockledge.serve.app import create_app
 from rockledge.serve.errors import ApiError
 from rockledge.serve.front import Front
+from rockledge.serve.http.server import Server, bind
 from rockledge.serve.integrity import Integrity
 from rockledge.serve.limits import Limits
-from rockledge.serve.models import Models
-from rockledge.serve.room import Room
-from rockledge.serve.running import Offer, Running
+from rockledge.serve.residency.models import Models
+from rockledge.serve.residency.room import Room
+from rockledge.serve.residency.running import Offer, Running
 from rockledge.serve.served_model import ServedModel
-from rockledge.serve.server import Server, bind
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 

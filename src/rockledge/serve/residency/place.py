@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rockledge.serve.errors import ApiError
-from rockledge.serve.running import Offer, Running
+from rockledge.serve.residency.running import Offer, Running
 
 State = Literal["unloaded", "loading", "loaded", "unloading"]
 

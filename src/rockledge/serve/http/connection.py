@@ -21,8 +21,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rockledge.serve.errors import RETRY_AFTER_SECONDS, server_busy
+from rockledge.serve.http.log_throttle import LogThrottle
 from rockledge.serve.limits import Limits
-from rockledge.serve.log_throttle import LogThrottle
 from rockledge.serve.safety.tls import Handshake
 from rockledge.serve.style import style_of
 

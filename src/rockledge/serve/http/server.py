@@ -16,10 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from rockledge.errors import UsageError
-from rockledge.serve.access_log import WithoutQuery
-from rockledge.serve.connection import connection_class, most_connections
+from rockledge.serve.http.access_log import WithoutQuery
+from rockledge.serve.http.connection import connection_class, most_connections
+from rockledge.serve.http.log_throttle import LogThrottle
 from rockledge.serve.limits import Limits
-from rockledge.serve.log_throttle import LogThrottle
 
 FLUSH_SECONDS = 2.0
 """After the grace, until the last events of answers are out."""

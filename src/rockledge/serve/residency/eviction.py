@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rockledge.serve.place import Place
+from rockledge.serve.residency.place import Place
 
 
 def to_unload(places: Iterable[Place], missing: int) -> list[Place]:

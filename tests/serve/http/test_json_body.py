@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.serve import json_body
 from rockledge.serve.errors import ApiError
-from rockledge.serve.json_body import parse_json
+from rockledge.serve.http import json_body
+from rockledge.serve.http.json_body import parse_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

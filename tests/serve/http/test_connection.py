@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.serve.http.test_intake import all_of, connect
 from tests.serve.test_app import HELLO, until
-from tests.serve.test_intake import all_of, connect
 
 from rockledge.serve.limits import Limits
 

@@ -16,7 +16,7 @@ from rockledge.serve.delivery import reply_head
 from rockledge.serve.embedding import EmbeddingWork
 from rockledge.serve.gathering import GatheredWork
 from rockledge.serve.options import MAX_TOKENS, MOST_PRIORITY
-from rockledge.serve.ranking import RankWork, reranker_prompts
+from rockledge.serve.rerank.ranking import RankWork, reranker_prompts
 from rockledge.serve.schema import (
     Field,
     Reading,

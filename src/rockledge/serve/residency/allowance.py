@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rockledge.serve.running import Offer
+from rockledge.serve.residency.running import Offer
 
 
 def allowance(offer: Offer, offers: Iterable[Offer], memory: int | None, taken: int = 0) -> int | None:

@@ -1,0 +1,1 @@
+"""Reranking, as Cohere, Jina and vLLM have it."""

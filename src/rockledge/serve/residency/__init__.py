@@ -1,0 +1,1 @@
+"""Which models are in memory: loaded when they are asked for, unloaded for others."""
