@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from rockledge import places
+from rockledge.regular_file import read_regular
 
 
 def remember(directory: str | Path) -> None:
@@ -26,7 +27,7 @@ def remember(directory: str | Path) -> None:
 def remembered() -> list[Path]:
     """The directories, whether or not they are still there."""
     try:
-        lines = places.made_artifacts().read_bytes().splitlines()
+        lines = read_regular(places.made_artifacts()).splitlines()
     except OSError:
         return []
     return list(dict.fromkeys(path for line in lines if (path := _path(line)) is not None))
