@@ -194,7 +194,8 @@ def _parse(path: Path, cursor: _Cursor, *, whole: bool) -> GgufFile:
         metadata[key] = cursor.value(cursor.number("<I"))
     infos = [_tensor_info(cursor) for _ in _bounded(cursor, tensor_count, 24, "tensors")]
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
+    whole_number = isinstance(alignment, int) and not isinstance(alignment, bool)
+    if not whole_number or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
         raise cursor.damaged(f"the alignment {alignment!r} is not a power of two")
     data = -(-cursor.at // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}

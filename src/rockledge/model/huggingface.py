@@ -263,7 +263,7 @@ def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
         if (
             not isinstance(weights, dict)
             or not weights
-            or not all(isinstance(n, str) and n == Path(n).name for n in weights.values())
+            or not all(isinstance(name, str) and _plain(name) for name in weights.values())
         ):
             raise CheckpointError(f"{index} has no weight_map of plain file names; fetch it again")
         names = sorted(set(weights.values()))
@@ -274,6 +274,12 @@ def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
     if any("rockledge" in file.header.metadata for file in files):
         raise CheckpointError(f"{path} is a Rockledge artifact; give the checkpoint it was made from")
     return files, notes
+
+
+def _plain(name: str) -> bool:
+    """Whether a file beside the index may be called so: its name has 255 bytes at most on Linux."""
+    beside = name not in ("", "..") and name == Path(name).name
+    return beside and len(name.encode(errors="surrogatepass")) <= 255
 
 
 def _sources(files: list[SafetensorsFile]) -> dict[str, Source]:
