@@ -144,3 +144,17 @@ def test_in_place_of_a_gguf(tmp_path: Path) -> None:
         kind(alone / "tiny.gguf")
         lines += [("inspect", alone)]
     _refused(_ask(*lines), len(lines))
+
+
+def test_in_place_of_the_list_of_artifacts(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "state" / "rockledge").mkdir(parents=True)
+    _pipe(tmp_path / "state" / "rockledge" / "artifacts")
+    lines: list[tuple[object, ...]] = [
+        ("list",),
+        ("quantize", checkpoint, "--instant", "-o", tmp_path / "out"),
+        ("clean", "--yes"),
+    ]
+    assert [code for code, _ in _ask(*lines)] == [0, 0, 0]

@@ -18,6 +18,8 @@ def remember(directory: str | Path) -> None:
     file = places.made_artifacts()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():  # a pipe would wait for a reader
+            return
         with file.open("ab", buffering=0) as opened:  # one write, so that two runs do not mix their lines
             opened.write(json.dumps(str(path)).encode() + b"\n")
     except OSError:
