@@ -6,6 +6,7 @@ Their first line is fixed by https://github.com/git-lfs/git-lfs/blob/main/docs/s
 from pathlib import Path
 
 from rockledge.errors import RockledgeError
+from rockledge.regular_file import open_regular
 
 _FIRST_LINE = b"version https://git-lfs.github.com/spec/"
 
@@ -13,7 +14,7 @@ _FIRST_LINE = b"version https://git-lfs.github.com/spec/"
 def refuse_pointer(path: Path, error: type[RockledgeError]) -> None:
     """Raises `error` if `path` is such a pointer instead of the file it stands for."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = file.read(len(_FIRST_LINE)) == _FIRST_LINE
     except OSError:
         return  # whoever reads the file says why it cannot be read

@@ -7,6 +7,7 @@ https://github.com/huggingface/safetensors describes the format. Checkpoints and
 """
 
 import json
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, TypeGuard
 
 from rockledge.errors import ArtifactError, RockledgeError
 from rockledge.git_lfs import refuse_pointer
+from rockledge.regular_file import open_regular
 
 PAGE = 4096
 LARGEST_HEADER = 100_000_000  # the format's own limit
@@ -102,8 +104,8 @@ def read_header(path: Path, error: type[RockledgeError] = ArtifactError) -> Head
     """Reads and checks the header of a tensor file; raises `error`, saying what is wrong with it."""
     refuse_pointer(path, error)
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > min(size - 8, LARGEST_HEADER):

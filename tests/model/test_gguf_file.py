@@ -144,6 +144,7 @@ NESTED = struct.pack("<IQ", 9, 1) * 50
         (container([pair("k", 0, b"1"), pair("k", 0, b"1")], []), "key 'k' appears twice"),
         (container([pair("general.alignment", 4, struct.pack("<I", 48))], []), "alignment 48 is not a power"),
         (container([pair("general.alignment", 8, text("8"))], []), "alignment '8'"),
+        (container([pair("general.alignment", 7, b"\1")], []), "alignment True"),
         (container([], [info("t", (4,), 0, 0)] * 2, 32), "tensor 't' appears twice"),
         (container([], [info("t", (4,), 0, 0), info("u", (4,), 0, 0)], 32), "u overlaps t|t overlaps u"),
         (container([], [info("t", (8,), 0, 0), info("u", (4,), 0, 32)], 40), "cut short: u ends at byte"),

@@ -168,7 +168,14 @@ def test_pickled_weights_are_refused(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "index", ["{", "[]", "{}", '{"weight_map": {"a": "../other.safetensors"}}', '{"weight_map": {"a": 1}}']
+    "index",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": {"a": 1}}',
+        *(json.dumps({"weight_map": {"a": name}}) for name in ("../other.safetensors", "..", "", "x" * 300)),
+    ],
 )
 def test_a_damaged_index_is_refused(index: str, directory: Path) -> None:
     (directory / WEIGHTS).unlink()

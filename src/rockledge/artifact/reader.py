@@ -37,6 +37,7 @@ from rockledge.formats.hadamard import Rotation
 from rockledge.formats.packing import PackedLinear
 from rockledge.model.config import ModelConfig
 from rockledge.model.hf_config import config_from_hf
+from rockledge.regular_file import open_regular, read_regular
 from rockledge.tensor_file import Header, whole
 
 
@@ -206,7 +207,7 @@ class Artifact:
 
     def _read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return read_regular(self.path / name)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ArtifactError(
@@ -260,8 +261,13 @@ class Artifact:
             )
 
     def _mapped(self) -> mmap.mmap:
-        with open(self.path / TENSORS, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with open_regular(self.path / TENSORS) as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # it is another file by now, or empty
+            raise ArtifactError(
+                f"{self.path / TENSORS} was replaced while it was opened; run this again"
+            ) from error
         # In huge pages a decode step translates fewer addresses. What is not cached yet is read like that
         # from now on, if the file system can (ext4 since Linux 6.16); kernels without refuse the advice.
         with suppress(OSError):

@@ -158,7 +158,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, verify: bool, terminal: Terminal
     parameters = sum(prod(checkpoint.shape(name)) for name in names)
     path = checkpoint.path
     files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.gguf")]
-    size = sum(file.stat().st_size for file in files)
+    size = sum(file.stat().st_size for file in files if file.is_file())
     terminal.print(f"{path}: checkpoint, {checkpoint.stored}, {show_size(size)}")
     _say_config(checkpoint.config, parameters, terminal)
     terminal.print(f"{8 * size / parameters:.2f} bits a weight as stored")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from rockledge import places
+from rockledge.regular_file import read_regular
 
 
 def remember(directory: str | Path) -> None:
@@ -17,6 +18,8 @@ def remember(directory: str | Path) -> None:
     file = places.made_artifacts()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():  # a pipe would wait for a reader
+            return
         with file.open("ab", buffering=0) as opened:  # one write, so that two runs do not mix their lines
             opened.write(json.dumps(str(path)).encode() + b"\n")
     except OSError:
@@ -26,7 +29,7 @@ def remember(directory: str | Path) -> None:
 def remembered() -> list[Path]:
     """The directories, whether or not they are still there."""
     try:
-        lines = places.made_artifacts().read_bytes().splitlines()
+        lines = read_regular(places.made_artifacts()).splitlines()
     except OSError:
         return []
     return list(dict.fromkeys(path for line in lines if (path := _path(line)) is not None))

@@ -22,6 +22,7 @@ from rockledge.disk_size import disk_size
 from rockledge.errors import ArtifactError, CheckpointError
 from rockledge.model.gguf_split import parts_beside
 from rockledge.model.source import source_name
+from rockledge.regular_file import open_regular
 
 REVISION = 1
 """Raised when `convert` makes other weights of the same source."""
@@ -181,7 +182,7 @@ def _files(source: Path) -> list[Path]:
 
 def _facts(file: Path) -> list[str | int]:
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             stat = os.fstat(opened.fileno())
             digest = hashlib.sha256(opened.read(_END))
             opened.seek(max(0, stat.st_size - _END))

@@ -81,7 +81,8 @@ def model_at(path: Path) -> Path:
     refuse_adapter(path)
     if (path / "config.json").is_file() and holds_safetensors(path):
         return path
-    models = first_parts(sorted(path.glob("*.gguf")))
+    there = sorted(path.glob("*.gguf"))
+    models = first_parts(there)
     if len(models) > 1:
         raise CheckpointError(
             f"{path} holds {len(models)} GGUF models ({', '.join(m.name for m in models[:4])}); name "
@@ -89,7 +90,9 @@ def model_at(path: Path) -> Path:
         )
     if models and not models[0].is_file():
         raise CheckpointError(
-            f"{path} holds a part of a split GGUF, but not {models[0].name}; fetch all parts"
+            f"{path} has a {models[0].name} that is not a file; put the model itself there"
+            if models[0] in there
+            else f"{path} holds a part of a split GGUF, but not {models[0].name}; fetch all parts"
         )
     if models:
         return models[0]

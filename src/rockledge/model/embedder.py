@@ -13,6 +13,7 @@ from typing import Any
 
 from rockledge.errors import CheckpointError
 from rockledge.model.config import Pooling
+from rockledge.regular_file import read_regular
 
 _MODULES = "modules.json"
 _KNOWN = ("Transformer", "Pooling", "Normalize", "LogitScore")
@@ -71,6 +72,6 @@ def _kinds(path: Path) -> dict[str, str]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON; fetch it again") from error

@@ -6,6 +6,7 @@ infos (string, u32 dimensions, u64 each fastest first, u32 type, u64 offset), pa
 
 import math
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from rockledge.errors import CheckpointError
 from rockledge.git_lfs import refuse_pointer
+from rockledge.regular_file import open_regular
 
 _SCALARS = {
     0: "<u1",
@@ -116,8 +118,8 @@ def open_gguf(path: Path, *, header_alone: bool = False) -> GgufFile:
     `header_alone` tensors may be cut off."""
     refuse_pointer(path, CheckpointError)
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             if size < 24:
                 raise CheckpointError(
                     f"{path.name} is only {size} bytes long, too short for GGUF; fetch it again"
@@ -192,7 +194,8 @@ def _parse(path: Path, cursor: _Cursor, *, whole: bool) -> GgufFile:
         metadata[key] = cursor.value(cursor.number("<I"))
     infos = [_tensor_info(cursor) for _ in _bounded(cursor, tensor_count, 24, "tensors")]
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
+    whole_number = isinstance(alignment, int) and not isinstance(alignment, bool)
+    if not whole_number or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
         raise cursor.damaged(f"the alignment {alignment!r} is not a power of two")
     data = -(-cursor.at // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}

@@ -24,6 +24,7 @@ from rockledge.model.safetensors_file import SafetensorsFile, open_safetensors
 from rockledge.model.source import source_name
 from rockledge.model.tied import head_is_tied
 from rockledge.model.unreadable import INDEX, WHOLE, holds_safetensors, why_no_model
+from rockledge.regular_file import read_regular
 
 _FILES = (
     "config.json",
@@ -192,11 +193,16 @@ def _small_files(path: Path) -> dict[str, bytes]:
     for name in _FILES:
         if (path / name).is_file():
             refuse_pointer(path / name, CheckpointError)
-            found[name] = (path / name).read_bytes()
-    named = {
-        file.stem: file.read_bytes() for file in sorted((path / "additional_chat_templates").glob("*.jinja"))
-    }
+            found[name] = _bytes(path / name)
+    named = {file.stem: _bytes(file) for file in sorted((path / "additional_chat_templates").glob("*.jinja"))}
     return with_named_templates(found, named)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
 def _notes(path: Path, config: ModelConfig) -> tuple[str, ...]:
@@ -233,7 +239,7 @@ def _json(path: Path, *, may_miss: bool = False) -> dict[str, Any]:
         return {}
     refuse_pointer(path, CheckpointError)
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON; fetch it again") from error
     if not isinstance(value, dict):
@@ -257,7 +263,7 @@ def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
         if (
             not isinstance(weights, dict)
             or not weights
-            or not all(isinstance(n, str) and n == Path(n).name for n in weights.values())
+            or not all(isinstance(name, str) and _plain(name) for name in weights.values())
         ):
             raise CheckpointError(f"{index} has no weight_map of plain file names; fetch it again")
         names = sorted(set(weights.values()))
@@ -268,6 +274,12 @@ def _open_files(path: Path) -> tuple[list[SafetensorsFile], list[str]]:
     if any("rockledge" in file.header.metadata for file in files):
         raise CheckpointError(f"{path} is a Rockledge artifact; give the checkpoint it was made from")
     return files, notes
+
+
+def _plain(name: str) -> bool:
+    """Whether a file beside the index may be called so: its name has 255 bytes at most on Linux."""
+    beside = name not in ("", "..") and name == Path(name).name
+    return beside and len(name.encode(errors="surrogatepass")) <= 255
 
 
 def _sources(files: list[SafetensorsFile]) -> dict[str, Source]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rockledge.model.hub import inside
+from rockledge.regular_file import read_regular
 
 _STALE_SECONDS = 3600.0
 _RECORD, _PARTIAL, _LOCK = ".json", ".partial", ".lock"
@@ -210,7 +211,7 @@ def _remove_empty(directory: Path) -> None:
 def _read(record: Path) -> Pulled | None:
     """None for a record that is missing or damaged."""
     try:
-        value = json.loads(record.read_bytes())
+        value = json.loads(read_regular(record))
         files = {str(name): int(size) for name, size in value["files"].items()}
         opened = value["opened"]
         if not all(map(inside, files)) or (opened is not None and opened not in files):

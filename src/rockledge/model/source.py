@@ -8,6 +8,7 @@ import yaml
 
 from rockledge.errors import CheckpointError
 from rockledge.model.gguf_file import open_gguf
+from rockledge.regular_file import read_regular
 
 _CARD = "README.md"
 _FENCE = "---"
@@ -72,7 +73,7 @@ def source_numbers(source: Path) -> dict[str, object]:
 def front_matter(card: Path) -> dict[str, object]:
     """The YAML between the first two lines "---" of a Markdown file; empty where there is none to read."""
     try:
-        lines = card.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(card).decode("utf-8").splitlines()
         if lines[:1] != [_FENCE]:
             return {}
         value = yaml.safe_load("\n".join(lines[1 : lines.index(_FENCE, 1)]))

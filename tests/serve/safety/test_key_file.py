@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import os
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -55,6 +56,12 @@ def test_a_name_is_given_once_and_an_unknown_one_is_not_removed(tmp_path: Path) 
         add_key(path, "a", KeyLimits())
     with pytest.raises(UsageError, match="no key 'b', expected one of: a"):
         remove_key(path, "b")
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(path := tmp_path / "keys.json")
+    with pytest.raises(UsageError, match="cannot be read.*a pipe, not a file"):
+        read_keys(path)
 
 
 def test_a_file_that_every_user_may_write_is_not_used(tmp_path: Path) -> None:

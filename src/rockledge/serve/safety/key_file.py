@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rockledge.errors import UsageError
+from rockledge.regular_file import open_regular
 
 PREFIX = "rk-"
 ID_BYTES, SECRET_BYTES, SALT_BYTES = 4, 32, 16
@@ -75,7 +76,7 @@ def read_keys(path: Path) -> list[Key]:
         UsageError: it cannot be read, every user may write it, or something in it is not understood.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
                 raise UsageError(f"every user may write {path}, and so give out keys; run: chmod o-w {path}")
             data = file.read(MOST_BYTES + 1)
