@@ -508,10 +508,15 @@ def test_the_examples_of_the_api_work(toy_url: str, open_page: Callable[[str], P
     )
     examples = dict(found)
     python, others = "Python, with the openai package", "Other programs that know the OpenAI API"
-    assert set(examples) == {"curl", python, others}
+    ollama = "Ollama's API"
+    assert set(examples) == {"curl", python, others, ollama}
     curl = subprocess.run(["bash", "-c", examples["curl"]], check=True, capture_output=True, text=True)
     assert "chat.completion.chunk" in curl.stdout
     assert curl.stdout.rstrip().endswith("data: [DONE]")
+    lines = subprocess.run(
+        ["bash", "-c", examples[ollama]], check=True, capture_output=True, text=True
+    ).stdout
+    assert json.loads(lines.splitlines()[-1])["done"]
     program = [sys.executable, "-c", examples[python]]
     assert subprocess.run(program, check=True, capture_output=True, text=True).stdout
     listing = "import openai; print([model.id for model in openai.OpenAI().models.list()])"
