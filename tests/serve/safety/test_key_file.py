@@ -60,7 +60,7 @@ def test_a_name_is_given_once_and_an_unknown_one_is_not_removed(tmp_path: Path) 
 
 def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(path := tmp_path / "keys.json")
-    with pytest.raises(UsageError, match="cannot be read.*a pipe, not a file"):
+    with pytest.raises(UsageError, match=r"cannot be read.*a pipe, not a file"):
         read_keys(path)
 
 
