@@ -262,7 +262,7 @@ def test_a_missing_file_is_named(toy, missing):
 
 
 def test_no_directory_and_a_checkpoint_are_told_apart(tmp_path):
-    with pytest.raises(ArtifactError, match="no artifact at"):
+    with pytest.raises(ArtifactError, match="is not a directory; give the one"):
         open_artifact(tmp_path / "nowhere")
     checkpoint = synth_checkpoint("toy", tmp_path / "checkpoint")
     with pytest.raises(ArtifactError, match="rockledge quantize"):

@@ -110,7 +110,7 @@ def test_a_model_that_is_damaged_gone_or_another_one_is_said_and_comes_back(
                 assert http.get("/health/ready").status_code == 200
 
             changing.rename(tmp_path / "away")
-            refused("there is no artifact at")
+            refused("is not a directory; give the one")
             shutil.copytree(models["z"], changing)
             refused("is not the artifact that it was when the server started")
             shutil.rmtree(changing)

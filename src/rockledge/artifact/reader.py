@@ -47,9 +47,7 @@ class Artifact:
     def __init__(self, path: Path) -> None:
         """Checks version, header checksum and every range; raises ArtifactError."""
         if not path.is_dir():
-            raise ArtifactError(
-                f"there is no artifact at {path}; give the directory that `rockledge quantize` wrote"
-            )
+            raise ArtifactError(f"{path} is not a directory; give the one that `rockledge quantize` wrote")
         self.path = path
         header = tensor_file.read_header(path / TENSORS)
         described = _described(header, path)

@@ -24,11 +24,6 @@ class Range:
         return Range(min(low, high), likely, max(low, high))
 
 
-def over_ends(figure: Callable[[Board], float], board: Board) -> Range:
-    """A figure on the board at each end of its facts."""
-    return over(lambda end: figure(board.at(end)))
-
-
 def over(figure: Callable[[End], float]) -> Range:
     """A figure at each end."""
     low, likely, high = (figure(end) for end in ENDS)

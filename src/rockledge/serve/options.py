@@ -148,8 +148,11 @@ class SamplingBody(Schema):
         max_tokens: int | None,
         stop: tuple[str, ...] = (),
         constraint: Constraint | None = None,
+        *,
+        must_call: bool = False,
     ) -> Options:
-        """The options of one answer, of at most `max_tokens` (None and `UNLIMITED` as in `Options`).
+        """The options of one answer, of at most `max_tokens` (None and `UNLIMITED` as in `Options`). A call
+        that has to be made is all of the answer, so `constraint`, the form of its text, does not count then.
 
         A request that names nothing of temperature, top_k, top_p and min_p gets those of `defaults`; one
         that names a part of them gets OpenAI's values for the rest.
@@ -172,7 +175,7 @@ class SamplingBody(Schema):
             best_of=1,
             priority=self.priority,
             timeout_s=self.timeout or None,
-            constraint=constraint,
+            constraint=None if must_call else constraint,
         )
 
     def _sampling(self, defaults: Sampling) -> Sampling:

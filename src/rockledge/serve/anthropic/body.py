@@ -192,13 +192,11 @@ def read_messages_request(
     found = read_body(AnthropicBody, body, reading)
     _check_thinking(found)
     asked, tools = read_prompt(found, reading)
-    constraint = _constraint(found)
-    forced = found.tool_choice is not None and found.tool_choice.type in FORCED
+    must_call = found.tool_choice is not None and found.tool_choice.type in FORCED
     conversation = ConversationRequest(
         body=asked,
-        # A call that has to be made is all of the answer, so its text has no form.
         options=found.one_answer(
-            defaults, found.max_tokens, found.stop_sequences, None if forced else constraint
+            defaults, found.max_tokens, found.stop_sequences, _constraint(found), must_call=must_call
         ),
         functions=tools,
         one_call=found.tool_choice is not None and found.tool_choice.disable_parallel_tool_use,

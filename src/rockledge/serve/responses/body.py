@@ -216,12 +216,11 @@ def read_response_request(
         context=reading,
     )
     constraint = _constraint(found.text.format)
-    forced = asked.tool_choice not in (None, "auto", "none")
+    must_call = asked.tool_choice not in (None, "auto", "none")
     conversation = ConversationRequest(
         body=asked,
-        # A call that has to be made is all of the answer, so its text has no form.
         options=found.one_answer(
-            defaults, found.max_output_tokens, found.stop, None if forced else constraint
+            defaults, found.max_output_tokens, found.stop, constraint, must_call=must_call
         ),
         functions=_allowed(functions(asked.tools, asked.tool_choice, inner=""), found.tool_choice),
         one_call=not found.parallel_tool_calls,
