@@ -8,7 +8,7 @@ from rockledge.board.levers import Demand, Setting, ladder, speed, with_threads
 from rockledge.board.memory import kv_bytes
 from rockledge.board.time import predict_decode
 from rockledge.model.known_shapes import find_shape
-from rockledge.runtime.heat_work import CONTEXT_TOKENS
+from rockledge.runtime.modelled_work import CONTEXT_TOKENS
 
 WRITING, BATCH, READING = Demand(1, False), Demand(4, False), Demand(0, True)
 

@@ -10,9 +10,9 @@ from rockledge.errors import UsageError
 from rockledge.model.known_shapes import KNOWN_SHAPES
 from rockledge.planning import plan as planning
 from rockledge.planning.advice import advice
+from rockledge.planning.fit import fits, parameters
 from rockledge.planning.plan import Plan
 from rockledge.planning.ranges import Range, over
-from rockledge.planning.room import fits, parameters
 from rockledge.quantization.request import DEFAULT_BITS
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rockledge.runtime.constraint import Constraint
+from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Output, Request
 from rockledge.runtime.sampling import Sampling

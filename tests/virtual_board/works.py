@@ -6,7 +6,7 @@ from rockledge.board.boards import find_board
 from rockledge.board.levers import Work
 from rockledge.model.block import decoder
 from rockledge.model.known_shapes import find_shape
-from rockledge.runtime.heat_work import work_of
+from rockledge.runtime.modelled_work import work_of
 
 CLOCKS = tuple(mhz * 1e6 for mhz in range(300, 1001, 100))
 

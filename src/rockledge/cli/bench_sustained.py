@@ -141,7 +141,7 @@ def _modelled(args: argparse.Namespace) -> Iterator[Point]:
     from rockledge.board.boards import PROGRAMMED
     from rockledge.board.levers import Demand
     from rockledge.board.thermal import find_cooling
-    from rockledge.runtime.heat_work import bands_of, work_of
+    from rockledge.runtime.modelled_work import bands_of, work_of
     from rockledge.virtual_board.board import VirtualBoard
     from rockledge.virtual_board.sustained import constant, governed
 

@@ -218,7 +218,7 @@ def _figures(result: dict[str, Any]) -> str:
 
 def _refused(board: Board, model: PlannedModel, terminal: Terminal) -> dict[str, Any]:
     """Where nothing of ours runs: why, and what the vendor published of models of about that size."""
-    from rockledge.planning.room import parameters
+    from rockledge.planning.fit import parameters
 
     wanted = parameters(model.config)
     near = sorted(board.chip.published, key=lambda one: abs(one.parameters - wanted))[:_NEAREST_ROWS]

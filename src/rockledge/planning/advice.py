@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rockledge.model.known_shapes import KNOWN_SHAPES
+from rockledge.planning.fit import fits, longest, most_streams, parameters
 from rockledge.planning.plan import DEFAULT_BITS, Plan
-from rockledge.planning.room import fits, longest, most_streams, parameters
 
 
 @dataclass(frozen=True)

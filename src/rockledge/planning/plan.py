@@ -13,8 +13,7 @@ from rockledge.board.boards import Board
 from rockledge.board.memory import LOGIT_ROWS, weight_budget
 from rockledge.errors import BudgetError, UsageError
 from rockledge.model.config import ModelConfig
-from rockledge.planning.ranges import Range, fact_range
-from rockledge.planning.room import (
+from rockledge.planning.fit import (
     NARROWEST,
     WIDTHS,
     Room,
@@ -26,6 +25,7 @@ from rockledge.planning.room import (
     parameters,
     room,
 )
+from rockledge.planning.ranges import Range, fact_range
 from rockledge.planning.speed import Speed
 from rockledge.runtime.offload.prompt_time import weight_bytes
 

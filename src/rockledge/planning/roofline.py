@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rockledge.board.boards import Board
 from rockledge.board.npu_time import npu_rates
+from rockledge.planning.fit import most_streams
 from rockledge.planning.plan import Plan
-from rockledge.planning.room import most_streams
 
 
 @dataclass(frozen=True)

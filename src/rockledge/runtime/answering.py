@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from rockledge.errors import NativeError, RockledgeError, UsageError
+from rockledge.runtime.constraints.grammar import GrammarMatcher
 from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.engine_times import EngineTimes
-from rockledge.runtime.grammar import GrammarMatcher
 from rockledge.runtime.piece import Finish, Piece, Score
 from rockledge.runtime.request import EngineStats, Failure, Output, failure_of
 from rockledge.runtime.sampling import TokenLogprob

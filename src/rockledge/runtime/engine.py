@@ -28,11 +28,11 @@ from rockledge.runtime.answer import Answer
 from rockledge.runtime.answering import Answering
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
-from rockledge.runtime.constraint import Constraint, require_llguidance
+from rockledge.runtime.constraints.constraint import Constraint, require_llguidance
+from rockledge.runtime.constraints.grammar import GrammarMatcher, Grammars
 from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.embedding import MeanState, unit_embedding
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.grammar import GrammarMatcher, Grammars
 from rockledge.runtime.kv_cache import PageCache
 from rockledge.runtime.loading import Loaded, load_artifact
 from rockledge.runtime.offload.status import NpuStatus

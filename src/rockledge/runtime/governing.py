@@ -19,7 +19,7 @@ from rockledge.errors import BudgetError, UsageError
 from rockledge.runtime.board_sysfs import BoardSysfs
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.exchange import Adjust, AskStats, ToEngine
-from rockledge.runtime.heat_work import bands_of, work_of
+from rockledge.runtime.modelled_work import bands_of, work_of
 from rockledge.runtime.npu_system import compatible
 from rockledge.runtime.request import EngineStats
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rockledge.runtime.answer import Answer
+from rockledge.runtime.constraints.grammar import GrammarMatcher
 from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.embedding import MeanState
-from rockledge.runtime.grammar import GrammarMatcher
 from rockledge.runtime.kv_cache import CachedSequence
 from rockledge.runtime.piece import Finish, RequestStats, Score
 from rockledge.runtime.prefix import Name

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rockledge.runtime.constraints.grammar import GrammarMatcher, Masks
 from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.grammar import GrammarMatcher, Masks
 from rockledge.runtime.scheduler import Share
 from rockledge.runtime.sequence import Sequence as Running
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, ConstraintKind, check_constraint
+from rockledge.runtime.constraints.constraint import Constraint, ConstraintKind, check_constraint
 from rockledge.serve.errors import ApiError
 
 _FORMS: dict[str, ConstraintKind] = {

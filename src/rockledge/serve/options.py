@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from rockledge.runtime.constraint import Constraint
+from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.sampling import Sampling
 from rockledge.serve.constraints import CONSTRAINT_FIELDS, read_constraint
 from rockledge.serve.schema import (

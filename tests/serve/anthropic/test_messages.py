@@ -10,7 +10,7 @@ from tests.serve.conversation.test_answer_reader import HERMES_NOW, HERMES_PARIS
 from tests.serve.dialects import TEMPLATES
 
 from rockledge.model.chat import ChatTemplate
-from rockledge.runtime.constraint import Constraint
+from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.engine import Engine
 from rockledge.synth import synth_artifact
 

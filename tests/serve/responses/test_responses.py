@@ -15,7 +15,7 @@ from tests.serve.conversation.test_answer_reader import HERMES_NOW, HERMES_PARIS
 from tests.serve.dialects import TEMPLATES
 
 from rockledge.model.chat import ChatTemplate
-from rockledge.runtime.constraint import Constraint
+from rockledge.runtime.constraints.constraint import Constraint
 
 TOOLS = [
     {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False},

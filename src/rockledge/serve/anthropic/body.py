@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 import pydantic
 
-from rockledge.runtime.constraint import Constraint
+from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.sampling_defaults import CONVERSATION
 from rockledge.serve.anthropic.turns import CONTENT, messages_of

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, check_constraint
+from rockledge.runtime.constraints.constraint import Constraint, check_constraint
 from rockledge.serve.conversation.answer_reader import AnswerShape
 from rockledge.serve.conversation.body import ConversationBody, ConversationRequest
 from rockledge.serve.conversation.call_forms import JSON

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rockledge.runtime.closed_schema import closed
-from rockledge.runtime.schema_meaning import DATA, NAMED
+from rockledge.runtime.constraints.closed_schema import closed
+from rockledge.runtime.constraints.schema_meaning import DATA, NAMED
 from rockledge.serve.conversation.call_forms import Tools
 from rockledge.serve.conversation.messages import Tool
 from rockledge.serve.errors import ApiError

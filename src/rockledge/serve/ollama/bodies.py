@@ -9,7 +9,7 @@ import json
 from typing import Annotated, Any, ClassVar
 
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, check_constraint
+from rockledge.runtime.constraints.constraint import Constraint, check_constraint
 from rockledge.serve.errors import ApiError
 from rockledge.serve.ollama.form import FORMAT
 from rockledge.serve.ollama.keep_alive import KEEP_ALIVE

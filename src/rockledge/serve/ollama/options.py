@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
-from rockledge.runtime.constraint import Constraint
+from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.sampling import Sampling
 from rockledge.serve.http.log_throttle import LogThrottle
 from rockledge.serve.options import (

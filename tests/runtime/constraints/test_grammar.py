@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rockledge.runtime.grammar import GrammarMatcher, Masks
+from rockledge.runtime.constraints.grammar import GrammarMatcher, Masks
 
 
 class Counted(GrammarMatcher):

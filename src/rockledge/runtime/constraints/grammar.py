@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rockledge.errors import UsageError
 from rockledge.model.tokenizer import Tokenizer
-from rockledge.runtime.constraint import Constraint, compile_constraint, too_complex
+from rockledge.runtime.constraints.constraint import Constraint, compile_constraint, too_complex
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -8,7 +8,7 @@ closed schema fits the one that was given.
 
 from typing import Any
 
-from rockledge.runtime.schema_bounds import target
+from rockledge.runtime.constraints.schema_bounds import target
 
 _ALONE = frozenset(
     {"$comment", "$defs", "$id", "$ref", "$schema", "anyOf", "default", "definitions", "deprecated"}

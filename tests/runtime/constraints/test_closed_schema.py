@@ -7,9 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 from hypothesis import given, reject
-from tests.runtime.schemas import VALUES, schemas
+from tests.runtime.constraints.schemas import VALUES, schemas
 
-from rockledge.runtime.closed_schema import closed
+from rockledge.runtime.constraints.closed_schema import closed
 
 LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 MORE = {"a": 1, "b": 2}

@@ -20,9 +20,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rockledge.errors import UsageError
-from rockledge.runtime.closed_schema import closed
-from rockledge.runtime.schema_bounds import check_schema, objects
-from rockledge.runtime.schema_meaning import as_llguidance_reads
+from rockledge.runtime.constraints.closed_schema import closed
+from rockledge.runtime.constraints.schema_bounds import check_schema, objects
+from rockledge.runtime.constraints.schema_meaning import as_llguidance_reads
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.runtime.artifacts import BOS, EOS
-from tests.runtime.schemas import TEXTS, schemas
+from tests.runtime.constraints.schemas import TEXTS, schemas
 
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, check_constraint
+from rockledge.runtime.constraints.constraint import Constraint, check_constraint
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Request
 from rockledge.runtime.sampling import Sampling
@@ -153,7 +153,7 @@ def test_a_number_keeps_to_its_bounds(least: str, most: str, bounds: tuple[float
     if constraint is None:
         assert "exclusive" in least + most
         return
-    from rockledge.runtime.constraint import _bytes_as_tokens, compile_constraint
+    from rockledge.runtime.constraints.constraint import _bytes_as_tokens, compile_constraint
 
     for text in EDGES:
         matcher = compile_constraint(constraint, _bytes_as_tokens)
@@ -421,7 +421,7 @@ def test_a_schema_may_lead_to_itself_by_properties_and_items(model: Engine) -> N
 DEEP = """
 import json, sys
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, check_constraint
+from rockledge.runtime.constraints.constraint import Constraint, check_constraint
 for count in (1000, 1300, 3000):
     defs = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(count)}
     schema = {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{count}": {}}}

@@ -6,8 +6,13 @@ import re
 import pytest
 
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, _bytes_as_tokens, check_constraint, compile_constraint
-from rockledge.runtime.patterns import portable_pattern
+from rockledge.runtime.constraints.constraint import (
+    Constraint,
+    _bytes_as_tokens,
+    check_constraint,
+    compile_constraint,
+)
+from rockledge.runtime.constraints.patterns import portable_pattern
 
 CHARACTERS = [
     *map(chr, range(0x7F)),

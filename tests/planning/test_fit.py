@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rockledge.board.boards import BOARDS, find_board
 from rockledge.board.memory import PAGE_TOKENS
 from rockledge.model.known_shapes import KNOWN_SHAPES
-from rockledge.planning.room import fits, least_bits, longest, most_streams, room
+from rockledge.planning.fit import fits, least_bits, longest, most_streams, room
 from rockledge.runtime.offload.prompt_time import weight_bytes
 
 RUNNING = sorted(name for name, board in BOARDS.items() if not board.chip.refused)

@@ -8,8 +8,13 @@ import jsonschema
 import pytest
 
 from rockledge.errors import UsageError
-from rockledge.runtime.constraint import Constraint, _bytes_as_tokens, check_constraint, compile_constraint
-from rockledge.runtime.schema_meaning import as_llguidance_reads
+from rockledge.runtime.constraints.constraint import (
+    Constraint,
+    _bytes_as_tokens,
+    check_constraint,
+    compile_constraint,
+)
+from rockledge.runtime.constraints.schema_meaning import as_llguidance_reads
 
 
 def taken(schema: Any, text: str) -> bool:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from rockledge.errors import UsageError
-from rockledge.runtime.patterns import portable_pattern
+from rockledge.runtime.constraints.patterns import portable_pattern
 
 DATA = ("const", "default", "enum", "examples")
 """Keywords whose values are data."""
