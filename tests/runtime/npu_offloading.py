@@ -18,6 +18,7 @@ from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.offload import native_plan
 from rockledge.runtime.offload.native_plan import BufferPlace, OffloadLinear, npu_work, use_npu
 
+HOUR_MS = 3_600_000  # a busy machine is no device that slept
 MOST_ROWS = 24  # of a step; more than the programs of a cut take
 
 
@@ -33,7 +34,7 @@ def loaded(driver, planes=1, threads=1, kernel="auto", probe=False, **fields):
     cut = cut_of(fields)
     device = NpuDevice(driver)
     if probe:
-        prove(device, cut.timeout_ms)
+        prove(device, cut.timeout_ms, idle_ms=HOUR_MS)
     toy = Toy(planes)
     cpu, npu = toy.program(MOST_ROWS), toy.program(MOST_ROWS, threads, kernel)
     yield device, toy, Offloaded(device, toy, cut), cpu, npu

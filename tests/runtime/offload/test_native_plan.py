@@ -221,6 +221,8 @@ def called(fault):
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("fault", SILENT, ids=called)
 def test_what_is_wrong_in_a_job_that_succeeds_is_noticed(worker, driver, fault, planes):
+    if driver == "rocket":  # whose kernel chooses the core of a job
+        fault = {key: value for key, value in fault.items() if key != "core"}
     at = job(driver, 12)
     answer = prefill(worker, driver, [20, 20, 20], [{**fault, "at": at}], planes=planes, **MANY)
     assert (answer["work"]["fallbacks"], answer["work"]["stopped"]) == (0, None)

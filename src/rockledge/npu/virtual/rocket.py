@@ -4,6 +4,8 @@ A submit returns at once; the jobs of a file run one after the other. Which core
 choice (`CoreScheduler`). A job that reaches the kernel's timeout ends by a reset of its core, without an
 error: its buffers are as they were. Nor does a submit report a job that the kernel did not take. All by
 drivers/accel/rocket/rocket_job.c of Linux.
+
+What the emulator computes takes no device time: a wait expires only while time passes on the device.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from rockledge.npu import isa
@@ -40,14 +42,13 @@ _NS: Final = 1_000_000_000
 
 @dataclass(eq=False)
 class _Queued:
-    """A queued job: what it runs, what it writes, and whether the emulator is computing it."""
+    """A queued job: what it runs, what it writes, and on which core."""
 
     kicks: list[Job]
     memory: Memory
     order: Order
     writes: list[DeviceBuffer]
     core: int
-    computing: bool = field(default=False)
 
 
 class CoreScheduler:
@@ -61,6 +62,8 @@ class CoreScheduler:
         self.load = [0] * CORES
         self.free = tuple(threading.Lock() for _ in range(CORES))
         """A core runs one job at a time."""
+        self.waits = [False] * CORES
+        """Whether time passes on a core: it hangs, is late or is busy with the job of somebody else."""
 
     def place(self, before: int | None, busy: bool) -> int:
         """The core of a file's next job, by the core `before` and whether a job of it has not ended."""
@@ -198,14 +201,13 @@ class RocketFile(VirtualFile):
         if reserved:
             raise DriverError(errno.EINVAL)
         buffer = self.buffer(handle)
+        late = errno.EBUSY if deadline <= time.monotonic_ns() else errno.ETIMEDOUT
         with self.chip.changed:
-            if self._pending(buffer) and deadline <= time.monotonic_ns():
-                raise DriverError(errno.EBUSY)
-            while (job := self._pending(buffer)) is not None:
+            while self._pending(buffer):
                 self.alive()
                 left = (deadline - time.monotonic_ns()) / _NS
-                if left <= 0 and not job.computing:
-                    raise DriverError(errno.ETIMEDOUT)
+                if left <= 0 and self._scheduler.waits[self._queue[0].core]:
+                    raise DriverError(late)
                 self.chip.changed.wait(min(max(left, 0.01), KERNEL_TIMEOUT))
         self.alive()
         buffer.from_device()
@@ -218,9 +220,9 @@ class RocketFile(VirtualFile):
         self.buffer(handle).to_device()
         return data[: _FINISH.size]
 
-    def _pending(self, buffer: DeviceBuffer) -> _Queued | None:
-        """The last queued job that writes a buffer."""
-        return next((job for job in reversed(self._queue) if buffer in job.writes), None)
+    def _pending(self, buffer: DeviceBuffer) -> bool:
+        """Whether a queued job writes a buffer."""
+        return any(buffer in job.writes for job in self._queue)
 
     def _work(self) -> None:
         """Runs the queue, on a thread of the file's own, until the file is closed."""
@@ -248,15 +250,21 @@ class RocketFile(VirtualFile):
     def _run(self, job: _Queued) -> None:
         if job.order.skipped:
             return
-        self.chip.sleep(job.order.busy)
+        self._wait(job, job.order.busy)
         late = job.order.delay - job.order.busy
         if not job.order.lost and late < KERNEL_TIMEOUT:
-            self.chip.sleep(late)
-            job.computing = True
+            self._wait(job, late)
             took = self.chip.run(job.memory, {job.core: job.kicks}, job.order.damage)
-            job.computing = False
             if took is not None and (passing := self.chip.passing(took)) + late < KERNEL_TIMEOUT:
-                self.chip.sleep(passing)
+                self._wait(job, passing)
                 return
-        self.chip.sleep(KERNEL_TIMEOUT)
+        self._wait(job, KERNEL_TIMEOUT)
         self.chip.reset()
+
+    def _wait(self, job: _Queued, seconds: float) -> None:
+        """Lets device time pass on the job's core, which the job has to itself."""
+        if seconds <= 0:
+            return
+        self._scheduler.waits[job.core] = True
+        self.chip.sleep(seconds)
+        self._scheduler.waits[job.core] = False
