@@ -26,7 +26,7 @@ def test_a_server_tells_its_address_answers_and_ends_at_ctrl_c(serving: Run) -> 
             assert http.get("/health").json()["status"] == "ok"
             assert "</html>" in http.get("/").text
             assert http.get("/console/models").json()["models"][0]["name"] == "toy"
-            body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+            body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "temperature": 0}
             answer = http.post("/v1/chat/completions", json=body)
             assert answer.json()["usage"]["completion_tokens"] == 3
         served.process.send_signal(signal.SIGINT)
