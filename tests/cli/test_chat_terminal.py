@@ -267,7 +267,8 @@ def test_answers_into_a_file(artifact: Path, tmp_path: Path) -> None:
 
 
 def test_an_answer_of_the_real_engine(artifact: Path, tmp_path: Path) -> None:
-    arguments = ["-m", "rockledge", "chat", str(artifact), "--threads", "1", "--max-tokens", "4", "--temperature", "0"]
+    flags = ["--threads", "1", "--max-tokens", "4", "--temperature", "0"]
+    arguments = ["-m", "rockledge", "chat", str(artifact), *flags]
     window = Window(arguments, {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}, 80, 24)
     try:
         window.prompted()
