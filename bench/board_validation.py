@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.board_validation_plot import Pair, plot
 from bench.engine_fit import Range, fit, ranges, told
-from bench.engine_time import Constants, board_of, memory_share
+from bench.engine_time import Constants, board_of, memory_share, thread_share
 from bench.published_decode import LeftOut, Run, by_backend, published
 
 RESULTS = Path(__file__).parent / "results" / "board_validation.json"
@@ -36,6 +36,7 @@ PARTS: Final[tuple[tuple[str, Callable[[Run], bool]], ...]] = (
     ("Raspberry Pi 5", lambda run: run.chip == "rpi5"),
     ("one row, RK3588", lambda run: run.rows == 1 and run.chip == "rk3588"),
 )
+UNITS: Final = {"bandwidth": 1e-9, "weight_s": 1e12, "layer_s": 1e6, "group_s": 1e9}
 MANY: Final = 15
 GOALS: Final = (0.10, 0.30, 0.5)
 """Median and 90th percentile of the error for backends with so many rows, and the latter's share of the
@@ -215,22 +216,16 @@ def show(found: Sequence[Validation], left: Sequence[LeftOut]) -> None:
             print(f"{one.backend:18}{name:17}{part.formula.rows:5}{errors}")
     print("\nconstants fitted on all rows: GB/s, ps a weight, us a layer, ns a group; - is not fitted")
     for one in found:
-        c = one.constants
-        figures = {
-            "bandwidth": c.bandwidth / 1e9,
-            "weight_s": 1e12 * c.weight_s,
-            "layer_s": 1e6 * c.layer_s,
-            "group_s": 1e9 * c.group_s,
-        }
-        print(
-            f"{one.backend:18}"
-            + "".join(
-                f"{figure:10.2f}" if name in one.fitted else f"{'-':>10}" for name, figure in figures.items()
-            )
-        )
+        values = asdict(one.constants)
+        figures = (f"{values[n] * u:10.2f}" if n in one.fitted else f"{'-':>10}" for n, u in UNITS.items())
+        print(f"{one.backend:18}" + "".join(figures))
+    print("\nlooked for within, in these units")
     for one in found:
         for name, within in one.ranges.items():
-            print(f"{one.backend}: {name} within {within.low:.3g} to {within.high:.3g}: {within.source}")
+            low, high = within.low * UNITS[name], within.high * UNITS[name]
+            print(f"{one.backend:18}{name:10}{low:8.2f} to {high:.2f}: {within.source}")
+    shares = (f"{threads} threads {thread_share(threads):.2f}" for threads in (2, 4, 8))
+    print("\ntime of a layer between its products, beside that of four A76: " + ", ".join(shares))
     print("\nrows left out")
     for reason, rows in Counter(one.reason for one in left).most_common():
         print(f"{rows:5}  {reason}")

@@ -83,11 +83,18 @@ def layer_share(run: Run) -> float:
     """Time of what a layer does between its products beside that of four A76 for one row."""
     if not run.threads:
         return run.rows
-    board = board_of(run)
+    return thread_share(run.threads) * REFERENCE.value("cpu_hz") / board_of(run).value("cpu_hz")
+
+
+def thread_share(threads: int) -> float:
+    """Time until every thread has done its even share, beside four A76; beyond four there is an A55, which is
+    as much slower as it reads memory (no other rate of both is published)."""
     slowest = 1.0
-    if run.threads > CORES:
-        slowest = board.value("cpu_read_bandwidth_1_core") / board.value("little_read_bandwidth_1_core")
-    return CORES / run.threads * slowest * REFERENCE.value("cpu_hz") / board.value("cpu_hz")
+    if threads > CORES:
+        slowest = REFERENCE.value("cpu_read_bandwidth_1_core") / REFERENCE.value(
+            "little_read_bandwidth_1_core"
+        )
+    return CORES / threads * slowest
 
 
 def _slower(run: Run, board: Board) -> float:

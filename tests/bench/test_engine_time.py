@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bench.engine_fit import fit
-from bench.engine_time import Constants, layer_share, memory_share
+from bench.engine_time import Constants, memory_share, thread_share
 from bench.published_decode import Run, batches, published
 
 CONSTANTS = Constants(bandwidth=20e9, weight_s=15e-12, layer_s=2e-4, group_s=4e-9)
@@ -28,8 +28,8 @@ def test_reading_and_multiplying_overlap_in_part() -> None:
 
 def test_threads() -> None:
     """Two do half; of eight, the slowest is an A55, which reads 3.0 GB/s where an A76 reads 16.2."""
-    assert layer_share(replace(CPU, threads=2)) == 2.0
-    assert layer_share(replace(CPU, threads=8)) == pytest.approx(0.5 * 16.241 / 3.0)
+    assert [thread_share(threads) for threads in (2, 4)] == [2.0, 1.0]
+    assert thread_share(8) == pytest.approx(0.5 * 16.241 / 3.0)
     assert CONSTANTS.seconds(replace(CPU, threads=2)) > CONSTANTS.seconds(CPU)
 
 
