@@ -2,15 +2,12 @@
 
     python -m bench.board_validation [--json]
 
-Others' engines are not ours, so each has constants of its own in the same formula, at most four:
-
-    seconds = max(bytes / bandwidth, weights x seconds a weight)
-              + layers x seconds a layer + groups x seconds a group
-
-the last for the vendor's grouped formats only. They are fitted without the model that is predicted, and
+Others' engines are not ours, so each has constants of its own in the same formula, at most four
+(`bench/engine_time.py`). They are fitted (`bench/engine_fit.py`) without the model that is predicted, and
 again without the source that is predicted. Beside it: one bandwidth for everything (the baseline), fitted the
-same way, and the facts of the board as they are, with nothing fitted, as `rockledge plan` takes them. Rows
-that are left out are counted by reason. Writes bench/results/board_validation.json.
+same way; the facts of the board as they are, with nothing fitted, as `rockledge plan` takes them; and what
+other sources saw of the same model, format and board. Rows that are left out are counted by reason. Writes
+bench/results/board_validation.json, and the picture beside it.
 """
 
 import argparse
@@ -23,48 +20,33 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-from scipy.optimize import minimize
 
+from bench.board_validation_plot import Pair, plot
+from bench.engine_fit import Range, fit, ranges, told
+from bench.engine_time import Constants, board_of, memory_share, thread_share
 from bench.published_decode import LeftOut, Run, by_backend, published
-from rockledge.board.boards import find_board
 
 RESULTS = Path(__file__).parent / "results" / "board_validation.json"
-Floats = npt.NDArray[np.float64]
-SIZES: Final = (
-    (0.0, 1e9, "below 1B"),
-    (1e9, 3e9, "1B to 3B"),
-    (3e9, 6e9, "3B to 6B"),
-    (6e9, 1e12, "from 6B"),
+PARTS: Final[tuple[tuple[str, Callable[[Run], bool]], ...]] = (
+    ("below 1B", lambda run: run.weights < 1e9),
+    ("1B to 3B", lambda run: 1e9 <= run.weights < 3e9),
+    ("3B to 6B", lambda run: 3e9 <= run.weights < 6e9),
+    ("from 6B", lambda run: run.weights >= 6e9),
+    ("several rows", lambda run: run.rows > 1),
+    ("Raspberry Pi 5", lambda run: run.chip == "rpi5"),
+    ("one row, RK3588", lambda run: run.rows == 1 and run.chip == "rk3588"),
 )
+UNITS: Final = {"bandwidth": 1e-9, "weight_s": 1e12, "layer_s": 1e6, "group_s": 1e9}
 MANY: Final = 15
-RUNS_A_CONSTANT: Final = 3
-FASTEST_MEMORY: Final = find_board("rk3588-8gb-lpddr5").value("dram_theoretical")
 GOALS: Final = (0.10, 0.30, 0.5)
 """Median and 90th percentile of the error for backends with so many rows, and the latter's share of the
 baseline's."""
 FACTS: Final = {
-    "RKLLM": ("rk3588-8gb", "npu_read_bandwidth"),
-    "rk-llama.cpp NPU": ("rk3588-8gb", "npu_read_bandwidth"),
-    "llama.cpp CPU": ("rk3588-8gb", "cpu_read_bandwidth"),
-    "llama.cpp CPU on Raspberry Pi 5": ("rpi5-8gb", "cpu_read_bandwidth"),
+    "RKLLM": "npu_read_bandwidth",
+    "rk-llama.cpp NPU": "npu_read_bandwidth",
+    "llama.cpp CPU": "cpu_read_bandwidth",
 }
-"""The bandwidth that a backend would have if nothing but the facts of a board were known."""
-
-
-@dataclass(frozen=True)
-class Constants:
-    """Of one backend: bytes/s, seconds a weight, a layer and a group of weights."""
-
-    bandwidth: float
-    weight_s: float
-    layer_s: float
-    group_s: float
-
-    def seconds(self, run: Run) -> float:
-        """Of a token, modelled."""
-        wall = max(run.bytes / self.bandwidth, run.weights * self.weight_s)
-        return wall + run.layers * self.layer_s + _groups(run) * self.group_s
+"""The bandwidth that a backend would have if nothing but the facts of its board were known."""
 
 
 @dataclass(frozen=True)
@@ -77,100 +59,64 @@ class Error:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Errors where what is predicted was not seen, of the formula and of the baseline."""
+
+    formula: Error
+    baseline: Error
+
+    @property
+    def met(self) -> bool:
+        """The goals."""
+        median, p90, share = GOALS
+        return self.formula.median < median and self.formula.p90 < min(p90, share * self.baseline.p90)
+
+
+@dataclass(frozen=True)
 class Validation:
-    """Of a backend: the constants fitted on all of its rows; errors without the model and without the source
-    that are predicted (None with one source), with nothing fitted (None without such a fact), of the baseline
-    without the model; by size without the model; `goals` met, None for few rows."""
+    """Of a backend: the constants fitted on all of its rows, which of them were, and in what range; errors
+    without the model and without the source (None with one source) that are predicted, with nothing fitted
+    (None without such a fact), of other sources' figures of the same (None where there are none); parts of
+    `model_out` by name; goals met without the model and without the source, None for few rows."""
 
     backend: str
     sources: int
     constants: Constants
-    model_out: Error
-    source_out: Error | None
+    fitted: tuple[str, ...]
+    ranges: dict[str, Range]
+    model_out: Apart
+    source_out: Apart | None
     facts: Error | None
-    baseline: Error
-    baseline_source_out: Error | None
-    by_size: dict[str, Error]
-    goals: bool | None
+    others: Error | None
+    parts: dict[str, Apart]
+    goals: dict[str, bool] | None
+    pairs: tuple[Pair, ...]
 
 
 Predict = Callable[[Run], float]
 Fit = Callable[[Sequence[Run]], Predict]
 
 
-def _groups(run: Run) -> float:
-    return run.weights / run.group if run.group else 0.0
-
-
-def fit(runs: Sequence[Run]) -> Constants:
-    """The constants with the least sum of |log(modelled / published)|, from several starts. 0 stands for one
-    that these runs cannot tell: a weight's where all have one width, a group's where none has groups, and
-    whatever would be more than a third as many constants as runs. No board reads faster than its memory."""
-    size, weights, layers, groups, seconds = (
-        np.array(column, np.float64)
-        for column in zip(
-            *((r.bytes, r.weights, r.layers, _groups(r), 1 / r.tok_s) for r in runs), strict=True
-        )
-    )
-    told = {
-        "bandwidth": True,
-        "layer_s": True,
-        "weight_s": len({round(run.bits) for run in runs}) > 1,
-        "group_s": bool(groups.any()),
-    }
-    names = [name for name, there in told.items() if there][: max(1, len(runs) // RUNS_A_CONSTANT)]
-
-    def constants(logs: Floats) -> Constants:
-        values = dict(zip(names, np.exp(np.clip(logs, -50.0, 50.0)).tolist(), strict=True))
-        return Constants(**{name: values.get(name, 0.0) for name in told})
-
-    def loss(logs: Floats) -> float:
-        c = constants(logs)
-        wall = np.maximum(size / c.bandwidth, weights * c.weight_s)
-        modelled = wall + layers * c.layer_s + groups * c.group_s
-        beyond = max(0.0, float(np.log(c.bandwidth / FASTEST_MEMORY)))
-        return float(np.abs(np.log(modelled / seconds)).sum()) + 1e3 * beyond
-
-    fastest = min(float(np.max(size / seconds)), 0.9 * FASTEST_MEMORY)
-    starts = [
-        {"bandwidth": share * fastest, "layer_s": layer_s, "weight_s": weight_s, "group_s": 4e-9}
-        for share in (0.8, 1.0)
-        for weight_s in (1e-12, float(np.median(seconds / weights)))
-        for layer_s in (1e-5, 2e-4)
-    ]
-    found = [
-        minimize(
-            loss,
-            np.log(np.array([start[name] for name in names], np.float64)),
-            method="Nelder-Mead",
-            options={"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-5},
-        )
-        for start in starts
-    ]
-    best = min(found, key=lambda one: float(one.fun))
-    return constants(best.x)
-
-
 def _formula(runs: Sequence[Run]) -> Predict:
-    constants = fit(runs)
-    return lambda run: 1 / constants.seconds(run)
+    return fit(runs).tok_s
 
 
 def _baseline(runs: Sequence[Run]) -> Predict:
-    bandwidth = float(np.median([run.bytes * run.tok_s for run in runs]))
-    return lambda run: bandwidth / run.bytes
+    bandwidth = float(np.median([run.bytes / memory_share(run) / run.seconds for run in runs]))
+    return lambda run: run.rows * bandwidth * memory_share(run) / run.bytes
 
 
-def left_out(runs: Sequence[Run], fitted: Fit, key: Callable[[Run], str]) -> Error:
-    """The error where every run is predicted by what was fitted on the runs of another `key`."""
-    errors = []
+def left_out(runs: Sequence[Run], fitted: Fit, key: Callable[[Run], str]) -> list[tuple[Run, float]]:
+    """Every run with tok/s predicted by what was fitted on the runs of another `key`."""
+    predicted = []
     for held in dict.fromkeys(map(key, runs)):
         predict = fitted([run for run in runs if key(run) != held])
-        errors += [abs(predict(run) / run.tok_s - 1) for run in runs if key(run) == held]
-    return _error(errors)
+        predicted += [(run, predict(run)) for run in runs if key(run) == held]
+    return predicted
 
 
-def _error(errors: Sequence[float]) -> Error:
+def _error(predicted: Sequence[tuple[Run, float]]) -> Error:
+    errors = [abs(tok_s / run.tok_s - 1) for run, tok_s in predicted]
     return Error(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)))
 
 
@@ -184,37 +130,56 @@ def source(run: Run) -> str:
     return run.source
 
 
+def same(run: Run) -> str:
+    """Model, format, chip and rows: what nothing but the source can make differ."""
+    return f"{model(run)} {run.bits:.2f} {run.group} {run.chip} {run.rows}"
+
+
+def others(runs: Sequence[Run]) -> Error | None:
+    """How far a figure is from the median of what other sources saw of the same: the error of whoever knew
+    these. None where no two sources have the same."""
+    predicted = []
+    for run in runs:
+        seen = [r.tok_s for r in runs if same(r) == same(run) and source(r) != source(run)]
+        if seen:
+            predicted.append((run, float(np.median(seen))))
+    return _error(predicted) if predicted else None
+
+
 def validate(backend: str, runs: Sequence[Run]) -> Validation:
     """The formula against the runs of one backend."""
-    several = len({run.source for run in runs}) > 1
-    without_model, baseline = left_out(runs, _formula, model), left_out(runs, _baseline, model)
-    sizes = {}
-    for least, most, name in SIZES:
-        # Constants come from all sizes; only the error is told apart.
-        errors = []
-        for held in dict.fromkeys(model(run) for run in runs if least <= run.weights < most):
-            predict = _formula([run for run in runs if model(run) != held])
-            errors += [abs(predict(run) / run.tok_s - 1) for run in runs if model(run) == held]
-        if errors:
-            sizes[name] = _error(errors)
+    several = len(set(map(source, runs))) > 1
+    by_model, model_base = left_out(runs, _formula, model), left_out(runs, _baseline, model)
+    model_out, source_out = Apart(_error(by_model), _error(model_base)), None
+    if several:
+        both = (_error(left_out(runs, fitted, source)) for fitted in (_formula, _baseline))
+        source_out = Apart(*both)
+    parts = {}
+    for name, belongs in PARTS:
+        # Constants come from all rows; only the error is told apart.
+        part, base = ([pair for pair in both if belongs(pair[0])] for both in (by_model, model_base))
+        if part and len(part) < len(by_model):
+            parts[name] = Apart(_error(part), _error(base))
     facts = None
     if backend in FACTS:
-        board, fact = FACTS[backend]
-        bandwidth = find_board(board).value(fact)
-        facts = _error([abs(bandwidth / run.bytes / run.tok_s - 1) for run in runs])
-    median, p90, share = GOALS
-    met = without_model.median < median and without_model.p90 < min(p90, share * baseline.p90)
+        read = [(r, r.rows * board_of(r).value(FACTS[backend]) / r.bytes) for r in runs]
+        facts = _error(read)
+    goals = {"model": model_out.met} | ({"source": source_out.met} if source_out else {})
     return Validation(
         backend=backend,
-        sources=len({run.source for run in runs}),
+        sources=len(set(map(source, runs))),
         constants=fit(runs),
-        model_out=without_model,
-        source_out=left_out(runs, _formula, source) if several else None,
+        fitted=told(runs),
+        ranges=ranges(backend),
+        model_out=model_out,
+        source_out=source_out,
         facts=facts,
-        baseline=baseline,
-        baseline_source_out=left_out(runs, _baseline, source) if several else None,
-        by_size=sizes,
-        goals=met if len(runs) >= MANY else None,
+        others=others(runs),
+        parts=parts,
+        goals=goals if len(runs) >= MANY else None,
+        pairs=tuple(
+            Pair(run.tok_s, tok_s, base) for (run, tok_s), (_, base) in zip(by_model, model_base, strict=True)
+        ),
     )
 
 
@@ -224,26 +189,43 @@ def show(found: Sequence[Validation], left: Sequence[LeftOut]) -> None:
     def shown(error: Error | None) -> str:
         return "-" if error is None else f"{error.median:5.0%} {error.p90:5.0%}"
 
+    def goal(one: Validation, name: str) -> str:
+        return "-" if one.goals is None or name not in one.goals else "met" if one.goals[name] else "missed"
+
     print("median and 90th percentile of the error, published decode predicted without its")
-    head = ("backend", "rows", "model", "source", "base, model", "base, source", "facts", "goals")
-    print(("{:32}{:>5}" + "{:>13}" * 5 + "{:>8}").format(*head))
+    head = ("backend", "rows", "model", "baseline", "goals", "source", "baseline", "goals", "facts", "others")
+    line = "{:18}{:>5}" + 2 * "{:>13}{:>13}{:>8}" + 2 * "{:>13}"
+    print(line.format(*head))
     for one in found:
-        columns = (one.model_out, one.source_out, one.baseline, one.baseline_source_out, one.facts)
-        goals = "-" if one.goals is None else "met" if one.goals else "missed"
-        print(
-            f"{one.backend:32}{one.model_out.rows:5}"
-            + "".join(f"{shown(c):>13}" for c in columns)
-            + f"{goals:>8}"
+        out = one.source_out
+        columns = (
+            shown(one.model_out.formula),
+            shown(one.model_out.baseline),
+            goal(one, "model"),
+            shown(out.formula if out else None),
+            shown(out.baseline if out else None),
+            goal(one, "source"),
+            shown(one.facts),
+            shown(one.others),
         )
-    print("\nby size, without the model")
+        print(line.format(one.backend, one.model_out.formula.rows, *columns))
+    print("\nparts of it, without the model: rows, formula, baseline")
     for one in found:
-        for name, error in one.by_size.items():
-            print(f"{one.backend:32}{name:12}{error.rows:5}{shown(error):>13}")
-    print("\nconstants fitted on all rows: GB/s, ps a weight, us a layer, ns a group")
+        for name, part in one.parts.items():
+            errors = f"{shown(part.formula):>13}{shown(part.baseline):>13}"
+            print(f"{one.backend:18}{name:17}{part.formula.rows:5}{errors}")
+    print("\nconstants fitted on all rows: GB/s, ps a weight, us a layer, ns a group; - is not fitted")
     for one in found:
-        c = one.constants
-        figures = (c.bandwidth / 1e9, 1e12 * c.weight_s, 1e6 * c.layer_s, 1e9 * c.group_s)
-        print(f"{one.backend:32}" + "".join(f"{figure:10.2f}" for figure in figures))
+        values = asdict(one.constants)
+        figures = (f"{values[n] * u:10.2f}" if n in one.fitted else f"{'-':>10}" for n, u in UNITS.items())
+        print(f"{one.backend:18}" + "".join(figures))
+    print("\nlooked for within, in these units")
+    for one in found:
+        for name, within in one.ranges.items():
+            low, high = within.low * UNITS[name], within.high * UNITS[name]
+            print(f"{one.backend:18}{name:10}{low:8.2f} to {high:.2f}: {within.source}")
+    shares = (f"{threads} threads {thread_share(threads):.2f}" for threads in (2, 4, 8))
+    print("\ntime of a layer between its products, beside that of four A76: " + ", ".join(shares))
     print("\nrows left out")
     for reason, rows in Counter(one.reason for one in left).most_common():
         print(f"{rows:5}  {reason}")
@@ -265,6 +247,7 @@ def main(arguments: Sequence[str]) -> None:
     runs, left = published()
     found = [validate(backend, of_backend) for backend, of_backend in by_backend(runs)]
     RESULTS.write_text(json.dumps(body(found, left), indent=1) + "\n")
+    plot({one.backend: one.pairs for one in found}, RESULTS.with_suffix(".png"))
     if args.json:
         print(json.dumps(body(found, left)))
     else:

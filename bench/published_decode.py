@@ -1,8 +1,9 @@
 """Decode that others published on RK3588, RK3576 and Raspberry Pi 5, as runs that a formula can predict.
 
-`published_decode.csv` has every row that was found, each with its source. A row becomes a run where the
-model's shape is known and it is a dense transformer; whatever is left out is left out for a reason that is
-named, and which does not depend on how it is predicted.
+`published_decode.csv` has every row that was found, each with its source, and `published_batches.csv` what a
+step of several rows costs. A row becomes a run where the model's shape is known and it is a dense
+transformer; whatever is left out is left out for a reason that is named, and which does not depend on how it
+is predicted.
 """
 
 import csv
@@ -11,21 +12,28 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from bench.gguf_types import Matrix, matrices
 from bench.npu_published import SHAPES as OTHER_SHAPES
 from rockledge.board.memory import DecoderShape
 from rockledge.model.known_shapes import KNOWN_SHAPES
 
 TABLE = Path(__file__).with_name("published_decode.csv")
+BATCHES = Path(__file__).with_name("published_batches.csv")
+CHIPS: Final = {"RK3576": "rk3576", "Raspberry Pi 5": "rpi5"}
+"""The chip that a board's name has in it; any other is an RK3588."""
 LEAST_ROWS = 4
 """Of a backend: with fewer, nothing is left to test a fit on."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """`weights`: those that a token is multiplied with; `bits`: of one, scales included; `layers`; `cache`:
-    bytes of keys and values that are read, in fp16, after the prompt; `group`: weights that share a scale in
-    the vendor's grouped formats, 0 for the others."""
+    """`weights`: those that a token is multiplied with; `bits`: of one on average, scales and padding
+    included; `layers`; `cache`: bytes of keys and values that are read, in fp16; `tok_s`: of all `rows`, the
+    sequences or tokens that a step takes, together; `group`: weights that share a scale in the vendor's
+    grouped formats, 0 for the others, and `input_groups`: of the inputs of all layers; `threads`: of the
+    processor, 0 where the NPU multiplies; `chip`: whose board."""
 
     model: str
     backend: str
@@ -37,11 +45,20 @@ class Run:
     cache: int
     tok_s: float
     group: int = 0
+    input_groups: int = 0
+    rows: int = 1
+    threads: int = 0
+    chip: str = "rk3588"
 
     @property
     def bytes(self) -> float:
-        """Read for a token."""
+        """Read in a step."""
         return self.weights * self.bits / 8 + self.cache
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, as published."""
+        return self.rows / self.tok_s
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ _OTHERS = {
     "MiniCPM4-0.5B": "MiniCPM4-0.5B",
     "SmolVLM-256M": "SmolVLM-256M",
     "Granite4-350M": "Granite4-350M",
+    "Ministral-3-3B": "Ministral-3-3B",
     "Ministral-3-8B": "Ministral-3-8B",
 }
 
@@ -93,23 +111,28 @@ _BITS: tuple[tuple[str, float], ...] = (
     ("w4a16_g", 4.25),
     ("w8a8", 8.0),
     ("w4a16", 4.0),
-    ("W16A16", 16.0),
-    ("alternating", 6.0),
-    ("W8A8", 8.0),
-    ("W4A4", 4.0),
-    ("F16", 16.0),
-    ("Q8_0", 8.5),
-    ("Q6_K", 6.5625),
-    ("Q4_K_M", 4.85),
-    ("IQ4_XS", 4.25),
-    ("Q4_0", 4.5),
-    ("Q4 (ollama)", 4.85),
     ("W4 T-MAC", 4.5),
     ("W2 T-MAC", 2.5),
-    ("W4 llama.cpp", 4.5),
 )
-"""Bits a weight of what a quantisation's name ends with or has in it, the most telling first: block sizes of
-ggml-common.h, for Q4_K_M the mixture of its files; w8a8 and w4a16 without scales, which are a row's."""
+"""Bits a weight of the vendor's and of T-MAC's formats, the most telling first; w8a8 and w4a16 without
+scales, which are a row's."""
+_FILES: tuple[tuple[str, str], ...] = (
+    ("F16", "F16"),
+    ("Q8_0", "Q8_0"),
+    ("Q6_K", "Q6_K"),
+    ("Q4_K_M", "Q4_K_M"),
+    ("IQ4_XS", "IQ4_XS"),
+    ("Q4_0", "Q4_0"),
+    ("Q4 (ollama)", "Q4_K_M"),
+    ("W4 llama.cpp", "Q4_0"),
+)
+"""The type of a GGUF file by what a quantisation's name has in it. Ollama's default is Q4_K_M; T-MAC compares
+with Q4_0."""
+_NPU_BITS: Final = {"F16": (16.0,), "Q8_0": (8.0,), "Q6_K": (8.0, 4.0), "Q4_0": (4.0,)}
+"""Bits of what rk-llama.cpp's NPU multiplies for a type, in turn where there are two (its README, "Default
+Mappings")."""
+LLAMA_BENCH: Final = re.compile(r"\btg(\d+)")
+"""In a source: decode was measured from an empty context, so many tokens of it."""
 
 # What a name says, and why such a row is no run.
 _REASONS: tuple[tuple[str, str], ...] = (
@@ -121,32 +144,56 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"class$", "no model is named"),
     (r"BitNet", "weights of 1.58 bits with kernels of their own"),
 )
+NPU: Final = "rk-llama.cpp NPU"
 _BACKENDS: tuple[tuple[str, str], ...] = (
     (r"MLC-LLM|Vulkan", ""),
     (r"CPU.*\+ MTP|\+ MTP", ""),
     (r"T-MAC", "T-MAC on Raspberry Pi 5"),
     (r"RKLLM|librkllmrt", "RKLLM"),
-    (r"^rk-llama.cpp NPU|^ggml-ork NPU", "rk-llama.cpp NPU"),
+    (r"^rk-llama.cpp NPU|^ggml-ork NPU", NPU),
     (r"llama\.cpp CPU|rk-llama\.cpp CPU|CPU decode|Ollama CPU", "llama.cpp CPU"),
 )
 
 
 def published() -> tuple[list[Run], list[LeftOut]]:
-    """All runs, one for each figure (many are repeated for every length of prompt), and what is left out."""
-    runs: dict[tuple[object, ...], Run] = {}
+    """All runs and what is left out. A figure of llama-bench is one run, however many lengths of prompt its
+    table repeats it for; others measured it with each prompt."""
+    runs: dict[tuple[str, ...], Run] = {}
     left: list[LeftOut] = []
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             found = _run(row)
             if isinstance(found, Run):
-                runs.setdefault((found.model, found.backend, found.source, found.quant, found.tok_s), found)
+                repeated = {"prompt_tokens"} if LLAMA_BENCH.search(row["source"]) else set()
+                runs.setdefault(tuple(v for k, v in row.items() if k not in repeated), found)
             else:
                 left.append(found)
-    counted = Counter(run.backend for run in runs.values())
-    kept = [run for run in runs.values() if counted[run.backend] >= LEAST_ROWS]
+    every = [*runs.values(), *batches()]
+    counted = Counter(run.backend for run in every)
+    kept = [run for run in every if counted[run.backend] >= LEAST_ROWS]
     few = f"fewer than {LEAST_ROWS} rows of its backend"
-    left += [LeftOut(r.model, r.backend, few) for r in runs.values() if counted[r.backend] < LEAST_ROWS]
+    left += [LeftOut(r.model, r.backend, few) for r in every if counted[r.backend] < LEAST_ROWS]
     return kept, left
+
+
+def batches() -> Iterator[Run]:
+    """Steps of 1 to 8 rows, with what they read as the source has it."""
+    with BATCHES.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            weights, rows = int(row["weights"]), int(row["rows"])
+            yield Run(
+                model=row["model"],
+                backend=_backend(row),
+                source=row["source"].split(" ")[0],
+                quant=row["quant"],
+                weights=weights,
+                bits=8 * int(row["bytes"]) / weights,
+                layers=int(row["layers"]),
+                cache=0,
+                tok_s=1e3 * rows / float(row["milliseconds"]),
+                rows=rows,
+                threads=int(row["threads"]),
+            )
 
 
 def _run(row: dict[str, str]) -> Run | LeftOut:
@@ -162,12 +209,11 @@ def _run(row: dict[str, str]) -> Run | LeftOut:
     if not backend:
         return LeftOut(model, row["backend"], "it runs on the GPU, or partly on two processors")
     shape = _shape(model)
-    bits = next((bits for name, bits in _BITS if name in quant), None)
+    bits = None if shape is None else _bits(shape, quant, backend)
     if shape is None or bits is None:
         return LeftOut(model, row["backend"], "the shape or the quantisation is not in our tables")
-    prompt = int(row["prompt_tokens"] or 0)
-    cache = 4 * prompt * shape.layers * shape.kv_heads * shape.head_dim
     grouped = re.search(r"_g(\d+)$", quant)
+    group = int(grouped[1]) if grouped else 0
     return Run(
         model=model,
         backend=backend,
@@ -176,20 +222,64 @@ def _run(row: dict[str, str]) -> Run | LeftOut:
         weights=_weights(shape),
         bits=bits,
         layers=shape.layers,
-        cache=cache,
+        cache=4 * _context(row) * shape.layers * shape.kv_heads * shape.head_dim,
         tok_s=float(row["decode_tok_s"]),
-        group=int(grouped[1]) if grouped else 0,
+        group=group,
+        input_groups=_input_groups(shape, group) if group else 0,
+        threads=_threads(row["backend"]) if "CPU" in backend else 0,
+        chip=_chip(row),
     )
+
+
+def _context(row: dict[str, str]) -> int:
+    """Tokens whose keys and values a step reads: half of what llama-bench writes, or the prompt."""
+    empty = LLAMA_BENCH.search(row["source"])
+    return int(empty[1]) // 2 if empty else int(row["prompt_tokens"] or 0)
+
+
+def _bits(shape: DecoderShape, quant: str, backend: str) -> float | None:
+    """Of a weight on average, None for a format that is not known."""
+    vendor = next((bits for name, bits in _BITS if name in quant), None)
+    if vendor is not None:
+        return vendor
+    file_type = next((file for name, file in _FILES if name in quant), None)
+    if file_type is None:
+        return None
+    found = list(matrices(shape, file_type))
+    size = sum(map(_npu_bytes, found)) if backend == NPU else sum(matrix.bytes for matrix in found)
+    return 8 * size / sum(matrix.weights for matrix in found)
+
+
+def _npu_bytes(matrix: Matrix) -> float:
+    """Of what rk-llama.cpp's NPU reads. For a Hadamard transform, rows of int4 are padded to a power of two
+    (unimatrix099/rk-llama.cpp docs/backend/RKNPU2-decode-research.md 3b)."""
+    padded: int = 1 << (matrix.inputs - 1).bit_length()
+    kinds = _NPU_BITS[matrix.type]
+    return sum(matrix.outputs * (padded if bits == 4 else matrix.inputs) * bits / 8 for bits in kinds) / len(
+        kinds
+    )
+
+
+def _input_groups(shape: DecoderShape, group: int) -> int:
+    """Of q|k|v, o, gate|up and down of all layers."""
+    inputs = 2 * shape.hidden + shape.heads * shape.head_dim + shape.ffn
+    return shape.layers * inputs // group
+
+
+def _threads(backend: str) -> int:
+    """Of llama.cpp: as the row says; all eight cores beside ggml-rocket; else the four A76, as
+    invisiofficial/rk-llama.cpp and oRKLLM/ork-driver ran it and as a Raspberry Pi has."""
+    said = re.search(r"(\d+) threads", backend)
+    return int(said[1]) if said else 8 if "ggml-rocket" in backend else 4
+
+
+def _chip(row: dict[str, str]) -> str:
+    return next((chip for name, chip in CHIPS.items() if name in row["board"]), "rk3588")
 
 
 def _backend(row: dict[str, str]) -> str:
     name = next((name for pattern, name in _BACKENDS if re.search(pattern, row["backend"])), "")
-    if not name:
-        return ""
-    if "RK3576" in row["board"]:
-        return f"{name} on RK3576"
-    pi = "Raspberry Pi 5" in row["board"] and "Raspberry Pi 5" not in name
-    return f"{name} on Raspberry Pi 5" if pi else name
+    return f"{name} on RK3576" if name and "RK3576" in row["board"] else name
 
 
 def _shape(model: str) -> DecoderShape | None:
