@@ -2,12 +2,13 @@
 
     python -m bench.planned_memory [--shape 8b] [--bits 4] [--context 8192] [--board rpi5-8gb] [--json]
 
-A random artifact of the shape is made in a folder of its own and deleted afterwards; all weights at 4 bits are
-4.25 bits a weight with their tables and scales. A process with as many threads as the board has cores reads a
-prompt that fills the context but for a few tokens, writes those, and says what it had resident at most: pages
-of the mapped artifact, all it allocated, and Python with the libraries. Nothing of that depends on the
-processor, so a board without an NPU is planned and this machine measured; `bench.npu_memory` has the NPU's
-buffers. Writes bench/results/planned_memory.json. Exits 1 when the plan is off by more than 5 %.
+A random artifact of the shape is made in a folder of its own and deleted afterwards; all weights at 4 bits
+are 4.25 bits a weight with their indices and scales. A process with as many threads as the board has cores
+reads a prompt that fills the context but for a few tokens, writes those, and says what it had resident at
+most: pages of the mapped artifact, what the core allocated, and Python with its libraries. How many bytes
+that is does not depend on the processor, so a board without an NPU is planned and this machine measured;
+`bench.npu_memory` has the NPU's buffers. Writes bench/results/planned_memory.json. Exits 1 when the plan is
+off by more than 5 %.
 """
 
 import argparse
@@ -86,9 +87,9 @@ def mapped(smaps: str, folder: Path) -> int:
 
 def table(result: Mapping[str, Any]) -> str:
     """For people."""
+    shape, bits = result["shape"], result["bits_per_weight"]
     lines = [
-        f"{result['shape']} with all weights at {result['bits_per_weight']:.2f} bits, {result['context']} tokens, "
-        f"{result['threads']} threads",
+        f"{shape} at {bits:.2f} bits a weight, {result['context']} tokens, {result['threads']} threads",
         f"{'MB':10}{'planned':>10}{'measured':>10}",
     ]
     for part in PARTS:

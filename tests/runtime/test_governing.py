@@ -10,7 +10,8 @@ import pytest
 from tests.virtual_board.works import eight_billion
 
 from rockledge.board.levers import Demand, Setting
-from rockledge.board.thermal import COOLINGS, settled
+from rockledge.board.rk3588_heat import COOLINGS
+from rockledge.board.thermal import settled
 from rockledge.errors import UsageError
 from rockledge.runtime.board_sysfs import BoardSysfs
 from rockledge.runtime.engine import Engine

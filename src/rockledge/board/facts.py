@@ -66,6 +66,7 @@ UNITS: Mapping[str, Unit] = {
     "B/bank": Unit(1, 1 << 30),
     "banks/core": Unit(1, 1024),
     "°C": Unit(1, 150),
+    "K": Unit(0.1, 50),
     "W": Unit(0.01, 1000),
     "W over idle": Unit(0.01, 1000),
     "W at the wall": Unit(0.01, 1000),

@@ -11,6 +11,7 @@ from rockledge.board.cycles import CYCLE_FACTS
 from rockledge.board.facts import Fact
 from rockledge.board.npu_facts import A76_FACTS, NPU_FACTS
 from rockledge.board.reserves import GIB, RESERVE_FACTS
+from rockledge.board.rk3588_heat import COOLINGS, POWER
 
 # Public documents and projects that more than one row leans on.
 _A76 = "Arm Cortex-A76 Software Optimization Guide"
@@ -130,9 +131,11 @@ FACTS: dict[str, Fact] = {
     # Temperature and power (no public throttle curve for language models on this chip exists).
     "passive_trip_celsius": Fact(75, "°C", f"{_DEVICE_TREE}: passive trips at 75 and 85 °C", "published"),
     "second_trip_celsius": Fact(85, "°C", f"{_DEVICE_TREE}: passive trips at 75 and 85 °C", "published"),
-    "throttled_cpu_hz": Fact(
-        1.008e9, "Hz", f"{_SBC}/4qJG.txt: eight busy cores flip to it at 73.9-74.8 °C", "published"
+    "trip_hysteresis": Fact(2, "K", f"{_DEVICE_TREE}: of the trip at 75 °C", "published"),
+    "unthrottled_cpu_hz": Fact(
+        2.208e9, "Hz", f"{_SBC}/4qJG.txt: eight busy cores until 73.9-74.8 °C", "published"
     ),
+    "throttled_cpu_hz": Fact(1.008e9, "Hz", f"{_SBC}/4qJG.txt: what they flip to there", "published"),
     "sustainable_power_watts": Fact(2.1, "W", f"{_DEVICE_TREE}: thermal zone of the SoC", "published"),
     "idle_watts": Fact(
         1.49,
@@ -140,7 +143,7 @@ FACTS: dict[str, Fact] = {
         f"{_SBC}, reviews/Radxa-Rock-5B.md: all governors at powersave; 0.41 W more with memory at full "
         "speed",
         "published",
-        spread=(1.49, 1.90),
+        spread=(1.49, POWER.idle.value),
     ),
     "cpu_decode_watts": Fact(7.0, "W over idle", f"6.2-8.0 W: {_INVISI}", "published", spread=(6.2, 8.0)),
     "npu_decode_watts": Fact(3.4, "W over idle", f"2.8-4.0 W: {_INVISI}", "published", spread=(2.8, 4.0)),
@@ -161,6 +164,8 @@ CHIP = Chip(
         "little_hz": OperatingPoints(_LITTLE_HZ, _DEVICE_TREE),
         "npu_hz": OperatingPoints((3e8, 4e8, 5e8, 6e8, 7e8, 8e8, 9e8, 1e9), _DEVICE_TREE),
     },
+    power=POWER,
+    coolings=COOLINGS,
     npu_node="rockchip,rk3588-rknn-core",
 )
 

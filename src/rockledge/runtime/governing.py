@@ -13,7 +13,7 @@ from typing import Final
 
 from rockledge.board.boards import board_with, find_chip
 from rockledge.board.chip import Chip
-from rockledge.board.governor import Decision, Reading, State, govern
+from rockledge.board.governor import Decision, Reading, State, govern, safe_watts
 from rockledge.board.levers import Demand, Rung, Setting, Work, ladder, most_watts
 from rockledge.errors import BudgetError, UsageError
 from rockledge.runtime.board_sysfs import BoardSysfs
@@ -47,6 +47,7 @@ class Governor:
         self._sysfs, self._work, self._target = sysfs, work, target
         self._send, self._stats, self._clock = send, stats, clock
         self._most = most_watts(work)
+        self._safe = safe_watts(work.board, target)
         self._ladders: dict[Demand, tuple[Rung, ...]] = {}
         self._state = State()
         self._setting = work.full
@@ -84,6 +85,7 @@ class Governor:
             self._ladders[demand],
             target=self._target,
             most_watts=self._most,
+            safe=self._safe,
         )
         self._say(decision, reading)
         self.decision = decision
@@ -122,12 +124,17 @@ def demand_of(stats: EngineStats, most: int) -> Demand:
 
 def governed_board(mode: str, root: Path = Path("/")) -> tuple[Chip, BoardSysfs] | None:
     """The chip that a governor would hold, and its files. `mode`: "off" finds none, "auto" one where the
-    board is known and gives its temperature, "on" raises UsageError elsewhere."""
+    chip's heat is known and the board gives its temperature, "on" raises UsageError elsewhere."""
     if mode == "off":
         return None
     sysfs, chip = BoardSysfs(root), find_chip(compatible(root))
-    if chip is not None and not chip.refused and sysfs.readable:
+    if chip is not None and chip.power is not None and not chip.refused and sysfs.readable:
         return chip, sysfs
+    if mode == "on" and chip is not None and chip.power is None:
+        raise UsageError(
+            f"--governor on: too little is published of the heat of a {chip.title} to govern it; leave it at "
+            "auto"
+        )
     if mode == "on":
         raise UsageError(
             "--governor on needs a known board that says how warm it is in /sys/class/thermal; leave it at "
