@@ -57,6 +57,10 @@ class Board:
             raise UsageError(f"unknown cooling {name!r}, expected one of {', '.join(self.chip.coolings)}")
         return self.chip.coolings[name]
 
+    def without_npu(self) -> "Board":
+        """The same board with its NPU left alone."""
+        return replace(self, facts={n: f for n, f in self.facts.items() if n != "npu_cores"})
+
     def at(self, end: End) -> "Board":
         """The same board as slow as its facts can be ("low"), or as fast ("high")."""
         return replace(self, facts={n: replace(f, value=f.at(end)) for n, f in self.facts.items()})

@@ -52,6 +52,7 @@ UNITS: Mapping[str, Unit] = {
     "MAC/cycle/core": Unit(0.1, 1e6, more_is_fast=True),
     "op/s": Unit(1e8, 1e16, more_is_fast=True),
     "B/s": Unit(1e8, 1e13, more_is_fast=True),
+    "B/s from a disk": Unit(1e6, 1e11, more_is_fast=True),
     "B/s/core": Unit(1e8, 1e13, more_is_fast=True),
     "ns": Unit(1, 1e5, more_is_fast=False),
     "s": Unit(1e-9, 10, more_is_fast=False),

@@ -32,6 +32,21 @@ FACTS: dict[str, Fact] = {
         "derived",
         spread=(9.8e9, 11.2e9),
     ),
+    "disk_read_bandwidth_sd": Fact(
+        8.5e7,
+        "B/s from a disk",
+        "40 to 85 MB/s with good cards (evezone.evetech.co.za); SDR104 moves 104",
+        "published",
+        spread=(4.0e7, 1.04e8),
+    ),
+    "disk_read_bandwidth_nvme": Fact(
+        4.2e8,
+        "B/s from a disk",
+        "one lane of PCIe 2.0, 0.5 GB/s: 416 MB/s read at such a lane (geerlingguy/raspberry-pi-pcie-devices"
+        "#355), 730 in the mode of PCIe 3.0 that has to be turned on (#631)",
+        "published",
+        spread=(4.0e8, 7.3e8),
+    ),
     **RESERVE_FACTS,
     "passive_trip_celsius": Fact(80, "°C", f"{_DOCUMENTATION}: clocks fall from there on", "published"),
     "second_trip_celsius": Fact(85, "°C", f"{_DOCUMENTATION}: they fall further", "published"),

@@ -85,6 +85,31 @@ FACTS: dict[str, Fact] = {
         28.5e9, "B/s", f"{_ORK}; 26.6-28.6 in {_RKLLAMA}", "published", spread=(26.6e9, 28.6e9)
     ),
     "cpu_and_npu_read_bandwidth": Fact(29.5e9, "B/s", f"29-30 GB/s: {_RKLLAMA}", "published"),
+    # Disks, whatever is plugged in: the limits of the ports are published, what is behind them is not known.
+    "disk_read_bandwidth_sd": Fact(
+        8.0e7,
+        "B/s from a disk",
+        "SD 3.0 in mode SDR104 moves 104 MB/s; good cards read 40 to 85 MB/s at such a port (published for a "
+        "Raspberry Pi 5 by evezone.evetech.co.za)",
+        "assumed",
+        spread=(4.0e7, 1.04e8),
+    ),
+    "disk_read_bandwidth_emmc": Fact(
+        2.5e8,
+        "B/s from a disk",
+        f"{_SHEET}: eMMC 5.1 in mode HS400 moves 400 MB/s; that modules read five eighths of it is assumed",
+        "assumed",
+        spread=(1.5e8, 4.0e8),
+    ),
+    "disk_read_bandwidth_nvme": Fact(
+        1.5e9,
+        "B/s from a disk",
+        f"{_TRM}: PCIe 3.0 of four lanes moves 3.9 GB/s, of which drives are assumed to reach 3; boards with "
+        "an RK3588S have one lane of PCIe 2.0, half of which reads 204 MB/s "
+        "(Joshua-Riek/ubuntu-rockchip#195)",
+        "assumed",
+        spread=(4.0e8, 3.0e9),
+    ),
     # The NPU.
     "npu_cores": Fact(3, "cores", _TRM, "published"),
     "npu_hz": Fact(1.0e9, "Hz", f"{_DEVICE_TREE}: highest operating point, 0.85 V", "published"),

@@ -29,7 +29,8 @@ POWER: Final = Power(
         1.75,
         "W",
         "one A76 computing at 2.4 GHz: a quarter of four that decode (6.2-8.0 W over idle: "
-        "cpu_decode_watts); bench.thermal finds the heat of four that mine in a ratio of 3 to 5 to that of one",
+        "cpu_decode_watts); bench.thermal finds the heat of four that mine in a ratio of 3 to 5 to that of "
+        "one",
         "derived",
     ),
     stalled=Constant(

@@ -1,4 +1,5 @@
-"""What would fit where a model does not: fewer bits, a shorter context, fewer streams, a smaller model."""
+"""What would fit where a model does not: fewer bits, a shorter context, fewer streams, a smaller model, or
+weights that are read from a disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,17 +7,20 @@ from dataclasses import dataclass
 from rockledge.model.known_shapes import KNOWN_SHAPES
 from rockledge.planning.fit import fits, longest, most_streams, parameters
 from rockledge.planning.plan import DEFAULT_BITS, Plan
+from rockledge.planning.streaming import Streamed, streamed
 
 
 @dataclass(frozen=True)
 class Advice:
     """Each by itself makes it fit; None where it does not help. `bits`: a weight, at the same context and
-    streams; the others at the default of `quantize`."""
+    streams; the others at the default of `quantize`. `streaming`: the rest of the weights is read from a disk
+    in every step."""
 
     bits: float | None
     context: int | None
     streams: int | None
     model: str | None
+    streaming: Streamed | None
 
 
 def advice(plan: Plan) -> Advice:
@@ -27,6 +31,7 @@ def advice(plan: Plan) -> Advice:
         context=longest(board, config, weights, plan.streams) or None,
         streams=most_streams(board, config, weights, plan.context) or None,
         model=next(_smaller(plan), None),
+        streaming=streamed(plan),
     )
 
 
