@@ -1,7 +1,7 @@
 """`rockledge plan`: every kind of model, the object of `--json`, tables, and what is wrong with a request."""
 
+import cProfile
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_known_name(rockledge: Run) -> None:
-    before = time.process_time()
     found = rockledge("plan", "llama-3-8b", "--board", "rk3588-8gb", "--context", "8192", "--json")
-    assert time.process_time() - before < 1.0
     assert found.code == 0, found.err
     plan = found.json
     assert plan["basis"] == "modelled"
@@ -57,6 +55,16 @@ def test_a_known_name(rockledge: Run) -> None:
     assert plan["command"] == command
 
 
+def test_a_known_shape_takes_less_than_a_second(rockledge: Run) -> None:
+    """Counted in calls of functions, which other processes do not change: 2.6 million take 0.6 s where the
+    machine is quiet."""
+    profile = cProfile.Profile()
+    profile.enable()
+    rockledge("plan", "llama-3-8b")
+    profile.disable()
+    assert sum(entry.callcount for entry in profile.getstats()) < 3_600_000
+
+
 def test_tables_for_people(rockledge: Run) -> None:
     found = rockledge("plan", "llama-3-8b", "--streams", 2)
     assert found.code == 0
@@ -71,7 +79,44 @@ def test_what_would_fit(rockledge: Run) -> None:
     assert found["fits"] is False
     assert 3 < found["would_fit"]["bits"] < 4.25
     assert found["command"].endswith(f"--bits {found['would_fit']['bits']:.2f}")
-    assert "What would fit: " in rockledge("plan", "llama-3.1-8b", "--context", "44k").out
+    out = rockledge("plan", "llama-3.1-8b", "--context", "44k").out
+    assert "What would fit:\n" in out
+    assert "read from a disk in each step; decode, tok/s: " in out
+    streaming = found["would_fit"]["streaming"]
+    assert set(streaming["decode_tok_s"]) == {"NVMe", "eMMC", "SD card"}
+    assert streaming["read_mb_per_step"] > 0
+    assert streaming["decode_tok_s"]["NVMe"]["likely"] < 5.3
+
+
+def test_after_an_hour(rockledge: Run) -> None:
+    warm = ("plan", "llama-3-8b", "--ambient", 45, "--cooling", "passive")
+    found = rockledge(*warm, "--json").json
+    later = found["sustained"]
+    assert later["ambient_celsius"] == 45
+    assert set(later["coolings"]) == {"passive"}
+    one = later["coolings"]["passive"]
+    assert one["slow"] == {"kelvin_per_watt": 4.03, "seconds": 200}
+    for speed in (one["decode_tok_s"], one["prefill_tok_s"]):
+        assert 0 < speed["governed"]["likely"] < speed["cold"]["likely"]
+        assert 0 < speed["ungoverned"]["likely"] < speed["cold"]["likely"]
+    assert one["decode_tok_s"]["cold"] == found["decode_tok_s"]["4"]
+    out = rockledge(*warm).out
+    assert "after an hour at 45 °C" in out
+    assert "without governor" in out
+
+
+def test_a_board_whose_heat_is_not_known_says_so(rockledge: Run) -> None:
+    assert rockledge("plan", "qwen3-1.7b", "--board", "rpi5-8gb", "--json").json["sustained"] is None
+    out = rockledge("plan", "qwen3-1.7b", "--board", "rpi5-8gb").out
+    assert "Too little is published of the heat of rpi5-8gb" in out
+
+
+def test_memory_of_the_recommended_precision_adds_up(rockledge: Run) -> None:
+    """Between two widths the NPU's buffers lie beside the weights of the budget, not those of the width."""
+    memory = rockledge("plan", "qwen3-14b", "--json").json["memory_mb"]
+    assert memory["free"] >= 0
+    used = sum(memory[part] for part in ("weights", "kv_cache", "arena", "npu_buffers", "free"))
+    assert used == pytest.approx(memory["available"], abs=0.01)
 
 
 def test_no_precision_fits(rockledge: Run) -> None:
@@ -156,6 +201,10 @@ def test_where_nothing_of_ours_runs(rockledge: Run) -> None:
         (("llama-3-8b", "--streams", "100"), 2, "100 streams, expected at most"),
         (("llama-3-8b", "--context", "0"), 2, "context"),
         (("llama-3-8b", "--plot", "none/of/it.png"), 2, "the folder of"),
+        (("llama-3-8b", "--cooling", "water"), 2, "expected one of passive, heat-sink, fan, bare"),
+        (("qwen3-4b", "--board", "rpi5-8gb", "--cooling", "fan"), 2, "heat of a Raspberry Pi 5"),
+        (("llama-3-8b", "--ambient", "nan"), 2, "ambient"),
+        (("llama-3-8b", "--ambient", "400"), 2, "ambient"),
     ],
 )
 def test_what_is_wrong_is_said(rockledge: Run, arguments: tuple[str, ...], code: int, said: str) -> None:

@@ -133,6 +133,9 @@ def test_advice_is_true(model: str, board: str, context: int, streams: int) -> N
     if found.streams is not None:
         assert 0 < found.streams < streams
         assert fits(plan.board, config, plan.default_bytes, context * found.streams)
+    if found.streaming is not None:
+        assert found.streaming.read > 0
+        assert found.streaming.resident + found.streaming.ring < plan.room.available
     assert found.model is not None
     assert parameters(KNOWN_SHAPES[found.model].config) < parameters(config)
     assert planned(found.model, board, context, streams).fits
