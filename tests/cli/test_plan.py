@@ -2,6 +2,7 @@
 
 import cProfile
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ import pytest
 from tests.model.checkpoints import random_model, write_gguf
 from tests.model.hub_fixtures import hub
 from tests.model.hub_stand_in import Hub
+
+from rockledge.board.boards import BOARDS
+from rockledge.cli.main import COMMANDS
+from rockledge.cli.parser import build_parser
+from rockledge.cli.plan import quantize_command
+from rockledge.model.hub import hub_name
+from rockledge.model.known_shapes import KNOWN_SHAPES
+from rockledge.planning.plan import Plan
 
 Run = Callable[..., Any]
 __all__ = ["hub"]  # a fixture
@@ -53,6 +62,29 @@ def test_a_known_name(rockledge: Run) -> None:
     assert plan["energy_j_per_token"]["decode"]["low"] > 0
     command = "rockledge quantize meta-llama/Meta-Llama-3-8B -o llama-3-8b-rk3588-8gb --bits 4.25"
     assert plan["command"] == command
+
+
+@pytest.mark.parametrize("model", sorted(KNOWN_SHAPES))
+def test_the_command_that_makes_it_is_one(model: str) -> None:
+    """Of every known shape, on the smallest board where anything of it fits."""
+    shape = KNOWN_SHAPES[model]
+    context = min(4096, shape.config.context)
+    plans = (Plan(model, shape.config, BOARDS[f"rk3588-{gib}gb"], context, 1) for gib in (4, 8, 16, 32))
+    command = next(one for plan in plans if (one := quantize_command(plan, shape.source)))
+    words = shlex.split(command)
+    assert words[0] == "rockledge"
+    parsed = build_parser(COMMANDS).parse_args(words[1:])
+    assert parsed.command == "quantize"
+    assert 2 <= parsed.bits <= 4.26
+    assert hub_name(shape.source) is not None
+
+
+def test_an_artifact_is_not_made_again(rockledge: Run, artifact: Path) -> None:
+    found = rockledge("plan", artifact, "--json")
+    assert found.json["command"] is None
+    shown = rockledge("plan", artifact)
+    assert "is an artifact of" in shown.err
+    assert "To make it" not in shown.out
 
 
 def test_a_known_shape_takes_less_than_a_second(rockledge: Run) -> None:

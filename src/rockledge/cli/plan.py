@@ -156,7 +156,7 @@ def body(
             **vars(would_fit),
             "streaming": None if would_fit.streaming is None else _streaming(would_fit.streaming),
         },
-        "command": None if plan.budget is None else quantize_command(plan, model.quantizable),
+        "command": quantize_command(plan, model.quantizable),
     }
 
 
@@ -202,8 +202,10 @@ def _streaming(found: Streamed) -> dict[str, Any]:
     }
 
 
-def quantize_command(plan: Plan, model: str) -> str:
-    """What makes the recommended artifact."""
+def quantize_command(plan: Plan, model: str | None) -> str | None:
+    """What makes the recommended artifact; None where nothing fits, and where there is no checkpoint."""
+    if plan.budget is None or model is None:
+        return None
     name = re.sub(r"[^\w.-]", "-", plan.name.lower())
     return shlex.join(
         ["rockledge", "quantize", model, "-o", f"{name}-{plan.board.name}", "--bits", f"{plan.budget:.2f}"]
@@ -236,7 +238,8 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
         terminal.print(
             f"\nToo little is published of the heat of {result['board']} for a speed after an hour."
         )
-    terminal.print(f"\nTo make it:\n  {result['command']}")
+    if result["command"]:
+        terminal.print(f"\nTo make it:\n  {result['command']}")
 
 
 def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
