@@ -113,7 +113,7 @@ def test_what_would_fit(rockledge: Run) -> None:
     assert found["command"].endswith(f"--bits {found['would_fit']['bits']:.2f}")
     out = rockledge("plan", "llama-3.1-8b", "--context", "44k").out
     assert "What would fit:\n" in out
-    assert "read from a disk in each step; decode, tok/s: " in out
+    assert "GB read in each step; decode, tok/s: " in out
     streaming = found["would_fit"]["streaming"]
     assert set(streaming["decode_tok_s"]) == {"NVMe", "eMMC", "SD card"}
     assert streaming["read_mb_per_step"] > 0
@@ -218,6 +218,9 @@ def test_where_nothing_of_ours_runs(rockledge: Run) -> None:
     found = rockledge("plan", "qwen3-4b", "--board", "rk3576-8gb", "--json")
     assert found.code == 1
     assert "no int8 dot product" in found.json["reason"]
+    usual = rockledge("plan", "qwen3-4b", "--json").json
+    assert {"fits", "memory_mb", "decode_tok_s", "prefill_tok_s", "ttft_ms", "npu_utilisation"} <= set(usual)
+    assert all(found.json[key] is None for key in ("memory_mb", "decode_tok_s", "energy_j_per_token"))
     # airockchip/rknn-llm README.md v1.2.1b1, Qwen3-4B, w4a16.
     (row,) = [row for row in found.json["published"] if row["model"] == "Qwen3-4B"]
     assert row["decode_tok_s"] == 5.52

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 _BASIS = "modelled"
 _NEAREST_ROWS = 6
+_FIGURES = (
+    "memory_mb", "decode_tok_s", "prefill_tok_s", "ttft_ms", "npu_utilisation", "energy_j_per_token",
+    "sustained", "would_fit", "command",
+)  # fmt: skip
+"""What a plan says, and does not where nothing of ours runs."""
 _AMBIENT = 25.0
 
 
@@ -253,6 +258,11 @@ def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
         ways.append(
             f"a context of {found['context']} tokens" + (f" for each of {streams}" if streams > 1 else "")
         )
+    if found["narrow_context"] is not None:
+        ways.append(
+            f"2 bits a weight, which costs much accuracy, and a context of {found['narrow_context']} tokens"
+            + (f" for each of {streams}" if streams > 1 else "")
+        )
     if found["streams"] is not None and streams > 1:
         ways.append(counted(found["streams"], "stream"))
     if found["model"] is not None:
@@ -313,7 +323,8 @@ def _streaming_shown(found: dict[str, Any]) -> str:
         f"{one['likely']:.2g} ({one['low']:.2g} to {one['high']:.2g}) from {disk}" for disk, one in speeds
     )
     read = found["read_mb_per_step"] / 1e3
-    return f"{found['bits']} bits with {read:.1f} GB read from a disk in each step; {what}, tok/s: {told}"
+    budget = f"--memory-budget {found['memory_budget_mb'] / 1e3:.1f}G"
+    return f"{found['bits']} bits and {budget}: {read:.1f} GB read in each step; {what}, tok/s: {told}"
 
 
 def _figures(result: dict[str, Any]) -> str:
@@ -352,6 +363,7 @@ def _refused(board: Board, model: PlannedModel, terminal: Terminal) -> dict[str,
         "board": board.name,
         "fits": False,
         "reason": reason,
+        **dict.fromkeys(_FIGURES),
         "published": [vars(one) for one in near],
         "exit_code": 1,
     }
