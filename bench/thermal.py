@@ -1,4 +1,4 @@
-"""How well two stages of heat follow published temperatures, and the constants of `board/thermal.py`.
+"""How well two stages of heat follow published temperatures, and the constants of `board/rk3588_heat.py`.
 
     python -m bench.thermal [--json]
 

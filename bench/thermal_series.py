@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rockledge.board.power import BIG_VOLTS, voltage_factor
+from rockledge.board.power import voltage_factor
+from rockledge.board.rk3588_heat import BIG_VOLTS
 
 FOLDER: Final = Path(__file__).parent / "thermal_logs"
 

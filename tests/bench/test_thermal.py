@@ -6,7 +6,7 @@ import pytest
 
 from bench.thermal import LOGS, RESULTS, THROTTLED, flips, left_out
 from bench.thermal_series import read_series
-from rockledge.board.thermal import COOLINGS
+from rockledge.board.rk3588_heat import COOLINGS
 
 
 def test_the_goal_of_the_log_that_throttles() -> None:

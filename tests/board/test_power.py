@@ -4,7 +4,8 @@ from tests.virtual_board.works import eight_billion
 
 from rockledge.board.boards import find_board
 from rockledge.board.levers import Demand, speed
-from rockledge.board.power import BIG_VOLTS, NPU_VOLTS, memory_watts, npu_watts, voltage_factor
+from rockledge.board.power import memory_watts, npu_watts, voltage_factor
+from rockledge.board.rk3588_heat import BIG_VOLTS, NPU_VOLTS, POWER
 
 
 def test_decode_is_inside_what_was_published_over_idle() -> None:
@@ -16,7 +17,11 @@ def test_decode_is_inside_what_was_published_over_idle() -> None:
 def test_npu_decode_is_inside_what_was_published_over_idle() -> None:
     board = find_board("rk3588-8gb")
     low, high = board.facts["npu_decode_watts"].spread or (0, 0)
-    assert low <= npu_watts(1e9, 1.0) + memory_watts(board.value("npu_read_bandwidth")) <= high
+    assert low <= npu_watts(POWER, 1e9, 1.0) + memory_watts(POWER, board.value("npu_read_bandwidth")) <= high
+
+
+def test_below_some_clock_nothing_is_saved_by_being_slower() -> None:
+    assert POWER.slowest_hz == 1.2e9
 
 
 def test_a_lower_voltage_counts_twice() -> None:

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from rockledge.board.thermal import COOLINGS, Cooling, Heat, Stage, find_cooling, settled
+from rockledge.board.boards import find_board
+from rockledge.board.rk3588_heat import COOLINGS
+from rockledge.board.thermal import Cooling, Heat, Stage, settled
 from rockledge.errors import UsageError
 
 ONE = Cooling("one", "", Stage(0.5, 4.0), Stage(4.0, 100.0), "", "assumed")
@@ -46,4 +48,4 @@ def test_scaled() -> None:
 
 def test_an_unknown_cooling_is_told_the_others() -> None:
     with pytest.raises(UsageError, match="unknown cooling 'water', expected one of passive, "):
-        find_cooling("water")
+        find_board("rk3588-8gb").cooling("water")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.virtual_board.works import eight_billion
 
-from rockledge.board.thermal import COOLINGS
+from rockledge.board.rk3588_heat import COOLINGS
 from rockledge.runtime.slow_settings import slow_settings
 from rockledge.virtual_board.board import VirtualBoard
 from rockledge.virtual_board.sysfs import VirtualSysfs

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.virtual_board.works import CLOCKS, eight_billion
 
 from rockledge.board.levers import Demand
-from rockledge.board.thermal import COOLINGS
+from rockledge.board.rk3588_heat import COOLINGS
 from rockledge.runtime.board_sysfs import BoardSysfs
 from rockledge.runtime.npu_system import look
 from rockledge.virtual_board.board import VirtualBoard

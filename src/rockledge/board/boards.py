@@ -12,6 +12,8 @@ from typing import Final
 from rockledge.board import raspberry_pi_5, rk3576, rk3588
 from rockledge.board.chip import Chip, Memory, OperatingPoints
 from rockledge.board.facts import End, Fact, check_facts
+from rockledge.board.power import Power
+from rockledge.board.thermal import Cooling
 from rockledge.errors import UsageError, did_you_mean
 
 _NEAREST: Final = 5
@@ -39,6 +41,25 @@ class Board:
     def value(self, fact: str) -> float:
         """The number behind a fact, in the fact's own unit. KeyError if there is no such fact."""
         return self.facts[fact].value
+
+    @property
+    def power(self) -> Power:
+        """Its watts. UsageError where too little is published of the chip."""
+        if self.chip.power is None:
+            raise UsageError(f"too little is published of the heat of a {self.chip.title} to model it")
+        return self.chip.power
+
+    def cooling(self, name: str) -> Cooling:
+        """What takes its heat away, by name. UsageError names all that are known."""
+        if not self.chip.coolings:
+            raise UsageError(f"too little is published of the heat of a {self.chip.title} to model it")
+        if name not in self.chip.coolings:
+            raise UsageError(f"unknown cooling {name!r}, expected one of {', '.join(self.chip.coolings)}")
+        return self.chip.coolings[name]
+
+    def without_npu(self) -> "Board":
+        """The same board with its NPU left alone."""
+        return replace(self, facts={n: f for n, f in self.facts.items() if n != "npu_cores"})
 
     def at(self, end: End) -> "Board":
         """The same board as slow as its facts can be ("low"), or as fast ("high")."""

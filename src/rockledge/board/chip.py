@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rockledge.board.facts import Fact
+from rockledge.board.power import Power
+from rockledge.board.thermal import Cooling
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class Chip:
 
     `compatible`: the strings by which a device tree names it. `decode_cores`: the numbers under which Linux
     has the cores that run models. `npu_node`: a core of its NPU as mainline's device tree names it.
-    `facts`: those that hold for every board. `refused`: why nothing of ours runs there, "" where it does;
-    `published`: what the vendor says that its own programs reach, for chips on which ours do not run.
+    `facts`: those that hold for every board. `power`, `coolings`: its watts, and what may take its heat away,
+    by name; None and none where too little is published. `refused`: why nothing of ours runs there, "" where
+    it does; `published`: what the vendor says that its own programs reach, for chips on which ours do not
+    run.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Chip:
     decode_cores: range
     facts: Mapping[str, Fact] = field(repr=False)
     operating_points: Mapping[str, OperatingPoints] = field(default_factory=dict, repr=False)
+    power: Power | None = field(default=None, repr=False)
+    coolings: Mapping[str, Cooling] = field(default_factory=dict, repr=False)
     npu_node: str = ""
     refused: str = ""
     published: tuple[Published, ...] = field(default=(), repr=False)

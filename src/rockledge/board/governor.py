@@ -6,8 +6,8 @@ around them it takes one now and the other a moment later, so that their mean is
 the chip is not asked, so it may be wrong. A sensor that says nothing, the impossible, or always the same is
 not believed: then a setting is taken with which every known cooling stays below the target.
 
-The gains are chosen on `COOLINGS` with resistances and capacities 30 % off either way, where they hold a
-chip that would get 10 to 40 K too warm within 2 K of the target (`tests/board/test_governor.py`).
+The gains are chosen on the coolings of an RK3588 with resistances and capacities 30 % off either way, where
+they hold a chip that would get 10 to 40 K too warm within 2 K of the target (`tests/board/test_governor.py`).
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from rockledge.board.boards import Board
 from rockledge.board.levers import Rung, Setting
-from rockledge.board.power import IDLE_WATTS
-from rockledge.board.thermal import COOLINGS
+from rockledge.board.thermal import worst
 
 TARGET_CELSIUS: Final = 72.0
 """By default: throttling begins at 75 °C and stays until 73."""
@@ -96,10 +96,10 @@ class Decision:
     trouble: str = ""
 
 
-def safe_watts(target: float) -> float:
-    """Watts over idle with which a chip on the worst known cooling, in a warm room, stays at the target."""
-    worst = max(cooling.kelvin_per_watt for cooling in COOLINGS.values())
-    return max(0.0, (target - SAFE_AMBIENT) / worst - IDLE_WATTS.value)
+def safe_watts(board: Board, target: float) -> float:
+    """Watts over idle with which a board on the worst known cooling, in a warm room, stays at the target."""
+    resistance = worst(board.chip.coolings.values())
+    return max(0.0, (target - SAFE_AMBIENT) / resistance - board.power.idle.value)
 
 
 def govern(
@@ -109,10 +109,12 @@ def govern(
     *,
     target: float = TARGET_CELSIUS,
     most_watts: float,
+    safe: float,
     gains: Gains | None = None,
 ) -> tuple[Decision, State]:
     """What to do after a reading, once a second or so. `rungs`: the ladder for what is asked of the engine
-    now; `most_watts`: of any ladder."""
+    now; `most_watts`: of any ladder; `safe`: watts to be content with while the sensor is not believed
+    (`safe_watts`)."""
     gains = gains or Gains()
     if reading.celsius is not None and not _POSSIBLE[0] <= reading.celsius <= _POSSIBLE[1]:  # nor is NaN
         reading = replace(reading, celsius=None)
@@ -120,7 +122,7 @@ def govern(
     state = _judged(reading, state, target)
     believed = state.good > 0
     if state.trouble:
-        wanted = min(safe_watts(target), most_watts)
+        wanted = min(safe, most_watts)
         state = replace(state, held=wanted, slope=0.0)
     elif believed and before is not None:
         wanted, state = _controlled(reading, before, state, target, most_watts, gains)
@@ -167,7 +169,9 @@ def _rung(rungs: Sequence[Rung], wanted: float, carry: float) -> tuple[Rung, flo
         kept = upper.kept + (1 - share) * (lower.kept - upper.kept)
         return Rung(replace(upper.setting, rest=rest), kept, wanted), 0.0
     carry += wanted
-    taken = upper if carry - upper.watts >= lower.watts - carry else lower
+    # More watts for the same speed are only taken where all of them are there.
+    worth = upper.kept > lower.kept
+    taken = upper if worth and carry - upper.watts >= lower.watts - carry else lower
     bound = upper.watts - lower.watts
     return taken, min(max(carry - taken.watts, -bound), bound)
 

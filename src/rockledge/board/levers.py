@@ -143,7 +143,7 @@ def speed(work: Work, setting: Setting, demand: Demand) -> Speed:
 
 
 def _decode(work: Work, threads: int, streams: int) -> Speed:
-    board = with_threads(work.board, threads)
+    board, power = with_threads(work.board, threads), work.board.power
     seconds = computing = read = 0.0
     for band, count in work.bands:
         time = band_time(*band, board=board, tokens=streams)
@@ -152,20 +152,20 @@ def _decode(work: Work, threads: int, streams: int) -> Speed:
         read += count * time.stored_bytes
     cache = float(streams * work.kv_bytes)
     seconds += cache / board.value("cpu_read_bandwidth")
-    watts = threads * core_watts(board.value("cpu_hz"), min(1.0, computing / seconds))
-    return Speed(streams / seconds, 0.0, watts + memory_watts((read + cache) / seconds))
+    watts = threads * core_watts(power, board.value("cpu_hz"), min(1.0, computing / seconds))
+    return Speed(streams / seconds, 0.0, watts + memory_watts(power, (read + cache) / seconds))
 
 
 def _prompt(work: Work, setting: Setting) -> Speed:
-    part, board = work.prompt, work.board
+    part, board, power = work.prompt, work.board, work.board.power
     slower = work.threads / setting.threads * part.cpu_hz / board.value("cpu_hz")
     npu = part.npu * work.npu_hz / setting.npu_hz if part.npu else 0.0
     seconds = max(npu, part.bus, part.beside * slower) + part.waited + part.cpu * slower
     computing = min(1.0, (part.beside + part.cpu) * slower / seconds)
-    watts = setting.threads * core_watts(board.value("cpu_hz"), computing)
+    watts = setting.threads * core_watts(power, board.value("cpu_hz"), computing)
     if npu:
-        watts += memory_watts(part.bus / seconds * board.value("npu_bus_bandwidth"))
-        watts += npu_watts(setting.npu_hz, npu / seconds)
+        watts += memory_watts(power, part.bus / seconds * board.value("npu_bus_bandwidth"))
+        watts += npu_watts(power, setting.npu_hz, npu / seconds)
     return Speed(0.0, part.tokens / seconds, watts)
 
 

@@ -16,6 +16,8 @@ PAGE_TOKENS = 32
 """Tokens of a page of the KV cache."""
 DECODE_ROWS = 32
 """Rows of the largest step that writes tokens while the NPU is busy with a prompt."""
+CPU_STEP_ROWS = 256
+"""Rows of the largest step where there is no NPU."""
 LOGIT_ROWS = 32
 """Rows of a step from whose logits tokens are drawn, at most: there is memory for so many."""
 SEQUENCES = 4
@@ -152,18 +154,30 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
     return logits + rows * row + threads * thread + 4 * angles * (_SPLIT + splits) + _ALIGNMENT_BYTES
 
 
-def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> int:
+def working_bytes(shape: DecoderShape, rows: int, context: int, threads: int, *, npu: bool = True) -> int:
     """Bytes of cache and arenas for `context` tokens: of the prefill program with steps of up to `rows`
-    tokens, and of the second one that decodes while the first waits for the NPU."""
-    arenas = sum(arena_bytes(shape, each, context, threads) for each in (rows, DECODE_ROWS))
-    return cache_bytes(shape, context, rows) + arenas
+    tokens, and of the second one that decodes while the first waits for the NPU. Without an `npu` there is
+    one program, with steps of no more than `CPU_STEP_ROWS`."""
+    steps = (rows, DECODE_ROWS) if npu else (min(rows, CPU_STEP_ROWS),)
+    arenas = sum(arena_bytes(shape, each, context, threads) for each in steps)
+    return cache_bytes(shape, context, steps[0]) + arenas
 
 
-def _longest_context(shape: DecoderShape, rows: int, threads: int, room: int) -> int:
+def largest_step(board: Board, rows: int) -> int:
+    """Rows of the largest step on `board`, where the NPU could take `rows`."""
+    return rows if board.has_npu else min(rows, CPU_STEP_ROWS)
+
+
+def board_working_bytes(board: Board, shape: DecoderShape, rows: int, context: int) -> int:
+    """`working_bytes` on `board`, with a thread for each of its cores that decode."""
+    return working_bytes(shape, rows, context, int(board.value("cpu_cores")), npu=board.has_npu)
+
+
+def _longest_context(board: Board, shape: DecoderShape, rows: int, room: int) -> int:
     """Tokens of the longest context whose cache and arenas take at most `room` bytes; 0 if there is none."""
 
     def needed(pages: int) -> int:
-        return working_bytes(shape, rows, pages * PAGE_TOKENS, threads)
+        return board_working_bytes(board, shape, rows, pages * PAGE_TOKENS)
 
     return bisect_right(range(1, pages_of(_MOST_CONTEXT) + 1), room, key=needed) * PAGE_TOKENS
 
@@ -184,7 +198,7 @@ def longest_context(board: Board, shape: DecoderShape, weights_bytes: int, *, st
     """Tokens of the longest context that `board` has room for beside the weights and the smallest NPU
     buffers; 0 if there is none. The model itself may have been made for fewer."""
     room = board.ram_bytes - reserved_bytes(board) - _npu_buffers(board)[0] - weights_bytes
-    return _longest_context(shape, step_rows, int(board.value("cpu_cores")), room)
+    return _longest_context(board, shape, step_rows, room)
 
 
 def plan_memory(
@@ -194,15 +208,14 @@ def plan_memory(
     NPU buffers; otherwise the NPU buffers grow into what the weights leave. `context` and `step_rows` in
     tokens. BudgetError says by how much it does not fit, and the longest context that would."""
     reserved = reserved_bytes(board)
-    threads = int(board.value("cpu_cores"))
-    kv = cache_bytes(shape, context, step_rows)
-    arena = working_bytes(shape, step_rows, context, threads) - kv
+    kv = cache_bytes(shape, context, largest_step(board, step_rows))
+    arena = board_working_bytes(board, shape, step_rows, context) - kv
     least_npu, most_npu = _npu_buffers(board)
     left = board.ram_bytes - reserved - kv - arena - least_npu
     weights = left if weights_bytes is None else weights_bytes
     if left <= 0 or weights > left:
         room = left + kv + arena - (weights_bytes or 0)
-        longest = _longest_context(shape, step_rows, threads, room)
+        longest = _longest_context(board, shape, step_rows, room)
         advice = (
             f"the longest context that leaves room is {longest} tokens"
             if longest > 0

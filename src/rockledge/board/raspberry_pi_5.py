@@ -11,6 +11,7 @@ from rockledge.board.reserves import RESERVE_FACTS
 
 _SHEET = "Raspberry Pi 5 product brief"
 _REVIEW = "geerlingguy/sbc-reviews#21"
+_SBC = "ThomasKaiser/sbc-bench results/reviews/RPi-5B-Rev1.0.md"
 _A76 = "Arm Cortex-A76 Software Optimization Guide"
 _DOCUMENTATION = "Raspberry Pi documentation, frequency management and thermal control"
 
@@ -24,6 +25,10 @@ FACTS: dict[str, Fact] = {
     **CYCLE_FACTS,
     **A76_FACTS,
     "dram_theoretical": Fact(17.07e9, "B/s", f"{_SHEET}: LPDDR4x, 4267 MT/s x 32 bit", "published"),
+    "dram_random_ns": Fact(
+        157, "ns", f"{_SBC}: 128 MiB, one A76; 139 for 16 MiB", "published", spread=(157, 173)
+    ),
+    "cpu_read_bandwidth_1_core": Fact(11.85e9, "B/s", f"{_SBC}: memchr", "published"),
     "cpu_read_bandwidth": Fact(
         10.2e9,
         "B/s",
@@ -31,6 +36,21 @@ FACTS: dict[str, Fact] = {
         "5.55 x 2.02 GB (geerlingguy/ai-benchmarks)",
         "derived",
         spread=(9.8e9, 11.2e9),
+    ),
+    "disk_read_bandwidth_sd": Fact(
+        8.5e7,
+        "B/s from a disk",
+        "40 to 85 MB/s with good cards (evezone.evetech.co.za); SDR104 moves 104",
+        "published",
+        spread=(4.0e7, 1.04e8),
+    ),
+    "disk_read_bandwidth_nvme": Fact(
+        4.2e8,
+        "B/s from a disk",
+        "one lane of PCIe 2.0, 0.5 GB/s: 416 MB/s read at such a lane (geerlingguy/raspberry-pi-pcie-devices"
+        "#355), 730 in the mode of PCIe 3.0 that has to be turned on (#631)",
+        "published",
+        spread=(4.0e8, 7.3e8),
     ),
     **RESERVE_FACTS,
     "passive_trip_celsius": Fact(80, "°C", f"{_DOCUMENTATION}: clocks fall from there on", "published"),

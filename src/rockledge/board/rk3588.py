@@ -11,6 +11,7 @@ from rockledge.board.cycles import CYCLE_FACTS
 from rockledge.board.facts import Fact
 from rockledge.board.npu_facts import A76_FACTS, NPU_FACTS
 from rockledge.board.reserves import GIB, RESERVE_FACTS
+from rockledge.board.rk3588_heat import COOLINGS, POWER
 
 # Public documents and projects that more than one row leans on.
 _A76 = "Arm Cortex-A76 Software Optimization Guide"
@@ -84,6 +85,31 @@ FACTS: dict[str, Fact] = {
         28.5e9, "B/s", f"{_ORK}; 26.6-28.6 in {_RKLLAMA}", "published", spread=(26.6e9, 28.6e9)
     ),
     "cpu_and_npu_read_bandwidth": Fact(29.5e9, "B/s", f"29-30 GB/s: {_RKLLAMA}", "published"),
+    # Disks, whatever is plugged in: the limits of the ports are published, what is behind them is not known.
+    "disk_read_bandwidth_sd": Fact(
+        8.0e7,
+        "B/s from a disk",
+        "SD 3.0 in mode SDR104 moves 104 MB/s; good cards read 40 to 85 MB/s at such a port (published for a "
+        "Raspberry Pi 5 by evezone.evetech.co.za)",
+        "assumed",
+        spread=(4.0e7, 1.04e8),
+    ),
+    "disk_read_bandwidth_emmc": Fact(
+        2.5e8,
+        "B/s from a disk",
+        f"{_SHEET}: eMMC 5.1 in mode HS400 moves 400 MB/s; that modules read five eighths of it is assumed",
+        "assumed",
+        spread=(1.5e8, 4.0e8),
+    ),
+    "disk_read_bandwidth_nvme": Fact(
+        1.5e9,
+        "B/s from a disk",
+        f"{_TRM}: PCIe 3.0 of four lanes moves 3.9 GB/s, of which drives are assumed to reach 3; boards with "
+        "an RK3588S have one lane of PCIe 2.0, half of which reads 204 MB/s "
+        "(Joshua-Riek/ubuntu-rockchip#195)",
+        "assumed",
+        spread=(4.0e8, 3.0e9),
+    ),
     # The NPU.
     "npu_cores": Fact(3, "cores", _TRM, "published"),
     "npu_hz": Fact(1.0e9, "Hz", f"{_DEVICE_TREE}: highest operating point, 0.85 V", "published"),
@@ -130,9 +156,11 @@ FACTS: dict[str, Fact] = {
     # Temperature and power (no public throttle curve for language models on this chip exists).
     "passive_trip_celsius": Fact(75, "°C", f"{_DEVICE_TREE}: passive trips at 75 and 85 °C", "published"),
     "second_trip_celsius": Fact(85, "°C", f"{_DEVICE_TREE}: passive trips at 75 and 85 °C", "published"),
-    "throttled_cpu_hz": Fact(
-        1.008e9, "Hz", f"{_SBC}/4qJG.txt: eight busy cores flip to it at 73.9-74.8 °C", "published"
+    "trip_hysteresis": Fact(2, "K", f"{_DEVICE_TREE}: of the trip at 75 °C", "published"),
+    "unthrottled_cpu_hz": Fact(
+        2.208e9, "Hz", f"{_SBC}/4qJG.txt: eight busy cores until 73.9-74.8 °C", "published"
     ),
+    "throttled_cpu_hz": Fact(1.008e9, "Hz", f"{_SBC}/4qJG.txt: what they flip to there", "published"),
     "sustainable_power_watts": Fact(2.1, "W", f"{_DEVICE_TREE}: thermal zone of the SoC", "published"),
     "idle_watts": Fact(
         1.49,
@@ -140,7 +168,7 @@ FACTS: dict[str, Fact] = {
         f"{_SBC}, reviews/Radxa-Rock-5B.md: all governors at powersave; 0.41 W more with memory at full "
         "speed",
         "published",
-        spread=(1.49, 1.90),
+        spread=(1.49, POWER.idle.value),
     ),
     "cpu_decode_watts": Fact(7.0, "W over idle", f"6.2-8.0 W: {_INVISI}", "published", spread=(6.2, 8.0)),
     "npu_decode_watts": Fact(3.4, "W over idle", f"2.8-4.0 W: {_INVISI}", "published", spread=(2.8, 4.0)),
@@ -161,6 +189,8 @@ CHIP = Chip(
         "little_hz": OperatingPoints(_LITTLE_HZ, _DEVICE_TREE),
         "npu_hz": OperatingPoints((3e8, 4e8, 5e8, 6e8, 7e8, 8e8, 9e8, 1e9), _DEVICE_TREE),
     },
+    power=POWER,
+    coolings=COOLINGS,
     npu_node="rockchip,rk3588-rknn-core",
 )
 

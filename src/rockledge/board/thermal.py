@@ -1,19 +1,17 @@
-"""How warm a chip gets: two stages, each a resistance and a time constant, and what is known of coolings.
+"""How warm a chip gets: two stages, each a resistance and a time constant.
 
     stage' = (resistance x watts - stage) / seconds        temperature = ambient + fast + slow
 
 The fast stage is the chip itself (2 to 8 s), the slow one its heat sink and the air (60 to 200 s). One stage
-cannot follow both: the sensor jumps within seconds of a load and goes on rising for minutes. `bench.thermal`
-fits the rows of `COOLINGS` to temperatures that others published, and says how far they can be trusted.
+cannot follow both: the sensor jumps within seconds of a load and goes on rising for minutes. The constants of
+a chip are beside its facts (`rk3588_heat.py`).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
 
 from rockledge.board.facts import Kind
-from rockledge.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -85,51 +83,6 @@ def settled(cooling: Cooling, watts: float) -> Heat:
     return Heat(cooling.fast.kelvin_per_watt * watts, cooling.slow.kelvin_per_watt * watts)
 
 
-_SBC = "fitted by bench.thermal to ThomasKaiser/sbc-bench results (commit 53f7951)"
-
-COOLINGS: Final[Mapping[str, Cooling]] = {
-    cooling.name: cooling
-    for cooling in (
-        Cooling(
-            "passive",
-            "a heat sink without a fan (ROCK 5B)",
-            Stage(0.60, 7.1),
-            Stage(4.03, 200),
-            f"{_SBC}: 4qJr, 4qJG",
-            "fitted",
-        ),
-        Cooling(
-            "heat-sink",
-            "a large heat sink in a chassis (Turing RK1)",
-            Stage(0.74, 8.0),
-            Stage(1.44, 87),
-            f"{_SBC}: 1Xuf1O1",
-            "fitted",
-        ),
-        Cooling(
-            "fan",
-            "a heat sink with a fan (ROCK 5B)",
-            Stage(0.83, 2.7),
-            Stage(1.04, 60),
-            f"{_SBC}: 41BH",
-            "fitted",
-        ),
-        Cooling(
-            "bare",
-            "hardly anything (ROCK 5C)",
-            Stage(2.43, 5.4),
-            Stage(2.23, 60),
-            f"{_SBC}: 5pv8oh",
-            "fitted",
-        ),
-    )
-}
-"""By name. Temperatures give resistances times watts only: all are scaled by the watts of one load, so their
-ratios are better known than they are."""
-
-
-def find_cooling(name: str) -> Cooling:
-    """The cooling called `name`. UsageError names all of them."""
-    if name not in COOLINGS:
-        raise UsageError(f"unknown cooling {name!r}, expected one of {', '.join(COOLINGS)}")
-    return COOLINGS[name]
+def worst(coolings: Collection[Cooling]) -> float:
+    """Kelvins a watt of the one that takes the least heat away."""
+    return max(cooling.kelvin_per_watt for cooling in coolings)

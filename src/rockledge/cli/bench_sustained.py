@@ -140,12 +140,11 @@ def _modelled(args: argparse.Namespace) -> Iterator[Point]:
     from rockledge.artifact import open_artifact
     from rockledge.board.boards import PROGRAMMED
     from rockledge.board.levers import Demand
-    from rockledge.board.thermal import find_cooling
     from rockledge.runtime.modelled_work import bands_of, work_of
     from rockledge.virtual_board.board import VirtualBoard
     from rockledge.virtual_board.sustained import constant, governed
 
-    cooling = find_cooling(args.virtual_board)
+    cooling = PROGRAMMED.cooling(args.virtual_board)
     artifact = open_artifact(args.artifact)
     sequences = max(args.batch)
     work = work_of(

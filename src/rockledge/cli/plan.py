@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rockledge.cli.command import Command
-from rockledge.cli.engine_options import tokens, whole
+from rockledge.cli.engine_options import number, tokens, whole
 from rockledge.cli.overwrite import add_overwrite_argument, check_file
 from rockledge.cli.plan_plot import check_plot, plot
 from rockledge.cli.sizes import counted, megabytes
@@ -21,9 +22,17 @@ if TYPE_CHECKING:
     from rockledge.planning.advice import Advice
     from rockledge.planning.plan import Plan
     from rockledge.planning.ranges import Range
+    from rockledge.planning.streaming import Streamed
+    from rockledge.planning.warm import Warm, WarmPlan
 
 _BASIS = "modelled"
 _NEAREST_ROWS = 6
+_FIGURES = (
+    "memory_mb", "decode_tok_s", "prefill_tok_s", "ttft_ms", "npu_utilisation", "energy_j_per_token",
+    "sustained", "would_fit", "command",
+)  # fmt: skip
+"""What a plan says, and does not where nothing of ours runs."""
+_AMBIENT = 25.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens that a stream may have (default: 8k, or what the model was made for)",
     )
     parser.add_argument("--streams", type=whole(1), default=1, metavar="N", help="answers at a time")
+    parser.add_argument(
+        "--ambient",
+        type=number(-20, 70),
+        default=_AMBIENT,
+        metavar="CELSIUS",
+        help=f"of the room, for the speed after an hour (default: {_AMBIENT:g})",
+    )
+    parser.add_argument(
+        "--cooling",
+        metavar="NAME",
+        help="passive, heat-sink, fan or bare (default: a line for each)",
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the roofline (needs matplotlib)")
     add_overwrite_argument(parser)
 
@@ -54,6 +75,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.cli.planned_model import planned_model
     from rockledge.planning.advice import advice
     from rockledge.planning.plan import DEFAULT_CONTEXT, Plan
+    from rockledge.planning.warm import warm_plans
 
     if args.plot:
         check_plot(args.plot)
@@ -64,9 +86,12 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         terminal.note(f"Note: {note}")
     if board.chip.refused:
         return _refused(board, model, terminal)
+    if args.cooling is not None:
+        board.cooling(args.cooling)  # a name that is not known is said before anything is computed
     context = args.context or min(DEFAULT_CONTEXT, model.config.context)
     plan = Plan(model.name, model.config, board, context, args.streams)
-    result = body(plan, model, None if plan.fits else advice(plan))
+    warm = [] if plan.budget is None else warm_plans(plan, args.cooling, args.ambient)
+    result = body(plan, model, None if plan.fits else advice(plan), warm, args.ambient)
     show(result, terminal)
     if args.plot:
         plot(plan, args.plot)
@@ -74,8 +99,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     return result
 
 
-def body(plan: Plan, model: PlannedModel, would_fit: Advice | None) -> dict[str, Any]:
-    """The object of `--json`. Widths and prompt lengths are keys, as text; a range has low, likely, high."""
+def body(
+    plan: Plan, model: PlannedModel, would_fit: Advice | None, warm: Sequence[WarmPlan], ambient: float
+) -> dict[str, Any]:
+    """The object of `--json`. Widths, prompt lengths, coolings and disks are keys, as text; a range has low,
+    likely, high. `warm`: what is left after an hour in a room of `ambient` °C."""
     from rockledge.planning.plan import DEFAULT_BITS
 
     parts = plan.room
@@ -83,7 +111,7 @@ def body(plan: Plan, model: PlannedModel, would_fit: Advice | None) -> dict[str,
     speeds: dict[str, Any] = {"ttft_ms": None, "npu_utilisation": {}, "energy_j_per_token": None}
     if plan.budget is not None:
         prompts = plan.speed.prompts().plan
-        npu = npu if prompts is None else prompts.bytes
+        npu = 0 if prompts is None else prompts.bytes
         whole_prompt, rest = plan.prompt_tokens, plan.cached_tokens
         speeds = {
             "ttft_ms": {
@@ -126,13 +154,63 @@ def body(plan: Plan, model: PlannedModel, would_fit: Advice | None) -> dict[str,
         "decode_tok_s": {str(one.bits): _range(one.decode, 2) for one in plan.precisions},
         "prefill_tok_s": {str(one.bits): _range(one.prefill, 1) for one in plan.precisions},
         **speeds,
-        "would_fit": None if would_fit is None else vars(would_fit),
-        "command": None if plan.budget is None else quantize_command(plan, model.quantizable),
+        "sustained": _sustained(warm, ambient) if warm else None,
+        "would_fit": None
+        if would_fit is None
+        else {
+            **vars(would_fit),
+            "streaming": None if would_fit.streaming is None else _streaming(would_fit.streaming),
+        },
+        "command": quantize_command(plan, model.quantizable),
     }
 
 
-def quantize_command(plan: Plan, model: str) -> str:
-    """What makes the recommended artifact."""
+def _sustained(warm: Sequence[WarmPlan], ambient: float) -> dict[str, Any]:
+    from rockledge.board.governor import TARGET_CELSIUS
+
+    return {
+        "seconds": 3600,
+        "ambient_celsius": ambient,
+        "target_celsius": TARGET_CELSIUS,
+        "coolings": {
+            one.cooling.name: {
+                "what": one.cooling.title,
+                "basis": f"{one.cooling.kind}: {one.cooling.source}",
+                "fast": vars(one.cooling.fast),
+                "slow": vars(one.cooling.slow),
+                "decode_tok_s": None if one.decode is None else _warm(one.decode, 2),
+                "prefill_tok_s": _warm(one.prefill, 1),
+            }
+            for one in warm
+        },
+    }
+
+
+def _warm(found: Warm, digits: int) -> dict[str, Any]:
+    return {
+        "cold": _range(found.cold, digits),
+        "governed": _range(found.governed, digits),
+        "ungoverned": _range(found.ungoverned, digits),
+        "celsius_if_never_held_back": round(found.celsius, 1),
+    }
+
+
+def _streaming(found: Streamed) -> dict[str, Any]:
+    return {
+        "bits": found.bits,
+        "memory_budget_mb": megabytes(found.budget),
+        "resident_mb": megabytes(found.resident),
+        "ring_mb": megabytes(found.ring),
+        "read_mb_per_step": megabytes(found.read),
+        "decode_tok_s": {disk: _range(one, 5) for disk, one in found.decode.items()},
+        "prefill_tok_s": {disk: _range(one, 5) for disk, one in found.prefill.items()},
+    }
+
+
+def quantize_command(plan: Plan, model: str | None) -> str | None:
+    """What makes the recommended artifact; None where nothing fits, and where there is no checkpoint."""
+    if plan.budget is None or model is None:
+        return None
     name = re.sub(r"[^\w.-]", "-", plan.name.lower())
     return shlex.join(
         ["rockledge", "quantize", model, "-o", f"{name}-{plan.board.name}", "--bits", f"{plan.budget:.2f}"]
@@ -159,7 +237,14 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
     if bits is None:
         return
     terminal.print(f"\nWith all weights at {result['width']} bits:\n{_figures(result)}")
-    terminal.print(f"\nTo make it:\n  {result['command']}")
+    if result["sustained"]:
+        terminal.print(f"\n{_sustained_table(result['sustained'], each=result['streams'] > 1)}")
+    else:
+        terminal.print(
+            f"\nToo little is published of the heat of {result['board']} for a speed after an hour."
+        )
+    if result["command"]:
+        terminal.print(f"\nTo make it:\n  {result['command']}")
 
 
 def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
@@ -173,11 +258,19 @@ def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
         ways.append(
             f"a context of {found['context']} tokens" + (f" for each of {streams}" if streams > 1 else "")
         )
+    if found["narrow_context"] is not None:
+        ways.append(
+            f"2 bits a weight, which costs much accuracy, and a context of {found['narrow_context']} tokens"
+            + (f" for each of {streams}" if streams > 1 else "")
+        )
     if found["streams"] is not None and streams > 1:
         ways.append(counted(found["streams"], "stream"))
     if found["model"] is not None:
         ways.append(f"a smaller model such as {found['model']}")
-    terminal.print(f"What would fit: {'; '.join(ways) or 'nothing that is known; take a larger board'}.")
+    if found["streaming"] is not None:
+        ways.append(_streaming_shown(found["streaming"]))
+    ways = ways or ["nothing that is known; take a larger board"]
+    terminal.print("What would fit:\n" + "\n".join(f"  {way}" for way in ways))
 
 
 def _speed_table(result: dict[str, Any]) -> str:
@@ -199,6 +292,39 @@ def _speed_table(result: dict[str, Any]) -> str:
         for bits in result["size_mb"]
     ]
     return table(head, rows)
+
+
+def _sustained_table(found: dict[str, Any], *, each: bool) -> str:
+    """A line for each cooling: the likely speeds, and how warm the chip would get."""
+
+    def cell(speed: dict[str, Any] | None, way: str, digits: int) -> str:
+        return "-" if speed is None else f"{speed[way]['likely']:,.{digits}f}"
+
+    decode = "decode, tok/s each" if each else "decode, tok/s"
+    after = f"after an hour at {found['ambient_celsius']:g} °C"
+    head = (after, decode, "without governor", "prefill, tok/s", "without governor")
+    rows = [
+        (
+            name,
+            cell(one["decode_tok_s"], "governed", 1),
+            cell(one["decode_tok_s"], "ungoverned", 1),
+            cell(one["prefill_tok_s"], "governed", 0),
+            cell(one["prefill_tok_s"], "ungoverned", 0),
+        )
+        for name, one in found["coolings"].items()
+    ]
+    return table(head, rows)
+
+
+def _streaming_shown(found: dict[str, Any]) -> str:
+    what = "decode" if found["decode_tok_s"] else "prefill"
+    speeds = found[f"{what}_tok_s"].items()
+    told = ", ".join(
+        f"{one['likely']:.2g} ({one['low']:.2g} to {one['high']:.2g}) from {disk}" for disk, one in speeds
+    )
+    read = found["read_mb_per_step"] / 1e3
+    budget = f"--memory-budget {found['memory_budget_mb'] / 1e3:.1f}G"
+    return f"{found['bits']} bits and {budget}: {read:.1f} GB read in each step; {what}, tok/s: {told}"
 
 
 def _figures(result: dict[str, Any]) -> str:
@@ -237,6 +363,7 @@ def _refused(board: Board, model: PlannedModel, terminal: Terminal) -> dict[str,
         "board": board.name,
         "fits": False,
         "reason": reason,
+        **dict.fromkeys(_FIGURES),
         "published": [vars(one) for one in near],
         "exit_code": 1,
     }

@@ -7,11 +7,12 @@ from typing import Final
 from rockledge.board.boards import Board
 from rockledge.board.memory import (
     LOGIT_ROWS,
+    board_working_bytes,
     cache_bytes,
+    largest_step,
     longest_context,
     plan_memory,
     reserved_bytes,
-    working_bytes,
 )
 from rockledge.errors import BudgetError
 from rockledge.model.block import decoder
@@ -55,8 +56,8 @@ def room(board: Board, config: ModelConfig, weights: int, tokens: int) -> Room:
     """What `weights` bytes leave with a cache of `tokens` in all."""
     process = int(board.value("process_reserve"))
     system = reserved_bytes(board) - process
-    cache = cache_bytes(config, tokens, _ROWS)
-    arena = working_bytes(config, _ROWS, tokens, int(board.value("cpu_cores"))) - cache
+    cache = cache_bytes(config, tokens, largest_step(board, _ROWS))
+    arena = board_working_bytes(board, config, _ROWS, tokens) - cache
     npu = int(board.value("npu_buffers_least")) if board.has_npu else 0
     free = board.ram_bytes - system - process - weights - cache - arena - npu
     return Room(board.ram_bytes, system, process, weights, cache, arena, npu, free)

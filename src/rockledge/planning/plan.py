@@ -106,8 +106,9 @@ class Plan:
 
     @cached_property
     def speed(self) -> Speed:
-        """At that width."""
-        return Speed(self.board, self.config, self.width, self.tokens)
+        """At that width, beside an artifact of that budget."""
+        weights = max(self.room.weights, weight_bytes(self.config, self.width))
+        return Speed(self.board, self.config, self.width, self.tokens, weights)
 
     @cached_property
     def precisions(self) -> tuple[Precision, ...]:

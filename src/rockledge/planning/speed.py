@@ -13,6 +13,7 @@ from rockledge.board.facts import End
 from rockledge.board.memory import kv_bytes
 from rockledge.board.tiles import stored_bytes
 from rockledge.board.time import DecodePrediction, predict_decode
+from rockledge.errors import BudgetError
 from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.npu.programs.steps import STEP_ROWS
@@ -25,16 +26,20 @@ search, and the engine's own choice is looked up at the likely end."""
 
 
 class Speed:
-    """Of a model at a width, on a board, with `tokens` of cache in all. Raises BudgetError where it does not
-    fit, when a prompt is asked for."""
+    """Of a model at a width, on a board, with `tokens` of cache in all. `weights`: bytes of the artifact that
+    the NPU's buffers lie beside, where they are more than those of the width. Where that leaves the NPU too
+    little, prompts are the CPU's."""
 
-    def __init__(self, board: Board, config: ModelConfig, bits: int, tokens: int) -> None:
+    def __init__(
+        self, board: Board, config: ModelConfig, bits: int, tokens: int, weights: int | None = None
+    ) -> None:
         self.board, self.config, self.bits, self.tokens = board, config, bits, tokens
+        self._weights = weights
         self._at: dict[End, Board] = {end: board.at(end) for end in ENDS}
         self._times: dict[End, PromptTimes] = {}
 
     @cached_property
-    def _bands(self) -> tuple[tuple[int, int, int], ...]:
+    def bands(self) -> tuple[tuple[int, int, int], ...]:
         """Every matrix that a token multiplies with."""
         tree = decoder(self.config)
         return tuple(
@@ -48,17 +53,17 @@ class Speed:
         followed by another. Attention is left out."""
         config = self.config
         head = 0 if config.headless else config.vocab * config.hidden
-        return tokens * (sum(rows * cols for _, rows, cols in self._bands) - head) + drawn * head
+        return tokens * (sum(rows * cols for _, rows, cols in self.bands) - head) + drawn * head
 
     @property
     def read_bytes(self) -> int:
         """Bytes of the matrices that a step reads."""
-        return sum(stored_bytes(*band) for band in self._bands)
+        return sum(stored_bytes(*band) for band in self.bands)
 
     def decoding(self, after: int, streams: int = 1, end: End = "likely") -> DecodePrediction:
         """A step that writes a token of each of `streams`, each after a context of `after` tokens."""
         return predict_decode(
-            self._bands, kv_bytes_read=kv_bytes(self.config, after), board=self._at[end], sequences=streams
+            self.bands, kv_bytes_read=kv_bytes(self.config, after), board=self._at[end], sequences=streams
         )
 
     def decode(self, after: int, streams: int = 1) -> Range:
@@ -69,10 +74,16 @@ class Speed:
         """What the engine plans for prompts."""
         if end not in self._times:
             steps: Sequence[int] = STEP_ROWS if end == "likely" else _END_STEPS
-            self._times[end] = PromptTimes(
-                self._at[end], self.config, self.bits, context=self.tokens, steps=steps
-            )
+            try:
+                self._times[end] = self._planned(self._at[end], steps)
+            except BudgetError:
+                self._times[end] = self._planned(self._at[end].without_npu(), steps)
         return self._times[end]
+
+    def _planned(self, board: Board, steps: Sequence[int]) -> PromptTimes:
+        return PromptTimes(
+            board, self.config, self.bits, context=self.tokens, weights=self._weights, steps=steps
+        )
 
     def prompt(self, tokens: int, *, after: int = 0, end: End = "likely") -> PromptTime:
         """A prompt of `tokens` that follows `after` others which are in the cache."""

@@ -4,11 +4,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rockledge.board.memory import CPU_STEP_ROWS
 from rockledge.errors import BudgetError, UsageError
 from rockledge.units import show_size
 
 DEFAULT_CONTEXT = 4096
-STEP_TOKENS = (256, 128, 64, 32)
+STEP_TOKENS = (CPU_STEP_ROWS, 128, 64, 32)
 """Rows of the largest step, the preferred first; a smaller arena is the price of slower prefill."""
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from rockledge.artifact import Artifact
@@ -52,7 +51,7 @@ def work_of(
     mean = sum(bits * rows * cols for bits, rows, cols in bands) / weights
     width = min((2, 3, 4, 8), key=lambda bits: abs(bits - mean))
     times = PromptTimes(
-        board if npu else _without_npu(board), config, width, context=context, steps=(PROMPT_TOKENS,)
+        board if npu else board.without_npu(), config, width, context=context, steps=(PROMPT_TOKENS,)
     )
     time = times.prompt(PROMPT_TOKENS)
     whole = times.plan is not None
@@ -76,7 +75,3 @@ def work_of(
         prompt_time=1 - 1 / SHARE,
         npu_clocks=tuple(npu_clocks) if whole else (),
     )
-
-
-def _without_npu(board: Board) -> Board:
-    return replace(board, facts={n: f for n, f in board.facts.items() if n != "npu_cores"})

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from rockledge.board.levers import Demand, Setting, Speed, Work, speed
-from rockledge.board.power import IDLE_WATTS
 from rockledge.board.thermal import Cooling, Heat, settled
 from rockledge.virtual_board.throttle import POLL_SECONDS, Throttle
 
@@ -36,7 +35,8 @@ class VirtualBoard:
         self.ambient = ambient
         self.cooling = cooling
         self.throttle = throttle or Throttle()
-        self.heat: Heat = settled(cooling, IDLE_WATTS.value)
+        self._idle = work.board.power.idle.value
+        self.heat: Heat = settled(cooling, self._idle)
         self.seconds = 0.0
         self.npu_limit_hz = work.npu_hz
         """What somebody wrote as the NPU's highest clock."""
@@ -70,7 +70,7 @@ class VirtualBoard:
         for _ in range(polls):
             spent[self.throttle.state] += 1
             watts = works * by_state[self.throttle.state].watts
-            self.heat = self.heat.after(self.cooling, IDLE_WATTS.value + watts, each)
+            self.heat = self.heat.after(self.cooling, self._idle + watts, each)
             self.throttle.poll(self.sensed)
             highest = max(highest, self.celsius)
         answers, prompts, watts = (

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rockledge.board.governor import TARGET_CELSIUS, Decision, Gains, Reading, State, govern
+from rockledge.board.governor import TARGET_CELSIUS, Decision, Gains, Reading, State, govern, safe_watts
 from rockledge.board.levers import Demand, Rung, Setting, Work, ladder, most_watts
 from rockledge.virtual_board.board import VirtualBoard
 
@@ -40,7 +40,7 @@ def governed(
     """The governor in the loop. `demands`: what is asked at a time; `sense`: how the board is read, for
     sensors that lie."""
     ladders: dict[Demand, tuple[Rung, ...]] = {}
-    most = most_watts(work)
+    most, safe = most_watts(work), safe_watts(work.board, target)
     state = State()
     while board.seconds < seconds:
         demand = demands(board.seconds)
@@ -48,7 +48,9 @@ def governed(
             ladders[demand] = ladder(work, demand)
         rungs = ladders[demand]
         reading = sensed(board) if sense is None else sense(board)
-        decision, state = govern(reading, state, rungs, target=target, most_watts=most, gains=gains)
+        decision, state = govern(
+            reading, state, rungs, target=target, most_watts=most, safe=safe, gains=gains
+        )
         yield _second(board, decision.setting, demand, decision)
 
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-TRIP_CELSIUS: Final = 75.0
-"""Of the vendor's device tree of the RK3588, threshold of its soc-thermal zone."""
-HYSTERESIS: Final = 2.0
-"""Of the same."""
+from rockledge.board.boards import PROGRAMMED
+
+TRIP_CELSIUS: Final = PROGRAMMED.value("passive_trip_celsius")
+HYSTERESIS: Final = PROGRAMMED.value("trip_hysteresis")
 POLL_SECONDS: Final = 0.25
 """Between two looks here. A kernel looks every 20 or 100 ms once it is hot (device trees of the vendor and of
 Linux), but the sensor's steps of 0.9 K take seconds."""
-CLOCKS: Final = (2.208e9, 1.008e9)
-"""The clocks of four A76 as ThomasKaiser/sbc-bench results/4qJG.txt shows them throttled: nothing between."""
+CLOCKS: Final = (PROGRAMMED.value("unthrottled_cpu_hz"), PROGRAMMED.value("throttled_cpu_hz"))
+"""Of the big cores: nothing between."""
 
 
 @dataclass

@@ -101,17 +101,20 @@ class PromptTimes:
         context: int = CONTEXT,
         cached: bool = False,
         spaces: int = 1,
+        weights: int | None = None,
         steps: Sequence[int] = STEP_ROWS,
     ) -> None:
         """`context`: tokens of cache in all; `cached`: floats between operations stay in the caches;
-        `spaces`: of addresses, 3 with mainline; `steps`: the sizes that steps on the NPU may have. Raises
-        BudgetError where the board has too little memory."""
+        `spaces`: of addresses, 3 with mainline; `weights`: bytes of the artifact, None for those of the
+        width; `steps`: the sizes that steps on the NPU may have. Raises BudgetError where the board has too
+        little memory."""
         self._board, self._config, self._bits, self._cached = board, config, bits, cached
         self._linears = model_linears(config, bits, planes)
-        self.plan = self._planned(context, spaces, steps) if board.has_npu else None
+        size = weight_bytes(config, bits) if weights is None else weights
+        self.plan = self._planned(context, spaces, size, steps) if board.has_npu else None
 
-    def _planned(self, context: int, spaces: int, steps: Sequence[int]) -> PrefillPlan:
-        board, config, weights = self._board, self._config, weight_bytes(self._config, self._bits)
+    def _planned(self, context: int, spaces: int, weights: int, steps: Sequence[int]) -> PrefillPlan:
+        board, config = self._board, self._config
 
         def budget(rows: int) -> int:
             return npu_budget(
