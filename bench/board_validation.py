@@ -1,4 +1,4 @@
-"""The time formula of decode against what others published: how far off it is for models and sources unseen.
+"""The time formulas of decode and prompts against what others published: models and sources unseen.
 
     python -m bench.board_validation [--json]
 
@@ -6,8 +6,9 @@ Others' engines are not ours, so each has constants of its own in the same formu
 (`bench/engine_time.py`). They are fitted (`bench/engine_fit.py`) without the model that is predicted, and
 again without the source that is predicted. Beside it: one bandwidth for everything (the baseline), fitted the
 same way; the facts of the board as they are, with nothing fitted, as `rockledge plan` takes them; and what
-other sources saw of the same model, format and board. Rows that are left out are counted by reason. Writes
-bench/results/board_validation.json, and the picture beside it.
+other sources saw of the same model, format and board. Then the same of prompts
+(`bench/prefill_validation.py`). Rows that are left out are counted by reason. Writes
+bench/results/board_validation.json, and the pictures beside it.
 """
 
 import argparse
@@ -24,9 +25,14 @@ import numpy as np
 from bench.board_validation_plot import Pair, plot
 from bench.engine_fit import Range, fit, ranges, told
 from bench.engine_time import Constants, board_of, memory_share, thread_share
+from bench.left_out import MANY, Apart, Error, error, left_out, others, source
+from bench.prefill_validation import BASELINE, prefill_body, show_prefill, validate_prefill
 from bench.published_decode import LeftOut, Run, by_backend, published
+from bench.published_prefill import by_backend as prompts_by_backend
+from bench.published_prefill import prompts
 
 RESULTS = Path(__file__).parent / "results" / "board_validation.json"
+PREFILL_PICTURE = RESULTS.with_stem("board_validation_prefill").with_suffix(".png")
 PARTS: Final[tuple[tuple[str, Callable[[Run], bool]], ...]] = (
     ("below 1B", lambda run: run.weights < 1e9),
     ("1B to 3B", lambda run: 1e9 <= run.weights < 3e9),
@@ -37,39 +43,12 @@ PARTS: Final[tuple[tuple[str, Callable[[Run], bool]], ...]] = (
     ("one row, RK3588", lambda run: run.rows == 1 and run.chip == "rk3588"),
 )
 UNITS: Final = {"bandwidth": 1e-9, "weight_s": 1e12, "layer_s": 1e6, "group_s": 1e9}
-MANY: Final = 15
-GOALS: Final = (0.10, 0.30, 0.5)
-"""Median and 90th percentile of the error for backends with so many rows, and the latter's share of the
-baseline's."""
 FACTS: Final = {
     "RKLLM": "npu_read_bandwidth",
     "rk-llama.cpp NPU": "npu_read_bandwidth",
     "llama.cpp CPU": "cpu_read_bandwidth",
 }
 """The bandwidth that a backend would have if nothing but the facts of its board were known."""
-
-
-@dataclass(frozen=True)
-class Error:
-    """Median and 90th percentile of |modelled / published - 1| over `rows`."""
-
-    rows: int
-    median: float
-    p90: float
-
-
-@dataclass(frozen=True)
-class Apart:
-    """Errors where what is predicted was not seen, of the formula and of the baseline."""
-
-    formula: Error
-    baseline: Error
-
-    @property
-    def met(self) -> bool:
-        """The goals."""
-        median, p90, share = GOALS
-        return self.formula.median < median and self.formula.p90 < min(p90, share * self.baseline.p90)
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,6 @@ class Validation:
 
 
 Predict = Callable[[Run], float]
-Fit = Callable[[Sequence[Run]], Predict]
 
 
 def _formula(runs: Sequence[Run]) -> Predict:
@@ -106,28 +84,9 @@ def _baseline(runs: Sequence[Run]) -> Predict:
     return lambda run: run.rows * bandwidth * memory_share(run) / run.bytes
 
 
-def left_out(runs: Sequence[Run], fitted: Fit, key: Callable[[Run], str]) -> list[tuple[Run, float]]:
-    """Every run with tok/s predicted by what was fitted on the runs of another `key`."""
-    predicted = []
-    for held in dict.fromkeys(map(key, runs)):
-        predict = fitted([run for run in runs if key(run) != held])
-        predicted += [(run, predict(run)) for run in runs if key(run) == held]
-    return predicted
-
-
-def _error(predicted: Sequence[tuple[Run, float]]) -> Error:
-    errors = [abs(tok_s / run.tok_s - 1) for run, tok_s in predicted]
-    return Error(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)))
-
-
 def model(run: Run) -> str:
     """What is left out together: models of one shape, such as Qwen2-1.5B and what was made of it."""
     return f"{run.weights} {run.layers}"
-
-
-def source(run: Run) -> str:
-    """The project or page that published it."""
-    return run.source
 
 
 def same(run: Run) -> str:
@@ -135,35 +94,24 @@ def same(run: Run) -> str:
     return f"{model(run)} {run.bits:.2f} {run.group} {run.chip} {run.rows}"
 
 
-def others(runs: Sequence[Run]) -> Error | None:
-    """How far a figure is from the median of what other sources saw of the same: the error of whoever knew
-    these. None where no two sources have the same."""
-    predicted = []
-    for run in runs:
-        seen = [r.tok_s for r in runs if same(r) == same(run) and source(r) != source(run)]
-        if seen:
-            predicted.append((run, float(np.median(seen))))
-    return _error(predicted) if predicted else None
-
-
 def validate(backend: str, runs: Sequence[Run]) -> Validation:
     """The formula against the runs of one backend."""
     several = len(set(map(source, runs))) > 1
     by_model, model_base = left_out(runs, _formula, model), left_out(runs, _baseline, model)
-    model_out, source_out = Apart(_error(by_model), _error(model_base)), None
+    model_out, source_out = Apart(error(by_model), error(model_base)), None
     if several:
-        both = (_error(left_out(runs, fitted, source)) for fitted in (_formula, _baseline))
-        source_out = Apart(*both)
+        by_source = [left_out(runs, fitted, source) for fitted in (_formula, _baseline)]
+        source_out = Apart(*map(error, by_source))
     parts = {}
     for name, belongs in PARTS:
         # Constants come from all rows; only the error is told apart.
         part, base = ([pair for pair in both if belongs(pair[0])] for both in (by_model, model_base))
         if part and len(part) < len(by_model):
-            parts[name] = Apart(_error(part), _error(base))
+            parts[name] = Apart(error(part), error(base))
     facts = None
     if backend in FACTS:
         read = [(r, r.rows * board_of(r).value(FACTS[backend]) / r.bytes) for r in runs]
-        facts = _error(read)
+        facts = error(read)
     goals = {"model": model_out.met} | ({"source": source_out.met} if source_out else {})
     return Validation(
         backend=backend,
@@ -174,7 +122,7 @@ def validate(backend: str, runs: Sequence[Run]) -> Validation:
         model_out=model_out,
         source_out=source_out,
         facts=facts,
-        others=others(runs),
+        others=others(runs, same),
         parts=parts,
         goals=goals if len(runs) >= MANY else None,
         pairs=tuple(
@@ -186,8 +134,8 @@ def validate(backend: str, runs: Sequence[Run]) -> Validation:
 def show(found: Sequence[Validation], left: Sequence[LeftOut]) -> None:
     """For people."""
 
-    def shown(error: Error | None) -> str:
-        return "-" if error is None else f"{error.median:5.0%} {error.p90:5.0%}"
+    def shown(off: Error | None) -> str:
+        return "-" if off is None else f"{off.median:5.0%} {off.p90:5.0%}"
 
     def goal(one: Validation, name: str) -> str:
         return "-" if one.goals is None or name not in one.goals else "met" if one.goals[name] else "missed"
@@ -246,12 +194,17 @@ def main(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     runs, left = published()
     found = [validate(backend, of_backend) for backend, of_backend in by_backend(runs)]
-    RESULTS.write_text(json.dumps(body(found, left), indent=1) + "\n")
+    of_prompts, prompts_left = prompts()
+    prefill = [validate_prefill(backend, some) for backend, some in prompts_by_backend(of_prompts)]
+    written = body(found, left) | prefill_body(prefill, prompts_left)
+    RESULTS.write_text(json.dumps(written, indent=1) + "\n")
     plot({one.backend: one.pairs for one in found}, RESULTS.with_suffix(".png"))
+    plot({one.backend: one.pairs for one in prefill}, PREFILL_PICTURE, BASELINE)
     if args.json:
-        print(json.dumps(body(found, left)))
+        print(json.dumps(written))
     else:
         show(found, left)
+        show_prefill(prefill, prompts_left)
 
 
 if __name__ == "__main__":

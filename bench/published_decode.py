@@ -116,7 +116,7 @@ _BITS: tuple[tuple[str, float], ...] = (
 )
 """Bits a weight of the vendor's and of T-MAC's formats, the most telling first; w8a8 and w4a16 without
 scales, which are a row's."""
-_FILES: tuple[tuple[str, str], ...] = (
+FILES: tuple[tuple[str, str], ...] = (
     ("F16", "F16"),
     ("Q8_0", "Q8_0"),
     ("Q6_K", "Q6_K"),
@@ -128,14 +128,14 @@ _FILES: tuple[tuple[str, str], ...] = (
 )
 """The type of a GGUF file by what a quantisation's name has in it. Ollama's default is Q4_K_M; T-MAC compares
 with Q4_0."""
-_NPU_BITS: Final = {"F16": (16.0,), "Q8_0": (8.0,), "Q6_K": (8.0, 4.0), "Q4_0": (4.0,)}
+NPU_BITS: Final = {"F16": (16.0,), "Q8_0": (8.0,), "Q6_K": (8.0, 4.0), "Q4_0": (4.0,)}
 """Bits of what rk-llama.cpp's NPU multiplies for a type, in turn where there are two (its README, "Default
 Mappings")."""
 LLAMA_BENCH: Final = re.compile(r"\btg(\d+)")
 """In a source: decode was measured from an empty context, so many tokens of it."""
 
 # What a name says, and why such a row is no run.
-_REASONS: tuple[tuple[str, str], ...] = (
+REASONS: tuple[tuple[str, str], ...] = (
     (r"MoE|A\d+[BM]\)", "experts: what a token reads is not the whole model"),
     (r"RWKV|Qwen3\.[56]", "recurrent layers"),
     (r"MiniCPM3", "keys and values are compressed (MLA)"),
@@ -199,7 +199,7 @@ def batches() -> Iterator[Run]:
 def _run(row: dict[str, str]) -> Run | LeftOut:
     model, quant = row["model"].removesuffix(" (LLM part)").removesuffix(" (LLM half)"), row["quant"]
     backend = _backend(row)
-    for pattern, reason in _REASONS:
+    for pattern, reason in REASONS:
         if re.search(pattern, model):
             return LeftOut(model, row["backend"], reason)
     if "MTP" in quant:
@@ -208,7 +208,7 @@ def _run(row: dict[str, str]) -> Run | LeftOut:
         return LeftOut(model, row["backend"], "memory is parked at a quarter of its clock")
     if not backend:
         return LeftOut(model, row["backend"], "it runs on the GPU, or partly on two processors")
-    shape = _shape(model)
+    shape = shape_of(model)
     bits = None if shape is None else _bits(shape, quant, backend)
     if shape is None or bits is None:
         return LeftOut(model, row["backend"], "the shape or the quantisation is not in our tables")
@@ -219,7 +219,7 @@ def _run(row: dict[str, str]) -> Run | LeftOut:
         backend=backend,
         source=row["source"].split(" ")[0],
         quant=quant,
-        weights=_weights(shape),
+        weights=matrix_weights(shape),
         bits=bits,
         layers=shape.layers,
         cache=4 * _context(row) * shape.layers * shape.kv_heads * shape.head_dim,
@@ -227,7 +227,7 @@ def _run(row: dict[str, str]) -> Run | LeftOut:
         group=group,
         input_groups=_input_groups(shape, group) if group else 0,
         threads=_threads(row["backend"]) if "CPU" in backend else 0,
-        chip=_chip(row),
+        chip=chip_of(row),
     )
 
 
@@ -242,7 +242,7 @@ def _bits(shape: DecoderShape, quant: str, backend: str) -> float | None:
     vendor = next((bits for name, bits in _BITS if name in quant), None)
     if vendor is not None:
         return vendor
-    file_type = next((file for name, file in _FILES if name in quant), None)
+    file_type = next((file for name, file in FILES if name in quant), None)
     if file_type is None:
         return None
     found = list(matrices(shape, file_type))
@@ -254,7 +254,7 @@ def _npu_bytes(matrix: Matrix) -> float:
     """Of what rk-llama.cpp's NPU reads. For a Hadamard transform, rows of int4 are padded to a power of two
     (unimatrix099/rk-llama.cpp docs/backend/RKNPU2-decode-research.md 3b)."""
     padded: int = 1 << (matrix.inputs - 1).bit_length()
-    kinds = _NPU_BITS[matrix.type]
+    kinds = NPU_BITS[matrix.type]
     return sum(matrix.outputs * (padded if bits == 4 else matrix.inputs) * bits / 8 for bits in kinds) / len(
         kinds
     )
@@ -273,7 +273,7 @@ def _threads(backend: str) -> int:
     return int(said[1]) if said else 8 if "ggml-rocket" in backend else 4
 
 
-def _chip(row: dict[str, str]) -> str:
+def chip_of(row: dict[str, str]) -> str:
     return next((chip for name, chip in CHIPS.items() if name in row["board"]), "rk3588")
 
 
@@ -282,13 +282,13 @@ def _backend(row: dict[str, str]) -> str:
     return f"{name} on RK3576" if name and "RK3576" in row["board"] else name
 
 
-def _shape(model: str) -> DecoderShape | None:
+def shape_of(model: str) -> DecoderShape | None:
     if model in _MODELS:
         return KNOWN_SHAPES[_MODELS[model]].config
     return OTHER_SHAPES.get(_OTHERS.get(model, ""))
 
 
-def _weights(shape: DecoderShape) -> int:
+def matrix_weights(shape: DecoderShape) -> int:
     attention, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     layer = shape.hidden * (2 * attention + 2 * kv + 3 * shape.ffn)
     return shape.layers * layer + shape.vocab * shape.hidden
