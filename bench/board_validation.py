@@ -1,6 +1,7 @@
 """The time formula of decode against what others published: how far off it is for models and sources unseen.
 
     python -m bench.board_validation [--json]
+    python -m bench.board_validation FILE [--json]        # the facts that somebody measured on a board
 
 Others' engines are not ours, so each has constants of its own in the same formula, at most four:
 
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from bench import calibrated_facts
 from bench.published_decode import LeftOut, Run, by_backend, published
 from rockledge.board.boards import find_board
 
@@ -261,7 +263,13 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print the object that is written")
+    parser.add_argument(
+        "facts", type=Path, nargs="?", help="a file of bench --calibrate-board, in their place"
+    )
     args = parser.parse_args(arguments)
+    if args.facts is not None:
+        calibrated_facts.run(args.facts, as_json=args.json)
+        return
     runs, left = published()
     found = [validate(backend, of_backend) for backend, of_backend in by_backend(runs)]
     RESULTS.write_text(json.dumps(body(found, left), indent=1) + "\n")
