@@ -101,12 +101,12 @@ def table(result: Mapping[str, Any]) -> str:
 
 def compared(shape: str, bits: int, context: int, board: str, folder: Path) -> dict[str, Any]:
     """Plan and measurement of a random artifact that is made in `folder`."""
-    config = shape_config(shape)
+    config, code = shape_config(shape), commit()
     artifact = synth_artifact(config, folder / "model", bits=bits)
     threads = int(find_board(board).value("cpu_cores"))
     plan, taken = planned(config, bits, context, board), measured(artifact, context, threads)
     return {
-        "commit": commit(),
+        "commit": code,
         "processor": processor(),
         "shape": shape,
         "bits_per_weight": round(bits_of(config, plan["weights"]), 3),

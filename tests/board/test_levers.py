@@ -1,5 +1,7 @@
 """Levers: what they cost follows from the timing model, and the ladder begins with what costs nothing."""
 
+from dataclasses import replace
+
 import pytest
 from tests.virtual_board.works import eight_billion
 
@@ -74,8 +76,16 @@ def test_nothing_to_do_holds_nothing_back() -> None:
     assert only.watts == 0.0
 
 
+def test_one_core_of_a_raspberry_pi_reads_as_fast_as_all() -> None:
+    """11.85 GB/s by one (ThomasKaiser/sbc-bench, RPi-5B-Rev1.0.md), 10.2 by four that decode."""
+    board = find_board("rpi5-8gb")
+    assert with_threads(board, 1).value("cpu_read_bandwidth") == board.value("cpu_read_bandwidth")
+
+
 def test_threads_of_a_board_without_rates_by_cores() -> None:
     board = find_board("rpi5-8gb")
+    facts = {name: fact for name, fact in board.facts.items() if name != "cpu_read_bandwidth_1_core"}
+    board = replace(board, facts=facts)
     assert with_threads(board, 4) is board
     one = with_threads(board, 1)
     assert one.value("cpu_cores") == 1

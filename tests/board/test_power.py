@@ -20,6 +20,10 @@ def test_npu_decode_is_inside_what_was_published_over_idle() -> None:
     assert low <= npu_watts(POWER, 1e9, 1.0) + memory_watts(POWER, board.value("npu_read_bandwidth")) <= high
 
 
+def test_below_some_clock_nothing_is_saved_by_being_slower() -> None:
+    assert POWER.slowest_hz == 1.2e9
+
+
 def test_a_lower_voltage_counts_twice() -> None:
     assert voltage_factor(BIG_VOLTS, 2.4e9) == 1.0
     assert abs(voltage_factor(BIG_VOLTS, 1.2e9) - 0.5 * 0.675**2) < 1e-12

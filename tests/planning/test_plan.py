@@ -14,6 +14,7 @@ from rockledge.planning.fit import fits, parameters
 from rockledge.planning.plan import Plan
 from rockledge.planning.ranges import Range, over
 from rockledge.quantization.request import DEFAULT_BITS
+from rockledge.runtime.offload.prompt_time import weight_bytes
 
 
 def planned(model: str, board: str = "rk3588-8gb", context: int = 8192, streams: int = 1) -> Plan:
@@ -113,7 +114,7 @@ def test_energy_is_power_over_speed(large: Plan) -> None:
     "model, board, context, streams",
     [("llama-3.1-8b", "rk3588-8gb", 45_000, 1), ("llama-3.1-8b", "rk3588-8gb", 8192, 6),
      ("llama-3-70b", "rk3588-32gb", 8192, 1), ("llama-3-8b", "rk3588-4gb", 8192, 1),
-     ("qwen3-14b", "rpi5-8gb", 4096, 1)],
+     ("qwen3-14b", "rpi5-8gb", 4096, 1), ("llama-2-7b", "rk3588-4gb", 4096, 1)],
 )  # fmt: skip
 def test_advice_is_true(model: str, board: str, context: int, streams: int) -> None:
     plan = planned(model, board, context, streams)
@@ -133,6 +134,14 @@ def test_advice_is_true(model: str, board: str, context: int, streams: int) -> N
     if found.streams is not None:
         assert 0 < found.streams < streams
         assert fits(plan.board, config, plan.default_bytes, context * found.streams)
+    if found.narrow_context is not None:
+        assert found.bits is found.context is None
+        narrow = weight_bytes(config, 2)
+        assert fits(plan.board, config, narrow, found.narrow_context * streams)
+        assert not fits(plan.board, config, narrow, (found.narrow_context + 64) * streams)
+    if found.streaming is not None:
+        assert found.streaming.read > 0
+        assert found.streaming.resident + found.streaming.ring < plan.room.available
     assert found.model is not None
     assert parameters(KNOWN_SHAPES[found.model].config) < parameters(config)
     assert planned(found.model, board, context, streams).fits

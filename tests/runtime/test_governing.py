@@ -62,6 +62,41 @@ def test_it_holds_a_board_by_messages_and_files_alone(tmp_path: Path) -> None:
     assert loop.board.throttle.events == 0
 
 
+def test_what_it_does_can_be_asked_and_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = Loop(tmp_path)
+    assert loop.governor.status.state == "free"
+    loop.board.heat = settled(COOLINGS["passive"], 5.0)
+    with caplog.at_level(logging.INFO):
+        loop.run(200)
+        held = loop.governor.status
+        assert held.state == "holding back"
+        assert (held.target, held.full, held.setting) == (72.0, loop.work.full, loop.setting)
+        assert held.celsius == pytest.approx(loop.board.sensed, abs=1.0)
+        assert 0 < held.kept <= 1
+        body = held.body()
+        assert body["setting"]["threads"] == loop.setting.threads
+        assert body["reason"] is None
+        (said,) = [r.message for r in caplog.records if "holds it back" in r.message]
+        assert "72 are kept" in said
+        assert "of 4 threads" in said
+        loop.board.ambient = 10.0
+        loop.run(400)
+    assert loop.governor.status.state == "free"
+    assert "no longer holds it back" in caplog.text
+
+
+def test_its_start_says_what_it_may_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        loop = Loop(tmp_path)
+        loop.governor.start()
+        loop.governor.close()
+    (said,) = [r.message for r in caplog.records if r.message.startswith("governor: ")]
+    assert "keeps the board below 72 °C" in said
+    assert "the NPU's clock and admission" in said
+
+
 def test_a_cool_board_is_left_alone(tmp_path: Path) -> None:
     loop = Loop(tmp_path, ambient=10.0)
     loop.run(40)
@@ -83,6 +118,9 @@ def test_files_that_lie_are_said(tmp_path: Path, text: str, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING):
         loop.run(10)
     assert "is not believed: it gives no possible temperature; a safe setting holds" in caplog.text
+    status = loop.governor.status
+    assert (status.state, status.safe, status.celsius) == ("safe", True, None)
+    assert status.reason == "it gives no possible temperature"
     assert any(isinstance(message, Adjust) for message in loop.sent)
 
 

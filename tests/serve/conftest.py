@@ -53,6 +53,7 @@ class Serving:
         tls: ssl.SSLContext | None = None,
         strict: bool = False,
         sheets: Any = None,
+        governor: Any = None,
         **model_options: Any,
     ) -> None:
         if isinstance(engine, Engine):
@@ -66,6 +67,8 @@ class Serving:
         )
         self.front.connect(lambda message: self.service.send(pickle.loads(pickle.dumps(message))))
         served = Running(model or scripted_model(**model_options), self.front, integrity or Integrity())
+        if governor is not None:
+            served = replace(served, governor=governor)
         # Its engine goes on when it is unloaded, and is the same when it is loaded again.
         offer = Offer(served.model, lambda _: replace(served, integrity=Integrity()))
         self.models = Models([offer], [served], limits=bounds, room=room)

@@ -8,7 +8,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from rockledge.board.levers import Setting
 from rockledge.errors import ArtifactError
+from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.runtime.histogram import Observed
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.serve.errors import ApiError
@@ -84,6 +86,43 @@ def test_a_server_without_an_npu_is_well(http: httpx.Client, engine: Any, status
     health = http.get("/health")
     assert (health.status_code, health.json()["status"]) == (200, "ok")
     assert health.json()["npu"]["reason"] == status.reason
+
+
+FULL = Setting(4, 1.0, 1e9, 16)
+HELD = GovernorStatus("holding back", 71.5, 72.0, Setting(2, 0.5, 7e8, 3, 0.25), FULL, 0.8)
+DOUBTED = GovernorStatus("safe", None, 72.0, Setting(1, 1.0, 0.0, 16), FULL, 0.5, reason="it jumps")
+
+
+def test_the_governor_is_seen(serving: Callable[..., str], engine: Any) -> None:
+    now = [HELD]
+    with httpx.Client(base_url=serving(engine, governor=lambda: now[0]), timeout=20) as http:
+        health = http.get("/health").json()["governor"]
+        assert (health["state"], health["temperature_celsius"], health["target_celsius"]) == (
+            "holding back", 71.5, 72.0,
+        )  # fmt: skip
+        setting = {"threads": 2, "prompt_share": 0.5, "npu_mhz": 700, "sequences": 3, "rest_share": 0.25}
+        assert health["setting"] == setting
+        assert health["full_setting"]["threads"] == 4
+        assert health["reason"] is None
+        expected = {
+            "temperature_celsius": 71.5, "target_celsius": 72, "holding_back": 1, "safe": 0, "throttled": 0,
+            "speed_kept": 0.8, "threads": 2, "prompt_share": 0.5, "npu_hertz": 7e8, "sequences": 3,
+            "rest_share": 0.25,
+        }  # fmt: skip
+        found = scrape(http)
+        assert {name: found[f"rockledge_governor_{name}"] for name in expected} == expected
+        now[0] = DOUBTED
+        health = http.get("/health").json()["governor"]
+        assert (health["state"], health["reason"]) == ("safe", "it jumps")
+        assert health["temperature_celsius"] is health["setting"]["npu_mhz"] is None
+        found = scrape(http)
+        assert found["rockledge_governor_safe"] == 1
+        assert "rockledge_governor_temperature_celsius" not in found
+
+
+def test_a_server_without_a_governor_says_nothing_of_one(http: httpx.Client) -> None:
+    assert http.get("/health").json()["governor"] is None
+    assert not [name for name in scrape(http) if "governor" in name]
 
 
 def test_requests_and_damage_are_seen(serving: Callable[..., str], engine: Any) -> None:

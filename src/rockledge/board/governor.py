@@ -169,7 +169,9 @@ def _rung(rungs: Sequence[Rung], wanted: float, carry: float) -> tuple[Rung, flo
         kept = upper.kept + (1 - share) * (lower.kept - upper.kept)
         return Rung(replace(upper.setting, rest=rest), kept, wanted), 0.0
     carry += wanted
-    taken = upper if carry - upper.watts >= lower.watts - carry else lower
+    # More watts for the same speed are only taken where all of them are there.
+    worth = upper.kept > lower.kept
+    taken = upper if worth and carry - upper.watts >= lower.watts - carry else lower
     bound = upper.watts - lower.watts
     return taken, min(max(carry - taken.watts, -bound), bound)
 

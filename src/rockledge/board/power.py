@@ -36,6 +36,12 @@ class Power:
     npu: Constant
     idle: Constant
 
+    @property
+    def slowest_hz(self) -> float:
+        """The highest clock of a core at its lowest voltage: below it nothing is saved by being slower."""
+        least = min(self.big_volts.values())
+        return max(hz for hz, volts in self.big_volts.items() if volts == least)
+
 
 def voltage_factor(volts: Mapping[float, float], hz: float) -> float:
     """Clock times voltage squared, in those of the highest point; between points the voltage is on a line."""

@@ -11,6 +11,7 @@ from rockledge.board.reserves import RESERVE_FACTS
 
 _SHEET = "Raspberry Pi 5 product brief"
 _REVIEW = "geerlingguy/sbc-reviews#21"
+_SBC = "ThomasKaiser/sbc-bench results/reviews/RPi-5B-Rev1.0.md"
 _A76 = "Arm Cortex-A76 Software Optimization Guide"
 _DOCUMENTATION = "Raspberry Pi documentation, frequency management and thermal control"
 
@@ -24,6 +25,10 @@ FACTS: dict[str, Fact] = {
     **CYCLE_FACTS,
     **A76_FACTS,
     "dram_theoretical": Fact(17.07e9, "B/s", f"{_SHEET}: LPDDR4x, 4267 MT/s x 32 bit", "published"),
+    "dram_random_ns": Fact(
+        157, "ns", f"{_SBC}: 128 MiB, one A76; 139 for 16 MiB", "published", spread=(157, 173)
+    ),
+    "cpu_read_bandwidth_1_core": Fact(11.85e9, "B/s", f"{_SBC}: memchr", "published"),
     "cpu_read_bandwidth": Fact(
         10.2e9,
         "B/s",

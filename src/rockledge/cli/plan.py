@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 _BASIS = "modelled"
 _NEAREST_ROWS = 6
+_FIGURES = (
+    "memory_mb", "decode_tok_s", "prefill_tok_s", "ttft_ms", "npu_utilisation", "energy_j_per_token",
+    "sustained", "would_fit", "command",
+)  # fmt: skip
+"""What a plan says, and does not where nothing of ours runs."""
 _AMBIENT = 25.0
 
 
@@ -162,7 +167,7 @@ def body(
             **vars(would_fit),
             "streaming": None if would_fit.streaming is None else _streaming(would_fit.streaming),
         },
-        "command": None if plan.budget is None else quantize_command(plan, model.quantizable),
+        "command": quantize_command(plan, model.quantizable),
     }
 
 
@@ -214,8 +219,10 @@ def _streaming(found: Streamed) -> dict[str, Any]:
     }
 
 
-def quantize_command(plan: Plan, model: str) -> str:
-    """What makes the recommended artifact."""
+def quantize_command(plan: Plan, model: str | None) -> str | None:
+    """What makes the recommended artifact; None where nothing fits, and where there is no checkpoint."""
+    if plan.budget is None or model is None:
+        return None
     name = re.sub(r"[^\w.-]", "-", plan.name.lower())
     return shlex.join(
         ["rockledge", "quantize", model, "-o", f"{name}-{plan.board.name}", "--bits", f"{plan.budget:.2f}"]
@@ -249,7 +256,8 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
         terminal.print(
             f"\nToo little is published of the heat of {result['board']} for a speed after an hour."
         )
-    terminal.print(f"\nTo make it:\n  {result['command']}")
+    if result["command"]:
+        terminal.print(f"\nTo make it:\n  {result['command']}")
 
 
 def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
@@ -262,6 +270,11 @@ def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:
     if found["context"] is not None:
         ways.append(
             f"a context of {found['context']} tokens" + (f" for each of {streams}" if streams > 1 else "")
+        )
+    if found["narrow_context"] is not None:
+        ways.append(
+            f"2 bits a weight, which costs much accuracy, and a context of {found['narrow_context']} tokens"
+            + (f" for each of {streams}" if streams > 1 else "")
         )
     if found["streams"] is not None and streams > 1:
         ways.append(counted(found["streams"], "stream"))
@@ -323,7 +336,8 @@ def _streaming_shown(found: dict[str, Any]) -> str:
         f"{one['likely']:.2g} ({one['low']:.2g} to {one['high']:.2g}) from {disk}" for disk, one in speeds
     )
     read = found["read_mb_per_step"] / 1e3
-    return f"{found['bits']} bits with {read:.1f} GB read from a disk in each step; {what}, tok/s: {told}"
+    budget = f"--memory-budget {found['memory_budget_mb'] / 1e3:.1f}G"
+    return f"{found['bits']} bits and {budget}: {read:.1f} GB read in each step; {what}, tok/s: {told}"
 
 
 def _figures(result: dict[str, Any]) -> str:
@@ -363,6 +377,7 @@ def _refused(board: Board, model: PlannedModel, terminal: Terminal) -> dict[str,
         "board": board.name,
         "fits": False,
         "reason": reason,
+        **dict.fromkeys(_FIGURES),
         "published": [vars(one) for one in near],
         "exit_code": 1,
     }

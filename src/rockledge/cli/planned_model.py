@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """`name` for people, `source` where the shape is from, `quantizable` what `quantize` takes for it;
-    `notes` about what was guessed."""
+    """`name` for people, `source` where the shape is from, `quantizable` what `quantize` takes for it, None
+    for an artifact; `notes` about what was guessed."""
 
     name: str
     config: ModelConfig
     source: str
-    quantizable: str
+    quantizable: str | None
     notes: tuple[str, ...] = ()
 
 
@@ -63,9 +63,7 @@ def _at(path: Path, model: str) -> PlannedModel:
     from rockledge.model.unreadable import holds_safetensors
 
     if path.is_dir() and is_artifact(path):
-        from rockledge.artifact import open_artifact
-
-        return PlannedModel(path.name, open_artifact(path).config, str(path), model)
+        return _artifact(path)
     if path.suffix == ".json" and path.is_file():
         return _alone(path, path.absolute().parent.name, str(path.parent))
     if (path / "config.json").is_file() and not holds_safetensors(path):
@@ -76,6 +74,20 @@ def _at(path: Path, model: str) -> PlannedModel:
         return PlannedModel(source_name(path), config, str(found), model, notes)
     checkpoint = open_checkpoint(found)
     return PlannedModel(source_name(path), checkpoint.config, str(path), model, checkpoint.notes)
+
+
+def _artifact(path: Path) -> PlannedModel:
+    from rockledge.artifact import open_artifact
+    from rockledge.planning.fit import bits_of
+    from rockledge.units import show_size
+
+    artifact = open_artifact(path)
+    size = artifact.tensor_bytes
+    note = (
+        f"{path} is an artifact of {bits_of(artifact.config, size):.2f} bits a weight ({show_size(size)}); "
+        "the plan is for one that is made anew"
+    )
+    return PlannedModel(path.name, artifact.config, str(path), None, (note,))
 
 
 def _alone(path: Path, name: str, quantizable: str) -> PlannedModel:

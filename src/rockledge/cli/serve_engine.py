@@ -20,6 +20,7 @@ from rockledge.runtime.bus_error import explained_bus_errors
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.exchange import Stop
 from rockledge.runtime.governing import make_governor
+from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.runtime.service import Service
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
@@ -98,7 +99,10 @@ class ServedEngine:
             closing.close()
             _free()
 
-        return Running(self.model, front, integrity, size, close, npu)
+        def status() -> GovernorStatus | None:
+            return None if governor is None else governor.status
+
+        return Running(self.model, front, integrity, size, close, npu, status)
 
     def _unchanged(self, artifact: Artifact) -> Artifact:
         if artifact.digest != self.model.details.digest:

@@ -5,19 +5,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rockledge.model.known_shapes import KNOWN_SHAPES
-from rockledge.planning.fit import fits, longest, most_streams, parameters
+from rockledge.planning.fit import NARROWEST, fits, longest, most_streams, parameters
 from rockledge.planning.plan import DEFAULT_BITS, Plan
 from rockledge.planning.streaming import Streamed, streamed
+from rockledge.runtime.offload.prompt_time import weight_bytes
 
 
 @dataclass(frozen=True)
 class Advice:
     """Each by itself makes it fit; None where it does not help. `bits`: a weight, at the same context and
-    streams; the others at the default of `quantize`. `streaming`: the rest of the weights is read from a disk
-    in every step."""
+    streams; the others at the default of `quantize`. `narrow_context`: the longest context with the fewest
+    bits, where neither is enough by itself. `streaming`: the rest of the weights is read from a disk in every
+    step."""
 
     bits: float | None
     context: int | None
+    narrow_context: int | None
     streams: int | None
     model: str | None
     streaming: Streamed | None
@@ -26,9 +29,13 @@ class Advice:
 def advice(plan: Plan) -> Advice:
     """For a plan that does not fit."""
     board, config, weights = plan.board, plan.config, plan.default_bytes
+    context = longest(board, config, weights, plan.streams) or None
+    both = plan.budget is None and context is None
+    narrow = longest(board, config, weight_bytes(config, NARROWEST), plan.streams) if both else 0
     return Advice(
         bits=plan.budget,
-        context=longest(board, config, weights, plan.streams) or None,
+        context=context,
+        narrow_context=narrow or None,
         streams=most_streams(board, config, weights, plan.context) or None,
         model=next(_smaller(plan), None),
         streaming=streamed(plan),

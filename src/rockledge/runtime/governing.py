@@ -19,11 +19,14 @@ from rockledge.errors import BudgetError, UsageError
 from rockledge.runtime.board_sysfs import BoardSysfs
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.exchange import Adjust, AskStats, ToEngine
+from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.runtime.modelled_work import bands_of, work_of
 from rockledge.runtime.npu_system import compatible
 from rockledge.runtime.request import EngineStats
 
 EVERY_S: Final = 1.0
+HELD_BACK_S: Final = 60.0
+"""For so long after the last setting below the full one the board counts as held back."""
 NOBODYS_TAG: Final = -1
 """Of `AskStats`: no call waits for the answer."""
 
@@ -54,11 +57,23 @@ class Governor:
         self._npu_hz = work.npu_hz
         self.decision: Decision | None = None
         """The last one; None before the first."""
+        self._limited_at: float | None = None
+        self.status = GovernorStatus("free", sysfs.celsius(), target, work.full, work.full, 1.0)
+        """How it stands; replaced as a whole, so any thread may read it."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rockledge governor", daemon=True)
 
     def start(self) -> None:
         """Begins to read, in a thread of its own."""
+        now, npu = self.status.celsius, self._work.npu_hz > 0
+        log.info(
+            "governor: keeps the board below %.0f °C%s with threads, prompts beside answers%s and admission"
+            "%s",
+            self._target,
+            "" if now is None else f", now at {now:.0f},",
+            ", the NPU's clock" if self._work.npu_clocks else "",
+            "; the NPU's clock may not be set by this user" if npu and not self._work.npu_clocks else "",
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -87,8 +102,9 @@ class Governor:
             most_watts=self._most,
             safe=self._safe,
         )
-        self._say(decision, reading)
+        before, self.status = self.status, self._status(decision, reading)
         self.decision = decision
+        _say(before, self.status)
         self._apply(decision.setting)
 
     def _apply(self, setting: Setting) -> None:
@@ -101,19 +117,46 @@ class Governor:
         if hz != self._npu_hz and self._work.npu_clocks and self._sysfs.set_npu_clock(hz):
             self._npu_hz = hz
 
-    def _say(self, decision: Decision, reading: Reading) -> None:
-        before = self.decision
-        if decision.trouble and (before is None or before.trouble != decision.trouble):
-            log.warning(
-                "the board's temperature is not believed: %s; a safe setting holds, which keeps a modelled "
-                "%.0f %% of the speed",
-                decision.trouble,
-                100 * decision.kept,
-            )
-        elif before is not None and before.trouble and not decision.trouble:
-            log.warning("the board's temperature is believed again")
-        if decision.limits and not decision.trouble and not (before is not None and before.limits):
-            log.info("the board is at %.0f °C: the governor holds it back", reading.celsius or 0.0)
+    def _status(self, decision: Decision, reading: Reading) -> GovernorStatus:
+        if decision.limits:
+            self._limited_at = reading.seconds
+        # Between two settings it changes every second: that is one state.
+        lately = self._limited_at is not None and reading.seconds - self._limited_at < HELD_BACK_S
+        return GovernorStatus(
+            state="safe" if decision.trouble else "holding back" if lately else "free",
+            celsius=reading.celsius,
+            target=self._target,
+            setting=decision.setting,
+            full=self._work.full,
+            kept=decision.kept,
+            throttled=reading.throttled,
+            reason=decision.trouble or None,
+        )
+
+
+def _say(before: GovernorStatus, now: GovernorStatus) -> None:
+    """Changes of state, in the log."""
+    if now.safe and (not before.safe or before.reason != now.reason):
+        log.warning(
+            "the board's temperature is not believed: %s; a safe setting holds, which keeps a modelled "
+            "%.0f %% of the speed: %s",
+            now.reason,
+            100 * now.kept,
+            now.describe(),
+        )
+    elif before.safe and not now.safe:
+        log.warning("the board's temperature is believed again")
+    if now.state == before.state:
+        return
+    if now.state == "holding back":
+        log.info(
+            "the board is at %.0f °C, %.0f are kept: the governor holds it back, now to %s",
+            now.celsius or 0.0,
+            now.target,
+            now.describe(),
+        )
+    elif now.state == "free":
+        log.info("the board is at %.0f °C: the governor no longer holds it back", now.celsius or 0.0)
 
 
 def demand_of(stats: EngineStats, most: int) -> Demand:

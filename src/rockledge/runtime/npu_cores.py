@@ -29,8 +29,11 @@ AWAKE_MS: Final = 2500
 """A device without a job for so long is proven again: the vendor's driver powers the cores off after 3 s [T],
 and what runs first after that is sometimes not executed [H: ORK]."""
 _FURTHER_RUNS: Final[Mapping[str, int]] = {"rknpu": 2, "rocket": 1}
-_FIRST: Final = ((0, 1, 2), (0, 1), (0,))
-_SETS: Final[Mapping[str, tuple[tuple[int, ...], ...]]] = {"rknpu": (*_FIRST, (1,), (2,)), "rocket": _FIRST}
+_FIRST: Final = tuple(tuple(range(count)) for count in range(CORES, 0, -1))
+_SETS: Final[Mapping[str, tuple[tuple[int, ...], ...]]] = {
+    "rknpu": (*_FIRST, *((core,) for core in range(1, CORES))),
+    "rocket": _FIRST,
+}
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from rockledge.board.boards import find_chip
+from rockledge.board.chip import Chip
 from rockledge.runtime.npu_system import Frequency, System, compatible, findings, look
 
 _NOTES: Final = "published: gregordinary/rockchip-npu-notes perf/cpu-governor-and-offload.md"
 _CLOCK: Final = "published: gregordinary/rockchip-npu-notes perf/clock.md"
 _NOBODY: Final = "no figure is published"
-FLOOR_HZ: Final = 1_200_000_000
-"""Of `scaling_min_freq`: the highest clock of an A76 at its lowest voltage."""
-IDLE_MICROSECONDS: Final = 200
-"""From so long a wake-up on an idle state counts as deep: an RK3588's takes 220."""
+_DEEP_IDLE: Final = 0.9
+"""From this share of the published wake-up on an idle state counts as the deep one."""
 _SLOW_NPU_HZ: Final = 300_000_000
 _MHZ: Final = 1_000_000
 
@@ -43,9 +42,9 @@ def slow_settings(root: Path = Path("/")) -> list[SlowSetting]:
         *_memory(system),
         *_npu(system),
         *_governors(system),
-        *_floors(root, system),
+        *_floors(root, system, chip),
         *_interrupts(system),
-        *_idle(root, system),
+        *_idle(root, system, chip),
     ]
 
 
@@ -84,16 +83,19 @@ def _governors(system: System) -> Iterator[SlowSetting]:
             )
 
 
-def _floors(root: Path, system: System) -> Iterator[SlowSetting]:
+def _floors(root: Path, system: System, chip: Chip) -> Iterator[SlowSetting]:
+    if chip.power is None:
+        return
+    least = round(chip.power.slowest_hz)
     for clock in system.processors:
         text = _text(root / clock.folder.lstrip("/") / "scaling_min_freq")
-        floor = int(text) * 1000 if text.isdigit() else FLOOR_HZ
-        if floor < FLOOR_HZ and clock.governor not in ("performance", "powersave"):
+        floor = int(text) * 1000 if text.isdigit() else least
+        if floor < least and clock.governor not in ("performance", "powersave"):
             yield SlowSetting(
                 f"big cores may fall to {floor // _MHZ} MHz between jobs",
                 "a small job on the NPU takes 3.2 times as long from 408 MHz, 1.27 times from 1200",
                 _NOTES,
-                _write(f"{FLOOR_HZ // 1000}", f"{clock.folder}/scaling_min_freq"),
+                _write(f"{least // 1000}", f"{clock.folder}/scaling_min_freq"),
             )
 
 
@@ -103,12 +105,19 @@ def _interrupts(system: System) -> Iterator[SlowSetting]:
             yield SlowSetting(finding.what, "an A55 answers later than an A76", _NOBODY, finding.mend)
 
 
-def _idle(root: Path, system: System) -> Iterator[SlowSetting]:
+def _idle(root: Path, system: System, chip: Chip) -> Iterator[SlowSetting]:
+    deep = chip.facts.get("cpu_idle_exit_seconds")
+    if deep is None:
+        return
     for core in system.big_cores:
         states = sorted((root / f"sys/devices/system/cpu/cpu{core}/cpuidle").glob("state*"))
         for state in states:
             latency = _text(state / "latency")
-            if latency.isdigit() and int(latency) >= IDLE_MICROSECONDS and _text(state / "disable") == "0":
+            if (
+                latency.isdigit()
+                and int(latency) >= 1e6 * _DEEP_IDLE * deep.value
+                and _text(state / "disable") == "0"
+            ):
                 yield SlowSetting(
                     f"big cores sleep so deeply that they take {latency} us to wake up",
                     "3 % of prompts on the NPU",

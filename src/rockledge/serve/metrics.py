@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.runtime.histogram import Histogram
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.serve.residency.models import Models
@@ -49,6 +50,21 @@ _NPU: Final = (
     ("faults_total", "counter", "faults", "jobs that failed, were late or did nothing"),
     ("resets_total", "counter", "resets", "resets of the device"),
     ("fallbacks_total", "counter", "fallbacks", "steps that the CPU had to finish"),
+)
+
+# Name after "rockledge_governor_", what it is, and the number of a status; None where there is none.
+_GOVERNOR: Final[tuple[tuple[str, str, Callable[[GovernorStatus], float | None]], ...]] = (
+    ("temperature_celsius", "the warmest part of the chip", lambda s: s.celsius),
+    ("target_celsius", "what the governor keeps", lambda s: s.target),
+    ("holding_back", "1 while less is done than could be", lambda s: s.holding_back),
+    ("safe", "1 while a safe setting holds because the temperature is not believed", lambda s: s.safe),
+    ("throttled", "1 while the kernel holds clocks back", lambda s: s.throttled),
+    ("speed_kept", "modelled share of the full speed", lambda s: s.kept),
+    ("threads", "threads that work on a step", lambda s: s.setting.threads),
+    ("prompt_share", "share of prompt rows beside answers", lambda s: s.setting.prompt_share),
+    ("npu_hertz", "highest clock that the NPU may have", lambda s: s.setting.npu_hz or None),
+    ("sequences", "sequences worked on at once", lambda s: s.setting.sequences),
+    ("rest_share", "share of time between steps", lambda s: s.setting.rest),
 )
 
 # Name after "rockledge_", kind, field of EngineStats, what it is.
@@ -140,6 +156,9 @@ class _EngineCollector(Collector):
         yield family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", _damaged)
         for name, kind, field, about in _ENGINE:
             yield family(name, kind, about, partial(_of_stats, field))
+        if any(_governor(place) for place in places):
+            for name, about, number in _GOVERNOR:
+                yield family(f"governor_{name}", "gauge", about, partial(_of_governor, number))
         if not any(_npu(place) for place in places):
             return
         npu = InfoMetricFamily(
@@ -176,6 +195,15 @@ def _damaged(place: Place) -> bool:
 
 def _npu(place: Place) -> NpuStatus | None:
     return None if place.engine is None else place.engine.front.stats.npu
+
+
+def _governor(place: Place) -> GovernorStatus | None:
+    return None if place.engine is None else place.engine.governor()
+
+
+def _of_governor(number: Callable[[GovernorStatus], float | None], place: Place) -> float | None:
+    status = _governor(place)
+    return None if status is None else number(status)
 
 
 def _of_stats(field: str, place: Place) -> Any:

@@ -7,13 +7,20 @@ somebody writes as the NPU's highest clock is read back. Names and units are tho
 from pathlib import Path
 from typing import Final
 
+from rockledge.board.boards import BOARDS, PROGRAMMED
 from rockledge.virtual_board.board import VirtualBoard
 
 ZONES: Final = ("soc-thermal", "bigcore0-thermal", "bigcore1-thermal", "littlecore-thermal", "npu-thermal")
-POLICIES: Final = {0: 1.8e9, 4: 2.208e9, 6: 2.208e9}
-"""Highest clock of the cores by the number of their cpufreq policy."""
-NPU_CLOCKS: Final = (300, 400, 500, 600, 700, 800, 900, 1000)
-MEMORY_CLOCKS: Final = (528, 1068, 1560, 2112)
+_CHIP: Final = PROGRAMMED.chip
+_BIG: Final = PROGRAMMED.value("unthrottled_cpu_hz")
+POLICIES: Final = {
+    0: PROGRAMMED.value("little_hz"),
+    **dict.fromkeys(range(_CHIP.decode_cores.start, _CHIP.decode_cores.stop, 2), _BIG),
+}
+"""Highest clock of the cores by the number of their cpufreq policy: one for the small ones, and one for each
+two of the big ones."""
+NPU_CLOCKS: Final = _CHIP.operating_points["npu_hz"].hz
+MEMORY_CLOCKS: Final = BOARDS[f"{PROGRAMMED.name}-lpddr4x"].operating_points["dram_hz"].hz
 _NPU: Final = "sys/class/devfreq/fdab0000.npu"
 _MEMORY: Final = "sys/class/devfreq/dmc"
 
@@ -42,8 +49,8 @@ class VirtualSysfs:
             self.write(f"{folder}/cpuinfo_max_freq", f"{highest / 1e3:.0f}")
             self.write(f"{folder}/cpuinfo_min_freq", "408000")
             self.write(f"{folder}/scaling_min_freq", "1200000")
-        npu = " ".join(f"{mhz}000000" for mhz in NPU_CLOCKS)
-        for folder, clocks in ((_NPU, npu), (_MEMORY, " ".join(f"{mhz}000000" for mhz in MEMORY_CLOCKS))):
+        npu, memory = (" ".join(f"{hz:.0f}" for hz in clocks) for clocks in (NPU_CLOCKS, MEMORY_CLOCKS))
+        for folder, clocks in ((_NPU, npu), (_MEMORY, memory)):
             self.write(f"{folder}/governor", "performance")
             self.write(f"{folder}/available_frequencies", clocks)
             for name in ("cur_freq", "max_freq"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from rockledge.board.boards import NPU_CORES
 from rockledge.errors import NpuError
 
 
@@ -195,7 +196,7 @@ class Options:
     ow_op_minus_1: bool = False
     lost_job_rate: float = 0.0
     first_job_lost: bool = False
-    core_order: tuple[int, ...] = (0, 1, 2)
+    core_order: tuple[int, ...] = tuple(range(NPU_CORES))
     groups: Groups = Groups.TWO
     bn_order: BnOrder = BnOrder.MULTIPLY_FIRST
     erdma_pitch: ErdmaPitch = ErdmaPitch.STRIDE_PLUS_NOTCH
@@ -208,8 +209,8 @@ class Options:
             rate = getattr(self, name)
             if not 0.0 <= rate <= 1.0:
                 raise NpuError(f"the option {name} is {rate}, expected a chance from 0 to 1")
-        if sorted(self.core_order) != [0, 1, 2]:
-            raise NpuError(f"core_order is {self.core_order}, expected each of 0, 1 and 2 once")
+        if sorted(self.core_order) != list(range(NPU_CORES)):
+            raise NpuError(f"core_order is {self.core_order}, expected each of 0 to {NPU_CORES - 1} once")
 
 
 DEFAULT = Options()

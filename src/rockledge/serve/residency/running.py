@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.serve.errors import ApiError
 from rockledge.serve.front import Front
 from rockledge.serve.integrity import Integrity
@@ -17,11 +18,16 @@ def _nothing() -> None:
     pass
 
 
+def _no_governor() -> None:
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class Running:
     """A model whose engine runs: `front` reaches the engine, `integrity` is whether its file is whole,
     `bytes` is the memory that it takes. `close` is called once, in any thread: it ends the engine and returns
-    when all that it took is free. `npu`: how the NPU stood when it was loaded."""
+    when all that it took is free. `npu`: how the NPU stood when it was loaded. `governor`: how
+    the governor of the board stands, None without one; any thread may ask."""
 
     model: ServedModel
     front: Front
@@ -29,6 +35,7 @@ class Running:
     bytes: int = 0
     close: Callable[[], None] = _nothing
     npu: dict[str, Any] | None = None
+    governor: Callable[[], GovernorStatus | None] = _no_governor
 
     @property
     def trouble(self) -> ApiError | None:
