@@ -1,6 +1,7 @@
 """The time formulas of decode and prompts against what others published: models and sources unseen.
 
     python -m bench.board_validation [--json]
+    python -m bench.board_validation FILE [--json]        # the facts that somebody measured on a board
 
 Others' engines are not ours, so each has constants of its own in the same formula, at most four
 (`bench/engine_time.py`). They are fitted (`bench/engine_fit.py`) without the model that is predicted, and
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench import calibrated_facts
 from bench.board_validation_plot import Pair, plot
 from bench.engine_fit import Range, fit, ranges, told
 from bench.engine_time import Constants, board_of, memory_share, thread_share
@@ -191,7 +193,13 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print the object that is written")
+    parser.add_argument(
+        "facts", type=Path, nargs="?", help="a file of bench --calibrate-board, in their place"
+    )
     args = parser.parse_args(arguments)
+    if args.facts is not None:
+        calibrated_facts.run(args.facts, as_json=args.json)
+        return
     runs, left = published()
     found = [validate(backend, of_backend) for backend, of_backend in by_backend(runs)]
     of_prompts, prompts_left = prompts()

@@ -131,6 +131,11 @@ def find_chip(compatible: Collection[str]) -> Chip | None:
     return next((chip for chip, _ in _CHIPS if set(chip.compatible) & set(compatible)), None)
 
 
+def find_chip_named(name: str) -> Chip | None:
+    """The chip called `name` ("rk3588"); None for one without facts."""
+    return next((chip for chip, _ in _CHIPS if chip.name == name), None)
+
+
 def board_with(chip: Chip, ram_bytes: int) -> Board:
     """The board of a machine with this chip that sees `ram_bytes` of memory: the smallest that is not
     smaller, because a system never sees all of what is soldered; the largest for machines beyond all boards.

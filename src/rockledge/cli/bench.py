@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rockledge.cli.bench_calibrate import add_calibrate_arguments, run_calibration
 from rockledge.cli.bench_plot import check_plot, plot
 from rockledge.cli.bench_sustained import add_sustained_arguments, run_sustained
 from rockledge.cli.command import Command
@@ -26,7 +27,9 @@ READ_BUFFER = 1 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `bench`."""
-    parser.add_argument("artifact", metavar="DIR", help="artifact made by rockledge quantize or synth")
+    parser.add_argument(
+        "artifact", metavar="DIR", nargs="?", help="artifact made by rockledge quantize or synth"
+    )
     _add_lengths(parser, "--prompt", [128], "prompt lengths for prefill, in tokens, such as 128 1k")
     _add_lengths(
         parser, "--depth", None, "tokens of context before decode, one or more (default: the first --prompt)"
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the speeds (needs matplotlib)")
     add_sustained_arguments(parser)
+    add_calibrate_arguments(parser)
     add_overwrite_argument(parser)
     add_engine_arguments(parser)
 
@@ -55,6 +59,12 @@ def _add_lengths(parser: argparse.ArgumentParser, flag: str, default: list[int] 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Measures prefill of random prompts, and decode without regard to what is generated."""
+    if args.calibrate_board:
+        if args.artifact is not None:
+            raise UsageError(f"--calibrate-board measures without a model; leave {args.artifact} out")
+        return run_calibration(args, terminal)
+    if args.artifact is None:
+        raise UsageError("give the artifact to measure, or --calibrate-board to measure the board alone")
     if args.sustained is not None:
         return run_sustained(args, terminal)
     from rockledge.board.memory import PAGE_TOKENS

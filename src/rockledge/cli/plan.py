@@ -43,7 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="config.json, GGUF file, Hugging Face directory, artifact, Hub id, or a well-known name "
         "such as llama-3-8b",
     )
-    parser.add_argument(
+    boards = parser.add_mutually_exclusive_group()
+    boards.add_argument(
+        "--facts",
+        type=Path,
+        metavar="FILE",
+        help="the machine that `rockledge bench --calibrate-board` has measured, in place of --board",
+    )
+    boards.add_argument(
         "--board", default="rk3588-8gb", metavar="B", help="such as rk3588-8gb-slow or rpi5-8gb"
     )
     parser.add_argument(
@@ -72,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Plans, and shows it as tables."""
     from rockledge.board.boards import any_board
+    from rockledge.board.facts_file import read_facts
     from rockledge.cli.planned_model import planned_model
     from rockledge.planning.advice import advice
     from rockledge.planning.plan import DEFAULT_CONTEXT, Plan
@@ -80,7 +88,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     if args.plot:
         check_plot(args.plot)
         check_file(args.plot, args.overwrite)
-    board = any_board(args.board)
+    board = any_board(args.board) if args.facts is None else read_facts(args.facts).board
     model = planned_model(args.model)
     for note in model.notes:
         terminal.note(f"Note: {note}")
@@ -92,6 +100,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     plan = Plan(model.name, model.config, board, context, args.streams)
     warm = [] if plan.budget is None else warm_plans(plan, args.cooling, args.ambient)
     result = body(plan, model, None if plan.fits else advice(plan), warm, args.ambient)
+    result["facts"] = None if args.facts is None else str(args.facts)
     show(result, terminal)
     if args.plot:
         plot(plan, args.plot)
@@ -121,10 +130,7 @@ def body(
                 "cached_prefix": _range(plan.speed.first_token(whole_prompt, rest).map(_milliseconds), 0),
             },
             "npu_utilisation": {str(n): round(share, 3) for n, share in plan.utilisation().items()},
-            "energy_j_per_token": {
-                **{what: _range(found, 3) for what, found in plan.energy().items()},
-                "basis": f"published {plan.power_basis}",
-            },
+            "energy_j_per_token": _energy(plan),
         }
     return {
         "model": plan.name,
@@ -163,6 +169,12 @@ def body(
         },
         "command": quantize_command(plan, model.quantizable),
     }
+
+
+def _energy(plan: Plan) -> dict[str, Any] | None:
+    """None where nobody has published the power of the board."""
+    energy = {what: _range(found, 3) for what, found in plan.energy().items()}
+    return {**energy, "basis": f"published {plan.power_basis}"} if energy else None
 
 
 def _sustained(warm: Sequence[WarmPlan], ambient: float) -> dict[str, Any]:
@@ -222,10 +234,11 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
     streams = counted(result["streams"], "stream")
     bits = result["bits_per_weight"]
     verdict = "fits" if result["fits"] else "does not fit"
+    ranges = "published of such boards" if result["facts"] is None else f"measured ({result['facts']})"
     terminal.print(
         f"{result['model']} on {result['board']}, {result['context_tokens']} tokens for {streams}: {verdict} "
         f"at {result['default_bits_per_weight']} bits a weight. Every figure is modelled; ranges are from "
-        "what was published of such boards."
+        f"what was {ranges}."
     )
     if result["would_fit"]:
         _show_advice(result, terminal)
@@ -332,9 +345,10 @@ def _figures(result: dict[str, Any]) -> str:
     rows = [
         (f"first token of a prompt of {first['prompt_tokens']} tokens, ms", _shown(first["cold"], 0)),
         (f"with {first['cached_tokens']} of them cached, ms", _shown(first["cached_prefix"], 0)),
-        (f"energy of a token of a prompt, J ({energy['basis']})", _shown(energy["prefill"], 3)),
     ]
-    if "decode" in energy:
+    if energy is not None:
+        rows.append((f"energy of a token of a prompt, J ({energy['basis']})", _shown(energy["prefill"], 3)))
+    if energy is not None and "decode" in energy:
         rows.append(("energy of a decoded token, J", _shown(energy["decode"], 2)))
     if any(use.values()):
         shares = ", ".join(f"{share:.0%} at {length}" for length, share in use.items())

@@ -151,7 +151,10 @@ class Plan:
         return {tokens: self.speed.npu_utilisation(tokens) for tokens in PROMPTS if tokens <= self.context}
 
     def energy(self) -> dict[str, Range]:
-        """Joules a token of "decode" (one stream, after the context) and of "prefill", at published power."""
+        """Joules a token of "decode" (one stream, after the context) and of "prefill", at published power;
+        empty where none is published."""
+        if "cpu_decode_watts" not in self.board.facts:
+            return {}
         prefill = self.speed.prefill(self.prompt_tokens)
         on_npu = self.speed.prompt(self.prompt_tokens).npu_macs > 0
         at_work = fact_range(self.board, "npu_decode_watts" if on_npu else "cpu_decode_watts")

@@ -11,6 +11,7 @@ from typing import Final
 from rockledge.board.boards import Board
 from rockledge.board.facts import End
 from rockledge.board.memory import kv_bytes
+from rockledge.board.step_time import prompt_costs, with_fixed_costs
 from rockledge.board.tiles import stored_bytes
 from rockledge.board.time import DecodePrediction, predict_decode
 from rockledge.errors import BudgetError
@@ -62,8 +63,20 @@ class Speed:
 
     def decoding(self, after: int, streams: int = 1, end: End = "likely") -> DecodePrediction:
         """A step that writes a token of each of `streams`, each after a context of `after` tokens."""
-        return predict_decode(
-            self.bands, kv_bytes_read=kv_bytes(self.config, after), board=self._at[end], sequences=streams
+        board, config = self._at[end], self.config
+        found = predict_decode(
+            self.bands, kv_bytes_read=kv_bytes(config, after), board=board, sequences=streams
+        )
+        turned = decoder(config).residual_turns
+        return with_fixed_costs(
+            found,
+            board,
+            config,
+            self.bands,
+            sequences=streams,
+            after=after,
+            hadamards=("ffn.down",) if turned else ("attn.in", "ffn.in", "ffn.down"),
+            norms=config.branch_norms,
         )
 
     def decode(self, after: int, streams: int = 1) -> Range:
@@ -89,13 +102,21 @@ class Speed:
         """A prompt of `tokens` that follows `after` others which are in the cache."""
         return self.prompts(end).prompt(tokens, after=after)
 
+    def prompt_seconds(self, tokens: int, *, after: int = 0, end: End = "likely") -> float:
+        """Of such a prompt, with the fixed costs of its steps on a board of which they were measured."""
+        time = self.prompt(tokens, after=after, end=end)
+        on_cpu = self.prompts(end).plan is None
+        return time.seconds + prompt_costs(
+            self._at[end], self.config, tokens, steps=len(time.steps), on_cpu=on_cpu
+        )
+
     def prefill(self, tokens: int) -> Range:
         """Tokens/s of a prompt after an empty context."""
-        return over(lambda end: tokens / self.prompt(tokens, end=end).seconds)
+        return over(lambda end: tokens / self.prompt_seconds(tokens, end=end))
 
     def first_token(self, tokens: int, cached: int = 0) -> Range:
         """Seconds to the first token of a prompt of `tokens`, of which `cached` are in the cache."""
-        return over(lambda end: self.prompt(tokens - cached, after=cached, end=end).seconds)
+        return over(lambda end: self.prompt_seconds(tokens - cached, after=cached, end=end))
 
     def npu_utilisation(self, tokens: int) -> float:
         """Products of a prompt that the NPU makes, over what its cores could make in the same time: 0 to 1.
