@@ -10,19 +10,27 @@ from rockledge.units import show_size
 DEFAULT_CONTEXT = 4096
 STEP_TOKENS = (256, 128, 64, 32)
 """Rows of the largest step, the preferred first; a smaller arena is the price of slower prefill."""
+STREAMED_STEP_TOKENS = (1024, 512, *STEP_TOKENS)
+"""The same where every step reads weights from the disk, which more rows then share."""
+_ARENA_SHARE = 8  # of the budget, an eighth at most is for the arena where weights are streamed
 
 
 @dataclass(frozen=True)
 class Demand:
     """What a model takes, in bytes: its weights once, arena and cache by rows of a step and by the pages of
     `page_tokens` tokens that hold the context (attention has a part for each group of pages, and a layer with
-    a window caches what that and a step reach)."""
+    a window caches what that and a step reach). `limit` is the option that bounds them all together, and
+    `held` what the `weights` are called in a sentence about it. `streamed`: they are those that every size
+    needs, and others are read from the disk in every step."""
 
     weights: int
     arena: Callable[[int, int], int]
     cache: Callable[[int, int], int]
     page_tokens: int
     longest: int
+    limit: str = "--memory"
+    held: str = "the weights"
+    streamed: bool = False
 
     def total(self, step_tokens: int, context: int) -> int:
         """Bytes with steps of `step_tokens` rows and a cache for `context` tokens."""
@@ -61,11 +69,11 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
     wanted = min(demand.longest, DEFAULT_CONTEXT) if context is None else context
     if memory is None:
         return Footprint(wanted, STEP_TOKENS[0], demand.total(STEP_TOKENS[0], wanted))
-    for step_tokens in STEP_TOKENS:
+    for step_tokens in _steps(demand, wanted, memory):
         if demand.total(step_tokens, wanted) <= memory:
             return Footprint(wanted, step_tokens, demand.total(step_tokens, wanted))
     smallest = STEP_TOKENS[-1]
-    allowed = f"--memory is {show_size(memory)}, expected at least"
+    allowed = f"{demand.limit} is {show_size(memory)}, expected at least"
     room = demand.longest_within(memory, smallest)
     if context is None and room > 0:
         return Footprint(room, smallest, demand.total(smallest, room))
@@ -75,8 +83,19 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
             f"{allowed} {needed} for a context of {wanted} tokens; use a context of at most {room} tokens, "
             "or more memory"
         )
+    streaming = "" if demand.streamed else ", stream the weights with --memory-budget"
     raise BudgetError(
-        f"{allowed} {show_size(demand.total(smallest, 1), enough=True)} for the weights "
+        f"{allowed} {show_size(demand.total(smallest, 1), enough=True)} for {demand.held} "
         f"({show_size(demand.weights)}), the arena ({show_size(demand.arena(smallest, 1))}) and the smallest "
-        "cache; allow more, or take a smaller model"
+        f"cache; allow more{streaming}, or take a smaller model"
     )
+
+
+def _steps(demand: Demand, context: int, memory: int) -> list[int]:
+    """Rows of the largest step to try, the preferred first. Steps that read from the disk may be larger, as
+    long as their arena does not take what weights could have."""
+    if not demand.streamed:
+        return list(STEP_TOKENS)
+    pages = demand.pages(context)
+    small = [rows for rows in STREAMED_STEP_TOKENS if demand.arena(rows, pages) * _ARENA_SHARE <= memory]
+    return small or [STEP_TOKENS[-1]]

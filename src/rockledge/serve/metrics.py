@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rockledge.runtime.histogram import Histogram
 from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.streaming.status import StreamStats
 from rockledge.serve.residency.models import Models
 from rockledge.serve.residency.place import Place
 
@@ -49,6 +50,16 @@ _NPU: Final = (
     ("faults_total", "counter", "faults", "jobs that failed, were late or did nothing"),
     ("resets_total", "counter", "resets", "resets of the device"),
     ("fallbacks_total", "counter", "fallbacks", "steps that the CPU had to finish"),
+)
+
+# Name after "rockledge_streaming_", kind, field of StreamStats, what it is.
+_STREAMING: Final = (
+    ("kept_bytes", "gauge", "kept", "weights that stay in memory"),
+    ("step_bytes", "gauge", "streamed", "weights that every step reads from the disk"),
+    ("ring_bytes", "gauge", "ring", "memory that these pass through"),
+    ("read_bytes_total", "counter", "bytes_read", "weights read from the disk for steps"),
+    ("embedding_bytes_total", "counter", "embedding_read", "rows of the embedding read from the disk"),
+    ("waited_seconds_total", "counter", "waited_seconds", "time that steps waited for the disk"),
 )
 
 # Name after "rockledge_", kind, field of EngineStats, what it is.
@@ -140,6 +151,9 @@ class _EngineCollector(Collector):
         yield family("artifact_damaged", "gauge", "1 when a checksum of the artifact is wrong", _damaged)
         for name, kind, field, about in _ENGINE:
             yield family(name, kind, about, partial(_of_stats, field))
+        if any(_streaming(place) for place in places):
+            for name, kind, field, about in _STREAMING:
+                yield family(f"streaming_{name}", kind, about, partial(_of_streaming, field))
         if not any(_npu(place) for place in places):
             return
         npu = InfoMetricFamily(
@@ -176,6 +190,15 @@ def _damaged(place: Place) -> bool:
 
 def _npu(place: Place) -> NpuStatus | None:
     return None if place.engine is None else place.engine.front.stats.npu
+
+
+def _streaming(place: Place) -> StreamStats | None:
+    return None if place.engine is None else place.engine.front.stats.streaming
+
+
+def _of_streaming(field: str, place: Place) -> Any:
+    status = _streaming(place)
+    return None if status is None else getattr(status, field)
 
 
 def _of_stats(field: str, place: Place) -> Any:
