@@ -158,8 +158,8 @@ class Artifact:
 
     def check_ends(self, file: Path | None = None) -> None:
         """Compares the first and last bytes of every tensor with what was written, in some milliseconds;
-        ArtifactError names what is damaged, DiskError says that the disk failed. An artifact from before these sums were stored has none to check.
-        `file`: another name of the file of tensors.
+        ArtifactError names what is damaged, DiskError says that the disk failed. An artifact from before
+        these sums were stored has none to check. `file`: another name of the file of tensors.
         """
         start = self._header.data_start
         entries = [self._header.entries[name] for name in self._ends if name in self._header.entries]

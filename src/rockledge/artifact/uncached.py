@@ -62,14 +62,13 @@ class UncachedFile:
 
         Raises DiskError, and ArtifactError where the file ends too early.
         """
-        with mmap.mmap(-1, _PART) as memory, memoryview(memory) as view:
-            first = begin // BLOCK * BLOCK
-            while first < end:
-                size = min(_PART, -(-(end - first) // BLOCK) * BLOCK)
-                self._read(view[:size], first, min(end, first + size))
-                with view[max(begin - first, 0) : min(end - first, size)] as part:
-                    yield part
-                first += size
+        first = begin // BLOCK * BLOCK
+        memory = memoryview(mmap.mmap(-1, max(BLOCK, min(_PART, -(-(end - first) // BLOCK) * BLOCK))))
+        while first < end:
+            size = min(len(memory), -(-(end - first) // BLOCK) * BLOCK)
+            self._read(memory[:size], first, min(end, first + size))
+            yield memory[max(begin - first, 0) : min(end - first, size)]
+            first += size
 
     def _read(self, into: memoryview, begin: int, end: int) -> None:
         done = 0

@@ -12,7 +12,7 @@ STEP_TOKENS = (256, 128, 64, 32)
 """Rows of the largest step, the preferred first; a smaller arena is the price of slower prefill."""
 STREAMED_STEP_TOKENS = (1024, 512, *STEP_TOKENS)
 """The same where every step reads weights from the disk, which more rows then share."""
-_ARENA_SHARE = 8  # of the budget, an eighth at most is for the arena where weights are streamed
+_MORE = 1 / 8  # that larger steps may add to what every step reads, by taking memory that weights could have
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Demand:
     """What a model takes, in bytes: its weights once, arena and cache by rows of a step and by the pages of
     `page_tokens` tokens that hold the context (attention has a part for each group of pages, and a layer with
     a window caches what that and a step reach). `limit` is the option that bounds them all together, and
-    `held` what the `weights` are called in a sentence about it. `streamed`: they are those that every size
-    needs, and others are read from the disk in every step."""
+    `held` what the `weights` are called in a sentence about it. `streamed`: the weights are those without
+    which no step runs, and so many bytes more stay in memory as far as there is room, or are read in every
+    step."""
 
     weights: int
     arena: Callable[[int, int], int]
@@ -30,7 +31,7 @@ class Demand:
     longest: int
     limit: str = "--memory"
     held: str = "the weights"
-    streamed: bool = False
+    streamed: int | None = None
 
     def total(self, step_tokens: int, context: int) -> int:
         """Bytes with steps of `step_tokens` rows and a cache for `context` tokens."""
@@ -83,7 +84,7 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
             f"{allowed} {needed} for a context of {wanted} tokens; use a context of at most {room} tokens, "
             "or more memory"
         )
-    streaming = "" if demand.streamed else ", stream the weights with --memory-budget"
+    streaming = "" if demand.streamed is not None else ", stream the weights with --memory-budget"
     raise BudgetError(
         f"{allowed} {show_size(demand.total(smallest, 1), enough=True)} for {demand.held} "
         f"({show_size(demand.weights)}), the arena ({show_size(demand.arena(smallest, 1))}) and the smallest "
@@ -93,9 +94,11 @@ def choose_footprint(demand: Demand, context: int | None, memory: int | None) ->
 
 def _steps(demand: Demand, context: int, memory: int) -> list[int]:
     """Rows of the largest step to try, the preferred first. Steps that read from the disk may be larger, as
-    long as their arena does not take what weights could have."""
-    if not demand.streamed:
+    long as their arena does not drive out many weights more than that of the smallest steps does."""
+    if demand.streamed is None:
         return list(STEP_TOKENS)
-    pages = demand.pages(context)
-    small = [rows for rows in STREAMED_STEP_TOKENS if demand.arena(rows, pages) * _ARENA_SHARE <= memory]
-    return small or [STEP_TOKENS[-1]]
+    read = {
+        rows: max(0, demand.total(rows, context) + demand.streamed - memory) for rows in STREAMED_STEP_TOKENS
+    }
+    least = read[STREAMED_STEP_TOKENS[-1]]
+    return [rows for rows, bytes_ in read.items() if bytes_ <= least * (1 + _MORE)]

@@ -26,7 +26,7 @@ from rockledge.runtime.offload.linears import linears_of
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.offload.use import NpuUnusedError, NpuUse
 from rockledge.runtime.program import build_program
-from rockledge.runtime.streaming.fit import Fit
+from rockledge.runtime.streaming.fit import Fit, least_ring
 from rockledge.runtime.streaming.stream import ReadAt
 from rockledge.runtime.streaming.streamed import Streamed, streamed
 from rockledge.units import show_size
@@ -122,7 +122,7 @@ def prepare(
         weights=weights.least,
         limit="--memory-budget",
         held="the ring, and what is always in memory",
-        streamed=True,
+        streamed=sum(weights.sizes) - least_ring(weights.sizes),
     )
     return Prepared(artifact, least, chosen, budget, weights)
 

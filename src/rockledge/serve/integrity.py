@@ -118,8 +118,6 @@ class Integrity:
             self._changed = True
             log.warning("%s", CHANGED)
             self._tell(server_busy(CHANGED))
-        if self._watch is not None and (changed or sample):
-            self._watch.check_ends()
         unread = self._changed and self._check is not None and self._check.state == "unchecked"
         if (changed or unread) and self._verify is not None:
             assert self._check is not None
@@ -130,3 +128,5 @@ class Integrity:
         elif self._changed and (self._check is None or self._check.state == "verified"):
             self._changed = False
             log.warning("the model's file is as it was written")
+        if self._watch is not None and (changed or sample):
+            self._watch.check_ends()
