@@ -2,11 +2,12 @@
 
     python -m bench.streaming [--shape 1b] [--threads 1] [--share 0.5] [--rates 250M 1G] [--runs 3]
 
-Within a budget that lacks `--share` of the weights, decode steps and steps of a prompt run with the disk as it
-is, and with disks of limited rates (`bench.limited_disk`). A step takes at least what the disk needs for its
-bytes, and at least what the same step takes with all weights in memory; printed is the share of the larger
-of the two in what it took. Runs of every disk and of the model in memory alternate. What the disk gives by
-itself is measured with the same requests. Writes bench/results/streaming.json.
+Within a budget that lacks `--share` of the weights, decode steps and steps of a prompt run with the disk as
+it is, and with disks of limited rates (`bench.limited_disk`). A step takes at least what the disk needs for
+its bytes, and at least what the same step takes with all weights in memory; printed is the share of the
+larger of the two in what it took. Runs of every disk and of the model in memory alternate, and so does the
+measurement of what the disk gives by itself to requests of the same kind. Writes
+bench/results/streaming.json.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,16 @@ from rockledge.cli.engine_options import size
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.loading import prepare
 from rockledge.runtime.request import Request
-from rockledge.runtime.streaming.status import StreamStats
 from rockledge.runtime.streaming.stream import READERS, REQUEST_BYTES
 from rockledge.synth import SHAPES
 
 TARGET = Path(__file__).parent / "results" / "streaming.json"
 CONTEXT = 1024
 STEPS = 6  # of decode in a run
+PROMPTS = 3
 
 
-def disk_rate(artifact: Path, most: int = 512 << 20) -> float:
+def disk_rate(artifact: Path, most: int = 256 << 20) -> float:
     """Bytes a second that the disk gives to as many threads as the runtime has, with requests as large."""
     with UncachedFile(artifact / TENSORS) as file:
         offsets = range(0, min(most, file.bytes - REQUEST_BYTES), REQUEST_BYTES)
@@ -54,42 +56,45 @@ def _read(file: UncachedFile, offset: int) -> int:
         return os.preadv(file.descriptor, [room], offset)
 
 
-def decode(engine: Engine) -> float:
-    """Seconds of a decode step."""
-    return _steps(engine, prompt=8, tokens=STEPS + 1)
+@dataclass(frozen=True)
+class Run:
+    """Of a step, the mean of some: seconds, how long of them it waited for the disk, and bytes read meanwhile
+    (what was read ahead before is not among them); and what the disk gives a second."""
+
+    seconds: float
+    waited_s: float
+    read: float
+    rate: float
 
 
-def prefill(rows: int) -> Callable[[Engine], float]:
-    """A function that gives the seconds of a step of so many rows of a prompt."""
+def decode(engine: Engine, rate: float) -> Run:
+    """Steps that write a token each."""
+    engine.submit(Request("measured", (7,) * 8, max_tokens=STEPS + 1, ignore_eos=True))
+    engine.step()
+    return _run(engine, STEPS, rate)
 
-    def run(engine: Engine) -> float:
-        start = time.perf_counter()
-        engine.logits([7] * rows, chunk=rows)
-        return time.perf_counter() - start
+
+def prefill(rows: int) -> Callable[[Engine, float], Run]:
+    """A function that runs steps of so many rows of a prompt, each with one token drawn."""
+
+    def run(engine: Engine, rate: float) -> Run:
+        for number in range(PROMPTS):
+            engine.submit(Request(str(number), (7,) * rows, max_tokens=1, ignore_eos=True))
+        return _run(engine, PROMPTS, rate)
 
     return run
 
 
-def _steps(engine: Engine, prompt: int, tokens: int) -> float:
-    engine.submit(Request("measured", tuple([7] * prompt), max_tokens=tokens, ignore_eos=True))
-    engine.step()
-    start = time.perf_counter()
-    while engine.stats().decoding:
+def _run(engine: Engine, steps: int, rate: float) -> Run:
+    """Until the engine has nothing to do."""
+    before, start = engine.streaming, time.perf_counter()
+    while not engine.idle:
         engine.step()
-    seconds = time.perf_counter() - start
-    engine.step()
-    return seconds / (tokens - 1)
-
-
-def _read_by(engine: Engine, run: Callable[[Engine], float]) -> tuple[float, float, float]:
-    """Seconds of a step of `run`, the seconds that it waited for the disk, and the bytes of a step."""
-    before = engine.streaming or StreamStats(True, 0, 0, 0)
-    start = time.perf_counter()
-    seconds = run(engine)
-    whole = time.perf_counter() - start
-    after = engine.streaming or before
-    waited = (after.waited_seconds - before.waited_seconds) * seconds / whole
-    return seconds, waited, after.streamed
+    seconds, after = time.perf_counter() - start, engine.streaming
+    if before is None or after is None:
+        return Run(seconds / steps, 0.0, 0, rate)
+    waited, read = after.waited_seconds - before.waited_seconds, after.bytes_read - before.bytes_read
+    return Run(seconds / steps, waited / steps, read / steps, rate)
 
 
 def budget_lacking(artifact: Path, share: float, threads: int) -> int:
@@ -104,38 +109,41 @@ def measure(artifact: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every disk and kind of step."""
     budget = budget_lacking(artifact, args.share, args.threads)
     kinds = {"decode": decode, f"prompt, {args.rows} rows": prefill(args.rows)}
-    own = disk_rate(artifact)
-    options: dict[str, Any] = {"threads": args.threads, "ctx": CONTEXT, "npu": "off", "prefixes": False}
+    options: dict[str, Any] = {
+        "threads": args.threads, "ctx": CONTEXT, "npu": "off", "prefixes": False, "step_s": 3600.0, "parallel": 1,
+    }  # fmt: skip
     with ExitStack() as stack:
-        engines = {"in memory": stack.enter_context(Engine.load(artifact, **options))}
-        rates = {"in memory": float("inf"), "its own": own}
-        engines["its own"] = stack.enter_context(Engine.load(artifact, memory_budget=budget, **options))
+
+        def load(**more: Any) -> Engine:
+            return stack.enter_context(Engine.load(artifact, **options, **more))
+
+        engines = {"in memory": load(), "its own": load(memory_budget=budget)}
+        rates: dict[str, float] = {}
         for rate in args.rates:
             reader = LimitedReader(artifact, rate)
             stack.callback(reader.close)
-            name = f"{rate / 1e9:g} GB/s"
-            rates[name] = rate
-            limited = Engine.load(artifact, memory_budget=budget, read=reader, **options)
-            engines[name] = stack.enter_context(limited)
+            rates[f"{rate / 1e9:g} GB/s"] = rate
+            engines[f"{rate / 1e9:g} GB/s"] = load(memory_budget=budget, read=reader)
         rows = []
         for kind, run in kinds.items():
-            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in engines}
+            found: dict[str, list[Run]] = {name: [] for name in engines}
             for number in range(args.runs + 1):
                 for name, engine in engines.items():
-                    one = _read_by(engine, run)
+                    one = run(engine, rates.get(name) or disk_rate(artifact))
                     if number:  # the first brings in what stays
                         found[name].append(one)
-            rows += [_row(kind, name, found, rates[name]) for name in engines if name != "in memory"]
+            for name, engine in engines.items():
+                if engine.streaming is not None:
+                    rows.append(_row(kind, name, found))
     return rows
 
 
-def _row(
-    kind: str, name: str, found: dict[str, list[tuple[float, float, float]]], rate: float
-) -> dict[str, Any]:
-    took = statistics.median(seconds for seconds, _, _ in found[name])
-    waited = statistics.median(waited for _, waited, _ in found[name])
-    resident = statistics.median(seconds for seconds, _, _ in found["in memory"])
-    read = found[name][0][2]
+def _row(kind: str, name: str, found: dict[str, list[Run]]) -> dict[str, Any]:
+    def median(runs: list[Run], field: str) -> float:
+        return statistics.median(getattr(run, field) for run in runs)
+
+    took, resident = median(found[name], "seconds"), median(found["in memory"], "seconds")
+    read, rate = median(found[name], "read"), median(found[name], "rate")
     disk_s = read / rate
     return {
         "kind": kind,
@@ -145,10 +153,10 @@ def _row(
         "ms": round(1e3 * took, 1),
         "disk_ms": round(1e3 * disk_s, 1),
         "in_memory_ms": round(1e3 * resident, 1),
-        "waited_ms": round(1e3 * waited, 1),
+        "waited_ms": round(1e3 * median(found[name], "waited_s"), 1),
         "share": round(max(disk_s, resident) / took, 3),
-        "ms_runs": [round(1e3 * seconds, 1) for seconds, _, _ in found[name]],
-        "in_memory_ms_runs": [round(1e3 * seconds, 1) for seconds, _, _ in found["in memory"]],
+        "ms_runs": [round(1e3 * run.seconds, 1) for run in found[name]],
+        "in_memory_ms_runs": [round(1e3 * run.seconds, 1) for run in found["in memory"]],
     }
 
 
@@ -158,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="1b")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.5)
-    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rates", type=size, nargs="+", default=[250_000_000, 1_000_000_000])
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args(arguments)
@@ -178,8 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in rows:
         print(
             f"{row['kind']}, disk {row['disk']} ({row['disk_mb_s']:.0f} MB/s): {row['ms']:.0f} ms a step, "
-            f"disk {row['disk_ms']:.0f}, in memory {row['in_memory_ms']:.0f}; {row['share']:.0%} of min(disk, "
-            "compute)"
+            f"disk {row['disk_ms']:.0f}, in memory {row['in_memory_ms']:.0f}; {row['share']:.0%} of "
+            "min(disk, compute)"
         )
     print(f"others took {result['taken_by_others']:.0%} of the machine")
     return 0

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.limited_disk import LimitedReader
 from tests.runtime.artifacts import VARIANTS
 from tests.runtime.streaming.models import budget_for, made
 from tests.runtime.streaming.readers import FailingReader
 
+from bench.limited_disk import LimitedReader
 from rockledge.artifact.layout import TENSORS
 from rockledge.errors import ArtifactError, BudgetError, DiskError, NpuError
 from rockledge.runtime import loading
