@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rockledge.errors import ArtifactError
 from rockledge.runtime.histogram import Observed
 from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.streaming.status import StreamStats
 from rockledge.serve.errors import ApiError
 from rockledge.serve.integrity import Integrity
 
@@ -84,6 +85,24 @@ def test_a_server_without_an_npu_is_well(http: httpx.Client, engine: Any, status
     health = http.get("/health")
     assert (health.status_code, health.json()["status"]) == (200, "ok")
     assert health.json()["npu"]["reason"] == status.reason
+
+
+def test_weights_that_are_streamed_are_counted(http: httpx.Client, engine: Any) -> None:
+    assert not any(name.startswith("rockledge_streaming") for name in scrape(http))
+    assert http.get("/health").json()["streaming"] is None
+    engine.streaming = StreamStats(True, 5, 7, 3, bytes_read=70, embedding_read=9, waited_seconds=1.5)
+    expected = {
+        "kept_bytes": 5,
+        "step_bytes": 7,
+        "ring_bytes": 3,
+        "read_bytes_total": 70,
+        "embedding_bytes_total": 9,
+        "waited_seconds_total": 1.5,
+    }
+    found = scrape(http)
+    assert {name: found[f"rockledge_streaming_{name}"] for name in expected} == expected
+    streaming = http.get("/health").json()["streaming"]
+    assert (streaming["direct"], streaming["streamed"], streaming["waited_seconds"]) == (True, 7, 1.5)
 
 
 def test_requests_and_damage_are_seen(serving: Callable[..., str], engine: Any) -> None:

@@ -118,7 +118,7 @@ class Integrity:
             self._changed = True
             log.warning("%s", CHANGED)
             self._tell(server_busy(CHANGED))
-        unread = self._changed and self._check is not None and self._check.state == "unchecked"
+        unread = self._check is not None and self._check.state == "unchecked" and (self._changed or sample)
         if (changed or unread) and self._verify is not None:
             assert self._check is not None
             if self._check.state == "checking":
