@@ -110,7 +110,8 @@ def measure(artifact: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     budget = budget_lacking(artifact, args.share, args.threads)
     kinds = {"decode": decode, f"prompt, {args.rows} rows": prefill(args.rows)}
     options: dict[str, Any] = {
-        "threads": args.threads, "ctx": CONTEXT, "npu": "off", "prefixes": False, "step_s": 3600.0, "parallel": 1,
+        "threads": args.threads, "ctx": CONTEXT, "npu": "off", "prefixes": False, "step_s": 3600.0,
+        "parallel": 1,
     }  # fmt: skip
     with ExitStack() as stack:
 
@@ -140,7 +141,7 @@ def measure(artifact: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _row(kind: str, name: str, found: dict[str, list[Run]]) -> dict[str, Any]:
     def median(runs: list[Run], field: str) -> float:
-        return statistics.median(getattr(run, field) for run in runs)
+        return float(statistics.median(getattr(run, field) for run in runs))
 
     took, resident = median(found[name], "seconds"), median(found["in memory"], "seconds")
     read, rate = median(found[name], "read"), median(found[name], "rate")

@@ -160,7 +160,9 @@ class WeightStream:
 
 def _native_plan(plan: ProgramPlan, pieces: list[Piece], chosen: Fit, mapping: int) -> _Plan:
     placed = (_Placed * len(plan.bands))()
-    segments, listed, kept = [], [], 0
+    segments: list[_Segment] = []
+    listed: list[_Piece] = []
+    kept = 0
     for piece, stays in zip(pieces, chosen.resident, strict=True):
         listed.append(
             _Piece(piece.bytes, kept if stays else -1, piece.op, len(segments), len(piece.segments))
