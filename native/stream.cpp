@@ -318,8 +318,8 @@ void Stream::begin(int first, int last) {
   if (paused_) {  // the first step
     next_ = first_piece;
     paused_ = false;
-    pthread_cond_broadcast(&work_);
   }
+  pthread_cond_broadcast(&work_);  // a run that goes further than those before may need what is not there yet
 }
 
 // Forgets what was read ahead, and begins anew at a piece.

@@ -216,7 +216,8 @@ class Artifact:
 
     def read_sparsely(self) -> None:
         """From now on a read of the mapping brings in the pages that it touches, and none ahead."""
-        self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        with suppress(OSError):  # of kernels without huge pages
+            self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self._map.madvise(mmap.MADV_RANDOM)
 
     def forget(self) -> None:

@@ -81,6 +81,8 @@ def beside_streaming(mode: str) -> NpuStatus:
         raise UsageError(f"the NPU mode is {mode!r}, expected one of {', '.join(NPU_MODES)}")
     if mode == "require":
         raise NpuError(f"the NPU is required and cannot be used: {STREAMED}")
+    if mode == "auto":
+        log.info("the NPU is not used: %s", STREAMED)
     return NpuStatus("off", "it was not requested" if mode == "off" else STREAMED)
 
 
