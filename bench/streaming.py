@@ -123,8 +123,8 @@ def measure(artifact: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         for rate in args.rates:
             reader = LimitedReader(artifact, rate)
             stack.callback(reader.close)
-            rates[f"{rate / 1e9:g} GB/s"] = rate
-            engines[f"{rate / 1e9:g} GB/s"] = load(memory_budget=budget, read=reader)
+            rates[f"{rate / 1e6:.0f} MB/s"] = rate
+            engines[f"{rate / 1e6:.0f} MB/s"] = load(memory_budget=budget, read=reader)
         rows = []
         for kind, run in kinds.items():
             found: dict[str, list[Run]] = {name: [] for name in engines}
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     TARGET.write_text(json.dumps(result, indent=1) + "\n")
     for row in rows:
         print(
-            f"{row['kind']}, disk {row['disk']} ({row['disk_mb_s']:.0f} MB/s): {row['ms']:.0f} ms a step, "
+            f"{row['kind']}, disk of {row['disk_mb_s']:.0f} MB/s ({row['disk']}): {row['ms']:.0f} ms a step, "
             f"disk {row['disk_ms']:.0f}, in memory {row['in_memory_ms']:.0f}; {row['share']:.0%} of "
             "min(disk, compute)"
         )
