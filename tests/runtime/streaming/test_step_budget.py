@@ -67,6 +67,14 @@ def test_a_machine_that_computes_slower_than_the_disk_reads_keeps_the_pace_of_an
         assert seconds <= SHARE * 0.2
 
 
+@pytest.mark.parametrize("decode_rows", [1, 20, MOST - 2])
+def test_prompts_go_on_however_slow_it_is(decode_rows: int) -> None:
+    machine = Machine(0.001, 1.0, step_s=0.1)
+    machine.step(1)
+    for _ in range(5):
+        assert machine.step(decode_rows)[0] == min(TILE, MOST - decode_rows)
+
+
 def test_a_governor_that_asks_for_less_gets_the_rows_that_cost_nothing() -> None:
     machine = Machine(2.0, 0.010)
     machine.step(1)

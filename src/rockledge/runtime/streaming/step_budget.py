@@ -44,7 +44,8 @@ class StreamedStepBudget:
             wanted = self._step_s or SHARE * min(1 + MORE * max(prompts - 1, 0), MOST) * alone
             wanted -= (1 - self.part) * max(0.0, wanted - alone)
         rows = int(max(wanted, free) / self._row_s) // TILE * TILE
-        return max(min(max(rows, 2 * TILE), self._most) - decode_rows, 0)
+        # A tile at least: prompts must go on, however slow it is.
+        return min(max(rows - decode_rows, TILE), self._most - decode_rows)
 
     def ran(self, decode_rows: int, prompt_rows: int, seconds: float) -> None:
         """A step of so many rows took `seconds`."""
