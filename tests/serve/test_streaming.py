@@ -50,4 +50,3 @@ def test_a_disk_that_fails_costs_the_requests_that_run_and_the_next_ones_try_aga
         assert "rockledge_streaming_waited_seconds_total" in http.get("/metrics").text  # and is up to date
         streaming = http.get("/health").json()["streaming"]
         assert streaming["bytes_read"] > streaming["streamed"] > 0
-    reader.close()

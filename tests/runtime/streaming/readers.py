@@ -3,10 +3,10 @@
 import errno
 from pathlib import Path
 
-from bench.limited_disk import FileReader
+from bench.limited_disk import MemoryReader
 
 
-class FailingReader(FileReader):
+class FailingReader(MemoryReader):
     """A disk that works for as many reads as it is told, then fails until it is told again."""
 
     def __init__(self, artifact: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.runtime.artifacts import VARIANTS
 from tests.runtime.streaming.models import budget_for, made
 from tests.runtime.streaming.readers import FailingReader
 
-from bench.limited_disk import LimitedReader
+from bench.limited_disk import LimitedReader, MemoryReader
 from rockledge.artifact.layout import TENSORS
 from rockledge.errors import ArtifactError, BudgetError, DiskError, NpuError
 from rockledge.runtime import loading
@@ -188,10 +188,8 @@ def test_the_page_cache_stays_clean(
 
 
 @pytest.fixture
-def failing(model: Path) -> Iterator[FailingReader]:
-    reader = FailingReader(model)
-    yield reader
-    reader.close()
+def failing(model: Path) -> FailingReader:
+    return FailingReader(model)
 
 
 @pytest.mark.parametrize("good", [0, 1, 7, 20, 31])
@@ -236,18 +234,15 @@ def test_a_file_that_is_replaced_stays_in_use(tmp_path: Path) -> None:
 
 
 def test_an_engine_can_be_closed_and_requests_cancelled_while_the_disk_reads(model: Path) -> None:
-    reader = LimitedReader(model, 50e6)
-    try:
-        budget = budget_for(model, 0)
-        with Engine.load(model, threads=1, ctx=200, memory_budget=budget, read=reader) as engine:
-            engine.submit(Request("one", tuple(IDS[:40]), max_tokens=100, ignore_eos=True))
-            engine.step()
-            engine.cancel("one")
-            assert engine.step()[-1].last
-            assert engine.free_pages == engine.pages
-        # It reads ahead when it is closed, and ends all the same.
-    finally:
-        reader.close()
+    reader = LimitedReader(MemoryReader(model), 50e6)
+    budget = budget_for(model, 0)
+    with Engine.load(model, threads=1, ctx=200, memory_budget=budget, read=reader) as engine:
+        engine.submit(Request("one", tuple(IDS[:40]), max_tokens=100, ignore_eos=True))
+        engine.step()
+        engine.cancel("one")
+        assert engine.step()[-1].last
+        assert engine.free_pages == engine.pages
+    # It reads ahead when it is closed, and ends all the same.
 
 
 @pytest.mark.parametrize("slower", ["disk", "compute"])
@@ -255,22 +250,19 @@ def test_a_step_takes_what_the_slower_of_disk_and_compute_does(slower: str, mode
     """At least 90 % of min(disk, compute), where one takes twice as long as the other: 67 % would be one
     after the other. The disk is one of a limited rate, whose time is its bytes over that; what a step did not
     wait for the disk it has computed, in the same run. A busy machine may need more than one try."""
-    reader = LimitedReader(model, 1e12)
+    reader = LimitedReader(MemoryReader(model), 1e12)
     best, found = 0.0, (0.0, 0.0, 0.0)
-    try:
-        budget = budget_for(model, 0.3) + (4 << 20)  # room for larger steps
-        with Engine.load(model, threads=1, ctx=200, memory_budget=budget, read=reader) as engine:
-            engine.logits(IDS)  # what stays is there now
-            for _ in range(20):
-                elapsed, disk_s, compute_s = found = measured(engine, reader)
-                even = min(disk_s, compute_s) > 0.25 * max(disk_s, compute_s)
-                if even and (disk_s > compute_s) == (slower == "disk"):
-                    best = max(best, max(disk_s, compute_s) / elapsed)
-                if best >= 0.9:
-                    break
-                reader.rate *= disk_s / compute_s / (2.0 if slower == "disk" else 0.5)
-    finally:
-        reader.close()
+    budget = budget_for(model, 0.3) + (4 << 20)  # room for larger steps
+    with Engine.load(model, threads=1, ctx=200, memory_budget=budget, read=reader) as engine:
+        engine.logits(IDS)  # what stays is there now
+        for _ in range(20):
+            elapsed, disk_s, compute_s = found = measured(engine, reader)
+            even = min(disk_s, compute_s) > 0.25 * max(disk_s, compute_s)
+            if even and (disk_s > compute_s) == (slower == "disk"):
+                best = max(best, max(disk_s, compute_s) / elapsed)
+            if best >= 0.9:
+                break
+            reader.rate *= disk_s / compute_s / (2.0 if slower == "disk" else 0.5)
     assert best >= 0.9, found
 
 
