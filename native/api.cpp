@@ -110,6 +110,31 @@ int32_t rl_step_times(rl_step *step, int64_t *times) {
   return 0;
 }
 
+rl_stream *rl_stream_create(rl_program *program, const rl_stream_plan *plan) {
+  if (program == nullptr || plan == nullptr) {
+    rl::fail("a stream needs a program and a plan");
+    return nullptr;
+  }
+  rl::Shared<rl::Stream> core = rl::Stream::create(program->core, *plan);
+  if (!core) return nullptr;
+  rl::Owned<rl_stream> stream = rl::make_owned<rl_stream>(rl_stream{std::move(core)});
+  if (stream == nullptr) rl::fail("not enough memory for a stream of weights; free some");
+  return stream.release();
+}
+
+void rl_stream_destroy(rl_stream *stream) { rl::Owned<rl_stream>{stream}.reset(); }
+
+int32_t rl_stream_get_stats(rl_stream *stream, rl_stream_stats *stats) {
+  if (stream == nullptr || stats == nullptr) return rl::fail("no stream was given, or no place for its numbers");
+  stream->core->stats(*stats);
+  return 0;
+}
+
+int32_t rl_step_use_stream(rl_step *step, rl_stream *stream) {
+  if (step == nullptr || stream == nullptr) return rl::fail("no step or no stream was given");
+  return step->core->use_stream(stream->core);
+}
+
 void *rl_step_buffer(rl_step *step, int32_t buffer) {
   if (step == nullptr) {
     rl::fail("no step was given");

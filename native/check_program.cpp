@@ -126,13 +126,14 @@ struct OpCheck {
   }
 };
 
-bool check_linear(const OpCheck &c, int width, int step_width) {
+// `continues`: the next operation is the head's next part.
+bool check_linear(const OpCheck &c, int width, int step_width, bool continues) {
   const rl_op &op = c.op;
   if (!c.has_bands(true) || !c.is("the input", op.in[0], RL_INT8, c.band(0).cols, true)) return false;
   if (!c.is("the scale", op.in[1], RL_FLOAT, 1, true)) return false;
   if (op.in[2] != -1 && !c.is("the residual", op.in[2], RL_FLOAT, width)) return false;
   if (op.out[0] != kStepLogits) return c.is("the output", op.out[0], RL_FLOAT, width);
-  if (op.on_logits == 0 || width != step_width) {
+  if (op.on_logits == 0 || (continues ? width > step_width : width != step_width)) {
     fail("operation %d writes %d logits of all rows; step logits are %d of the logit rows", c.number, width,
          step_width);
     return false;
@@ -249,6 +250,22 @@ bool check_layer(const OpCheck &c, const Array<rl_pool> &pools) {
 
 }  // namespace
 
+// Whether an operation and the next one are parts of one head: a head may be several linears, one after the other.
+bool Program::continues(int number) const {
+  const auto part = [&](std::size_t op) { return ops_[op].code == RL_LINEAR && ops_[op].out[0] == kStepLogits; };
+  const auto op = static_cast<std::size_t>(number);
+  return part(op) && op + 1 < ops_.size() && part(op + 1);
+}
+
+// Of the head whose first part an operation is.
+int Program::head_width(int number) const {
+  int last = number;
+  while (continues(last)) ++last;
+  const rl_op &op = ops_[static_cast<std::size_t>(last)];
+  const bool known = op.bands > 0 && op.first_band >= 0 && op.first_band <= static_cast<int>(bands_.size()) - op.bands;
+  return known ? logits_width(op) : 0;
+}
+
 int Program::check_op(int number) {
   const rl_op &op = ops_[static_cast<std::size_t>(number)];
   const OpCheck c{op, number, buffers_, bands_};
@@ -289,8 +306,8 @@ int Program::check_op(int number) {
       good = c.has_bands(true);
       if (!good) break;
       const int width = logits_width(op);
-      if (op.out[0] == kStepLogits && vocab_ == 0) vocab_ = width;
-      good = check_linear(c, width, vocab_);
+      if (op.out[0] == kStepLogits && vocab_ == 0) vocab_ = head_width(number);
+      good = check_linear(c, width, vocab_, continues(number));
       break;
     }
     case RL_ROPE_KV: {

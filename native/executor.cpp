@@ -33,13 +33,21 @@ int Step::run(const rl_batch &batch, int first, int last) {
     end_ = last;
     begun_ = 0;
     begin_offloads();
+    if (stream_) stream_->begin(first, last);
     threads_.run(*this);
+    if (stream_) stream_->end();
     if (cut_off_) {
       cut_off_ = good = false;
       fail("the NPU failed in a part of a step, whose inputs are gone; run the step from its first operation");
     }
   }
+  const bool failed = file_failed_;
+  file_failed_ = false;
   busy_.store(false);
+  if (failed) {
+    fail("the weights could not be read; try again");
+    return RL_FILE_FAILED;
+  }
   return good ? 0 : -1;
 }
 
@@ -72,6 +80,11 @@ Phase Step::next(int thread) {
   }
   for (step_on(); current_ < end_; step_on()) {
     const rl_op &op = current_op();
+    if (stream_ && !stream_->step_to(current_)) {
+      file_failed_ = true;
+      angles_ready_ = false;
+      return Phase{0, 1};
+    }
     if (op.code == RL_ROPE_KV && !angles_ready_) compute_angles();
     const bool offloaded = offloads_ && begin_offload();
     const Phase phase = offloaded ? offload_phase() : phase_of(op);
@@ -198,10 +211,20 @@ void Step::row(const rl_op &op, int r, Scratch &scratch) {
 
 void Step::embed(const rl_op &op, int r, Scratch &scratch) {
   const int token = batch_.tokens[r];
-  const rl_band *band = &program_.bands()[static_cast<std::size_t>(op.first_band)];
-  while (token >= band->out_column + band->rows) ++band;
+  const auto end = [&](std::size_t b) { return program_.bands()[b].out_column + program_.bands()[b].rows; };
+  auto number = static_cast<std::size_t>(op.first_band);
+  while (token >= end(number)) ++number;
+  const rl_band *band = &program_.bands()[number];
+  int row = token - band->out_column;
+  rl_band gathered;
+  if (stream_) {
+    const auto thread = static_cast<int>(&scratch - scratch_.data());
+    if (!stream_->gather(number, row / kStrip, thread, gathered)) return;
+    band = &gathered;
+    row %= kStrip;
+  }
   float *out = at<float>(op.out[0], r);
-  program_.kernels().embed(*band, token - band->out_column, out, scratch);
+  program_.kernels().embed(*band, row, out, scratch);
   if (op.real[0] != 1.0f) program_.kernels().soft_cap(out, band->cols, op.real[0], 0.0f, out);
 }
 
@@ -215,7 +238,7 @@ void Step::logits_part(const rl_op &op, int unit) {
 
 LinearTask Step::linear_task(const rl_op &op, std::size_t number) const {
   const rl_buffer &in = program_.buffers()[static_cast<std::size_t>(op.in[0])];
-  const rl_band &band = program_.bands()[number];
+  const rl_band &band = this->band(number);
   LinearTask task{};
   task.band = &band;
   task.x = at<std::int8_t>(op.in[0], 0);

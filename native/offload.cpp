@@ -22,6 +22,7 @@ bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[
 }  // namespace
 
 int Step::use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan) {
+  if (npu != nullptr && stream_) return fail("the step's weights are streamed, which the NPU cannot use; use one of them");
   if (busy_.exchange(true)) return fail("this step is running; wait for it before its NPU changes");
   offload_.reset();
   int result = 0;

@@ -87,6 +87,8 @@ class Program {
   int check_buffers() const;
   int check_bands() const;
   int check_op(int number);
+  bool continues(int number) const;
+  int head_width(int number) const;
   bool check_turning(int number) const;
   int check_page(int pool, int page) const;
 

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define RL_ABI 9
+#define RL_ABI 10
 #if defined(__GNUC__)
 #define RL_API __attribute__((visibility("default")))
 #else
@@ -231,6 +231,61 @@ RL_API int32_t rl_step_use_threads(rl_step *step, int32_t threads);
 /* From the next run on, adds the nanoseconds of every operation (hand-over to the threads included) to times [n_ops]; null
  * stops it. */
 RL_API int32_t rl_step_times(rl_step *step, int64_t *times);
+/* A stream: the weights of a program's linears in pieces that are read from a file while a step runs. Everything is aligned
+ * to 4096 bytes in the file and in memory, so that reads may be direct ones. There is a piece for each RL_LINEAR, in order;
+ * the bands of RL_EMBED stay in the file, and each token reads its strip. */
+typedef struct rl_segment {
+  int64_t file, place, bytes; /* in the file, in the memory of the piece; the last may end beyond the file */
+} rl_segment;
+typedef struct rl_piece {
+  int64_t bytes;    /* of its memory */
+  int64_t resident; /* where it stays in the resident memory once it was read; -1: it passes through the ring */
+  int32_t op;
+  int32_t first_segment, segments;
+} rl_piece;
+/* Where the codes and index of a band begin: in its piece, of an embedding in the file. */
+typedef struct rl_placed {
+  int64_t codes, index;
+} rl_placed;
+/* `read` (null: pread of `file`) gives the bytes that it read, 0 at the end of the file, or a negative errno; several threads
+ * call it at once. forgets 1: the page cache forgets what was read, for reads that are not direct. */
+typedef struct rl_reader {
+  int64_t (*read)(void *context, uint8_t *to, int64_t bytes, int64_t offset);
+  void *context;
+  int64_t file_bytes;
+  int64_t request_bytes; /* of a read at most */
+  int32_t file;
+  int32_t forgets;
+  int32_t threads;
+} rl_reader;
+typedef struct rl_stream_plan {
+  const rl_piece *piece;
+  const rl_segment *segment;
+  const rl_placed *placed; /* of every band of the program */
+  int32_t pieces, segments, bands;
+  int32_t gather_threads;  /* of the step that uses it, at least */
+  int64_t ring_bytes, resident_bytes;
+  rl_reader reader;
+} rl_stream_plan;
+enum { RL_CUT_SHORT = -1 };
+typedef struct rl_stream_stats {
+  int64_t bytes;          /* that passed through the ring */
+  int64_t resident_bytes; /* read to stay */
+  int64_t gathered_bytes; /* rows of the embedding */
+  int64_t waited_ns;      /* steps waited for the file so long */
+  int32_t failure;        /* of the last read, if the next step has not begun: an errno, or RL_CUT_SHORT */
+  int32_t unused;
+} rl_stream_stats;
+typedef struct rl_stream rl_stream;
+/* Copies the plan; the file stays the caller's, and must be open until the stream is destroyed. */
+RL_API rl_stream *rl_stream_create(rl_program *program, const rl_stream_plan *plan);
+/* Not before the step that uses it. */
+RL_API void rl_stream_destroy(rl_stream *stream);
+RL_API int32_t rl_stream_get_stats(rl_stream *stream, rl_stream_stats *stats);
+/* From now on the step's weights come from the stream, which no other step may use. Its runs then also give RL_FILE_FAILED:
+ * the weights could not be read, and nothing came of the run; the next one tries again. */
+enum { RL_FILE_FAILED = -2 };
+RL_API int32_t rl_step_use_stream(rl_step *step, rl_stream *stream);
 RL_API void *rl_step_buffer(rl_step *step, int32_t buffer);  /* for tests and taps */
 /* Copy on write, all layers of the pool. */
 RL_API int32_t rl_copy_page(rl_program *program, int32_t pool, int32_t from, int32_t to);

@@ -42,6 +42,17 @@ int Step::use_threads(int threads) {
   return 0;
 }
 
+int Step::use_stream(const Shared<Stream> &stream) {
+  if (&stream->program() != &program_) return fail("the stream is of another program than the step");
+  if (stream->gathering_threads() < sizes_.threads)
+    return fail("the stream is for steps of %d threads, and this one has %d", stream->gathering_threads(), sizes_.threads);
+  if (offload_ != nullptr) return fail("the step has an NPU, whose weights cannot be streamed; use one of them");
+  if (busy_.exchange(true)) return fail("the step is running; give it a stream before");
+  stream_ = stream;
+  busy_.store(false);
+  return 0;
+}
+
 // Where everything lies in the arena: buffers by slot, then rotary angles, attention parts, logits, and each thread's
 // scratch. Takes no memory for it yet.
 int Step::lay_out() {

@@ -7,6 +7,7 @@
 #include "npu/offload.hpp"
 #include "pool.hpp"
 #include "program.hpp"
+#include "stream.hpp"
 
 namespace rl {
 
@@ -32,6 +33,7 @@ class Step final : public Job {
   // Null: the CPU does everything.
   int use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan);
   void npu_work(rl_npu_work &work) const;
+  int use_stream(const Shared<Stream> &stream);
   void count_into(std::int64_t *times) { times_ = times; }
   int use_threads(int threads);  // from the next run on
   void *buffer(int number);
@@ -99,6 +101,8 @@ class Step final : public Job {
   QuantOut npu_row(int linear, int space, int row) const;
   void spread_row(int row) const;
 
+  // Of the current operation.
+  const rl_band &band(std::size_t number) const { return stream_ ? stream_->band(number) : program_.bands()[number]; }
   const rl_op &current_op() const { return program_.ops()[static_cast<std::size_t>(current_)]; }
   template <typename T>
   T *at(int buffer, int row) const {
@@ -141,6 +145,9 @@ class Step final : public Job {
   bool feeding_ = false;     // the open phase writes its rows into the NPU's input
   int fed_ = -1;             // the linear of the plan whose input is there
   bool cut_off_ = false;     // it had to begin anew and cannot
+
+  Shared<Stream> stream_;       // empty: all weights are in memory
+  bool file_failed_ = false;    // they could not be read
 
   Pool threads_;  // last: its threads end before the memory above goes
 };

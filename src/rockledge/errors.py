@@ -35,6 +35,10 @@ class ArtifactError(RockledgeError):
     """An artifact directory is missing, damaged, newer than this program, or could not be written."""
 
 
+class DiskError(RockledgeError):
+    """A disk failed while something was read from it that another try may get."""
+
+
 class BudgetError(RockledgeError):
     """No allocation meets the budget; the message names the nearest possible one."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from rockledge.artifact.background import BackgroundCheck
-from rockledge.errors import ArtifactError
+from rockledge.errors import ArtifactError, DiskError
 
 
 def test_a_whole_artifact_is_verified() -> None:
@@ -51,3 +51,14 @@ def test_a_stopped_check_ends_early_and_says_nothing() -> None:
     reading.wait()
     check.stop()
     assert (check.state, check.failure) == ("unchecked", None)
+
+
+def test_a_disk_that_fails_is_no_damage(caplog: pytest.LogCaptureFixture) -> None:
+    def verify(_: Callable[[int], None]) -> None:
+        raise DiskError("the disk says no")
+
+    check = BackgroundCheck(verify)
+    check.start()
+    check.finish()
+    assert (check.state, check.failure) == ("unchecked", None)
+    assert "the disk says no" in caplog.text

@@ -64,3 +64,27 @@ def test_what_is_chosen_fits(context: int | None, memory: int) -> None:
         return
     assert chosen.bytes == DEMAND.total(chosen.step_tokens, chosen.context) <= memory
     assert chosen.context == context or context is None
+
+
+def streamed(pieces: int) -> Demand:
+    """A model of which half a megabyte is always in memory, and so many bytes more if there is room."""
+    return Demand(500_000, DEMAND.arena, DEMAND.cache, 32, 8192, "--memory-budget", "the ring", pieces)
+
+
+def test_steps_that_read_the_weights_are_larger_where_that_adds_little() -> None:
+    others = 500_000 + 128 * 3200
+    # 1,024 rows drive out 992 kB more than 32 do, which is little of 20 MB.
+    assert choose_footprint(streamed(20_000_000), None, others + 2_000_000).step_tokens == 1024
+    # Of 1.032 MB that are missing they would be much, and so would the 224 kB of 256 rows.
+    assert choose_footprint(streamed(2_000_000), None, others + 1_000_000).step_tokens == 128
+    # Where all but the embedding just fits nothing is driven out for them.
+    assert choose_footprint(streamed(2_000_000), None, others + 2_032_000).step_tokens == 32
+    assert choose_footprint(streamed(2_000_000), None, others + 2_100_000).step_tokens == 64
+
+
+def test_a_budget_that_holds_nothing_says_so_by_its_own_name() -> None:
+    with pytest.raises(BudgetError, match=r"--memory-budget is 500\.0 kB, .* for the ring") as caught:
+        choose_footprint(streamed(2_000_000), None, 500_000)
+    assert "stream the weights" not in str(caught.value)
+    with pytest.raises(BudgetError, match="stream the weights with --memory-budget"):
+        choose_footprint(DEMAND, None, 1_000_000)

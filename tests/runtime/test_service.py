@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.serve.scripted_engine import ScriptedEngine
 
-from rockledge.errors import ArtifactError, ContextError
+from rockledge.errors import ArtifactError, ContextError, DiskError
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.exchange import (
     AskStats,
@@ -27,7 +27,7 @@ from rockledge.runtime.exchange import (
     Submit,
 )
 from rockledge.runtime.request import Output, Request
-from rockledge.runtime.service import EngineLike, Service
+from rockledge.runtime.service import MOST_FAILURES, EngineLike, Service
 
 
 class Running:
@@ -149,6 +149,21 @@ def test_an_engine_that_always_fails_is_given_up(engine: ScriptedEngine) -> None
     engine.failure = ValueError("broken")
     messages = broken(engine, 3)
     assert [type(m) for m in messages] == [Output, Output, Output, Failed, Ended]
+
+
+def test_a_disk_that_fails_ends_requests_and_not_the_service(
+    engine: ScriptedEngine, running: Running
+) -> None:
+    """However often; the next request finds out whether it reads again."""
+    engine.failure = DiskError("the disk says no")
+    for number in range(2 * MOST_FAILURES):
+        running.send(Submit(Request(f"r{number}", (1,))))
+        failure = running.end_of(f"r{number}").failure
+        assert failure is not None
+        assert (failure.kind, failure.message) == ("disk", "the disk says no")
+    engine.failure = None
+    running.send(Submit(Request("c", (1,))))
+    assert text(running.until(lambda m: isinstance(m, Output) and m.last), "c") == "Hello, world"
 
 
 def test_an_engine_that_cannot_let_go_is_given_up(engine: ScriptedEngine) -> None:

@@ -21,6 +21,7 @@ from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.request import EngineStats, Output, Request
 from rockledge.runtime.sampling import TokenLogprob
+from rockledge.runtime.streaming.status import StreamStats
 
 BOS, EOS, VOCAB = 256, 257, 258
 
@@ -97,6 +98,7 @@ class ScriptedEngine:
         self.cancel_fails = False
         self.refuses: RockledgeError | None = None
         self.npu: NpuStatus | None = NpuStatus("off", "it was not asked for")
+        self.streaming: StreamStats | None = None
         self.times: dict[str, Histogram] = {}
         self.requests: list[Request] = []
         self.adjusted: list[Setting] = []
@@ -136,6 +138,7 @@ class ScriptedEngine:
             waiting=len(self.open) - running,
             answer_tokens=self.produced,
             npu=self.npu,
+            streaming=self.streaming,
             **self.times,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rockledge.errors import ArtifactError
+from rockledge.errors import ArtifactError, DiskError
 from rockledge.serve.errors import ApiError
 from rockledge.serve.integrity import CHANGED, Integrity
 
@@ -88,6 +88,23 @@ def test_a_change_stops_answers_until_it_is_checked(keep: Callable[..., Kept]) -
     kept.until(lambda: kept.integrity.trouble is None)
     assert [error.message for error in kept.told] == [CHANGED]
     assert len(times) == 2
+
+
+def test_a_disk_that_fails_is_no_damage_and_the_check_is_made_again(keep: Callable[..., Kept]) -> None:
+    file, good = File(), threading.Event()
+
+    def verify(_: object) -> None:
+        if not good.is_set():
+            raise DiskError("the disk says no")
+
+    kept = keep(file, verify)
+    kept.until(lambda: kept.integrity.state == "unchecked")
+    kept.integrity.require()
+    file.written = True
+    kept.until(lambda: kept.integrity.trouble is not None)
+    good.set()
+    kept.until(lambda: kept.integrity.trouble is None)
+    assert (kept.integrity.state, kept.integrity.failure) == ("verified", None)
 
 
 @pytest.mark.parametrize("how", ["short", "sample", "written"])

@@ -13,6 +13,7 @@ from rockledge.errors import ArtifactError
 from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.runtime.histogram import Observed
 from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.streaming.status import StreamStats
 from rockledge.serve.errors import ApiError
 from rockledge.serve.integrity import Integrity
 
@@ -123,6 +124,24 @@ def test_the_governor_is_seen(serving: Callable[..., str], engine: Any) -> None:
 def test_a_server_without_a_governor_says_nothing_of_one(http: httpx.Client) -> None:
     assert http.get("/health").json()["governor"] is None
     assert not [name for name in scrape(http) if "governor" in name]
+
+
+def test_weights_that_are_streamed_are_counted(http: httpx.Client, engine: Any) -> None:
+    assert not any(name.startswith("rockledge_streaming") for name in scrape(http))
+    assert http.get("/health").json()["streaming"] is None
+    engine.streaming = StreamStats(True, 5, 7, 3, bytes_read=70, embedding_read=9, waited_seconds=1.5)
+    expected = {
+        "kept_bytes": 5,
+        "step_bytes": 7,
+        "ring_bytes": 3,
+        "read_bytes_total": 70,
+        "embedding_bytes_total": 9,
+        "waited_seconds_total": 1.5,
+    }
+    found = scrape(http)
+    assert {name: found[f"rockledge_streaming_{name}"] for name in expected} == expected
+    streaming = http.get("/health").json()["streaming"]
+    assert (streaming["direct"], streaming["streamed"], streaming["waited_seconds"]) == (True, 7, 1.5)
 
 
 def test_requests_and_damage_are_seen(serving: Callable[..., str], engine: Any) -> None:

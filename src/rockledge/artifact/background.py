@@ -1,11 +1,14 @@
 """The check of every byte of an artifact, in a thread of its own while the model already answers."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from rockledge.errors import ArtifactError, RockledgeError
+from rockledge.errors import ArtifactError, DiskError, RockledgeError
+
+log = logging.getLogger(__name__)
 
 _LEAST_PRIORITY = 19  # of nice; Linux keeps one for each thread
 
@@ -16,7 +19,7 @@ class _StoppedError(Exception):
 
 class BackgroundCheck:
     """Runs `verify` (`Artifact.verify`) once. `state` is "unchecked", "checking", "verified" or "damaged",
-    `failure` the sentence about damage."""
+    `failure` the sentence about damage. A disk that fails ends it as "unchecked"."""
 
     def __init__(self, verify: Callable[[Callable[[int], None]], None]) -> None:
         self._verify = verify
@@ -52,6 +55,9 @@ class BackgroundCheck:
             self._verify(self._go_on)
             self.state = "verified"
         except _StoppedError:
+            self.state = "unchecked"
+        except DiskError as error:
+            log.warning("the check of the model's file could not read all of it: %s", error)
             self.state = "unchecked"
         except RockledgeError as error:
             self.failure = str(error)

@@ -2,7 +2,7 @@
 
 import hashlib
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from math import prod
@@ -31,6 +31,7 @@ from rockledge.artifact.layout import (
     online_of,
     stored_tensors_of,
 )
+from rockledge.artifact.uncached import OF_THE_DISK, UncachedFile, disk_error
 from rockledge.errors import ArtifactError, CheckpointError, RockledgeError
 from rockledge.formats.bands import ALIGN, TABLES, Band, check_bands, table_widths
 from rockledge.formats.hadamard import Rotation
@@ -157,8 +158,8 @@ class Artifact:
 
     def check_ends(self, file: Path | None = None) -> None:
         """Compares the first and last bytes of every tensor with what was written, in some milliseconds;
-        ArtifactError names what is damaged. An artifact from before these sums were stored has none to check.
-        `file`: another name of the file of tensors.
+        ArtifactError names what is damaged, DiskError says that the disk failed. An artifact from before
+        these sums were stored has none to check. `file`: another name of the file of tensors.
         """
         start = self._header.data_start
         entries = [self._header.entries[name] for name in self._ends if name in self._header.entries]
@@ -166,16 +167,19 @@ class Artifact:
         try:
             found = list(stored_ends(file or self.path / TENSORS, ranges))
         except OSError as error:
+            if error.errno in OF_THE_DISK:
+                raise disk_error(self.path / TENSORS, error.errno or 0) from error
             reason = (error.strerror or str(error)).lower()
             raise ArtifactError(
                 f"{self.path / TENSORS} cannot be read ({reason}); fetch the artifact again"
             ) from error
         self._refuse([e.name for e, ends in zip(entries, found, strict=True) if ends != self._ends[e.name]])
 
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+    def verify(self, progress: Callable[[int], None] | None = None, file: UncachedFile | None = None) -> None:
         """Reads every byte and compares checksums; ArtifactError names what is damaged.
 
-        `progress` is called with the number of bytes read since its last call.
+        `progress` is called with the number of bytes read since its last call. `file`: reads the tensors from
+        there and leaves nothing in the page cache; DiskError where that fails.
         """
         bad = [
             name for name in self._files if hashlib.sha256(self._read(name)).hexdigest() != self._sum_of(name)
@@ -183,14 +187,42 @@ class Artifact:
         for name, entry in self._header.entries.items():
             digest = hashlib.sha256()
             start, end = self._header.data_start + entry.begin, self._header.data_start + entry.end
-            for first in range(start, end, CHUNK):
-                part = memoryview(self._map)[first : min(first + CHUNK, end)]
+            for part in self._mapped_parts(start, end) if file is None else file.parts(start, end):
                 digest.update(part)
                 if progress is not None:
                     progress(len(part))
             if digest.hexdigest() != self._sums[name]:
                 bad.append(name)
         self._refuse(bad)
+
+    def _mapped_parts(self, start: int, end: int) -> Iterator[memoryview]:
+        for first in range(start, end, CHUNK):
+            yield memoryview(self._map)[first : min(first + CHUNK, end)]
+
+    def unmapped_file(self) -> UncachedFile:
+        """The file of tensors for readers that leave nothing in the page cache.
+
+        Raises DiskError, and ArtifactError when it is another file than the mapped one by now.
+        """
+        file = UncachedFile(self.path / TENSORS)
+        try:
+            header = b"".join(bytes(part) for part in file.parts(0, self._header.data_start))
+            if file.bytes != len(self._map) or self._header.raw not in header:
+                raise ArtifactError(f"{self.path / TENSORS} was replaced while it was opened; run this again")
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def read_sparsely(self) -> None:
+        """From now on a read of the mapping brings in the pages that it touches, and none ahead."""
+        with suppress(OSError):  # of kernels without huge pages
+            self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        self._map.madvise(mmap.MADV_RANDOM)
+
+    def forget(self) -> None:
+        """Lets go of the mapped pages, so that the page cache can; a later read brings them back."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def _refuse(self, bad: list[str]) -> None:
         """Raises ArtifactError for the `bad` tensors and files, if there are any."""

@@ -18,6 +18,7 @@ from rockledge.cli.overwrite import add_overwrite_argument, check_file
 from rockledge.cli.sizes import counted, megabytes
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import UsageError
+from rockledge.units import show_size
 
 if TYPE_CHECKING:
     from rockledge.runtime.speed import Decode, Prefill
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             for n in args.batch
             for depth in depths
         ]
-        engine.artifact.verify()  # not beside what is measured
+        engine.verify()  # not beside what is measured
         machine = this_processor()
         result: dict[str, Any] = {
             "model": engine.name,
@@ -125,6 +126,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             "native_mb": megabytes(engine.native_bytes),
             "peak_rss_mb": peak_rss_mb(),
             "npu": engine.npu.body(),
+            "streaming": None if engine.streaming is None else engine.streaming.body(),
         }
         npu = engine.npu.line() if engine.npu.driver else None
     # The roof is the faster of both kinds of pages: weights in the page cache may lie in either.
@@ -206,6 +208,12 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
     terminal.print(
         f"read bandwidth {result['read_gb_s']:.1f} GB/s with {counted(result['threads'], 'thread')}"
     )
+    if streaming := result["streaming"]:
+        terminal.print(
+            f"weights: {show_size(streaming['kept'])} stay in memory, {show_size(streaming['streamed'])} are "
+            f"read in every step; {show_size(streaming['bytes_read'])} were read in all, and steps waited "
+            f"{streaming['waited_seconds']:.1f} s for the disk"
+        )
     terminal.print(
         f"peak resident memory {result['peak_rss_mb']:.1f} MB, weights {result['weights_mb']:.1f} MB; "
         f"loaded in {result['load_s']:.2f} s"

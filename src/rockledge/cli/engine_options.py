@@ -114,6 +114,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=size, metavar="SIZE", help="memory limit, such as 6G (default: none)"
     )
+    parser.add_argument(
+        "--memory-budget",
+        type=size,
+        metavar="SIZE",
+        help="memory limit within which weights that do not fit are read from the disk in every step",
+    )
     parser.add_argument("--kernel", choices=tuple(KERNELS), default="auto", help="kernels to use")
     parser.add_argument(
         "--npu",
@@ -214,7 +220,16 @@ def engine_options(args: argparse.Namespace, sequences: int = 1) -> dict[str, An
     at a time."""
     from rockledge.board.memory import SEQUENCES
 
-    flags = ("threads", "ctx", "kernel", "npu", "npu_rows", "chat_template", "chat_template_kwargs")
+    flags = (
+        "threads",
+        "ctx",
+        "memory_budget",
+        "kernel",
+        "npu",
+        "npu_rows",
+        "chat_template",
+        "chat_template_kwargs",
+    )
     return {**{name: getattr(args, name) for name in flags}, "sequences": max(SEQUENCES, sequences)}
 
 

@@ -6,7 +6,7 @@ import ctypes
 import gc
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,8 @@ class ServedEngine:
         """
         artifact = self._unchanged(open_artifact(self.path))
         if self._suspicious:
-            artifact.verify()
+            with nullcontext() if self.options["memory_budget"] is None else artifact.unmapped_file() as file:
+                artifact.verify(file=file)
             self._suspicious = False
         del artifact
         with ExitStack() as undone:
@@ -67,7 +68,7 @@ class ServedEngine:
             watch = undone.enter_context(ArtifactWatch(engine.artifact))
             undone.enter_context(explained_bus_errors(engine.artifact))
             front = Front(self.room, self.keys)
-            integrity = Integrity(engine.artifact.verify, watch)
+            integrity = Integrity(engine.verify, watch)
             size, npu = engine.footprint.bytes, engine.npu.body()
             services: list[Service] = []
             governor = make_governor(

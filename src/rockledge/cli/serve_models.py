@@ -16,7 +16,8 @@ from rockledge.runtime.choices import PREFIX_BYTES
 from rockledge.units import show_size
 
 if TYPE_CHECKING:
-    from rockledge.runtime.footprint import Demand, Footprint
+    from rockledge.runtime.footprint import Footprint
+    from rockledge.runtime.loading import Prepared
     from rockledge.serve.residency.room import Room
     from rockledge.serve.residency.running import Offer, Running
     from rockledge.serve.safety.keys import Keys
@@ -103,10 +104,10 @@ def offered(
     memory = _available() if several and args.memory is None else args.memory
     offers, sheets = [], []
     for path, called in zip(paths, names, strict=True):
-        prepared = prepare(path, args.threads, options["sequences"])
+        prepared = prepare(path, args.threads, options["sequences"], ctx=args.ctx, budget=args.memory_budget)
         artifact = prepared.artifact
         chat = chosen_chat(artifact, args.chat_template, args.chat_template_kwargs or {})
-        footprint = _fitting(called.name, prepared.demand, args, memory)
+        footprint = _fitting(called.name, prepared, args, memory)
         model = ServedModel.of(
             artifact, called.name, footprint.context, chat, called.aliases, args.control_tokens
         )
@@ -144,20 +145,21 @@ def _available() -> int:
     return int(found * _SHARE)
 
 
-def _fitting(name: str, demand: Demand, args: argparse.Namespace, memory: int | None) -> Footprint:
+def _fitting(name: str, prepared: Prepared, args: argparse.Namespace, memory: int | None) -> Footprint:
     """What a model takes, within `memory` bytes: what all models may take. Of several each has a context of
     its own.
 
     Raises:
         BudgetError: it can never be loaded.
     """
-    from rockledge.runtime.footprint import STEP_TOKENS, choose_footprint
+    from rockledge.runtime.footprint import STEP_TOKENS
 
     if len(args.models) == 1:
-        return choose_footprint(demand, args.ctx, memory)
+        return prepared.footprint(args.ctx, memory)
+    demand = prepared.demand
     context = None if args.ctx is None else min(args.ctx, demand.longest)
     try:
-        return choose_footprint(demand, context, memory)
+        return prepared.footprint(context, memory)
     except BudgetError as error:
         if args.memory is not None:
             raise BudgetError(f"{name}: {error}") from None

@@ -47,6 +47,9 @@ from rockledge.runtime.sequence import Sequence as Running
 from rockledge.runtime.step import StepResult, run_step
 from rockledge.runtime.step_budget import StepBudget
 from rockledge.runtime.stepper import Generation, Stepper, last_output
+from rockledge.runtime.streaming.status import StreamStats
+from rockledge.runtime.streaming.step_budget import StreamedStepBudget
+from rockledge.runtime.streaming.stream import ReadAt
 
 GREEDY = Sampling()
 
@@ -113,7 +116,7 @@ class Engine:
             step_rows=loaded.prefill.max_rows,
             logit_rows=decode.max_rows if self.config.headless else decode.logit_rows,
         )
-        self._budget = StepBudget(decode.max_rows, step_s)
+        self._budget = self._step_budget(decode, step_s)
         self._use_threads = decode.threads
         self._lock = threading.Lock()  # through `_alone` only
         self._numbers = itertools.count()
@@ -132,6 +135,7 @@ class Engine:
         threads: int | None = None,
         ctx: int | None = None,
         memory: int | None = None,
+        memory_budget: int | None = None,
         kernel: str = "auto",
         npu: str = "auto",
         npu_rows: int | None = None,
@@ -143,11 +147,14 @@ class Engine:
         step_s: float | None = None,
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        read: ReadAt | None = None,
     ) -> "Engine":
         """Maps the artifact at `path` and prepares its program.
 
         `threads`: None for one per fast core. `ctx`: tokens of context, None for min(the model's, 4096, what
         `memory` allows). `memory`: bytes that weights, arena, cache and NPU buffers may take together.
+        `memory_budget`: likewise, but weights that do not fit are read from the disk in every step, and the
+        NPU is not used then; `read` reads them in place of the file's own reads.
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
         steps of so many tokens or more, None for as many as the board's facts say. `parallel`: requests that
@@ -158,7 +165,7 @@ class Engine:
         are longer than a window have room at a time in layers that have one. `chat_template`: a Jinja
         template in place of the model's own; `chat_template_kwargs`: variables for it, such as
         `enable_thinking`.
-        Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError and NpuError.
+        Raises ArtifactError, UsageError, BudgetError (naming what fits), NativeError, NpuError and DiskError.
         """
         path = Path(path)
         loaded = load_artifact(
@@ -166,12 +173,14 @@ class Engine:
             threads=threads,
             ctx=ctx,
             memory=memory,
+            memory_budget=memory_budget,
             kernel=kernel,
             npu=npu,
             npu_rows=npu_rows,
             sequences=sequences,
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs or {},
+            read=read,
         )
         try:
             store = None if prefix_dir is None else PrefixStore(prefix_dir, prefix_bytes, loaded.root)
@@ -187,12 +196,24 @@ class Engine:
             loaded.close()
             raise
 
+    @staticmethod
+    def _step_budget(executor: Executor, step_s: float | None) -> StepBudget | StreamedStepBudget:
+        stream = executor.weights
+        if stream is None:
+            return StepBudget(executor.max_rows, step_s)
+        return StreamedStepBudget(executor.max_rows, step_s, lambda: stream.waited_s)
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """As `Artifact.verify`; where weights are streamed it leaves nothing in the page cache either."""
+        stream = self._loaded.decode.weights
+        self.artifact.verify(progress, None if stream is None else stream.file)
+
     @contextmanager
     def checked(self) -> Iterator[BackgroundCheck]:
         """Reads every byte of the artifact in the background meanwhile: once damage is found, `generate` and
         `logits` raise ArtifactError, at the latest the end of the block does. A block that fails by itself
         does not wait."""
-        check = self._check = BackgroundCheck(self.artifact.verify)
+        check = self._check = BackgroundCheck(self.verify)
         check.start()
         try:
             yield check
@@ -248,6 +269,12 @@ class Engine:
     def npu(self) -> NpuStatus:
         """Whether prefill runs on the NPU, why not, and its counters; also while requests run."""
         return self._npu.status() if isinstance(self._npu, NpuUse) else self._npu
+
+    @property
+    def streaming(self) -> StreamStats | None:
+        """What is read from the disk, None where all weights are in memory."""
+        stream = self._loaded.decode.weights
+        return None if stream is None else stream.stats
 
     def adjust(self, setting: Setting) -> None:
         """From the next step on no more threads work than this, prompts have that share of the rows which
@@ -398,13 +425,15 @@ class Engine:
                     cold_pages=free - self._cache.free_pages,
                     preemptions=self._scheduler.preemptions,
                     npu=self.npu,
+                    streaming=self.streaming,
                 )
             )
 
     def step(self) -> list[Output]:
         """Takes the requests that are here one step further; returns what came of it.
 
-        Raises ArtifactError where the artifact was found damaged, and NativeError.
+        Raises ArtifactError where the artifact was found damaged, NativeError, and DiskError where weights
+        that are streamed cannot be read; the requests that ran have to be cancelled then.
         """
         with self._alone():
             self._advance()

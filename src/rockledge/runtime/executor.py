@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rockledge.artifact.uncached import UncachedFile
 from rockledge.board.memory import pages_of
 from rockledge.errors import NativeError
 from rockledge.runtime import native
@@ -14,6 +15,9 @@ from rockledge.runtime.native_step import BatchRecord, Step
 from rockledge.runtime.offload.native_plan import npu_work, use_npu
 from rockledge.runtime.offload.use import NpuUse
 from rockledge.runtime.program import ProgramPlan
+from rockledge.runtime.streaming.fit import Fit
+from rockledge.runtime.streaming.pieces import Piece
+from rockledge.runtime.streaming.stream import ReadAt, WeightStream
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -79,6 +83,8 @@ class Executor:
             logit_rows=self.wanted.ctypes.data,
         )
         self._uses_npu = False
+        self.weights: WeightStream | None = None
+        """What reads the weights while steps run; None: they are all in memory."""
         self._whole = self._step.prepared(self._record)
         self._only_logits = self._step.prepared(self._record, self._before_logits)
         self._without_logits = self._step.prepared(self._record, last=self._before_logits)
@@ -121,7 +127,8 @@ class Executor:
         instead (of a model without a head [n, hidden]), what rows wanted[:n] give is written there, n up to
         `max_rows`. With neither everything that only logits need is skipped. `masks`: waits for the masks of
         the draws, which are made meanwhile; it is called as late as possible. Raises NativeError when
-        something is out of range; nothing was computed then.
+        something is out of range, DiskError and ArtifactError where weights that are streamed cannot be
+        read; nothing came of the step then.
         """
         record, run = self._record, self._whole
         record.rows, record.logits, record.draws = rows, None, None
@@ -132,7 +139,9 @@ class Executor:
                 self._draws[number] = draw.address
             record.logit_count = len(draws)
             if masks is not None:
-                if not self._uses_npu:  # its part of a step cannot be taken up again
+                # The NPU's part of a step cannot be taken up again, and where weights are streamed the
+                # disk would read on as if there were no logits.
+                if not self._uses_npu and self.weights is None:
                     self._without_logits()
                     run = self._only_logits
                 masks()
@@ -176,6 +185,23 @@ class Executor:
         """Makes `data` uint8 [page_bytes], which `read_page` gave, the content of a cache page."""
         self._program.write_page(pool, page, data)
 
+    def stream_weights(
+        self, pieces: list[Piece], chosen: Fit, file: UncachedFile, mapping: int, read: ReadAt | None = None
+    ) -> None:
+        """From now on the weights are read from `file`, which is closed with the executor; the arguments are
+        those of `WeightStream`. Raises NativeError."""
+        self.weights = WeightStream(
+            self._program,
+            self._plan,
+            pieces,
+            chosen,
+            file=file,
+            mapping=mapping,
+            threads=self.threads,
+            read=read,
+        )
+        self._step.use_stream(self.weights)
+
     def use_npu(self, npu: NpuUse) -> None:
         """Runs the linears of large steps on the NPU. Raises NpuError."""
         use_npu(self._step, npu.device, npu.offload)
@@ -185,5 +211,7 @@ class Executor:
     def close(self) -> None:
         """Ends the threads and frees the memory; the cache stays for as long as one beside is open."""
         self._step.close()
+        if self.weights is not None:
+            self.weights.close()
         if self._owns_program:
             self._program.close()

@@ -19,7 +19,7 @@ from rockledge.errors import NativeError
 from rockledge.formats.bands import INDEX_BYTES, TILE_BYTES, strips, tiles
 from rockledge.runtime.choices import KERNELS
 
-ABI = 9
+ABI = 10
 LIBRARY = "librockledge.so"
 STEP_LOGITS = -2  # as an output buffer: the logits array of the step
 UNUSED = -1
@@ -233,6 +233,10 @@ def library() -> ctypes.CDLL:
         "rl_step_buffer": (pointer, [pointer, i32]),
         "rl_step_times": (i32, [pointer, pointer]),
         "rl_step_use_threads": (i32, [pointer, i32]),
+        "rl_stream_create": (pointer, [pointer, pointer]),
+        "rl_stream_destroy": (None, [pointer]),
+        "rl_stream_get_stats": (i32, [pointer, pointer]),
+        "rl_step_use_stream": (i32, [pointer, pointer]),
         "rl_copy_page": (i32, [pointer, i32, i32, i32]),
         "rl_page_bytes": (i64, [pointer, i32]),
         "rl_read_page": (i32, [pointer, i32, i32, pointer]),

@@ -12,6 +12,9 @@ from rockledge.errors import NativeError
 from rockledge.formats.bands import padded
 from rockledge.runtime.native import BufferKind, MemoryRecord, Program, checked, failure, library
 from rockledge.runtime.native_draw import DrawRecord
+from rockledge.runtime.streaming.stream import WeightStream
+
+FILE_FAILED = -2  # of rl_step_run: the weights could not be read
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Step:
     ) -> None:
         """`max_rows`, `logit_rows`: None for those of the program's shape. Raises NativeError."""
         self._handle: int | None = None
+        self._stream: WeightStream | None = None
         self._lib = library()
         self.program = program  # kept, for the core reads its arrays in place
         self.max_rows = program.shape.max_rows if max_rows is None else max_rows
@@ -136,7 +140,10 @@ class Step:
         reference, native_run = ctypes.byref(record), self._lib.rl_step_run
 
         def run() -> None:
-            if native_run(self.handle, reference, first, last) < 0:
+            result = native_run(self.handle, reference, first, last)
+            if result == FILE_FAILED and self._stream is not None:
+                raise self._stream.error()
+            if result < 0:
                 raise failure()
 
         return run
@@ -159,6 +166,14 @@ class Step:
         changes. Raises NativeError."""
         if self._lib.rl_step_use_threads(self.handle, threads) < 0:
             raise failure()
+
+    def use_stream(self, stream: WeightStream) -> None:
+        """From now on the weights are those that `stream` reads, which is closed after this step. Runs then
+        also raise DiskError, and ArtifactError where the file has become shorter; the next run tries again.
+        Raises NativeError."""
+        if self._lib.rl_step_use_stream(self.handle, stream.handle) < 0:
+            raise failure()
+        self._stream = stream
 
     def time_operations(self) -> NDArray[np.int64]:
         """Nanoseconds of every operation, int64 [ops], that all runs from now on add to."""

@@ -3,15 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rockledge.errors import ArtifactError, ContextError, RockledgeError, UsageError
+from rockledge.errors import ArtifactError, ContextError, DiskError, RockledgeError, UsageError
 from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.histogram import NONE, Histogram
 from rockledge.runtime.offload.status import NpuStatus
 from rockledge.runtime.piece import Piece, RequestStats, Score
 from rockledge.runtime.sampling import Sampling
+from rockledge.runtime.streaming.status import StreamStats
 
 Kind = Literal["generate", "score", "embed"]
-FailureKind = Literal["usage", "context", "deadline", "damaged", "failed"]
+FailureKind = Literal["usage", "context", "deadline", "damaged", "disk", "failed"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class EngineStats:
     Of those `running`, `decoding` write their answers. Pages are of the key/value cache; `free_pages` are
     those that no request holds, `cold_pages` of them keep prefixes. Tokens are those of prompts that were
     read, those found in the cache instead, and those drawn; `prefix_hits` are requests that have ended with
-    some that were found. Histograms are those of `EngineTimes`.
+    some that were found. Histograms are those of `EngineTimes`. `streaming`: of weights that are read from
+    the disk, None where they are in memory.
     """
 
     running: int = 0
@@ -87,6 +89,7 @@ class EngineStats:
     token: Histogram = NONE
     step: Histogram = NONE
     step_sequences: Histogram = NONE
+    streaming: StreamStats | None = None
     npu: NpuStatus | None = None
 
 
@@ -96,6 +99,7 @@ def failure_of(error: Exception) -> Failure:
         (ContextError, "context"),
         (UsageError, "usage"),
         (ArtifactError, "damaged"),
+        (DiskError, "disk"),
     )
     found = [kind for type_, kind in kinds if isinstance(error, type_)]
     kind: FailureKind = found[0] if found else "failed"

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from rockledge.board.levers import Setting
-from rockledge.errors import ArtifactError, RockledgeError
+from rockledge.errors import ArtifactError, DiskError, RockledgeError
 from rockledge.runtime.exchange import (
     Adjust,
     AskStats,
@@ -69,7 +69,8 @@ class Service:
 
     A step that raises costs the requests that were open: each gets one failure, and the service goes on. It
     ends with `Failed` when the weights are damaged, when requests cannot be taken out of the engine any more,
-    or when `MOST_FAILURES` steps in a row have failed.
+    or when `MOST_FAILURES` steps in a row have failed; steps for which the disk did not give the weights are
+    not counted.
     """
 
     def __init__(self, engine: EngineLike, deliver: Callable[[FromEngine], None]) -> None:
@@ -190,7 +191,8 @@ class Service:
     def _recover(self, error: Exception) -> None:
         """Ends all requests after a step that failed, so that the engine can begin anew."""
         failure = _failure(error)
-        self._failures += 1
+        if not isinstance(error, DiskError):  # another step reads again, and may well get through
+            self._failures += 1
         try:
             self._end_all(failure.message, failure)
         except Exception as another:

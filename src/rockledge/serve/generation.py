@@ -260,4 +260,6 @@ def error_of(failure: Failure, ending: bool) -> ApiError:
         return ApiError(failure.message)
     if failure.kind == "damaged":
         return ApiError(failure.message, status=503, code="artifact_damaged")
+    if failure.kind == "disk":
+        return ApiError(failure.message, status=503, code="disk_failed")
     return ApiError(failure.message, status=500)

@@ -54,12 +54,14 @@ def _of_model(place: Place) -> dict[str, Any]:
         engine.front.refresh()
     npu = None if engine is None else engine.front.stats.npu
     governor = None if engine is None else engine.governor()
+    streaming = None if engine is None else engine.front.stats.streaming
     return {
         "state": place.state,
         "requests": place.requests,
         "integrity": "unchecked" if engine is None else engine.integrity.state,
         "npu": None if npu is None else npu.body(),
         "governor": None if governor is None else governor.body(),
+        "streaming": None if streaming is None else streaming.body(),
         "message": None if trouble is None else trouble.message,
     }
 

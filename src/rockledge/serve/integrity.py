@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from rockledge.artifact.background import BackgroundCheck
-from rockledge.errors import ArtifactError
+from rockledge.errors import ArtifactError, DiskError
 from rockledge.serve.errors import ApiError, server_busy
 
 POLL_SECONDS: Final = 1.0
@@ -102,6 +102,8 @@ class Integrity:
                 self._look(sample=polls % POLLS_PER_SAMPLE == 0)
             except ArtifactError as error:
                 self._damage = str(error)
+            except DiskError as error:
+                log.warning("the model's file cannot be looked at: %s", error)
             except OSError as error:
                 log.warning("the model's file cannot be watched any more (%s)", error)
                 return
@@ -116,9 +118,8 @@ class Integrity:
             self._changed = True
             log.warning("%s", CHANGED)
             self._tell(server_busy(CHANGED))
-        if self._watch is not None and (changed or sample):
-            self._watch.check_ends()
-        if changed and self._verify is not None:
+        unread = self._check is not None and self._check.state == "unchecked" and (self._changed or sample)
+        if (changed or unread) and self._verify is not None:
             assert self._check is not None
             if self._check.state == "checking":
                 self._check.stop()
@@ -127,3 +128,5 @@ class Integrity:
         elif self._changed and (self._check is None or self._check.state == "verified"):
             self._changed = False
             log.warning("the model's file is as it was written")
+        if self._watch is not None and (changed or sample):
+            self._watch.check_ends()

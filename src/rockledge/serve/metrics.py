@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rockledge.runtime.governor_status import GovernorStatus
 from rockledge.runtime.histogram import Histogram
 from rockledge.runtime.offload.status import NpuStatus
+from rockledge.runtime.streaming.status import StreamStats
 from rockledge.serve.residency.models import Models
 from rockledge.serve.residency.place import Place
 
@@ -65,6 +66,16 @@ _GOVERNOR: Final[tuple[tuple[str, str, Callable[[GovernorStatus], float | None]]
     ("npu_hertz", "highest clock that the NPU may have", lambda s: s.setting.npu_hz or None),
     ("sequences", "sequences worked on at once", lambda s: s.setting.sequences),
     ("rest_share", "share of time between steps", lambda s: s.setting.rest),
+)
+
+# Name after "rockledge_streaming_", kind, field of StreamStats, what it is.
+_STREAMING: Final = (
+    ("kept_bytes", "gauge", "kept", "weights that stay in memory"),
+    ("step_bytes", "gauge", "streamed", "weights that every step reads from the disk"),
+    ("ring_bytes", "gauge", "ring", "memory that these pass through"),
+    ("read_bytes_total", "counter", "bytes_read", "weights read from the disk for steps"),
+    ("embedding_bytes_total", "counter", "embedding_read", "rows of the embedding read from the disk"),
+    ("waited_seconds_total", "counter", "waited_seconds", "time that steps waited for the disk"),
 )
 
 # Name after "rockledge_", kind, field of EngineStats, what it is.
@@ -159,6 +170,9 @@ class _EngineCollector(Collector):
         if any(_governor(place) for place in places):
             for name, about, number in _GOVERNOR:
                 yield family(f"governor_{name}", "gauge", about, partial(_of_governor, number))
+        if any(_streaming(place) for place in places):
+            for name, kind, field, about in _STREAMING:
+                yield family(f"streaming_{name}", kind, about, partial(_of_streaming, field))
         if not any(_npu(place) for place in places):
             return
         npu = InfoMetricFamily(
@@ -204,6 +218,15 @@ def _governor(place: Place) -> GovernorStatus | None:
 def _of_governor(number: Callable[[GovernorStatus], float | None], place: Place) -> float | None:
     status = _governor(place)
     return None if status is None else number(status)
+
+
+def _streaming(place: Place) -> StreamStats | None:
+    return None if place.engine is None else place.engine.front.stats.streaming
+
+
+def _of_streaming(field: str, place: Place) -> Any:
+    status = _streaming(place)
+    return None if status is None else getattr(status, field)
 
 
 def _of_stats(field: str, place: Place) -> Any:

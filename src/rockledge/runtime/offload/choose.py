@@ -68,6 +68,24 @@ def choose_npu(
         return unused(mode, error)
 
 
+STREAMED = (
+    "the weights are streamed from the disk (--memory-budget), and the NPU unpacks them from memory; "
+    "give them room, or leave the NPU out"
+)
+
+
+def beside_streaming(mode: str) -> NpuStatus:
+    """The status of the NPU, which is not used where weights are streamed: of the two walls of a step, the
+    disk is the one. Raises as `choose_npu` does."""
+    if mode not in NPU_MODES:
+        raise UsageError(f"the NPU mode is {mode!r}, expected one of {', '.join(NPU_MODES)}")
+    if mode == "require":
+        raise NpuError(f"the NPU is required and cannot be used: {STREAMED}")
+    if mode == "auto":
+        log.info("the NPU is not used: %s", STREAMED)
+    return NpuStatus("off", "it was not requested" if mode == "off" else STREAMED)
+
+
 def unused(mode: str, error: NpuUnusedError) -> NpuStatus:
     """The status when the NPU cannot be used, with a line in the log; NpuError where it is required."""
     if mode == "require":

@@ -1,0 +1,1 @@
+"""Weights that do not fit into memory and are read from the disk in every step."""
