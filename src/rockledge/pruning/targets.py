@@ -1,0 +1,238 @@
+"""A handful of shapes for one target: by depth, by width, or both.
+
+The largest model of every profile that is allowed is taken: its axes shrink together until it is, and then
+the feed-forward width, which has the finest step, grows or shrinks to land.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from rockledge.errors import BudgetError, UsageError
+from rockledge.model.block import decoder
+from rockledge.model.config import ModelConfig
+from rockledge.pruning.shape import (
+    AXES,
+    Shape,
+    body_parameters,
+    grain,
+    head_counts,
+    kv_heads_for,
+    parameters,
+    pruned_config,
+    shape_of,
+)
+from rockledge.units import show_count
+
+Allowed = Callable[[ModelConfig], bool]
+"""Whether a model of this configuration meets the target; true for smaller ones where it is for one."""
+By = Literal["depth", "width", "both"]
+
+TOLERANCE: Final = 0.03
+"""A shape for a number of parameters has at most as many, and at most this share fewer."""
+_STEPS: Final = 512  # of a profile, from the teacher to almost nothing
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How fast each axis shrinks beside the others; an axis that is not named stays."""
+
+    name: str
+    by: By
+    shares: Mapping[str, float]
+
+
+PROFILES: Final = (
+    Profile("layers", "depth", {"layers": 1.0}),
+    Profile("feed-forward", "width", {"ffn": 1.0}),
+    # Llama-3.1-8B to 4B: hidden 4096 to 3072, feed-forward 14336 to 9216, heads kept (arXiv 2408.11796).
+    Profile("hidden and feed-forward", "width", {"hidden": 0.7, "ffn": 1.0}),
+    Profile("hidden, feed-forward and heads", "width", {"hidden": 0.6, "ffn": 1.0, "heads": 0.6}),
+    Profile("layers and feed-forward", "both", {"layers": 0.6, "ffn": 1.0}),
+    Profile("all", "both", {"layers": 0.6, "hidden": 0.5, "ffn": 1.0, "heads": 0.5}),
+)
+"""The shapes that are tried. The feed-forward part shrinks most: it is what pruning costs least in (same
+source)."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A shape and where it comes from."""
+
+    name: str
+    shape: Shape
+
+
+def exact_shape(config: ModelConfig, sizes: Mapping[str, int], kv_heads: int | None = None) -> Shape:
+    """The teacher's shape with these `sizes` by axis. UsageError for heads that cannot be cut."""
+    heads = sizes.get("heads", config.heads)
+    if "heads" not in sizes and kv_heads is not None:
+        heads = kv_heads * (config.heads // config.kv_heads)
+    found = replace(shape_of(config), **{axis: sizes[axis] for axis in AXES if axis in sizes})
+    if heads == config.heads and kv_heads is None:
+        return found
+    return replace(found, heads=heads, kv_heads=kv_heads_for(config, heads, kv_heads))
+
+
+def shapes_for(
+    config: ModelConfig,
+    allowed: Allowed,
+    *,
+    by: By | None = None,
+    sizes: Mapping[str, int] | None = None,
+    kv_heads: int | None = None,
+) -> list[Tried]:
+    """The largest allowed shape of every profile, largest first; all have the given `sizes`. Empty where even
+    the smallest are too large."""
+    fixed = dict(sizes or {}) | ({} if kv_heads is None else {"heads": 0})
+    start = exact_shape(config, sizes or {}, kv_heads)
+    found: dict[Shape, str] = {}
+    for profile in PROFILES:
+        shares = {axis: share for axis, share in profile.shares.items() if axis not in fixed}
+        if not shares or (by is not None and profile.by != by):
+            continue
+        shape = _largest(config, start, shares, allowed, lands="ffn" not in fixed)
+        if shape is not None:
+            found.setdefault(shape, profile.name)
+    tried = [Tried(name, shape) for shape, name in found.items()]
+    return sorted(tried, key=lambda one: -parameters(config, one.shape))
+
+
+@dataclass(frozen=True)
+class Target:
+    """At most `most` numbers, counted in a whole checkpoint, or in its `body`: without embedding and head."""
+
+    most: int
+    body: bool = False
+
+    def count(self, config: ModelConfig) -> int:
+        """The numbers that count in a model."""
+        return body_parameters(config) if self.body else decoder(config).parameters
+
+    def shown(self, count: int) -> str:
+        """A count for people."""
+        return f"{show_count(count)} parameters" + (" in its layers" if self.body else "")
+
+
+def shapes_with(
+    config: ModelConfig,
+    target: Target,
+    *,
+    by: By | None = None,
+    sizes: Mapping[str, int] | None = None,
+    kv_heads: int | None = None,
+) -> list[Tried]:
+    """Shapes within the target, and at most `TOLERANCE` below it. BudgetError names the nearest that can be
+    made."""
+
+    def count(shape: Shape) -> int:
+        return target.count(pruned_config(config, shape))
+
+    whole, shown = count(exact_shape(config, sizes or {}, kv_heads)), target.shown
+    if target.most >= whole:
+        raise UsageError(
+            f"the target is {shown(target.most)}, but there are only {show_count(whole)} to begin with; give "
+            "a smaller target"
+        )
+    tried = shapes_for(
+        config, lambda made: target.count(made) <= target.most, by=by, sizes=sizes, kv_heads=kv_heads
+    )
+    near = [one for one in tried if count(one.shape) >= (1 - TOLERANCE) * target.most]
+    if near:
+        return near
+    if tried:
+        best = max((one.shape for one in tried), key=count)
+        raise BudgetError(
+            f"no shape has {shown(target.most)} or up to {TOLERANCE:.0%} less; the nearest that can be made "
+            f"has {show_count(count(best))} ({best}): give that as the target, or fix fewer sizes"
+        )
+    least = smallest(config, by=by, sizes=sizes, kv_heads=kv_heads)
+    raise BudgetError(
+        f"the target is {shown(target.most)}, but the smallest that can be made has "
+        f"{show_count(count(least))} ({least}); give at least that, or begin with a smaller teacher"
+    )
+
+
+def smallest(
+    config: ModelConfig,
+    *,
+    by: By | None = None,
+    sizes: Mapping[str, int] | None = None,
+    kv_heads: int | None = None,
+) -> Shape:
+    """The smallest shape that the profiles reach."""
+    fixed = dict(sizes or {}) | ({} if kv_heads is None else {"heads": 0})
+    start = exact_shape(config, sizes or {}, kv_heads)
+    ends = [start]
+    for profile in PROFILES:
+        if by is None or profile.by == by:
+            shares = {axis: share for axis, share in profile.shares.items() if axis not in fixed}
+            ends.append(_shrunk(config, start, shares, 1.0))
+            if "ffn" not in fixed:
+                ends.append(replace(ends[-1], ffn=min(grain(config.ffn), start.ffn)))
+    return min(ends, key=lambda shape: parameters(config, shape))
+
+
+def _largest(
+    config: ModelConfig, start: Shape, shares: Mapping[str, float], allowed: Allowed, *, lands: bool
+) -> Shape | None:
+    """The largest allowed shape of a profile."""
+
+    def fits(shape: Shape) -> bool:
+        return allowed(pruned_config(config, shape))
+
+    ladder = list(dict.fromkeys(_shrunk(config, start, shares, step / _STEPS) for step in range(_STEPS + 1)))
+    # Shapes of a ladder shrink, so the first that is allowed is found by halving.
+    low, high = 0, len(ladder)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(ladder[middle]) else (middle + 1, high)
+    ends = [ladder[low]] if low < len(ladder) else []
+    if lands:
+        rungs = [*ends, *([ladder[low - 1]] if low else [])]
+        ends += [landed for rung in rungs if (landed := _landed(config, rung, start.ffn, fits)) is not None]
+    return max(ends, key=lambda shape: parameters(config, shape), default=None)
+
+
+def _landed(config: ModelConfig, shape: Shape, most: int, fits: Callable[[Shape], bool]) -> Shape | None:
+    """The same shape with the widest feed-forward part, at most `most`, that is allowed."""
+    widths = list(_widths(most, grain(config.ffn)))
+    low, high = 0, len(widths)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(replace(shape, ffn=widths[middle])):
+            low = middle + 1
+        else:
+            high = middle
+    return replace(shape, ffn=widths[low - 1]) if low else None
+
+
+def _widths(most: int, step: int) -> Iterable[int]:
+    """What a width can be, narrow ones first."""
+    yield from (width for width in range(step, most, step))
+    yield most
+
+
+def _even_heads(config: ModelConfig) -> list[int]:
+    """Numbers of query heads that leave all key/value heads, or all query heads of those that stay."""
+    each = config.heads // config.kv_heads
+    counts = head_counts(config).items()
+    return [count for count, kv in counts if kv == config.kv_heads or count == kv * each]
+
+
+def _shrunk(config: ModelConfig, start: Shape, shares: Mapping[str, float], by: float) -> Shape:
+    """`start` with every axis of `shares` shrunk by its share of `by`, which is 0 to 1."""
+    sizes = {}
+    for axis, share in shares.items():
+        whole = getattr(start, axis)
+        wanted = whole * (1 - share * by)
+        if axis == "layers":
+            sizes[axis] = max(1, round(wanted))
+        elif axis == "heads":
+            sizes[axis] = min(_even_heads(config), key=lambda count: abs(count - wanted))
+        else:
+            sizes[axis] = min(_widths(whole, min(grain(whole), whole)), key=lambda width: abs(width - wanted))
+    shape = replace(start, **sizes)
+    if shape.heads != start.heads:
+        shape = replace(shape, kv_heads=kv_heads_for(config, shape.heads))
+    return shape
