@@ -18,6 +18,7 @@ from rockledge.pruning.request import request_of
 from rockledge.synth import synth_artifact
 
 
+@pytest.mark.usefixtures("drawn")  # or undoing would undo that too
 def test_a_failure_leaves_nothing(tmp_path: Path, pruned: Pruned, monkeypatch: pytest.MonkeyPatch) -> None:
     source, _ = teacher("llama-tied", tmp_path / "teacher")
     before = {path.name for path in tmp_path.iterdir()}
@@ -28,15 +29,15 @@ def test_a_failure_leaves_nothing(tmp_path: Path, pruned: Pruned, monkeypatch: p
     def stopped(*_: object) -> float:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(RockledgeError, match="no space is left"):
-        patch.setattr(os, "pwrite", full)
-        pruned(source, layers=2)
-    with monkeypatch.context() as patch, pytest.raises(RockledgeError, match="of disk at"):
-        patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=10_000))
-        pruned(source, layers=2)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "loss_of", stopped)
-        pruned(source, layers=2)
+    for place, name, instead, error, says in (
+        (os, "pwrite", full, RockledgeError, "no space is left"),
+        (shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000), RockledgeError, "of disk at"),
+        (pipeline, "loss_of", stopped, KeyboardInterrupt, ""),
+    ):
+        monkeypatch.setattr(place, name, instead)
+        with pytest.raises(error, match=says):
+            pruned(source, layers=2)
+        monkeypatch.undo()
     assert {path.name for path in tmp_path.iterdir()} == before
 
 

@@ -6,15 +6,7 @@ from rockledge.errors import BudgetError, UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.pruning.request import PruneRequest
 from rockledge.pruning.shape import body_parameters, check_widths, shape_of
-from rockledge.pruning.targets import (
-    Allowed,
-    Target,
-    Tried,
-    exact_shape,
-    shapes_for,
-    shapes_with,
-    smallest,
-)
+from rockledge.pruning.targets import Allowed, Space, Target, Tried, shapes_for, shapes_with, smallest
 
 
 def candidates(config: ModelConfig, asked: PruneRequest, allowed: Allowed | None = None) -> list[Tried]:
@@ -25,26 +17,25 @@ def candidates(config: ModelConfig, asked: PruneRequest, allowed: Allowed | None
             "the teacher has no language head, and layers are chosen by the loss of what it writes; give a "
             "model that generates text"
         )
-    exact = exact_shape(config, asked.sizes, asked.kv_heads)
-    check_widths(config, exact)
-    free = {"by": asked.by, "sizes": asked.sizes, "kv_heads": asked.kv_heads}
+    space = Space(config, asked.sizes, asked.kv_heads, asked.by)
+    check_widths(config, space.start)
     if not asked.targeted:
-        if exact == shape_of(config):
+        if space.start == shape_of(config):
             raise UsageError("these are the teacher's own sizes; give at least one that is smaller")
-        return [Tried("as asked", exact)]
+        return [Tried("as asked", space.start)]
     if asked.target_params is not None:
-        return shapes_with(config, Target(asked.target_params), **free)
+        return shapes_with(space, Target(asked.target_params))
     if asked.body is not None:
-        return shapes_with(config, Target(int(asked.body * body_parameters(config)), body=True), **free)
+        return shapes_with(space, Target(int(asked.body * body_parameters(config)), body=True))
     assert allowed is not None
     if allowed(config):
         raise UsageError(
             f"the teacher itself is fast and small enough for {asked.fit}; quantize it, or give another "
             "target"
         )
-    tried = shapes_for(config, allowed, **free)
+    tried = shapes_for(space, allowed)
     if not tried:
-        least = smallest(config, **free)
+        least = smallest(space)
         speed = "" if asked.decode_tok_s is None else f" at {asked.decode_tok_s:g} tok/s"
         raise BudgetError(
             f"not even {least} fits {asked.fit}{speed}; give a lower speed, a larger board, or begin with a "

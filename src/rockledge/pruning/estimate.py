@@ -49,7 +49,7 @@ def estimate_prune(
     if len(students) == 1:
         followed = students
     dropping = any(shape.layers < teacher.layers for shape in shapes)
-    sums = 2 * body * tokens  # importance
+    sums: float = 2 * body * tokens  # importance
     depth = min(DEPTH_SEQUENCES * length, tokens)
     # Every layer is left out once, and the layers after it run again; then with half of them gone; then the
     # choices of every number of layers.
@@ -63,7 +63,7 @@ def estimate_prune(
             for linear in (layer.attends.out, layer.gated.down):
                 sums += 2 * tokens * linear.cols * (linear.cols + linear.rows)
                 sums += _SOLVE * linear.cols**2 * (linear.cols + linear.rows)
-    numbers = _READ_PASSES * (body + ends) * (2 + 3 * dropping)
+    numbers: float = _READ_PASSES * (body + ends) * (2 + 3 * dropping)
     numbers += _TOKEN_PASSES * every * (teacher.hidden + teacher.ffn) * teacher.layers * (1 + len(followed))
     most = max(one.parameters for one in students)
     return PruneEstimate(

@@ -166,7 +166,8 @@ def _change(
     """What the refit of a branch adds to its last matrix."""
     tree, role = decoder(student.kept.config), writer(branch)
     place = branch.body.groups[1].place
-    refit = Refit(*weights[role].shape, device)
+    rows, inputs = weights[role].shape
+    refit = Refit(rows, inputs, device)
     seen: dict[str, Tensor] = {}
 
     def see(where: str, x: Tensor) -> Tensor:

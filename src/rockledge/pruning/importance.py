@@ -167,7 +167,8 @@ class _Look:
 
 def _column_energy(matrix: Tensor) -> Tensor:
     """Squared lengths of the columns, float64 [inputs]."""
-    return torch.linalg.vector_norm(matrix, dim=0, dtype=torch.float64).square()
+    found: Tensor = torch.linalg.vector_norm(matrix, dim=0, dtype=torch.float64).square()
+    return found
 
 
 def _shares(values: Tensor) -> Tensor:

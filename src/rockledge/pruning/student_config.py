@@ -64,7 +64,7 @@ def student_config(
     CheckpointError where the family's files cannot say what is wanted.
     """
     text, part = language_model(teacher)
-    written = {key: value for key, value in text.items() if not (part and value is None)}
+    written: dict[str, Any] = {key: value for key, value in text.items() if not (part and value is None)}
     if part:
         written["architectures"] = [FAMILIES[wanted.family].hf_architecture]
     for key in _BY_LAYER:
@@ -78,8 +78,8 @@ def student_config(
         "head_dim": wanted.head_dim,
         "rms_norm_eps": wanted.norm_eps,
         "tie_word_embeddings": wanted.tied,
-        **{key: wanted.ffn for key in _FFN if key in written},
     }
+    written |= dict.fromkeys([key for key in _FFN if key in written], wanted.ffn)
     for key in [key for key in written if _EPSILON.fullmatch(key) and key != "rms_norm_eps"]:
         del written[key]
     read = config_from_hf(written)

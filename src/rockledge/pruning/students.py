@@ -8,6 +8,7 @@ its square root. Where what is gone was zero, this is exact.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -142,4 +143,4 @@ def _channels(heads: Tensor, size: int) -> Tensor:
 def _correction(normed: Tensor, place: Tensor, eps: float, new_eps: float) -> float:
     """What a gain is multiplied with when only the channels at `place` stay."""
     rest = (1 - float(normed.mean())) * (new_eps / eps if eps else 1.0)
-    return float(max(float(normed[place].mean()) + rest, 1e-12)) ** 0.5
+    return sqrt(max(float(normed[place].mean()) + rest, 1e-12))

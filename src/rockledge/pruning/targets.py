@@ -4,8 +4,9 @@ The largest model of every profile that is allowed is taken: its axes shrink tog
 the feed-forward width, which has the finest step, grows or shrinks to land.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final, Literal
 
 from rockledge.errors import BudgetError, UsageError
@@ -30,7 +31,7 @@ By = Literal["depth", "width", "both"]
 
 TOLERANCE: Final = 0.03
 """A shape for a number of parameters has at most as many, and at most this share fewer."""
-_STEPS: Final = 512  # of a profile, from the teacher to almost nothing
+_STEPS: Final = 256  # of a profile, from the teacher to almost nothing
 
 
 @dataclass(frozen=True)
@@ -63,39 +64,50 @@ class Tried:
     shape: Shape
 
 
-def exact_shape(config: ModelConfig, sizes: Mapping[str, int], kv_heads: int | None = None) -> Shape:
-    """The teacher's shape with these `sizes` by axis. UsageError for heads that cannot be cut."""
-    heads = sizes.get("heads", config.heads)
-    if "heads" not in sizes and kv_heads is not None:
-        heads = kv_heads * (config.heads // config.kv_heads)
-    found = replace(shape_of(config), **{axis: sizes[axis] for axis in AXES if axis in sizes})
-    if heads == config.heads and kv_heads is None:
-        return found
-    return replace(found, heads=heads, kv_heads=kv_heads_for(config, heads, kv_heads))
+@dataclass(frozen=True)
+class Space:
+    """The shapes that can be made of a teacher with `config`: with fixed `sizes` by axis, over so many
+    `kv_heads`, by profiles of one kind only."""
+
+    config: ModelConfig
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    kv_heads: int | None = None
+    by: By | None = None
+
+    @cached_property
+    def start(self) -> Shape:
+        """The largest: the teacher's shape with the fixed sizes. UsageError for heads that cannot be cut."""
+        config, heads = self.config, self.sizes.get("heads", self.config.heads)
+        if "heads" not in self.sizes and self.kv_heads is not None:
+            heads = self.kv_heads * (config.heads // config.kv_heads)
+        found = replace(shape_of(config), **{axis: self.sizes[axis] for axis in AXES if axis in self.sizes})
+        if heads == config.heads and self.kv_heads is None:
+            return found
+        return replace(found, heads=heads, kv_heads=kv_heads_for(config, heads, self.kv_heads))
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The axes that do not shrink."""
+        return frozenset(self.sizes) | ({"heads"} if self.kv_heads is not None else set())
+
+    @property
+    def profiles(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """(name, shares of axes that are free) of every profile that changes anything."""
+        for profile in PROFILES:
+            shares = {axis: share for axis, share in profile.shares.items() if axis not in self.fixed}
+            if shares and self.by in (None, profile.by):
+                yield profile.name, shares
 
 
-def shapes_for(
-    config: ModelConfig,
-    allowed: Allowed,
-    *,
-    by: By | None = None,
-    sizes: Mapping[str, int] | None = None,
-    kv_heads: int | None = None,
-) -> list[Tried]:
-    """The largest allowed shape of every profile, largest first; all have the given `sizes`. Empty where even
-    the smallest are too large."""
-    fixed = dict(sizes or {}) | ({} if kv_heads is None else {"heads": 0})
-    start = exact_shape(config, sizes or {}, kv_heads)
+def shapes_for(space: Space, allowed: Allowed) -> list[Tried]:
+    """The largest allowed shape of every profile, largest first; empty where even the smallest are too
+    large."""
     found: dict[Shape, str] = {}
-    for profile in PROFILES:
-        shares = {axis: share for axis, share in profile.shares.items() if axis not in fixed}
-        if not shares or (by is not None and profile.by != by):
-            continue
-        shape = _largest(config, start, shares, allowed, lands="ffn" not in fixed)
-        if shape is not None:
-            found.setdefault(shape, profile.name)
+    for name, shares in space.profiles:
+        if (shape := _largest(space, shares, allowed)) is not None:
+            found.setdefault(shape, name)
     tried = [Tried(name, shape) for shape, name in found.items()]
-    return sorted(tried, key=lambda one: -parameters(config, one.shape))
+    return sorted(tried, key=lambda one: -parameters(space.config, one.shape))
 
 
 @dataclass(frozen=True)
@@ -114,89 +126,69 @@ class Target:
         return f"{show_count(count)} parameters" + (" in its layers" if self.body else "")
 
 
-def shapes_with(
-    config: ModelConfig,
-    target: Target,
-    *,
-    by: By | None = None,
-    sizes: Mapping[str, int] | None = None,
-    kv_heads: int | None = None,
-) -> list[Tried]:
+def shapes_with(space: Space, target: Target) -> list[Tried]:
     """Shapes within the target, and at most `TOLERANCE` below it. BudgetError names the nearest that can be
     made."""
 
     def count(shape: Shape) -> int:
-        return target.count(pruned_config(config, shape))
+        return target.count(pruned_config(space.config, shape))
 
-    whole, shown = count(exact_shape(config, sizes or {}, kv_heads)), target.shown
+    whole, shown = count(space.start), target.shown
     if target.most >= whole:
         raise UsageError(
             f"the target is {shown(target.most)}, but there are only {show_count(whole)} to begin with; give "
             "a smaller target"
         )
-    tried = shapes_for(
-        config, lambda made: target.count(made) <= target.most, by=by, sizes=sizes, kv_heads=kv_heads
-    )
+    tried = shapes_for(space, lambda made: target.count(made) <= target.most)
     near = [one for one in tried if count(one.shape) >= (1 - TOLERANCE) * target.most]
     if near:
         return near
     if tried:
         best = max((one.shape for one in tried), key=count)
         raise BudgetError(
-            f"no shape has {shown(target.most)} or up to {TOLERANCE:.0%} less; the nearest that can be made "
+            f"no shape has {shown(target.most)} or up to {TOLERANCE:.0%} less; the nearest that has fewer "
             f"has {show_count(count(best))} ({best}): give that as the target, or fix fewer sizes"
         )
-    least = smallest(config, by=by, sizes=sizes, kv_heads=kv_heads)
+    least = smallest(space)
     raise BudgetError(
         f"the target is {shown(target.most)}, but the smallest that can be made has "
         f"{show_count(count(least))} ({least}); give at least that, or begin with a smaller teacher"
     )
 
 
-def smallest(
-    config: ModelConfig,
-    *,
-    by: By | None = None,
-    sizes: Mapping[str, int] | None = None,
-    kv_heads: int | None = None,
-) -> Shape:
+def smallest(space: Space) -> Shape:
     """The smallest shape that the profiles reach."""
-    fixed = dict(sizes or {}) | ({} if kv_heads is None else {"heads": 0})
-    start = exact_shape(config, sizes or {}, kv_heads)
-    ends = [start]
-    for profile in PROFILES:
-        if by is None or profile.by == by:
-            shares = {axis: share for axis, share in profile.shares.items() if axis not in fixed}
-            ends.append(_shrunk(config, start, shares, 1.0))
-            if "ffn" not in fixed:
-                ends.append(replace(ends[-1], ffn=min(grain(config.ffn), start.ffn)))
-    return min(ends, key=lambda shape: parameters(config, shape))
+    ends = [space.start]
+    for _, shares in space.profiles:
+        ends.append(_shrunk(space, shares, 1.0))
+        if "ffn" not in space.fixed:
+            ends.append(replace(ends[-1], ffn=min(grain(space.config.ffn), space.start.ffn)))
+    return min(ends, key=lambda shape: parameters(space.config, shape))
 
 
-def _largest(
-    config: ModelConfig, start: Shape, shares: Mapping[str, float], allowed: Allowed, *, lands: bool
-) -> Shape | None:
+def _largest(space: Space, shares: Mapping[str, float], allowed: Allowed) -> Shape | None:
     """The largest allowed shape of a profile."""
 
     def fits(shape: Shape) -> bool:
-        return allowed(pruned_config(config, shape))
+        return allowed(pruned_config(space.config, shape))
 
-    ladder = list(dict.fromkeys(_shrunk(config, start, shares, step / _STEPS) for step in range(_STEPS + 1)))
+    ladder = list(dict.fromkeys(_shrunk(space, shares, step / _STEPS) for step in range(_STEPS + 1)))
     # Shapes of a ladder shrink, so the first that is allowed is found by halving.
     low, high = 0, len(ladder)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(ladder[middle]) else (middle + 1, high)
     ends = [ladder[low]] if low < len(ladder) else []
-    if lands:
+    if "ffn" not in space.fixed:
         rungs = [*ends, *([ladder[low - 1]] if low else [])]
-        ends += [landed for rung in rungs if (landed := _landed(config, rung, start.ffn, fits)) is not None]
-    return max(ends, key=lambda shape: parameters(config, shape), default=None)
+        ends += [landed for rung in rungs if (landed := _landed(space, rung, fits)) is not None]
+    return max(ends, key=lambda shape: parameters(space.config, shape), default=None)
 
 
-def _landed(config: ModelConfig, shape: Shape, most: int, fits: Callable[[Shape], bool]) -> Shape | None:
-    """The same shape with the widest feed-forward part, at most `most`, that is allowed."""
-    widths = list(_widths(most, grain(config.ffn)))
+def _landed(space: Space, shape: Shape, fits: Callable[[Shape], bool]) -> Shape | None:
+    """The same shape with the widest feed-forward part that is allowed."""
+    most, step = space.start.ffn, grain(space.config.ffn)
+    widths = [*range(step, most, step), most]
     low, high = 0, len(widths)
     while low < high:
         middle = (low + high) // 2
@@ -207,12 +199,6 @@ def _landed(config: ModelConfig, shape: Shape, most: int, fits: Callable[[Shape]
     return replace(shape, ffn=widths[low - 1]) if low else None
 
 
-def _widths(most: int, step: int) -> Iterable[int]:
-    """What a width can be, narrow ones first."""
-    yield from (width for width in range(step, most, step))
-    yield most
-
-
 def _even_heads(config: ModelConfig) -> list[int]:
     """Numbers of query heads that leave all key/value heads, or all query heads of those that stay."""
     each = config.heads // config.kv_heads
@@ -220,19 +206,18 @@ def _even_heads(config: ModelConfig) -> list[int]:
     return [count for count, kv in counts if kv == config.kv_heads or count == kv * each]
 
 
-def _shrunk(config: ModelConfig, start: Shape, shares: Mapping[str, float], by: float) -> Shape:
-    """`start` with every axis of `shares` shrunk by its share of `by`, which is 0 to 1."""
-    sizes = {}
+def _shrunk(space: Space, shares: Mapping[str, float], by: float) -> Shape:
+    """The largest shape with every axis of `shares` shrunk by its share of `by`, which is 0 to 1."""
+    sizes, start = {}, space.start
     for axis, share in shares.items():
         whole = getattr(start, axis)
         wanted = whole * (1 - share * by)
         if axis == "layers":
             sizes[axis] = max(1, round(wanted))
         elif axis == "heads":
-            sizes[axis] = min(_even_heads(config), key=lambda count: abs(count - wanted))
+            sizes[axis] = min(_even_heads(space.config), key=lambda count: abs(count - wanted))
         else:
-            sizes[axis] = min(_widths(whole, min(grain(whole), whole)), key=lambda width: abs(width - wanted))
+            step = grain(whole)
+            sizes[axis] = min(whole, max(1, round(wanted / step)) * step)
     shape = replace(start, **sizes)
-    if shape.heads != start.heads:
-        shape = replace(shape, kv_heads=kv_heads_for(config, shape.heads))
-    return shape
+    return replace(shape, kv_heads=kv_heads_for(space.config, shape.heads)) if "heads" in sizes else shape
