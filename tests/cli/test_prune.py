@@ -27,7 +27,7 @@ def test_a_student_is_made_and_quantized(rockledge: Run, tmp_path: Path, one_thr
 
 def test_a_run_without_weights_counts_exactly(rockledge: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("teacher: llama-3-8b\nprune: {layers: 32, hidden: 3072, ffn: 9216}\n")
+    recipe.write_text("version: 1\nteacher: llama-3-8b\nprune: {layers: 32, hidden: 3072, ffn: 9216}\n")
     body = rockledge("prune", "--recipe", recipe, "--dry-run", "--json").json
     (shape,) = body["shapes"]
     # Embedding and head; attention and feed-forward of 32 layers; norms.
@@ -38,7 +38,7 @@ def test_a_run_without_weights_counts_exactly(rockledge: Run, tmp_path: Path) ->
     # A flag counts before the recipe.
     more = rockledge("prune", "--recipe", recipe, "--ffn", 4096, "--dry-run", "--json").json
     assert more["shapes"][0]["ffn"] == 4096
-    assert "hidden 3000: not in steps" in rockledge("prune", "llama-3-8b", "--hidden", 3000, "--dry-run").out
+    assert "ffn 9000: not in steps" in rockledge("prune", "llama-3-8b", "--ffn", 9000, "--dry-run").out
 
 
 def test_a_board_decides(rockledge: Run) -> None:
@@ -57,6 +57,7 @@ def test_a_board_decides(rockledge: Run) -> None:
         (("llama-3-8b", "--target-params", "few", "--dry-run"), 2, "3.5b or 82m"),
         (("llama-3-8b", "--target-params", "1m", "--dry-run"), 1, "smallest that can be made"),
         (("llama-3-8b", "--heads", "26", "--dry-run"), 2, "24 and 28"),
+        (("llama-3-8b", "--heads", "24", "--dry-run"), 2, "is not a multiple of 24 heads"),
         (("llama-3-8b", "--layers", "99", "--dry-run"), 2, "teacher's 32"),
         (("llama-3-8b", "--fit", "toaster", "--dry-run"), 2, "rk3588-8gb"),
         (("llama-3-8b", "--recipe", "nowhere.yaml", "--dry-run"), 2, "nowhere.yaml"),

@@ -29,6 +29,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("Olmo2", {"tie_word_embeddings": False}),
     "phi3": ("Phi3", {"tie_word_embeddings": False, "partial_rotary_factor": 0.5}),
     "smollm3": ("SmolLM3", {"tie_word_embeddings": True, "no_rope_layers": [1, 0, 1, 0]}),
+    "ministral3": ("Ministral3", {"head_dim": 32, "tie_word_embeddings": False}),
+    "granitehybrid": ("GraniteMoeHybrid", {"num_local_experts": 0, "shared_intermediate_size": 96,
+                                           "layer_types": ["attention"] * LAYERS, "mamba_n_heads": 8,
+                                           "position_embedding_type": "rope"}),
     "granite": ("Granite", {"embedding_multiplier": 3.0, "residual_multiplier": 0.4,
                             "attention_multiplier": 0.1, "logits_scaling": 8.0}),
 }  # fmt: skip
@@ -58,12 +62,13 @@ def redundant(model: Any) -> None:
     stream, ffn = slice(0, HIDDEN, 3), slice(0, FFN, 3)
     each = config.num_attention_heads // config.num_key_value_heads
     for number, layer in enumerate(layers):
-        attention, mlp = layer.self_attn, layer.mlp
+        attention, mlp = layer.self_attn, getattr(layer, "shared_mlp", None) or layer.mlp
+        down = mlp.output_linear if hasattr(mlp, "output_linear") else mlp.down_proj
         for group in range(config.num_key_value_heads):
             head = group * each + (number + group) % each
             attention.o_proj.weight[:, head * size : (head + 1) * size] = 0
-        mlp.down_proj.weight[:, ffn] = 0
-        for linear in (attention.o_proj, mlp.down_proj):
+        down.weight[:, ffn] = 0
+        for linear in (attention.o_proj, down):
             linear.weight[stream] = 0
             if linear.bias is not None:
                 linear.bias[stream] = 0

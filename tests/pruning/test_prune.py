@@ -14,6 +14,7 @@ from tests.pruning.conftest import Pruned
 from tests.pruning.teachers import FAMILIES, GONE, LAYERS, redundant, teacher
 
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.pruning.refit import Refit
 from rockledge.pruning.targets import TOLERANCE
 from rockledge.quantization.float_model.forward import forward
 
@@ -25,9 +26,9 @@ WIDE = {"intermediate_size": 2048}
 def test_redundant_parts_go_and_logits_stay(family: str, tmp_path: Path, pruned: Pruned) -> None:
     source, model = teacher(family, tmp_path / "teacher", redundant)
     heads = {} if family == "olmo2" else {"heads": 2, "kv_heads": 2}  # its norms are over all heads
-    out, report = pruned(source, layers=LAYERS - 1, hidden=42, ffn=64, **heads)
+    out, report = pruned(source, layers=LAYERS - 1, hidden=44, ffn=64, **heads)
     assert [one["layer"] for one in report.numbers["layers"] if not one["kept"]] == [GONE]
-    assert not {channel for channel in report.numbers["hidden_channels"] if channel % 3 == 0}
+    assert {channel for channel in range(64) if channel % 3} < set(report.numbers["hidden_channels"])
     with torch.no_grad():
         expected = model(TOKENS).logits
         loaded = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
@@ -64,7 +65,7 @@ def test_scales_that_are_computed_from_sizes_stay(tmp_path: Path, pruned: Pruned
     config |= {"scale_emb": 3.0, "scale_depth": 1.4, "dim_model_base": 16}
     (source / "config.json").write_text(json.dumps(config))
     expected = forward(open_checkpoint(source), TOKENS)
-    out, _ = pruned(source, layers=LAYERS - 1, hidden=42, ffn=64)
+    out, _ = pruned(source, layers=LAYERS - 1, hidden=44, ffn=64)
     torch.testing.assert_close(forward(open_checkpoint(out), TOKENS), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -94,7 +95,7 @@ def test_the_refit_brings_a_student_nearer(tmp_path: Path, pruned: Pruned) -> No
     source, model = teacher("llama", tmp_path / "teacher", certain)
     begun = torch.arange(3, 19)[:, None]
     only = {"suppress_tokens": [0, 1, 2, 79], "pad_token_id": 0}
-    spoken = model.generate(begun, do_sample=True, max_new_tokens=100, min_new_tokens=100, **only)
+    spoken = model.generate(begun, do_sample=True, max_new_tokens=200, min_new_tokens=200, **only)
     words, text = byte_vocabulary(80)[0], tmp_path / "spoken.txt"
     text.write_text("".join(words[i] for row in spoken.tolist() for i in row))
     _, report = pruned(source, ffn=64, calibration=text, tokens=2048)
@@ -103,13 +104,28 @@ def test_the_refit_brings_a_student_nearer(tmp_path: Path, pruned: Pruned) -> No
     assert report.numbers["written_loss"] == pytest.approx(tried["loss"], abs=1e-4)
 
 
+def test_a_refit_that_does_not_help_is_left_out(
+    tmp_path: Path, pruned: Pruned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = teacher("llama", tmp_path / "teacher", lambda model: model.lm_head.weight.mul_(4.0))
+    noise = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(Refit, "change", lambda fit: torch.randn(fit.shape, generator=noise))
+    _, report = pruned(source, ffn=64)
+    (tried,) = report.numbers["tried"]
+    assert not report.numbers["refitted"]
+    assert report.numbers["written_loss"] == pytest.approx(tried["loss_cut"], abs=1e-4)
+    assert tried["loss_cut"] < tried["loss"]
+    assert "the refit would have given" in report.text
+
+
 @pytest.mark.parametrize("again", range(4))
 def test_any_legal_shape_is_written_and_read(again: int, tmp_path: Path, pruned: Pruned) -> None:
     draw = np.random.default_rng(again)
     family = list(FAMILIES)[int(draw.integers(len(FAMILIES)))]
     source, _ = teacher(family, tmp_path / "teacher")
-    layers, hidden, ffn, kv, each = (int(draw.integers(1, most + 1)) for most in (3, 64, 96, 2, 2))
-    sizes = {"layers": layers, "hidden": hidden, "ffn": ffn, "heads": kv * each, "kv_heads": kv}
+    layers, along, ffn, kv, each = (int(draw.integers(1, most + 1)) for most in (3, 16, 96, 2, 2))
+    heads = kv * each
+    sizes = {"layers": layers, "hidden": along * heads, "ffn": ffn, "heads": heads, "kv_heads": kv}
     out, report = pruned(source, **sizes)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
     with torch.no_grad():

@@ -11,7 +11,9 @@ from rockledge.pruning.request import recipe_settings, request_of
 
 def test_a_recipe_names_the_teacher_and_what_flags_do(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("teacher: llama-3-8b\nprune:\n  target_params: 3.5b\n  hidden: 3072\n  tokens: 8192\n")
+    recipe.write_text(
+        "version: 1\nteacher: llama-3-8b\nprune:\n  target_params: 3.5b\n  hidden: 3072\n  tokens: 8192\n"
+    )
     teacher, section = recipe_settings(recipe)
     asked = request_of(section, "recipe.yaml")
     assert teacher == "llama-3-8b"
@@ -41,9 +43,9 @@ def test_what_makes_no_sense_is_said(given: dict[str, Any], says: str) -> None:
         request_of(given, "recipe.yaml")
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "distill: {}", "prune: 3", "prune: [", "\ttab"])
+@pytest.mark.parametrize("text", ["version: 1\ndistill: {}", "version: 1\nprune: 3", "prune: {layers: 8}"])
 def test_a_file_without_a_section_is_not_a_recipe(text: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"section 'prune'|not a mapping|expected 1"):
         recipe_settings(recipe)

@@ -1,6 +1,9 @@
 """Shapes: heads that can be cut, steps of widths, configurations of what stays."""
 
+from dataclasses import replace
+
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,11 +14,13 @@ from rockledge.pruning.shape import (
     check_widths,
     grain,
     head_counts,
+    hidden_fits,
     kv_heads_for,
     parameters,
     pruned_config,
     shape_of,
 )
+from rockledge.pruning.targets import Space, Target, shapes_with
 
 LLAMA3 = KNOWN_SHAPES["llama-3-8b"].config  # 32 heads over 8
 
@@ -61,11 +66,39 @@ def test_windows_and_turns_go_with_their_layers() -> None:
     assert pruned_config(smol, Shape(3, 2048, 11008, 16, 4), (0, 7, 8)).unturned == (1,)
 
 
+def test_hidden_sizes_are_those_that_transformers_takes() -> None:
+    smol = KNOWN_SHAPES["smollm2-135m"].config
+    with pytest.raises(UsageError, match=r"448 is not a multiple of 9 heads, .* give --hidden 441 or 450"):
+        check_widths(smol, Shape(30, 448, 1536, 9, 3))
+    for hidden, heads in ((448, 9), (441, 9), (480, 6)):
+        settings = {
+            "hidden_size": hidden,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 3,
+            "head_dim": 64,
+        }
+        refused = None
+        try:
+            transformers.LlamaConfig(**settings)
+        except Exception as error:  # a class of huggingface_hub that is not a ValueError
+            refused = error
+        assert hidden_fits(smol, Shape(30, hidden, 1536, heads, 3)) == (refused is None)
+
+
+def test_long_rope_wants_all_heads_together() -> None:
+    phi = replace(KNOWN_SHAPES["phi-3-mini"].config, rope_long_divisors=(2.0,) * 48)
+    assert hidden_fits(phi, Shape(32, 24 * 96, 8192, 24, 24))
+    with pytest.raises(UsageError, match=r"24 heads of 96, expected 2304 \(LongRoPE\)"):
+        check_widths(phi, Shape(32, 3072, 8192, 24, 24))
+    for one in shapes_with(Space(phi), Target(2_500_000_000)):
+        assert one.shape.hidden == 96 * one.shape.heads
+
+
 def test_widths_beyond_the_teacher_and_beside_tiles() -> None:
     whole = shape_of(LLAMA3)
     assert check_widths(LLAMA3, whole) == []
     assert check_widths(LLAMA3, Shape(32, 3072, 9216, 32, 8)) == []
-    (note,) = check_widths(LLAMA3, Shape(32, 3000, 9216, 32, 8))
-    assert note.startswith("hidden 3000: not in steps of 32")
+    (note,) = check_widths(LLAMA3, Shape(32, 3040, 9240, 32, 8))
+    assert note.startswith("ffn 9240: not in steps of 32")
     with pytest.raises(UsageError, match="--ffn is 20000, expected 1 to the teacher's 14336"):
         check_widths(LLAMA3, Shape(32, 4096, 20000, 32, 8))

@@ -30,7 +30,7 @@ def test_shapes_are_within_a_body_and_near_it(name: str, share: float) -> None:
         assert (1 - TOLERANCE) * most <= body_parameters(made) <= most
         assert one.shape.hidden % 32 == 0
         assert one.shape.ffn % 32 == 0
-        assert made.heads % made.kv_heads == 0
+        assert made.heads % made.kv_heads == made.hidden % made.heads == 0
 
 
 def test_fixed_sizes_and_directions_hold() -> None:
@@ -65,7 +65,7 @@ def test_a_board_that_takes_the_teacher_and_one_that_takes_nothing() -> None:
         candidates(config, asked, lambda made: False)
     wanted = 5_000_000_000
     for one in candidates(config, asked, lambda made: body_parameters(made) <= wanted):
-        assert 0.97 * wanted <= body_parameters(pruned_config(config, one.shape)) <= wanted
+        assert 0.95 * wanted <= body_parameters(pruned_config(config, one.shape)) <= wanted
 
 
 def test_a_model_without_a_head_is_refused() -> None:

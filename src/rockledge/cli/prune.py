@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         f"Estimate: {show_duration(expected.seconds)}, {show_size(expected.peak_memory_bytes)} of memory, "
         f"{show_size(expected.disk_bytes)} of disk, {len(tried)} shapes to try."
     )
-    with terminal.progress() as advance:
+    with terminal.progress(expected.stages) as advance:
         report = prune(
             source,
             args.output,

@@ -17,6 +17,9 @@ from rockledge.pruning.importance import Progress
 from rockledge.pruning.walk import divergence, through
 from rockledge.quantization.float_model.forward import block_weights, embed_tokens, head_weights
 
+LAYERS, AGAIN, TOGETHER = "layers", "layers again", "layers together"
+"""Stages: each left out alone, alone beside half of those that go, and those that go at once."""
+
 Dropped = frozenset[int]
 
 
@@ -78,7 +81,7 @@ def choose_layers(
     def costs(sets: Iterable[Dropped], stage: str) -> dict[Dropped, float]:
         return costs_without(checkpoint, tokens, sets, device, progress, stage)
 
-    found = costs((frozenset([i]) for i in range(layers)), "layers")
+    found = costs((frozenset([i]) for i in range(layers)), LAYERS)
     alone = tuple(found[frozenset([i])] for i in range(layers))
     wanted = sorted({count for count in counts if count < layers})
     kept, price = {layers: tuple(range(layers))}, {layers: 0.0}
@@ -87,7 +90,7 @@ def choose_layers(
         by_influence = sorted(range(layers), key=lambda i: influences[i])
         half = frozenset(by_cost[: (layers - wanted[0] + 1) // 2])
         rest = {half | {i}: i for i in range(layers) if i not in half}
-        again = costs(rest, "layers again")
+        again = costs(rest, AGAIN)
         in_rounds = [*by_cost[: len(half)], *sorted(rest.values(), key=lambda i: again[half | {i}])]
         orders = (by_cost, in_rounds, by_influence)
         choices = {
@@ -95,7 +98,7 @@ def choose_layers(
             | {_neighbours(influences, layers - count)}
             for count in wanted
         }
-        together = costs(set().union(*choices.values()), "layers together")
+        together = costs(set().union(*choices.values()), TOGETHER)
         for count, sets in choices.items():
             best = min(sets, key=lambda one: (together[one], sorted(one)))
             kept[count] = tuple(i for i in range(layers) if i not in best)

@@ -1,17 +1,18 @@
 """What a run of `prune` will take, from the teacher's shape alone: no weights are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rockledge.model.block import Decoder, decoder
 from rockledge.model.config import ModelConfig
+from rockledge.pruning.depth import AGAIN, LAYERS, TOGETHER
 from rockledge.pruning.shape import Shape, pruned_config
 from rockledge.quantization.calibration.sequences import HELD_OUT
 from rockledge.quantization.estimate import Speed
 
 DEPTH_SEQUENCES: Final = 2
-"""Calibration sequences on which losses without layers are compared."""
+"""Calibration sequences on which layers are left out."""
 _PROGRAM_BYTES: Final = 450e6  # as quantize's
 _STEP_TOKENS, _LOGIT_TOKENS = 2048, 512  # as `walk` has them
 _READ_PASSES: Final = 12  # over a weight that is read: decoding, cutting
@@ -21,11 +22,17 @@ _SOLVE: Final = 4.0  # operations of a factor, for each cube of its inputs, in t
 
 @dataclass(frozen=True)
 class PruneEstimate:
-    """Seconds in all, and the most bytes of memory and of disk."""
+    """Seconds of every stage, by the names that progress is reported with, and the most bytes of memory and
+    of disk."""
 
-    seconds: float
+    stages: Mapping[str, float]
     peak_memory_bytes: int
     disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(self.stages.values())
 
 
 def estimate_prune(
@@ -40,37 +47,58 @@ def estimate_prune(
     """The cost of choosing among `shapes` with so many calibration `tokens` in sequences of `length`, and of
     writing one in floats of `item_bytes`."""
     tree = decoder(teacher)
-    held = HELD_OUT * length
-    every = tokens + held
-    body = _matrix_numbers(tree)
-    ends = tree.embed.rows * tree.embed.cols
-    students = [decoder(pruned_config(teacher, shape)) for shape in shapes]
-    followed = [*students, max(students, key=lambda one: one.parameters)]  # the last one is written
-    if len(students) == 1:
-        followed = students
-    dropping = any(shape.layers < teacher.layers for shape in shapes)
-    sums: float = 2 * body * tokens  # importance
+    every = tokens + HELD_OUT * length
     depth = min(DEPTH_SEQUENCES * length, tokens)
-    # Every layer is left out once, and the layers after it run again; then with half of them gone; then the
-    # choices of every number of layers.
-    rounds = 2 * teacher.layers / 2 + 4 * len({shape.layers for shape in shapes}) if dropping else 0
-    sums += depth * rounds * (2 * body + 2 * ends)
-    sums += (2 if len(students) > 1 else 1) * 2 * (body * every + ends * held)
-    for student in followed:
-        own = _matrix_numbers(student)
-        sums += 4 * own * every + 4 * student.embed.rows * student.embed.cols * held
+    students = [decoder(pruned_config(teacher, shape)) for shape in shapes]
+    largest = max(students, key=lambda one: one.parameters)
+    costs = {"importance": _forward(tree, tokens)}
+    if any(shape.layers < teacher.layers for shape in shapes):
+        # Every layer is left out once, and those after it run again; then so with half of them gone; then
+        # four choices of every number of layers.
+        choices = 4 * len({shape.layers for shape in shapes})
+        for name, models in ((LAYERS, teacher.layers / 2), (AGAIN, teacher.layers / 4), (TOGETHER, choices)):
+            costs[name] = _times(_forward(tree, depth), 1 + models)
+    if len(students) > 1:
+        costs["shapes"] = _following(tree, students, every, tokens)
+    costs["write"] = _following(tree, [largest], every, tokens)
+    return PruneEstimate(
+        stages={
+            name: sums / speed.products + numbers * speed.seconds_per_number
+            for name, (sums, numbers) in costs.items()
+        },
+        peak_memory_bytes=int(_memory(teacher, tree, students, every, depth if LAYERS in costs else 0)),
+        disk_bytes=item_bytes * largest.parameters,
+    )
+
+
+_Cost = tuple[float, float]
+"""Operations of matrix products, and passes over numbers."""
+
+
+def _forward(tree: Decoder, tokens: int) -> _Cost:
+    """All layers once, read from the file, and the head on some tokens."""
+    body, ends = _matrix_numbers(tree), tree.embed.rows * tree.embed.cols
+    across = tokens * (tree.hidden + tree.layers[0].gated.gate.rows) * len(tree.layers)
+    return 2 * body * tokens + 2 * ends * min(tokens, _STEP_TOKENS), _READ_PASSES * (
+        body + ends
+    ) + _TOKEN_PASSES * across
+
+
+def _following(tree: Decoder, students: Sequence[Decoder], tokens: int, fitted: int) -> _Cost:
+    """The teacher, and students that are refitted on `fitted` of the tokens."""
+    sums, numbers = _forward(tree, tokens)
+    for student in students:
+        own = _times(_forward(student, tokens), 2)
+        sums, numbers = sums + own[0], numbers + own[1]
         for layer in student.layers:
             for linear in (layer.attends.out, layer.gated.down):
-                sums += 2 * tokens * linear.cols * (linear.cols + linear.rows)
+                sums += 2 * fitted * linear.cols * (linear.cols + linear.rows)
                 sums += _SOLVE * linear.cols**2 * (linear.cols + linear.rows)
-    numbers: float = _READ_PASSES * (body + ends) * (2 + 3 * dropping)
-    numbers += _TOKEN_PASSES * every * (teacher.hidden + teacher.ffn) * teacher.layers * (1 + len(followed))
-    most = max(one.parameters for one in students)
-    return PruneEstimate(
-        seconds=sums / speed.products + numbers * speed.seconds_per_number,
-        peak_memory_bytes=int(_memory(teacher, tree, students, every, depth if dropping else 0)),
-        disk_bytes=item_bytes * most,
-    )
+    return sums, numbers
+
+
+def _times(cost: _Cost, count: float) -> _Cost:
+    return count * cost[0], count * cost[1]
 
 
 def _memory(

@@ -31,10 +31,21 @@ Sink = Callable[[int, Mapping[str, Tensor]], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Losses of the held-out tokens, nats, float64: of the student just cut, and after the refit."""
+    """Losses of the held-out tokens [S, T - 1], nats, float64: of the student just cut, and after the
+    refit."""
 
     cut: Tensor
     refitted: Tensor
+
+    @property
+    def fits(self) -> bool:
+        """Whether the refit helps: on little text, of another kind than the held-out part, it may not."""
+        return bool(self.refitted.mean() <= self.cut.mean())
+
+    @property
+    def best(self) -> Tensor:
+        """The losses with or without it, whichever are less."""
+        return self.refitted if self.fits else self.cut
 
 
 @dataclass
@@ -58,9 +69,11 @@ def follow(
     progress: Progress,
     stage: str,
     sink: Sink | None = None,
+    refit: bool = True,
 ) -> tuple[Tensor, list[Outcome]]:
     """Losses of the teacher, and of every student, on the last `held` sequences of `tokens` int64 [S, T]; the
-    others are refitted on. `sink` gets the layers of the first student as they are finished."""
+    others are refitted on, unless `refit` is false. `sink` gets the layers of the first student as they are
+    finished."""
     tree = decoder(checkpoint.config)
     states = embed_tokens(checkpoint, tokens)
     running = [
@@ -77,7 +90,7 @@ def follow(
         for student in running:
             left = student.kept.numbers[student.done + 1 :]
             if student.waiting and (number + 1 == len(tree.layers) or number + 1 in left[:1]):
-                finished = _finish(student, states, held, device)
+                finished = _finish(student, states, held, device, refit)
                 if sink is not None and student is running[0]:
                     sink(student.done - 1, finished)
         progress(stage, number + 1, len(tree.layers))
@@ -135,7 +148,9 @@ def _begin(
     student.targets = {role: target[..., student.kept.hidden] for role, target in targets.items()}
 
 
-def _finish(student: _Student, reached: Tensor, held: int, device: torch.device | str) -> dict[str, Tensor]:
+def _finish(
+    student: _Student, reached: Tensor, held: int, device: torch.device | str, refit: bool
+) -> dict[str, Tensor]:
     """Refits the waiting layer, runs the student's states through it, and returns its weights."""
     tree = decoder(student.kept.config)
     layer, weights = tree.layers[student.done], student.waiting
@@ -146,9 +161,10 @@ def _finish(student: _Student, reached: Tensor, held: int, device: torch.device 
         student.targets[writer(last)] = reached[..., student.kept.hidden]
     for branch in layer.branches:
         role, states = writer(branch), student.states
-        weights[role] = weights[role] + _change(
-            weights, states[:-held], student.targets[role][:-held], branch, student, device
-        )
+        if refit:
+            weights[role] = weights[role] + _change(
+                weights, states[:-held], student.targets[role][:-held], branch, student, device
+            )
         student.states = through(weights, states, tree, branch, device)
     student.done += 1
     student.waiting, student.targets = {}, {}

@@ -84,16 +84,22 @@ def prune(
     outcomes: list[Outcome] = []
     if len(students) > 1:
         _, outcomes = follow(source, tokens, len(held_out), found, students, device, say, "shapes")
-    losses = [float(one.refitted.mean()) for one in outcomes] or [0.0]
+    losses = [float(one.best.mean()) for one in outcomes] or [0.0]
     chosen = losses.index(min(losses))
     with writing_student(place, source, students[chosen], found) as writer:
         before, made = follow(
             source, tokens, len(held_out), found, [students[chosen]], device, say, "write", writer.layer
         )
+        if not made[0].fits:  # written again as it was cut
+            follow(
+                source, tokens, len(held_out), found, [students[chosen]], device, say, "write", writer.layer,
+                refit=False,
+            )  # fmt: skip
         written = loss_of(writer.finish(), held_out, device)
         outcomes = outcomes or made
         numbers = {
             **_numbers(source, students[chosen], found, depth, text),
+            "refitted": made[0].fits,
             "tried": tried_numbers(source.config, tried, outcomes, chosen),
             "teacher_loss": float(before.mean()),
             "written_loss": written,

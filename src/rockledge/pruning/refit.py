@@ -24,6 +24,7 @@ class Refit:
     """Sums over tokens for one matrix [rows, inputs]."""
 
     def __init__(self, rows: int, inputs: int, device: torch.device | str) -> None:
+        self.shape = (rows, inputs)
         self._moments = torch.zeros(inputs, inputs, device=device, dtype=torch.float64)
         self._missing = torch.zeros(rows, inputs, device=device, dtype=torch.float64)
 

@@ -22,9 +22,9 @@ def tried_numbers(
 ) -> list[dict[str, Any]]:
     """Every shape with its sizes and losses, nats a token on the held-out text; by how much a loss is above
     the best one's has a 95 % interval over sequences."""
-    best, found = outcomes[chosen].refitted, []
+    best, found = outcomes[chosen].best, []
     for place, (one, outcome) in enumerate(zip(tried, outcomes, strict=True)):
-        above = outcome.refitted - best
+        above = outcome.best - best
         config = pruned_config(teacher, one.shape)
         found.append(
             {
@@ -102,7 +102,7 @@ def report_text(numbers: Mapping[str, Any], pictures: Sequence[str], made: Seque
         f"| loss, nats a token | {before:.3f} | {after:.3f} |",
         f"| perplexity | {exp(min(before, 700)):.2f} | {exp(min(after, 700)):.2f} |",
         "",
-        _about_losses(numbers["scored_tokens"], chosen["loss_cut"]),
+        _about_losses(numbers["scored_tokens"], chosen, refitted=numbers["refitted"]),
         "",
         "## Shapes that were tried",
         "",
@@ -123,11 +123,15 @@ def report_text(numbers: Mapping[str, Any], pictures: Sequence[str], made: Seque
     return "\n".join(lines) + "\n"
 
 
-def _about_losses(scored: int, cut: float) -> str:
+def _about_losses(scored: int, chosen: Mapping[str, Any], *, refitted: bool) -> str:
+    done = (
+        f"Just cut it was {chosen['loss_cut']:.3f}; the rest is the refit of what every branch writes."
+        if refitted
+        else f"It is as it was cut: the refit would have given {chosen['loss']:.3f}; more text may help."
+    )
     return (
         f"The loss is on {scored} held-out tokens of the calibration text, the student's read back from its "
-        f"file. Just cut it was {cut:.3f}; the rest is the refit of what every branch writes. The student is "
-        "a beginning: `rockledge distill` is what makes it useful."
+        f"file. {done} The student is a beginning: `rockledge distill` is what makes it useful."
     )
 
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from rockledge.errors import UsageError, did_you_mean
 from rockledge.pruning.shape import AXES
 from rockledge.pruning.targets import By
+from rockledge.recipe_file import read_recipe_file
 from rockledge.units import read_count
 
 DEFAULT_TOKENS: Final = 16384
@@ -103,14 +102,10 @@ def request_of(settings: Mapping[str, Any], place: str = "the settings") -> Prun
     )
 
 
-def recipe_settings(path: Path) -> tuple[str | None, dict[str, Any]]:
+def recipe_settings(path: str | Path) -> tuple[str | None, dict[str, Any]]:
     """The `teacher` of a recipe, and its `prune` section. UsageError says what is wrong with the file."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"the recipe {path} cannot be read as YAML ({error}); correct it") from error
-    section = content.get("prune") if isinstance(content, dict) else None
-    if not isinstance(section, dict):
+    recipe = read_recipe_file(path)
+    section = dict(recipe.sections.get("prune", {}))
+    if not section:
         raise UsageError(f"{path} has no section 'prune'; take a recipe that prunes, or leave out --recipe")
-    teacher = content.get("teacher")
-    return (str(teacher) if isinstance(teacher, str) else None), dict(section)
+    return recipe.teacher, section

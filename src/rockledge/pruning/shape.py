@@ -84,6 +84,25 @@ def kv_heads_for(config: ModelConfig, heads: int, kv_heads: int | None = None) -
     return counts[heads]
 
 
+def hidden_step(config: ModelConfig, heads: int) -> int | None:
+    """What the hidden size of a pruned model with so many query heads is a multiple of; None where it is all
+    heads together.
+
+    Configurations of transformers refuse a hidden size that is not a multiple of the heads
+    (`validate_architecture` of LlamaConfig, Gemma2Config and others), and count LongRoPE's factors by hidden
+    size / heads (`validate_rope` of Phi3Config). A teacher that is not so needs it no more than its students.
+    """
+    if config.rope_long_divisors and config.hidden == config.heads * config.head_dim:
+        return None
+    return 1 if config.hidden % config.heads else heads
+
+
+def hidden_fits(config: ModelConfig, shape: Shape) -> bool:
+    """Whether the hidden size goes with the heads."""
+    step = hidden_step(config, shape.heads)
+    return shape.hidden == shape.heads * config.head_dim if step is None else shape.hidden % step == 0
+
+
 def spread(layers: int, kept: int) -> tuple[int, ...]:
     """`kept` of `layers` numbers, evenly spread: stands for a choice that is not made yet."""
     return tuple(i * layers // kept for i in range(kept))
@@ -128,6 +147,21 @@ def check_widths(config: ModelConfig, shape: Shape) -> list[str]:
         wanted, most = getattr(shape, axis), getattr(config, axis)
         if not 1 <= wanted <= most:
             raise UsageError(f"--{axis} is {wanted}, expected 1 to the teacher's {most}")
+    if not hidden_fits(config, shape):
+        step = hidden_step(config, shape.heads)
+        if step is None:
+            raise UsageError(
+                f"hidden {shape.hidden} does not go with {shape.heads} heads of {config.head_dim}, expected "
+                f"{shape.heads * config.head_dim} (LongRoPE); give --hidden and --heads that fit"
+            )
+        near = sorted(
+            {max(1, shape.hidden // step) * step, min(-(-shape.hidden // step) * step, config.hidden)}
+        )
+        near = [hidden for hidden in near if hidden % step == 0]
+        raise UsageError(
+            f"hidden {shape.hidden} is not a multiple of {shape.heads} heads, which transformers wants; give "
+            f"--hidden {' or '.join(map(str, near))}, or another --heads"
+        )
     ragged = [
         f"{axis} {getattr(shape, axis)}"
         for axis in ("hidden", "ffn")

@@ -21,6 +21,9 @@ from rockledge.model.windows import FULL, SLIDING
 _BY_LAYER: Final = ("layer_types", "layers_block_type", "no_rope_layers")
 """Keys of lists with an entry for each layer."""
 _FFN: Final = ("intermediate_size", "shared_intermediate_size")
+_UNUSED: Final = {"mamba_n_heads": 1, "mamba_d_head": "auto"}
+"""Keys that say nothing about a dense model, but that transformers compares with the hidden size
+(`validate_architecture` of GraniteMoeHybridConfig)."""
 _EPSILON: Final = re.compile(r"(layer_?norm|norm)_(eps|epsilon)")  # notes of tools beside rms_norm_eps
 _SCALES: Final = ("embedding_scale", "residual_scale", "logit_scale")
 _SPECIAL: Final = ("bos", "eos")  # also from generation_config.json and the tokenizer
@@ -80,6 +83,7 @@ def student_config(
         "tie_word_embeddings": wanted.tied,
     }
     written |= dict.fromkeys([key for key in _FFN if key in written], wanted.ffn)
+    written |= {key: value for key, value in _UNUSED.items() if key in written}
     for key in [key for key in written if _EPSILON.fullmatch(key) and key != "rms_norm_eps"]:
         del written[key]
     read = config_from_hf(written)

@@ -7,6 +7,7 @@ the feed-forward width, which has the finest step, grows or shrinks to land.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import lcm
 from typing import Final, Literal
 
 from rockledge.errors import BudgetError, UsageError
@@ -14,10 +15,13 @@ from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.pruning.shape import (
     AXES,
+    TILE,
     Shape,
     body_parameters,
     grain,
     head_counts,
+    hidden_fits,
+    hidden_step,
     kv_heads_for,
     parameters,
     pruned_config,
@@ -27,6 +31,8 @@ from rockledge.units import show_count
 
 Allowed = Callable[[ModelConfig], bool]
 """Whether a model of this configuration meets the target; true for smaller ones where it is for one."""
+Size = Callable[[ModelConfig], int]
+"""How large a model is, in what a target is about."""
 By = Literal["depth", "width", "both"]
 
 TOLERANCE: Final = 0.03
@@ -64,6 +70,11 @@ class Tried:
     shape: Shape
 
 
+def whole_size(config: ModelConfig) -> int:
+    """All numbers of a checkpoint."""
+    return decoder(config).parameters
+
+
 @dataclass(frozen=True)
 class Space:
     """The shapes that can be made of a teacher with `config`: with fixed `sizes` by axis, over so many
@@ -99,15 +110,15 @@ class Space:
                 yield profile.name, shares
 
 
-def shapes_for(space: Space, allowed: Allowed) -> list[Tried]:
-    """The largest allowed shape of every profile, largest first; empty where even the smallest are too
-    large."""
+def shapes_for(space: Space, allowed: Allowed, size: Size = whole_size) -> list[Tried]:
+    """The largest allowed shape of every profile by `size`, largest first; empty where even the smallest are
+    too large."""
     found: dict[Shape, str] = {}
     for name, shares in space.profiles:
-        if (shape := _largest(space, shares, allowed)) is not None:
+        if (shape := _largest(space, shares, allowed, size)) is not None:
             found.setdefault(shape, name)
     tried = [Tried(name, shape) for shape, name in found.items()]
-    return sorted(tried, key=lambda one: -parameters(space.config, one.shape))
+    return sorted(tried, key=lambda one: -size(pruned_config(space.config, one.shape)))
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class Target:
 
     def count(self, config: ModelConfig) -> int:
         """The numbers that count in a model."""
-        return body_parameters(config) if self.body else decoder(config).parameters
+        return body_parameters(config) if self.body else whole_size(config)
 
     def shown(self, count: int) -> str:
         """A count for people."""
@@ -139,7 +150,7 @@ def shapes_with(space: Space, target: Target) -> list[Tried]:
             f"the target is {shown(target.most)}, but there are only {show_count(whole)} to begin with; give "
             "a smaller target"
         )
-    tried = shapes_for(space, lambda made: target.count(made) <= target.most)
+    tried = shapes_for(space, lambda made: target.count(made) <= target.most, target.count)
     near = [one for one in tried if count(one.shape) >= (1 - TOLERANCE) * target.most]
     if near:
         return near
@@ -166,23 +177,27 @@ def smallest(space: Space) -> Shape:
     return min(ends, key=lambda shape: parameters(space.config, shape))
 
 
-def _largest(space: Space, shares: Mapping[str, float], allowed: Allowed) -> Shape | None:
-    """The largest allowed shape of a profile."""
+def _largest(space: Space, shares: Mapping[str, float], allowed: Allowed, size: Size) -> Shape | None:
+    """The largest allowed shape of a profile: the first on its ladder, with the feed-forward part grown; or
+    the one before it with that part shrunk, where the first is smaller by more than the tolerance."""
 
     def fits(shape: Shape) -> bool:
         return allowed(pruned_config(space.config, shape))
 
-    ladder = list(dict.fromkeys(_shrunk(space, shares, step / _STEPS) for step in range(_STEPS + 1)))
+    rungs = (_shrunk(space, shares, step / _STEPS) for step in range(_STEPS + 1))
+    ladder = [shape for shape in dict.fromkeys(rungs) if hidden_fits(space.config, shape)]
     # Shapes of a ladder shrink, so the first that is allowed is found by halving.
     low, high = 0, len(ladder)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(ladder[middle]) else (middle + 1, high)
-    ends = [ladder[low]] if low < len(ladder) else []
+    near = [*ladder[low : low + 1], *(ladder[low - 1 : low] if low else [])]
     if "ffn" not in space.fixed:
-        rungs = [*ends, *([ladder[low - 1]] if low else [])]
-        ends += [landed for rung in rungs if (landed := _landed(space, rung, fits)) is not None]
-    return max(ends, key=lambda shape: parameters(space.config, shape), default=None)
+        found = [landed for rung in near if (landed := _landed(space, rung, fits)) is not None]
+    else:
+        found = ladder[low : low + 1]
+    sizes = [size(pruned_config(space.config, shape)) for shape in found]
+    return found[-1 if sizes[-1] > (1 + TOLERANCE) * sizes[0] else 0] if found else None
 
 
 def _landed(space: Space, shape: Shape, fits: Callable[[Shape], bool]) -> Shape | None:
@@ -209,15 +224,28 @@ def _even_heads(config: ModelConfig) -> list[int]:
 def _shrunk(space: Space, shares: Mapping[str, float], by: float) -> Shape:
     """The largest shape with every axis of `shares` shrunk by its share of `by`, which is 0 to 1."""
     sizes, start = {}, space.start
-    for axis, share in shares.items():
-        whole = getattr(start, axis)
-        wanted = whole * (1 - share * by)
-        if axis == "layers":
-            sizes[axis] = max(1, round(wanted))
-        elif axis == "heads":
-            sizes[axis] = min(_even_heads(space.config), key=lambda count: abs(count - wanted))
-        else:
-            step = grain(whole)
-            sizes[axis] = min(whole, max(1, round(wanted / step)) * step)
-    shape = replace(start, **sizes)
-    return replace(shape, kv_heads=kv_heads_for(space.config, shape.heads)) if "heads" in sizes else shape
+    wanted = {axis: getattr(start, axis) * (1 - share * by) for axis, share in shares.items()}
+    if "layers" in wanted:
+        sizes["layers"] = max(1, round(wanted["layers"]))
+    if "heads" in wanted:
+        sizes["heads"] = min(_even_heads(space.config), key=lambda count: abs(count - wanted["heads"]))
+        sizes["kv_heads"] = kv_heads_for(space.config, sizes["heads"])
+    heads = sizes.get("heads", start.heads)
+    for axis, along in (("hidden", hidden_step(space.config, heads)), ("ffn", 1)):
+        if axis in wanted and along is None:
+            sizes[axis] = heads * space.config.head_dim
+        elif axis in wanted:
+            whole = getattr(start, axis)
+            step = _common_step(grain(whole), along or 1, whole)
+            sizes[axis] = min(whole // step, max(1, round(wanted[axis] / step))) * step or whole
+            if wanted[axis] > whole - step / 2 and whole % (along or 1) == 0:
+                sizes[axis] = whole
+    return replace(start, **sizes)
+
+
+def _common_step(step: int, along: int, whole: int) -> int:
+    """A common multiple of `along` and a power of two from `step` down to a tile: with the largest that
+    leaves eight steps in `whole`, or with a tile."""
+    while step > TILE and lcm(step, along) > whole // 8:
+        step //= 2
+    return lcm(step, along)
