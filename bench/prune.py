@@ -1,6 +1,6 @@
 """What pruning SmolLM2-135M to a share of its layers costs, before anything is distilled.
 
-    python -m bench.prune [--body 0.6] [--tokens 6144] [--made DIR]
+    python -m bench.prune [--body 0.6] [--by width] [--tokens 3072] [--made DIR]
 
 Prunes the table model of `bench.accuracy_models` by `rockledge prune` and prints its shapes with their losses
 on held-out calibration text, and the perplexity of teacher and student on Alice in Wonderland (windows of
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--body", type=float, default=0.6)
-    parser.add_argument("--tokens", type=int, default=6144)
+    parser.add_argument("--by", choices=("depth", "width", "both"))
+    parser.add_argument("--tokens", type=int, default=3072)
     parser.add_argument("--made", type=Path)
     args = parser.parse_args(arguments)
     teacher = MODELS["smollm2-135m"].files()[0]
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         student = args.made or Path(folder) / "student"
         try:
             if args.made is None:
-                prune(teacher, student, request_of({"body": args.body, "tokens": args.tokens}))
+                prune(teacher, student, request_of({"body": args.body, "by": args.by, "tokens": args.tokens}))
             report = json.loads((student / NUMBERS).read_text(encoding="utf-8"))
             texts = {
                 "held-out calibration text": (report["teacher_loss"], report["written_loss"]),

@@ -16,8 +16,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-RIDGE: Final = 0.03
-"""The ridge as a share of the mean diagonal of sum of w x x^T."""
+RIDGE: Final = 1.0
+"""The ridge over (mean square of the weighted inputs) x (their number): the best one for independent inputs
+when as much of what is missing is noise to them as can be explained, however many tokens there are."""
 
 
 class Refit:
@@ -25,22 +26,24 @@ class Refit:
 
     def __init__(self, rows: int, inputs: int, device: torch.device | str) -> None:
         self.shape = (rows, inputs)
+        self._tokens = 0
         self._moments = torch.zeros(inputs, inputs, device=device, dtype=torch.float64)
         self._missing = torch.zeros(rows, inputs, device=device, dtype=torch.float64)
 
     def add(self, x: Tensor, missing: Tensor, target: Tensor) -> None:
         """Inputs [..., inputs]; what is missing of the outputs, and what these are part of, [..., rows]."""
         x, missing, target = (each.reshape(-1, each.shape[-1]) for each in (x, missing, target))
+        self._tokens += len(x)
         weighted = x / target.square().mean(-1, keepdim=True).clamp_min(1e-12)
         self._moments += weighted.T @ x
         self._missing += missing.T @ weighted
 
     def change(self) -> Tensor:
         """By how much the matrix changes, fp32 [rows, inputs]; zero where the inputs are."""
-        level = float(self._moments.diagonal().mean())
+        level = float(self._moments.diagonal().mean()) / max(self._tokens, 1)
         if not level > 0:
             return torch.zeros_like(self._missing, dtype=torch.float32)
         moments = self._moments
-        moments.diagonal().add_(RIDGE * level)
+        moments.diagonal().add_(RIDGE * level * len(moments))
         factor = torch.linalg.cholesky(moments)
         return torch.cholesky_solve(self._missing.T, factor).T.float()
