@@ -14,12 +14,16 @@ from tests.pruning.conftest import Pruned
 from tests.pruning.teachers import FAMILIES, GONE, LAYERS, redundant, teacher
 
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.pruning import targets
 from rockledge.pruning.refit import Refit
-from rockledge.pruning.targets import TOLERANCE
 from rockledge.quantization.float_model.forward import forward
 
-# Wide enough for several shapes of nearly one size.
-WIDE = {"intermediate_size": 2048}
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> float:
+    """A tolerance that several shapes of a model with few steps are within, as a share of the target."""
+    monkeypatch.setattr(targets, "TOLERANCE", 0.3)
+    return 0.3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,20 +138,22 @@ def test_any_legal_shape_is_written_and_read(again: int, tmp_path: Path, pruned:
     assert {key: report.numbers["student"][key] for key in sizes} == sizes
 
 
-def test_a_target_is_met_by_the_shape_with_the_least_loss(tmp_path: Path, pruned: Pruned) -> None:
-    source, model = teacher("llama-tied", tmp_path / "teacher", **WIDE)
+def test_a_target_is_met_by_the_shape_with_the_least_loss(
+    tmp_path: Path, pruned: Pruned, coarse: float
+) -> None:
+    source, model = teacher("llama-tied", tmp_path / "teacher")
     target = int(0.7 * sum(p.numel() for p in model.parameters()))
-    out, report = pruned(source, target_params=target)
+    out, report = pruned(source, target_params=target, tokens=256)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(out)
-    assert (1 - TOLERANCE) * target <= sum(p.numel() for p in loaded.parameters()) <= target
-    losses = [one["loss"] for one in report.numbers["tried"]]
+    assert (1 - coarse) * target <= sum(p.numel() for p in loaded.parameters()) <= target
+    losses = [min(one["loss"], one["loss_cut"]) for one in report.numbers["tried"]]
     assert len(losses) >= 2
-    assert [one["loss"] for one in report.numbers["tried"] if one["chosen"]] == [min(losses)]
+    assert losses[[one["chosen"] for one in report.numbers["tried"]].index(True)] == min(losses)
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("drawn", "coarse")
 def test_the_report_has_pictures(tmp_path: Path, pruned: Pruned) -> None:
-    source, _ = teacher("llama-tied", tmp_path / "teacher", **WIDE)
+    source, _ = teacher("llama-tied", tmp_path / "teacher")
     out, _ = pruned(source, tokens=256, body=0.7)
     words = (out / "pruning.md").read_text()
     assert json.loads((out / "pruning.json").read_text())["tried"]

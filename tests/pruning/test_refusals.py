@@ -32,7 +32,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, pruned: Pruned, monkeypatch: p
     for place, name, instead, error, says in (
         (os, "pwrite", full, RockledgeError, "no space is left"),
         (shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000), RockledgeError, "of disk at"),
-        (pipeline, "loss_of", stopped, KeyboardInterrupt, ""),
+        (pipeline, "loss_of", stopped, KeyboardInterrupt, None),
     ):
         monkeypatch.setattr(place, name, instead)
         with pytest.raises(error, match=says):
