@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockledge.units import read_duration, show_duration, show_size
+from rockledge.units import read_count, read_duration, show_count, show_duration, show_size
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,22 @@ def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None
 )
 def test_what_is_no_duration_is_none(text: str) -> None:
     assert read_duration(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "shown"),
+    [
+        ("3.5b", 3_500_000_000, "3.50b"),
+        (" 82M ", 82_000_000, "82.0m"),
+        ("999", 999, "999"),
+        ("1k", 1000, "1.0k"),
+    ],
+)
+def test_counts_are_read_and_shown_as_models_are_named(text: str, count: int, shown: str) -> None:
+    assert read_count(text) == count
+    assert show_count(count) == shown
+
+
+@pytest.mark.parametrize("text", ["", "b", "0", "-1b", "1e9", "3.5t", "nan", "1_000", "٣b", "9" * 100])
+def test_what_is_no_count_is_none(text: str) -> None:
+    assert read_count(text) is None

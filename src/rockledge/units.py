@@ -1,4 +1,4 @@
-"""Sizes and durations as people read and write them: 98.4 MB, 8 h 20 min, 1h30m."""
+"""Sizes, durations and large counts as people read and write them: 98.4 MB, 8 h 20 min, 1h30m, 3.5b."""
 
 import math
 import re
@@ -7,6 +7,7 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 _PIECE = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _MOST_CHARACTERS = 64
 
+_COUNTS = {"k": 1e3, "m": 1e6, "b": 1e9}
 _SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -18,6 +19,22 @@ def show_size(size: float, *, enough: bool = False) -> str:
             shown = math.ceil(size / scale * 10**digits) / 10**digits if enough else size / scale
             return f"{shown:.{digits}f} {unit}"
     return f"{size:.0f} B"
+
+
+def show_count(count: int) -> str:
+    """A number of parameters for people, as models are named: 3.5b, 134.5m."""
+    for unit, scale in reversed(_COUNTS.items()):
+        if count >= scale:
+            return f"{count / scale:.{2 if scale >= 1e9 else 1}f}{unit}"
+    return str(count)
+
+
+def read_count(text: str) -> int | None:
+    """A number of parameters such as 3.5b, 135M or 82000000; None for anything else, and for 0."""
+    text = text.strip()[: _MOST_CHARACTERS + 1].lower()
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([kmb]?)", text, re.ASCII)
+    count = round(float(found[1]) * _COUNTS.get(found[2], 1.0)) if found else 0
+    return count or None
 
 
 def show_duration(seconds: float) -> str:

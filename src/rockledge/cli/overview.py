@@ -13,7 +13,7 @@ DESCRIPTION = "Compress Llama-family models with a measured loss, and run them o
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
     ("Use a model", ("run", "chat", "embed", "serve", "keys")),
-    ("Compress a model", ("plan", "quantize", "eval", "inspect")),
+    ("Compress a model", ("plan", "prune", "quantize", "eval", "inspect")),
     ("Keep models", ("list", "pull", "push", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
     ("Set up", ("completion",)),
@@ -34,6 +34,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plan": (
         "rockledge plan llama-3-8b",
         "rockledge plan qwen3-4b --board rpi5-8gb --context 4k --streams 2",
+    ),
+    "prune": (
+        "rockledge prune path/to/model -o smaller --target-params 3.5b",
+        "rockledge prune llama-3-8b --fit rk3588-8gb --decode-tok-s 8 --dry-run",
     ),
     "eval": ("rockledge eval my-model --reference path/to/model --text book.txt",),
     "inspect": ("rockledge inspect my-model --verify",),

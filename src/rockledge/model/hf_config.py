@@ -47,7 +47,7 @@ def read_hf_config(
     CheckpointError names what is refused: unknown architectures, checkpoints quantised by another scheme,
     values that the family does not have, and other keys that change the results.
     """
-    text, multimodal = _text_part(config)
+    text, multimodal = language_model(config)
     notes: list[str] = []
     family = _family(text, notes)
     for part in (config, text):
@@ -154,7 +154,7 @@ def _own_fields(values: HfValues, family: Family) -> Fields:
 _OUTER = ("bos_token_id", "eos_token_id")
 
 
-def _text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+def language_model(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     """What describes the language model, and whether that is only a part of the whole (`text_config`)."""
     kinds = {family.multimodal[0]: family for family in FAMILIES.values() if family.multimodal is not None}
     family = kinds.get(str(config.get("model_type")))

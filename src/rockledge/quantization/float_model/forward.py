@@ -72,6 +72,18 @@ def block_forward(
     return x
 
 
+def branch_forward(
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    tree: Decoder,
+    branch: Branch,
+    taps: Taps | None = None,
+    outputs: OutputTaps | None = None,
+) -> Tensor:
+    """One branch of a layer, as `block_forward` runs both."""
+    return _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched).branch(branch, x)
+
+
 def head_forward(weights: Mapping[str, Tensor], x: Tensor, tree: Decoder, taps: Taps | None = None) -> Tensor:
     """Logits [..., vocab] of the last layer's output [..., hidden], or its norm [..., hidden] where there is
     no head; `weights` as from `head_weights`."""
