@@ -1,7 +1,7 @@
 """`--adapt-teacher`: the teacher learns the domain first, by LoRA on the same data.
 
 A teacher that never saw the domain pulls the student away from it. Minitron calls this teacher correction
-(arXiv 2408.11796, section 3). The adapter is merged in memory; the teacher's files are not touched.
+(arXiv 2408.11796). The adapter is merged in memory; the teacher's files are not touched.
 """
 
 import os
