@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rockledge.distillation.loading import load_model, with_lora
+from rockledge.distillation.loading import load_model, with_lora, with_merged
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.training import Progress, Run, train
@@ -63,9 +63,8 @@ def adapted_teacher(
             os.replace(partial, finished)
         trainer.accelerator.wait_for_everyone()
         del trainer, run
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(load_model(teaching, torch.float32), finished).merge_and_unload()
+    model = with_merged(teaching, finished)
     digest = sha256((finished / "adapter_model.safetensors").read_bytes()).hexdigest()
     shown = steps * settings.batch * settings.sequence
-    return model.to(dtype), digest, f"The teacher was adapted to the data first: LoRA of rank {settings.adapt_rank}, {shown} tokens."
+    note = f"The teacher was adapted to the data first: LoRA of rank {settings.adapt_rank}, {shown:,} tokens."
+    return model.to(dtype), digest, note

@@ -22,7 +22,7 @@ from rockledge.distillation.hidden_states import (
     drop_projections,
     paired_layers,
 )
-from rockledge.distillation.loading import load_model, round_to, save_model, stored_dtype, with_lora
+from rockledge.distillation.loading import load_model, round_to, save_model, stored_dtype, with_lora, with_merged
 from rockledge.distillation.logit_cache import CacheKey, LogitCache
 from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
 from rockledge.distillation.packing import Packed
@@ -111,17 +111,19 @@ def distil(
     began = time.monotonic()
     trainer = train(run, progress)
     seconds = time.monotonic() - began
-    merged = _merged(trainer, settings)
-    round_to(merged, dtype)
+    if settings.lora:
+        _merge(trainer, learning, place / "adapter")
+    round_to(trainer.model, dtype)
     final = trainer.evaluate() if run.held_out is not None else {}
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped if not settings.lora else merged)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     report = _report(settings, text, notes, trainer, final, steps, seconds, teaching, learning)
     if not first:
         return report
     with publish_directory(target, lambda there: _check_place(there, overwrite)) as partial, writing(target):
-        drop_projections(trainer.accelerator.unwrap_model(merged))
+        taught = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        drop_projections(taught)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTIONS)}
-        save_model(trainer.accelerator.unwrap_model(merged), state, learning, partial, dtype)
+        save_model(taught, state, learning, partial, dtype)
         made = {"command": command, "seconds": time.monotonic() - started, "peak_memory": peak_memory()}
         write_file(partial / "report.json", report.json())
         write_file(partial / "report.md", report_text(report.numbers, made).encode())
@@ -233,13 +235,11 @@ def _subset(text: Packed, used: np.ndarray[Any, np.dtype[np.int64]]) -> Packed:
     return Packed(text.ids[used], text.positions[used], text.labels[used])
 
 
-def _merged(trainer: DistillationTrainer, settings: Settings) -> Any:
-    """The model that is saved: with LoRA, the base with the adapter in its weights."""
-    model = trainer.model
-    if settings.lora:
-        model = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-        trainer.model = trainer.model_wrapped = model
-    return model
+def _merge(trainer: DistillationTrainer, student: Path, adapter: Path) -> None:
+    """Puts the student with the trained adapter in its weights in the place of the trainer's model."""
+    trainer.save_model(str(adapter))
+    trainer.accelerator.wait_for_everyone()
+    trainer.model = trainer.model_wrapped = with_merged(student, adapter).to(trainer.args.device)
 
 
 def _checked_length(student: Path, settings: Settings) -> int:

@@ -54,6 +54,13 @@ def with_lora(model: Any, rank: int, seed: int) -> Any:
     return get_peft_model(model, config)
 
 
+def with_merged(directory: Path, adapter: Path) -> Any:
+    """The model in a directory with an adapter merged into its weights, float32."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_model(directory, torch.float32), adapter).merge_and_unload()
+
+
 def round_to(model: Any, dtype: torch.dtype) -> None:
     """Rounds the weights to what the type can hold, in place, so that what is measured is what is saved."""
     with torch.no_grad():

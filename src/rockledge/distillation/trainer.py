@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from rockledge.distillation.hidden_states import hidden_sum
@@ -160,6 +161,7 @@ class DistillationTrainer(Trainer):
             self._check_room(place)
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 mark_complete(place)
         except Exception as error:  # safetensors and torch have each their own for a full disk
@@ -195,7 +197,9 @@ class _FiniteGradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After clipping, before the step."""
-        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        largest = [gradient.detach().abs().amax() for gradient in gradients if gradient.numel()]
+        gradients = [p.grad.detach() for p in kwargs["model"].parameters() if p.grad is not None]
+        # With FSDP every process looks at its own part.
+        own = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+        largest = [gradient.abs().amax() for gradient in own if gradient.numel()]
         if largest and not bool(torch.isfinite(torch.stack([x.float() for x in largest])).all()):
             raise self._trainer.stopped("the gradient is not finite")
