@@ -64,9 +64,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens", type=_count, metavar="N", help="tokens to learn, such as 40e6 (default: the data once)"
     )
-    parser.add_argument(
-        "--sequence", type=whole(8), metavar="N", help="tokens of a sequence (default: 1024)"
-    )
+    parser.add_argument("--sequence", type=whole(8), metavar="N", help="tokens of a sequence (default: 1024)")
     parser.add_argument("--seed", type=whole(0), metavar="N", help="of the order of sequences (default: 0)")
 
 
@@ -127,7 +125,10 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--final-learning-rate", type=number(0, 1), metavar="R", help="last rate (default: a tenth)"
     )
     parser.add_argument(
-        "--warmup-steps", type=whole(0), metavar="N", help="steps up to the highest rate (default: at most 40)"
+        "--warmup-steps",
+        type=whole(0),
+        metavar="N",
+        help="steps up to the highest rate (default: at most 40)",
     )
     parser.add_argument("--bf16", action="store_true", default=None, help="compute in bfloat16")
     parser.add_argument(
@@ -202,7 +203,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         terminal.note(f"Note: {note}")
     for line in held_out_lines(report.numbers):
         terminal.print(line)
-    terminal.print(f"\n{args.output} is complete; its report.md says more. Next: rockledge quantize {args.output}")
+    terminal.print(
+        f"\n{args.output} is complete; its report.md says more. Next: rockledge quantize {args.output}"
+    )
     return {"output": args.output, **report.numbers}
 
 
@@ -225,16 +228,16 @@ def _pair(text: str) -> tuple[str, Any]:
     """A KEY=VALUE of --trainer; a value that is not JSON is text."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise UsageError(f"'{text[:60]}' is not an argument of the Trainer; write one such as weight_decay=0.1")
+        raise UsageError(
+            f"'{text[:60]}' is not an argument of the Trainer; write one such as weight_decay=0.1"
+        )
     try:
         return key, json.loads(value)
     except ValueError:
         return key, value
 
 
-def _models(
-    models: list[str], recipe: RecipeFile | None, dry: bool
-) -> tuple[str, str | None]:
+def _models(models: list[str], recipe: RecipeFile | None, dry: bool) -> tuple[str, str | None]:
     if len(models) == 2:
         return models[0], models[1]
     if models or recipe is None or recipe.teacher is None:

@@ -22,10 +22,18 @@ from rockledge.distillation.hidden_states import (
     drop_projections,
     paired_layers,
 )
-from rockledge.distillation.loading import load_model, round_to, save_model, stored_dtype, with_lora, with_merged
+from rockledge.distillation.loading import (
+    load_model,
+    round_to,
+    save_model,
+    stored_dtype,
+    with_lora,
+    with_merged,
+)
 from rockledge.distillation.logit_cache import CacheKey, LogitCache
 from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
 from rockledge.distillation.packing import Packed
+from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
 from rockledge.distillation.resuming import claim, files_digest, files_stated
 from rockledge.distillation.same_tokenizer import check_same_tokenizer
@@ -64,8 +72,23 @@ def distil(
         CheckpointError: a model cannot be loaded.
         TrainingError: the loss is not finite, or the disk is full.
     """
+    with quiet_libraries():
+        return _distil(
+            teacher, student, Path(os.path.realpath(out)), settings, work, overwrite, command, progress
+        )
+
+
+def _distil(
+    teacher: str | Path,
+    student: str | Path,
+    target: Path,
+    settings: Settings,
+    work: str | Path | None,
+    overwrite: bool,
+    command: str | None,
+    progress: Progress,
+) -> Report:
     started = time.monotonic()
-    target = Path(os.path.realpath(out))
     _check_place(target, overwrite)
     teaching, learning = model_directory(teacher, "teacher"), model_directory(student, "student")
     files = small_files(learning)
@@ -158,9 +181,7 @@ class _Lessons:
         """The sequences that are held out; None where there are none."""
         if not len(self.held_out):
             return None
-        return OrderedSequences(
-            self.held_out, np.arange(len(self.held_out)), cache, first=len(self.train)
-        )
+        return OrderedSequences(self.held_out, np.arange(len(self.held_out)), cache, first=len(self.train))
 
     def sequence(self, number: int) -> dict[str, Any]:
         """One sequence as a batch, counted as `rows`."""
@@ -187,7 +208,9 @@ def _teacher_side(
     """The cache of the teacher's logits, or the teacher itself, or neither where nothing is learnt of it."""
     if not settings.learns_from_teacher:
         return None, None
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
+    )
     dtype = torch.bfloat16 if settings.bf16 else torch.float32
     model, adapter = None, ""
     if settings.adapt_teacher:
@@ -257,10 +280,16 @@ def _checked_length(student: Path, settings: Settings) -> int:
 def _check_place(target: Path, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if not target.is_dir() or not (target / "report.json").is_file() or not (target / "config.json").is_file():
+    if (
+        not target.is_dir()
+        or not (target / "report.json").is_file()
+        or not (target / "config.json").is_file()
+    ):
         raise ArtifactError(f"{target} exists and is not a distilled student; choose another place")
     if not overwrite:
-        raise ArtifactError(f"{target} holds a model already; add --overwrite to replace it, or choose another place")
+        raise ArtifactError(
+            f"{target} holds a model already; add --overwrite to replace it, or choose another place"
+        )
 
 
 # What a run may change between being stopped and going on.
@@ -305,7 +334,11 @@ def _report(
             "held_out_before": _held_out(before),
             "held_out_after": _held_out(final),
             "curve": [
-                {key: entry[key] for key in ("step", "loss", "kl", "data_loss", "hidden", "learning_rate") if key in entry}
+                {
+                    key: entry[key]
+                    for key in ("step", "loss", "kl", "data_loss", "hidden", "learning_rate")
+                    if key in entry
+                }
                 for entry in history
                 if "loss" in entry
             ],

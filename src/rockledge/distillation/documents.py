@@ -91,7 +91,9 @@ def _of_file(path: Path) -> list[tuple[int, Document]]:
         content = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{path} cannot be read as UTF-8 text ({reason.lower()}); give another file") from error
+        raise UsageError(
+            f"{path} cannot be read as UTF-8 text ({reason.lower()}); give another file"
+        ) from error
     if path.suffix != ".jsonl":
         return [(1, Document(path.name, content))]
     # Not `splitlines`: JSON may hold line separators other than this one.

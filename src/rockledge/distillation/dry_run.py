@@ -81,7 +81,9 @@ class DryRun:
             "teacher": {"parameters": decoder(self.teacher).parameters, "shape": _sizes(self.teacher)},
             "student": {
                 "parameters": parameters,
-                "learnt_parameters": lora_parameters(self.student, settings.lora) if settings.lora else parameters,
+                "learnt_parameters": lora_parameters(self.student, settings.lora)
+                if settings.lora
+                else parameters,
                 "shape": _sizes(self.student),
             },
             "training": {
@@ -114,9 +116,7 @@ class DryRun:
         }
 
 
-def dry_run(
-    teacher: str, student: str | None, settings: Settings, recipe: RecipeFile | None
-) -> DryRun:
+def dry_run(teacher: str, student: str | None, settings: Settings, recipe: RecipeFile | None) -> DryRun:
     """The shapes of a teacher and a student, which are directories with a config.json or well-known names; a
     student that is to be pruned has the teacher's, with the sizes of the recipe's `prune:`."""
     values = {} if recipe is None else recipe.section("hardware", _HARDWARE)

@@ -27,7 +27,9 @@ def load_model(directory: Path, dtype: torch.dtype) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"transformers cannot load {directory} ({reason}); fetch it again") from error
     if missing := sorted(about["missing_keys"]):
-        raise CheckpointError(f"{directory} lacks {missing[0]}; fetch it again, or give the model with its head")
+        raise CheckpointError(
+            f"{directory} lacks {missing[0]}; fetch it again, or give the model with its head"
+        )
     model.config.use_cache = False
     return model
 
@@ -68,7 +70,9 @@ def round_to(model: Any, dtype: torch.dtype) -> None:
             parameter.copy_(parameter.to(dtype).to(parameter.dtype))
 
 
-def save_model(model: Any, state: dict[str, torch.Tensor], student: Path, target: Path, dtype: torch.dtype) -> None:
+def save_model(
+    model: Any, state: dict[str, torch.Tensor], student: Path, target: Path, dtype: torch.dtype
+) -> None:
     """Writes weights of that type and config.json to `target`, and all other small files of the `student`
     directory beside them as they are."""
     rounded = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
@@ -78,6 +82,8 @@ def save_model(model: Any, state: dict[str, torch.Tensor], student: Path, target
         model.save_pretrained(target, state_dict=rounded)
     finally:
         model.config.use_cache, model.config.dtype = False, before
+    for file in target.glob("*.safetensors"):
+        file.chmod((target / "config.json").stat().st_mode)  # safetensors makes them for the owner alone
     written = {file.name for file in target.iterdir()}
     for file in student.iterdir():
         kept = file.suffix in (".json", ".jinja", ".model", ".txt") or file.name.lower().startswith("licen")

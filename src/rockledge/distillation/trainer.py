@@ -5,7 +5,7 @@ Batches, devices, precision, accumulation, schedules, resuming and logging are t
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rockledge.distillation.teacher import Lesson, Teacher
 from rockledge.errors import TrainingError
 from rockledge.units import show_size
 
+_LISTED = 8  # sequences that an error names
 _FULL = ("no space left", "disk quota", "file too large", "os error 28", "enospc")
 
 
@@ -84,8 +85,11 @@ class DistillationTrainer(Trainer):
         means = {
             name: math.fsum(every[number][0][name] for number in sorted(every)) / count for name in names
         }
-        loss = sum(weight * means[name] for name, weight in self._weights(means).items())
-        metrics = {"loss": float(loss), **means}
+        loss = float(sum(weight * means[name] for name, weight in self._weights(means).items()))
+        if not math.isfinite(loss):
+            broken = [n for n in sorted(every) if not all(map(math.isfinite, every[n][0].values()))]
+            raise self.stopped("the loss of held-out text is not finite", broken)
+        metrics = {"loss": loss, **means}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -95,17 +99,19 @@ class DistillationTrainer(Trainer):
         """As the Trainer, with the parts of the loss beside it."""
         if "loss" in logs and self._parts:
             summed = {
-                name: float(self.accelerator.gather(value.reshape(1)).sum()) for name, value in self._parts.items()
+                name: float(self.accelerator.gather(value.reshape(1)).sum())
+                for name, value in self._parts.items()
             }
             tokens = max(1.0, summed.pop("tokens"))
             logs |= {name: value / tokens for name, value in summed.items()}
             self._parts = {}
         super().log(logs, start_time)
 
-    def stopped(self, what: str, numbers: Any = ()) -> TrainingError:
+    def stopped(self, what: str, numbers: Sequence[int] = ()) -> TrainingError:
         """The error that says where the run stopped and what is kept of it."""
         step, kept = self.state.global_step + 1, last_checkpoint(Path(self.args.output_dir))
-        where = f" (sequences {', '.join(map(str, numbers))} of the data)" if numbers else ""
+        shown = ", ".join(map(str, numbers[:_LISTED]))
+        where = f" (sequences {shown} of the data)" if shown else ""
         saved = (
             "there is no checkpoint before it"
             if kept is None

@@ -1,8 +1,6 @@
 """One training run: its arguments for transformers' Trainer, and how it goes on where it was stopped."""
 
-import logging
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +89,9 @@ def training_arguments(settings: Settings, steps: int, place: Path) -> TrainingA
         return TrainingArguments(**{**given, **settings.trainer})
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).removeprefix("TrainingArguments.__init__() ")[:200]
-        raise UsageError(f"the Trainer does not take these arguments ({reason}); correct --trainer") from error
+        raise UsageError(
+            f"the Trainer does not take these arguments ({reason}); correct --trainer"
+        ) from error
 
 
 def train(run: Run, progress: Progress) -> DistillationTrainer:
@@ -101,26 +101,25 @@ def train(run: Run, progress: Progress) -> DistillationTrainer:
     Raises:
         TrainingError: the loss is not finite, or the disk is full; checkpoints are kept.
     """
-    with _quiet():
-        arguments = training_arguments(run.settings, run.steps, run.place)
-        if run.held_out is None:
-            arguments.eval_strategy = transformers.trainer_utils.IntervalStrategy.NO
-        with arguments.main_process_first(local=False):
-            run.place.mkdir(parents=True, exist_ok=True)
-            if arguments.process_index == 0:
-                drop_incomplete(run.place)
-        kept = last_checkpoint(run.place)
-        arguments.eval_on_start = run.held_out is not None and kept is None
-        trainer = DistillationTrainer(
-            settings=run.settings,
-            teacher=run.teacher,
-            model=run.model,
-            args=arguments,
-            train_dataset=run.sequences,
-            eval_dataset=run.held_out,
-            callbacks=[_Report(run.stage, progress)],
-        )
-        trainer.train(resume_from_checkpoint=None if kept is None else str(kept[1]))
+    arguments = training_arguments(run.settings, run.steps, run.place)
+    if run.held_out is None:
+        arguments.eval_strategy = transformers.trainer_utils.IntervalStrategy.NO
+    with arguments.main_process_first(local=False):
+        run.place.mkdir(parents=True, exist_ok=True)
+        if arguments.process_index == 0:
+            drop_incomplete(run.place)
+    kept = last_checkpoint(run.place)
+    arguments.eval_on_start = run.held_out is not None and kept is None
+    trainer = DistillationTrainer(
+        settings=run.settings,
+        teacher=run.teacher,
+        model=run.model,
+        args=arguments,
+        train_dataset=run.sequences,
+        eval_dataset=run.held_out,
+        callbacks=[_Report(run.stage, progress)],
+    )
+    trainer.train(resume_from_checkpoint=None if kept is None else str(kept[1]))
     return trainer
 
 
@@ -134,22 +133,3 @@ class _Report(TrainerCallback):
         """After an optimizer step."""
         if state.is_world_process_zero:
             self._progress(self._stage, state.global_step, state.max_steps)
-
-
-class _quiet:  # noqa: N801 (used as a function)
-    """Keeps libraries from talking while they train; their errors come through."""
-
-    def __enter__(self) -> None:
-        self._level = transformers.logging.get_verbosity()
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        warnings.simplefilter("ignore")
-        self._accelerate = logging.getLogger("accelerate").level
-        logging.getLogger("accelerate").setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        self._caught.__exit__(None, None, None)
-        transformers.logging.set_verbosity(self._level)
-        logging.getLogger("accelerate").setLevel(self._accelerate)

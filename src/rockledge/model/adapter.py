@@ -35,11 +35,7 @@ _EMBED, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 # Keys that say nothing about what is merged: where the adapter is from, or how it was made and trained.
 _NEUTRAL = frozenset(
-    "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode "
-    "target_modules exclude_modules lora_dropout fan_in_fan_out bias modules_to_save layers_to_transform "
-    "layers_pattern megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
-    "qalora_group_size lora_bias r lora_alpha use_rslora rank_pattern alpha_pattern init_lora_weights "
-    "ensure_weight_tying runtime_config".split()
+    ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out", "bias", "modules_to_save", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "lora_bias", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "ensure_weight_tying", "runtime_config"]
 )
 # Ways to begin that leave the base model's weights as they are.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
@@ -281,7 +277,9 @@ def _config(config: ModelConfig, adapter: Adapter) -> ModelConfig:
         return config
     embed, head = adapter.changes.get(_EMBED), adapter.changes.get(_HEAD)
     if config.headless and head is not None:
-        raise UsageError(f"the adapter {adapter.path} changes a head, which the model does not have; {_BY_PEFT}")
+        raise UsageError(
+            f"the adapter {adapter.path} changes a head, which the model does not have; {_BY_PEFT}"
+        )
     if any(change is not None and change.a is not None for change in (embed, head)):
         raise UsageError(
             f"the adapter {adapter.path} adapts the embedding or the head, which are one matrix in this model, "
@@ -306,7 +304,9 @@ def _check_shapes(adapter: Adapter, name: str, change: Change, shape: tuple[int,
         else:
             a = file.shape(change.a)
             if len(a) != 2 or len(b) != 2:
-                raise CheckpointError(f"{adapter.path}: {name} is not adapted by two matrices; fetch it again")
+                raise CheckpointError(
+                    f"{adapter.path}: {name} is not adapted by two matrices; fetch it again"
+                )
             product = (a[1], b[0]) if change.turned else (b[0], a[1])
             ranks_agree = a[0] == b[1]
         fits, found = fits and ranks_agree and product == shape, str(product)
