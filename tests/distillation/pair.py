@@ -19,9 +19,9 @@ class Pair:
     data: Path
 
     def settings(self, **values: Any) -> Settings:
-        """Twelve steps of four sequences, with a checkpoint every four."""
-        usual = {"sequence": 48, "batch": 4, "micro_batch": 2, "tokens": 48 * 4 * 12, "top_k": 16}
-        usual |= {"save_every": 4, "learning_rate": 5e-3, "data": [str(self.data)]}
+        """Eight steps of four sequences, with a checkpoint every third."""
+        usual = {"sequence": 48, "batch": 4, "micro_batch": 2, "tokens": 48 * 4 * 8, "top_k": 16}
+        usual |= {"save_every": 3, "evaluate_every": 4, "learning_rate": 8e-3, "data": [str(self.data)]}
         return settings({**usual, **values})
 
 

@@ -65,11 +65,18 @@ def test_files_that_are_not_text_are_said(tmp_path: Path) -> None:
 
 
 @given(
-    st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=40, unique_by=lambda t: " ".join(t.split())),
+    st.lists(
+        st.text(min_size=1).filter(str.strip),
+        min_size=2,
+        max_size=40,
+        unique_by=lambda t: " ".join(t.split()),
+    ),
     st.randoms(),
     st.floats(0.01, 0.5),
 )
-def test_what_is_held_out_does_not_depend_on_the_order(texts: list[str], random: object, share: float) -> None:
+def test_what_is_held_out_does_not_depend_on_the_order(
+    texts: list[str], random: object, share: float
+) -> None:
     documents = [Document("", text) for text in texts]
     learn, kept = held_out(documents, share)
     assert kept

@@ -38,14 +38,18 @@ def test_the_divergence_is_over_k_tokens_and_the_rest(k: int) -> None:
     np.testing.assert_allclose(kept.logs[:, -1].double().exp(), rest, rtol=1e-2, atol=1e-6)
     found = divergence(student, kept)
     np.testing.assert_allclose(found, coarse(kept, student), rtol=1e-4, atol=1e-5)
-    whole = kl_div(log_softmax(student, -1), log_softmax(teacher, -1), log_target=True, reduction="none").sum(-1)
+    whole = kl_div(log_softmax(student, -1), log_softmax(teacher, -1), log_target=True, reduction="none").sum(
+        -1
+    )
     assert bool((found <= whole + 2e-3).all())
 
 
 def test_with_all_tokens_it_is_pytorchs() -> None:
     teacher, student = drawn(20, 50, 0), drawn(20, 50, 1).requires_grad_()
     found = divergence(student, top_of(teacher, 50))
-    whole = kl_div(log_softmax(student, -1), log_softmax(teacher, -1), log_target=True, reduction="none").sum(-1)
+    whole = kl_div(log_softmax(student, -1), log_softmax(teacher, -1), log_target=True, reduction="none").sum(
+        -1
+    )
     torch.testing.assert_close(found, whole, rtol=2e-3, atol=2e-3)
     (gradient,) = torch.autograd.grad(found.sum(), student)
     torch.testing.assert_close(

@@ -44,9 +44,17 @@ def test_a_document_is_read_as_if_it_stood_alone(pair: Pair) -> None:
     found = packed(documents, 24)
     with torch.no_grad():
         logits = model(
-            input_ids=torch.from_numpy(found.ids), position_ids=torch.from_numpy(found.positions), use_cache=False
+            input_ids=torch.from_numpy(found.ids),
+            position_ids=torch.from_numpy(found.positions),
+            use_cache=False,
         ).logits
-        alone = [model(input_ids=torch.from_numpy(part)[None]).logits[0] for part in (
-            documents[0].ids, documents[1].ids[:14], documents[1].ids[14:], documents[2].ids,
-        )]
+        alone = [
+            model(input_ids=torch.from_numpy(part)[None]).logits[0]
+            for part in (
+                documents[0].ids,
+                documents[1].ids[:14],
+                documents[1].ids[14:],
+                documents[2].ids,
+            )
+        ]
     torch.testing.assert_close(logits.flatten(0, 1), torch.cat(alone), rtol=1e-4, atol=1e-5)

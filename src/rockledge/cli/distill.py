@@ -275,16 +275,22 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
     hardware = body["hardware"]
     parts = [(name, f"{value:.2f}") for name, value in memory.items() if name not in ("peak", "fits")]
     fits = "fits" if memory["fits"] else "does not fit"
+    steps = (
+        f"{training['steps']} steps of {training['batch']} sequences of {training['sequence']} tokens: "
+        f"{training['tokens']:,} tokens."
+    )
+    price = (
+        f"Time: {time['gpu_hours']:,.2f} GPU hours, {time['hours']:,.2f} hours, {time['usd']:,.2f} USD at "
+        f"{hardware['usd_per_gpu_hour']:g} USD an hour."
+    )
     lines = [
         f"Teacher: {billions[0]} parameters. Student: {billions[1]}.",
-        f"{training['steps']} steps of {training['batch']} sequences of {training['sequence']} tokens: "
-        f"{training['tokens']:,} tokens.",
+        steps,
         "",
         table(("modelled, on each GPU", "GiB"), [*parts, ("peak", f"{memory['peak']:.2f}")]),
         "",
         f"It {fits} {hardware['memory_gb']:g} GiB ({hardware['gpus']} x {hardware['gpu']}).",
-        f"Time: {time['gpu_hours']:,.1f} GPU hours, {time['hours']:,.1f} hours, {time['usd']:,.0f} USD at "
-        f"{hardware['usd_per_gpu_hour']:g} USD an hour.",
+        price,
     ]
     if body["sources"]:
         lines += ["", "Where the numbers are from:"]

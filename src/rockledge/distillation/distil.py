@@ -45,6 +45,7 @@ from rockledge.distillation.training import Progress, Run, processes, train
 from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.source import source_hub_id
 
 CURVE = "loss.png"
 
@@ -90,10 +91,11 @@ def _distil(
 ) -> Report:
     started = time.monotonic()
     _check_place(target, overwrite)
-    teaching, learning = model_directory(teacher, "teacher"), model_directory(student, "student")
+    learning = model_directory(student, "student")
+    teaching = model_directory(teacher, "teacher") if settings.learns_from_teacher else None
     files = small_files(learning)
     length = _checked_length(learning, settings)
-    if settings.learns_from_teacher:
+    if teaching is not None:
         check_same_tokenizer(small_files(teaching), files)
     text = training_text(
         files,
@@ -112,7 +114,9 @@ def _distil(
     used = np.unique(order)
     lessons = _Lessons(_subset(text.train, used), np.searchsorted(used, order), text.held_out)
     notes = list(text.notes)
-    cache, asked = _teacher_side(teaching, files, settings, lessons, steps, place, notes, progress)
+    cache, asked = None, None
+    if teaching is not None:
+        cache, asked = _teacher_side(teaching, files, settings, lessons, steps, place, notes, progress)
     dtype = stored_dtype(learning)
     model = load_model(learning, torch.float32)
     if asked is not None and settings.hidden_weight:
@@ -205,9 +209,7 @@ def _teacher_side(
     notes: list[str],
     progress: Progress,
 ) -> tuple[LogitCache | None, Teacher | None]:
-    """The cache of the teacher's logits, or the teacher itself, or neither where nothing is learnt of it."""
-    if not settings.learns_from_teacher:
-        return None, None
+    """The cache of the teacher's logits, or the teacher itself."""
     device = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
     )
@@ -296,13 +298,13 @@ def _check_place(target: Path, overwrite: bool) -> None:
 _FREE = ("cache_logits", "cache_bytes", "micro_batch", "checkpointing", "save_every")
 
 
-def _described(settings: Settings, text: TrainingText, teacher: Path, student: Path) -> dict[str, Any]:
+def _described(settings: Settings, text: TrainingText, teacher: Path | None, student: Path) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(settings).items() if name not in _FREE and name != "data"}
     return {
         **kept,
         "data": text.sha256,
         "held_out": None,
-        "teacher": files_stated(teacher) if settings.learns_from_teacher else None,
+        "teacher": None if teacher is None else files_stated(teacher),
         "student": files_stated(student),
     }
 
@@ -315,16 +317,16 @@ def _report(
     final: dict[str, float],
     steps: int,
     seconds: float,
-    teacher: Path,
+    teacher: Path | None,
     student: Path,
 ) -> Report:
     history = trainer.state.log_history
     before = next((entry for entry in history if "eval_loss" in entry and entry["step"] == 0), {})
     return Report(
         {
-            "teacher": str(teacher.name),
-            "student": str(student.name),
-            "settings": {k: v for k, v in asdict(replace(settings, cache_logits=None)).items()},
+            "teacher": None if teacher is None else source_hub_id(teacher) or teacher.name,
+            "student": source_hub_id(student) or student.name,
+            "settings": asdict(replace(settings, cache_logits=None)),
             "notes": notes,
             "steps": steps,
             "tokens": steps * settings.batch * settings.sequence,

@@ -156,7 +156,8 @@ def pruned_shape(teacher: ModelConfig, sizes: Mapping[str, Any]) -> ModelConfig:
     for field, value in chosen.items():
         if type(value) is not int or not 0 < value <= getattr(teacher, field):
             raise UsageError(
-                f"the student's {field} is {str(value)[:40]}, expected 1 to the teacher's {getattr(teacher, field)}"
+                f"the student's {field} is {str(value)[:40]}, expected 1 to the teacher's "
+                f"{getattr(teacher, field)}"
             )
     if "layers" in chosen and (teacher.windows or teacher.unturned):
         kept = chosen["layers"]

@@ -34,8 +34,8 @@ def fill(
             found = teacher.lesson(inputs, context).logits
             if bool(torch.isnan(found.logs).any()):
                 raise TrainingError(
-                    f"the teacher's logits of sequence {number} are not numbers; try without --bf16, or fetch "
-                    "the teacher again"
+                    f"the teacher's logits of sequence {number} are not numbers; try without --bf16, or "
+                    "fetch the teacher again"
                 )
             parts.append((found.ids.cpu().numpy(), found.logs.cpu().numpy()))
             done += 1

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from rockledge.errors import CheckpointError
 from rockledge.git_lfs import refuse_pointer
 
+_SMALL = (".json", ".jinja", ".model", ".txt")  # tokenizer, templates, settings of generation
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 
@@ -86,7 +87,7 @@ def save_model(
         file.chmod((target / "config.json").stat().st_mode)  # safetensors makes them for the owner alone
     written = {file.name for file in target.iterdir()}
     for file in student.iterdir():
-        kept = file.suffix in (".json", ".jinja", ".model", ".txt") or file.name.lower().startswith("licen")
-        if file.is_file() and kept and file.name not in written and not file.name.startswith("report"):
-            if not any(file.match(pattern) for pattern in _WEIGHTS):
-                shutil.copyfile(file, target / file.name)
+        small = file.suffix in _SMALL or file.name.lower().startswith("licen")
+        other = file.name in written or file.name.startswith("report") or any(map(file.match, _WEIGHTS))
+        if file.is_file() and small and not other:
+            shutil.copyfile(file, target / file.name)

@@ -117,8 +117,8 @@ class LogitCache:
             partial.unlink(missing_ok=True)
             raise RockledgeError(
                 f"the teacher's logits cannot be written to {self.path} "
-                f"({(error.strerror or str(error)).lower()}); what is there is kept: free some space and give "
-                "the same command again"
+                f"({(error.strerror or str(error)).lower()}); what is there is kept: free some space and "
+                "give the same command again"
             ) from error
 
     def read(self, sequence: int) -> tuple[Ids, Logs]:

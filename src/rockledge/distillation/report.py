@@ -33,7 +33,7 @@ _NAMES = {
 def report_text(numbers: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     """report.md."""
     lines = [
-        f"# {numbers['student']}, taught by {numbers['teacher']}",
+        f"# {numbers['student']}, taught by {numbers['teacher'] or 'the data alone'}",
         "",
         f"{numbers['steps']} steps, {numbers['tokens']:,} tokens; losses are in nats a token.",
         "",

@@ -20,7 +20,8 @@ def check_same_tokenizer(teacher: Mapping[str, bytes], student: Mapping[str, byt
     differ = next((i for i in range(shared) if one.token_bytes(i) != other.token_bytes(i)), None)
     why = None
     if differ is not None:
-        why = f"token {differ} is {one.token_bytes(differ)!r} for one and {other.token_bytes(differ)!r} for the other"
+        pieces = [tokenizer.token_bytes(differ)[:40] for tokenizer in (one, other)]
+        why = f"token {differ} is {pieces[0]!r} for one and {pieces[1]!r} for the other"
     elif one.encode(_PROBE, bos=True) != other.encode(_PROBE, bos=True):
         why = "they split the same text into different tokens"
     if why is not None:

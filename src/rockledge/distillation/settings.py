@@ -114,7 +114,7 @@ def settings(values: Mapping[str, Any]) -> Settings:
         raise UsageError("a data-weight of 1 leaves the teacher out; leave hidden-weight out too")
     if taken := sorted(_OURS & made.trainer.keys()):
         raise UsageError(
-            f"{taken[0]} of the Trainer is set by {_OURS_BY.get(taken[0], 'distill itself')}; use that instead"
+            f"{taken[0]} of the Trainer is set by {_OURS_BY.get(taken[0], 'distill itself')}; leave it out"
         )
     return made
 

@@ -66,5 +66,5 @@ def divergence(logits: torch.Tensor, teacher: TopLogits) -> torch.Tensor:
     kept = kept - kept.logsumexp(-1, keepdim=True)  # what rounding has taken from a sum of 1
     mass = kept.exp()
     # Where the teacher has no mass there is nothing to learn, and 0 * inf would not be a number.
-    terms = torch.where(mass > 0, mass * (kept - known), torch.zeros_like(mass))
+    terms = torch.where(mass == 0, torch.zeros_like(mass), mass * (kept - known))
     return terms.sum(-1)

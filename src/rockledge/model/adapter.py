@@ -35,7 +35,13 @@ _EMBED, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 # Keys that say nothing about what is merged: where the adapter is from, or how it was made and trained.
 _NEUTRAL = frozenset(
-    ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out", "bias", "modules_to_save", "layers_to_transform", "layers_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "lora_bias", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "ensure_weight_tying", "runtime_config"]
+    """
+    task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode
+    target_modules exclude_modules lora_dropout fan_in_fan_out bias modules_to_save layers_to_transform
+    layers_pattern megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config
+    qalora_group_size lora_bias r lora_alpha use_rslora rank_pattern alpha_pattern init_lora_weights
+    ensure_weight_tying runtime_config
+    """.split()
 )
 # Ways to begin that leave the base model's weights as they are.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
@@ -249,8 +255,8 @@ def _scale(path: Path, stated: Mapping[str, Any], module: str) -> float:
     alpha = _of_module(path, stated, "alpha_pattern", module, stated.get("lora_alpha"))
     if type(rank) is not int or rank < 1 or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise CheckpointError(
-            f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]} and the alpha {str(alpha)[:20]}, expected "
-            "a positive whole number and a number; fetch it again"
+            f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]} and the alpha {str(alpha)[:20]}, "
+            "expected a positive whole number and a number; fetch it again"
         )
     return alpha / math.sqrt(rank) if stated.get("use_rslora") else alpha / rank
 
