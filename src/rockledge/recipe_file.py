@@ -140,7 +140,7 @@ class _UniqueKeys(yaml.SafeLoader):
         """The mapping of a node; ValueError for a repeated key."""
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool)):
                 raise ValueError("a key is not text")
             if key in seen:

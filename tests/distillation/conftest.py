@@ -3,7 +3,6 @@
 import gc
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ def frozen() -> Iterator[None]:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     root = tmp_path_factory.mktemp("pair")
     generator = np.random.default_rng(0)
-    words = "the quick brown fox jumps over lazy dog gateway valve spindle machine axis tool".split()
+    words = ["the", "quick", "brown", "fox", "over", "lazy", "gateway", "valve", "spindle", "machine", "axis"]
     lines = [json.dumps({"text": " ".join(generator.choice(words, 24))}) for _ in range(36)]
     (root / "data.jsonl").write_text("\n".join(lines), encoding="utf-8")
     made_model(root / "teacher", hidden=48, layers=2, seed=0)

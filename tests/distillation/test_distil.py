@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.distillation.pair import Pair, made_model
 
 from rockledge.cli.main import main
 from rockledge.distillation.distil import distil
 from rockledge.distillation.report import Report
 from rockledge.errors import ArtifactError, RockledgeError, TrainingError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
-from tests.distillation.pair import Pair, made_model
 
 CURVE = ("step", "loss", "kl", "data_loss", "learning_rate")
 

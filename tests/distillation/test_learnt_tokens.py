@@ -67,7 +67,7 @@ def test_a_conversation_without_an_answer_is_refused(files: dict[str, bytes]) ->
     chat = ChatTemplate.from_files(files)
     assert chat is not None
     document = Document("line 7 of x.jsonl", "", ({"role": "user", "content": "hi"},))
-    with pytest.raises(UsageError, match="line 7 of x.jsonl shows no answer"):
+    with pytest.raises(UsageError, match=r"line 7 of x\.jsonl shows no answer"):
         conversation_tokens(document, Tokenizer.from_files(files), chat)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.distillation.pair import Pair
 
 from rockledge.distillation.learnt_tokens import Tokens
 from rockledge.distillation.packing import IGNORED, packed
-from tests.distillation.pair import Pair
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(8, 24))

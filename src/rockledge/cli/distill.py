@@ -1,4 +1,4 @@
-"""`rockledge distill`: a student learns a teacher's distributions on given text, or says what it would take."""
+"""`rockledge distill`: a student learns what a teacher knows of given text, or how much that would take."""
 
 from __future__ import annotations
 

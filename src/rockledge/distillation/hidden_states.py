@@ -29,10 +29,10 @@ def add_projections(student: Any, widths: tuple[int, int], pairs: int, seed: int
     if mine == other:
         return
     generator = torch.Generator().manual_seed(seed)
-    made = nn.ModuleList(nn.Linear(mine, other, bias=False) for _ in range(pairs))
+    made = [nn.Linear(mine, other, bias=False) for _ in range(pairs)]
     for linear in made:
         nn.init.orthogonal_(linear.weight, generator=generator)
-    setattr(student, PROJECTIONS, made)
+    setattr(student, PROJECTIONS, nn.ModuleList(made))
 
 
 def drop_projections(student: Any) -> None:

@@ -35,13 +35,39 @@ _EMBED, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 # Keys that say nothing about what is merged: where the adapter is from, or how it was made and trained.
 _NEUTRAL = frozenset(
-    """
-    task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode
-    target_modules exclude_modules lora_dropout fan_in_fan_out bias modules_to_save layers_to_transform
-    layers_pattern megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config
-    qalora_group_size lora_bias r lora_alpha use_rslora rank_pattern alpha_pattern init_lora_weights
-    ensure_weight_tying runtime_config
-    """.split()
+    {
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_alpha",
+        "lora_bias",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_config",
+        "megatron_core",
+        "modules_to_save",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    }
 )
 # Ways to begin that leave the base model's weights as they are.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
