@@ -53,3 +53,7 @@ class NativeError(RockledgeError):
 
 class NpuError(RockledgeError):
     """An NPU program, its memory or a shape asked of the NPU breaks a rule; the message names the rule."""
+
+
+class TrainingError(RockledgeError):
+    """A training run cannot go on; the message says where it stopped and what of it is kept."""

@@ -20,6 +20,7 @@ from rockledge.cli import (
     clean,
     completion,
     demo,
+    distill,
     embed,
     evaluate,
     help,  # noqa: A004
@@ -49,6 +50,7 @@ COMMANDS: tuple[Command, ...] = (
     demo.COMMAND,
     inspect.COMMAND,
     quantize.COMMAND,
+    distill.COMMAND,
     plan.COMMAND,
     prune.COMMAND,
     evaluate.COMMAND,
@@ -72,6 +74,7 @@ COMMANDS: tuple[Command, ...] = (
 # Which extra of the package brings a module that only some commands need.
 EXTRAS = {
     "quantize": ("torch", "scipy", "huggingface_hub", "matplotlib"),
+    "distil": ("transformers", "accelerate", "peft"),
     "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
 }
 

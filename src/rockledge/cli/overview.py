@@ -13,7 +13,7 @@ DESCRIPTION = "Compress Llama-family models with a measured loss, and run them o
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
     ("Use a model", ("run", "chat", "embed", "serve", "keys")),
-    ("Compress a model", ("plan", "prune", "quantize", "eval", "inspect")),
+    ("Compress a model", ("plan", "prune", "distill", "quantize", "eval", "inspect")),
     ("Keep models", ("list", "pull", "push", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
     ("Set up", ("completion",)),
@@ -30,6 +30,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "quantize": (
         "rockledge quantize path/to/model -o my-model --bits 4.25",
         "rockledge quantize model.gguf -o my-model --fit rk3588-8gb --work work",
+    ),
+    "distill": (
+        "rockledge distill path/to/teacher path/to/student --data domain.jsonl -o my-student",
+        "rockledge distill --recipe recipes/llama-3-8b-teaches-3b.yaml --dry-run",
     ),
     "plan": (
         "rockledge plan llama-3-8b",

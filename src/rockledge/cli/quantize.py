@@ -18,6 +18,7 @@ from rockledge.errors import UsageError
 from rockledge.units import show_duration, show_size
 
 if TYPE_CHECKING:
+    from rockledge.model.checkpoint import StoredCheckpoint
     from rockledge.quantization.estimate import Estimate
     from rockledge.quantization.reporting.report import Report
 
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="from the weights alone, without calibration and without PyTorch: seconds, and least accurate",
     )
+    parser.add_argument("--adapter", metavar="DIR", help="LoRA adapter of peft, merged into MODEL first")
     parser.add_argument("--recipe", metavar="FILE", help="recipe.yaml of an artifact, to make it again")
     parser.add_argument("--device", default="cpu", help="PyTorch device to compute on: cpu, cuda or cuda:N")
     parser.add_argument(
@@ -96,6 +98,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     settings |= {"calibration": args.calibration, "tokens": args.tokens, "seed": args.seed}
     settings |= {"work": args.work, "force": args.force, "check_prices": args.check_prices}
     settings |= {"overwrite": args.overwrite, "command": args.typed}
+    settings |= {"adapter": args.adapter}
     estimate, report = compress(args.model, args.output, settings, terminal)
     numbers = report.numbers
     for note in numbers["notes"]:
@@ -131,13 +134,12 @@ def _convert(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.artifact import open_artifact
     from rockledge.artifact.writer import check_place
     from rockledge.conversion.convert import convert
-    from rockledge.model.checkpoint import open_checkpoint
 
     for flag, default in _NOT_INSTANT.items():
         if getattr(args, flag) != default:
             name = flag.replace("_", "-")
             raise UsageError(f"--instant does not calibrate; leave out --{name}, or --instant")
-    checkpoint = open_checkpoint(args.model)
+    checkpoint = _opened(args.model, args.adapter)
     for note in checkpoint.notes:
         terminal.note(f"Note: {note}")
     check_place(args.output, overwrite=args.overwrite)
@@ -170,10 +172,10 @@ def compress(
     """Runs `rockledge.quantize` with `settings`, with an estimate first and progress bars during the run."""
     let_threads_sleep()
     from rockledge.artifact.writer import check_place
-    from rockledge.model.checkpoint import open_checkpoint
     from rockledge.quantization.pipeline import estimate, quantize
 
-    checkpoint = open_checkpoint(model)
+    settings = dict(settings)
+    checkpoint = _opened(model, settings.pop("adapter", None))
     for note in checkpoint.notes:
         terminal.note(f"Note: {note}")
     check_place(output, overwrite=settings.get("overwrite", False))
@@ -189,6 +191,15 @@ def compress(
     with terminal.progress(expected.stages) as advance:
         report = quantize(checkpoint, output, progress=advance, **settings)
     return expected, report
+
+
+def _opened(model: str, adapter: str | None) -> StoredCheckpoint:
+    """The checkpoint, with the adapter in its weights where there is one."""
+    from rockledge.model.adapter import with_adapter
+    from rockledge.model.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(model)
+    return checkpoint if adapter is None else with_adapter(checkpoint, adapter)
 
 
 def estimate_body(estimate: Estimate) -> dict[str, Any]:

@@ -9,7 +9,8 @@ WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 
 _MERGE = (
-    "merge it into its base model (peft's merge_and_unload, then save_pretrained) and give the merged model"
+    "merge it into its base model: rockledge quantize BASE --adapter DIR, or peft's merge_and_unload and "
+    "save_pretrained"
 )
 _SAVE = "load it with transformers' AutoModelForCausalLM, call save_pretrained, and give that directory"
 _FETCH = "fetch the model in Hugging Face format (config.json and model.safetensors)"

@@ -1,0 +1,299 @@
+"""`rockledge distill`: a student learns what a teacher knows of given text, or how much that would take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from rockledge.cli.command import Command
+from rockledge.cli.engine_options import number, size, whole
+from rockledge.cli.overwrite import add_overwrite_argument
+from rockledge.cli.pytorch_threads import let_threads_sleep
+from rockledge.cli.sizes import counted, parse_count
+from rockledge.cli.terminal import Terminal, table
+from rockledge.errors import RockledgeError, UsageError
+from rockledge.pip_command import extra_requirements, pip_install
+
+if TYPE_CHECKING:
+    from rockledge.distillation.settings import Settings
+    from rockledge.recipe_file import RecipeFile
+
+_NEEDED = ("torch", "transformers", "accelerate", "peft")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `distill`; those of a run have the names of the keys of a recipe's `distill:` section."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="TEACHER STUDENT",
+        help="Hugging Face directories or Hub ids (default: what the recipe names)",
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", help="the taught student to write")
+    parser.add_argument("--recipe", metavar="FILE", help="YAML file with a distill section; flags count more")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say parameters, memory, time and cost, without weights"
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help="keep checkpoints here: a stopped run continues from them (default: hidden beside the output)",
+    )
+    add_overwrite_argument(parser)
+    _add_data_arguments(parser)
+    _add_loss_arguments(parser)
+    _add_training_arguments(parser)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        action="append",
+        metavar="FILE",
+        help="text, or JSON lines with text or messages; may be repeated (default: none)",
+    )
+    parser.add_argument("--held-out", metavar="FILE", help="measure on this (default: on a part of the data)")
+    parser.add_argument(
+        "--held-out-share", type=number(0, 0.5), metavar="S", help="part that is held out (default: 0.05)"
+    )
+    parser.add_argument(
+        "--tokens", type=_count, metavar="N", help="tokens to learn, such as 40e6 (default: the data once)"
+    )
+    parser.add_argument("--sequence", type=whole(8), metavar="N", help="tokens of a sequence (default: 1024)")
+    parser.add_argument("--seed", type=whole(0), metavar="N", help="of the order of sequences (default: 0)")
+
+
+def _add_loss_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--top-k", type=whole(1), metavar="K", help="the teacher's tokens that are told apart (default: 64)"
+    )
+    parser.add_argument(
+        "--data-weight",
+        type=number(0, 1),
+        metavar="W",
+        help="part of the loss that is the data's own; 1 leaves the teacher out (default: 0)",
+    )
+    parser.add_argument(
+        "--hidden-weight",
+        type=number(0),
+        metavar="W",
+        help="weight of the hidden-state loss (default: 0)",
+    )
+    parser.add_argument(
+        "--lora", type=whole(0), metavar="R", help="train an adapter of this rank, and merge it (default: 0)"
+    )
+    parser.add_argument(
+        "--adapt-teacher",
+        action="store_true",
+        default=None,
+        help="first tune the teacher on the data, by LoRA",
+    )
+    parser.add_argument("--adapt-rank", type=whole(1), metavar="R", help="its rank (default: 16)")
+    parser.add_argument(
+        "--adapt-tokens", type=_count, metavar="N", help="its tokens (default: the student's)"
+    )
+    parser.add_argument(
+        "--adapt-learning-rate", type=number(0, 1, above=True), metavar="R", help="its rate (default: 2e-4)"
+    )
+    parser.add_argument(
+        "--cache-logits", metavar="DIR", help="keep the teacher's logits here, for this and other runs"
+    )
+    parser.add_argument(
+        "--cache-bytes", type=size, metavar="SIZE", help="most that they may take (default: 64G)"
+    )
+
+
+def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch", type=whole(1), metavar="N", help="sequences a step, on all devices (default: 8)"
+    )
+    parser.add_argument(
+        "--micro-batch", type=whole(1), metavar="N", help="sequences a device takes at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=number(0, 1, above=True),
+        metavar="R",
+        help="highest rate (default: 1e-4, with --lora 1e-3)",
+    )
+    parser.add_argument(
+        "--final-learning-rate", type=number(0, 1), metavar="R", help="last rate (default: a tenth)"
+    )
+    parser.add_argument(
+        "--warmup-steps",
+        type=whole(0),
+        metavar="N",
+        help="steps up to the highest rate (default: at most 40)",
+    )
+    parser.add_argument("--bf16", action="store_true", default=None, help="compute in bfloat16")
+    parser.add_argument(
+        "--checkpointing", action="store_true", default=None, help="compute activations twice to save memory"
+    )
+    parser.add_argument(
+        "--save-every", type=whole(1), metavar="N", help="steps between checkpoints (default: a tenth of all)"
+    )
+    parser.add_argument(
+        "--evaluate-every", type=whole(1), metavar="N", help="steps between measurements (default: as saved)"
+    )
+    parser.add_argument(
+        "--trainer",
+        action="append",
+        metavar="KEY=VALUE",
+        help="further argument of transformers.TrainingArguments; may be repeated (default: none)",
+    )
+
+
+def _count(text: str) -> int:
+    """An argument that is a number of tokens, such as 40e6 or 8k."""
+    try:
+        value = float(text)
+        found = int(value) if value == int(value) else 0
+    except (ValueError, OverflowError):
+        try:
+            found = parse_count(text)
+        except UsageError:
+            found = 0
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"'{text[:60]}' is not a number of tokens; write one such as 40e6")
+    return found
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Teaches, with progress; or prints what that would take."""
+    from rockledge.recipe_file import read_recipe_file
+
+    recipe = None if args.recipe is None else read_recipe_file(args.recipe)
+    chosen = _settings(args, recipe)
+    teacher, student = _models(args.models, recipe, args.dry_run)
+    if args.dry_run:
+        return _dry_run(teacher, student, chosen, recipe, terminal)
+    if student is None:
+        raise UsageError("the recipe names no student; prune one, and give TEACHER and STUDENT")
+    if args.output is None:
+        raise UsageError("-o says where the student goes; add it, or --dry-run")
+    if not chosen.data:
+        raise UsageError("there is nothing to learn from; add --data FILE")
+    _check_packages()
+    let_threads_sleep()
+    from rockledge.distillation.distil import distil
+    from rockledge.distillation.report import held_out_lines
+
+    others = int(os.environ.get("RANK", "0")) > 0  # of several processes one speaks
+    terminal.quiet |= others
+    with terminal.progress() as advance:
+        report = distil(
+            teacher,
+            student,
+            args.output,
+            chosen,
+            work=args.work,
+            overwrite=args.overwrite,
+            command=args.typed,
+            progress=advance,
+        )
+    if others:
+        terminal.as_json = False
+        return {}
+    for note in report.numbers["notes"]:
+        terminal.note(f"Note: {note}")
+    for line in held_out_lines(report.numbers):
+        terminal.print(line)
+    terminal.print(f"\n{args.output} is complete; its report.md says more. rockledge quantize takes it.")
+    return {"output": args.output, **report.numbers}
+
+
+def _settings(args: argparse.Namespace, recipe: RecipeFile | None) -> Settings:
+    """What the recipe says, and over it what the flags say."""
+    from rockledge.distillation.settings import Settings, kinds, settings
+
+    values = {} if recipe is None else recipe.section("distill", kinds())
+    for one in fields(Settings):
+        given = getattr(args, one.name, None)
+        if given is None:
+            continue
+        if one.name == "trainer":
+            given = {**values.get("trainer", {}), **dict(map(_pair, given))}
+        values[one.name] = given
+    return settings(values)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """A KEY=VALUE of --trainer; a value that is not JSON is text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise UsageError(
+            f"'{text[:60]}' is not an argument of the Trainer; write one such as weight_decay=0.1"
+        )
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _models(models: list[str], recipe: RecipeFile | None, dry: bool) -> tuple[str, str | None]:
+    if len(models) == 2:
+        return models[0], models[1]
+    if models or recipe is None or recipe.teacher is None:
+        raise UsageError(
+            f"{counted(len(models), 'model')} given, expected TEACHER and STUDENT"
+            + ("" if recipe is None else ", or none: those that the recipe names")
+        )
+    return recipe.teacher, recipe.student
+
+
+def _check_packages() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise RockledgeError(
+            f"distill needs {' and '.join(missing)}, which is not installed; run: "
+            f"{pip_install(*extra_requirements('distil'))}"
+        )
+
+
+def _dry_run(
+    teacher: str, student: str | None, chosen: Settings, recipe: RecipeFile | None, terminal: Terminal
+) -> dict[str, Any]:
+    from rockledge.distillation.dry_run import dry_run
+
+    body = dry_run(teacher, student, chosen, recipe).body()
+    for line in _lines(body):
+        terminal.print(line)
+    return body
+
+
+def _lines(body: Mapping[str, Any]) -> list[str]:
+    """The dry run for people. All modelled."""
+    billions = [f"{body[role]['parameters'] / 1e9:.2f} billion" for role in ("teacher", "student")]
+    training, memory, time = body["training"], body["memory_gb_per_gpu"], body["time"]
+    hardware = body["hardware"]
+    parts = [(name, f"{value:.2f}") for name, value in memory.items() if name not in ("peak", "fits")]
+    fits = "fits" if memory["fits"] else "does not fit"
+    steps = (
+        f"{training['steps']} steps of {training['batch']} sequences of {training['sequence']} tokens: "
+        f"{training['tokens']:,} tokens."
+    )
+    price = (
+        f"Time: {time['gpu_hours']:,.2f} GPU hours, {time['hours']:,.2f} hours, {time['usd']:,.2f} USD at "
+        f"{hardware['usd_per_gpu_hour']:g} USD an hour."
+    )
+    lines = [
+        f"Teacher: {billions[0]} parameters. Student: {billions[1]}.",
+        steps,
+        "",
+        table(("modelled, on each GPU", "GiB"), [*parts, ("peak", f"{memory['peak']:.2f}")]),
+        "",
+        f"It {fits} {hardware['memory_gb']:g} GiB ({hardware['gpus']} x {hardware['gpu']}).",
+        price,
+    ]
+    if body["sources"]:
+        lines += ["", "Where the numbers are from:"]
+        lines += [f"  {key}: {source}" for key, source in body["sources"].items()]
+    return lines
+
+
+COMMAND = Command("distill", "teach a small model what a large one knows of your text", add_arguments, run)

@@ -1,0 +1,317 @@
+"""The whole way: data and models are checked, the teacher is adapted and its logits kept where asked for, the
+student learns, is measured, and appears with its report under its name whole or not at all."""
+
+import os
+import shutil
+import time
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rockledge.artifact.provenance import peak_memory
+from rockledge.artifact.publish import publish_directory, write_file, writing
+from rockledge.distillation.adapting import adapted_teacher
+from rockledge.distillation.filling import fill
+from rockledge.distillation.hidden_states import (
+    PROJECTIONS,
+    add_projections,
+    drop_projections,
+    paired_layers,
+)
+from rockledge.distillation.lessons import Lessons, lessons_of
+from rockledge.distillation.loading import (
+    load_model,
+    round_to,
+    save_model,
+    stored_dtype,
+    with_lora,
+    with_merged,
+)
+from rockledge.distillation.logit_cache import CacheKey, LogitCache
+from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
+from rockledge.distillation.quiet import quiet_libraries
+from rockledge.distillation.report import Report, curve_picture, report_text
+from rockledge.distillation.resuming import (
+    CHECKPOINTS,
+    STUDENT_ADAPTER,
+    claim,
+    files_digest,
+    files_stated,
+)
+from rockledge.distillation.same_tokenizer import check_same_tokenizer
+from rockledge.distillation.sequence_order import OrderedSequences
+from rockledge.distillation.settings import Settings
+from rockledge.distillation.teacher import Teacher
+from rockledge.distillation.trainer import DistillationTrainer
+from rockledge.distillation.training import Progress, Run, processes, train
+from rockledge.distillation.training_text import TrainingText, training_text
+from rockledge.errors import ArtifactError, UsageError
+from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.source import source_hub_id
+
+CURVE = "loss.png"
+
+
+def distil(
+    teacher: str | Path,
+    student: str | Path,
+    out: str | Path,
+    settings: Settings,
+    *,
+    work: str | Path | None = None,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Report:
+    """Teaches a copy of `student` what `teacher` knows of the data, and writes it to `out` as an ordinary
+    Hugging Face checkpoint with report.json, report.md and loss.png.
+
+    A stopped run continues when it is called again with the same arguments: its checkpoints are in `work`
+    (default: hidden beside `out`, removed at the end). With several processes all of them call this, and the
+    first writes.
+
+    Raises:
+        UsageError: settings, data or models do not go together.
+        CheckpointError: a model cannot be loaded.
+        TrainingError: the loss is not finite, or the disk is full.
+    """
+    with quiet_libraries():
+        return _distil(
+            teacher, student, Path(os.path.realpath(out)), settings, work, overwrite, command, progress
+        )
+
+
+def _distil(
+    teacher: str | Path,
+    student: str | Path,
+    target: Path,
+    settings: Settings,
+    work: str | Path | None,
+    overwrite: bool,
+    command: str | None,
+    progress: Progress,
+) -> Report:
+    started = time.monotonic()
+    _check_place(target, overwrite)
+    learning = model_directory(student, "student")
+    teaching = model_directory(teacher, "teacher") if settings.learns_from_teacher else None
+    files = small_files(learning)
+    length = _checked_length(learning, settings)
+    if teaching is not None:
+        check_same_tokenizer(small_files(teaching), files)
+    text = training_text(
+        files,
+        end_of_text(files),
+        settings.data,
+        held_out_file=settings.held_out,
+        share=settings.held_out_share,
+        length=length,
+    )
+    place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
+    steps = settings.steps(len(text.train))
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first:
+        claim(place, _described(settings, text, teaching, learning))
+    lessons = lessons_of(text, steps * settings.batch, settings.seed)
+    notes = list(text.notes)
+    cache, asked = None, None
+    if teaching is not None:
+        cache, asked = _teacher_side(teaching, files, settings, lessons, steps, place, notes, progress)
+    dtype = stored_dtype(learning)
+    model = load_model(learning, torch.float32)
+    if asked is not None and settings.hidden_weight:
+        other = asked.model.config
+        pairs = len(paired_layers(model.config.num_hidden_layers, other.num_hidden_layers))
+        add_projections(model, (model.config.hidden_size, other.hidden_size), pairs, settings.seed)
+    if settings.lora:
+        model = with_lora(model, settings.lora, settings.seed)
+    run = Run(
+        "distil",
+        model,
+        OrderedSequences(lessons.train, lessons.order, cache),
+        lessons.measured(cache),
+        settings,
+        steps,
+        place / CHECKPOINTS,
+        asked,
+    )
+    began = time.monotonic()
+    trainer = train(run, progress)
+    seconds = time.monotonic() - began
+    if settings.lora:
+        _merge(trainer, learning, place / STUDENT_ADAPTER)
+    round_to(trainer.model, dtype)
+    final = trainer.evaluate() if run.held_out is not None else {}
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    report = _report(settings, text, notes, trainer, final, steps, seconds, teaching, learning)
+    if not first:
+        return report
+    with publish_directory(target, lambda there: _check_place(there, overwrite)) as partial, writing(target):
+        taught = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        drop_projections(taught)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTIONS)}
+        save_model(taught, state, learning, partial, dtype)
+        made = {"command": command, "seconds": time.monotonic() - started, "peak_memory": peak_memory()}
+        write_file(partial / "report.json", report.json())
+        write_file(partial / "report.md", report_text(report.numbers, made).encode())
+        if (picture := curve_picture(report.numbers)) is not None:
+            write_file(partial / CURVE, picture)
+    if work is None:
+        shutil.rmtree(place, ignore_errors=True)
+    return report
+
+
+def _teacher_side(
+    teaching: Path,
+    files: dict[str, bytes],
+    settings: Settings,
+    lessons: Lessons,
+    steps: int,
+    place: Path,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[LogitCache | None, Teacher | None]:
+    """The cache of the teacher's logits, or the teacher itself."""
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
+    )
+    dtype = torch.bfloat16 if settings.bf16 else torch.float32
+    model, adapter = None, ""
+    if settings.adapt_teacher:
+        model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, place, dtype, progress)
+        notes.append(note)
+    vocabulary = _vocabulary(teaching, files)
+
+    def loaded() -> Teacher:
+        taught = load_model(teaching, dtype) if model is None else model
+        taught.requires_grad_(False).eval().to(device)
+        return Teacher(taught, min(settings.top_k, vocabulary), vocabulary, settings.hidden_weight > 0)
+
+    if settings.cache_logits is None:
+        return None, loaded()
+    key = CacheKey(
+        sha256((files_digest(teaching) + adapter).encode()).hexdigest(),
+        lessons.sha256,
+        sha256(files["tokenizer.json"]).hexdigest(),
+        min(settings.top_k, vocabulary),
+        vocabulary,
+        str(dtype),
+    )
+    cache = LogitCache(Path(settings.cache_logits), key, lessons.rows)
+    cache.check_room(settings.cache_bytes)
+    if missing := cache.missing(int(os.environ.get("RANK", "0")), processes()):
+        fill(cache, missing, loaded(), lessons.sequence, str(device), settings.bf16, progress)
+    return cache, None
+
+
+def _vocabulary(teaching: Path, files: dict[str, bytes]) -> int:
+    """Logits that teacher and student both have: where embeddings are padded, those of real tokens."""
+    from rockledge.model.special_tokens import json_object
+
+    sizes = []
+    for described in (json_object(files, "config.json"), json_object(small_files(teaching), "config.json")):
+        inner = described.get("text_config")
+        size = described.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+        if not isinstance(size, int):
+            raise UsageError("config.json of teacher or student has no vocab_size; fetch it again")
+        sizes.append(size)
+    return min(sizes)
+
+
+def _merge(trainer: DistillationTrainer, student: Path, adapter: Path) -> None:
+    """Puts the student with the trained adapter in its weights in the place of the trainer's model."""
+    trainer.save_model(str(adapter))
+    trainer.accelerator.wait_for_everyone()
+    trainer.model = trainer.model_wrapped = with_merged(student, adapter).to(trainer.args.device)
+
+
+def _checked_length(student: Path, settings: Settings) -> int:
+    config = open_checkpoint(student).config
+    if config.headless:
+        raise UsageError(f"{student} makes embeddings and cannot generate; give a causal language model")
+    if settings.sequence > config.context:
+        raise UsageError(
+            f"a sequence of {settings.sequence} tokens is longer than the student's context of "
+            f"{config.context}; choose a smaller --sequence"
+        )
+    return settings.sequence
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if (
+        not target.is_dir()
+        or not (target / "report.json").is_file()
+        or not (target / "config.json").is_file()
+    ):
+        raise ArtifactError(f"{target} exists and is not a distilled student; choose another place")
+    if not overwrite:
+        raise ArtifactError(
+            f"{target} holds a model already; add --overwrite to replace it, or choose another place"
+        )
+
+
+# What a run may change between being stopped and going on.
+_FREE = ("cache_logits", "cache_bytes", "micro_batch", "checkpointing", "save_every")
+
+
+def _described(settings: Settings, text: TrainingText, teacher: Path | None, student: Path) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(settings).items() if name not in _FREE and name != "data"}
+    return {
+        **kept,
+        "data": text.sha256,
+        "held_out": None,
+        "teacher": None if teacher is None else files_stated(teacher),
+        "student": files_stated(student),
+    }
+
+
+def _report(
+    settings: Settings,
+    text: TrainingText,
+    notes: list[str],
+    trainer: DistillationTrainer,
+    final: dict[str, float],
+    steps: int,
+    seconds: float,
+    teacher: Path | None,
+    student: Path,
+) -> Report:
+    history = trainer.state.log_history
+    before = next((entry for entry in history if "eval_loss" in entry and entry["step"] == 0), {})
+    return Report(
+        {
+            "teacher": None if teacher is None else source_hub_id(teacher) or teacher.name,
+            "student": source_hub_id(student) or student.name,
+            "settings": asdict(replace(settings, cache_logits=None)),
+            "notes": notes,
+            "steps": steps,
+            "tokens": steps * settings.batch * settings.sequence,
+            "learnt_tokens_of_one_pass": text.train.learnt,
+            "held_out_tokens": text.held_out.learnt,
+            "processes": processes(),
+            "held_out_before": _held_out(before),
+            "held_out_after": _held_out(final),
+            "curve": [
+                {
+                    key: entry[key]
+                    for key in ("step", "loss", "kl", "data_loss", "hidden", "learning_rate")
+                    if key in entry
+                }
+                for entry in history
+                if "loss" in entry
+            ],
+            "held_out_curve": [
+                {"step": entry["step"], **_held_out(entry)} for entry in history if "eval_loss" in entry
+            ],
+            "seconds_of_training": round(seconds, 1),
+        }
+    )
+
+
+def _held_out(entry: dict[str, Any]) -> dict[str, float]:
+    return {key.removeprefix("eval_"): value for key, value in entry.items() if key.startswith("eval_")}

@@ -1,0 +1,131 @@
+"""The documents that a student learns from: what a file of text or JSON lines holds, without empty ones and
+repetitions, and which of them are held out."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rockledge.errors import UsageError
+from rockledge.regular_file import read_regular
+
+_LISTED = 5  # line numbers that a note lists one by one
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, or a conversation: `messages` with `role` and `content`, and perhaps `tools`. `place` says
+    where it is, such as "line 3 of chats.jsonl"."""
+
+    place: str
+    text: str = ""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Any, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says, alike for documents that differ in white space only."""
+        said = [self.text, [dict(message) for message in self.messages], list(self.tools)]
+        text = " ".join(json.dumps(said, sort_keys=True, ensure_ascii=False).split())
+        if self.text:
+            text = " ".join(self.text.split())
+        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents in the order of the files; `notes` are sentences about what was left out."""
+
+    documents: tuple[Document, ...]
+    notes: tuple[str, ...]
+
+
+def read_documents(paths: Sequence[str | Path]) -> Documents:
+    """The documents of files. A .jsonl file has one a line, an object with `text` or with `messages`; any
+    other file is one document.
+
+    Raises:
+        UsageError: a file cannot be read, a line is neither, or there is no document at all.
+    """
+    found: list[Document] = []
+    notes: list[str] = []
+    seen: set[str] = set()
+    for path in map(Path, paths):
+        empty, repeated = [], []
+        for number, document in _of_file(path):
+            if not document.text.strip() and not document.messages:
+                empty.append(number)
+            elif document.digest in seen:
+                repeated.append(number)
+            else:
+                seen.add(document.digest)
+                found.append(document)
+        notes += [
+            f"{path.name}: {_lines(numbers)} left out, {why}."
+            for numbers, why in ((empty, "empty"), (repeated, "said before"))
+            if numbers
+        ]
+    if not found:
+        names = ", ".join(map(str, paths))
+        raise UsageError(f"{names} holds no document to learn from; give text, or lines of JSON with text")
+    return Documents(tuple(found), tuple(notes))
+
+
+def held_out(documents: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
+    """(to learn from, held out): about `share` of the documents, chosen by their digests alone, so that a
+    document that is added or moved changes nothing for the others. At least one of several is held out."""
+    if share <= 0 or len(documents) < 2:
+        return list(documents), []
+    ranked = sorted(documents, key=lambda document: document.digest)
+    kept = {id(document) for document in ranked[: max(1, round(share * len(ranked)))]}
+    return (
+        [document for document in documents if id(document) not in kept],
+        [document for document in documents if id(document) in kept],
+    )
+
+
+def _of_file(path: Path) -> list[tuple[int, Document]]:
+    try:
+        content = read_regular(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"{path} cannot be read as UTF-8 text ({reason.lower()}); give another file"
+        ) from error
+    if path.suffix != ".jsonl":
+        return [(1, Document(path.name, content))]
+    # Not `splitlines`: JSON may hold line separators other than this one.
+    return [
+        (number, _of_line(path, number, line))
+        for number, line in enumerate(content.split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def _of_line(path: Path, number: int, line: str) -> Document:
+    place = f"line {number} of {path.name}"
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place} is not JSON ({error}); write one object a line") from error
+    if isinstance(entry, dict) and isinstance(entry.get("text"), str):
+        return Document(place, entry["text"])
+    messages = entry.get("messages") if isinstance(entry, dict) else None
+    if not isinstance(messages, list):
+        raise UsageError(f'{place} has neither "text" nor "messages"; add one')
+    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
+        raise UsageError(
+            f'{place}: "messages" has an entry that is not an object with "role" and "content"; correct it'
+        )
+    tools = entry.get("tools")
+    return Document(place, "", tuple(messages), tuple(tools) if isinstance(tools, list) else ())
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"line {numbers[0]}"
+    shown = ", ".join(map(str, numbers[:_LISTED]))
+    more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
+    return f"lines {shown}{more}"

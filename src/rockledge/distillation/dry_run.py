@@ -1,0 +1,173 @@
+"""What a distillation would take, from shapes alone: parameters, memory, time and cost. Nothing is loaded."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rockledge.distillation.cost import HARDWARE_SOURCES, Hardware, cost, forward_flops, token_flops
+from rockledge.distillation.memory import Shape, lora_parameters, step_memory
+from rockledge.distillation.settings import Settings
+from rockledge.errors import UsageError
+from rockledge.model.block import decoder
+from rockledge.model.config import ModelConfig, check_config
+from rockledge.model.huggingface import read_config_alone
+from rockledge.model.known_shapes import find_shape, nearest_shapes
+from rockledge.places import expanded
+from rockledge.recipe_file import Kind, RecipeFile
+
+_GIB = 1 << 30
+# Keys of a recipe's `prune:` section that are a size of the student.
+PRUNED_SIZES = ("hidden", "ffn", "layers", "heads", "kv_heads")
+
+_HARDWARE: dict[str, Kind] = {
+    "gpu": str,
+    "gpus": int,
+    "memory_gb": float,
+    "peak_tflops": float,
+    "utilisation": float,
+    "usd_per_gpu_hour": float,
+}
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The two shapes, and how the student would be trained. `tokens` are those of the data, which nobody has
+    read yet, so the settings must say them."""
+
+    teacher: ModelConfig
+    student: ModelConfig
+    settings: Settings
+    hardware: Hardware
+    sources: Mapping[str, str]
+
+    def body(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        settings, hardware = self.settings, self.hardware
+        if settings.tokens is None:
+            raise UsageError("a dry run reads no data, so it needs --tokens; say how many are to be learnt")
+        steps = settings.steps(0)
+        learnt = steps * settings.batch * settings.sequence
+        cached = settings.cache_logits is not None
+        asked = None if cached or not settings.learns_from_teacher else self.teacher
+        shape = Shape(
+            tokens=settings.micro_batch * settings.sequence,
+            bf16=settings.bf16,
+            checkpointing=settings.checkpointing,
+            micro_batches=-(-settings.batch // (settings.micro_batch * hardware.gpus)),
+            devices=hardware.gpus,
+            lora=settings.lora,
+        )
+        memory = step_memory(self.student, asked, shape)
+        each = token_flops(
+            self.student,
+            asked,
+            settings.sequence,
+            checkpointing=settings.checkpointing,
+            lora=settings.lora > 0,
+        )
+        work = each * learnt
+        if cached:
+            work += forward_flops(self.teacher, settings.sequence) * learnt
+        if settings.adapt_teacher:
+            adapting = min(learnt, settings.adapt_tokens or learnt)
+            work += adapting * token_flops(
+                self.teacher, None, settings.sequence, checkpointing=settings.checkpointing, lora=True
+            )
+        total = cost(work, hardware)
+        parameters = decoder(self.student).parameters
+        return {
+            "basis": "modelled",
+            "teacher": {"parameters": decoder(self.teacher).parameters, "shape": _sizes(self.teacher)},
+            "student": {
+                "parameters": parameters,
+                "learnt_parameters": lora_parameters(self.student, settings.lora)
+                if settings.lora
+                else parameters,
+                "shape": _sizes(self.student),
+            },
+            "training": {
+                "tokens": learnt,
+                "steps": steps,
+                "sequence": settings.sequence,
+                "batch": settings.batch,
+                "micro_batch": settings.micro_batch,
+                "learning_rate": settings.rate,
+                "final_learning_rate": settings.final_rate,
+                "warmup_steps": settings.warmup(steps),
+                "top_k": settings.top_k,
+                "lora": settings.lora,
+                "checkpointing": settings.checkpointing,
+                "bf16": settings.bf16,
+            },
+            "memory_gb_per_gpu": {
+                **{name: round(size / _GIB, 2) for name, size in memory.parts.items()},
+                "peak": round(memory.peak / _GIB, 2),
+                "fits": memory.peak <= hardware.memory_gb * _GIB,
+            },
+            "time": {
+                "flops": total.flops,
+                "gpu_hours": round(total.gpu_hours, 2),
+                "hours": round(total.hours, 2),
+                "usd": round(total.usd, 2),
+            },
+            "hardware": asdict(hardware),
+            "sources": dict(self.sources),
+        }
+
+
+def dry_run(teacher: str, student: str | None, settings: Settings, recipe: RecipeFile | None) -> DryRun:
+    """The shapes of a teacher and a student, which are directories with a config.json or well-known names; a
+    student that is to be pruned has the teacher's, with the sizes of the recipe's `prune:`."""
+    values = {} if recipe is None else recipe.section("hardware", _HARDWARE)
+    big = shape_of(teacher)
+    if student is not None:
+        small = shape_of(student)
+    else:
+        pruned = {} if recipe is None else dict(recipe.sections.get("prune", {}))
+        small = pruned_shape(big, pruned)
+    sources = {**HARDWARE_SOURCES, **({} if recipe is None else recipe.sources)}
+    return DryRun(big, small, settings, Hardware(**values), sources)
+
+
+def shape_of(name: str) -> ModelConfig:
+    """The numbers of a model: what its config.json says, or those of a well-known name."""
+    path = expanded(name)
+    if path.exists():
+        return read_config_alone(Path(path)).config
+    known = find_shape(name)
+    if known is None:
+        like = ", ".join(nearest_shapes(name))
+        raise UsageError(
+            f"{name} is neither a directory nor a well-known model"
+            + (f" such as {like}" if like else "")
+            + "; give a directory with a config.json"
+        )
+    return known.config
+
+
+def pruned_shape(teacher: ModelConfig, sizes: Mapping[str, Any]) -> ModelConfig:
+    """The teacher with these sizes; UsageError where they name none, or one that cannot be."""
+    chosen: dict[str, Any] = {key: sizes[key] for key in PRUNED_SIZES if key in sizes}
+    if not chosen:
+        raise UsageError(
+            f"the recipe names neither a student nor a size to prune to ({', '.join(PRUNED_SIZES)}); add one"
+        )
+    for field, value in chosen.items():
+        if type(value) is not int or not 0 < value <= getattr(teacher, field):
+            raise UsageError(
+                f"the student's {field} is {str(value)[:40]}, expected 1 to the teacher's "
+                f"{getattr(teacher, field)}"
+            )
+    if "layers" in chosen and (teacher.windows or teacher.unturned):
+        kept = chosen["layers"]
+        chosen |= {
+            "windows": teacher.windows[:kept],
+            "unturned": tuple(layer for layer in teacher.unturned if layer < kept),
+        }
+    return check_config(replace(teacher, **chosen))
+
+
+def _sizes(config: ModelConfig) -> dict[str, int | bool]:
+    names = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab", "tied")
+    return {name: getattr(config, name) for name in names}

@@ -1,0 +1,226 @@
+"""transformers' Trainer with a teacher: its loss, its held-out measurement, and checkpoints that are whole.
+
+Batches, devices, precision, accumulation, schedules, resuming and logging are the Trainer's own.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from rockledge.distillation.hidden_states import hidden_sum
+from rockledge.distillation.losses import learnt_rows, token_sums
+from rockledge.distillation.resuming import checkpoint_bytes, last_checkpoint, mark_complete
+from rockledge.distillation.sequence_order import batch_of, cached_teacher
+from rockledge.distillation.settings import Settings
+from rockledge.distillation.teacher import Lesson, Teacher
+from rockledge.errors import TrainingError
+from rockledge.units import show_size
+
+_LISTED = 8  # sequences that an error names
+_FULL = ("no space left", "disk quota", "file too large", "os error 28", "enospc")
+
+
+class DistillationTrainer(Trainer):
+    """Minimises (1 - data_weight) * KL + data_weight * cross-entropy + hidden_weight * hidden-state loss,
+    each a mean over the learnt tokens of all of a step's batch.
+
+    Items come from `OrderedSequences`; what they do not hold of the teacher is asked of `teacher`. With
+    neither, the loss is the cross-entropy alone.
+    """
+
+    def __init__(self, *, settings: Settings, teacher: Teacher | None, **arguments: Any) -> None:
+        super().__init__(data_collator=batch_of, **arguments)
+        self._settings, self._teacher = settings, teacher
+        # The loss below divides by the tokens of the whole step, so nothing may divide it again.
+        self.model_accepts_loss_kwargs = True
+        self._parts: dict[str, torch.Tensor] = {}
+        self._directory = Path(str(self.args.output_dir))
+        self.pop_callback(PrinterCallback)
+        self.pop_callback(ProgressCallback)
+        self.add_callback(_FiniteGradients(self))
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The loss of one micro-batch as its share of the step's; TrainingError where it is not finite."""
+        numbers = inputs.pop("number").tolist()
+        parts, tokens, outputs = self._sums(model, inputs)
+        weighted = [weight * parts[name] for name, weight in self._weights(parts).items()]
+        loss = torch.stack(weighted).sum()
+        if not bool(torch.isfinite(loss)):
+            raise self.stopped("the loss is not finite", numbers)
+        for name, value in (*parts.items(), ("tokens", torch.tensor(float(tokens)))):
+            self._parts[name] = self._parts.get(name, 0.0) + value.detach().to(loss.device, torch.float32)
+        loss = loss / (max(1, tokens) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # the mean over processes takes it out again
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Means over all held-out tokens, in nats: `eval_loss`, `eval_data_loss` and with a teacher
+        `eval_kl`. Every sequence counts once, in one order, however many processes share them."""
+        model = self.model_wrapped if self.model_wrapped is not None else self.model
+        model.eval()
+        found: list[tuple[int, dict[str, float], int]] = []
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self.get_eval_dataloader(eval_dataset):
+                inputs = self._prepare_inputs(batch)
+                number = int(inputs.pop("number")[0])
+                parts, tokens, _ = self._sums(model, inputs)
+                found.append((number, {name: float(value) for name, value in parts.items()}, tokens))
+        every = {number: (parts, tokens) for number, parts, tokens in self._gathered(found)}
+        count = max(1, sum(tokens for _, tokens in every.values()))
+        names = next(iter(every.values()))[0] if every else {}
+        means = {
+            name: math.fsum(every[number][0][name] for number in sorted(every)) / count for name in names
+        }
+        loss = float(sum(weight * means[name] for name, weight in self._weights(means).items()))
+        if not math.isfinite(loss):
+            broken = [n for n in sorted(every) if not all(map(math.isfinite, every[n][0].values()))]
+            raise self.stopped("the loss of held-out text is not finite", broken)
+        metrics = {"loss": loss, **means}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer, with the parts of the loss beside it."""
+        if "loss" in logs and self._parts:
+            summed = {
+                name: float(self.accelerator.gather(value.reshape(1)).sum())
+                for name, value in self._parts.items()
+            }
+            tokens = max(1.0, summed.pop("tokens"))
+            logs |= {name: value / tokens for name, value in summed.items()}
+            self._parts = {}
+        super().log(logs, start_time)
+
+    def stopped(self, what: str, numbers: Sequence[int] = ()) -> TrainingError:
+        """The error that says where the run stopped and what is kept of it."""
+        step, kept = self.state.global_step + 1, last_checkpoint(self._directory)
+        shown = ", ".join(map(str, numbers[:_LISTED]))
+        where = f" (sequences {shown} of the data)" if shown else ""
+        saved = (
+            "there is no checkpoint before it"
+            if kept is None
+            else f"the checkpoint of step {kept[0]} is kept in {kept[1]}"
+        )
+        return TrainingError(
+            f"{what} in step {step} of {self.args.max_steps}{where}; {saved}; lower --learning-rate, or look "
+            "for broken text or weights"
+        )
+
+    def _sums(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], int, Any]:
+        """Sums over the learnt tokens by part of the loss, how many tokens these are, and the outputs."""
+        cached, labels = cached_teacher(inputs), inputs["labels"]
+        lesson = None if cached is None else Lesson(cached)
+        if cached is None and self._teacher is not None:
+            lesson = self._teacher.lesson(inputs, self._teacher_context())
+        states = lesson.states if lesson is not None else None
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            position_ids=inputs["position_ids"],
+            use_cache=False,
+            output_hidden_states=states is not None,
+        )
+        sums = token_sums(outputs.logits, labels, None if lesson is None else lesson.logits)
+        parts = {"data_loss": sums.data}
+        if sums.kl is not None:
+            parts["kl"] = sums.kl
+        if states is not None:
+            student = self.accelerator.unwrap_model(model)
+            parts["hidden"] = hidden_sum(student, outputs.hidden_states, states, learnt_rows(labels))
+        return parts, sums.tokens, outputs
+
+    def _weights(self, parts: Mapping[str, Any]) -> dict[str, float]:
+        data = self._settings.data_weight if "kl" in parts else 1.0
+        weights = {"kl": 1 - data, "data_loss": data, "hidden": self._settings.hidden_weight}
+        return {name: weight for name, weight in weights.items() if name in parts and weight}
+
+    def _teacher_context(self) -> Any:
+        return self.compute_loss_context_manager() if self.args.bf16 else nullcontext()
+
+    def _gathered(self, found: list[Any]) -> list[Any]:
+        if self.accelerator.num_processes == 1:
+            return found
+        from accelerate.utils import gather_object
+
+        return list(gather_object(found))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As the Trainer; a checkpoint counts once all of it is on the disk. TrainingError where that has no
+        room, which costs no earlier checkpoint."""
+        place = self._directory / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            self._check_room(place)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_complete(place)
+        except Exception as error:  # safetensors and torch have each their own for a full disk
+            if not any(sign in str(error).lower() for sign in _FULL):
+                raise
+            shutil.rmtree(place, ignore_errors=True)
+            raise self._no_room(place, str(error).splitlines()[0][:100]) from error
+        self.accelerator.wait_for_everyone()
+
+    def require_room(self) -> None:
+        """Raises TrainingError where the disk has no room for the two checkpoints that are kept at a time:
+        weights and both states of Adam, float32."""
+        model: Any = self.model
+        learns = sum(int(p.numel()) for p in model.parameters() if p.requires_grad)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        free, needed = shutil.disk_usage(self._directory).free, 2 * 3 * 4 * learns
+        if free < needed:
+            raise TrainingError(
+                f"checkpoints need {show_size(needed, enough=True)} of disk in {self._directory}, but "
+                f"{show_size(free)} are free; free some, or name another disk by --work"
+            )
+
+    def _check_room(self, place: Path) -> None:
+        kept = last_checkpoint(place.parent)
+        needed = 0 if kept is None else checkpoint_bytes(kept[1])
+        free = shutil.disk_usage(place.parent).free
+        if free < needed:
+            raise self._no_room(
+                place, f"{show_size(needed, enough=True)} are needed and {show_size(free)} are free"
+            )
+
+    def _no_room(self, place: Path, why: str) -> TrainingError:
+        kept = last_checkpoint(place.parent)
+        saved = "" if kept is None else f"; the checkpoint of step {kept[0]} is kept"
+        return TrainingError(
+            f"there is no room for the checkpoint of step {self.state.global_step} in {place.parent} "
+            f"({why}){saved}; free some space and give the same command again"
+        )
+
+
+class _FiniteGradients(TrainerCallback):
+    """Stops a run before a gradient that is not finite reaches the weights."""
+
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self._trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After clipping, before the step."""
+        gradients = [p.grad.detach() for p in kwargs["model"].parameters() if p.grad is not None]
+        # With FSDP every process looks at its own part.
+        own = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+        largest = [gradient.abs().amax() for gradient in own if gradient.numel()]
+        if largest and not bool(torch.isfinite(torch.stack([x.float() for x in largest])).all()):
+            raise self._trainer.stopped("the gradient is not finite")

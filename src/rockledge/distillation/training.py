@@ -1,0 +1,137 @@
+"""One training run: its arguments for transformers' Trainer, and how it goes on where it was stopped."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, TrainingArguments
+
+from rockledge.distillation.resuming import drop_incomplete, last_checkpoint
+from rockledge.distillation.settings import Settings
+from rockledge.distillation.teacher import Teacher
+from rockledge.distillation.trainer import DistillationTrainer
+from rockledge.errors import UsageError
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all)."""
+
+_LEAST_SAVES = 10  # of a run, where nobody says how often
+
+
+@dataclass(frozen=True)
+class Run:
+    """`sequences` are learnt in their order, `settings.batch` a step; `held_out` may be empty. `place` keeps
+    checkpoints. `stage` is its name for progress."""
+
+    stage: str
+    model: Any
+    sequences: Dataset[dict[str, Any]]
+    held_out: Dataset[dict[str, Any]] | None
+    settings: Settings
+    steps: int
+    place: Path
+    teacher: Teacher | None
+
+
+def processes() -> int:
+    """How many processes share this run: what torchrun or accelerate launch says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def training_arguments(settings: Settings, steps: int, place: Path) -> TrainingArguments:
+    """The Trainer's arguments; UsageError where a batch cannot be shared evenly, or an argument is not one of
+    the Trainer's."""
+    share = settings.micro_batch * processes()
+    if settings.batch % share:
+        raise UsageError(
+            f"a batch of {settings.batch} sequences cannot be shared by {processes()} processes with "
+            f"micro-batches of {settings.micro_batch}; choose a multiple of {share}"
+        )
+    save = settings.save_every or max(1, min(500, -(-steps // _LEAST_SAVES)))
+    given: dict[str, Any] = {
+        "output_dir": str(place),
+        "max_steps": steps,
+        "per_device_train_batch_size": settings.micro_batch,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": settings.batch // share,
+        "train_sampling_strategy": "sequential",
+        "learning_rate": settings.rate,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr": settings.final_rate},
+        "warmup_steps": settings.warmup(steps),
+        "bf16": settings.bf16,
+        "gradient_checkpointing": settings.checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "seed": settings.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": save,
+        "save_total_limit": 2,
+        "eval_strategy": "steps",
+        "eval_steps": settings.evaluate_every or save,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    if not torch.cuda.is_available():
+        given |= {"use_cpu": True}
+    try:
+        return TrainingArguments(**{**given, **settings.trainer})
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).removeprefix("TrainingArguments.__init__() ")[:200]
+        raise UsageError(
+            f"the Trainer does not take these arguments ({reason}); correct --trainer"
+        ) from error
+
+
+def train(run: Run, progress: Progress) -> DistillationTrainer:
+    """Trains from the last whole checkpoint in `run.place`, or from the start, to the end. The model of the
+    trainer that is returned has learnt; its `state.log_history` is the curve of all of the run.
+
+    Raises:
+        TrainingError: the loss is not finite, or the disk is full; checkpoints are kept.
+    """
+    arguments = training_arguments(run.settings, run.steps, run.place)
+    if run.held_out is None:
+        arguments.eval_strategy = transformers.trainer_utils.IntervalStrategy.NO
+    with arguments.main_process_first(local=False):
+        run.place.mkdir(parents=True, exist_ok=True)
+        if arguments.process_index == 0:
+            drop_incomplete(run.place)
+    kept = last_checkpoint(run.place)
+    arguments.eval_on_start = run.held_out is not None and kept is None
+    trainer = DistillationTrainer(
+        settings=run.settings,
+        teacher=run.teacher,
+        model=run.model,
+        args=arguments,
+        train_dataset=run.sequences,
+        eval_dataset=run.held_out,
+        callbacks=[_Report(run.stage, progress)],
+    )
+    if kept is None and arguments.process_index == 0:
+        trainer.require_room()
+    trainer.train(resume_from_checkpoint=None if kept is None else str(kept[1]))
+    return trainer
+
+
+class _Report(TrainerCallback):
+    """Tells a progress function of every step."""
+
+    def __init__(self, stage: str, progress: Progress) -> None:
+        self._stage, self._progress = stage, progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After an optimizer step."""
+        if state.is_world_process_zero:
+            self._progress(self._stage, state.global_step, state.max_steps)
