@@ -22,6 +22,7 @@ from rockledge.virtual_board.board import VirtualBoard
 from rockledge.virtual_board.sysfs import VirtualSysfs
 
 WRITING = EngineStats(running=4, decoding=4)
+NPU_LIMIT = "sys/class/devfreq/fdab0000.npu/max_freq"
 
 
 class Loop:
@@ -128,6 +129,30 @@ def test_one_zone_that_lies_is_left_out(tmp_path: Path) -> None:
     loop = Loop(tmp_path)
     loop.tree.write("sys/class/thermal/thermal_zone0/temp", "nan")
     assert BoardSysfs(tmp_path).celsius() == pytest.approx(loop.board.sensed, abs=0.001)
+
+
+@pytest.mark.parametrize("limit", [1_000_000_000, 600_000_000])
+def test_the_npu_gets_back_the_clock_that_it_had(tmp_path: Path, limit: int) -> None:
+    """Also one below its highest, which somebody has set: that one is never exceeded."""
+    tree = VirtualSysfs(tmp_path, VirtualBoard(eight_billion(), COOLINGS["passive"], 45.0))
+    tree.write(NPU_LIMIT, f"{limit}")
+    governor = Governor(
+        BoardSysfs(tmp_path),
+        eight_billion(),
+        72.0,
+        send=lambda _: None,
+        stats=lambda: EngineStats(running=1),
+        clock=iter(range(1000)).__next__,
+    )
+    found = set()
+    for celsius in [*range(60, 84), *range(83, 40, -1), *range(41, 80)]:
+        tree.write("sys/class/thermal/thermal_zone1/temp", f"{celsius}000")
+        governor.tick()
+        found.add(int(tree.read(NPU_LIMIT)))
+    assert min(found) < limit
+    assert max(found) == limit
+    governor.close()
+    assert int(tree.read(NPU_LIMIT)) == limit
 
 
 def test_demand() -> None:

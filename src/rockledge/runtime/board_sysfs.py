@@ -61,6 +61,11 @@ class BoardSysfs:
         found = map(sysfs_count, _text(self._npu / "available_frequencies").split())
         return tuple(sorted(float(hz) for hz in found if hz))
 
+    def npu_limit(self) -> float | None:
+        """The NPU's highest clock as it is set now, in Hz; None where nothing says it."""
+        found = None if self._npu is None else sysfs_count(_text(self._npu / "max_freq"))
+        return float(found) if found else None
+
     def set_npu_clock(self, hz: float) -> bool:
         """Makes `hz` the NPU's highest clock; whether that was possible."""
         if self._npu is None:

@@ -54,7 +54,8 @@ class Governor:
         self._ladders: dict[Demand, tuple[Rung, ...]] = {}
         self._state = State()
         self._setting = work.full
-        self._npu_hz = work.npu_hz
+        self._npu_limit = sysfs.npu_limit() or work.npu_hz
+        self._npu_hz = self._npu_limit
         self.decision: Decision | None = None
         """The last one; None before the first."""
         self._limited_at: float | None = None
@@ -77,11 +78,11 @@ class Governor:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends it, and gives the NPU its clock back. The engine keeps its last setting."""
+        """Ends it, and gives the NPU back the clock that it had. The engine keeps its last setting."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._set_npu(self._work.npu_hz)
+        self._set_npu(self._npu_limit)
 
     def _run(self) -> None:
         while not self._ended.wait(EVERY_S):
@@ -114,6 +115,7 @@ class Governor:
         self._set_npu(setting.npu_hz)
 
     def _set_npu(self, hz: float) -> None:
+        hz = min(hz, self._npu_limit)  # whoever set that had a reason
         if hz != self._npu_hz and self._work.npu_clocks and self._sysfs.set_npu_clock(hz):
             self._npu_hz = hz
 

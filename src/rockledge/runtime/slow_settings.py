@@ -41,7 +41,7 @@ def slow_settings(root: Path = Path("/")) -> list[SlowSetting]:
     system = look(root)
     return [
         *_memory(system),
-        *_npu(system),
+        *_npu(root, system),
         *_governors(system),
         *_floors(root, system, chip),
         *_interrupts(system),
@@ -60,9 +60,21 @@ def _memory(system: System) -> Iterator[SlowSetting]:
         )
 
 
-def _npu(system: System) -> Iterator[SlowSetting]:
+def _npu(root: Path, system: System) -> Iterator[SlowSetting]:
     clock = system.npu
-    if clock is not None and clock.current < min(_SLOW_NPU_HZ, clock.highest):
+    if clock is None:
+        return
+    # A governor that was killed leaves such a limit too, and the next one takes it for somebody's wish.
+    stated = _text(root / clock.folder.lstrip("/") / "available_frequencies").split()
+    possible = max((sysfs_count(one) or 0 for one in stated), default=0)
+    if 0 < clock.highest < possible:
+        yield SlowSetting(
+            f"the NPU is limited to {clock.highest // _MHZ} of {possible // _MHZ} MHz",
+            f"its products take {possible / clock.highest:.1f} times as long",
+            _CLOCK,
+            _write(f"{possible}", f"{clock.folder}/max_freq"),
+        )
+    if clock.current < min(_SLOW_NPU_HZ, clock.highest):
         share = clock.current / clock.highest
         yield SlowSetting(
             f"the NPU is at {_of(clock)}",
