@@ -55,6 +55,8 @@ def test_a_disk_that_fails_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(os, "preadv", failing)
         with pytest.raises(DiskError, match=r"cannot be read \(input/output error\); check the disk"):
             list(file.parts(0, 100))
+    with pytest.raises(DiskError, match="input/output error"):  # and says nothing about direct reads
+        UncachedFile(path)
     with pytest.raises(DiskError, match="no such file"):
         UncachedFile(path.with_name("another"))
 

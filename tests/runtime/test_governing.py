@@ -131,6 +131,16 @@ def test_one_zone_that_lies_is_left_out(tmp_path: Path) -> None:
     assert BoardSysfs(tmp_path).celsius() == pytest.approx(loop.board.sensed, abs=0.001)
 
 
+def test_one_zone_that_is_far_warmer_than_all_others_is_left_out(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    for celsius, counts in ((loop.board.sensed + 20, True), (loop.board.sensed + 40, False)):
+        loop.tree.write("sys/class/thermal/thermal_zone3/temp", f"{celsius * 1000:.0f}")
+        expected = celsius if counts else loop.board.sensed
+        assert BoardSysfs(tmp_path).celsius() == pytest.approx(expected, abs=0.001)
+    loop.tree.write("sys/class/thermal/thermal_zone4/temp", f"{celsius * 1000:.0f}")  # two agree
+    assert BoardSysfs(tmp_path).celsius() == pytest.approx(celsius, abs=0.001)
+
+
 @pytest.mark.parametrize("limit", [1_000_000_000, 600_000_000])
 def test_the_npu_gets_back_the_clock_that_it_had(tmp_path: Path, limit: int) -> None:
     """Also one below its highest, which somebody has set: that one is never exceeded."""

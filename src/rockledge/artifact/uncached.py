@@ -47,6 +47,8 @@ class UncachedFile:
                 return opened
             except OSError as error:
                 os.close(opened)
+                if error.errno in OF_THE_DISK:
+                    raise
                 self.buffered_because = (error.strerror or str(error)).lower()
         opened = os.open(self.path, flags)
         os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_RANDOM)  # reading ahead is for whoever asks

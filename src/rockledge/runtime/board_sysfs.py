@@ -16,6 +16,7 @@ from rockledge.runtime.sysfs_number import sysfs_count, sysfs_number
 _ZONE: Final = re.compile(r"soc|cpu|core|package|center|npu")  # vendor's and mainline's names on an RK3588
 _PROCESSOR: Final = re.compile(r"cpufreq|cpu", re.IGNORECASE)
 _POSSIBLE: Final = (-40_000, 125_000)  # thousandths of a degree
+_APART: Final = 30.0  # kelvins: chosen, more than zones of a chip this small should ever differ by
 
 
 class BoardSysfs:
@@ -41,8 +42,12 @@ class BoardSysfs:
         return self.celsius() is not None
 
     def celsius(self) -> float | None:
-        """Of the warmest zone; None where none gives one that can be."""
-        return max(self._temperatures(), default=None)
+        """Of the warmest zone; None where none gives one that can be. Of three or more, one that is far
+        warmer than all others is not counted: they lie on one chip."""
+        found = sorted(self._temperatures())
+        if len(found) > 2 and found[-1] - found[-2] > _APART:
+            del found[-1]
+        return found[-1] if found else None
 
     def _temperatures(self) -> Iterator[float]:
         for file in self._zones:
