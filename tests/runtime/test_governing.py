@@ -213,6 +213,23 @@ def made(mode: str, root: Path) -> Governor | None:
     return make_governor(mode, cast(Any, nothing), 4, 72.0, send=lambda _: None, stats=EngineStats, root=root)
 
 
+@pytest.mark.parametrize("temperature", [None, "nan"])
+def test_a_known_board_that_does_not_say_how_warm_it_is_is_said(
+    tmp_path: Path, temperature: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = VirtualSysfs(tmp_path, VirtualBoard(eight_billion(), COOLINGS["fan"], 25.0))
+    for zone in (tmp_path / "sys/class/thermal").glob("thermal_zone*"):
+        (zone / "temp").unlink()
+        if temperature is not None:
+            tree.write(f"{zone.relative_to(tmp_path)}/temp", temperature)
+    assert made("off", tmp_path) is None
+    assert not caplog.text
+    assert made("auto", tmp_path) is None
+    assert "no governor: this RK3588 does not say how warm it is" in caplog.text
+    with pytest.raises(UsageError, match="says how warm it is"):
+        made("on", tmp_path)
+
+
 def test_a_machine_that_is_no_known_board_has_none(tmp_path: Path) -> None:
     assert made("auto", tmp_path) is None
     assert made("off", tmp_path) is None

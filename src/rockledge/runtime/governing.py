@@ -172,9 +172,10 @@ def governed_board(mode: str, root: Path = Path("/")) -> tuple[Chip, BoardSysfs]
     chip's heat is known and the board gives its temperature, "on" raises UsageError elsewhere."""
     if mode == "off":
         return None
-    sysfs, chip = BoardSysfs(root), find_chip(compatible(root))
-    if chip is not None and chip.power is not None and not chip.refused and sysfs.readable:
+    sysfs, chip = BoardSysfs(root), _governable(root)
+    if chip is not None and sysfs.readable:
         return chip, sysfs
+    chip = find_chip(compatible(root))
     if mode == "on" and chip is not None and chip.power is None:
         raise UsageError(
             f"--governor on: too little is published of the heat of a {chip.title} to govern it; leave it at "
@@ -186,6 +187,12 @@ def governed_board(mode: str, root: Path = Path("/")) -> tuple[Chip, BoardSysfs]
             "auto, or see `rockledge npu info`"
         )
     return None
+
+
+def _governable(root: Path) -> Chip | None:
+    """The chip of this machine, if its heat is known and models run on it."""
+    chip = find_chip(compatible(root))
+    return None if chip is None or chip.power is None or chip.refused else chip
 
 
 def make_governor(
@@ -203,6 +210,12 @@ def make_governor(
     errors as for `governed_board`."""
     found = governed_board(mode, root)
     if found is None:
+        if mode == "auto" and (known := _governable(root)) is not None:
+            log.warning(
+                "no governor: this %s does not say how warm it is in /sys/class/thermal, so only its kernel "
+                "keeps it from getting too hot; make that folder readable, or use fewer --threads",
+                known.title,
+            )
         return None
     chip, sysfs = found
     board = board_with(chip, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
