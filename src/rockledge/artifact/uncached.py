@@ -81,9 +81,11 @@ class UncachedFile:
                 raise disk_error(self.path, error.errno or 0) from error
             if begin + done + got >= end:
                 break
-            if got < BLOCK:
+            if self.direct:
+                got = got // BLOCK * BLOCK  # those go on at a block
+            if got == 0:
                 raise cut_short(self.path)
-            done += got // BLOCK * BLOCK
+            done += got
         if not self.direct:
             os.posix_fadvise(self.descriptor, begin, len(into), os.POSIX_FADV_DONTNEED)
 
