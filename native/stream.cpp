@@ -210,6 +210,7 @@ void Stream::serve() {
 // 0, an errno, or RL_CUT_SHORT where the file ends too early. The last block of the file need not be whole.
 int Stream::read(std::uint8_t *to, std::int64_t bytes, std::int64_t offset) {
   const std::int64_t wanted = std::min(bytes, file_bytes_ - offset);
+  const bool direct = reader_.read == nullptr && reader_.forgets == 0;
   for (std::int64_t done = 0; done < wanted;) {
     const auto left = static_cast<std::size_t>(bytes - done);
     std::int64_t n = reader_.read != nullptr ? reader_.read(reader_.context, to + done, bytes - done, offset + done)
@@ -219,8 +220,9 @@ int Stream::read(std::uint8_t *to, std::int64_t bytes, std::int64_t offset) {
     if (n < 0) return static_cast<int>(-n);
     if (n == 0) return RL_CUT_SHORT;
     if (done + n >= wanted) break;
-    if (n < kBlock) return RL_CUT_SHORT;
-    done += n / kBlock * kBlock;  // direct reads go on at a block
+    if (direct) n = n / kBlock * kBlock;  // those go on at a block
+    if (n == 0) return RL_CUT_SHORT;
+    done += n;
   }
   if (reader_.forgets != 0) posix_fadvise(reader_.file, offset, bytes, POSIX_FADV_DONTNEED);
   return 0;

@@ -1,6 +1,7 @@
 """Reads that leave nothing in the page cache."""
 
 import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -47,6 +48,26 @@ def test_without_direct_reads_the_bytes_are_the_same(path: Path, monkeypatch: py
         assert b"".join(bytes(part) for part in file.parts(0, len(CONTENT))) == CONTENT
 
 
+def test_buffered_reads_that_give_less_than_was_asked_go_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a network's file system may, by any number of bytes; direct ones end on whole blocks."""
+    read, lengths = os.preadv, itertools.cycle([100, 5000, 1, 70_000])
+
+    refused: list[bool] = []
+
+    def short(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if not refused:
+            refused.append(True)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return read(descriptor, [buffers[0][: next(lengths)]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    with UncachedFile(path) as file:
+        assert not file.direct
+        assert b"".join(bytes(part) for part in file.parts(0, 200_000)) == CONTENT[:200_000]
+
+
 def test_a_disk_that_fails_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
@@ -55,6 +76,8 @@ def test_a_disk_that_fails_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(os, "preadv", failing)
         with pytest.raises(DiskError, match=r"cannot be read \(input/output error\); check the disk"):
             list(file.parts(0, 100))
+    with pytest.raises(DiskError, match="input/output error"):  # and says nothing about direct reads
+        UncachedFile(path)
     with pytest.raises(DiskError, match="no such file"):
         UncachedFile(path.with_name("another"))
 

@@ -147,9 +147,10 @@ def lying(lie: Callable[[VirtualBoard], float | None]) -> list[Second]:
         (lambda board: 55.0, "its temperature does not move with the load"),
         (lambda board: None if board.seconds > 60 else board.sensed, "it gives no possible temperature"),
         (lambda board: 50.0 if board.seconds > 60 else board.sensed, "does not move with the load"),
+        (lambda board: 100.0, "it stays hot, and the kernel holds no clock back"),
         (lambda board: 20.0 + 60.0 * (int(board.seconds) % 2), "its temperature jumps"),
     ],
-    ids=["none", "nan", "too-cold", "too-hot", "stuck", "silent-later", "stuck-later", "jumps"],
+    ids=["none", "nan", "too-cold", "too-hot", "stuck", "silent-later", "stuck-later", "stuck-hot", "jumps"],
 )
 def test_a_sensor_that_lies_leads_to_a_safe_setting(
     lie: Callable[[VirtualBoard], float | None], trouble: str
@@ -172,9 +173,27 @@ def test_a_kernel_that_throttles_at_a_low_temperature_is_believed() -> None:
             most_watts=most_watts(work),
             safe=safe_watts(work.board, TARGET_CELSIUS),
         )
-    assert "holds clocks back at 50 °C" in decision.trouble
+    assert "the kernel holds clocks back as if it were hot" in decision.trouble
     # the mean of two rungs is meant
     assert decision.watts <= 2 * safe_watts(work.board, TARGET_CELSIUS)
+
+
+def test_a_sensor_that_the_kernel_contradicts_again_and_again_is_believed_ever_later() -> None:
+    """One that says 10 K too little lets the chip throttle whenever it is believed again. In the first half
+    minute of each time nothing tells it from an honest one."""
+    found = lying(lambda board: board.sensed - 10.0)
+    assert found[-1].throttled < 10
+    begun = [now.seconds for last, now in itertools.pairwise(found) if now.trouble and not last.trouble]
+    pauses = [later - sooner for sooner, later in itertools.pairwise(begun)]
+    assert len(pauses) > 1
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 4 * pauses[0]
+
+
+def test_a_reason_stays_the_same_while_the_temperature_changes() -> None:
+    """Each new one is a line in the log."""
+    reasons = [one.trouble for one in lying(lambda board: board.sensed - 10.0)]
+    assert sum(now != last for last, now in itertools.pairwise(reasons)) < 20
 
 
 def test_one_bad_reading_changes_nothing_and_good_ones_are_believed_again() -> None:

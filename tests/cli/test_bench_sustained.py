@@ -1,9 +1,18 @@
 """`rockledge bench --sustained`: the curve of a long run, on this machine and on a virtual board."""
 
 import csv
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
+
+from rockledge.errors import DiskError
+from rockledge.runtime import governing
+from rockledge.runtime.engine import Engine
+from rockledge.runtime.request import Output
 
 Run = Callable[..., Any]
 
@@ -59,3 +68,49 @@ def test_what_is_refused(rockledge: Run, artifact: Path, tmp_path: Path) -> None
         assert done.code != 0
         assert message in done.err
     assert curve.read_text() == "mine"
+
+
+def test_a_run_that_ends_early_keeps_what_it_measured(
+    rockledge: Run, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the governor, which has to give the NPU its clock back, is closed."""
+    closed: list[bool] = []
+    governor = SimpleNamespace(tick=lambda: None, close=lambda: closed.append(True))
+    monkeypatch.setattr(governing, "make_governor", lambda *_, **__: governor)
+    begun, step = time.monotonic(), Engine.step
+
+    def failing(engine: Engine) -> list[Output]:
+        if time.monotonic() - begun > 2.5:
+            raise DiskError("the disk failed")
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", failing)
+    curve = tmp_path / "short.csv"
+    options = ["--prompt", 4, "--generate", 20, "--threads", 1, "--curve", curve]
+    done = rockledge("bench", artifact, "--sustained", "60m", *options)
+    assert done.code == 1
+    assert f"what was measured until then is in {curve}" in done.err
+    assert "the disk failed" in done.err
+    assert rows(curve)
+    assert closed == [True]
+
+
+def test_places_that_a_curve_cannot_have(rockledge: Run, artifact: Path, tmp_path: Path) -> None:
+    words = ("bench", artifact, "--sustained", "5s", "--virtual-board", "fan", "--overwrite", "--curve")
+    for curve, message in (
+        ("", "is a folder, expected the name of a file"),
+        ("/", "is a folder"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "x.png", "is the picture's name"),
+        (tmp_path / "missing" / "x.csv", "does not exist"),
+    ):
+        done = rockledge(*words, curve)
+        assert done.code == 2
+        assert message in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_virtual_board_is_for_long_runs(rockledge: Run, artifact: Path) -> None:
+    done = rockledge("bench", artifact, "--virtual-board", "fan")
+    assert done.code == 2
+    assert "give its --sustained TIME too" in done.err

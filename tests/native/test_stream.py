@@ -175,6 +175,29 @@ def test_reads_that_fail_at_any_time_end_a_run_and_no_other(model: Model, step: 
     stream.close()
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_reads_that_give_less_than_was_asked_or_are_interrupted_go_on(
+    model: Model, step: Step, which: int
+) -> None:
+    """As those of a file system in user space or of a network may be, by any number of bytes."""
+    expected = model.logits(step)
+    chance = np.random.default_rng(which)
+
+    def read(to: int, size: int, offset: int) -> int:
+        if chance.random() < 0.2:
+            return -errno.EINTR
+        part = model.file[offset : offset + min(size, int(chance.integers(1, 3 * BLOCK)))]
+        ctypes.memmove(to, part.ctypes.data, part.nbytes)
+        return part.nbytes
+
+    stream = model.stream(fits(model)[which], read=read)
+    step.use_stream(stream)
+    for _ in range(20):
+        assert np.array_equal(model.logits(step), expected)
+    step.close()
+    stream.close()
+
+
 def test_a_file_that_ends_early_is_said(model: Model, step: Step) -> None:
     stream = model.stream(fits(model)[0], read=lambda to, size, offset: 0)
     step.use_stream(stream)

@@ -22,6 +22,7 @@ from rockledge.virtual_board.board import VirtualBoard
 from rockledge.virtual_board.sysfs import VirtualSysfs
 
 WRITING = EngineStats(running=4, decoding=4)
+NPU_LIMIT = "sys/class/devfreq/fdab0000.npu/max_freq"
 
 
 class Loop:
@@ -130,6 +131,40 @@ def test_one_zone_that_lies_is_left_out(tmp_path: Path) -> None:
     assert BoardSysfs(tmp_path).celsius() == pytest.approx(loop.board.sensed, abs=0.001)
 
 
+def test_one_zone_that_is_far_warmer_than_all_others_is_left_out(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    for celsius, counts in ((loop.board.sensed + 20, True), (loop.board.sensed + 40, False)):
+        loop.tree.write("sys/class/thermal/thermal_zone3/temp", f"{celsius * 1000:.0f}")
+        expected = celsius if counts else loop.board.sensed
+        assert BoardSysfs(tmp_path).celsius() == pytest.approx(expected, abs=0.001)
+    loop.tree.write("sys/class/thermal/thermal_zone4/temp", f"{celsius * 1000:.0f}")  # two agree
+    assert BoardSysfs(tmp_path).celsius() == pytest.approx(celsius, abs=0.001)
+
+
+@pytest.mark.parametrize("limit", [1_000_000_000, 600_000_000])
+def test_the_npu_gets_back_the_clock_that_it_had(tmp_path: Path, limit: int) -> None:
+    """Also one below its highest, which somebody has set: that one is never exceeded."""
+    tree = VirtualSysfs(tmp_path, VirtualBoard(eight_billion(), COOLINGS["passive"], 45.0))
+    tree.write(NPU_LIMIT, f"{limit}")
+    governor = Governor(
+        BoardSysfs(tmp_path),
+        eight_billion(),
+        72.0,
+        send=lambda _: None,
+        stats=lambda: EngineStats(running=1),
+        clock=iter(range(1000)).__next__,
+    )
+    found = set()
+    for celsius in [*range(60, 84), *range(83, 40, -1), *range(41, 80)]:
+        tree.write("sys/class/thermal/thermal_zone1/temp", f"{celsius}000")
+        governor.tick()
+        found.add(int(tree.read(NPU_LIMIT)))
+    assert min(found) < limit
+    assert max(found) == limit
+    governor.close()
+    assert int(tree.read(NPU_LIMIT)) == limit
+
+
 def test_demand() -> None:
     assert demand_of(EngineStats(), 4) == Demand(0, False)
     assert demand_of(EngineStats(running=2, decoding=1), 4) == Demand(1, True)
@@ -176,6 +211,23 @@ def test_a_hot_board_changes_no_answer_of_a_loaded_engine(
 def made(mode: str, root: Path) -> Governor | None:
     nothing: Any = SimpleNamespace()
     return make_governor(mode, cast(Any, nothing), 4, 72.0, send=lambda _: None, stats=EngineStats, root=root)
+
+
+@pytest.mark.parametrize("temperature", [None, "nan"])
+def test_a_known_board_that_does_not_say_how_warm_it_is_is_said(
+    tmp_path: Path, temperature: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = VirtualSysfs(tmp_path, VirtualBoard(eight_billion(), COOLINGS["fan"], 25.0))
+    for zone in (tmp_path / "sys/class/thermal").glob("thermal_zone*"):
+        (zone / "temp").unlink()
+        if temperature is not None:
+            tree.write(f"{zone.relative_to(tmp_path)}/temp", temperature)
+    assert made("off", tmp_path) is None
+    assert not caplog.text
+    assert made("auto", tmp_path) is None
+    assert "no governor: this RK3588 does not say how warm it is" in caplog.text
+    with pytest.raises(UsageError, match="says how warm it is"):
+        made("on", tmp_path)
 
 
 def test_a_machine_that_is_no_known_board_has_none(tmp_path: Path) -> None:

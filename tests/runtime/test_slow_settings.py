@@ -51,3 +51,13 @@ def test_every_slow_setting_has_a_command_and_a_cost(tmp_path: Path) -> None:
     assert all("sudo tee /" in command for command in commands)
     assert "4.7 %" in found["memory is parked at 528 of 2112 MHz"].costs
     assert all(one.source for one in found.values())
+
+
+def test_a_limit_that_was_left_on_the_npu_is_said(tmp_path: Path) -> None:
+    tree = board(tmp_path)
+    tree.write("sys/class/devfreq/fdab0000.npu/max_freq", "400000000")
+    tree.write("sys/class/devfreq/fdab0000.npu/cur_freq", "400000000")
+    (found,) = slow_settings(tmp_path)
+    assert found.what == "the NPU is limited to 400 of 1000 MHz"
+    assert found.costs == "its products take 2.5 times as long"
+    assert found.mend == "echo 1000000000 | sudo tee /sys/class/devfreq/fdab0000.npu/max_freq"

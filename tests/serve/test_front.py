@@ -162,9 +162,18 @@ def test_stats_are_those_of_the_last_answer(monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.sleep(0)
         front.deliver(Stats(sent[-1].tag, EngineStats(steps=7)))
         assert (await waiting).steps == 7
-        front.refresh()
+        front.deliver(Stats(sent[-1].tag, EngineStats(steps=7)))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.ensure_future(front.refresh())
+        await asyncio.sleep(0)
+        front.deliver(Stats(sent[-1].tag, EngineStats(steps=8)))
+        await waiting
+        assert front.stats.steps == 8
         asked = len(sent)
-        front.refresh()
+        await front.refresh()  # that is not long ago
         assert len(sent) == asked
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(front.refresh(), 1)  # nobody answers
+        assert front.stats.steps == 8
 
     run(scenario)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from tests.runtime.streaming.models import budget_for, made
 from tests.runtime.streaming.readers import FailingReader
 
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.service import MOST_FAILURES
+from rockledge.serve import front
 
 BODY = {"prompt": "Hi there", "max_tokens": 6, "temperature": 0}
 
@@ -50,3 +52,17 @@ def test_a_disk_that_fails_costs_the_requests_that_run_and_the_next_ones_try_aga
         assert "rockledge_streaming_waited_seconds_total" in http.get("/metrics").text  # and is up to date
         streaming = http.get("/health").json()["streaming"]
         assert streaming["bytes_read"] > streaming["streamed"] > 0
+
+
+def test_health_is_up_to_date_when_it_is_asked_for_the_first_time_in_a_while(
+    serving: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "STATS_SECONDS", 0.0)
+    path = made(tmp_path / "model")
+    with (
+        Engine.load(path, memory_budget=budget_for(path, 0.2), threads=1, ctx=200, parallel=2) as engine,
+        httpx.Client(base_url=serving(engine), timeout=30) as http,
+    ):
+        assert http.get("/health").json()["streaming"]["bytes_read"] == 0
+        http.post("/v1/completions", json=BODY).raise_for_status()
+        assert http.get("/health").json()["streaming"]["bytes_read"] > 0

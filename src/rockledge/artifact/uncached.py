@@ -47,6 +47,8 @@ class UncachedFile:
                 return opened
             except OSError as error:
                 os.close(opened)
+                if error.errno in OF_THE_DISK:
+                    raise
                 self.buffered_because = (error.strerror or str(error)).lower()
         opened = os.open(self.path, flags)
         os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_RANDOM)  # reading ahead is for whoever asks
@@ -79,9 +81,11 @@ class UncachedFile:
                 raise disk_error(self.path, error.errno or 0) from error
             if begin + done + got >= end:
                 break
-            if got < BLOCK:
+            if self.direct:
+                got = got // BLOCK * BLOCK  # those go on at a block
+            if got == 0:
                 raise cut_short(self.path)
-            done += got // BLOCK * BLOCK
+            done += got
         if not self.direct:
             os.posix_fadvise(self.descriptor, begin, len(into), os.POSIX_FADV_DONTNEED)
 

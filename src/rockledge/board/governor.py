@@ -29,9 +29,12 @@ SAFE_AMBIENT: Final = 45.0
 _POSSIBLE: Final = (-20.0, 120.0)  # °C: the chip turns itself off at 115
 _JUMP: Final = 20.0  # kelvins a second: more than a bare chip does by three times
 _JUMP_READINGS: Final = 5  # after which a temperature that jumped and stayed is believed
-_BELIEVED_AGAIN: Final = 30  # good readings after bad ones
+_BELIEVED_AGAIN: Final = 30  # good readings after bad ones; twice as many with each contradiction
+_MOST_DOUBLINGS: Final = 7  # an hour
+_FORGIVEN: Final = 7200  # good readings after which no contradiction counts any more
 _MISSED: Final = 3  # readings that may fail in a row
 _SILENT: Final = "it gives no possible temperature"
+_CONTRADICTED: Final = "it is cool, and the kernel holds clocks back as if it were hot"
 _COOL: Final = 5.0  # kelvins below the target at which a kernel has no reason to throttle
 _MEAN_SECONDS: Final = 30.0
 _STUCK_SECONDS: Final = 120.0
@@ -67,7 +70,7 @@ class State:
     `carry`: watts that earlier rungs have spent too little; `mean_watts`: of the last half minute; how many
     readings in a row were missing, jumped, contradicted what the kernel does, or were good; since when the
     temperature is the same, and the least and most watts meanwhile; `trouble`: why the sensor is not
-    believed, "" while it is."""
+    believed, "" while it is; `doubts`: how often the kernel contradicted one that was."""
 
     held: float | None = None
     slope: float = 0.0
@@ -82,6 +85,12 @@ class State:
     same_low: float = 0.0
     same_high: float = 0.0
     trouble: str = ""
+    doubts: int = 0
+
+    @property
+    def believed_from(self) -> int:
+        """Good readings in a row from which on the sensor is believed."""
+        return _BELIEVED_AGAIN << min(max(self.doubts - 1, 0), _MOST_DOUBLINGS)
 
 
 @dataclass(frozen=True)
@@ -193,16 +202,26 @@ def _judged(reading: Reading, state: State, target: float) -> State:
         state.same_high - state.same_low >= _STUCK_WATTS
     ):
         return _doubted(state, "its temperature does not move with the load")
+    # The governor holds back all it can at once then, so that the watts say nothing.
+    ignored = not reading.throttled and reading.celsius > target + _COOL
+    if reading.seconds - state.same_since >= _STUCK_SECONDS and ignored:
+        return _doubted(state, "it stays hot, and the kernel holds no clock back")
     if state.contradicted >= _MISSED:
-        return _doubted(state, f"the kernel holds clocks back at {reading.celsius:.0f} °C, as if it were hot")
+        again = 0 if state.trouble else 1
+        return replace(_doubted(state, _CONTRADICTED), doubts=state.doubts + again)
     good = state.good + 1
-    return replace(state, good=good, trouble="" if good >= _BELIEVED_AGAIN else state.trouble)
+    trouble = "" if good >= state.believed_from else state.trouble
+    return replace(state, good=good, trouble=trouble, doubts=0 if good >= _FORGIVEN else state.doubts)
 
 
 def _doubted(state: State, trouble: str, **changes: int) -> State:
     counts = {"missed": state.missed, "jumped": state.jumped, **changes}
     return replace(
-        state, good=0, trouble=trouble or state.trouble, missed=counts["missed"], jumped=counts["jumped"]
+        state,
+        good=0,
+        trouble=trouble or state.trouble,
+        missed=counts["missed"],
+        jumped=counts["jumped"],
     )
 
 

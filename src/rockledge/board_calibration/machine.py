@@ -15,10 +15,11 @@ from rockledge.board.facts_file import Measured
 from rockledge.runtime.board_sysfs import BoardSysfs
 from rockledge.runtime.npu_system import compatible
 from rockledge.runtime.processor import this_processor
+from rockledge.runtime.sysfs_number import sysfs_count
 
 _CPUS: Final = "sys/devices/system/cpu"
 _MOST_CHARACTERS: Final = 80
-_SIZE: Final = re.compile(r"(\d+)([KMG]?)")
+_SIZE: Final = re.compile(r"([0-9]{1,15})([KMG]?)")
 _SCALES: Final[Mapping[str, int]] = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _CACHE_FACTS: Final = {1: ("cpu_l1_bytes", "B/core"), 2: ("cpu_l2_bytes", "B/core"), 3: ("cpu_l3_bytes", "B")}
 _KINDS: Final = ("npu", "dmc", "gpu")
@@ -51,11 +52,11 @@ def cache_facts(core: int, root: Path = Path("/")) -> dict[str, Measured]:
     """Bytes of the data caches that `core` uses, as facts."""
     found = {}
     for folder in sorted((root / _CPUS / f"cpu{core}/cache").glob("index*")):
-        level, size = _text(folder / "level"), _SIZE.fullmatch(_text(folder / "size"))
-        if _text(folder / "type") == "Instruction" or not level.isdigit() or size is None:
+        level, size = sysfs_count(_text(folder / "level")), _SIZE.fullmatch(_text(folder / "size"))
+        if _text(folder / "type") == "Instruction" or level is None or size is None:
             continue
-        if int(level) in _CACHE_FACTS:
-            name, unit = _CACHE_FACTS[int(level)]
+        if level in _CACHE_FACTS:
+            name, unit = _CACHE_FACTS[level]
             value = float(int(size[1]) * _SCALES[size[2]])
             found[name] = Measured(value, unit, "stated by the system", (value, value), 1)
     return found
@@ -64,9 +65,10 @@ def cache_facts(core: int, root: Path = Path("/")) -> dict[str, Measured]:
 def clock_hz(cores: Sequence[int], root: Path = Path("/")) -> float:
     """The clock of `cores` in Hz, as the system states it now; the lowest where they differ, and 1 GHz where
     it states none, so that a cycle is a nanosecond."""
-    stated = [_text(root / _CPUS / f"cpu{core}/cpufreq/scaling_cur_freq") for core in cores]
-    if stated and all(text.isdigit() and int(text) for text in stated):
-        return 1e3 * min(int(text) for text in stated)
+    texts = (_text(root / _CPUS / f"cpu{core}/cpufreq/scaling_cur_freq") for core in cores)
+    stated = [sysfs_count(text) or 0 for text in texts]
+    if stated and all(stated):
+        return 1e3 * min(stated)
     cpuinfo = _text(root / "proc/cpuinfo")
     clocks = this_processor(cpuinfo, root / _CPUS, model="").clocks_mhz
     return 1e6 * min(clocks) if any(clocks) else 1e9
@@ -122,16 +124,17 @@ def _devices(root: Path) -> list[dict[str, Any]]:
 def _memory(root: Path) -> dict[str, int]:
     text = _text(root / "proc/meminfo")
     names = {"MemTotal": "total", "MemAvailable": "available"}
-    found = re.findall(r"^(\w+):\s*(\d+) kB$", text, re.MULTILINE)
+    found = re.findall(r"^(\w+):\s*([0-9]{1,15}) kB$", text, re.MULTILINE)
     return {names[name]: int(size) << 10 for name, size in found if name in names}
 
 
 def _mhz(text: str, unit: int) -> int | None:
-    return int(text) // unit if text.isdigit() else None
+    found = sysfs_count(text)
+    return None if found is None else found // unit
 
 
 def _points(text: str, unit: int) -> list[int]:
-    return sorted(int(one) // unit for one in text.split() if one.isdigit())
+    return sorted(hz // unit for hz in map(sysfs_count, text.split()) if hz is not None)
 
 
 def _plain(text: str) -> str:

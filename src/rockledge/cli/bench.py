@@ -68,6 +68,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         raise UsageError("give the artifact to measure, or --calibrate-board to measure the board alone")
     if args.sustained is not None:
         return run_sustained(args, terminal)
+    if args.virtual_board is not None:
+        raise UsageError("--virtual-board models a long run; give its --sustained TIME too")
     from rockledge.board.memory import PAGE_TOKENS
     from rockledge.runtime.native import read_bandwidth
     from rockledge.runtime.processor import this_processor

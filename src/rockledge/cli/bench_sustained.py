@@ -10,7 +10,8 @@ import argparse
 import csv
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from rockledge.cli.engine_options import load_engine, number
 from rockledge.cli.governor_options import add_governor_arguments
 from rockledge.cli.overwrite import check_file
 from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
 from rockledge.units import show_duration
 
 if TYPE_CHECKING:
@@ -85,24 +87,42 @@ def run_sustained(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any
     """The long run, its files and its figures."""
     from rockledge.cli.sustained_plot import plot
 
+    check_file(args.curve, args.overwrite)
     picture = args.curve.with_suffix(".png")
+    if picture == args.curve:
+        raise UsageError(f"{args.curve} is the picture's name; give the curve another ending, such as .csv")
     check_plot(picture)
-    for file in (args.curve, picture):
-        check_file(file, args.overwrite)
-    points = list(_modelled(args) if args.virtual_board else _measured(args, terminal))
-    with open(args.curve, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*asdict(points[0])])
-        writer.writeheader()
-        for point in points:
-            row = asdict(point)
-            writer.writerow(
-                {**row, "seconds": round(point.seconds, 2), "decode_tok_s": round(point.decode_tok_s, 3)}
-            )
+    check_file(picture, args.overwrite)
+    points: list[Point] = []
+    try:
+        found = _modelled(args) if args.virtual_board else _measured(args, terminal)
+        for point in _written(found, args.curve):
+            points.append(point)
+    except BaseException:
+        if points:
+            terminal.note(f"what was measured until then is in {args.curve}")
+        raise
     basis = "modelled" if args.virtual_board else "measured"
     plot(points, f"{Path(args.artifact).name}, {basis}", picture)
     result = figures(points, basis) | {"curve": str(args.curve), "plot": str(picture)}
     _show(result, terminal)
     return result
+
+
+def _written(points: Iterable[Point], curve: Path) -> Iterator[Point]:
+    """The points, each of them after it was written: a run that ends early has lost nothing."""
+    writer: csv.DictWriter[str] | None = None
+    with ExitStack() as opened:
+        for point in points:
+            row = asdict(point)
+            if writer is None:  # nothing is replaced before there is something to write
+                file = opened.enter_context(open(curve, "w", encoding="utf-8", newline="", buffering=1))
+                writer = csv.DictWriter(file, [*row])
+                writer.writeheader()
+            writer.writerow(
+                {**row, "seconds": round(point.seconds, 2), "decode_tok_s": round(point.decode_tok_s, 3)}
+            )
+            yield point
 
 
 def figures(points: list[Point], basis: str) -> dict[str, Any]:
@@ -185,7 +205,10 @@ def _measured(args: argparse.Namespace, terminal: Terminal) -> Iterator[Point]:
     args.ctx = args.ctx or cache_tokens(depth, args.generate + 2, sequences, PAGE_TOKENS)
     options = {"prefixes": False, "parallel": sequences, "step_s": 3600.0}
     sysfs, rest, threads = BoardSysfs(), 0.0, 0
-    with load_engine(args, sequences=sequences, check=False, options=options) as engine:
+    with (
+        load_engine(args, sequences=sequences, check=False, options=options) as engine,
+        ExitStack() as closed,
+    ):
         threads = engine.threads
 
         def send(message: ToEngine) -> None:
@@ -197,6 +220,8 @@ def _measured(args: argparse.Namespace, terminal: Terminal) -> Iterator[Point]:
         governor = make_governor(
             args.governor, engine, sequences, args.target_temperature, send=send, stats=engine.stats
         )
+        if governor is not None:
+            closed.callback(governor.close)
         begun = time.perf_counter()
         with terminal.progress() as advance:
             done, since = 0, begun
@@ -222,8 +247,6 @@ def _measured(args: argparse.Namespace, terminal: Terminal) -> Iterator[Point]:
                 if now - begun >= args.sustained:
                     break
                 done, since = 0, time.perf_counter()
-        if governor is not None:
-            governor.close()
 
 
 def _steps(engine: Engine, sequences: int, past: int, generated: int) -> Iterator[float]:

@@ -14,6 +14,8 @@ def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def check_file(target: Path, overwrite: bool) -> None:
-    """Raises UsageError for a file that is there, before any work is done for it."""
+    """Raises UsageError for a file that is there and for a folder, before any work is done."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder, expected the name of a file; add one")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; add --overwrite to replace it, or choose another place")

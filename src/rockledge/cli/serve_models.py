@@ -104,7 +104,14 @@ def offered(
     memory = _available() if several and args.memory is None else args.memory
     offers, sheets = [], []
     for path, called in zip(paths, names, strict=True):
-        prepared = prepare(path, args.threads, options["sequences"], ctx=args.ctx, budget=args.memory_budget)
+        prepared = prepare(
+            path,
+            args.threads,
+            options["sequences"],
+            ctx=args.ctx,
+            budget=args.memory_budget,
+            memory=memory,
+        )
         artifact = prepared.artifact
         chat = chosen_chat(artifact, args.chat_template, args.chat_template_kwargs or {})
         footprint = _fitting(called.name, prepared, args, memory)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rockledge.runtime.offload.budget import free_bytes
+from rockledge.runtime.sysfs_number import sysfs_count
 
 # Names of files in the directory of a group: the limit, what is used of it, the statistics, and in those the
 # page cache that is given up first
@@ -44,10 +45,11 @@ def _left(group: Path, names: tuple[str, str, str, str]) -> int | None:
     """What a group has left; None where it has no limit, or is not there."""
     limit, used, statistics, cache = names
     try:
-        texts = [(group / name).read_text() for name in (limit, used, statistics)]
+        texts = [(group / name).read_text(errors="replace") for name in (limit, used, statistics)]
     except OSError:
         return None
-    if not texts[0].strip().isdigit():  # "max"
+    most, taken = map(sysfs_count, texts[:2])
+    if most is None or taken is None:  # "max"
         return None
-    kept = re.search(rf"^{cache} (\d+)$", texts[2], re.MULTILINE)
-    return max(0, int(texts[0]) - int(texts[1]) + (int(kept[1]) if kept else 0))
+    kept = re.search(rf"^{cache} ([0-9]{{1,19}})$", texts[2], re.MULTILINE)
+    return max(0, most - taken + (int(kept[1]) if kept else 0))

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rockledge.runtime.sysfs_number import sysfs_count
+
 CPU_TREE = Path("/sys/devices/system/cpu")
 
 
@@ -45,12 +47,11 @@ def started_on(cores: Iterable[int]) -> Iterator[None]:
 
 
 def _max_frequency(tree: Path, cpu: int) -> int:
-    text = _read(tree / f"cpu{cpu}" / "cpufreq" / "cpuinfo_max_freq")
-    return int(text) if text.isdigit() else 0
+    return sysfs_count(_read(tree / f"cpu{cpu}" / "cpufreq" / "cpuinfo_max_freq")) or 0
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""

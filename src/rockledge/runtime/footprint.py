@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 
 from rockledge.board.memory import CPU_STEP_ROWS
 from rockledge.errors import BudgetError, UsageError
@@ -59,6 +60,15 @@ class Footprint:
     context: int
     step_tokens: int
     bytes: int
+
+
+def whole_bytes(name: str, limit: float | None) -> int | None:
+    """A limit of memory as a whole number: people write 3e9. UsageError where it is no number."""
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not isfinite(limit):
+        raise UsageError(f"{name} is {limit!r}, expected a number of bytes, such as 3 << 30")
+    return int(limit)
 
 
 def choose_footprint(demand: Demand, context: int | None, memory: int | None) -> Footprint:

@@ -54,7 +54,8 @@ class Governor:
         self._ladders: dict[Demand, tuple[Rung, ...]] = {}
         self._state = State()
         self._setting = work.full
-        self._npu_hz = work.npu_hz
+        self._npu_limit = sysfs.npu_limit() or work.npu_hz
+        self._npu_hz = self._npu_limit
         self.decision: Decision | None = None
         """The last one; None before the first."""
         self._limited_at: float | None = None
@@ -77,11 +78,11 @@ class Governor:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends it, and gives the NPU its clock back. The engine keeps its last setting."""
+        """Ends it, and gives the NPU back the clock that it had. The engine keeps its last setting."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._set_npu(self._work.npu_hz)
+        self._set_npu(self._npu_limit)
 
     def _run(self) -> None:
         while not self._ended.wait(EVERY_S):
@@ -114,6 +115,7 @@ class Governor:
         self._set_npu(setting.npu_hz)
 
     def _set_npu(self, hz: float) -> None:
+        hz = min(hz, self._npu_limit)  # whoever set that had a reason
         if hz != self._npu_hz and self._work.npu_clocks and self._sysfs.set_npu_clock(hz):
             self._npu_hz = hz
 
@@ -170,9 +172,10 @@ def governed_board(mode: str, root: Path = Path("/")) -> tuple[Chip, BoardSysfs]
     chip's heat is known and the board gives its temperature, "on" raises UsageError elsewhere."""
     if mode == "off":
         return None
-    sysfs, chip = BoardSysfs(root), find_chip(compatible(root))
-    if chip is not None and chip.power is not None and not chip.refused and sysfs.readable:
+    sysfs, chip = BoardSysfs(root), _governable(root)
+    if chip is not None and sysfs.readable:
         return chip, sysfs
+    chip = find_chip(compatible(root))
     if mode == "on" and chip is not None and chip.power is None:
         raise UsageError(
             f"--governor on: too little is published of the heat of a {chip.title} to govern it; leave it at "
@@ -184,6 +187,12 @@ def governed_board(mode: str, root: Path = Path("/")) -> tuple[Chip, BoardSysfs]
             "auto, or see `rockledge npu info`"
         )
     return None
+
+
+def _governable(root: Path) -> Chip | None:
+    """The chip of this machine, if its heat is known and models run on it."""
+    chip = find_chip(compatible(root))
+    return None if chip is None or chip.power is None or chip.refused else chip
 
 
 def make_governor(
@@ -201,6 +210,12 @@ def make_governor(
     errors as for `governed_board`."""
     found = governed_board(mode, root)
     if found is None:
+        if mode == "auto" and (known := _governable(root)) is not None:
+            log.warning(
+                "no governor: this %s does not say how warm it is in /sys/class/thermal, so only its kernel "
+                "keeps it from getting too hot; make that folder readable, or use fewer --threads",
+                known.title,
+            )
         return None
     chip, sysfs = found
     board = board_with(chip, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -20,7 +20,14 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.model.source import source_name
 from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.executor import Executor
-from rockledge.runtime.footprint import DEFAULT_CONTEXT, STEP_TOKENS, Demand, Footprint, choose_footprint
+from rockledge.runtime.footprint import (
+    DEFAULT_CONTEXT,
+    STEP_TOKENS,
+    Demand,
+    Footprint,
+    choose_footprint,
+    whole_bytes,
+)
 from rockledge.runtime.offload.choose import beside_streaming, choose_npu, unused
 from rockledge.runtime.offload.linears import linears_of
 from rockledge.runtime.offload.status import NpuStatus
@@ -93,9 +100,18 @@ class Prepared:
 
 
 def prepare(
-    path: Path, threads: int | None, sequences: int, *, ctx: int | None = None, budget: int | None = None
+    path: Path,
+    threads: int | None,
+    sequences: int,
+    *,
+    ctx: int | None = None,
+    budget: int | None = None,
+    memory: int | None = None,
 ) -> Prepared:
     """Opens the artifact at `path` and plans its program; arguments and errors are those of `Engine.load`."""
+    bound = "--memory-budget"
+    if budget is not None and memory is not None and memory < budget:
+        budget, bound = memory, "--memory"
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; give at least 1")
     artifact = open_artifact(path)
@@ -120,7 +136,7 @@ def prepare(
     least = replace(
         demand,
         weights=weights.least,
-        limit="--memory-budget",
+        limit=bound,
         held="the ring, and what is always in memory",
         streamed=sum(weights.sizes) - least_ring(weights.sizes),
     )
@@ -144,7 +160,8 @@ def load_artifact(
 ) -> Loaded:
     """Maps the artifact at `path` and prepares its programs; arguments and errors are those of
     `Engine.load`. `read`: in place of the file's own, for weights that are streamed."""
-    prepared = prepare(path, threads, sequences, ctx=ctx, budget=memory_budget)
+    memory, memory_budget = whole_bytes("memory", memory), whole_bytes("memory_budget", memory_budget)
+    prepared = prepare(path, threads, sequences, ctx=ctx, budget=memory_budget, memory=memory)
     artifact, demand, chosen = prepared.artifact, prepared.demand, prepared.threads
     chat = chosen_chat(artifact, chat_template, chat_template_kwargs)
     cores = default_cores()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rockledge.board.boards import PROGRAMMED, find_chip
+from rockledge.runtime.sysfs_number import sysfs_count
 
 # Lines of /proc/interrupts: the vendor names them fdab0000.npu or rknpu, mainline by its driver; not "input".
 _INTERRUPT: Final = re.compile(r"\s*(\d+):.*\s(\S*(?:(?<![a-z])(?:rk)?npu|rocket)\S*)\s*$")
@@ -169,8 +170,7 @@ def _devfreq(root: Path, name: str) -> Frequency | None:
 
 def _processors(root: Path, big: range) -> Iterator[Frequency]:
     for folder in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
-        number = folder.name.removeprefix("policy")
-        if number.isdigit() and int(number) in big:
+        if sysfs_count(folder.name.removeprefix("policy")) in big:
             clock = _frequency(
                 root, folder, ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq"), 1000
             )
@@ -179,12 +179,11 @@ def _processors(root: Path, big: range) -> Iterator[Frequency]:
 
 
 def _frequency(root: Path, folder: Path, names: tuple[str, str, str], unit: int) -> Frequency | None:
-    governor, current, highest = (_text(folder / name) for name in names)
-    if governor is None or not (current or "").isdigit() or not (highest or "").isdigit():
+    governor = _text(folder / names[0])
+    current, highest = (sysfs_count(_text(folder / name) or "") for name in names[1:])
+    if governor is None or current is None or highest is None:
         return None
-    return Frequency(
-        f"/{folder.relative_to(root)}", governor, int(current or 0) * unit, int(highest or 0) * unit
-    )
+    return Frequency(f"/{folder.relative_to(root)}", governor, current * unit, highest * unit)
 
 
 def _iommu(root: Path) -> bool | None:

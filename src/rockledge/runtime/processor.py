@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rockledge.runtime.sysfs_number import sysfs_count
+
 CPU_TREE = Path("/sys/devices/system/cpu")
 
 
@@ -39,8 +41,7 @@ def _cpus(tree: Path) -> list[Path]:
 
 
 def _kilohertz(path: Path) -> int:
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else 0
+    return sysfs_count(_read(path)) or 0
 
 
 def _read(path: Path) -> str:

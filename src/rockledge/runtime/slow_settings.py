@@ -12,6 +12,7 @@ from typing import Final
 from rockledge.board.boards import find_chip
 from rockledge.board.chip import Chip
 from rockledge.runtime.npu_system import Frequency, System, compatible, findings, look
+from rockledge.runtime.sysfs_number import sysfs_count
 
 _NOTES: Final = "published: gregordinary/rockchip-npu-notes perf/cpu-governor-and-offload.md"
 _CLOCK: Final = "published: gregordinary/rockchip-npu-notes perf/clock.md"
@@ -40,7 +41,7 @@ def slow_settings(root: Path = Path("/")) -> list[SlowSetting]:
     system = look(root)
     return [
         *_memory(system),
-        *_npu(system),
+        *_npu(root, system),
         *_governors(system),
         *_floors(root, system, chip),
         *_interrupts(system),
@@ -59,9 +60,21 @@ def _memory(system: System) -> Iterator[SlowSetting]:
         )
 
 
-def _npu(system: System) -> Iterator[SlowSetting]:
+def _npu(root: Path, system: System) -> Iterator[SlowSetting]:
     clock = system.npu
-    if clock is not None and clock.current < min(_SLOW_NPU_HZ, clock.highest):
+    if clock is None:
+        return
+    # A governor that was killed leaves such a limit too, and the next one takes it for somebody's wish.
+    stated = _text(root / clock.folder.lstrip("/") / "available_frequencies").split()
+    possible = max((sysfs_count(one) or 0 for one in stated), default=0)
+    if 0 < clock.highest < possible:
+        yield SlowSetting(
+            f"the NPU is limited to {clock.highest // _MHZ} of {possible // _MHZ} MHz",
+            f"its products take {possible / clock.highest:.1f} times as long",
+            _CLOCK,
+            _write(f"{possible}", f"{clock.folder}/max_freq"),
+        )
+    if clock.current < min(_SLOW_NPU_HZ, clock.highest):
         share = clock.current / clock.highest
         yield SlowSetting(
             f"the NPU is at {_of(clock)}",
@@ -88,8 +101,8 @@ def _floors(root: Path, system: System, chip: Chip) -> Iterator[SlowSetting]:
         return
     least = round(chip.power.slowest_hz)
     for clock in system.processors:
-        text = _text(root / clock.folder.lstrip("/") / "scaling_min_freq")
-        floor = int(text) * 1000 if text.isdigit() else least
+        stated = sysfs_count(_text(root / clock.folder.lstrip("/") / "scaling_min_freq"))
+        floor = least if stated is None else stated * 1000
         if floor < least and clock.governor not in ("performance", "powersave"):
             yield SlowSetting(
                 f"big cores may fall to {floor // _MHZ} MHz between jobs",
@@ -112,10 +125,10 @@ def _idle(root: Path, system: System, chip: Chip) -> Iterator[SlowSetting]:
     for core in system.big_cores:
         states = sorted((root / f"sys/devices/system/cpu/cpu{core}/cpuidle").glob("state*"))
         for state in states:
-            latency = _text(state / "latency")
+            latency = sysfs_count(_text(state / "latency"))
             if (
-                latency.isdigit()
-                and int(latency) >= 1e6 * _DEEP_IDLE * deep.value
+                latency is not None
+                and latency >= 1e6 * _DEEP_IDLE * deep.value
                 and _text(state / "disable") == "0"
             ):
                 yield SlowSetting(

@@ -29,6 +29,8 @@ from rockledge.serve.safety.keys import Keys
 
 STATS_SECONDS = 1.0
 """Age at which the engine is asked again how it stands, and how long an answer is waited for."""
+REFRESH_SECONDS = 0.02
+"""How long health waits for that: probes come often, and want to know that somebody answers."""
 
 
 class Call:
@@ -198,10 +200,11 @@ class Front:
         self.draining.set()
         self._send(Drain(grace_s))
 
-    def refresh(self) -> None:
-        """Asks how the engine stands if that is long ago; `stats` is renewed when the answer comes."""
+    async def refresh(self) -> None:
+        """Asks how the engine stands if that is long ago. An engine between two steps answers at once; one
+        in a step is not waited for, and `stats` is renewed when its answer comes."""
         if time.monotonic() - self._asked_at > STATS_SECONDS:
-            self._ask()
+            await asyncio.wait({self._ask()}, timeout=REFRESH_SECONDS)
 
     async def fresh_stats(self) -> EngineStats:
         """How the engine stands now; how it stood last if it does not say so in time."""

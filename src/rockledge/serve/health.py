@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ def add_health(app: FastAPI, models: Models) -> None:
 
     @app.api_route("/health", methods=PROBES, responses=FAILED)
     async def health() -> Response:
+        await asyncio.gather(*(place.engine.front.refresh() for place in models.places if place.engine))
         found = models.trouble
         each = {place.name: _of_model(place) for place in models.places}
         first = {"model": models.places[0].name, **each[models.places[0].name]}
@@ -50,8 +52,6 @@ def add_health(app: FastAPI, models: Models) -> None:
 
 def _of_model(place: Place) -> dict[str, Any]:
     engine, trouble = place.engine, place.trouble
-    if engine is not None:
-        engine.front.refresh()
     npu = None if engine is None else engine.front.stats.npu
     governor = None if engine is None else engine.governor()
     streaming = None if engine is None else engine.front.stats.streaming

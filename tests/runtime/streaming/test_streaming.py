@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.runtime.streaming.readers import FailingReader
 
 from bench.limited_disk import LimitedReader, MemoryReader
 from rockledge.artifact.layout import TENSORS
-from rockledge.errors import ArtifactError, BudgetError, DiskError, NpuError
+from rockledge.errors import ArtifactError, BudgetError, DiskError, NpuError, UsageError
 from rockledge.runtime import loading
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Request
@@ -135,6 +136,31 @@ def test_too_small_a_budget_says_what_would_do(model: Path) -> None:
         assert engine.context >= 32
     with pytest.raises(BudgetError, match="--memory-budget"):
         Engine.load(model, threads=1, memory=least)
+
+
+def test_a_smaller_limit_of_memory_is_the_budget(model: Path) -> None:
+    """Also where the budget alone would have room for all weights."""
+    least = budget_for(model, 0)
+    with Engine.load(model, threads=1, ctx=200, memory=least, memory_budget=1 << 30) as engine:
+        assert engine.streaming is not None
+        assert engine.footprint.bytes <= least
+    with pytest.raises(BudgetError, match=r"--memory is 100.0 kB, expected at least .* for the ring"):
+        Engine.load(model, threads=1, memory=100_000, memory_budget=1 << 30)
+
+
+def test_a_budget_is_any_number_of_bytes(model: Path) -> None:
+    least = budget_for(model, 0)
+    written: Any = least + 0.5
+    with Engine.load(model, threads=1, ctx=200, memory_budget=written) as engine:
+        assert engine.streaming is not None
+    for wrong in ("3g", float("nan"), float("inf"), True):
+        with pytest.raises(UsageError, match=r"memory_budget is .*, expected a number of bytes"):
+            Engine.load(model, threads=1, memory_budget=wrong)  # type: ignore[arg-type]
+    for number in (0, -1):
+        with pytest.raises(BudgetError):
+            Engine.load(model, threads=1, memory_budget=number)
+    with pytest.raises(BudgetError, match="expected at least"):
+        Engine.load(model, threads=1, ctx=200, memory_budget=least - 1)
 
 
 def test_the_npu_is_refused_or_left_out(model: Path) -> None:

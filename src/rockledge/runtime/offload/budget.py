@@ -41,7 +41,7 @@ def this_board(root: Path = Path("/")) -> Board:
 def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Bytes that the system can still give to programs; None where it does not say."""
     try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+        found = re.search(r"^MemAvailable:\s*([0-9]{1,15}) kB$", meminfo.read_text(), re.MULTILINE)
     except OSError:
         return None
     return int(found[1]) << 10 if found else None

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rockledge.runtime.sysfs_number import sysfs_number
+
 ZONES = Path("/sys/class/thermal")
 
 
@@ -31,10 +33,11 @@ def temperatures(zones: Path = ZONES) -> list[Temperature]:
     for zone in sorted(zones.glob("thermal_zone*"), key=_number):
         try:
             name = (zone / "type").read_text(errors="replace").strip()
-            celsius = int((zone / "temp").read_text(errors="replace")) / 1000
-        except (OSError, ValueError):
+            thousandths = sysfs_number((zone / "temp").read_text(errors="replace"))
+        except OSError:
             continue
-        found.append(Temperature(name, celsius))
+        if thousandths is not None:
+            found.append(Temperature(name, thousandths / 1000))
     return found
 
 
