@@ -49,6 +49,23 @@ def test_every_range_is_in_order(large: Plan) -> None:
         assert 0 < one.low <= one.likely <= one.high
 
 
+@pytest.mark.parametrize(
+    "model, board, context",
+    [("smollm2-135m", "rk3588-8gb-slow", 33), ("llama-3.2-1b", "rk3588-16gb-lpddr4x", 64),
+     ("qwen3-0.6b", "rk3588-4gb-lpddr5", 512), ("gemma-3-1b", "rk3588-32gb", 900),
+     ("smollm2-135m", "rpi5-2gb", 1), ("llama-3.2-1b", "rk3588-4gb", 300)],
+)  # fmt: skip
+def test_ranges_of_short_prompts_are_in_order(model: str, board: str, context: int) -> None:
+    """The ends take the steps of the likely one: 33 tokens are not padded to 128 there only."""
+    plan = planned(model, board, context)
+    rest = plan.prompt_tokens - plan.cached_tokens
+    found = [one.prefill for one in plan.precisions if one.prefill]
+    found += [plan.speed.first_token(plan.prompt_tokens, kept) for kept in (0, plan.prompt_tokens - rest)]
+    for one in found:
+        assert 0 < one.low <= one.likely <= one.high
+        assert one.low < one.high
+
+
 def test_precisions(large: Plan) -> None:
     three, four, eight = large.precisions
     assert [one.bits for one in large.precisions] == [3, 4, 8]
