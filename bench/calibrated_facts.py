@@ -74,7 +74,7 @@ def _compared(name: str, one: Measured, fact: Fact | None) -> Compared:
 
 
 def predictions(facts: MeasuredFacts, board: Board) -> list[Prediction]:
-    """Of models that many people know, all weights at `BITS`; none for a chip on which nothing of ours runs."""
+    """Of models that many people know, all weights at `BITS`; none where nothing of ours runs."""
     if board.chip.refused:
         return []
     return [_prediction(name, board, facts.board) for name in MODELS]

@@ -35,7 +35,7 @@ _LEAST_RAM, _MOST_RAM = 1 << 26, 1 << 50
 
 @dataclass(frozen=True)
 class Measured:
-    """One fact. `value` is the median of `repeats`, `spread` reaches from their best to their upper quartile."""
+    """One fact. `value`: the median of `repeats`; `spread`: from their best to their upper quartile."""
 
     value: float
     unit: str

@@ -24,8 +24,8 @@ from rockledge.runtime.offload.prompt_time import PromptTime, PromptTimes
 class Speed:
     """Of a model at a width, on a board, with `tokens` of cache in all. `weights`: bytes of the artifact that
     the NPU's buffers lie beside, where they are more than those of the width. Where that leaves the NPU too
-    little, prompts are the CPU's. `lengths`: of the prompts whose ranges are asked for, so that only the steps
-    that they take are planned at the ends; empty for any."""
+    little, prompts are the CPU's. `lengths`: of the prompts whose ranges are asked for, so that only the
+    steps that they take are planned at the ends; empty for any."""
 
     def __init__(
         self,
