@@ -54,6 +54,11 @@ def test_what_is_refused(rockledge: Run, artifact: Path, tmp_path: Path) -> None
         ),
         (["--sustained", "1m", "--virtual-board", "fan", "--curve", curve], "--overwrite"),
         (["--sustained", "1m", "--virtual-board", "fan", "--ambient", "nan"], "is not a number"),
+        (
+            ["--sustained", "1m", "--virtual-board", "fan", "--curve", curve.with_suffix(".png")],
+            "the picture",
+        ),
+        (["--sustained", "1m", "--virtual-board", "fan", "--curve", "/proc/curve.csv"], "choose a writable"),
     ):
         done = rockledge("bench", artifact, *options)
         assert done.code != 0

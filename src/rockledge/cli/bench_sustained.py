@@ -20,6 +20,7 @@ from rockledge.cli.engine_options import load_engine, number
 from rockledge.cli.governor_options import add_governor_arguments
 from rockledge.cli.overwrite import check_file
 from rockledge.cli.terminal import Terminal
+from rockledge.errors import UsageError
 from rockledge.units import show_duration
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def run_sustained(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any
     from rockledge.cli.sustained_plot import plot
 
     picture = args.curve.with_suffix(".png")
+    if picture == args.curve:
+        raise UsageError(
+            f"{args.curve} is the name of the picture beside the curve; choose another, such as .csv"
+        )
     check_plot(picture)
     for file in (args.curve, picture):
         check_file(file, args.overwrite)

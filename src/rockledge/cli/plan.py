@@ -224,9 +224,13 @@ def quantize_command(plan: Plan, model: str | None) -> str | None:
     if plan.budget is None or model is None:
         return None
     name = re.sub(r"[^\w.-]", "-", plan.name.lower())
-    return shlex.join(
-        ["rockledge", "quantize", model, "-o", f"{name}-{plan.board.name}", "--bits", f"{plan.budget:.2f}"]
-    )
+    source, target = (_no_flag(path) for path in (model, f"{name}-{plan.board.name}"))
+    return shlex.join(["rockledge", "quantize", source, "-o", target, "--bits", f"{plan.budget:.2f}"])
+
+
+def _no_flag(path: str) -> str:
+    """The same path, where a command cannot take it for a flag."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def show(result: dict[str, Any], terminal: Terminal) -> None:

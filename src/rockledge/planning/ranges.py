@@ -25,8 +25,8 @@ class Range:
 
 
 def over(figure: Callable[[End], float]) -> Range:
-    """A figure at each end. With other facts another plan may be made: where that is worse than the likely one,
-    the likely figure is the end."""
+    """A figure at each end. With other facts another plan may be made: where that is worse than the likely
+    one, the likely figure is the end."""
     found = [figure(end) for end in ENDS]
     return Range(min(found), found[1], max(found))
 
