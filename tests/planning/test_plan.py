@@ -154,8 +154,8 @@ def test_advice_is_true(model: str, board: str, context: int, streams: int) -> N
     if found.narrow_context is not None:
         assert found.bits is found.context is None
         narrow = weight_bytes(config, 2)
-        assert fits(plan.board, config, narrow, found.narrow_context * streams)
-        assert not fits(plan.board, config, narrow, (found.narrow_context + 64) * streams)
+        assert Plan(model, config, plan.board, found.narrow_context, streams).budget is not None
+        assert not fits(plan.board, config, narrow, (found.narrow_context + 512) * streams)
     if found.streaming is not None:
         assert found.streaming.read > 0
         assert found.streaming.resident + found.streaming.ring < plan.room.available

@@ -71,7 +71,7 @@ class Plan:
         self.name, self.config, self.board = name, config, board
         self.context, self.streams = context, streams
         self.tokens = context * streams
-        self.default_bytes = max(int(DEFAULT_BITS * parameters(config) / 8), weight_bytes(config, NARROWEST))
+        self.default_bytes = int(max(DEFAULT_BITS, least_bits(config)) * parameters(config) / 8)
         self.fits = fits(board, config, self.default_bytes, self.tokens)
 
     @cached_property
