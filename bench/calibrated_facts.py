@@ -74,7 +74,9 @@ def _compared(name: str, one: Measured, fact: Fact | None) -> Compared:
 
 
 def predictions(facts: MeasuredFacts, board: Board) -> list[Prediction]:
-    """Of models that many people know, all weights at `BITS`."""
+    """Of models that many people know, all weights at `BITS`; none where nothing of ours runs."""
+    if board.chip.refused:
+        return []
     return [_prediction(name, board, facts.board) for name in MODELS]
 
 
@@ -103,7 +105,7 @@ def body(facts: MeasuredFacts) -> dict[str, Any]:
     return {
         "processor": facts.processor,
         "compared_with": board.name,
-        "chip_known": bool(facts.chip),
+        "chip_known": find_chip_named(facts.chip) is not None,
         "constants": [asdict(one) for one in compared(facts, board)],
         "predictions": [asdict(one) for one in predictions(facts, board)],
     }
@@ -113,7 +115,7 @@ def show(facts: MeasuredFacts) -> None:
     """For people."""
     board = reference(facts)
     print(f"{facts.processor}, {facts.threads} threads, {facts.ram_bytes / (1 << 30):.1f} GiB")
-    if facts.chip:
+    if find_chip_named(facts.chip) is not None:
         print(f"compared with {board.name}")
     else:
         print(f"its chip is not known; compared with {board.name} all the same")
@@ -132,6 +134,9 @@ def show(facts: MeasuredFacts) -> None:
     print(f"\n{sum(bool(one.inside) for one in known)} of {len(known)} are inside what the model has")
     if facts.npu is not None and facts.npu.virtual:
         print("its NPU is a virtual one, whose figures are left out")
+    if board.chip.refused:
+        print(f"\nnothing is predicted: this program does not run on {board.name}: {board.chip.refused}")
+        return
     print(f"\npredicted tok/s at {BITS} bits, {'modelled':>10} facts, then {'measured':>10} ones")
     for line in predictions(facts, board):
         prompts = [

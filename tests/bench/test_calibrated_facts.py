@@ -64,6 +64,21 @@ def test_a_virtual_npu_is_left_out_and_an_unknown_chip_named() -> None:
     assert (unknown["compared_with"], unknown["chip_known"]) == ("rk3588-8gb", False)
 
 
+def test_a_chip_that_is_refused_and_one_that_nobody_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its constants are compared all the same; the command predicts nothing where nothing of ours runs."""
+    refused = replace(FACTS, chip="rk3576")
+    assert body(refused)["predictions"] == []
+    assert any(one["name"] == "cpu_hz" for one in body(refused)["constants"])
+    assert body(replace(FACTS, chip="rk9999"))["chip_known"] is False
+    file = tmp_path / "facts.json"
+    for facts, said in ((refused, "no int8 dot product"), (replace(FACTS, chip="rk9999"), "is not known")):
+        file.write_text(text(facts))
+        main([str(file)])
+        assert said in capsys.readouterr().out
+
+
 def test_the_command_reads_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "facts.json"
     file.write_text(text(FACTS))

@@ -115,6 +115,10 @@ def with_fact(**changes: object) -> bytes:
         (changed(version=VERSION + 1), f"is of version {VERSION + 1}, expected at most {VERSION}; update"),
         (changed(version="1"), "has no version"),
         (changed(version=True), "has no version"),
+        (changed(processor="\x1b[31m"), 'processor of f.json is "\\u001b[31m", expected printable text'),
+        (changed(kernel="6.1\n"), "kernel of f.json"),
+        (changed(chip="\ud800"), "chip of f.json"),
+        (changed(facts={"a\nb": {}}), r"f.json has facts.a\nb, expected a printable name"),
         (changed(threads=0), "threads of f.json is 0, expected a whole number from 1 to 1024"),
         (changed(ram_bytes=-1), "ram_bytes of f.json is -1, expected a whole number from 67108864"),
         (changed(facts=[]), "facts of f.json is [], expected an object"),
@@ -211,3 +215,12 @@ def test_decode_takes_what_streams_from_memory() -> None:
     assert first + 3 * (second - first) == pytest.approx(0.8)
     assert board.value(cycles_fact(3, 1)) == FACTS.facts[cycles_fact(3, 1)].value
     assert math.isclose(FACTS.facts[cycles_fact(4, 1)].value, 24 / 256)
+
+
+def test_the_npu_of_a_chip_that_is_not_known_is_left_alone() -> None:
+    """Nobody knows how much memory it may have, nor its programs."""
+    npu = replace(NPU, facts={**NPU.facts, "npu_cores": one("npu_cores")})
+    unknown = replace(FACTS, chip="")
+    for facts in (replace(unknown, npu=npu), replace(unknown, facts={**FACTS.facts, **npu.facts})):
+        assert not facts.board.has_npu
+    assert replace(FACTS, npu=npu).board.has_npu

@@ -63,6 +63,17 @@ def test_a_cool_room_costs_nothing() -> None:
     assert found.celsius == pytest.approx(20.0 + 1.87 * (POWER.idle.value + found.watts))
 
 
+@pytest.mark.parametrize("share_of_throttled", [0.5, 1.0])
+def test_a_chip_that_is_no_faster_than_throttled_loses_nothing_by_it(share_of_throttled: float) -> None:
+    """Such as one whose governor was powersave when its clock was measured."""
+    work = eight_billion()
+    slow = work.at_clock(share_of_throttled * work.board.value("throttled_cpu_hz"))
+    found = sustained(slow, Demand(4, True), COOLINGS["bare"], 70.0, TARGET_CELSIUS)
+    assert found.celsius > work.board.value("passive_trip_celsius")
+    assert found.ungoverned == 1.0
+    assert 0 < found.governed <= 1
+
+
 def test_a_worse_cooling_and_a_warmer_room_never_leave_more() -> None:
     demand = Demand(4, False)
     for better, worse in (("fan", "heat-sink"), ("heat-sink", "passive")):

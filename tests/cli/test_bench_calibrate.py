@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.board_calibration.fake_seconds import measured
+from tests.board_calibration.test_npu_work import TIMES
 
 from rockledge.board.facts_file import read_facts
 from rockledge.board_calibration import calibrate
@@ -110,6 +111,11 @@ def test_what_is_wrong_is_said_before_anything_is_measured(
     monkeypatch.setattr(calibrate, "calibrate", None)
     done = rockledge("bench", "--calibrate-board", "--facts", tmp_path / "no" / "facts.json")
     assert (done.code, "does not exist; make it" in done.err) == (2, True)
+    for place in ("/proc/facts.json", "/dev/null", tmp_path):
+        done = rockledge("bench", "--calibrate-board", "--facts", place, "--overwrite")
+        assert done.code in (1, 2)
+        assert str(place) in done.err
+        assert "choose a" in done.err
     done = rockledge("bench", artifact, "--calibrate-board")
     assert (done.code, "measures without a model" in done.err) == (2, True)
     done = rockledge("bench")
@@ -135,6 +141,18 @@ def test_a_plan_refuses_what_is_not_such_a_file(rockledge: Run, tmp_path: Path, 
     assert rockledge("plan", "llama-3-8b", "--facts", tmp_path / "nowhere").code == 2
     both = rockledge("plan", "llama-3-8b", "--facts", file, "--board", "rpi5-8gb")
     assert (both.code, "not allowed with" in both.err) == (2, True)
+
+
+@pytest.mark.parametrize("changes", [{"hz": 1.0}, {"large": (60.0,)}, {"small": (11.0,)}])
+def test_an_npu_that_lies_is_left_out(
+    rockledge: Run, small: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """A clock of 1 Hz, a core that does next to nothing: the CPU's figures are not lost with that."""
+    monkeypatch.setattr(calibrate, "npu_times", lambda repeats, hz: replace(TIMES, **changes))
+    done = rockledge("bench", "--calibrate-board", "--facts", small / "facts.json")
+    assert done.code == 0, done.err
+    assert "No NPU was measured: its figures cannot be true: npu_" in done.out
+    assert read_facts(small / "facts.json").npu is None
 
 
 SCRIPT = """

@@ -63,6 +63,11 @@ def test_what_is_refused(rockledge: Run, artifact: Path, tmp_path: Path) -> None
         ),
         (["--sustained", "1m", "--virtual-board", "fan", "--curve", curve], "--overwrite"),
         (["--sustained", "1m", "--virtual-board", "fan", "--ambient", "nan"], "is not a number"),
+        (
+            ["--sustained", "1m", "--virtual-board", "fan", "--curve", curve.with_suffix(".png")],
+            "the picture",
+        ),
+        (["--sustained", "1m", "--virtual-board", "fan", "--curve", "/proc/curve.csv"], "choose a writable"),
     ):
         done = rockledge("bench", artifact, *options)
         assert done.code != 0
@@ -98,10 +103,10 @@ def test_a_run_that_ends_early_keeps_what_it_measured(
 def test_places_that_a_curve_cannot_have(rockledge: Run, artifact: Path, tmp_path: Path) -> None:
     words = ("bench", artifact, "--sustained", "5s", "--virtual-board", "fan", "--overwrite", "--curve")
     for curve, message in (
-        ("", "is a folder, expected the name of a file"),
-        ("/", "is a folder"),
-        (tmp_path, "is a folder"),
-        (tmp_path / "x.png", "is the picture's name"),
+        ("", "is a directory, expected the name of a file"),
+        ("/", "is a directory"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "x.png", "is the name of the picture"),
         (tmp_path / "missing" / "x.csv", "does not exist"),
     ):
         done = rockledge(*words, curve)

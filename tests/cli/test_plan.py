@@ -79,6 +79,23 @@ def test_the_command_that_makes_it_is_one(model: str) -> None:
     assert hub_name(shape.source) is not None
 
 
+def test_a_path_in_the_command_is_no_flag(
+    rockledge: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent.parent)
+    config.parent.rename("-m")
+    command = rockledge("plan", "--json", "--", "-m").json["command"]
+    parsed = build_parser(COMMANDS).parse_args(shlex.split(command)[1:])
+    assert (parsed.model, parsed.output) == ("./-m", "./-m-rk3588-8gb")
+
+
+@pytest.mark.parametrize("place", ["/proc/roofline.png", "."])
+def test_a_plot_that_cannot_be_written_is_said_first(rockledge: Run, place: str) -> None:
+    done = rockledge("plan", "llama-3-8b", "--plot", place, "--overwrite")
+    assert (done.code != 0, done.out) == (True, "")
+    assert "choose a" in done.err
+
+
 def test_an_artifact_is_not_made_again(rockledge: Run, artifact: Path) -> None:
     found = rockledge("plan", artifact, "--json")
     assert found.json["command"] is None

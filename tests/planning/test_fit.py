@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rockledge.artifact.layout import packed_size
 from rockledge.board.boards import BOARDS, find_board
 from rockledge.board.memory import PAGE_TOKENS
+from rockledge.conversion.convert import plan_conversion
+from rockledge.errors import BudgetError
 from rockledge.model.known_shapes import KNOWN_SHAPES
-from rockledge.planning.fit import fits, least_bits, longest, most_streams, room
+from rockledge.planning.fit import fits, least_bits, longest, most_streams, parameters, room
 from rockledge.runtime.offload.prompt_time import weight_bytes
 
 RUNNING = sorted(name for name, board in BOARDS.items() if not board.chip.refused)
@@ -41,9 +44,21 @@ def test_the_longest_context_fits_and_a_page_more_does_not(board: str) -> None:
     assert streams == 32 or not fits(find_board(board), LLAMA, weights, 8192 * (streams + 1))
 
 
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-1b", "qwen2.5-0.5b", "llama-3.2-1b"])
+def test_the_fewest_bits_are_what_quantize_can_make(model: str) -> None:
+    """As `quantize --instant` plans it before it reads a weight; a twentieth less it refuses."""
+    config = KNOWN_SHAPES[model].config
+    least = least_bits(config)
+    made = plan_conversion(config, {}, least, 0)
+    assert packed_size(made) <= int(least * parameters(config) / 8)
+    with pytest.raises(BudgetError):
+        plan_conversion(config, {}, 0.95 * least, 0)
+
+
 def test_two_bits_are_the_fewest() -> None:
-    """Two bits, a nibble for 16 weights, and four bytes a row: docs/formats.md."""
+    """Two bits, a nibble for 16 weights, four bytes a row, and next to nothing: docs/formats.md."""
     rows = 32 * (6144 + 4096 + 28672 + 4096) + 2 * 128256
     weights = 32 * 4096 * (6144 + 4096 + 28672 + 14336) + 2 * 128256 * 4096
     norms = 65 * 4096
-    assert least_bits(LLAMA) == pytest.approx((weights * 2.25 + 32 * rows) / (weights + norms))
+    least = (weights * 2.25 + 32 * rows) / (weights + norms)
+    assert least < least_bits(LLAMA) < least + 0.02

@@ -1,16 +1,21 @@
 """Plans: what they say follows from the facts, and what they advise is true."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rockledge.board.boards import find_board
+from rockledge.board.boards import BOARDS, find_board
 from rockledge.board.facts import End
+from rockledge.board.memory import weight_budget
 from rockledge.errors import UsageError
+from rockledge.model.hf_config import config_from_hf
 from rockledge.model.known_shapes import KNOWN_SHAPES
 from rockledge.planning import plan as planning
 from rockledge.planning.advice import advice
-from rockledge.planning.fit import fits, parameters
+from rockledge.planning.fit import fits, least_bits, parameters
 from rockledge.planning.plan import Plan
 from rockledge.planning.ranges import Range, over
 from rockledge.quantization.request import DEFAULT_BITS
@@ -47,6 +52,23 @@ def test_every_range_is_in_order(large: Plan) -> None:
     assert len(found) == 8
     for one in found:
         assert 0 < one.low <= one.likely <= one.high
+
+
+@pytest.mark.parametrize(
+    "model, board, context",
+    [("smollm2-135m", "rk3588-8gb-slow", 33), ("llama-3.2-1b", "rk3588-16gb-lpddr4x", 64),
+     ("qwen3-0.6b", "rk3588-4gb-lpddr5", 512), ("gemma-3-1b", "rk3588-32gb", 900),
+     ("smollm2-135m", "rpi5-2gb", 1), ("llama-3.2-1b", "rk3588-4gb", 300)],
+)  # fmt: skip
+def test_ranges_of_short_prompts_are_in_order(model: str, board: str, context: int) -> None:
+    """The ends take the steps of the likely one: 33 tokens are not padded to 128 there only."""
+    plan = planned(model, board, context)
+    rest = plan.prompt_tokens - plan.cached_tokens
+    found = [one.prefill for one in plan.precisions if one.prefill]
+    found += [plan.speed.first_token(plan.prompt_tokens, kept) for kept in (0, plan.prompt_tokens - rest)]
+    for one in found:
+        assert 0 < one.low <= one.likely <= one.high
+        assert one.low < one.high
 
 
 def test_precisions(large: Plan) -> None:
@@ -137,8 +159,8 @@ def test_advice_is_true(model: str, board: str, context: int, streams: int) -> N
     if found.narrow_context is not None:
         assert found.bits is found.context is None
         narrow = weight_bytes(config, 2)
-        assert fits(plan.board, config, narrow, found.narrow_context * streams)
-        assert not fits(plan.board, config, narrow, (found.narrow_context + 64) * streams)
+        assert Plan(model, config, plan.board, found.narrow_context, streams).budget is not None
+        assert not fits(plan.board, config, narrow, (found.narrow_context + 512) * streams)
     if found.streaming is not None:
         assert found.streaming.read > 0
         assert found.streaming.resident + found.streaming.ring < plan.room.available
@@ -184,3 +206,51 @@ def test_ranges_put_ends_in_order() -> None:
     times: dict[End, float] = {"low": 3.0, "likely": 2.0, "high": 1.0}
     assert over(times.__getitem__) == Range(1.0, 2.0, 3.0)
     assert Range(1.0, 2.0, 4.0).map(lambda value: 1 / value) == Range(0.25, 0.5, 1.0)
+
+
+SHAPES = st.fixed_dictionaries(
+    {
+        "hidden_size": st.sampled_from([64, 576, 2048, 4096, 8192]),
+        "intermediate_size": st.sampled_from([128, 1536, 8192, 28672]),
+        "num_hidden_layers": st.sampled_from([1, 16, 48, 80]),
+        "num_attention_heads": st.sampled_from([8, 32, 64]),
+        "num_key_value_heads": st.sampled_from([1, 2, 8]),
+        "head_dim": st.sampled_from([64, 96, 128]),
+        "vocab_size": st.sampled_from([256, 32000, 262144]),
+        "max_position_embeddings": st.sampled_from([33, 8192, 131072]),
+        "tie_word_embeddings": st.booleans(),
+    }
+)
+"""Keys of a Llama's config.json."""
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    SHAPES,
+    st.sampled_from([name for name, board in BOARDS.items() if not board.chip.refused]),
+    st.integers(1, 131072),
+    st.integers(1, 32),
+)
+def test_what_is_proposed_fits_when_it_is_planned(
+    shape: dict[str, Any], board: str, context: int, streams: int
+) -> None:
+    config, on = config_from_hf({"model_type": "llama", **shape}), find_board(board)
+    context = min(context, config.context)
+    plan = Plan("random", config, on, context, streams)
+    if plan.fits:
+        assert weight_budget(on, config, plan.tokens) >= plan.default_bytes
+        return
+    found = advice(plan)
+    if found.bits is not None:
+        written = int(float(f"{found.bits:.2f}") * parameters(config) / 8)
+        assert least_bits(config) <= found.bits
+        assert fits(on, config, written, plan.tokens)
+    if found.context is not None:
+        assert Plan("random", config, on, found.context, streams).fits
+    if found.narrow_context is not None:
+        assert Plan("random", config, on, found.narrow_context, streams).budget is not None
+    if found.streams is not None:
+        assert found.streams < streams
+        assert Plan("random", config, on, context, found.streams).fits
+    if found.model is not None:
+        assert Plan("smaller", KNOWN_SHAPES[found.model].config, on, context, streams).fits

@@ -35,7 +35,7 @@ _LEAST_RAM, _MOST_RAM = 1 << 26, 1 << 50
 
 @dataclass(frozen=True)
 class Measured:
-    """One fact. `value` is that of the best of `repeats`, `spread` reaches from it to their median."""
+    """One fact. `value`: the median of `repeats`; `spread`: from their best to their upper quartile."""
 
     value: float
     unit: str
@@ -74,7 +74,8 @@ class MeasuredFacts:
     @property
     def board(self) -> Board:
         """The board that these facts make: what is known of the chip, with what was measured in its place.
-        Of a chip that is not known, what was measured alone, and what other software takes of memory."""
+        Of a chip that is not known, what was measured alone, and what other software takes of memory; an NPU
+        of which nothing else is known is left alone."""
         known = find_chip_named(self.chip)
         if known is None:
             chip = Chip(MEASURED, self.processor, (), range(self.threads), {})
@@ -84,7 +85,8 @@ class MeasuredFacts:
         facts = dict(self.facts)
         if self.npu is not None and not self.npu.virtual:
             facts |= self.npu.facts
-        return replace(base, facts={**base.facts, **_as_facts(facts)})
+        board = replace(base, facts={**base.facts, **_as_facts(facts)})
+        return board if base.has_npu else board.without_npu()
 
 
 def streamed_fact(bits: int, rows: int) -> str:
@@ -240,8 +242,8 @@ class _Reader:
 
     def text(self, body: Mapping[str, Any], key: str, under: str = "") -> str:
         value = self._value(body, key, under)
-        if not isinstance(value, str):
-            raise self.wrong(under + key, value, "text")
+        if not isinstance(value, str) or not value.isprintable():  # it is shown in terminals
+            raise self.wrong(under + key, value, "printable text")
         return value
 
     def count(self, body: Mapping[str, Any], key: str, least: int, most: int, under: str = "") -> int:
@@ -271,7 +273,9 @@ class _Reader:
         """Those under "facts"; where `possible`, each within what its unit can be."""
         found = {}
         for name, one in self.object(body, "facts", under).items():
-            place = f"{under}facts.{name[:80]}"
+            place = f"{under}facts.{json.dumps(name[:80])[1:-1]}"
+            if not name.isprintable():
+                raise UsageError(f"{self._name} has {place}, expected a printable name; {_AGAIN}")
             if not isinstance(one, dict):
                 raise self.wrong(place, one, "an object")
             found[name] = self._fact(name, one, place, possible)

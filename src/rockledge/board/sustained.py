@@ -40,8 +40,9 @@ def sustained(work: Work, demand: Demand, cooling: Cooling, ambient: float, targ
     celsius = ambient + cooling.kelvin_per_watt * (idle + full.watts)
     trip = board.value("passive_trip_celsius")
     ungoverned = 1.0
-    if celsius >= trip:
-        slow = speed(work.at_clock(board.value("throttled_cpu_hz")), work.full, demand)
+    slow = speed(work.at_clock(board.value("throttled_cpu_hz")), work.full, demand)
+    # A chip that runs at the throttled clock anyway has nothing to be held back by.
+    if celsius >= trip and slow.watts < full.watts:
         mean = allowed(trip - board.value("trip_hysteresis") / 2)
         share = min(max((mean - slow.watts) / (full.watts - slow.watts), 0.0), 1.0)
         left = (slow.decode_tok_s + slow.prompt_tok_s) / (full.decode_tok_s + full.prompt_tok_s)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rockledge import __version__
 from rockledge.board.cycles import cycles_fact
+from rockledge.board.facts import Fact, check_facts
 from rockledge.board.facts_file import WIDTHS, Measured, MeasuredFacts, Npu, streamed_fact
 from rockledge.board.step_time import (
     DECODE_MAC,
@@ -34,6 +35,7 @@ from rockledge.board_calibration.measure import Advance, Samples, Weights, measu
 from rockledge.board_calibration.npu_work import npu_facts, npu_times
 from rockledge.board_calibration.spread import spread_of
 from rockledge.board_calibration.weights import streamed_bytes
+from rockledge.errors import UsageError
 from rockledge.runtime.available_memory import available_bytes
 from rockledge.runtime.cores import default_cores, started_on
 from rockledge.runtime.npu_system import look
@@ -117,7 +119,24 @@ def calibrate(
         npu = npu_times(repeats, None if system is None else float(system.current))
     if isinstance(npu, str):
         return Calibration(run.facts(), npu)
-    return Calibration(run.facts(npu_facts(npu)), "")
+    found = npu_facts(npu)
+    if (reason := impossible(found)) is not None:
+        return Calibration(run.facts(), reason)
+    return Calibration(run.facts(found), "")
+
+
+def impossible(npu: Npu) -> str | None:
+    """Why the figures of a real NPU cannot be true: its driver lied of its clock, or a core hardly works.
+    What the CPU was measured to be is not lost with them."""
+    facts = {
+        name: Fact(one.value, one.unit, one.how, "measured here", one.spread)
+        for name, one in npu.facts.items()
+    }
+    try:
+        check_facts({} if npu.virtual else facts)
+    except UsageError as error:
+        return f"its figures cannot be true: {error}"
+    return None
 
 
 class CpuRun:

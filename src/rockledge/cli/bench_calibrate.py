@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rockledge.cli.overwrite import check_file
+from rockledge.cli.overwrite import check_file, check_folder
 from rockledge.cli.terminal import Terminal, table
 from rockledge.errors import UsageError
 
@@ -46,9 +46,12 @@ def run_calibration(args: argparse.Namespace, terminal: Terminal) -> dict[str, A
     from rockledge.places import cache
 
     target: Path = args.facts
-    check_file(target, args.overwrite)
     if not target.parent.is_dir():
         raise UsageError(f"the folder of {target} does not exist; make it, or choose another place")
+    check_file(target, args.overwrite)
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a file, and would be replaced by one; choose another place")
+    check_folder(target)
     with terminal.progress() as advance:
         done = calibrate(
             cache(), repeats=REPEATS, advance=lambda number, of: advance("measuring the board", number, of)

@@ -90,7 +90,9 @@ def run_sustained(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any
     check_file(args.curve, args.overwrite)
     picture = args.curve.with_suffix(".png")
     if picture == args.curve:
-        raise UsageError(f"{args.curve} is the picture's name; give the curve another ending, such as .csv")
+        raise UsageError(
+            f"{args.curve} is the name of the picture beside the curve; choose another, such as .csv"
+        )
     check_plot(picture)
     check_file(picture, args.overwrite)
     points: list[Point] = []

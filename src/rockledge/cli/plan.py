@@ -224,19 +224,24 @@ def quantize_command(plan: Plan, model: str | None) -> str | None:
     if plan.budget is None or model is None:
         return None
     name = re.sub(r"[^\w.-]", "-", plan.name.lower())
-    return shlex.join(
-        ["rockledge", "quantize", model, "-o", f"{name}-{plan.board.name}", "--bits", f"{plan.budget:.2f}"]
-    )
+    source, target = (_no_flag(path) for path in (model, f"{name}-{plan.board.name}"))
+    return shlex.join(["rockledge", "quantize", source, "-o", target, "--bits", f"{plan.budget:.2f}"])
+
+
+def _no_flag(path: str) -> str:
+    """The same path, where a command cannot take it for a flag."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def show(result: dict[str, Any], terminal: Terminal) -> None:
     """The same for people."""
     streams = counted(result["streams"], "stream")
     bits = result["bits_per_weight"]
+    board, context = _named(result["board"]), counted(result["context_tokens"], "token")
     verdict = "fits" if result["fits"] else "does not fit"
     ranges = "published of such boards" if result["facts"] is None else f"measured ({result['facts']})"
     terminal.print(
-        f"{result['model']} on {result['board']}, {result['context_tokens']} tokens for {streams}: {verdict} "
+        f"{result['model']} on {board}, {context} for {streams}: {verdict} "
         f"at {result['default_bits_per_weight']} bits a weight. Every figure is modelled; ranges are from "
         f"what was {ranges}."
     )
@@ -253,11 +258,15 @@ def show(result: dict[str, Any], terminal: Terminal) -> None:
     if result["sustained"]:
         terminal.print(f"\n{_sustained_table(result['sustained'], each=result['streams'] > 1)}")
     else:
-        terminal.print(
-            f"\nToo little is published of the heat of {result['board']} for a speed after an hour."
-        )
+        terminal.print(f"\nToo little is published of the heat of {board} for a speed after an hour.")
     if result["command"]:
         terminal.print(f"\nTo make it:\n  {result['command']}")
+
+
+def _named(board: str) -> str:
+    from rockledge.board.facts_file import MEASURED
+
+    return "the measured machine" if board == MEASURED else board
 
 
 def _show_advice(result: dict[str, Any], terminal: Terminal) -> None:

@@ -4,11 +4,11 @@ weights that are read from a disk."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rockledge.model.config import ModelConfig
 from rockledge.model.known_shapes import KNOWN_SHAPES
-from rockledge.planning.fit import NARROWEST, fits, longest, most_streams, parameters
+from rockledge.planning.fit import fits, least_bits, longest, most_streams, parameters
 from rockledge.planning.plan import DEFAULT_BITS, Plan
 from rockledge.planning.streaming import Streamed, streamed
-from rockledge.runtime.offload.prompt_time import weight_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def advice(plan: Plan) -> Advice:
     board, config, weights = plan.board, plan.config, plan.default_bytes
     context = longest(board, config, weights, plan.streams) or None
     both = plan.budget is None and context is None
-    narrow = longest(board, config, weight_bytes(config, NARROWEST), plan.streams) if both else 0
+    narrow = longest(board, config, _least(config), plan.streams) if both else 0
     return Advice(
         bits=plan.budget,
         context=context,
@@ -40,6 +40,11 @@ def advice(plan: Plan) -> Advice:
         model=next(_smaller(plan), None),
         streaming=streamed(plan),
     )
+
+
+def _least(config: ModelConfig) -> int:
+    """Bytes for the fewest bits, as they are written."""
+    return int(least_bits(config) * parameters(config) / 8) + 1
 
 
 def _smaller(plan: Plan) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """What fits on a board: bytes by part for a model at a width, longest context, most streams, fewest bits."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
 from rockledge.board.boards import Board
@@ -15,16 +17,21 @@ from rockledge.board.memory import (
     reserved_bytes,
 )
 from rockledge.errors import BudgetError
+from rockledge.formats.bands import TABLES, Band, aligned, packed_bytes
 from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
 from rockledge.npu.programs.steps import STEP_ROWS
-from rockledge.runtime.offload.prompt_time import weight_bytes
 
 WIDTHS: Final = (3, 4, 8)
 """The widths that a plan compares; all weights at one of them."""
 NARROWEST: Final = 2
 """What `quantize` can go down to."""
 _ROWS: Final = STEP_ROWS[-1]
+_TABLE_BYTES: Final = 16
+_OTHER_TABLES: Final = 2
+"""Widths below 8 bits besides the narrowest: each has tables."""
+_BAND_ENDS: Final = 16 * 2 * 64
+"""What fills the last lines of both streams of a vocabulary in sixteen bands, at most."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,23 @@ def bits_of(config: ModelConfig, weights: int) -> float:
     return 8 * weights / parameters(config)
 
 
+@lru_cache(maxsize=64)
+def least_bytes(config: ModelConfig) -> int:
+    """Of an artifact that every way of `quantize` can make: all weights at `NARROWEST` with room for the
+    tables of all widths and for where bands of a vocabulary end, the gains that no linear takes up, and the
+    rotation (docs/formats.md)."""
+    tree = decoder(config)
+    kinds = Counter((one.rows, one.cols, one.bias) for _, one in tree.linears())
+    tables = _OTHER_TABLES * TABLES * _TABLE_BYTES
+    total = sum(
+        count * (packed_bytes(rows, cols, [Band(0, rows, NARROWEST)], bias=bias) + tables)
+        for (rows, cols, bias), count in kinds.items()
+    )
+    gains = sum(aligned(4 * norm.size) for _, norm in tree.kept_norms())
+    odd = config.hidden // (config.hidden & -config.hidden)
+    return total + gains + aligned(4 * config.hidden) + aligned(4 * odd * odd) + 2 * _BAND_ENDS
+
+
 def least_bits(config: ModelConfig) -> float:
-    """The fewest that `quantize` can make of a model."""
-    return bits_of(config, weight_bytes(config, NARROWEST))
+    """The fewest that `quantize` can make of a model, as they are written: hundredths."""
+    return ceil(100 * bits_of(config, least_bytes(config))) / 100

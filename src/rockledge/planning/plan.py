@@ -71,7 +71,7 @@ class Plan:
         self.name, self.config, self.board = name, config, board
         self.context, self.streams = context, streams
         self.tokens = context * streams
-        self.default_bytes = max(int(DEFAULT_BITS * parameters(config) / 8), weight_bytes(config, NARROWEST))
+        self.default_bytes = int(max(DEFAULT_BITS, least_bits(config)) * parameters(config) / 8)
         self.fits = fits(board, config, self.default_bytes, self.tokens)
 
     @cached_property
@@ -108,7 +108,8 @@ class Plan:
     def speed(self) -> Speed:
         """At that width, beside an artifact of that budget."""
         weights = max(self.room.weights, weight_bytes(self.config, self.width))
-        return Speed(self.board, self.config, self.width, self.tokens, weights)
+        lengths = (self.prompt_tokens, self.prompt_tokens - self.cached_tokens)
+        return Speed(self.board, self.config, self.width, self.tokens, weights, lengths)
 
     @cached_property
     def precisions(self) -> tuple[Precision, ...]:
@@ -119,7 +120,8 @@ class Plan:
         board, config = self.board, self.config
         weights = weight_bytes(config, bits)
         fitting = fits(board, config, weights, self.tokens)
-        speed = self.speed if bits == self.width else Speed(board, config, bits, self.tokens)
+        other = Speed(board, config, bits, self.tokens, lengths=(self.prompt_tokens,))
+        speed = self.speed if bits == self.width else other
         return Precision(
             bits=bits,
             weights=weights,

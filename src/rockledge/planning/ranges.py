@@ -25,9 +25,10 @@ class Range:
 
 
 def over(figure: Callable[[End], float]) -> Range:
-    """A figure at each end."""
-    low, likely, high = (figure(end) for end in ENDS)
-    return Range(min(low, high), likely, max(low, high))
+    """A figure at each end. With other facts another plan may be made: where that is worse than the likely
+    one, the likely figure is the end."""
+    found = [figure(end) for end in ENDS]
+    return Range(min(found), found[1], max(found))
 
 
 def fact_range(board: Board, fact: str) -> Range:

@@ -6,7 +6,6 @@ takes all facts at one end together, so that it is wider than what single boards
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
 
 from rockledge.board.boards import Board
 from rockledge.board.facts import End
@@ -17,25 +16,28 @@ from rockledge.board.time import DecodePrediction, predict_decode
 from rockledge.errors import BudgetError
 from rockledge.model.block import decoder
 from rockledge.model.config import ModelConfig
-from rockledge.npu.programs.steps import STEP_ROWS
+from rockledge.npu.programs.steps import STEP_ROWS, step_rows
 from rockledge.planning.ranges import ENDS, Range, over
 from rockledge.runtime.offload.prompt_time import PromptTime, PromptTimes
-
-_END_STEPS: Final = (128, 512)
-"""Sizes of steps at the ends of a range: those that both prompts take. Programs for all sizes take a while to
-search, and the engine's own choice is looked up at the likely end."""
 
 
 class Speed:
     """Of a model at a width, on a board, with `tokens` of cache in all. `weights`: bytes of the artifact that
     the NPU's buffers lie beside, where they are more than those of the width. Where that leaves the NPU too
-    little, prompts are the CPU's."""
+    little, prompts are the CPU's. `lengths`: of the prompts whose ranges are asked for, so that only the
+    steps that they take are planned at the ends; empty for any."""
 
     def __init__(
-        self, board: Board, config: ModelConfig, bits: int, tokens: int, weights: int | None = None
+        self,
+        board: Board,
+        config: ModelConfig,
+        bits: int,
+        tokens: int,
+        weights: int | None = None,
+        lengths: Sequence[int] = (),
     ) -> None:
         self.board, self.config, self.bits, self.tokens = board, config, bits, tokens
-        self._weights = weights
+        self._weights, self._lengths = weights, lengths
         self._at: dict[End, Board] = {end: board.at(end) for end in ENDS}
         self._times: dict[End, PromptTimes] = {}
 
@@ -86,14 +88,24 @@ class Speed:
     def prompts(self, end: End = "likely") -> PromptTimes:
         """What the engine plans for prompts."""
         if end not in self._times:
-            steps: Sequence[int] = STEP_ROWS if end == "likely" else _END_STEPS
+            steps = STEP_ROWS if end == "likely" else self._end_steps
             try:
                 self._times[end] = self._planned(self._at[end], steps)
             except BudgetError:
                 self._times[end] = self._planned(self._at[end].without_npu(), steps)
         return self._times[end]
 
-    def _planned(self, board: Board, steps: Sequence[int]) -> PromptTimes:
+    @cached_property
+    def _end_steps(self) -> tuple[int, ...]:
+        """Sizes of steps at the ends of a range: those that the engine takes for the lengths that are told.
+        Programs for all sizes take a while to search."""
+        plan = self.prompts().plan
+        if plan is None or not self._lengths:
+            return STEP_ROWS
+        chunks = (rows for tokens in self._lengths for rows in plan.chunks(tokens))
+        return tuple(sorted({step_rows(rows) for rows in chunks}))
+
+    def _planned(self, board: Board, steps: tuple[int, ...]) -> PromptTimes:
         return PromptTimes(
             board, self.config, self.bits, context=self.tokens, weights=self._weights, steps=steps
         )
