@@ -39,7 +39,8 @@ def test_a_dry_run_needs_no_weights_and_no_pytorch(
     assert body["student"]["parameters"] / 1e9 == pytest.approx(student, abs=0.02)
     memory = dict(body["memory_gb_per_gpu"])
     assert memory.pop("fits") is True
-    assert memory.pop("peak") == pytest.approx(sum(memory.values()), abs=0.05)
+    peak = memory.pop("peak")
+    assert max(memory.values()) < peak < sum(memory.values()) + 0.05
     assert body["time"]["gpu_hours"] > 0
     assert body["time"]["usd"] == pytest.approx(2.5 * body["time"]["gpu_hours"], abs=0.05)
     assert body["training"]["tokens"] >= 1638400

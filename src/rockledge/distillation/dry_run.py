@@ -18,7 +18,7 @@ from rockledge.recipe_file import Kind, RecipeFile
 
 _GIB = 1 << 30
 # Keys of a recipe's `prune:` section that are a size of the student.
-PRUNED_SIZES = ("hidden", "ffn", "layers", "heads")
+PRUNED_SIZES = ("hidden", "ffn", "layers", "heads", "kv_heads")
 
 _HARDWARE: dict[str, Kind] = {
     "gpu": str,
@@ -52,9 +52,9 @@ class DryRun:
         asked = None if cached or not settings.learns_from_teacher else self.teacher
         shape = Shape(
             tokens=settings.micro_batch * settings.sequence,
-            length=settings.sequence,
             bf16=settings.bf16,
             checkpointing=settings.checkpointing,
+            micro_batches=-(-settings.batch // (settings.micro_batch * hardware.gpus)),
             devices=hardware.gpus,
             lora=settings.lora,
         )
@@ -101,7 +101,7 @@ class DryRun:
                 "bf16": settings.bf16,
             },
             "memory_gb_per_gpu": {
-                **{name: round(size / _GIB, 2) for name, size in vars(memory).items()},
+                **{name: round(size / _GIB, 2) for name, size in memory.parts.items()},
                 "peak": round(memory.peak / _GIB, 2),
                 "fits": memory.peak <= hardware.memory_gb * _GIB,
             },
@@ -151,7 +151,7 @@ def pruned_shape(teacher: ModelConfig, sizes: Mapping[str, Any]) -> ModelConfig:
     chosen: dict[str, Any] = {key: sizes[key] for key in PRUNED_SIZES if key in sizes}
     if not chosen:
         raise UsageError(
-            "the recipe names neither a student nor a size to prune to (hidden, ffn, layers, heads); add one"
+            "the recipe names neither a student nor a size to prune to (hidden, ffn, layers, heads, kv_heads); add one"
         )
     for field, value in chosen.items():
         if type(value) is not int or not 0 < value <= getattr(teacher, field):

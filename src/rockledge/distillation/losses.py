@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from rockledge.distillation.packing import IGNORED
@@ -62,7 +61,8 @@ def _chunk_sums(
     logs: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     wide = logits[mask].float()
-    data = cross_entropy(wide, target[mask], reduction="sum")
+    total = wide.logsumexp(-1, keepdim=True)
+    data = (total - wide.gather(-1, target[mask][:, None])).sum()
     if ids is None or logs is None:
         return data, data.new_zeros(())
-    return data, divergence(wide, TopLogits(ids, logs)).sum()
+    return data, divergence(wide, TopLogits(ids, logs), total).sum()

@@ -10,7 +10,8 @@ What is counted, in bytes for one device:
   of the hidden size are kept around norms and residuals, attention keeps queries, keys, values and its
   result, the feed-forward four vectors of its own size. With checkpointing only the input of every layer is
   kept, and one layer is computed again at a time (arXiv 1604.06174);
-- the logits and their gradient; the loss works on a part of them at a time;
+- the logits and their gradient, and what the loss has of the part that it works on, or after that the gradient
+  of the head;
 - the teacher's weights, whole on every device, and its logits while it is asked.
 
 `bench/distil_memory.py` holds the formula to what PyTorch's allocator counts in real steps.
@@ -25,26 +26,27 @@ _FLOAT, _HALF = 4, 2
 # As in top_logits.CHUNK_NUMBERS, which this module must not import: it comes with PyTorch.
 _LOSS_CHUNK = 1 << 26
 _GATHERED_LAYERS = 2  # the one that computes and the one that is fetched meanwhile
-# float32 copies of a chunk of logits that the loss has at a time: itself, without the k best, and gradients.
-_LOSS_COPIES = 4
+# float32 copies of a chunk of logits that the loss has at a time, itself and gradients, as measured.
+_LOSS_COPIES = 5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a step is run: `tokens` of one micro-batch in sequences of `length`, on `devices` that share what
-    learns; `lora` is the rank, 0 to train all of the student."""
+    """How a step is run: `tokens` of one micro-batch, of `micro_batches` that a step has, on `devices` that
+    share what learns; `lora` is the rank, 0 to train all of the student."""
 
     tokens: int
-    length: int
     bf16: bool
     checkpointing: bool
+    micro_batches: int = 1
     devices: int = 1
     lora: int = 0
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes on one device, by what they are for."""
+    """Bytes on one device, by what they are for. `accumulated`: gradients of earlier micro-batches are there
+    while the loss is computed; else they grow as activations go."""
 
     weights: int
     gradients: int
@@ -53,11 +55,19 @@ class StepMemory:
     activations: int
     logits: int
     teacher: int
+    accumulated: bool
 
     @property
     def peak(self) -> int:
-        """All of it: when the backward pass begins, everything but a part of the gradients is there."""
-        return sum(vars(self).values())
+        """The more of two moments: when the backward pass begins, and when it has ended."""
+        always = self.weights + self.optimizer + self.copies + self.teacher
+        begins = self.activations + self.logits + (self.gradients if self.accumulated else 0)
+        return always + max(begins, self.gradients)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The bytes by name."""
+        return {name: size for name, size in vars(self).items() if name != "accumulated"}
 
 
 def step_memory(student: ModelConfig, teacher: ModelConfig | None, shape: Shape) -> StepMemory:
@@ -73,7 +83,9 @@ def step_memory(student: ModelConfig, teacher: ModelConfig | None, shape: Shape)
     else:
         activations = student.layers * layer
     rows = min(shape.tokens, max(1, _LOSS_CHUNK // student.vocab))
-    logits = student.vocab * (2 * small * shape.tokens + _LOSS_COPIES * _FLOAT * rows)
+    head = 0 if shape.lora else student.hidden * student.vocab
+    working = _FLOAT * max(_LOSS_COPIES * rows * student.vocab, head)
+    logits = 2 * small * shape.tokens * student.vocab + working
     return StepMemory(
         weights=weights,
         gradients=_FLOAT * learns // shape.devices,
@@ -82,6 +94,7 @@ def step_memory(student: ModelConfig, teacher: ModelConfig | None, shape: Shape)
         activations=activations + 3 * inputs,
         logits=logits,
         teacher=0 if teacher is None else small * decoder(teacher).parameters,
+        accumulated=shape.micro_batches > 1,
     )
 
 

@@ -47,15 +47,16 @@ def top_logits(logits: torch.Tensor, k: int) -> TopLogits:
     return TopLogits(torch.cat(ids), torch.cat(logs))
 
 
-def divergence(logits: torch.Tensor, teacher: TopLogits) -> torch.Tensor:
-    """Forward KL divergence float32 [N], in nats, of a student's logits [N, V] from a teacher.
+def divergence(logits: torch.Tensor, teacher: TopLogits, total: torch.Tensor | None = None) -> torch.Tensor:
+    """Forward KL divergence float32 [N], in nats, of a student's logits [N, V] from a teacher. `total` is the
+    logarithm of the sum of their exponentials [N, 1], where it is known.
 
     Both distributions are taken over k + 1 outcomes, the k tokens and "any other". By the log-sum inequality
     that is at most the divergence over the whole vocabulary, and equal to it for k = V; its gradient moves
     the mass of the other tokens together and leaves how they share it alone.
     """
     wide, ids = logits.float(), teacher.ids.long()
-    total = wide.logsumexp(-1, keepdim=True)
+    total = wide.logsumexp(-1, keepdim=True) if total is None else total
     known = wide.gather(-1, ids) - total
     kept = teacher.logs.float()
     if ids.shape[-1] < wide.shape[-1]:
