@@ -26,9 +26,21 @@ FSDP = {
 }
 
 
-def command(pair: Pair, out: Path) -> list[str]:
+def command(pair: Pair, out: Path, *more: object) -> list[str]:
     words = ["distill", pair.teacher, pair.student, "--data", pair.data, "-o", out, "--json"]
-    words += ["--sequence", 48, "--batch", 4, "--tokens", 48 * 4 * 12, "--top-k", 16, "--save-every", 2]
+    words += [
+        "--sequence",
+        48,
+        "--batch",
+        4,
+        "--tokens",
+        48 * 4 * 12,
+        "--top-k",
+        16,
+        "--save-every",
+        2,
+        *more,
+    ]
     return [str(word) for word in words]
 
 
@@ -52,9 +64,10 @@ def free_port() -> int:
 
 
 def shared(pair: Pair, out: Path, *program: str, **more: str) -> tuple[Any, str]:
-    """Two processes by torchrun: the object of the first, and what they said."""
+    """Two processes by torchrun, which fill a cache together: the object of the first, and what they said."""
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    run += ["--master-port", str(free_port()), *program, *command(pair, out)]
+    run += ["--master-port", str(free_port()), *program]
+    run += command(pair, out, "--cache-logits", out.with_name("cache"))
     done = subprocess.run(run, env=environment(**more), capture_output=True, text=True, timeout=280)
     return result(done), done.stderr
 
@@ -97,5 +110,5 @@ def test_a_killed_run_goes_on_to_the_same_curve(alone: Any, pair: Pair, tmp_path
     first.wait()
     assert not out.exists()
     body = result(subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=280))
-    np.testing.assert_allclose(losses(body), losses(alone), rtol=0, atol=1e-6)
-    assert body["held_out_after"] == alone["held_out_after"]
+    np.testing.assert_allclose(losses(body), losses(alone), rtol=0, atol=1e-5)
+    assert body["held_out_after"] == pytest.approx(alone["held_out_after"], abs=1e-5)

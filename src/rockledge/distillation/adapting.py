@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rockledge.distillation.lessons import Lessons
 from rockledge.distillation.loading import load_model, with_lora, with_merged
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
@@ -23,7 +24,7 @@ _ADAPTER = "adapter"
 def adapted_teacher(
     teaching: Path,
     settings: Settings,
-    lessons: Any,
+    lessons: Lessons,
     steps: int,
     place: Path,
     dtype: torch.dtype,
@@ -31,7 +32,7 @@ def adapted_teacher(
 ) -> tuple[Any, str, str]:
     """(the teacher, SHA-256 of its adapter, a note): trained for `adapt_tokens`, or as long as the student.
 
-    `lessons` has `train`, `order` and `measured`. A finished adapter in `place` is taken as it is.
+    A finished adapter in `place` is taken as it is.
     """
     own = replace(
         settings,

@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rockledge.artifact.provenance import peak_memory
@@ -22,6 +21,7 @@ from rockledge.distillation.hidden_states import (
     drop_projections,
     paired_layers,
 )
+from rockledge.distillation.lessons import Lessons, lessons_of
 from rockledge.distillation.loading import (
     load_model,
     round_to,
@@ -32,12 +32,11 @@ from rockledge.distillation.loading import (
 )
 from rockledge.distillation.logit_cache import CacheKey, LogitCache
 from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
-from rockledge.distillation.packing import Packed
 from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
 from rockledge.distillation.resuming import claim, files_digest, files_stated
 from rockledge.distillation.same_tokenizer import check_same_tokenizer
-from rockledge.distillation.sequence_order import OrderedSequences, sequence_order
+from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.teacher import Teacher
 from rockledge.distillation.trainer import DistillationTrainer
@@ -110,9 +109,7 @@ def _distil(
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
         claim(place, _described(settings, text, teaching, learning))
-    order = sequence_order(len(text.train), steps * settings.batch, settings.seed)
-    used = np.unique(order)
-    lessons = _Lessons(_subset(text.train, used), np.searchsorted(used, order), text.held_out)
+    lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = list(text.notes)
     cache, asked = None, None
     if teaching is not None:
@@ -161,49 +158,11 @@ def _distil(
     return report
 
 
-class _Lessons:
-    """What is learnt, in which order, and what is held out."""
-
-    def __init__(self, train: Packed, order: np.ndarray[Any, np.dtype[np.int64]], held_out: Packed) -> None:
-        self.train, self.order, self.held_out = train, order, held_out
-
-    @property
-    def rows(self) -> list[int]:
-        """Learnt tokens of every sequence, those held out last."""
-        return [int((labels != -100).sum()) for part in (self.train, self.held_out) for labels in part.labels]
-
-    @property
-    def sha256(self) -> str:
-        """Of all sequences."""
-        digest = sha256()
-        for part in (self.train, self.held_out):
-            for array in (part.ids, part.positions, part.labels):
-                digest.update(repr(array.shape).encode() + array.tobytes())
-        return digest.hexdigest()
-
-    def measured(self, cache: LogitCache | None) -> OrderedSequences | None:
-        """The sequences that are held out; None where there are none."""
-        if not len(self.held_out):
-            return None
-        return OrderedSequences(self.held_out, np.arange(len(self.held_out)), cache, first=len(self.train))
-
-    def sequence(self, number: int) -> dict[str, Any]:
-        """One sequence as a batch, counted as `rows`."""
-        part, own = (
-            (self.train, number) if number < len(self.train) else (self.held_out, number - len(self.train))
-        )
-        return {
-            "input_ids": torch.from_numpy(part.ids[own : own + 1]),
-            "position_ids": torch.from_numpy(part.positions[own : own + 1]),
-            "labels": torch.from_numpy(part.labels[own : own + 1]),
-        }
-
-
 def _teacher_side(
     teaching: Path,
     files: dict[str, bytes],
     settings: Settings,
-    lessons: _Lessons,
+    lessons: Lessons,
     steps: int,
     place: Path,
     notes: list[str],
@@ -237,7 +196,7 @@ def _teacher_side(
     )
     cache = LogitCache(Path(settings.cache_logits), key, lessons.rows)
     cache.check_room(settings.cache_bytes)
-    if missing := cache.missing():
+    if missing := cache.missing(int(os.environ.get("RANK", "0")), processes()):
         fill(cache, missing, loaded(), lessons.sequence, str(device), settings.bf16, progress)
     return cache, None
 
@@ -254,10 +213,6 @@ def _vocabulary(teaching: Path, files: dict[str, bytes]) -> int:
             raise UsageError("config.json of teacher or student has no vocab_size; fetch it again")
         sizes.append(size)
     return min(sizes)
-
-
-def _subset(text: Packed, used: np.ndarray[Any, np.dtype[np.int64]]) -> Packed:
-    return Packed(text.ids[used], text.positions[used], text.labels[used])
 
 
 def _merge(trainer: DistillationTrainer, student: Path, adapter: Path) -> None:

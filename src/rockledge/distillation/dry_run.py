@@ -151,7 +151,7 @@ def pruned_shape(teacher: ModelConfig, sizes: Mapping[str, Any]) -> ModelConfig:
     chosen: dict[str, Any] = {key: sizes[key] for key in PRUNED_SIZES if key in sizes}
     if not chosen:
         raise UsageError(
-            "the recipe names neither a student nor a size to prune to (hidden, ffn, layers, heads, kv_heads); add one"
+            f"the recipe names neither a student nor a size to prune to ({', '.join(PRUNED_SIZES)}); add one"
         )
     for field, value in chosen.items():
         if type(value) is not int or not 0 < value <= getattr(teacher, field):

@@ -1,6 +1,5 @@
-"""Fills a cache of logits: the teacher goes through every sequence once, several processes sharing them."""
+"""Fills a cache of logits: the teacher goes through every sequence once."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 
 from rockledge.distillation.logit_cache import LogitCache
 from rockledge.distillation.teacher import Teacher
-from rockledge.distillation.training import Progress, processes
+from rockledge.distillation.training import Progress
 from rockledge.errors import TrainingError
 
 
@@ -24,9 +23,8 @@ def fill(
 ) -> None:
     """Writes the `missing` shards; `sequence` gives a batch of one. TrainingError where the teacher's logits
     are not finite."""
-    mine = list(missing)[int(os.environ.get("RANK", "0")) :: processes()]
-    total, done = sum(map(len, mine)), 0
-    for shard in mine:
+    total, done = sum(map(len, missing)), 0
+    for shard in missing:
         parts: list[Any] = []
         for number in shard:
             inputs = {name: tensor.to(device) for name, tensor in sequence(number).items()}

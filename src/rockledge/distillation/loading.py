@@ -21,12 +21,13 @@ def load_model(directory: Path, dtype: torch.dtype) -> Any:
     for file in directory.glob("*.safetensors"):
         refuse_pointer(file, CheckpointError)
     try:
-        model, about = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"transformers cannot load {directory} ({reason}); fetch it again") from error
+    model, about = loaded
     if missing := sorted(about["missing_keys"]):
         raise CheckpointError(
             f"{directory} lacks {missing[0]}; fetch it again, or give the model with its head"

@@ -75,27 +75,30 @@ class LogitCache:
                 "--cache-bytes allows; raise that, choose a smaller --top-k or --tokens, or leave out "
                 "--cache-logits"
             )
-        with_error = self.path.parent
+        directory = self.path.parent
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for left in self.path.glob("*.partial-*"):
-                left.unlink(missing_ok=True)
         except OSError as error:
             raise RockledgeError(
-                f"{with_error} cannot be written ({(error.strerror or str(error)).lower()}); choose another "
+                f"{directory} cannot be written ({(error.strerror or str(error)).lower()}); choose another "
                 "place for --cache-logits"
             ) from error
         there = sum(file.stat().st_size for file in self.path.glob("*.bin"))
         free, needed = shutil.disk_usage(self.path).free, max(0, self.bytes - there)
         if needed > free:
             raise RockledgeError(
-                f"the teacher's logits need {show_size(needed, enough=True)} of disk in {with_error}, but "
+                f"the teacher's logits need {show_size(needed, enough=True)} of disk in {directory}, but "
                 f"{show_size(free)} are free; free some, or choose another place or a smaller --top-k"
             )
 
-    def missing(self) -> list[range]:
-        """The sequences of shards that are not there, or whose bytes are not those that were written."""
-        return [shard for number, shard in enumerate(self._shards) if not self._valid(number)]
+    def missing(self, process: int = 0, processes: int = 1) -> list[range]:
+        """The sequences of shards that are not there, or whose bytes are not those that were written; of
+        several processes each has its own, whatever the others have done yet."""
+        own = range(process, len(self._shards), processes)
+        for number in own:
+            for left in self.path.glob(f"{self._file(number).name}.partial-*"):
+                left.unlink(missing_ok=True)
+        return [self._shards[number] for number in own if not self._valid(number)]
 
     def write(self, shard: range, parts: Iterable[tuple[Ids, Logs]]) -> None:
         """Writes a shard: (ids, logs) of its sequences, in order. RockledgeError where the disk is full."""
@@ -107,7 +110,7 @@ class LogitCache:
         partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
         try:
             if not (self.path / _KEY).is_file():
-                (self.path / _KEY).write_text(json.dumps(vars(self._key), indent=2) + "\n")
+                (self.path / _KEY).write_text(json.dumps(vars(self._key), indent=2) + "\n", encoding="utf-8")
             with open(partial, "wb") as file:
                 file.write(body + hashlib.sha256(body).digest())
                 file.flush()

@@ -41,6 +41,7 @@ class DistillationTrainer(Trainer):
         # The loss below divides by the tokens of the whole step, so nothing may divide it again.
         self.model_accepts_loss_kwargs = True
         self._parts: dict[str, torch.Tensor] = {}
+        self._directory = Path(str(self.args.output_dir))
         self.pop_callback(PrinterCallback)
         self.pop_callback(ProgressCallback)
         self.add_callback(_FiniteGradients(self))
@@ -55,7 +56,8 @@ class DistillationTrainer(Trainer):
         """The loss of one micro-batch as its share of the step's; TrainingError where it is not finite."""
         numbers = inputs.pop("number").tolist()
         parts, tokens, outputs = self._sums(model, inputs)
-        loss = sum(weight * parts[name] for name, weight in self._weights(parts).items())
+        weighted = [weight * parts[name] for name, weight in self._weights(parts).items()]
+        loss = torch.stack(weighted).sum()
         if not bool(torch.isfinite(loss)):
             raise self.stopped("the loss is not finite", numbers)
         for name, value in (*parts.items(), ("tokens", torch.tensor(float(tokens)))):
@@ -109,7 +111,7 @@ class DistillationTrainer(Trainer):
 
     def stopped(self, what: str, numbers: Sequence[int] = ()) -> TrainingError:
         """The error that says where the run stopped and what is kept of it."""
-        step, kept = self.state.global_step + 1, last_checkpoint(Path(self.args.output_dir))
+        step, kept = self.state.global_step + 1, last_checkpoint(self._directory)
         shown = ", ".join(map(str, numbers[:_LISTED]))
         where = f" (sequences {shown} of the data)" if shown else ""
         saved = (
@@ -162,7 +164,7 @@ class DistillationTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As the Trainer; a checkpoint counts once all of it is on the disk. TrainingError where that has no
         room, which costs no earlier checkpoint."""
-        place = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        place = self._directory / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             self._check_room(place)
         try:
@@ -176,6 +178,18 @@ class DistillationTrainer(Trainer):
             shutil.rmtree(place, ignore_errors=True)
             raise self._no_room(place, str(error).splitlines()[0][:100]) from error
         self.accelerator.wait_for_everyone()
+
+    def require_room(self) -> None:
+        """Raises TrainingError where the disk has no room for the two checkpoints that are kept at a time:
+        weights and both states of Adam, float32."""
+        learns = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        free, needed = shutil.disk_usage(self._directory).free, 2 * 3 * 4 * learns
+        if free < needed:
+            raise TrainingError(
+                f"checkpoints need {show_size(needed, enough=True)} of disk in {self._directory}, but "
+                f"{show_size(free)} are free; free some, or name another disk by --work"
+            )
 
     def _check_room(self, place: Path) -> None:
         kept = last_checkpoint(place.parent)

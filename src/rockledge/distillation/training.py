@@ -119,6 +119,8 @@ def train(run: Run, progress: Progress) -> DistillationTrainer:
         eval_dataset=run.held_out,
         callbacks=[_Report(run.stage, progress)],
     )
+    if kept is None and arguments.process_index == 0:
+        trainer.require_room()
     trainer.train(resume_from_checkpoint=None if kept is None else str(kept[1]))
     return trainer
 

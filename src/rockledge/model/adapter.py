@@ -219,9 +219,9 @@ def read_adapter(path: Path) -> Adapter:
             change = replace(changes.get(name, Change()), whole=stored)
         else:
             module = name.rpartition(".")[0]
-            before = changes.get(name, Change(scale=_scale(path, stated, module)))
+            before = changes.get(name, Change())
             change = replace(before, scale=_scale(path, stated, module), turned=part.startswith("turned"))
-            change = replace(change, **{part[-1]: stored})
+            change = replace(change, a=stored) if part.endswith("a") else replace(change, b=stored)
         changes[name] = change
     for name, change in changes.items():
         if name.endswith(".weight") and (change.a is None) != (change.b is None):
@@ -314,8 +314,8 @@ def _config(config: ModelConfig, adapter: Adapter) -> ModelConfig:
         )
     if any(change is not None and change.a is not None for change in (embed, head)):
         raise UsageError(
-            f"the adapter {adapter.path} adapts the embedding or the head, which are one matrix in this model, "
-            f"so it is not known which of them it means; {_BY_PEFT}"
+            f"the adapter {adapter.path} adapts the embedding or the head, which are one matrix in this "
+            f"model, so it is not known which of them it means; {_BY_PEFT}"
         )
     changed = embed is not None or head is not None
     if not changed or config.headless or adapter.keeps_ties:
