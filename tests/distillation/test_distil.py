@@ -173,7 +173,17 @@ def test_an_unfinished_run_is_not_taken_for_another(pair: Pair, tmp_path: Path) 
     work = tmp_path / "work"
     with pytest.raises(KeyboardInterrupt):
         distil(
-            pair.teacher, pair.student, tmp_path / "out", pair.settings(), work=work, progress=stopped_at(1)
+            pair.teacher,
+            pair.student,
+            tmp_path / "out",
+            pair.settings(top_k=2),
+            work=work,
+            progress=stopped_at(1),
+        )
+    # Nothing is kept of that one, so the place is free.
+    with pytest.raises(KeyboardInterrupt):
+        distil(
+            pair.teacher, pair.student, tmp_path / "out", pair.settings(), work=work, progress=stopped_at(4)
         )
     with pytest.raises(UsageError, match=r"another learning_rate, top_k; give the same command"):
         distil(
@@ -183,6 +193,11 @@ def test_an_unfinished_run_is_not_taken_for_another(pair: Pair, tmp_path: Path) 
             pair.settings(learning_rate=1e-3, top_k=3),
             work=work,
         )
+    other = tmp_path / "letters"
+    (other / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds something else"):
+        distil(pair.teacher, pair.student, tmp_path / "out", pair.settings(), work=other)
+    assert (other / "checkpoints" / "checkpoint-3").is_dir()
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(pair: Pair, tmp_path: Path) -> None:

@@ -203,9 +203,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         terminal.note(f"Note: {note}")
     for line in held_out_lines(report.numbers):
         terminal.print(line)
-    terminal.print(
-        f"\n{args.output} is complete; its report.md says more. Next: rockledge quantize {args.output}"
-    )
+    terminal.print(f"\n{args.output} is complete; its report.md says more. rockledge quantize takes it.")
     return {"output": args.output, **report.numbers}
 
 

@@ -14,11 +14,10 @@ import torch
 
 from rockledge.distillation.lessons import Lessons
 from rockledge.distillation.loading import load_model, with_lora, with_merged
+from rockledge.distillation.resuming import TEACHER, TEACHER_ADAPTER
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.training import Progress, Run, train
-
-_ADAPTER = "adapter"
 
 
 def adapted_teacher(
@@ -45,7 +44,7 @@ def adapted_teacher(
     )
     if settings.adapt_tokens is not None:
         steps = min(steps, max(1, -(-settings.adapt_tokens // (settings.sequence * settings.batch))))
-    finished = place / _ADAPTER
+    finished = place / TEACHER_ADAPTER
     if not finished.is_dir():
         run = Run(
             "adapt teacher",
@@ -54,11 +53,11 @@ def adapted_teacher(
             lessons.measured(None),
             own,
             steps,
-            place / "teacher",
+            place / TEACHER,
             None,
         )
         trainer = train(run, progress)
-        partial = place / f"{_ADAPTER}.partial"
+        partial = place / f"{TEACHER_ADAPTER}.partial"
         trainer.save_model(str(partial))
         if trainer.args.process_index == 0:
             os.replace(partial, finished)

@@ -34,7 +34,13 @@ from rockledge.distillation.logit_cache import CacheKey, LogitCache
 from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
 from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
-from rockledge.distillation.resuming import claim, files_digest, files_stated
+from rockledge.distillation.resuming import (
+    CHECKPOINTS,
+    STUDENT_ADAPTER,
+    claim,
+    files_digest,
+    files_stated,
+)
 from rockledge.distillation.same_tokenizer import check_same_tokenizer
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
@@ -129,14 +135,14 @@ def _distil(
         lessons.measured(cache),
         settings,
         steps,
-        place / "checkpoints",
+        place / CHECKPOINTS,
         asked,
     )
     began = time.monotonic()
     trainer = train(run, progress)
     seconds = time.monotonic() - began
     if settings.lora:
-        _merge(trainer, learning, place / "adapter")
+        _merge(trainer, learning, place / STUDENT_ADAPTER)
     round_to(trainer.model, dtype)
     final = trainer.evaluate() if run.held_out is not None else {}
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)

@@ -25,7 +25,7 @@ def load_model(directory: Path, dtype: torch.dtype) -> Any:
             directory, dtype=dtype, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"transformers cannot load {directory} ({reason}); fetch it again") from error
     model, about = loaded
     if missing := sorted(about["missing_keys"]):

@@ -6,10 +6,10 @@ What is counted, in bytes for one device:
   share them (FSDP, arXiv 2304.11277);
 - with bfloat16, the copy of the weights that autocast makes for the matrix products; where devices share
   the weights, instead of it those of two layers and of embedding and head, which FSDP gathers in turn;
-- activations that the backward pass reads, layer by layer, as transformers' decoders keep them: six vectors
-  of the hidden size around norms and residuals (with bfloat16 two more, rounded), queries, keys, values and the
-  result of attention, and four vectors of the feed-forward's size. With checkpointing only the input of every
-  layer is kept, and one layer is computed again at a time (arXiv 1604.06174);
+- activations that the backward pass reads, layer by layer, as transformers' decoders keep them: six
+  vectors of the hidden size around norms and residuals (with bfloat16 two more, rounded), queries, keys,
+  values and the result of attention, and four vectors of the feed-forward's size. With checkpointing only
+  the input of every layer is kept, and one layer is computed again at a time (arXiv 1604.06174);
 - the logits and their gradient, and what the loss has of the part that it works on, or after that the
   gradient of the head;
 - the teacher's weights, whole on every device, and its logits while it is asked.

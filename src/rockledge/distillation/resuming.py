@@ -12,6 +12,10 @@ from rockledge.errors import UsageError
 
 _COMPLETE = "complete.json"
 _RUN = "run.json"
+_PARTIAL = f"{_RUN}.partial"
+CHECKPOINTS, TEACHER = "checkpoints", "teacher"
+STUDENT_ADAPTER, TEACHER_ADAPTER = "student-adapter", "teacher-adapter"
+_OURS = (CHECKPOINTS, TEACHER, STUDENT_ADAPTER, TEACHER_ADAPTER, f"{TEACHER_ADAPTER}.partial")
 _PREFIX = "checkpoint-"
 _PART = 1 << 24  # bytes read at a time
 
@@ -56,7 +60,7 @@ def checkpoint_bytes(checkpoint: Path) -> int:
 
 def claim(work: Path, described: Mapping[str, Any]) -> None:
     """Makes `work` the directory of the run that is so described; UsageError, with what differs, where it
-    holds another run."""
+    holds another run that has learnt something."""
     file = work / _RUN
     plain = json.loads(json.dumps(described))
     if file.is_file():
@@ -65,14 +69,21 @@ def claim(work: Path, described: Mapping[str, Any]) -> None:
         except ValueError:
             before = {}
         differ = sorted(k for k in plain.keys() | before.keys() if plain.get(k) != before.get(k))
-        if differ:
+        if differ and any(last_checkpoint(stage) for stage in work.iterdir() if stage.is_dir()):
             raise UsageError(
                 f"{work} holds an unfinished run with another {', '.join(differ[:4])}; give the same command "
                 "as then, name another place by --work, or remove that directory"
             )
-        return
+        if not differ:
+            return
+        for name in _OURS:  # it ended before anything was learnt
+            shutil.rmtree(work / name, ignore_errors=True)
+    elif work.exists() and (not work.is_dir() or {place.name for place in work.iterdir()} - {_PARTIAL}):
+        raise UsageError(
+            f"{work} holds something else than a distillation's work; name another place by --work"
+        )
     work.mkdir(parents=True, exist_ok=True)
-    partial = work / f"{_RUN}.partial"
+    partial = work / _PARTIAL
     partial.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, file)
 

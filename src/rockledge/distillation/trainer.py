@@ -182,7 +182,8 @@ class DistillationTrainer(Trainer):
     def require_room(self) -> None:
         """Raises TrainingError where the disk has no room for the two checkpoints that are kept at a time:
         weights and both states of Adam, float32."""
-        learns = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        model: Any = self.model
+        learns = sum(int(p.numel()) for p in model.parameters() if p.requires_grad)
         self._directory.mkdir(parents=True, exist_ok=True)
         free, needed = shutil.disk_usage(self._directory).free, 2 * 3 * 4 * learns
         if free < needed:
