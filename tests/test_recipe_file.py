@@ -82,3 +82,20 @@ def test_there_are_the_four() -> None:
         "llama-3-8b-to-4b",
         "qwen3-8b-teaches-qwen3-4b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "machines"),
+    [("one-gpu", 1, 1), ("four-gpus", 4, 1), ("eight-gpus", 8, 1), ("two-nodes", 16, 2)],
+)
+def test_accelerate_takes_its_configurations(name: str, processes: int, machines: int) -> None:
+    pytest.importorskip("accelerate")
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(RECIPES[0].parent / "accelerate" / f"{name}.yaml"))
+    assert (config.num_processes, config.num_machines) == (processes, machines)
+    assert config.mixed_precision == "bf16"
+    if processes > 1:
+        assert config.distributed_type == "FSDP"
+        # Else the teacher of every process but the first would be empty.
+        assert config.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False

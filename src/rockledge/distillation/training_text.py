@@ -50,7 +50,9 @@ def training_text(
         learn, kept = [d for d in learn if d.digest not in known], list(apart.documents)
         notes += apart.notes
         if len(learn) < len(read.documents):
-            notes.append(f"{len(read.documents) - len(learn)} documents left out: they are held out.")
+            notes.append(
+                f"Of the documents {len(read.documents) - len(learn)} are left out: they are held out."
+            )
     else:
         learn, kept = held_out(learn, share)
     tokens = _tokens(learn, tokenizer, chat, end, notes)
@@ -99,7 +101,8 @@ def _tokens(
     if refused and not found:
         raise UsageError(f"no document of the data can be used; the first: {refused[0]}")
     if refused:
-        notes.append(f"{len(refused)} conversations left out; the first: {refused[0]}.")
+        several = "s" * (len(refused) != 1)
+        notes.append(f"{len(refused)} conversation{several} left out; the first: {refused[0]}.")
     return found
 
 
