@@ -12,6 +12,7 @@ from rockledge.distillation.report import Report, held_out_lines
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.training import Progress, processes
 from rockledge.errors import UsageError
+from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.source_digest import source_digest
 from rockledge.quantization.choosing.recipe import Recipe
 from rockledge.quantization.learning.model import LearningModel
@@ -28,13 +29,14 @@ def recipe_of(settings: Settings, student: Path) -> Recipe | None:
             f"quantization-aware training runs in one process, not in {processes()}; start it without "
             "torchrun or accelerate"
         )
-    return asked_recipe(settings.quantization_aware, student)
+    return asked_recipe(settings.quantization_aware, open_checkpoint(student))
 
 
 def student_in_grid(student: Path, recipe: Recipe, place: Path, progress: Progress) -> LearningModel:
     """The `student` as `recipe` quantizes it, to be trained; `place` keeps what that takes."""
-    make_start(student, recipe, place, "cuda" if torch.cuda.is_available() else "cpu", progress)
-    return start_of(student, place)
+    checkpoint = open_checkpoint(student)
+    make_start(checkpoint, recipe, place, "cuda" if torch.cuda.is_available() else "cpu", progress)
+    return start_of(checkpoint, place)
 
 
 def with_sizes(report: Report, model: LearningModel) -> Report:
