@@ -76,10 +76,13 @@ class LearningModel(nn.Module):
         assert isinstance(found, LearningLinear)
         return found
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Computes activations and real weights of every layer twice, to save memory. Called by the Trainer,
-        whose arguments for it say how this module does it anyway."""
+    def activation_checkpointing_enable(self, **unused: Any) -> None:
+        """Computes activations and real weights of every layer twice, to save memory. Called by the Trainer;
+        its arguments are for other ways to do so."""
         self._checkpointing = True
+
+    # What versions of transformers before 5.20 call.
+    gradient_checkpointing_enable = activation_checkpointing_enable
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, **unused: Any) -> Output:
         """Logits of int64 [B, T], documents beginning where `position_ids` are 0. What else transformers'
