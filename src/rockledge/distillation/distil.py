@@ -54,7 +54,6 @@ from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.source import source_hub_id
-from rockledge.quantization.choosing.recipe import Recipe
 
 CURVE = "loss.png"
 
@@ -123,7 +122,9 @@ def _distil(
     steps = settings.steps(len(text.train))
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
-        claim(place, _described(settings, text, teaching, learning, recipe))
+        claim(
+            place, _described(settings, text, teaching, learning, None if recipe is None else recipe.text())
+        )
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = list(text.notes)
     cache, asked = None, None
@@ -160,8 +161,16 @@ def _distil(
     report = _report(settings, text, notes, trainer, final, steps, seconds, teaching, learning)
     if recipe is not None:
         report = with_sizes(report, model)
-        about = {"command": command, "started": started, "overwrite": overwrite, "progress": progress}
-        write_artifact_of(target, model, report, recipe, **about)
+        write_artifact_of(
+            target,
+            model,
+            report,
+            recipe,
+            command=command,
+            started=started,
+            overwrite=overwrite,
+            progress=progress,
+        )
     else:
         _write_student(target, trainer, learning, report, command, started, overwrite)
     if work is None and first:
@@ -290,7 +299,7 @@ _FREE = ("cache_logits", "cache_bytes", "micro_batch", "checkpointing", "save_ev
 
 
 def _described(
-    settings: Settings, text: TrainingText, teacher: Path | None, student: Path, recipe: Recipe | None
+    settings: Settings, text: TrainingText, teacher: Path | None, student: Path, recipe: str | None
 ) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(settings).items() if name not in _FREE and name != "data"}
     return {
@@ -299,7 +308,7 @@ def _described(
         "held_out": None,
         "teacher": None if teacher is None else files_stated(teacher),
         "student": files_stated(student),
-        "quantization_aware": None if recipe is None else recipe.text(),
+        "quantization_aware": recipe,
     }
 
 

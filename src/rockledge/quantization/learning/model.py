@@ -81,7 +81,7 @@ class LearningModel(nn.Module):
         its arguments are for other ways to do so."""
         self._checkpointing = True
 
-    # What versions of transformers before 5.20 call.
+    # What earlier versions of transformers call.
     gradient_checkpointing_enable = activation_checkpointing_enable
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, **unused: Any) -> Output:

@@ -18,7 +18,7 @@ def rounded_straight(x: Tensor, planes: int = 1) -> Tensor:
 
     Nothing is cut off: the largest of a row is the end of its range.
     """
-    result: Tensor = _Rounded.apply(x.float(), planes)
+    result: Tensor = _Rounded.apply(x.float(), planes)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -30,7 +30,7 @@ def real_weights(weights: Tensor, scale: Tensor, w8: Tensor, inside: Tensor) -> 
     entry of its table. A scale has that of w8 with the weight held still, as in LSQ (Esser et al., arXiv
     1902.08153): w8 - weight / scale inside, w8 elsewhere.
     """
-    result: Tensor = _Grid.apply(weights, scale, w8, inside)
+    result: Tensor = _Grid.apply(weights, scale, w8, inside)  # type: ignore[no-untyped-call]
     return result
 
 
