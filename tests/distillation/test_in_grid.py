@@ -233,3 +233,20 @@ def test_a_dry_run_does_not_guess(pair: Pair, capsys: pytest.CaptureFixture[str]
     call = ["distill", str(pair.teacher), str(pair.student), "--dry-run", "--tokens", "1000"]
     assert main([*call, "--quantization-aware", "4.25"]) == 2
     assert "does not know what quantization-aware training takes" in capsys.readouterr().err
+
+
+def test_a_recipe_of_distill_may_ask_for_it(
+    pair: Pair, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number of bits is a number in YAML; here it is one that no artifact can have."""
+    file = tmp_path / "distill.yaml"
+    file.write_text(
+        f"version: 1\nteacher: {pair.teacher}\nstudent: {pair.student}\n"
+        f"distill: {{data: {pair.data}, sequence: 48, tokens: 400, quantization_aware: 32.5}}\n"
+    )
+    call = ["distill", "--recipe", str(file), "-o", str(tmp_path / "out")]
+    assert main(call) == 2
+    assert "the budget is 32.5 bits a weight" in capsys.readouterr().err
+    assert main([*call, "--quantization-aware", recipe]) == 0
+    assert "rockledge run takes it" in capsys.readouterr().out
+    assert open_artifact(tmp_path / "out").bits_per_weight <= 6
