@@ -131,6 +131,12 @@ def test_ways_to_compute_it_give_the_same_curve(
     )
 
 
+def test_it_learns_in_bfloat16(pair: Pair, recipe: str, tmp_path: Path) -> None:
+    settings = pair.settings(quantization_aware=recipe, bf16=True)
+    numbers = distil(pair.teacher, pair.student, tmp_path / "out", settings).numbers
+    assert numbers["held_out_after"]["kl"] < 0.8 * numbers["held_out_before"]["kl"]
+
+
 def test_a_stopped_run_goes_on_to_the_same_artifact(
     whole: tuple[Report, Path, list[torch.Tensor]], pair: Pair, recipe: str, tmp_path: Path
 ) -> None:
