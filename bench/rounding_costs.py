@@ -20,7 +20,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -193,10 +192,14 @@ def rounding_costs(artifact: Artifact, model: RotatedModel, answers: Answers, co
     for layer in range(len(model.tree.layers)):
         weights = {False: model.block_weights(layer), True: _stored(artifact, model, layer)}
         for way in WAYS:
-            with patch.object(reference, "_attend", partial(_attend, reference._attend, way)):
-                states[way] = reference.block_forward(
-                    weights[way.layers], states[way], model.tree, layer, _taps(artifact, way, layer)
-                )
+            states[way] = reference.block_forward(
+                weights[way.layers],
+                states[way],
+                model.tree,
+                layer,
+                _taps(artifact, way, layer),
+                attend=partial(_attend, way),
+            )
         print(f"\rlayer {layer + 1} of {len(model.tree.layers)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if not model.config.tied:
@@ -242,20 +245,13 @@ def _taps(artifact: Artifact, way: Way, layer: int) -> reference.Taps:
     return tap
 
 
-def _attend(
-    inner: Callable[[Attention, Tensor, Tensor, Tensor], Tensor],
-    way: Way,
-    body: Attention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-) -> Tensor:
+def _attend(way: Way, body: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention over queries, keys and values of which those in `way.heads` are rounded."""
     if way.turned:
         block = power_of_two_block(body.head_dim, body.head_dim)
         q, k = hadamard(q, block), hadamard(k, block)
     q, k, v = (rounded(x) if role in way.heads else x for role, x in zip("qkv", (q, k, v), strict=True))
-    return inner(body, q, k, v)
+    return reference.attention(body, q, k, v)
 
 
 def other_cost(checkpoint: Checkpoint, name: str, answers: Answers, costs: Costs) -> Cost:

@@ -114,7 +114,8 @@ def _bare(kind: Any) -> Any:
 
 
 def _of_kind(value: Any, kind: Kind) -> Any:
-    """The value as that kind; None where it is another. YAML reads 1e-4 as text and 94e9 too."""
+    """The value as that kind; None where it is another. YAML reads 1e-4 as text and 94e9 too, and text that
+    looks like a number as one."""
     bare = _bare(kind)
     if bare in (int, float) and not isinstance(value, bool):
         try:
@@ -130,6 +131,8 @@ def _of_kind(value: Any, kind: Kind) -> Any:
         if isinstance(value, str):
             return [value]
         return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
+    if bare is str and type(value) in (int, float):
+        return str(value)
     return value if type(value) is bare else None
 
 

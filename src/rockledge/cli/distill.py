@@ -88,6 +88,11 @@ def _add_loss_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora", type=whole(0), metavar="R", help="train an adapter of this rank, and merge it (default: 0)"
     )
     parser.add_argument(
+        "--quantization-aware",
+        metavar="RECIPE",
+        help="train and write an artifact, by a recipe of quantize or of so many bits a weight (default: no)",
+    )
+    parser.add_argument(
         "--adapt-teacher",
         action="store_true",
         default=None,
@@ -203,7 +208,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         terminal.note(f"Note: {note}")
     for line in held_out_lines(report.numbers):
         terminal.print(line)
-    terminal.print(f"\n{args.output} is complete; its report.md says more. rockledge quantize takes it.")
+    taker = "quantize" if chosen.quantization_aware is None else "run"
+    terminal.print(f"\n{args.output} is complete; its report.md says more. rockledge {taker} takes it.")
     return {"output": args.output, **report.numbers}
 
 
@@ -260,6 +266,8 @@ def _dry_run(
 ) -> dict[str, Any]:
     from rockledge.distillation.dry_run import dry_run
 
+    if chosen.quantization_aware is not None:
+        raise UsageError("--dry-run does not know what quantization-aware training takes; leave it out")
     body = dry_run(teacher, student, chosen, recipe).body()
     for line in _lines(body):
         terminal.print(line)

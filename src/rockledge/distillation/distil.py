@@ -13,6 +13,7 @@ import torch
 
 from rockledge.artifact.provenance import peak_memory
 from rockledge.artifact.publish import publish_directory, write_file, writing
+from rockledge.artifact.writer import check_place
 from rockledge.distillation.adapting import adapted_teacher
 from rockledge.distillation.filling import fill
 from rockledge.distillation.hidden_states import (
@@ -21,6 +22,7 @@ from rockledge.distillation.hidden_states import (
     drop_projections,
     paired_layers,
 )
+from rockledge.distillation.in_grid import recipe_of, student_in_grid, with_sizes, write_artifact_of
 from rockledge.distillation.lessons import Lessons, lessons_of
 from rockledge.distillation.loading import (
     load_model,
@@ -36,6 +38,7 @@ from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
 from rockledge.distillation.resuming import (
     CHECKPOINTS,
+    GRID,
     STUDENT_ADAPTER,
     claim,
     files_digest,
@@ -67,7 +70,8 @@ def distil(
     progress: Progress = lambda stage, done, total: None,
 ) -> Report:
     """Teaches a copy of `student` what `teacher` knows of the data, and writes it to `out` as an ordinary
-    Hugging Face checkpoint with report.json, report.md and loss.png.
+    Hugging Face checkpoint with report.json, report.md and loss.png; with `settings.quantization_aware` as
+    an artifact, whose codes are those that learnt.
 
     A stopped run continues when it is called again with the same arguments: its checkpoints are in `work`
     (default: hidden beside `out`, removed at the end). With several processes all of them call this, and the
@@ -95,8 +99,12 @@ def _distil(
     progress: Progress,
 ) -> Report:
     started = time.monotonic()
-    _check_place(target, overwrite)
     learning = model_directory(student, "student")
+    recipe = recipe_of(settings, learning)
+    if recipe is None:
+        _check_place(target, overwrite)
+    else:
+        check_place(target, overwrite=overwrite)
     teaching = model_directory(teacher, "teacher") if settings.learns_from_teacher else None
     files = small_files(learning)
     length = _checked_length(learning, settings)
@@ -114,14 +122,18 @@ def _distil(
     steps = settings.steps(len(text.train))
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
-        claim(place, _described(settings, text, teaching, learning))
+        claim(
+            place, _described(settings, text, teaching, learning, None if recipe is None else recipe.text())
+        )
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = list(text.notes)
     cache, asked = None, None
     if teaching is not None:
         cache, asked = _teacher_side(teaching, files, settings, lessons, steps, place, notes, progress)
-    dtype = stored_dtype(learning)
-    model = load_model(learning, torch.float32)
+    if recipe is None:
+        model = load_model(learning, torch.float32)
+    else:
+        model = student_in_grid(learning, recipe, place / GRID, progress)
     if asked is not None and settings.hidden_weight:
         other = asked.model.config
         pairs = len(paired_layers(model.config.num_hidden_layers, other.num_hidden_layers))
@@ -143,25 +155,52 @@ def _distil(
     seconds = time.monotonic() - began
     if settings.lora:
         _merge(trainer, learning, place / STUDENT_ADAPTER)
-    round_to(trainer.model, dtype)
+    if recipe is None:
+        round_to(trainer.model, stored_dtype(learning))
     final = trainer.evaluate() if run.held_out is not None else {}
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     report = _report(settings, text, notes, trainer, final, steps, seconds, teaching, learning)
-    if not first:
-        return report
+    if recipe is not None:
+        report = with_sizes(report, model)
+        write_artifact_of(
+            target,
+            model,
+            report,
+            recipe,
+            command=command,
+            started=started,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    else:
+        _write_student(target, trainer, learning, report, command, started, overwrite)
+    if work is None and first:
+        shutil.rmtree(place, ignore_errors=True)
+    return report
+
+
+def _write_student(
+    target: Path,
+    trainer: DistillationTrainer,
+    student: Path,
+    report: Report,
+    command: str | None,
+    started: float,
+    overwrite: bool,
+) -> None:
+    """Writes an ordinary checkpoint; all processes call this, and the first writes."""
+    state, dtype = trainer.accelerator.get_state_dict(trainer.model_wrapped), stored_dtype(student)
+    if int(os.environ.get("RANK", "0")):
+        return
     with publish_directory(target, lambda there: _check_place(there, overwrite)) as partial, writing(target):
         taught = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         drop_projections(taught)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTIONS)}
-        save_model(taught, state, learning, partial, dtype)
+        save_model(taught, state, student, partial, dtype)
         made = {"command": command, "seconds": time.monotonic() - started, "peak_memory": peak_memory()}
         write_file(partial / "report.json", report.json())
         write_file(partial / "report.md", report_text(report.numbers, made).encode())
         if (picture := curve_picture(report.numbers)) is not None:
             write_file(partial / CURVE, picture)
-    if work is None:
-        shutil.rmtree(place, ignore_errors=True)
-    return report
 
 
 def _teacher_side(
@@ -259,7 +298,9 @@ def _check_place(target: Path, overwrite: bool) -> None:
 _FREE = ("cache_logits", "cache_bytes", "micro_batch", "checkpointing", "save_every")
 
 
-def _described(settings: Settings, text: TrainingText, teacher: Path | None, student: Path) -> dict[str, Any]:
+def _described(
+    settings: Settings, text: TrainingText, teacher: Path | None, student: Path, recipe: str | None
+) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(settings).items() if name not in _FREE and name != "data"}
     return {
         **kept,
@@ -267,6 +308,7 @@ def _described(settings: Settings, text: TrainingText, teacher: Path | None, stu
         "held_out": None,
         "teacher": None if teacher is None else files_stated(teacher),
         "student": files_stated(student),
+        "quantization_aware": recipe,
     }
 
 

@@ -15,7 +15,8 @@ _RUN = "run.json"
 _PARTIAL = f"{_RUN}.partial"
 CHECKPOINTS, TEACHER = "checkpoints", "teacher"
 STUDENT_ADAPTER, TEACHER_ADAPTER = "student-adapter", "teacher-adapter"
-_OURS = (CHECKPOINTS, TEACHER, STUDENT_ADAPTER, TEACHER_ADAPTER, f"{TEACHER_ADAPTER}.partial")
+GRID = "grid"
+_OURS = (CHECKPOINTS, GRID, TEACHER, STUDENT_ADAPTER, TEACHER_ADAPTER, f"{TEACHER_ADAPTER}.partial")
 _PREFIX = "checkpoint-"
 _PART = 1 << 24  # bytes read at a time
 

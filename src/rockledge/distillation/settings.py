@@ -17,7 +17,9 @@ class Settings:
 
     `learning_rate` None means 1e-4, and ten times that for LoRA; it falls along a cosine to
     `final_learning_rate` (None: a tenth of it), as in Minitron (arXiv 2408.11796). `adapt_tokens` None means
-    as many as the student is given. `trainer` holds further arguments of transformers.TrainingArguments.
+    as many as the student is given. With `quantization_aware`, bits a weight or the file of a recipe of
+    `quantize`, the student learns as the artifact that it becomes. `trainer` holds further arguments of
+    transformers.TrainingArguments.
     """
 
     data: list[str] = field(default_factory=list)
@@ -34,6 +36,7 @@ class Settings:
     data_weight: float = 0.0
     hidden_weight: float = 0.0
     lora: int = 0
+    quantization_aware: str | None = None
     adapt_teacher: bool = False
     adapt_rank: int = 16
     adapt_tokens: int | None = None
@@ -108,6 +111,11 @@ def settings(values: Mapping[str, Any]) -> Settings:
         )
     if made.hidden_weight and made.lora:
         raise UsageError("hidden-weight and lora do not go together; leave one of them out")
+    for name in ("lora", "hidden_weight"):
+        if made.quantization_aware is not None and getattr(made, name):
+            raise UsageError(
+                f"quantization-aware and {name.replace('_', '-')} do not go together; leave one of them out"
+            )
     if made.cache_logits and not made.learns_from_teacher:
         raise UsageError("a data-weight of 1 needs no logits of the teacher; leave cache-logits out")
     if made.hidden_weight and not made.learns_from_teacher:

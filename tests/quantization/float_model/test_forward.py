@@ -83,6 +83,20 @@ def test_a_token_sees_only_what_came_before(tiny: Checkpoint) -> None:
     assert float((before[:, 20:] - after[:, 20:]).abs().max()) > 1e-2
 
 
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "smollm3", "ministral3"])
+def test_documents_in_one_sequence_do_not_see_each_other(name: str) -> None:
+    """Each is computed as if it were alone, from position 0 on."""
+    checkpoint, _ = form(name)
+    tree, x, lengths = decoder(checkpoint.config), embed_tokens(checkpoint, TOKENS), (19, 3, 26)
+    positions = torch.cat([torch.arange(length) for length in lengths]).expand(2, -1)
+    for layer in range(2):
+        weights = block_weights(checkpoint, layer)
+        found = block_forward(weights, x, tree, layer, positions=positions)
+        alone = [block_forward(weights, part, tree, layer) for part in x.split(lengths, dim=1)]
+        torch.testing.assert_close(found, torch.cat(alone, dim=1), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, block_forward(weights, x, tree, layer), atol=1e-2)
+
+
 def test_gradients_with_respect_to_input_and_weights_are_right(tiny: Checkpoint) -> None:
     weights = {k: v.double().requires_grad_() for k, v in block_weights(tiny, 0).items()}
     x = embed_tokens(tiny, TOKENS[:1, :3]).double().requires_grad_()

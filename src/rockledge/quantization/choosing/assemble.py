@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,13 @@ from rockledge.quantization.work.store import WorkDirectory
 
 # Rows that become real weights at a time: bounds the temporaries of an embedding.
 _ROWS = 4096
+
+
+class PackedLinears(Protocol):
+    """Where the linears of an artifact that is written come from."""
+
+    def linear(self, name: str) -> PackedLinear:
+        """One linear as the artifact will hold it."""
 
 
 class Assembly:
@@ -68,7 +75,7 @@ def write_artifact(
     path: Path,
     plan: ArtifactPlan,
     model: RotatedModel,
-    assembly: Assembly,
+    assembly: PackedLinears,
     report: dict[str, Any],
     report_text: str,
     picture: bytes | None,

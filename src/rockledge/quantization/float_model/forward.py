@@ -7,6 +7,7 @@ passes through `taps`, so that statistics, fake quantisation and online rotation
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,9 @@ returns what they shall see instead."""
 OutputTaps = Callable[[str, Tensor], Tensor]
 """The same for outputs: called with a linear's role ("attn.q", ...) and its output, [batch, tokens, outputs]
 too."""
+Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]
+"""Called with an attention and its queries, keys and values as they are multiplied, [batch, heads, tokens,
+head_dim] each; returns the mixed values, of the same shape."""
 
 
 def embed_tokens(checkpoint: Checkpoint, tokens: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -61,12 +65,18 @@ def block_forward(
     i: int,
     taps: Taps | None = None,
     outputs: OutputTaps | None = None,
+    *,
+    attend: Attend | None = None,
+    positions: Tensor | None = None,
 ) -> Tensor:
-    """Decoder layer `i` over whole sequences [batch, tokens, hidden] from position 0, causal; same shape out.
+    """Decoder layer `i` over whole sequences [batch, tokens, hidden], causal; same shape out.
 
     A norm before a body without an entry in `weights` has a gain of one (folded into the linears after it).
+    `positions` int64 [batch, tokens]: None for one document from position 0 on; a document begins wherever
+    they are 0, and sees nothing of those before it. `attend` takes the place of `attention`.
     """
-    run = _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched)
+    attend = attend or partial(attention, positions=positions)
+    run = _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched, attend, positions)
     for branch in tree.layers[i].branches:
         x = run.branch(branch, x)
     return x
@@ -113,12 +123,12 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
     return x if gain is None else x * gain
 
 
-def rotate_pairs(x: Tensor, rope: Rope | None) -> Tensor:
-    """Rotary embedding of [batch, heads, tokens, head_dim] from position 0: of its first `rope.turned`
-    channels, in pairs half of them apart."""
+def rotate_pairs(x: Tensor, rope: Rope | None, positions: Tensor | None = None) -> Tensor:
+    """Rotary embedding of [batch, heads, tokens, head_dim] at `positions` [batch, tokens], or from position 0
+    on: of its first `rope.turned` channels, in pairs half of them apart."""
     if rope is None:
         return x
-    cos, sin = _angles(rope, x.shape[-2], x.device)
+    cos, sin = _angles(rope, x.shape[-2], _places(positions, x))
     turned, rest = x[..., : rope.turned], x[..., rope.turned :]
     first, second = turned.chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
@@ -132,6 +142,8 @@ class _Run:
     eps: float
     tap: Taps
     out: OutputTaps
+    attend: Attend
+    positions: Tensor | None
 
     def branch(self, branch: Branch, x: Tensor) -> Tensor:
         body, inner = branch.body, self._normed(branch.before, x)
@@ -162,8 +174,9 @@ class _Run:
         q, k = self._heads(body, body.q_norm, q), self._heads(body, body.k_norm, k)
         v = self._heads(body, None, v)
         shared = body.heads // body.kv_heads
-        k, v = (t.repeat_interleave(shared, 1) for t in (rotate_pairs(k, body.rope), v))
-        mixed = _attend(body, _grown(body, rotate_pairs(q, body.rope)), k, v)
+        k, v = (t.repeat_interleave(shared, 1) for t in (rotate_pairs(k, body.rope, self.positions), v))
+        q = _grown(body, rotate_pairs(q, body.rope, self.positions), self.positions)
+        mixed = self.attend(body, q, k, v)
         return self._linears(last, mixed.transpose(1, 2).flatten(2))[0]
 
     def _heads(self, body: Attention, norm: Norm | None, x: Tensor) -> Tensor:
@@ -174,30 +187,40 @@ class _Run:
         return self._normed(norm, heads)
 
 
-def _attend(body: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention(body: Attention, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Values [batch, heads, tokens, head_dim] mixed by queries and keys; `positions` as in
+    `block_forward`."""
     tokens = q.shape[-2]
-    if not body.softcap and not 0 < body.window < tokens:
+    if positions is None and not body.softcap and not 0 < body.window < tokens:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=body.scale)
     place = torch.arange(tokens, device=q.device)
     behind = place[:, None] - place
     visible = (behind >= 0) & (behind < (body.window or tokens))
+    if positions is not None:
+        document = (positions == 0).cumsum(-1)
+        visible = visible & (document[:, None, :, None] == document[:, None, None, :])
     if not body.softcap:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=body.scale)
     scores = body.softcap * torch.tanh(q @ k.transpose(-1, -2) * (body.scale / body.softcap))
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v
 
 
-def _grown(body: Attention, q: Tensor) -> Tensor:
+def _grown(body: Attention, q: Tensor, positions: Tensor | None) -> Tensor:
     """Queries [batch, heads, tokens, head_dim] as they grow with their position."""
     if not body.growth:
         return q
-    place = torch.arange(q.shape[-2], device=q.device, dtype=q.dtype)
-    return q * (1 + body.growth * torch.log1p(torch.floor(place / body.growth_length)))[:, None]
+    place = _places(positions, q).to(q.dtype)
+    return q * (1 + body.growth * torch.log1p(torch.floor(place / body.growth_length)))[..., None]
 
 
-def _angles(rope: Rope, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    frequency = torch.from_numpy(inverse_frequencies(rope, tokens)).to(device)
-    angle = torch.arange(tokens, device=device, dtype=torch.float32)[:, None] * frequency
+def _places(positions: Tensor | None, x: Tensor) -> Tensor:
+    """The positions of [batch, heads, tokens, head_dim], such that they meet its first three axes."""
+    return torch.arange(x.shape[-2], device=x.device) if positions is None else positions[:, None]
+
+
+def _angles(rope: Rope, tokens: int, places: Tensor) -> tuple[Tensor, Tensor]:
+    frequency = torch.from_numpy(inverse_frequencies(rope, tokens)).to(places.device)
+    angle = places[..., None].float() * frequency
     return angle.cos() * rope.factor, angle.sin() * rope.factor
 
 

@@ -40,16 +40,22 @@ def rounded_inputs(x: torch.Tensor, planes: int) -> torch.Tensor:
     return torch.round(x * torch.where(usable, inverse, torch.zeros_like(inverse))) * step
 
 
-def rounding_taps(tree: Decoder, layer: int, planes: Callable[[str], int], online: Mapping[str, int]) -> Taps:
+def rounding_taps(
+    tree: Decoder,
+    layer: int,
+    planes: Callable[[str], int],
+    online: Mapping[str, int],
+    rounded: Callable[[torch.Tensor, int], torch.Tensor] = rounded_inputs,
+) -> Taps:
     """What the quantised model does to the inputs of a layer's linears: transforms those that `online` has a
-    block for, rounds all.
+    block for, rounds all by `rounded`.
 
     `planes` says how many a linear's input takes.
     """
     first = {group.place: layer_name(layer, group.first.role) for group in tree.layers[layer].groups}
 
     def tap(place: str, x: torch.Tensor) -> torch.Tensor:
-        return rounded_inputs(hadamard(x, online.get(place, 0)), planes(first[place]))
+        return rounded(hadamard(x, online.get(place, 0)), planes(first[place]))
 
     return tap
 

@@ -150,22 +150,42 @@ def encode(w: Tensor, scale: Tensor, tables: Tensor, weight: Tensor | None = Non
     learn_tables. Codes are the nearest entries exactly; the table is chosen by errors exact to 1/16 of a
     unit.
     """
-    found = lookup(tables.float())
-    # Entries are integers: cells of half a unit tell exactly which is nearest.
-    steps = torch.arange(512, device=w.device, dtype=torch.float32) / 2 - 127.75
-    middles = ((found.tables[:, 1:] + found.tables[:, :-1]) / 2).contiguous()
-    nearest = torch.searchsorted(middles, steps.expand(len(tables), -1).contiguous()).to(torch.uint8)
+    found, nearest = lookup(tables.float()), _nearest(tables)
     index, codes = [], []
     for rows in _row_chunks(w):
         units = _grouped(w[rows].float() / scale[rows, None])
         importance = _importance(weight, rows, w.shape[1])
         error, _ = group_errors(units, None if importance is None else _grouped(importance), found)
         choice = error.argmin(dim=1)
-        half = (units * 2.0).floor().clamp_(-256, 255).long() + 256
-        code = nearest[choice[:, None], half]
         index.append(choice.to(torch.uint8).view(len(rows), -1))
-        codes.append(code.view(len(rows), -1)[:, : w.shape[1]])
+        codes.append(_codes(units, choice, nearest).view(len(rows), -1)[:, : w.shape[1]])
     return torch.cat(index), torch.cat(codes)
+
+
+def nearest_codes(w: Tensor, scale: Tensor, index: Tensor, tables: Tensor) -> Tensor:
+    """Codes uint8 [N, K] of the nearest entries of the tables that `index` uint8 [N, ceil(K/16)] names; the
+    others as in `encode`."""
+    nearest = _nearest(tables)
+    codes = [
+        _codes(_grouped(w[rows].float() / scale[rows, None]), index[rows].reshape(-1).long(), nearest)
+        for rows in _row_chunks(w)
+    ]
+    return torch.cat([code.view(-1, index.shape[1] * GROUP)[:, : w.shape[1]] for code in codes])
+
+
+def _nearest(tables: Tensor) -> Tensor:
+    """The code of the nearest entry for every half unit, uint8 [16, 512]. Entries are integers: cells of half
+    a unit tell exactly which is nearest."""
+    entries = tables.float().sort(dim=1).values
+    steps = torch.arange(512, device=tables.device, dtype=torch.float32) / 2 - 127.75
+    middles = ((entries[:, 1:] + entries[:, :-1]) / 2).contiguous()
+    return torch.searchsorted(middles, steps.expand(len(tables), -1).contiguous()).to(torch.uint8)
+
+
+def _codes(units: Tensor, choice: Tensor, nearest: Tensor) -> Tensor:
+    """Codes [G, 16] of `units` [G, 16] in the tables `choice` int64 [G]."""
+    half = (units * 2.0).floor().clamp_(-256, 255).long() + 256
+    return nearest[choice[:, None], half]
 
 
 def decode(index: Tensor, codes: Tensor, tables: Tensor) -> Tensor:

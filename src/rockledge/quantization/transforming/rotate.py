@@ -112,7 +112,7 @@ class RotatedModel:
         if not tree.keeps_final_gain:
             return h
         h = rotate_inverse(h, self.rotation) if turned else h
-        return rotate(self._tensor(tree.final_norm.role) * h, self.rotation)
+        return rotate(self._tensor(tree.final_norm.role).to(h.device) * h, self.rotation)
 
     def gain(self, name: str, *, balance: bool = True) -> torch.Tensor:
         """The gain of a norm that the artifact keeps, by its full name; q's and k's without `balance` if

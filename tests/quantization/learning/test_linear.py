@@ -1,0 +1,94 @@
+"""A linear that learns: what it computes with is what is stored, rounded to the nearest, and its gradients
+are those of straight-through rounding with a learnt step."""
+
+import numpy as np
+import pytest
+import torch
+
+from rockledge.formats.bands import Band, groups
+from rockledge.formats.packing import PackedLinear, dequantize, pack, unpack
+from rockledge.quantization.learning.linear import LearningLinear
+from rockledge.quantization.rounding.codebook import start_tables
+
+ROWS, COLS = 27, 40  # the last group and the last strip are not full
+BANDS = (Band(0, 9, 3), Band(9, 8, 8), Band(17, 10, 4))
+TABLES = {bits: start_tables(bits).round().to(torch.int8).numpy() for bits in (3, 4)}
+
+
+INDEX = np.random.default_rng(1).integers(0, 16, (ROWS, groups(COLS)), np.uint8)
+
+
+def stored(bias: bool = False) -> PackedLinear:
+    """Any codes at three widths; scales that suit weights of about 1."""
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 8, (ROWS, COLS), np.uint8)
+    scale = generator.uniform(0.02, 0.04, ROWS).astype(np.float32)
+    biases = generator.normal(size=ROWS).astype(np.float32) if bias else None
+    return pack(codes, INDEX, TABLES, scale, BANDS, biases)
+
+
+@pytest.fixture
+def linear() -> LearningLinear:
+    torch.manual_seed(0)
+    made = LearningLinear(torch.randn(ROWS, COLS), stored())
+    with torch.no_grad():
+        made.log_scale.normal_(0.0, 0.1)
+        made.weight[:, 0] = 9.0  # past the end of every table
+    return made
+
+
+def entries() -> list[torch.Tensor]:
+    """What the weights of each row may become, fp32 [COLS, entries]."""
+    found = []
+    for band in BANDS:
+        for row in range(band.start, band.start + band.rows):
+            if band.bits == 8:
+                found.append(torch.arange(-127.0, 128.0).expand(COLS, -1))
+            else:
+                tables = np.repeat(TABLES[band.bits][INDEX[row]], 16, axis=0)[:COLS]
+                found.append(torch.from_numpy(tables).float())
+    return found
+
+
+def test_what_it_computes_with_is_what_is_stored(linear: LearningLinear) -> None:
+    np.testing.assert_array_equal(linear().detach().numpy(), dequantize(linear.packed()))
+
+
+def test_every_weight_is_the_nearest_entry_of_its_table(linear: LearningLinear) -> None:
+    units = (linear.weight / linear.scale()[:, None]).detach()
+    found = torch.from_numpy(unpack(linear.packed())).float()
+    for row, allowed in enumerate(entries()):
+        least = (allowed - units[row][:, None]).abs().amin(dim=1)
+        torch.testing.assert_close((found[row] - units[row]).abs(), least, rtol=0, atol=0)
+
+
+def test_gradients_are_those_of_clamping_and_of_learnt_steps(linear: LearningLinear) -> None:
+    allowed = entries()
+    low, high = (torch.stack([end(row, dim=1) for row in allowed]) for end in (torch.amin, torch.amax))
+    weight, log_scale = (p.detach().clone().requires_grad_() for p in (linear.weight, linear.log_scale))
+    scale = torch.tensor(stored().scale) * log_scale.exp()
+    clamped = (weight / scale[:, None]).clamp(low, high)
+    w8 = torch.from_numpy(unpack(linear.packed())).float()
+    outer = torch.randn(ROWS, COLS)
+    (((clamped + (w8 - clamped).detach()) * scale[:, None]) * outer).sum().backward()
+    (linear() * outer).sum().backward()
+    torch.testing.assert_close(linear.weight.grad, weight.grad)
+    torch.testing.assert_close(linear.log_scale.grad, log_scale.grad)
+    assert float(linear.weight.grad[:9, 0].abs().max()) == 0  # those past the end
+
+
+def test_a_fused_optimizer_changes_what_is_computed_with(linear: LearningLinear) -> None:
+    """It leaves no sign on the weights: a rounding that was kept would be that of an earlier step."""
+    before = linear().detach()
+    optimizer = torch.optim.AdamW(linear.parameters(), lr=0.1, fused=True)
+    linear().square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(linear(), before)
+    np.testing.assert_array_equal(linear().detach().numpy(), dequantize(linear.packed()))
+
+
+def test_its_bias_is_stored() -> None:
+    linear = LearningLinear(torch.randn(ROWS, COLS), stored(bias=True))
+    with torch.no_grad():
+        linear.bias += 1
+    np.testing.assert_array_equal(linear.packed().bias, stored(bias=True).bias + 1)
