@@ -224,12 +224,14 @@ def read_adapter(path: Path) -> Adapter:
             rank, scale = _rank_and_scale(path, stated, module)
             if part.endswith("a") and file.shape(stored)[:1] != (rank,):
                 raise CheckpointError(
-                    f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]}, but {stored[:120]} has the shape "
-                    f"{file.shape(stored)}; fetch it again"
+                    f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]}, but {stored[:120]} has the "
+                    f"shape {file.shape(stored)}; fetch it again"
                 )
             change = replace(before, scale=scale, turned=part.startswith("turned"))
             change = replace(change, a=stored) if part.endswith("a") else replace(change, b=stored)
         changes[name] = change
+    if not changes:
+        raise CheckpointError(f"{path / _WEIGHTS} holds no tensors; fetch it again")
     for name, change in changes.items():
         if name.endswith(".weight") and (change.a is None) != (change.b is None):
             raise CheckpointError(f"{path}: {name} has one half of an adapter; fetch it again")
