@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import SafetensorError
 from tests.distillation.pair import Pair
+from transformers import AutoModelForCausalLM
 
 from rockledge.distillation.distil import distil
 from rockledge.distillation.fitting import check_tokens
+from rockledge.distillation.loading import save_model
 from rockledge.distillation.resuming import claimed
 from rockledge.distillation.training_text import training_text
 from rockledge.errors import RockledgeError, TrainingError, UsageError
@@ -107,6 +111,51 @@ def test_a_damaged_note_of_a_run_is_written_again(content: bytes, tmp_path: Path
     (tmp_path / "run.json").write_bytes(content)
     with claimed(tmp_path, {"seed": 0}):
         assert json.loads((tmp_path / "run.json").read_bytes()) == {"seed": 0}
+
+
+class _Free:
+    """Of a disk, as `shutil.disk_usage` has it."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+
+def test_no_room_for_the_output_is_said_at_the_start(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: _Free(1000))
+    refused(pair, tmp_path / "out", "the student takes .* but 1.0 kB are free")
+
+
+def test_a_full_disk_while_the_output_is_written_is_said(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **named: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    model = AutoModelForCausalLM.from_pretrained(pair.student)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(model, model.state_dict(), pair.student, tmp_path, torch.float32)
+
+
+def test_where_room_is_short_one_checkpoint_is_kept_beside_the_new_one(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start asks for the room of two, so a third may not be needed."""
+    real, most = shutil.disk_usage, 0
+
+    def counted(place: Path) -> _Free:
+        nonlocal most
+        there = [one for one in Path(place).glob("checkpoint-*") if (one / "complete.json").is_file()]
+        most = max(most, len(there))
+        return _Free(0 if len(there) > 1 else real(place).free)
+
+    monkeypatch.setattr("rockledge.distillation.trainer.shutil.disk_usage", counted)
+    settings = pair.settings(save_every=2)
+    report = distil(pair.teacher, pair.student, tmp_path / "out", settings)
+    assert report.numbers["steps"] == 8
+    assert most == 2
 
 
 def test_a_checkpoint_that_cannot_be_read_is_named(pair: Pair, tmp_path: Path) -> None:

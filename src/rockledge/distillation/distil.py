@@ -17,6 +17,7 @@ from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.distillation.adapting import adapted_teacher
 from rockledge.distillation.filling import fill
 from rockledge.distillation.fitting import check_context, check_tokens, vocabulary_size
+from rockledge.distillation.full_disk import check_output_room
 from rockledge.distillation.hidden_states import (
     PROJECTIONS,
     add_projections,
@@ -111,6 +112,7 @@ def _distil(
     teaching = model_directory(teacher, "teacher") if settings.learns_from_teacher else None
     place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
     _check_apart(target, place, teaching, learning, settings)
+    check_output_room(target, learning)
     files = small_files(learning)
     length = _checked_length(learning, settings)
     taught_by = None if teaching is None else small_files(teaching)

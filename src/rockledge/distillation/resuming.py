@@ -55,6 +55,13 @@ def drop_incomplete(directory: Path) -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def drop_older(directory: Path, last: Path) -> None:
+    """Removes all checkpoints but the last."""
+    for place in directory.glob(f"{_PREFIX}*"):
+        if place != last:
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def checkpoint_bytes(checkpoint: Path) -> int:
     """Bytes of all its files."""
     return sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
