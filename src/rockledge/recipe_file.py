@@ -141,7 +141,7 @@ class _Plain(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """The node of the next event; ValueError for an alias."""
         if self.check_event(yaml.AliasEvent):
-            raise ValueError(f"the alias *{self.peek_event().anchor[:40]} stands for a value; write that out")
+            raise ValueError("an alias such as *a stands for a value; write that out")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
