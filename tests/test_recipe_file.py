@@ -38,6 +38,14 @@ def written(place: Path, content: str) -> Path:
         ("version: 1\ndistill: {count: true}", "distill.count is 'True', expected a whole number"),
         ("version: 1\ndistill: {rate: .nan}", "distill.rate is 'nan', expected a number"),
         ("version: 1\ndistill: {bf16: 1}", "distill.bf16 is '1', expected true or false"),
+        (
+            "version: 1\ndistill: {count: 1" + "0" * 400 + "}",
+            "distill.count is '10+', expected a whole number",
+        ),
+        ("version: 1\ndistill: {count: !!int ''}", "cannot be read as YAML"),
+        ("version: 1\ndistill: {bf16: !!bool maybe}", "cannot be read as YAML"),
+        ("version: 1\ndistill: {name: !!timestamp soon}", "cannot be read as YAML"),
+        ("version: 1\nsources: {a: &a [x], b: [*a, *a]}", "an alias such as .a stands for a value"),
         ("version: 1\ndistill: {names: [1]}", r"distill.names is '\[1\]', expected a list of texts"),
     ],
 )

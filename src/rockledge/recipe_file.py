@@ -80,11 +80,12 @@ def read_recipe_file(path: str | Path) -> RecipeFile:
         raw = read_regular(path)
         if len(raw) > _LARGEST_FILE:
             raise UsageError(f"{path} is too large for a recipe; give the YAML file of one")
-        content = yaml.load(raw.decode("utf-8-sig"), _UniqueKeys)
+        content = yaml.load(raw.decode("utf-8-sig"), _Plain)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"the recipe {path} cannot be read ({reason}); give another file") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
+        # PyYAML raises the last two for a tag with a text that does not suit it, such as !!bool maybe.
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the recipe {path} cannot be read as YAML ({reason}); correct it") from error
     if not isinstance(content, dict):
@@ -120,7 +121,7 @@ def _of_kind(value: Any, kind: Kind) -> Any:
     if bare in (int, float) and not isinstance(value, bool):
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         if not math.isfinite(number):
             return None
@@ -136,8 +137,15 @@ def _of_kind(value: Any, kind: Kind) -> Any:
     return value if type(value) is bare else None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A key that is written twice is an error: one of its values would be lost."""
+class _Plain(yaml.SafeLoader):
+    """A key that is written twice is an error: one of its values would be lost. So is an alias: a page of
+    them, each of several others, stands for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The node of the next event; ValueError for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("an alias such as *a stands for a value; write that out")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node; ValueError for a repeated key."""

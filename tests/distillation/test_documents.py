@@ -85,3 +85,12 @@ def test_what_is_held_out_does_not_depend_on_the_order(
     assert not {d.digest for d in learn} & {d.digest for d in kept}
     random.shuffle(documents)  # type: ignore[attr-defined]
     assert {d.text for d in held_out(documents, share)[1]} == {d.text for d in kept}
+
+
+def test_json_lines_are_known_by_any_spelling_of_their_ending(tmp_path: Path) -> None:
+    for name in ("x.JSONL", "x.ndjson"):
+        (tmp_path / name).write_text('{"text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+        assert [document.text for document in read_documents([tmp_path / name]).documents] == ["a", "b"]
+    (tmp_path / "x.json").write_text('[{"text": "a"}]', encoding="utf-8")
+    with pytest.raises(UsageError, match="is JSON, expected text or JSON lines"):
+        read_documents([tmp_path / "x.json"])

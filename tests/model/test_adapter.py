@@ -159,6 +159,13 @@ def _change_config(place: Path, **values: Any) -> None:
     [
         ({"r": 0}, "rank 0"),
         ({"lora_alpha": "x"}, "alpha x"),
+        ({"lora_alpha": True}, "alpha True"),
+        ({"lora_alpha": 10**400}, "alpha 1000"),
+        ({"r": 10**400}, "rank 1000"),
+        ({"r": 7}, "the rank 7, but base_model"),  # peft does not load it: sizes differ
+        ({"rank_pattern": {"a{99999999999}": 3}}, "regular expression"),
+        ({"rank_pattern": {"(" * 3000 + ")" * 3000: 3}}, "regular expression"),
+        ({"use_rslora": "no"}, "use_rslora is neither true nor false"),
         ({"rank_pattern": {"(": 3}}, "regular expression"),
         ({"rank_pattern": [1]}, "not an object"),
         ({"peft_type": "IA3"}, "type IA3"),
@@ -190,6 +197,9 @@ def test_wrong_weights_are_said(bases: dict[str, Path], tmp_path: Path) -> None:
         with_adapter(base, tmp_path).tensor("layers.0.attn.q")
     save_file({**tensors, "base_model.model.model.norm.lora_C.weight": torch.zeros(4)}, file)
     with pytest.raises(UsageError, match="lora_C"):
+        with_adapter(base, tmp_path)
+    save_file({}, file)
+    with pytest.raises(CheckpointError, match="holds no tensors"):
         with_adapter(base, tmp_path)
     file.unlink()
     with pytest.raises(CheckpointError, match=r"has no adapter_model\.safetensors"):

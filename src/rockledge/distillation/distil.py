@@ -4,6 +4,7 @@ student learns, is measured, and appears with its report under its name whole or
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,8 @@ from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.artifact.writer import check_place
 from rockledge.distillation.adapting import adapted_teacher
 from rockledge.distillation.filling import fill
+from rockledge.distillation.fitting import check_context, check_tokens, vocabulary_size
+from rockledge.distillation.full_disk import check_output_room
 from rockledge.distillation.hidden_states import (
     PROJECTIONS,
     add_projections,
@@ -40,7 +43,7 @@ from rockledge.distillation.resuming import (
     CHECKPOINTS,
     GRID,
     STUDENT_ADAPTER,
-    claim,
+    claimed,
     files_digest,
     files_stated,
 )
@@ -82,9 +85,17 @@ def distil(
         CheckpointError: a model cannot be loaded.
         TrainingError: the loss is not finite, or the disk is full.
     """
-    with quiet_libraries():
+    with quiet_libraries(), ExitStack() as claims:
         return _distil(
-            teacher, student, Path(os.path.realpath(out)), settings, work, overwrite, command, progress
+            teacher,
+            student,
+            Path(os.path.realpath(out)),
+            settings,
+            work,
+            overwrite,
+            command,
+            progress,
+            claims,
         )
 
 
@@ -97,6 +108,7 @@ def _distil(
     overwrite: bool,
     command: str | None,
     progress: Progress,
+    claims: ExitStack,
 ) -> Report:
     started = time.monotonic()
     learning = model_directory(student, "student")
@@ -106,10 +118,15 @@ def _distil(
     else:
         check_place(target, overwrite=overwrite)
     teaching = model_directory(teacher, "teacher") if settings.learns_from_teacher else None
+    place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
+    _check_apart(target, place, teaching, learning, settings)
+    check_output_room(target, learning)
     files = small_files(learning)
     length = _checked_length(learning, settings)
-    if teaching is not None:
-        check_same_tokenizer(small_files(teaching), files)
+    taught_by = None if teaching is None else small_files(teaching)
+    if taught_by is not None:
+        check_same_tokenizer(taught_by, files)
+        check_context(taught_by, length)
     text = training_text(
         files,
         end_of_text(files),
@@ -118,13 +135,15 @@ def _distil(
         share=settings.held_out_share,
         length=length,
     )
-    place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
+    for role, described in (("student", files), ("teacher", taught_by)):
+        if described is not None:
+            check_tokens(described, role, text)
     steps = settings.steps(len(text.train))
     first = int(os.environ.get("RANK", "0")) == 0
     if first:
-        claim(
-            place, _described(settings, text, teaching, learning, None if recipe is None else recipe.text())
-        )
+        in_grid = None if recipe is None else recipe.text()
+        described = _described(settings, text, teaching, learning, in_grid)
+        claims.enter_context(claimed(place, described))
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = list(text.notes)
     cache, asked = None, None
@@ -222,7 +241,8 @@ def _teacher_side(
     if settings.adapt_teacher:
         model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, place, dtype, progress)
         notes.append(note)
-    vocabulary = _vocabulary(teaching, files)
+    # Where embeddings are padded, the logits of real tokens: those that both have.
+    vocabulary = min(vocabulary_size(files), vocabulary_size(small_files(teaching)))
 
     def loaded() -> Teacher:
         taught = load_model(teaching, dtype) if model is None else model
@@ -246,20 +266,6 @@ def _teacher_side(
     return cache, None
 
 
-def _vocabulary(teaching: Path, files: dict[str, bytes]) -> int:
-    """Logits that teacher and student both have: where embeddings are padded, those of real tokens."""
-    from rockledge.model.special_tokens import json_object
-
-    sizes = []
-    for described in (json_object(files, "config.json"), json_object(small_files(teaching), "config.json")):
-        inner = described.get("text_config")
-        size = described.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
-        if not isinstance(size, int):
-            raise UsageError("config.json of teacher or student has no vocab_size; fetch it again")
-        sizes.append(size)
-    return min(sizes)
-
-
 def _merge(trainer: DistillationTrainer, student: Path, adapter: Path) -> None:
     """Puts the student with the trained adapter in its weights in the place of the trainer's model."""
     trainer.save_model(str(adapter))
@@ -277,6 +283,21 @@ def _checked_length(student: Path, settings: Settings) -> int:
             f"{config.context}; choose a smaller --sequence"
         )
     return settings.sequence
+
+
+def _check_apart(target: Path, place: Path, teacher: Path | None, student: Path, settings: Settings) -> None:
+    """Raises UsageError where something that is read or kept lies in the output, whose place it would take
+    or be replaced in, or the cache in the work, which is removed."""
+    read = [("the teacher", teacher), ("the student", student), ("--held-out", settings.held_out)]
+    read += [("--data", file) for file in settings.data]
+    cache = ("--cache-logits", settings.cache_logits)
+    for outer, said, inner in (
+        (target, "the output", [*read, ("--work", place), cache]),
+        (place, "the work directory", [*read, cache]),
+    ):
+        for name, path in inner:
+            if path is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(outer)):
+                raise UsageError(f"{name} {path} is in {said} {outer}; name another place for one of them")
 
 
 def _check_place(target: Path, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ from rockledge.errors import UsageError
 from rockledge.regular_file import read_regular
 
 _LISTED = 5  # line numbers that a note lists one by one
+_JSON_LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Documents:
 
 
 def read_documents(paths: Sequence[str | Path]) -> Documents:
-    """The documents of files. A .jsonl file has one a line, an object with `text` or with `messages`; any
-    other file is one document.
+    """The documents of files. A .jsonl or .ndjson file has one a line, an object with `text` or with
+    `messages`; any other file is one document.
 
     Raises:
         UsageError: a file cannot be read, a line is neither, or there is no document at all.
@@ -94,7 +95,13 @@ def _of_file(path: Path) -> list[tuple[int, Document]]:
         raise UsageError(
             f"{path} cannot be read as UTF-8 text ({reason.lower()}); give another file"
         ) from error
-    if path.suffix != ".jsonl":
+    kind = path.suffix.lower()
+    if kind == ".json":
+        raise UsageError(
+            f"{path} is JSON, expected text or JSON lines; write one object a line to a .jsonl file, or "
+            "name it .txt to learn it as it is"
+        )
+    if kind not in _JSON_LINES:
         return [(1, Document(path.name, content))]
     # Not `splitlines`: JSON may hold line separators other than this one.
     return [

@@ -28,6 +28,14 @@ _HARDWARE: dict[str, Kind] = {
     "utilisation": float,
     "usd_per_gpu_hour": float,
 }
+# From and to what each number makes sense; the least is a small part of any real one.
+_HARDWARE_BOUNDS: dict[str, tuple[float, float]] = {
+    "gpus": (1, 1e6),
+    "memory_gb": (1e-3, 1e6),
+    "peak_tflops": (1e-3, 1e9),
+    "utilisation": (1e-3, 1),
+    "usd_per_gpu_hour": (0, 1e6),
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,12 @@ def dry_run(teacher: str, student: str | None, settings: Settings, recipe: Recip
     """The shapes of a teacher and a student, which are directories with a config.json or well-known names; a
     student that is to be pruned has the teacher's, with the sizes of the recipe's `prune:`."""
     values = {} if recipe is None else recipe.section("hardware", _HARDWARE)
+    for key, (least, most) in _HARDWARE_BOUNDS.items():
+        if key in values and not least <= values[key] <= most:
+            raise UsageError(
+                f"the recipe's hardware.{key} is {values[key]:g}, expected a number from {least:g} to "
+                f"{most:g}"
+            )
     big = shape_of(teacher)
     if student is not None:
         small = shape_of(student)

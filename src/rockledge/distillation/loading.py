@@ -1,5 +1,7 @@
 """Models of transformers: loaded to be trained or to teach, with LoRA where asked for, and saved."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from rockledge.distillation.full_disk import says_full
 from rockledge.errors import CheckpointError
 from rockledge.git_lfs import refuse_pointer
 
@@ -76,12 +79,16 @@ def save_model(
     model: Any, state: dict[str, torch.Tensor], student: Path, target: Path, dtype: torch.dtype
 ) -> None:
     """Writes weights of that type and config.json to `target`, and all other small files of the `student`
-    directory beside them as they are."""
+    directory beside them as they are. OSError where the disk is full."""
     rounded = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
     before = model.config.dtype
     model.config.use_cache, model.config.dtype = True, dtype
     try:
         model.save_pretrained(target, state_dict=rounded)
+    except SafetensorError as error:
+        if says_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        raise
     finally:
         model.config.use_cache, model.config.dtype = False, before
     for file in target.glob("*.safetensors"):

@@ -1,10 +1,12 @@
 """Which checkpoints of a run are whole, and whether they are of this run."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +56,54 @@ def drop_incomplete(directory: Path) -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def drop_older(directory: Path, last: Path) -> None:
+    """Removes all checkpoints but the last."""
+    for place in directory.glob(f"{_PREFIX}*"):
+        if place != last:
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def checkpoint_bytes(checkpoint: Path) -> int:
     """Bytes of all its files."""
     return sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
 
 
-def claim(work: Path, described: Mapping[str, Any]) -> None:
-    """Makes `work` the directory of the run that is so described; UsageError, with what differs, where it
-    holds another run that has learnt something."""
+@contextmanager
+def claimed(work: Path, described: Mapping[str, Any]) -> Iterator[None]:
+    """Makes `work` the directory of the run that is so described, and of no other process meanwhile.
+
+    Raises:
+        UsageError: it holds another run that has learnt something, with what differs; or something else; or
+            a run is working in it.
+    """
+    if work.exists() and not work.is_dir():
+        raise UsageError(f"{work} is a file, expected a directory for work; name another place by --work")
+    work.mkdir(parents=True, exist_ok=True)
+    held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another run is working in {work}; wait until it ends, or name another place by --work"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        _claim(work, json.loads(json.dumps(described)))
+        yield
+    finally:
+        os.close(held)
+
+
+def _claim(work: Path, described: Mapping[str, Any]) -> None:
     file = work / _RUN
-    plain = json.loads(json.dumps(described))
     if file.is_file():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        differ = sorted(k for k in plain.keys() | before.keys() if plain.get(k) != before.get(k))
+        except (ValueError, RecursionError):
+            before = None
+        before = before if isinstance(before, dict) else {}
+        differ = sorted(k for k in described.keys() | before.keys() if described.get(k) != before.get(k))
         if differ and any(last_checkpoint(stage) for stage in work.iterdir() if stage.is_dir()):
             raise UsageError(
                 f"{work} holds an unfinished run with another {', '.join(differ[:4])}; give the same command "
@@ -79,13 +113,12 @@ def claim(work: Path, described: Mapping[str, Any]) -> None:
             return
         for name in _OURS:  # it ended before anything was learnt
             shutil.rmtree(work / name, ignore_errors=True)
-    elif work.exists() and (not work.is_dir() or {place.name for place in work.iterdir()} - {_PARTIAL}):
+    elif {place.name for place in work.iterdir()} - {_PARTIAL}:
         raise UsageError(
             f"{work} holds something else than a distillation's work; name another place by --work"
         )
-    work.mkdir(parents=True, exist_ok=True)
     partial = work / _PARTIAL
-    partial.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, file)
 
 

@@ -164,16 +164,22 @@ _OURS_BY = {
     "warmup_steps": "--warmup-steps",
     "output_dir": "-o and --work",
 }
-# What resuming and counting depend on.
+# What resuming, counting and the loss depend on.
 _OURS = frozenset(_OURS_BY) | {
+    "accelerator_config",
+    "auto_find_batch_size",
     "average_tokens_across_devices",
     "eval_strategy",
     "ignore_data_skip",
+    "label_names",
+    "label_smoothing_factor",
     "logging_nan_inf_filter",
     "per_device_eval_batch_size",
+    "push_to_hub",
     "remove_unused_columns",
     "resume_from_checkpoint",
     "save_only_model",
     "save_strategy",
     "save_total_limit",
+    "train_sampling_strategy",
 }

@@ -14,9 +14,10 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from rockledge.distillation.full_disk import says_full
 from rockledge.distillation.hidden_states import hidden_sum
 from rockledge.distillation.losses import learnt_rows, token_sums
-from rockledge.distillation.resuming import checkpoint_bytes, last_checkpoint, mark_complete
+from rockledge.distillation.resuming import checkpoint_bytes, drop_older, last_checkpoint, mark_complete
 from rockledge.distillation.sequence_order import batch_of, cached_teacher
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.teacher import Lesson, Teacher
@@ -24,7 +25,6 @@ from rockledge.errors import TrainingError
 from rockledge.units import show_size
 
 _LISTED = 8  # sequences that an error names
-_FULL = ("no space left", "disk quota", "file too large", "os error 28", "enospc")
 
 
 class DistillationTrainer(Trainer):
@@ -173,7 +173,7 @@ class DistillationTrainer(Trainer):
             if self.args.should_save:
                 mark_complete(place)
         except Exception as error:  # safetensors and torch have each their own for a full disk
-            if not any(sign in str(error).lower() for sign in _FULL):
+            if not says_full(error):
                 raise
             shutil.rmtree(place, ignore_errors=True)
             raise self._no_room(place, str(error).splitlines()[0][:100]) from error
@@ -196,6 +196,10 @@ class DistillationTrainer(Trainer):
         kept = last_checkpoint(place.parent)
         needed = 0 if kept is None else checkpoint_bytes(kept[1])
         free = shutil.disk_usage(place.parent).free
+        if free < needed and kept is not None:
+            # The Trainer removes the one before the last only once a third is written.
+            drop_older(place.parent, kept[1])
+            free = shutil.disk_usage(place.parent).free
         if free < needed:
             raise self._no_room(
                 place, f"{show_size(needed, enough=True)} are needed and {show_size(free)} are free"

@@ -15,7 +15,7 @@ from rockledge.distillation.resuming import drop_incomplete, last_checkpoint
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.teacher import Teacher
 from rockledge.distillation.trainer import DistillationTrainer
-from rockledge.errors import UsageError
+from rockledge.errors import RockledgeError, TrainingError, UsageError
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all)."""
@@ -61,8 +61,7 @@ def training_arguments(settings: Settings, steps: int, place: Path) -> TrainingA
         "gradient_accumulation_steps": settings.batch // share,
         "train_sampling_strategy": "sequential",
         "learning_rate": settings.rate,
-        "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": {"min_lr": settings.final_rate},
+        **_schedule(settings),
         "warmup_steps": settings.warmup(steps),
         "bf16": settings.bf16,
         "gradient_checkpointing": settings.checkpointing,
@@ -87,11 +86,24 @@ def training_arguments(settings: Settings, steps: int, place: Path) -> TrainingA
         given |= {"use_cpu": True}
     try:
         return TrainingArguments(**{**given, **settings.trainer})
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()).removeprefix("TrainingArguments.__init__() ")[:200]
-        raise UsageError(
-            f"the Trainer does not take these arguments ({reason}); correct --trainer"
-        ) from error
+    except Exception as error:  # of every package that one of them needs
+        raise _not_taken(error) from error
+
+
+def _schedule(settings: Settings) -> dict[str, Any]:
+    """The learning rate falls to the last one, unless --trainer names another schedule, which has other
+    settings."""
+    if "lr_scheduler_type" in settings.trainer:
+        return {}
+    return {
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr": settings.final_rate},
+    }
+
+
+def _not_taken(error: Exception) -> UsageError:
+    reason = " ".join(str(error).split()).removeprefix("TrainingArguments.__init__() ")[:200]
+    return UsageError(f"the Trainer does not take these arguments ({reason}); correct --trainer")
 
 
 def train(run: Run, progress: Progress) -> DistillationTrainer:
@@ -110,19 +122,50 @@ def train(run: Run, progress: Progress) -> DistillationTrainer:
             drop_incomplete(run.place)
     kept = last_checkpoint(run.place)
     arguments.eval_on_start = run.held_out is not None and kept is None
-    trainer = DistillationTrainer(
-        settings=run.settings,
-        teacher=run.teacher,
-        model=run.model,
-        args=arguments,
-        train_dataset=run.sequences,
-        eval_dataset=run.held_out,
-        callbacks=[_Report(run.stage, progress)],
-    )
-    if kept is None and arguments.process_index == 0:
-        trainer.require_room()
-    trainer.train(resume_from_checkpoint=None if kept is None else str(kept[1]))
+    begun = _Begun()
+    try:
+        trainer = DistillationTrainer(
+            settings=run.settings,
+            teacher=run.teacher,
+            model=run.model,
+            args=arguments,
+            train_dataset=run.sequences,
+            eval_dataset=run.held_out,
+            callbacks=[begun, _Report(run.stage, progress)],
+        )
+        if kept is None and arguments.process_index == 0:
+            trainer.require_room()
+        trainer.train(resume_from_checkpoint=None if kept is None else str(kept[1]))
+    except RockledgeError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU has no room for micro-batches of {run.settings.micro_batch} sequences of "
+            f"{run.settings.sequence} tokens; choose a smaller --micro-batch or --sequence, or add "
+            "--checkpointing or --bf16"
+        ) from error
+    except Exception as error:  # of every package that one of the arguments needs
+        if not begun.steps and run.settings.trainer and kept is None:
+            raise _not_taken(error) from error
+        if not begun.steps and kept is not None:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"the run cannot go on from {kept[1]} ({reason}); remove that directory and give the same "
+                "command again, to go on from the checkpoint before it"
+            ) from error
+        raise
     return trainer
+
+
+class _Begun(TrainerCallback):
+    """How many steps this process has done: what fails before the first is likely an argument."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After an optimizer step."""
+        self.steps += 1
 
 
 class _Report(TrainerCallback):

@@ -49,6 +49,10 @@ def training_text(
         known = {document.digest for document in apart.documents}
         learn, kept = [d for d in learn if d.digest not in known], list(apart.documents)
         notes += apart.notes
+        if not learn:
+            raise UsageError(
+                "all documents of the data are held out too; give other data, or another --held-out"
+            )
         if len(learn) < len(read.documents):
             notes.append(
                 f"Of the documents {len(read.documents) - len(learn)} are left out: they are held out."

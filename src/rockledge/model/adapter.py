@@ -69,6 +69,7 @@ _NEUTRAL = frozenset(
         "use_rslora",
     }
 )
+_LARGEST = 1e9  # rank and alpha, far beyond any that trains
 # Ways to begin that leave the base model's weights as they are.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 
@@ -220,9 +221,17 @@ def read_adapter(path: Path) -> Adapter:
         else:
             module = name.rpartition(".")[0]
             before = changes.get(name, Change())
-            change = replace(before, scale=_scale(path, stated, module), turned=part.startswith("turned"))
+            rank, scale = _rank_and_scale(path, stated, module)
+            if part.endswith("a") and file.shape(stored)[:1] != (rank,):
+                raise CheckpointError(
+                    f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]}, but {stored[:120]} has the "
+                    f"shape {file.shape(stored)}; fetch it again"
+                )
+            change = replace(before, scale=scale, turned=part.startswith("turned"))
             change = replace(change, a=stored) if part.endswith("a") else replace(change, b=stored)
         changes[name] = change
+    if not changes:
+        raise CheckpointError(f"{path / _WEIGHTS} holds no tensors; fetch it again")
     for name, change in changes.items():
         if name.endswith(".weight") and (change.a is None) != (change.b is None):
             raise CheckpointError(f"{path}: {name} has one half of an adapter; fetch it again")
@@ -245,6 +254,9 @@ def _check_kind(path: Path, stated: Mapping[str, Any]) -> None:
     kind = stated.get("peft_type")
     if kind != "LORA":
         raise UsageError(f"{path} is an adapter of type {str(kind)[:40]}, expected LORA; {_BY_PEFT}")
+    for key in ("use_rslora", "ensure_weight_tying"):
+        if not isinstance(stated.get(key), (bool, type(None))):
+            raise CheckpointError(f"{path / _CONFIG}: {key} is neither true nor false; fetch it again")
     if stated.get("use_dora"):
         raise UsageError(f"{path} is a DoRA adapter (use_dora), expected plain LoRA; {_BY_PEFT}")
     if stated.get("init_lora_weights") not in _PLAIN_BEGINNINGS:
@@ -275,16 +287,17 @@ def _place(path: Path, stored: str) -> tuple[str, str]:
     return name, "whole"
 
 
-def _scale(path: Path, stated: Mapping[str, Any], module: str) -> float:
-    """By what the product of a module's two matrices is multiplied."""
+def _rank_and_scale(path: Path, stated: Mapping[str, Any], module: str) -> tuple[int, float]:
+    """The rank of a module's two matrices, and by what their product is multiplied."""
     rank = _of_module(path, stated, "rank_pattern", module, stated.get("r"))
     alpha = _of_module(path, stated, "alpha_pattern", module, stated.get("lora_alpha"))
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+    whole = type(rank) is int and 1 <= rank <= _LARGEST
+    if not whole or type(alpha) not in (int, float) or not abs(alpha) <= _LARGEST:
         raise CheckpointError(
             f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]} and the alpha {str(alpha)[:20]}, "
             "expected a positive whole number and a number; fetch it again"
         )
-    return alpha / math.sqrt(rank) if stated.get("use_rslora") else alpha / rank
+    return rank, alpha / math.sqrt(rank) if stated.get("use_rslora") else alpha / rank
 
 
 def _of_module(path: Path, stated: Mapping[str, Any], key: str, module: str, otherwise: Any) -> Any:
@@ -296,7 +309,7 @@ def _of_module(path: Path, stated: Mapping[str, Any], key: str, module: str, oth
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path / _CONFIG}: {key} has {pattern[:60]!r}, which is not a regular expression; correct it"
             ) from error

@@ -67,7 +67,7 @@ def request_of(settings: Mapping[str, Any], place: str = "the settings") -> Prun
         if key in given and (
             isinstance(given[key], bool) or not isinstance(given[key], int) or given[key] < 0
         ):
-            raise UsageError(f"{key} in {place} is {given[key]!r}, expected a whole number")
+            raise UsageError(f"{key} in {place} is {str(given[key])[:40]!r}, expected a whole number")
     if not given.get("tokens", 1):
         raise UsageError(f"tokens in {place} is 0, expected at least 1")
     count = given.get("target_params")

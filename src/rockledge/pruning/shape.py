@@ -146,7 +146,7 @@ def check_widths(config: ModelConfig, shape: Shape) -> list[str]:
     for axis in AXES:
         wanted, most = getattr(shape, axis), getattr(config, axis)
         if not 1 <= wanted <= most:
-            raise UsageError(f"--{axis} is {wanted}, expected 1 to the teacher's {most}")
+            raise UsageError(f"--{axis} is {str(wanted)[:40]}, expected 1 to the teacher's {most}")
     if not hidden_fits(config, shape):
         step = hidden_step(config, shape.heads)
         if step is None:

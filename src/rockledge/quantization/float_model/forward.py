@@ -75,8 +75,7 @@ def block_forward(
     `positions` int64 [batch, tokens]: None for one document from position 0 on; a document begins wherever
     they are 0, and sees nothing of those before it. `attend` takes the place of `attention`.
     """
-    attend = attend or partial(attention, positions=positions)
-    run = _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched, attend, positions)
+    run = _run(weights, tree, taps, outputs, attend, positions)
     for branch in tree.layers[i].branches:
         x = run.branch(branch, x)
     return x
@@ -91,7 +90,19 @@ def branch_forward(
     outputs: OutputTaps | None = None,
 ) -> Tensor:
     """One branch of a layer, as `block_forward` runs both."""
-    return _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched).branch(branch, x)
+    return _run(weights, tree, taps, outputs).branch(branch, x)
+
+
+def _run(
+    weights: Mapping[str, Tensor],
+    tree: Decoder,
+    taps: Taps | None,
+    outputs: OutputTaps | None,
+    attend: Attend | None = None,
+    positions: Tensor | None = None,
+) -> "_Run":
+    attend = attend or partial(attention, positions=positions)
+    return _Run(weights, tree.norm_eps, taps or _untouched, outputs or _untouched, attend, positions)
 
 
 def head_forward(weights: Mapping[str, Tensor], x: Tensor, tree: Decoder, taps: Taps | None = None) -> Tensor:
