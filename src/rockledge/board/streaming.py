@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 PIECE_BYTES = 16 << 20
 """Of weights that are read and used together, at most: matrices are cut into pieces of so many rows."""
-RING_PIECES = 4
+RING_PIECES = 6
 """Pieces that have room in the ring: one is in use, and the others are being read or wait."""
 
 
