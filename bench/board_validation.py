@@ -27,7 +27,7 @@ from bench import calibrated_facts
 from bench.board_validation_plot import Pair, plot
 from bench.engine_fit import Range, fit, ranges, told
 from bench.engine_time import Constants, board_of, memory_share, thread_share
-from bench.left_out import MANY, Apart, Error, error, left_out, others, source
+from bench.left_out import Apart, Error, error, goals_of, left_out, others, parts_of, show_errors, source
 from bench.prefill_validation import BASELINE, prefill_body, show_prefill, validate_prefill
 from bench.published_decode import LeftOut, Run, by_backend, published
 from bench.published_prefill import by_backend as prompts_by_backend
@@ -104,17 +104,10 @@ def validate(backend: str, runs: Sequence[Run]) -> Validation:
     if several:
         by_source = [left_out(runs, fitted, source) for fitted in (_formula, _baseline)]
         source_out = Apart(*map(error, by_source))
-    parts = {}
-    for name, belongs in PARTS:
-        # Constants come from all rows; only the error is told apart.
-        part, base = ([pair for pair in both if belongs(pair[0])] for both in (by_model, model_base))
-        if part and len(part) < len(by_model):
-            parts[name] = Apart(error(part), error(base))
     facts = None
     if backend in FACTS:
         read = [(r, r.rows * board_of(r).value(FACTS[backend]) / r.bytes) for r in runs]
         facts = error(read)
-    goals = {"model": model_out.met} | ({"source": source_out.met} if source_out else {})
     return Validation(
         backend=backend,
         sources=len(set(map(source, runs))),
@@ -125,8 +118,8 @@ def validate(backend: str, runs: Sequence[Run]) -> Validation:
         source_out=source_out,
         facts=facts,
         others=others(runs, same),
-        parts=parts,
-        goals=goals if len(runs) >= MANY else None,
+        parts=parts_of(by_model, model_base, PARTS),
+        goals=goals_of(model_out, source_out),
         pairs=tuple(
             Pair(run.tok_s, tok_s, base) for (run, tok_s), (_, base) in zip(by_model, model_base, strict=True)
         ),
@@ -135,35 +128,9 @@ def validate(backend: str, runs: Sequence[Run]) -> Validation:
 
 def show(found: Sequence[Validation], left: Sequence[LeftOut]) -> None:
     """For people."""
-
-    def shown(off: Error | None) -> str:
-        return "-" if off is None else f"{off.median:5.0%} {off.p90:5.0%}"
-
-    def goal(one: Validation, name: str) -> str:
-        return "-" if one.goals is None or name not in one.goals else "met" if one.goals[name] else "missed"
-
     print("median and 90th percentile of the error, published decode predicted without its")
-    head = ("backend", "rows", "model", "baseline", "goals", "source", "baseline", "goals", "facts", "others")
-    line = "{:18}{:>5}" + 2 * "{:>13}{:>13}{:>8}" + 2 * "{:>13}"
-    print(line.format(*head))
-    for one in found:
-        out = one.source_out
-        columns = (
-            shown(one.model_out.formula),
-            shown(one.model_out.baseline),
-            goal(one, "model"),
-            shown(out.formula if out else None),
-            shown(out.baseline if out else None),
-            goal(one, "source"),
-            shown(one.facts),
-            shown(one.others),
-        )
-        print(line.format(one.backend, one.model_out.formula.rows, *columns))
-    print("\nparts of it, without the model: rows, formula, baseline")
-    for one in found:
-        for name, part in one.parts.items():
-            errors = f"{shown(part.formula):>13}{shown(part.baseline):>13}"
-            print(f"{one.backend:18}{name:17}{part.formula.rows:5}{errors}")
+    columns = {"facts": lambda one: one.facts, "others": lambda one: one.others}
+    show_errors(found, "baseline", columns)
     print("\nconstants fitted on all rows: GB/s, ps a weight, us a layer, ns a group; - is not fitted")
     for one in found:
         values = asdict(one.constants)

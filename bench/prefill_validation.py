@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.board_validation_plot import Pair
-from bench.left_out import MANY, Apart, Error, error, left_out, others, source
+from bench.left_out import Apart, Error, error, goals_of, left_out, others, parts_of, show_errors, source
 from bench.prefill_fit import fit_prefill
 from bench.prefill_time import ENGINES, Known, PrefillConstants
 from bench.published_decode import LeftOut
@@ -81,12 +81,6 @@ def validate_prefill(backend: str, prompts: Sequence[Prompt]) -> PrefillValidati
     if sources > 1:
         by_source = [left_out(prompts, fitted, source) for fitted in (_formula, _baseline)]
         source_out = Apart(*map(error, by_source))
-    parts = {}
-    for name, belongs in PARTS:
-        part, base = ([pair for pair in both if belongs(pair[0])] for both in (by_model, model_base))
-        if part and len(part) < len(by_model):
-            parts[name] = Apart(error(part), error(base))
-    goals = {"model": model_out.met} | ({"source": source_out.met} if source_out else {})
     engine = ENGINES[backend]
     return PrefillValidation(
         backend=backend,
@@ -98,8 +92,8 @@ def validate_prefill(backend: str, prompts: Sequence[Prompt]) -> PrefillValidati
         source_out=source_out,
         others=others(prompts, configuration),
         repeated=others(prompts, configuration, sources=False),
-        parts=parts,
-        goals=goals if len(prompts) >= MANY else None,
+        parts=parts_of(by_model, model_base, PARTS),
+        goals=goals_of(model_out, source_out),
         pairs=tuple(
             Pair(prompt.tok_s, tok_s, base)
             for (prompt, tok_s), (_, base) in zip(by_model, model_base, strict=True)
@@ -109,35 +103,9 @@ def validate_prefill(backend: str, prompts: Sequence[Prompt]) -> PrefillValidati
 
 def show_prefill(found: Sequence[PrefillValidation], left: Sequence[LeftOut]) -> None:
     """For people."""
-
-    def shown(off: Error | None) -> str:
-        return "-" if off is None else f"{off.median:5.0%} {off.p90:5.0%}"
-
-    def goal(one: PrefillValidation, name: str) -> str:
-        return "-" if one.goals is None or name not in one.goals else "met" if one.goals[name] else "missed"
-
     print("\nthe same of prompts; others: what other sources saw of the same, repeated: and other releases")
-    head = ("backend", "rows", "model", BASELINE, "goals", "source", BASELINE, "goals", "others", "repeated")
-    line = "{:18}{:>5}" + 2 * "{:>13}{:>13}{:>8}" + 2 * "{:>13}"
-    print(line.format(*head))
-    for one in found:
-        out = one.source_out
-        columns = (
-            shown(one.model_out.formula),
-            shown(one.model_out.baseline),
-            goal(one, "model"),
-            shown(out.formula if out else None),
-            shown(out.baseline if out else None),
-            goal(one, "source"),
-            shown(one.others),
-            shown(one.repeated),
-        )
-        print(line.format(one.backend, one.model_out.formula.rows, *columns))
-    print("\nparts of it, without the model: rows, formula, baseline")
-    for one in found:
-        for name, part in one.parts.items():
-            errors = f"{shown(part.formula):>13}{shown(part.baseline):>13}"
-            print(f"{one.backend:18}{name:17}{part.formula.rows:5}{errors}")
+    columns = {"others": lambda one: one.others, "repeated": lambda one: one.repeated}
+    show_errors(found, BASELINE, columns)
     print("\nps of each term of a prompt")
     for one in found:
         for name, seconds in one.constants.seconds_of.items():

@@ -1,12 +1,12 @@
 """The validation of the time formula: what it predicts it did not see, and every row is accounted for."""
 
 import json
-import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
+from tests.bench.error_table import assert_table_says
 
 from bench.board_validation import RESULTS, model, same, validate
 from bench.engine_time import Constants
@@ -129,23 +129,8 @@ def test_goals_are_what_they_say() -> None:
 
 
 def test_the_page_says_what_was_written() -> None:
-    written = {one["backend"]: one for one in json.loads(RESULTS.read_text())["backends"]}
-    shown = {}
-    for line in PAGE.read_text(encoding="utf-8").partition("### Prompts")[0].splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] in written:
-            shown[cells[0]] = cells[1:]
-    assert set(shown) == set(written)
-    for backend, cells in shown.items():
-        one = written[backend]
-        out = one["source_out"] or {"formula": None, "baseline": None}
-        errors = (*(one["model_out"][k] for k in ("formula", "baseline")), out["formula"], out["baseline"])
-        assert cells[0] == str(one["model_out"]["formula"]["rows"])
-        for cell, error in zip(cells[1:], (*errors, one["facts"]), strict=True):
-            if error is None:
-                assert cell == "-"
-            else:
-                assert re.findall(r"\d+", cell) == [f"{100 * error[k]:.0f}" for k in ("median", "p90")]
+    lines = PAGE.read_text(encoding="utf-8").partition("### Prompts")[0].splitlines()
+    assert_table_says(lines, json.loads(RESULTS.read_text())["backends"], "facts")
 
 
 def test_sources_are_told_apart_by_project() -> None:

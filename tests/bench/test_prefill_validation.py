@@ -1,11 +1,11 @@
 """The validation of prompts: what it predicts it did not see, and the page says what was written."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.bench.error_table import assert_table_says
 
 from bench.board_validation import RESULTS
 from bench.left_out import GOALS, MANY, left_out, source
@@ -73,20 +73,5 @@ def test_goals_are_met() -> None:
 
 
 def test_the_page_says_what_was_written() -> None:
-    written = {one["backend"]: one for one in json.loads(RESULTS.read_text())["prefill"]}
-    shown = {}
-    for line in PAGE.read_text(encoding="utf-8").partition(HEADING)[2].splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] in written:
-            shown[cells[0]] = cells[1:]
-    assert set(shown) == set(written)
-    for backend, cells in shown.items():
-        one = written[backend]
-        out = one["source_out"] or {"formula": None, "baseline": None}
-        errors = (*(one["model_out"][k] for k in ("formula", "baseline")), out["formula"], out["baseline"])
-        assert cells[0] == str(one["model_out"]["formula"]["rows"])
-        for cell, off in zip(cells[1:], (*errors, one["repeated"]), strict=True):
-            if off is None:
-                assert cell == "-"
-            else:
-                assert re.findall(r"\d+", cell) == [f"{100 * off[k]:.0f}" for k in ("median", "p90")]
+    lines = PAGE.read_text(encoding="utf-8").partition(HEADING)[2].splitlines()
+    assert_table_says(lines, json.loads(RESULTS.read_text())["prefill"], "repeated")
