@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from rockledge.cli.terminal import table
 from rockledge.distillation.dry_run import pruned_shape
-from rockledge.distillation.memory import Shape, step_memory
+from rockledge.distillation.memory import Setup, step_memory
 from rockledge.distillation.packing import Packed
 from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.sequence_order import OrderedSequences
@@ -129,7 +129,7 @@ def measured(
     formula = step_memory(
         student,
         teacher if online else None,
-        Shape(tokens=length, bf16=bf16, checkpointing=checkpointing),
+        Setup(tokens=length, bf16=bf16, checkpointing=checkpointing),
     )
     return Row(bf16, checkpointing, online, formula.peak, there + peak(found), 2 * length / seconds)
 

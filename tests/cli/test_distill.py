@@ -47,6 +47,17 @@ def test_a_dry_run_needs_no_weights_and_no_pytorch(
     assert body["basis"] == "modelled"
 
 
+def test_a_dry_run_takes_the_shapes_that_prune_would_make(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (RECIPES / "llama-3-8b-to-4b.yaml").read_text(encoding="utf-8")
+    assert "hidden: 3072" in text
+    recipe = tmp_path / "odd.yaml"
+    recipe.write_text(text.replace("hidden: 3072", "hidden: 3000"), encoding="utf-8")
+    assert main(["distill", "--recipe", str(recipe), "--dry-run"]) == 2
+    assert "hidden 3000 is not a multiple of 32 heads" in capsys.readouterr().err
+
+
 def test_flags_count_more_than_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = ["--recipe", str(RECIPES / "llama-3-8b-teaches-3b.yaml"), "--dry-run"]
     usual = answer(capsys, *recipe)

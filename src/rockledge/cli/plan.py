@@ -220,7 +220,7 @@ def _streaming(found: Streamed) -> dict[str, Any]:
 
 
 def quantize_command(plan: Plan, model: str | None) -> str | None:
-    """What makes the recommended artifact; None where nothing fits, and where there is no checkpoint."""
+    """The command that makes the recommended artifact; None where nothing fits or `model` is no source."""
     if plan.budget is None or model is None:
         return None
     name = re.sub(r"[^\w.-]", "-", plan.name.lower())

@@ -1,24 +1,23 @@
 """What a distillation would take, from shapes alone: parameters, memory, time and cost. Nothing is loaded."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rockledge.distillation.cost import HARDWARE_SOURCES, Hardware, cost, forward_flops, token_flops
-from rockledge.distillation.memory import Shape, lora_parameters, step_memory
+from rockledge.distillation.memory import Setup, lora_parameters, step_memory
 from rockledge.distillation.settings import Settings
 from rockledge.errors import UsageError
 from rockledge.model.block import decoder
-from rockledge.model.config import ModelConfig, check_config
+from rockledge.model.config import ModelConfig
 from rockledge.model.huggingface import read_config_alone
 from rockledge.model.known_shapes import find_shape, nearest_shapes
 from rockledge.places import expanded
+from rockledge.pruning.shape import Shape, check_widths, kv_heads_for, pruned_config, shape_of
 from rockledge.recipe_file import Kind, RecipeFile
 
 _GIB = 1 << 30
-# Keys of a recipe's `prune:` section that are a size of the student.
-PRUNED_SIZES = ("hidden", "ffn", "layers", "heads", "kv_heads")
 
 _HARDWARE: dict[str, Kind] = {
     "gpu": str,
@@ -58,7 +57,7 @@ class DryRun:
         learnt = steps * settings.batch * settings.sequence
         cached = settings.cache_logits is not None
         asked = None if cached or not settings.learns_from_teacher else self.teacher
-        shape = Shape(
+        setup = Setup(
             tokens=settings.micro_batch * settings.sequence,
             bf16=settings.bf16,
             checkpointing=settings.checkpointing,
@@ -66,7 +65,7 @@ class DryRun:
             devices=hardware.gpus,
             lora=settings.lora,
         )
-        memory = step_memory(self.student, asked, shape)
+        memory = step_memory(self.student, asked, setup)
         each = token_flops(
             self.student,
             asked,
@@ -134,9 +133,9 @@ def dry_run(teacher: str, student: str | None, settings: Settings, recipe: Recip
                 f"the recipe's hardware.{key} is {values[key]:g}, expected a number from {least:g} to "
                 f"{most:g}"
             )
-    big = shape_of(teacher)
+    big = config_of(teacher)
     if student is not None:
-        small = shape_of(student)
+        small = config_of(student)
     else:
         pruned = {} if recipe is None else dict(recipe.sections.get("prune", {}))
         small = pruned_shape(big, pruned)
@@ -144,7 +143,7 @@ def dry_run(teacher: str, student: str | None, settings: Settings, recipe: Recip
     return DryRun(big, small, settings, Hardware(**values), sources)
 
 
-def shape_of(name: str) -> ModelConfig:
+def config_of(name: str) -> ModelConfig:
     """The numbers of a model: what its config.json says, or those of a well-known name."""
     path = expanded(name)
     if path.exists():
@@ -161,25 +160,24 @@ def shape_of(name: str) -> ModelConfig:
 
 
 def pruned_shape(teacher: ModelConfig, sizes: Mapping[str, Any]) -> ModelConfig:
-    """The teacher with these sizes; UsageError where they name none, or one that cannot be."""
-    chosen: dict[str, Any] = {key: sizes[key] for key in PRUNED_SIZES if key in sizes}
+    """The teacher with these sizes, as `rockledge prune` would make it; UsageError where they name none, or
+    one that cannot be."""
+    names = tuple(field.name for field in fields(Shape))
+    chosen: dict[str, Any] = {name: sizes[name] for name in names if name in sizes}
     if not chosen:
         raise UsageError(
-            f"the recipe names neither a student nor a size to prune to ({', '.join(PRUNED_SIZES)}); add one"
+            f"the recipe names neither a student nor a size to prune to ({', '.join(names)}); add one"
         )
-    for field, value in chosen.items():
-        if type(value) is not int or not 0 < value <= getattr(teacher, field):
+    for name, value in chosen.items():
+        if type(value) is not int or not 0 < value <= getattr(teacher, name):
             raise UsageError(
-                f"the student's {field} is {str(value)[:40]}, expected 1 to the teacher's "
-                f"{getattr(teacher, field)}"
+                f"the student's {name} is {str(value)[:40]}, expected 1 to the teacher's "
+                f"{getattr(teacher, name)}"
             )
-    if "layers" in chosen and (teacher.windows or teacher.unturned):
-        kept = chosen["layers"]
-        chosen |= {
-            "windows": teacher.windows[:kept],
-            "unturned": tuple(layer for layer in teacher.unturned if layer < kept),
-        }
-    return check_config(replace(teacher, **chosen))
+    shape = replace(shape_of(teacher), **chosen)
+    shape = replace(shape, kv_heads=kv_heads_for(teacher, shape.heads, chosen.get("kv_heads")))
+    check_widths(teacher, shape)
+    return pruned_config(teacher, shape)
 
 
 def _sizes(config: ModelConfig) -> dict[str, int | bool]:

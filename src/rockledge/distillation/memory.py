@@ -31,7 +31,7 @@ _LOSS_COPIES = 5
 
 
 @dataclass(frozen=True)
-class Shape:
+class Setup:
     """How a step is run: `tokens` of one micro-batch, of `micro_batches` that a step has, on `devices` that
     share what learns; `lora` is the rank, 0 to train all of the student."""
 
@@ -70,31 +70,31 @@ class StepMemory:
         return {name: size for name, size in vars(self).items() if name != "accumulated"}
 
 
-def step_memory(student: ModelConfig, teacher: ModelConfig | None, shape: Shape) -> StepMemory:
+def step_memory(student: ModelConfig, teacher: ModelConfig | None, setup: Setup) -> StepMemory:
     """The memory of a step with these models; `teacher` None for one whose logits are cached, or for none."""
     parameters = decoder(student).parameters
-    learns = parameters if not shape.lora else lora_parameters(student, shape.lora)
-    small = _HALF if shape.bf16 else _FLOAT
-    weights = _FLOAT * (parameters + (learns if shape.lora else 0)) // shape.devices
-    layer = _layer_bytes(student, shape, small)
-    inputs = _FLOAT * student.hidden * shape.tokens
-    if shape.checkpointing:
+    learns = parameters if not setup.lora else lora_parameters(student, setup.lora)
+    small = _HALF if setup.bf16 else _FLOAT
+    weights = _FLOAT * (parameters + (learns if setup.lora else 0)) // setup.devices
+    layer = _layer_bytes(student, setup, small)
+    inputs = _FLOAT * student.hidden * setup.tokens
+    if setup.checkpointing:
         activations = student.layers * inputs + layer
     else:
         activations = student.layers * layer
-    rows = min(shape.tokens, max(1, _LOSS_CHUNK // student.vocab))
-    head = 0 if shape.lora else student.hidden * student.vocab
+    rows = min(setup.tokens, max(1, _LOSS_CHUNK // student.vocab))
+    head = 0 if setup.lora else student.hidden * student.vocab
     working = _FLOAT * max(_LOSS_COPIES * rows * student.vocab, head)
-    logits = 2 * small * shape.tokens * student.vocab + working
+    logits = 2 * small * setup.tokens * student.vocab + working
     return StepMemory(
         weights=weights,
-        gradients=_FLOAT * learns // shape.devices,
-        optimizer=2 * _FLOAT * learns // shape.devices,
-        copies=_copies(student, shape, small),
+        gradients=_FLOAT * learns // setup.devices,
+        optimizer=2 * _FLOAT * learns // setup.devices,
+        copies=_copies(student, setup, small),
         activations=activations + 3 * inputs,
         logits=logits,
         teacher=0 if teacher is None else small * decoder(teacher).parameters,
-        accumulated=shape.micro_batches > 1,
+        accumulated=setup.micro_batches > 1,
     )
 
 
@@ -105,20 +105,20 @@ def lora_parameters(config: ModelConfig, rank: int) -> int:
     )
 
 
-def _copies(config: ModelConfig, shape: Shape, small: int) -> int:
+def _copies(config: ModelConfig, setup: Setup, small: int) -> int:
     """The second copy of weights that a step works with."""
     tree = decoder(config)
-    if shape.devices == 1:
-        return _HALF * tree.parameters if shape.bf16 else 0
+    if setup.devices == 1:
+        return _HALF * tree.parameters if setup.bf16 else 0
     layer = sum(linear.rows * linear.cols for linear in tree.layers[0].linears)
     ends = config.hidden * config.vocab * (1 if config.tied else 2)
     return small * (_GATHERED_LAYERS * layer + ends)
 
 
-def _layer_bytes(config: ModelConfig, shape: Shape, small: int) -> int:
+def _layer_bytes(config: ModelConfig, setup: Setup, small: int) -> int:
     """What one layer keeps for its backward pass."""
     heads, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
     norms = 6 * config.hidden * _FLOAT + (2 * config.hidden * small if small != _FLOAT else 0)
     attention = (2 * heads + 2 * kv) * small + config.heads * _FLOAT
     feed_forward = 4 * config.ffn * small
-    return shape.tokens * (norms + attention + feed_forward)
+    return setup.tokens * (norms + attention + feed_forward)

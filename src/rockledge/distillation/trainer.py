@@ -115,7 +115,7 @@ class DistillationTrainer(Trainer):
         shown = ", ".join(map(str, numbers[:_LISTED]))
         where = f" (sequences {shown} of the data)" if shown else ""
         saved = (
-            "there is no checkpoint before it"
+            "no checkpoint was written before"
             if kept is None
             else f"the checkpoint of step {kept[0]} is kept in {kept[1]}"
         )
