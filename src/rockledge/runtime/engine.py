@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rockledge.artifact.background import BackgroundCheck
 from rockledge.board.levers import Setting
 from rockledge.board.memory import PAGE_TOKENS, SEQUENCES, kv_bytes
-from rockledge.errors import ContextError, UsageError
+from rockledge.errors import UsageError
 from rockledge.model.config import ModelConfig
 from rockledge.model.source import source_name
 from rockledge.model.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ from rockledge.runtime.answer import Answer
 from rockledge.runtime.answering import Answering
 from rockledge.runtime.choices import PARALLEL, PREFIX_BYTES
 from rockledge.runtime.cold_prefixes import ColdPrefixes
-from rockledge.runtime.constraints.constraint import Constraint, require_llguidance
+from rockledge.runtime.constraints.constraint import Constraint
 from rockledge.runtime.constraints.grammar import GrammarMatcher, Grammars
 from rockledge.runtime.drawing import Drawing
 from rockledge.runtime.embedding import MeanState, unit_embedding
@@ -41,6 +41,7 @@ from rockledge.runtime.piece import Score
 from rockledge.runtime.prefix import PrefixCache
 from rockledge.runtime.prefix_store import PrefixStore
 from rockledge.runtime.request import EngineStats, Output, Request
+from rockledge.runtime.request_checks import RequestChecks
 from rockledge.runtime.sampling import Sampling
 from rockledge.runtime.scheduler import Scheduler, Share
 from rockledge.runtime.sequence import Sequence as Running
@@ -94,6 +95,7 @@ class Engine:
         self.config: ModelConfig = loaded.artifact.config
         self.tokenizer = Tokenizer.from_files(loaded.artifact.files)
         self.chat = loaded.chat
+        self._checks = RequestChecks(name, self.config, self.context)
         self._loaded = loaded
         self._npu = loaded.npu
         self._eos = frozenset(self.config.eos)
@@ -317,29 +319,9 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Takes a request, which then runs in steps. Raises UsageError and ContextError for one that never
         could."""
-        prompt = self._valid(request)
+        prompt = self._checks.prompt(request)
         with self._alone():
             self._submit(request, prompt)
-
-    def _valid(self, request: Request) -> Int32:
-        """The prompt of a request that can run."""
-        if request.kind == "embed":
-            self._require_headless()
-        else:
-            self.require_head()
-        prompt = self._checked(request.prompt)
-        if request.max_tokens < 0:
-            raise UsageError(f"max_tokens is {request.max_tokens}; give 0 or more")
-        if request.logprobs is not None and request.logprobs < 0:
-            raise UsageError(f"logprobs is {request.logprobs} alternatives; give 0 or more, or None")
-        request.sampling.check_tokens(self.config.vocab)
-        if request.constraint is not None:
-            if request.kind != "generate":
-                raise UsageError(f"a constraint has no effect on a request of the kind {request.kind!r}")
-            if not self._eos:
-                raise UsageError("this model has no end-of-text token; answers of a given form need one")
-            require_llguidance()
-        return prompt
 
     def _submit(self, request: Request, prompt: Int32, inbox: deque[Output] | None = None) -> Running:
         if self._answering.find(request.id) is not None:
@@ -539,7 +521,7 @@ class Engine:
             ignore_eos=ignore_eos,
             constraint=constraint,
         )
-        ids = self._valid(request)
+        ids = self._checks.prompt(request)
         return Generation(lambda: self._open(request, ids), cancelled)
 
     def score(self, ids: Sequence[int], top: int = 0) -> list[Score]:
@@ -558,7 +540,7 @@ class Engine:
         first numbers, brought back to length 1; for models that are trained to be cut like this. Raises
         ContextError, or UsageError, also where the model has a language head.
         """
-        self._require_headless()
+        self._checks.require_headless()
         size = self.config.hidden if dimensions is None else dimensions
         if not 1 <= size <= self.config.hidden:
             raise UsageError(f"an embedding of {size} dimensions, expected 1 to {self.config.hidden}")
@@ -571,7 +553,7 @@ class Engine:
 
     def _whole(self, request: Request) -> Output:
         """The one output of a request that gives no pieces."""
-        return last_output(self._open(request, self._valid(request)))
+        return last_output(self._open(request, self._checks.prompt(request)))
 
     def _open(self, request: Request, prompt: Int32) -> Stepper:
         inbox: deque[Output] = deque()
@@ -590,32 +572,22 @@ class Engine:
         The answer takes 4 * len(ids) * vocab bytes and nothing else grows with the text. Raises ContextError
         or UsageError, and CacheFullError when requests hold the pages.
         """
-        self.require_head()
+        self._checks.require_head()
         return self._results(ids, self.config.vocab, chunk)
 
     def states(self, ids: Sequence[int], *, chunk: int | None = None) -> Float32:
         """The normed states fp32 [len(ids), hidden] after every token, in a model without a language head:
         what its embeddings are made of. `chunk` and errors as for `logits`."""
-        self._require_headless()
+        self._checks.require_headless()
         return self._results(ids, self.config.hidden, chunk)
 
     def require_head(self) -> None:
         """UsageError where the model has no language head."""
-        if self.config.headless:
-            raise UsageError(
-                f"{self.name} has no language head: it can neither generate nor score; ask it for embeddings"
-            )
-
-    def _require_headless(self) -> None:
-        if not self.config.headless:
-            raise UsageError(
-                f"{self.name} has a language head and was not made for embeddings; use a model that "
-                "was, such as Qwen3-Embedding"
-            )
+        self._checks.require_head()
 
     def _results(self, ids: Sequence[int], width: int, chunk: int | None) -> Float32:
         """What a step gives back after every token, fp32 [len(ids), width]: rows of one text alone."""
-        tokens = self._checked(ids)
+        tokens = self._checks.tokens(ids)
         if chunk is not None and chunk < 1:
             raise UsageError(f"a chunk of {chunk} rows, expected at least 1")
         executor = self._loaded.prefill
@@ -653,20 +625,3 @@ class Engine:
             for sequence in self._scheduler.running:
                 if sequence.decoding:
                     sequence.lengthen(tokens)
-
-    def _checked(self, ids: Sequence[int]) -> Int32:
-        """`ids` as an array, once they are known to be tokens of this model that fit into the context."""
-        if len(ids) == 0:
-            raise UsageError("the prompt has no tokens; give at least one")
-        if len(ids) > self.context:
-            raise ContextError(
-                f"the prompt has {len(ids)} tokens, expected at most {self.context}; shorten the prompt or "
-                f"load with a larger context (this model takes up to {self.config.context})"
-            )
-        tokens = np.asarray(ids, dtype=np.int64)
-        wrong = tokens[(tokens < 0) | (tokens >= self.config.vocab)]
-        if wrong.size:
-            raise UsageError(
-                f"token id {wrong[0]} is outside this model's vocabulary (0 to {self.config.vocab - 1})"
-            )
-        return tokens.astype(np.int32)
