@@ -15,6 +15,7 @@ from tests.model.checkpoints import random_model, write_gguf
 from tests.packaging.conftest import ROOT
 from tools.wheel import PACKAGES, check
 
+import rockledge
 from rockledge import Model
 from rockledge.serve.console.files import ADDRESSES
 
@@ -56,6 +57,9 @@ def test_a_bare_wheel_generates_what_the_source_tree_does(
     modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
     extra = {PACKAGES[1].library, "rockledge_npu_lab/py.typed"}
     assert files(laboratory) == modules | extra
+    with zipfile.ZipFile(laboratory) as packed:
+        (about,) = (packed.read(name) for name in packed.namelist() if name.endswith(".dist-info/METADATA"))
+    assert f"Requires-Dist: rockledge=={rockledge.__version__}\n" in about.decode()
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     binaries = tmp_path / "venv" / "bin"
     install = [binaries / "python", "-m", "pip", "install", "-q", "-c", ROOT / "requirements.txt", wheel]
