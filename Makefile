@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c requirements.txt
 BUILD_TOOLS := cmake ninja scikit-build-core
 CORE := src/rockledge/librockledge.so
-CORE_SOURCES := CMakeLists.txt $(wildcard $(foreach folder,native native/npu native/virtual_npu,$(folder)/*.cpp $(folder)/*.hpp $(folder)/*.h))
+CORE_SOURCES := CMakeLists.txt $(wildcard $(foreach folder,native native/npu,$(folder)/*.cpp $(folder)/*.hpp $(folder)/*.h))
+VIRTUAL_NPU := npu_lab/src/rockledge_npu_lab/librockledge_virtual_npu.so
+VIRTUAL_NPU_SOURCES := $(wildcard npu_lab/CMakeLists.txt npu_lab/native/*pp native/npu/drm.hpp native/npu/rocket_uapi.hpp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -28,16 +30,16 @@ $(BIN)/python: | check
 	@$(PYTHON) -m venv $(VENV)
 
 # Two stamps: the demo needs PyTorch but none of the development tools.
-$(VENV)/.demo: pyproject.toml requirements.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml npu_lab/pyproject.toml requirements.txt | $(BIN)/python
 	@echo "installing what the demo needs into $(VENV) (PyTorch is the large part)"
 	@$(PIP) $(BUILD_TOOLS)
-	@$(PIP) --no-build-isolation -e '.[quantize]'
+	@$(PIP) --no-build-isolation -e '.[quantize]' -e ./npu_lab
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml requirements.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml npu_lab/pyproject.toml requirements.txt | $(BIN)/python
 	@echo "installing the development environment into $(VENV)"
 	@$(PIP) $(BUILD_TOOLS)
-	@$(PIP) --no-build-isolation -e '.[dev]'
+	@$(PIP) --no-build-isolation -e '.[dev]' -e ./npu_lab
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lm-eval: $(VENV)/.dev
@@ -57,7 +59,7 @@ $(VENV)/.build: requirements.txt | $(BIN)/python
 
 venv: $(VENV)/.dev  ## .venv with the package and everything for development
 
-native: $(CORE)  ## the native core for this machine, into src/rockledge/
+native: $(CORE) $(VIRTUAL_NPU)  ## the native core for this machine, into src/rockledge/, and the virtual NPU's library
 
 $(CORE): $(CORE_SOURCES) | $(VENV)/.build
 	@$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
@@ -65,26 +67,34 @@ $(CORE): $(CORE_SOURCES) | $(VENV)/.build
 	@$(BIN)/cmake --install build/native --prefix src > build/native/install.log
 	@touch $@
 
+$(VIRTUAL_NPU): $(VIRTUAL_NPU_SOURCES) | $(VENV)/.build
+	@$(BIN)/cmake -S npu_lab -B build/npu_lab -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
+	@$(BIN)/cmake --build build/npu_lab -j $(JOBS)
+	@$(BIN)/cmake --install build/npu_lab --prefix npu_lab/src > build/npu_lab/install.log
+	@touch $@
+
 demo: $(VENV)/.demo $(CORE)  ## compress a small real model, show what it cost, and let it answer
 	@$(BIN)/rockledge demo
 
-demo-npu: $(VENV)/.demo $(CORE)  ## the same model reads a prompt on a virtual NPU: which work ran where
+demo-npu: $(VENV)/.demo $(CORE) $(VIRTUAL_NPU)  ## the same model reads a prompt on a virtual NPU: which work ran where
 	@$(BIN)/rockledge npu demo
 
-test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
+test: $(VENV)/.dev $(CORE) $(VIRTUAL_NPU)  ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"
 
-test-all: $(VENV)/.dev $(VENV)/.lm-eval $(VENV)/.clients $(CORE) sanitize  ## the slow tests too, and `make sanitize`
+test-all: $(VENV)/.dev $(VENV)/.lm-eval $(VENV)/.clients $(CORE) $(VIRTUAL_NPU) sanitize  ## the slow tests too, and `make sanitize`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
 
-test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-A76
+test-arm: $(VENV)/.dev $(CORE) $(VIRTUAL_NPU)  ## the core and the wheel on an emulated Cortex-A76
 	@tools/arm-sysroot.sh
 	@$(BIN)/cmake -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_TOOLCHAIN_FILE=tools/aarch64.cmake -DCMAKE_BUILD_TYPE=Release -DROCKLEDGE_SELFCHECK=ON --log-level=WARNING
 	@$(BIN)/cmake --build build/arm -j $(JOBS)
+	@$(BIN)/cmake -S npu_lab -B build/arm-npu-lab -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_TOOLCHAIN_FILE=$(abspath tools/aarch64.cmake) -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
+	@$(BIN)/cmake --build build/arm-npu-lab -j $(JOBS)
 	$(BIN)/python -m pytest -s -m arm tests/packaging tests/bench
 
 # AddressSanitizer has to be in the process before Python is, hence the preload; leaks would be Python's own.
-sanitize: $(VENV)/.dev  ## the native tests under the address, undefined-behaviour and thread sanitizers
+sanitize: $(VENV)/.dev $(VIRTUAL_NPU)  ## the native tests under the address, undefined-behaviour and thread sanitizers
 	@for kind in address undefined thread; do \
 	  echo "building the core with the $$kind sanitizer"; \
 	  $(BIN)/cmake -S . -B build/$$kind -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DROCKLEDGE_SANITIZE=$$kind -DROCKLEDGE_SELFCHECK=ON --log-level=WARNING > /dev/null || exit 1; \
@@ -106,9 +116,9 @@ llama-cpp:  ## llama.cpp's tools for the comparisons, into $ROCKLEDGE_CACHE (abo
 	@tools/llama-cpp.sh
 
 size:  ## lines of each folder under version control
-	@git ls-files -- '*.py' '*.cpp' '*.hpp' '*.h' '*.md' '*.sh' '*.toml' Makefile CMakeLists.txt | xargs wc -l | awk '$$2 != "total" { n = split($$2, p, "/"); key = n == 1 ? "." : p[1]; if (p[1] == "src" && n > 3) key = p[1] "/" p[2] "/" p[3]; else if (p[1] == "src") key = "src/rockledge"; sum[key] += $$1; all += $$1 } END { for (k in sum) printf "%7d  %s\n", sum[k], k | "sort -k2"; close("sort -k2"); printf "%7d  in all\n", all }'
+	@git ls-files -- '*.py' '*.cpp' '*.hpp' '*.h' '*.md' '*.sh' '*.toml' '*CMakeLists.txt' Makefile | xargs wc -l | awk '$$2 != "total" { n = split($$2, p, "/"); key = n == 1 ? "." : p[1]; if (p[1] == "src" && n > 3) key = p[1] "/" p[2] "/" p[3]; else if (p[1] == "src") key = "src/rockledge"; sum[key] += $$1; all += $$1 } END { for (k in sum) printf "%7d  %s\n", sum[k], k | "sort -k2"; close("sort -k2"); printf "%7d  in all\n", all }'
 
 clean:  ## everything that can be made again, except .venv and $ROCKLEDGE_CACHE
 	rm -rf build dist demo-model .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -f src/rockledge/*.so
-	find src tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f src/rockledge/*.so npu_lab/src/rockledge_npu_lab/*.so
+	find src npu_lab tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,13 +22,13 @@ import numpy as np
 
 from rockledge.model.block import decoder
 from rockledge.npu import layout
-from rockledge.npu.emulation.core import Core
-from rockledge.npu.emulation.memory import Memory
 from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_program import product_program
 from rockledge.npu.programs.tile_search import plan
-from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.synth import shape_config
+from rockledge_npu_lab.emulation.core import Core
+from rockledge_npu_lab.emulation.memory import Memory
+from rockledge_npu_lab.verify.emulated import EmulatedNpu
 
 PRODUCT: Final = (128, 2048, 768)  # rows, inputs, columns
 PRODUCT_GOAL_MS: Final = 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Figures about the NPU have tests of their own: tests/npu and tests/runtime/offload.
+# Figures about the NPU have tests of their own: tests/npu, tests/npu_lab and tests/runtime/offload.
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").glob("*.md") if not p.name.startswith("npu"))]
 COMMAND = re.compile(r"python\s+-m\s+bench|make [a-z]|rockledge [a-z]|pytest tests")
 WHEN = re.compile(r"\b20\d\d-\d\d-\d\d\b|\b[0-9a-f]{7}\b")

@@ -99,7 +99,7 @@ def test_errors_of_a_class_that_is_given_are_seen() -> None:
 def test_error_sentences_have_one_form() -> None:
     sentences = [
         found
-        for path in tracked("src/rockledge/*.py")
+        for path in [*tracked("src/rockledge/*.py"), *tracked("npu_lab/src/*.py")]
         for found in raised(path, (ROOT / path).read_text(encoding="utf-8"))
     ]
     assert len(sentences) > 50

@@ -1,4 +1,5 @@
-"""Builds one wheel per processor into dist/ and refuses any whose core needs a glibc newer than 2.28.
+"""Builds the wheels of both packages for each processor into dist/ and refuses any whose library needs a
+glibc newer than 2.28.
 
 Usage, from the root of the repository: python tools/wheel.py [--out DIR] PROCESSOR... (x86_64 or aarch64).
 A processor that nothing here can compile for is left out with a sentence, unless no other is asked for.
@@ -13,9 +14,23 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
-LIBRARIES = ["rockledge/librockledge.so", "rockledge/librockledge_virtual_npu.so"]
+
+@dataclass(frozen=True)
+class Package:
+    """One that is shipped: its name in file names, the folder of its pyproject.toml, its native library."""
+
+    name: str
+    folder: str
+    library: str
+
+
+PACKAGES = (
+    Package("rockledge", ".", "rockledge/librockledge.so"),
+    Package("rockledge_npu_lab", "npu_lab", "rockledge_npu_lab/librockledge_virtual_npu.so"),
+)
 GLIBC = (2, 28)
 # What the manylinux_2_28 policy promises on every machine, of the libraries a C++ core could want.
 PROMISED = {
@@ -32,7 +47,7 @@ def tool(name: str, processor: str) -> str | None:
 
 
 def missing(processor: str) -> str | None:
-    """Why the wheel of `processor` cannot be built here, and what to do; None when it can."""
+    """Why the wheels of `processor` cannot be built here, and what to do; None when they can."""
     if tool("g++", processor) and tool("objdump", processor):
         return None
     package = "g++" if platform.machine() == processor else f"g++-{processor.replace('_', '-')}-linux-gnu"
@@ -42,37 +57,35 @@ def missing(processor: str) -> str | None:
     )
 
 
-def build(processor: str, out: Path) -> Path:
-    """Builds the wheel of one processor and returns its path; the tag is checked by `check`, not here."""
+def build(package: Package, processor: str, out: Path) -> Path:
+    """Builds the wheel for one processor and returns its path; the tag is checked by `check`, not here."""
     tag = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{processor}"
     environment = dict(os.environ)
     if platform.machine() != processor:
-        environment["CMAKE_TOOLCHAIN_FILE"] = str(Path(__file__).with_name(f"{processor}.cmake"))
+        environment["CMAKE_TOOLCHAIN_FILE"] = str(Path(__file__).resolve().with_name(f"{processor}.cmake"))
     # scikit-build-core looks for CMake and Ninja on the path; the environment's own come first.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    folder = Path("build/wheel", package.name, processor).absolute()
     command = [
         sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps",
-        "--no-build-isolation", "-C", f"wheel.tags={tag}", "-C", f"build-dir=build/wheel/{processor}",
-        "-w", str(out), ".",
+        "--no-build-isolation", "-C", f"wheel.tags={tag}", "-C", f"build-dir={folder}",
+        "-w", str(out), f"./{package.folder}",
     ]  # fmt: skip
     subprocess.run(command, env=environment, check=True)
-    (wheel,) = out.glob(f"rockledge-*-{tag}.whl")
+    (wheel,) = out.glob(f"{package.name}-*-{tag}.whl")
     return wheel
 
 
-def check(wheel: Path, processor: str) -> list[str]:
-    """What keeps the wheel's core from loading wherever its tag promises; empty when nothing does."""
+def check(wheel: Path, processor: str, library: str) -> list[str]:
+    """What keeps the wheel's library from loading wherever its tag promises; empty when nothing does."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".so"))
-        if names != LIBRARIES:
-            return [f"the wheel holds {names or 'no library'}, expected {LIBRARIES}"]
+        if names != [library]:
+            return [f"the wheel holds {names or 'no library'}, expected {library}"]
         dump = [tool("objdump", processor) or "objdump", "-p", "-T"]
-        text = "".join(
-            subprocess.run(
-                [*dump, archive.extract(name, folder)], check=True, capture_output=True, text=True
-            ).stdout
-            for name in names
-        )
+        text = subprocess.run(
+            [*dump, archive.extract(library, folder)], check=True, capture_output=True, text=True
+        ).stdout
     wrong = [
         f"it needs {name}"
         for name in re.findall(r"^\s+NEEDED\s+(\S+)", text, re.MULTILINE)
@@ -91,16 +104,17 @@ def main() -> int:
     arguments = parser.parse_args()
     reasons = {processor: missing(processor) for processor in arguments.processors}
     for processor in (processor for processor, reason in reasons.items() if reason is None):
-        print(f"building the {processor} wheel", flush=True)
-        for old in arguments.out.glob(f"rockledge-*_{processor}.whl"):
-            old.unlink()
-        wheel = build(processor, arguments.out)
-        wrong = check(wheel, processor)
-        if wrong:
-            wheel.unlink()
-            print(f"{wheel.name} breaks its tag's promise: {'; '.join(wrong)}", file=sys.stderr)
-            return 1
-        print(f"{wheel} ({wheel.stat().st_size / 1e6:.2f} MB)", flush=True)
+        print(f"building the {processor} wheels", flush=True)
+        for package in PACKAGES:
+            for old in arguments.out.glob(f"{package.name}-*_{processor}.whl"):
+                old.unlink()
+            wheel = build(package, processor, arguments.out)
+            wrong = check(wheel, processor, package.library)
+            if wrong:
+                wheel.unlink()
+                print(f"{wheel.name} breaks its tag's promise: {'; '.join(wrong)}", file=sys.stderr)
+                return 1
+            print(f"{wheel} ({wheel.stat().st_size / 1e6:.2f} MB)", flush=True)
     for reason in filter(None, reasons.values()):
         print(reason, file=sys.stderr)
     return int(all(reasons.values()))

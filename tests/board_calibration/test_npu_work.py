@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from rockledge.board_calibration.npu_work import LARGE, NpuTimes, npu_facts
-from rockledge.npu.virtual.preload import environment
-from rockledge.npu.virtual.serve_device import VirtualNpu
+from rockledge_npu_lab.virtual.preload import environment
+from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
 MACS = LARGE[0] * LARGE[1] * LARGE[2]
 TIMES = NpuTimes(

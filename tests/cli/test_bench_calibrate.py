@@ -19,8 +19,8 @@ from tests.board_calibration.test_npu_work import TIMES
 from rockledge.board.facts_file import read_facts
 from rockledge.board_calibration import calibrate
 from rockledge.board_calibration.measure import Repeated
-from rockledge.npu.virtual.preload import environment
-from rockledge.npu.virtual.serve_device import VirtualNpu
+from rockledge_npu_lab.virtual.preload import environment
+from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]

@@ -66,6 +66,7 @@ def test_success_is_zero_and_json_is_alone_on_stdout(command: Run, rockledge: Ru
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "pip install torch=="),
         (ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn"), 1, "'uvicorn>="),
         (ModuleNotFoundError("No module named 'odd'", name="odd"), 1, "pip install odd"),
+        (ModuleNotFoundError("", name="rockledge_npu_lab"), 1, "pip install ./npu_lab"),
         (ZeroDivisionError("division by zero"), 1, "ROCKLEDGE_DEBUG=1"),
     ],
 )

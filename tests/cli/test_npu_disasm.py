@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from rockledge.npu.disassemble import assemble
 from rockledge.npu.programs.tile_program import product_program
+from rockledge_npu_lab.disassemble import assemble
 
 GOLDEN = Path(__file__).parents[1] / "npu" / "regcmd_golden.json"
 ADDRESSES = {"input": 0x1000, "weight": 0x20000, "output": 0x40000}

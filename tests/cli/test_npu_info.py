@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from rockledge.npu.virtual.device_faults import parse_faults
-from rockledge.npu.virtual.preload import environment
-from rockledge.npu.virtual.serve_device import VirtualNpu
+from rockledge_npu_lab.virtual.device_faults import parse_faults
+from rockledge_npu_lab.virtual.preload import environment
+from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
 
 def ask(npu, *arguments):

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from rockledge.npu.virtual.device_faults import parse_faults
-from rockledge.npu.virtual.preload import environment
-from rockledge.npu.virtual.serve_device import VirtualNpu
+from rockledge_npu_lab.virtual.device_faults import parse_faults
+from rockledge_npu_lab.virtual.preload import environment
+from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
 Run = Callable[..., Any]
 ROCKLEDGE = [sys.executable, "-m", "rockledge"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.npu.programs.test_tile_program import FROM_MTX
 
-from rockledge.npu.emulation import options
-from rockledge.npu.emulation.options import Options
 from rockledge.npu.programs.tile_program import LARGEST_ROWS, LARGEST_SIZE
+from rockledge_npu_lab.emulation import options
+from rockledge_npu_lab.emulation.options import Options
 
 TEXT = (Path(__file__).parents[2] / "docs/npu.md").read_text(encoding="utf-8")
 ROWS = [

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tools.wheel import PACKAGES
 
 from rockledge.synth import synth_artifact
 
@@ -19,14 +20,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def build_wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Builds and checks the wheel of a processor ("x86_64", "aarch64") and returns its path."""
+def build_wheels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """Builds and checks the wheels for a processor ("x86_64", "aarch64"): the gateway's, the laboratory's."""
 
-    def build(processor: str) -> Path:
+    def build(processor: str) -> list[Path]:
         out = tmp_path_factory.mktemp("dist")
         command = [sys.executable, "tools/wheel.py", "--out", str(out), processor]
         subprocess.run(command, cwd=ROOT, check=True)
-        (wheel,) = out.glob("*.whl")
-        return wheel
+        wheels = sorted(out.glob("*.whl"))
+        assert [wheel.name.partition("-")[0] for wheel in wheels] == [package.name for package in PACKAGES]
+        return wheels
 
     return build

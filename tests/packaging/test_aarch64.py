@@ -19,6 +19,7 @@ pytestmark = pytest.mark.arm
 CACHE = Path(os.environ.get("ROCKLEDGE_CACHE", Path.home() / ".cache" / "rockledge"))
 PYTHON = CACHE / "arm" / "python"
 BUILD = ROOT / "build" / "arm"
+VIRTUAL_NPU = ROOT / "build" / "arm-npu-lab" / "librockledge_virtual_npu.so"
 PROMPT = "the quick brown fox"
 
 
@@ -47,7 +48,7 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     """A process with the device and the preloaded library of the aarch64 build; its NPU is this machine's."""
     variables = {
         "ROCKLEDGE_LIBRARY": str(BUILD / "librockledge.so"),
-        "QEMU_SET_ENV": f"LD_PRELOAD={BUILD / 'librockledge_virtual_npu.so'}",
+        "QEMU_SET_ENV": f"LD_PRELOAD={VIRTUAL_NPU}",
     }
     module = getattr(request, "param", "npu_worker")
     emulated = arm_environment(f"{ROOT}{os.pathsep}{ROOT / 'src'}", **variables)
@@ -96,8 +97,10 @@ def test_prompts_read_on_the_npu_have_the_logits_of_the_same_processor(
     assert (summary.files_left, summary.buffers_left, summary.crashes) == (0, 0, 0)
 
 
-def test_the_wheel_generates(build_wheel: Callable[[str], Path], toy: Path, tmp_path: Path) -> None:
-    wheel, site = build_wheel("aarch64"), tmp_path / "site"
+def test_the_wheel_generates(
+    build_wheels: Callable[[str], list[Path]], toy: Path, tmp_path: Path
+) -> None:
+    (wheel, _), site = build_wheels("aarch64"), tmp_path / "site"
     # pip checks the wheel's tag against the platform it is told.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary", ":all:"]
     platform = ["--platform", "manylinux_2_28_aarch64", "--python-version", "3.11", "--implementation", "cp"]

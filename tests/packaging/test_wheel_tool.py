@@ -15,6 +15,11 @@ OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}[HOME]
 Run = Callable[..., tuple[int, list[str]]]
 
 
+def both(*processors: str) -> list[str]:
+    """The gateway's wheel and the laboratory's for each processor."""
+    return [f"{name} {one}" for one in processors for name in ("rockledge", "rockledge_npu_lab")]
+
+
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the tool where there are only the programs of this list; its exit code, and what it built.
@@ -23,10 +28,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """
     built: list[str] = []
 
-    def build(processor: str, out: Path) -> Path:
-        built.append(processor)
+    def build(package: wheel.Package, processor: str, out: Path) -> Path:
+        built.append(f"{package.name} {processor}")
         out.mkdir(exist_ok=True)
-        path = out / f"rockledge-0-{processor}.whl"
+        path = out / f"{package.name}-0-{processor}.whl"
         path.touch()
         return path
 
@@ -46,7 +51,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_without_a_cross_compiler_the_home_wheel_is_made_and_one_sentence_said(
     made: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert made(["g++", "objdump"], "x86_64", "aarch64") == (0, [HOME])
+    assert made(["g++", "objdump"], "x86_64", "aarch64") == (0, both(HOME))
     (sentence,) = capsys.readouterr().err.splitlines()
     assert f"no {OTHER} wheel" in sentence
     assert f"apt-get install g++-{OTHER.replace('_', '-')}-linux-gnu" in sentence
@@ -54,7 +59,10 @@ def test_without_a_cross_compiler_the_home_wheel_is_made_and_one_sentence_said(
 
 def test_with_a_cross_compiler_both_are_made(made: Run, capsys: pytest.CaptureFixture[str]) -> None:
     cross = [f"{OTHER}-linux-gnu-{name}" for name in ("g++", "objdump")]
-    assert made(["g++", "objdump", *cross], "x86_64", "aarch64") == (0, ["x86_64", "aarch64"])
+    assert made(["g++", "objdump", *cross], "x86_64", "aarch64") == (
+        0,
+        both("x86_64", "aarch64"),
+    )
     assert capsys.readouterr().err == ""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from tests.runtime.npu_worker import held
 
 from rockledge.errors import RockledgeError
-from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
+from rockledge.npu.virtual_npu import ADDRESS_VARIABLE
 from rockledge.runtime.engine import Engine
 from rockledge.runtime.request import Request
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rockledge.npu.virtual.device_faults import JOB, KINDS
+from rockledge_npu_lab.virtual.device_faults import JOB, KINDS
 
 CORES = 3
 STAYS = 1000

@@ -23,7 +23,7 @@ from tests.runtime.held import held
 from rockledge.errors import NpuError
 from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import DEFAULT_RATES, plan
-from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
+from rockledge.npu.virtual_npu import ADDRESS_VARIABLE
 from rockledge.runtime.npu_cores import AWAKE_MS, prove
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.npu_launch import LaunchRunner

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.runtime.virtual_npu import Worker
 
-from rockledge.npu.virtual.device_faults import KINDS
+from rockledge_npu_lab.virtual.device_faults import KINDS
 
 DRIVERS = ("rknpu", "rocket")
 

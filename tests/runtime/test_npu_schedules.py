@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.npu_schedules import CHOSEN, SOON, drawn, for_driver
 from tests.runtime.virtual_npu import Worker
 
-from rockledge.npu.virtual.device_faults import JOB, KINDS
+from rockledge_npu_lab.virtual.device_faults import JOB, KINDS
 
 DRIVERS = ("rknpu", "rocket")
 RANDOM = 1000

@@ -9,7 +9,7 @@ from tests.runtime.offload.linear_lists import linear
 
 from rockledge.board.boards import find_board
 from rockledge.errors import NpuError
-from rockledge.npu.virtual.preload import ADDRESS_VARIABLE
+from rockledge.npu.virtual_npu import ADDRESS_VARIABLE
 from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.offload.load import load

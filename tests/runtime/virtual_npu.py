@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rockledge.npu.virtual.device_faults import parse_faults
-from rockledge.npu.virtual.preload import environment
-from rockledge.npu.virtual.serve_device import VirtualNpu
+from rockledge_npu_lab.virtual.device_faults import parse_faults
+from rockledge_npu_lab.virtual.preload import environment
+from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
 ROOT = Path(__file__).parents[2]
 

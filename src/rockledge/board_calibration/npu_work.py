@@ -16,7 +16,7 @@ from rockledge.board.facts_file import Npu
 from rockledge.board_calibration.spread import spread_of
 from rockledge.errors import NpuError
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, WEIGHT, product_program
-from rockledge.npu.virtual.serve_device import ADDRESS_VARIABLE
+from rockledge.npu.virtual_npu import ADDRESS_VARIABLE
 from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, Buffer, Loaded, NpuDevice
 from rockledge.runtime.offload.driver_versions import known_problem

@@ -77,6 +77,8 @@ EXTRAS = {
     "distil": ("transformers", "accelerate", "peft"),
     "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
 }
+# The second package of this repository: what stands in for the NPU, which a gateway does without.
+LABORATORY = "rockledge_npu_lab"
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -210,6 +212,11 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _missing_sentence(error: ModuleNotFoundError) -> str:
+    if error.name == LABORATORY:
+        return (
+            "this command needs the Python package rockledge-npu-lab, which is not installed; "
+            f"in a clone of Rockledge run: {pip_install('./npu_lab')} (or install its wheel, see docs/npu.md)"
+        )
     extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)
     packages = extra_requirements(extra) if extra else [str(error.name)]
     return (

@@ -24,6 +24,7 @@ from rockledge.errors import NpuError
 
 if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
+    from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
 PARAGRAPHS = 2  # of the demo's text; with the question more tokens than the NPU is modelled to pay from
 QUESTION = "What does Alice see in this text?"
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.runtime.engine import Engine
     from rockledge.runtime.model import Model
     from rockledge.runtime.sampling import Sampling
+    from rockledge_npu_lab.virtual.serve_device import VirtualNpu  # missing is said before minutes of work
 
     compressed(args.output, terminal, args.overwrite)
     prompt = demo_prompt()
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     command = ["run", args.output, "-", "--max-tokens", str(args.max_tokens), "--npu", "require", *rows]
     terminal.print(f"\n$ rockledge npu emulate --driver {args.driver} -- rockledge {' '.join(command)}")
     terminal.print(f"\n> {prompt}\n")
-    answer, device = _on_virtual_npu(command, prompt, args.driver, terminal)
+    npu = VirtualNpu(args.driver, note=lambda text: terminal.note(f"virtual NPU: {text}"))
+    answer, device = _on_virtual_npu(npu, command, prompt)
     terminal.print(answer["text"])
     with Engine.load(args.output, npu="off") as engine:
         places = where(engine, answer)
@@ -92,13 +95,12 @@ def demo_prompt() -> str:
 
 
 def _on_virtual_npu(
-    command: Sequence[str], prompt: str, driver: str, terminal: Terminal
+    npu: VirtualNpu, command: Sequence[str], prompt: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the command prints with `--json`, in a process with a virtual NPU, and that NPU's summary."""
-    from rockledge.npu.virtual.preload import environment
-    from rockledge.npu.virtual.serve_device import VirtualNpu
+    from rockledge_npu_lab.virtual.preload import environment
 
-    with VirtualNpu(driver, note=lambda text: terminal.note(f"virtual NPU: {text}")) as npu:
+    with npu:
         done = subprocess.run(
             [sys.executable, "-m", "rockledge", *command, "--json"],
             input=prompt,

@@ -10,7 +10,7 @@ from rockledge.cli.sizes import counted
 from rockledge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rockledge.npu.stream_file import NamedStream
+    from rockledge_npu_lab.stream_file import NamedStream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Prints every stream of the file; findings do not make it fail."""
-    from rockledge.npu.stream_file import read_streams
+    from rockledge_npu_lab.stream_file import read_streams
 
     streams = [_show(stream, terminal) for stream in read_streams(args.file)]
     findings = sum(len(stream["findings"]) for stream in streams)
@@ -29,9 +29,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def _show(stream: NamedStream, terminal: Terminal) -> dict[str, Any]:
-    from rockledge.npu.disassemble import describe
-    from rockledge.npu.linting.check import lint
-    from rockledge.npu.text.listing import listing
+    from rockledge_npu_lab.disassemble import describe
+    from rockledge_npu_lab.linting.check import lint
+    from rockledge_npu_lab.text.listing import listing
 
     findings = lint(stream.words)
     terminal.print(f"; {stream.name}: {len(stream.words)} words\n{listing(stream.words, findings)}\n")

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Runs the command; the exit code is its own. With `--json` its output goes to stderr."""
-    from rockledge.npu.virtual.device_faults import load_faults
-    from rockledge.npu.virtual.preload import environment
-    from rockledge.npu.virtual.serve_device import VirtualNpu
+    from rockledge_npu_lab.virtual.device_faults import load_faults
+    from rockledge_npu_lab.virtual.preload import environment
+    from rockledge_npu_lab.virtual.serve_device import VirtualNpu
 
     numbers = re.fullmatch(r"(\d{1,3})\.(\d{1,2})\.(\d{1,2})", args.driver_version)
     if numbers is None:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """Runs every case; the exit code is 1 when one fails."""
-    from rockledge.npu.verify.golden import load_cases, verify
+    from rockledge_npu_lab.verify.golden import load_cases, verify
 
     cases = load_cases(args.file)
     outcomes = []

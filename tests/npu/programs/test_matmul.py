@@ -9,10 +9,10 @@ from tests.npu.tilings import NO_COST, tilings
 
 from rockledge.errors import NpuError
 from rockledge.npu.layout import NATIVE, pack_kernels, unpack_cube
-from rockledge.npu.linting.check import lint
 from rockledge.npu.programs.matmul import compile_matmul
 from rockledge.npu.programs.tile_search import plan
 from rockledge.npu.programs.tiling import TASKS_IN_KICK, Kick, Product, Reuse, Span, Sums, Tiling
+from rockledge_npu_lab.linting.check import lint
 
 ADDRESSES = {
     "input": 0x0010_0000,

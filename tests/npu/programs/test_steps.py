@@ -5,8 +5,8 @@ import pytest
 
 from rockledge.errors import NpuError
 from rockledge.npu.programs.steps import step_matmuls, step_rows
-from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.synth import SHAPES
+from rockledge_npu_lab.verify.emulated import EmulatedNpu
 
 
 @pytest.mark.parametrize("tokens, rows", [(1, 64), (64, 64), (65, 128), (200, 256), (257, 512), (512, 512)])

@@ -14,10 +14,10 @@ from rockledge.errors import BudgetError, NpuError
 from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT
 from rockledge.npu.programs.tiling import Product, Reuse
-from rockledge.npu.verify.emulated import EmulatedNpu
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.plan import Place, PrefillPlan, plan_prefill
 from rockledge.runtime.offload.slots import RING
+from rockledge_npu_lab.verify.emulated import EmulatedNpu
 
 BOARD = find_board("rk3588-8gb")
 AMPLE = int(3.5 * 2**30)
