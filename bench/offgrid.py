@@ -155,7 +155,7 @@ def write_huggingface(checkpoint: Checkpoint, directory: Path) -> None:
             flush()
     if shard:
         flush()
-    (partial / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (partial / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     for file, content in checkpoint.files().items():
         (partial / file).write_bytes(content)
     partial.replace(directory)

@@ -31,9 +31,10 @@ class Step:
     artifact: bool = False
 
 
-def steps(teacher: Path, work: Path, tokens: int, more: tuple[str, ...] = ()) -> list[Step]:
+def steps(teacher: Path, work: Path, tokens: int, importance: int | None = None) -> list[Step]:
     """All steps in order. Every run of `distill` takes equally many tokens in the same order, so that the
-    teacher's adapter and its logits are computed once; `more` are further flags for all of these runs."""
+    teacher's adapter and its logits are computed once. `importance`: tokens that pruning looks at, None for
+    what the recipe says."""
     data = ("--data", str(work / LEARN), "--data", str(work / GENERAL), "--held-out", str(work / WATCHED))
     recipe = ("--recipe", str(RECIPE))
     cached = ("--cache-logits", str(work / "logits"))
@@ -41,18 +42,18 @@ def steps(teacher: Path, work: Path, tokens: int, more: tuple[str, ...] = ()) ->
 
     def learnt(name: str, student: str, about: str, *flags: str, artifact: bool = False) -> Step:
         command = ("distill", str(teacher), str(work / student), "-o", str(work / name))
-        return Step(name, about, (*command, *recipe, *data, "--tokens", str(tokens), *more, *flags), artifact)
+        return Step(name, about, (*command, *recipe, *data, "--tokens", str(tokens), *flags), artifact)
 
     calibration = ("--calibration", str(work / LEARN))
+    few = () if importance is None else ("--tokens", str(importance))
     found = [
         Step(
             PRUNED,
             "pruned",
-            ("prune", str(teacher), "-o", str(work / PRUNED), *recipe, *calibration),
+            ("prune", str(teacher), "-o", str(work / PRUNED), *recipe, *calibration, *few),
         ),
         learnt(DISTILLED, PRUNED, "distilled", *adapted),
         learnt(ALONE, PRUNED, "data alone, no teacher", "--data-weight", "1"),
-        learnt(UNADAPTED, PRUNED, "distilled, teacher not adapted", *cached),
         learnt(FURTHER, DISTILLED, "distilled twice as long", *adapted, *_FURTHER),
     ]
     for bits in WIDTHS:
@@ -70,7 +71,7 @@ def steps(teacher: Path, work: Path, tokens: int, more: tuple[str, ...] = ()) ->
                 artifact=True,
             ),
         ]
-    return found
+    return [*found, learnt(UNADAPTED, PRUNED, "distilled, teacher not adapted", *cached)]
 
 
 _FURTHER = ("--learning-rate", "2e-4")

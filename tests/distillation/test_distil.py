@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.distillation.pair import Pair, made_model
 from rockledge.cli.main import main
 from rockledge.distillation.distil import distil
 from rockledge.distillation.report import Report
+from rockledge.distillation.settings import Settings
 from rockledge.errors import ArtifactError, RockledgeError, TrainingError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
 
@@ -249,6 +251,32 @@ def test_lora_is_merged_and_the_teacher_is_adapted(pair: Pair, tmp_path: Path) -
     assert "adapted to the data first: LoRA of rank 4" in report.numbers["notes"][0]
     assert report.numbers["held_out_after"]["kl"] < report.numbers["held_out_before"]["kl"]
     assert open_checkpoint(out).names() == open_checkpoint(pair.student).names()
+
+
+def test_runs_that_share_cached_logits_share_the_adapted_teacher(pair: Pair, tmp_path: Path) -> None:
+    cache = tmp_path / "logits"
+    settings = pair.settings(
+        adapt_teacher=True, adapt_rank=4, adapt_learning_rate=2e-2, cache_logits=str(cache)
+    )
+    stages: list[list[str]] = [[], [], []]
+
+    def runs(number: int, name: str, chosen: Settings) -> Report:
+        return distil(
+            pair.teacher,
+            pair.student,
+            tmp_path / name,
+            chosen,
+            progress=lambda stage, done, total: stages[number].append(stage),
+        )
+
+    first = runs(0, "first", settings)
+    second = runs(1, "second", replace(settings, learning_rate=1e-4))
+    other = runs(2, "other", replace(settings, adapt_learning_rate=1e-2))
+    assert "adapt teacher" in stages[0]
+    assert set(stages[1]) == {"distil"}  # neither adapted nor asked again
+    assert "adapt teacher" in stages[2]
+    assert first.numbers["held_out_before"] == second.numbers["held_out_before"]
+    assert first.numbers["held_out_before"]["kl"] != other.numbers["held_out_before"]["kl"]
 
 
 def test_hidden_states_are_learnt_through_matrices_that_are_thrown_away(pair: Pair, tmp_path: Path) -> None:

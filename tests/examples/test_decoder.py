@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from examples.decoder import NumpyDecoder
 from tests.model.checkpoints import MODELS, random_model, save
 
+from examples.decoder import NumpyDecoder
 from rockledge.model.checkpoint import open_checkpoint
 
 
