@@ -51,6 +51,11 @@ $(VENV)/.clients: $(VENV)/.dev
 	@$(PIP) --no-deps instructor
 	@touch $@
 
+$(VENV)/.on-policy: $(VENV)/.dev
+	@echo "installing TRL into $(VENV)"
+	@$(PIP) --no-build-isolation -e '.[on-policy]'
+	@touch $@
+
 $(VENV)/.build: requirements.txt | $(BIN)/python
 	@if [ ! -x $(BIN)/cmake ] || [ ! -x $(BIN)/ninja ]; then echo "installing CMake and Ninja into $(VENV)"; $(PIP) $(BUILD_TOOLS); fi
 	@touch $@
@@ -74,7 +79,7 @@ demo-npu: $(VENV)/.demo $(CORE)  ## the same model reads a prompt on a virtual N
 test: $(VENV)/.dev $(CORE)  ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"
 
-test-all: $(VENV)/.dev $(VENV)/.lm-eval $(VENV)/.clients $(CORE) sanitize  ## the slow tests too, and `make sanitize`
+test-all: $(VENV)/.dev $(VENV)/.lm-eval $(VENV)/.clients $(VENV)/.on-policy $(CORE) sanitize  ## the slow tests too, and `make sanitize`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
 
 test-arm: $(VENV)/.dev $(CORE)  ## the core and the wheel on an emulated Cortex-A76
