@@ -174,9 +174,11 @@ def test_cached_logits_and_ways_of_drawing_in_the_files_change_nothing(
     shutil.copytree(pair.student, student)
     drawing = {"bos_token_id": 1, "eos_token_id": 2, "do_sample": True, "temperature": 0.1, "top_k": 1}
     (student / "generation_config.json").write_text(json.dumps(drawing))
-    settings = pair.settings(**STAGE, cache_logits=str(tmp_path / "cache"))
+    settings = pair.settings(**STAGE, cache_logits=str(tmp_path / "cache"), evaluate_every=3)
     report = distil(pair.teacher, student, tmp_path / "out", settings)
     np.testing.assert_allclose(curve(report), curve(whole[0]), rtol=0, atol=1e-5)
+    own, other = report.numbers["on_policy"], whole[0].numbers["on_policy"]
+    assert own["held_out_after"] == pytest.approx(other["held_out_after"], abs=1e-5)
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["top_k"] == 1
 
 

@@ -149,6 +149,8 @@ def learn_on_policy(
 
     with _kept_special_tokens(model):
         trainer = train_with(run, arguments, made, progress)
+        if kept and not any("eval_loss" in e and e["step"] == run.steps for e in trainer.state.log_history):
+            trainer.evaluate()
     return _numbers(settings, trainer.state.log_history, len(kept))
 
 
