@@ -53,6 +53,11 @@ $(VENV)/.clients: $(VENV)/.dev
 	@$(PIP) --no-deps instructor
 	@touch $@
 
+$(VENV)/.on-policy: $(VENV)/.dev
+	@echo "installing TRL into $(VENV)"
+	@$(PIP) --no-build-isolation -e '.[on-policy]'
+	@touch $@
+
 $(VENV)/.build: requirements.txt | $(BIN)/python
 	@if [ ! -x $(BIN)/cmake ] || [ ! -x $(BIN)/ninja ]; then echo "installing CMake and Ninja into $(VENV)"; $(PIP) $(BUILD_TOOLS); fi
 	@touch $@
@@ -82,7 +87,7 @@ demo-npu: $(VENV)/.demo $(CORE) $(VIRTUAL_NPU)  ## the same model reads a prompt
 test: $(VENV)/.dev $(CORE) $(VIRTUAL_NPU)  ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not arm"
 
-test-all: $(VENV)/.dev $(VENV)/.lm-eval $(VENV)/.clients $(CORE) $(VIRTUAL_NPU) sanitize  ## the slow tests too, and `make sanitize`
+test-all: $(VENV)/.dev $(VENV)/.lm-eval $(VENV)/.clients $(VENV)/.on-policy $(CORE) $(VIRTUAL_NPU) sanitize  ## the slow tests too, and `make sanitize`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not arm" --timeout 1800
 
 test-arm: $(VENV)/.dev $(CORE) $(VIRTUAL_NPU)  ## the core and the wheel on an emulated Cortex-A76

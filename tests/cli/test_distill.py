@@ -68,6 +68,30 @@ def test_flags_count_more_than_the_recipe(capsys: pytest.CaptureFixture[str]) ->
     assert cached["memory_gb_per_gpu"]["teacher"] == 0
 
 
+def test_a_dry_run_counts_the_on_policy_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its operations, the weights that are read for every token, and the teacher, which no cache replaces."""
+    recipe = ["--recipe", str(RECIPES / "llama-3-8b-teaches-3b.yaml"), "--dry-run"]
+    usual = answer(capsys, *recipe)
+    longer = answer(capsys, *recipe, "--on-policy", "100", "--on-policy-answer", "256")
+    assert usual["training"]["on_policy"] is None
+    own = longer["training"]["on_policy"]
+    assert (own["steps"], own["answers"], own["longest_answer"]) == (100, 3200, 256)
+    assert own["learning_rate"] == pytest.approx(5e-6)
+    parameters = usual["student"]["parameters"]
+    writing = 100 * 256 * 4 * parameters / 3.35e12 / 3600
+    # At least two operations a weight for each token that is read, and learnt.
+    reading = 4 * parameters * 100 * 32 * 1024 / (989e12 * 0.38) / 3600
+    more = longer["time"]["gpu_hours"] - usual["time"]["gpu_hours"]
+    assert writing + reading < more < writing + 10 * reading
+    cached = answer(capsys, *recipe, "--cache-logits", "somewhere", "--on-policy", "100")
+    assert cached["memory_gb_per_gpu"]["teacher"] == usual["memory_gb_per_gpu"]["teacher"]
+    many = ["--recipe", str(RECIPES / "llama-3-8b-to-4b.yaml"), "--dry-run", "--on-policy", "9"]
+    assert main(["distill", *many]) == 2
+    assert "runs on one GPU, and the recipe's hardware has 64" in capsys.readouterr().err
+    assert main(["distill", *recipe, "--on-policy", "100"]) == 0
+    assert "Then 100 steps on 3,200 answers of its own, of at most 512 tokens" in capsys.readouterr().out
+
+
 def test_people_see_it_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--recipe", str(RECIPES / "llama-3-8b-to-4b.yaml"), "--dry-run"]) == 0
     shown = capsys.readouterr().out

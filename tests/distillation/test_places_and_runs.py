@@ -151,7 +151,7 @@ def test_where_room_is_short_one_checkpoint_is_kept_beside_the_new_one(
         most = max(most, len(there))
         return _Free(0 if len(there) > 1 else real(place).free)
 
-    monkeypatch.setattr("rockledge.distillation.trainer.shutil.disk_usage", counted)
+    monkeypatch.setattr("rockledge.distillation.checked_trainer.shutil.disk_usage", counted)
     settings = pair.settings(save_every=2)
     report = distil(pair.teacher, pair.student, tmp_path / "out", settings)
     assert report.numbers["steps"] == 8

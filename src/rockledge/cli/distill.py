@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     _add_loss_arguments(parser)
     _add_training_arguments(parser)
+    _add_on_policy_arguments(parser)
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +151,27 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="KEY=VALUE",
         help="further argument of transformers.TrainingArguments; may be repeated (default: none)",
+    )
+
+
+def _add_on_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-policy",
+        type=whole(0),
+        metavar="STEPS",
+        help="steps of a last stage: the student writes, the teacher scores; needs TRL (default: 0)",
+    )
+    parser.add_argument(
+        "--on-policy-answer",
+        type=whole(1),
+        metavar="N",
+        help="tokens of an answer that it writes, at most (default: half a sequence)",
+    )
+    parser.add_argument(
+        "--on-policy-learning-rate",
+        type=number(0, 1, above=True),
+        metavar="R",
+        help="its highest rate (default: a tenth of --learning-rate)",
     )
 
 
@@ -289,9 +311,14 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
         f"Time: {time['gpu_hours']:,.2f} GPU hours, {time['hours']:,.2f} hours, {time['usd']:,.2f} USD at "
         f"{hardware['usd_per_gpu_hour']:g} USD an hour."
     )
+    last = []
+    if (own := training["on_policy"]) is not None:
+        answers, most = f"{own['answers']:,} answers of its own", f"{own['longest_answer']:,} tokens"
+        last = [f"Then {own['steps']} steps on {answers}, of at most {most} each."]
     lines = [
         f"Teacher: {billions[0]} parameters. Student: {billions[1]}.",
         steps,
+        *last,
         "",
         table(("modelled, on each GPU", "GiB"), [*parts, ("peak", f"{memory['peak']:.2f}")]),
         "",

@@ -9,11 +9,12 @@ from rockledge.model.config import ModelConfig
 @dataclass(frozen=True)
 class Hardware:
     """GPUs of one kind. `peak_tflops` are dense bfloat16, `utilisation` the part of them that training
-    reaches; `memory_gb` in units of 2^30 bytes."""
+    reaches; `memory_gb` in units of 2^30 bytes, `bandwidth_tb_s` its speed in units of 10^12."""
 
     gpu: str = "H100 SXM"
     gpus: int = 1
     memory_gb: float = 80.0
+    bandwidth_tb_s: float = 3.35
     peak_tflops: float = 989.0
     utilisation: float = 0.38
     usd_per_gpu_hour: float = 2.5
@@ -21,6 +22,7 @@ class Hardware:
 
 HARDWARE_SOURCES = {
     "hardware.memory_gb": "NVIDIA H100 datasheet",
+    "hardware.bandwidth_tb_s": "NVIDIA H100 datasheet",
     "hardware.peak_tflops": "NVIDIA H100 datasheet: 1,979 TFLOPS bfloat16 with sparsity, half of it dense",
     "hardware.utilisation": "Llama 3 reached 38 to 43% of the peak (arXiv 2407.21783, table 4)",
     "hardware.usd_per_gpu_hour": "H100 on demand, 2.00 to 2.50 USD (SpendArk, May 2026)",
@@ -57,8 +59,14 @@ def token_flops(
     return passes * forward + (forward_flops(teacher, length) if teacher is not None else 0.0)
 
 
-def cost(flops: float, hardware: Hardware) -> Cost:
-    """What so many operations take on that hardware."""
-    seconds = flops / (hardware.peak_tflops * 1e12 * hardware.utilisation)
+def writing_seconds(config: ModelConfig, tokens: int, hardware: Hardware) -> float:
+    """What it takes at least to write so many tokens one after the other, in any number of answers at a time:
+    for each, all weights are read once, which are float32 while they learn."""
+    return tokens * decoder(config).parameters * 4 / (hardware.bandwidth_tb_s * 1e12)
+
+
+def cost(flops: float, hardware: Hardware, seconds: float = 0.0) -> Cost:
+    """What so many operations, and so many seconds on one GPU, take on that hardware."""
+    seconds += flops / (hardware.peak_tflops * 1e12 * hardware.utilisation)
     hours = seconds / 3600
     return Cost(flops, hours, hours / hardware.gpus, hours * hardware.usd_per_gpu_hour)

@@ -37,6 +37,7 @@ from rockledge.distillation.loading import (
 )
 from rockledge.distillation.logit_cache import CacheKey, LogitCache
 from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
+from rockledge.distillation.on_policy import check_on_policy, check_trl, learn_on_policy
 from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
 from rockledge.distillation.resuming import (
@@ -111,13 +112,16 @@ def _distil(
     claims: ExitStack,
 ) -> Report:
     started = time.monotonic()
+    if settings.on_policy:
+        check_trl()
     learning = model_directory(student, "student")
     recipe = recipe_of(settings, learning)
     if recipe is None:
         _check_place(target, overwrite)
     else:
         check_place(target, overwrite=overwrite)
-    teaching = model_directory(teacher, "teacher") if settings.learns_from_teacher else None
+    needed = settings.learns_from_teacher or settings.on_policy
+    teaching = model_directory(teacher, "teacher") if needed else None
     place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
     _check_apart(target, place, teaching, learning, settings)
     check_output_room(target, learning)
@@ -127,6 +131,8 @@ def _distil(
     if taught_by is not None:
         check_same_tokenizer(taught_by, files)
         check_context(taught_by, length)
+        if settings.on_policy:
+            check_on_policy(learning, files, taught_by)
     text = training_text(
         files,
         end_of_text(files),
@@ -134,6 +140,7 @@ def _distil(
         held_out_file=settings.held_out,
         share=settings.held_out_share,
         length=length,
+        answer=settings.answer if settings.on_policy else 0,
     )
     for role, described in (("student", files), ("teacher", taught_by)):
         if described is not None:
@@ -147,7 +154,7 @@ def _distil(
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = list(text.notes)
     cache, asked, adapter = None, None, place
-    if teaching is not None:
+    if teaching is not None and settings.learns_from_teacher:
         if settings.adapt_teacher and settings.cache_logits is not None:
             made = adapter_described(teaching, settings, lessons, steps)
             adapter = adapter_place(Path(settings.cache_logits), made)
@@ -176,6 +183,12 @@ def _distil(
     )
     began = time.monotonic()
     trainer = train(run, progress)
+    on_policy = None
+    if teaching is not None and text.prompts is not None:
+        if asked is None:
+            adapted, _ = _adapted(teaching, settings, lessons, steps, adapter, notes, progress)
+            asked = _online(teaching, files, settings, adapted)
+        on_policy = learn_on_policy(trainer, asked.model, text.prompts, learning, settings, place, progress)
     seconds = time.monotonic() - began
     if settings.lora:
         _merge(trainer, learning, place / STUDENT_ADAPTER)
@@ -183,6 +196,8 @@ def _distil(
         round_to(trainer.model, stored_dtype(learning))
     final = trainer.evaluate() if run.held_out is not None else {}
     report = _report(settings, text, notes, trainer, final, steps, seconds, teaching, learning)
+    if on_policy is not None:
+        report = Report({**report.numbers, "on_policy": on_policy})
     if recipe is not None:
         report = with_sizes(report, model)
         write_artifact_of(
@@ -238,37 +253,65 @@ def _teacher_side(
     progress: Progress,
 ) -> tuple[LogitCache | None, Teacher | None]:
     """The cache of the teacher's logits, or the teacher itself. Its adapter is in `kept`."""
-    device = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
-    )
-    dtype = torch.bfloat16 if settings.bf16 else torch.float32
-    model, adapter = None, ""
-    if settings.adapt_teacher:
-        model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, kept, dtype, progress)
-        notes.append(note)
-    # Where embeddings are padded, the logits of real tokens: those that both have.
-    vocabulary = min(vocabulary_size(files), vocabulary_size(small_files(teaching)))
-
-    def loaded() -> Teacher:
-        taught = load_model(teaching, dtype) if model is None else model
-        taught.requires_grad_(False).eval().to(device)
-        return Teacher(taught, min(settings.top_k, vocabulary), vocabulary, settings.hidden_weight > 0)
-
+    model, adapter = _adapted(teaching, settings, lessons, steps, kept, notes, progress)
+    vocabulary = _vocabulary(teaching, files)
     if settings.cache_logits is None:
-        return None, loaded()
+        return None, _online(teaching, files, settings, model)
     key = CacheKey(
         sha256((files_digest(teaching) + adapter).encode()).hexdigest(),
         lessons.sha256,
         sha256(files["tokenizer.json"]).hexdigest(),
         min(settings.top_k, vocabulary),
         vocabulary,
-        str(dtype),
+        str(_teacher_dtype(settings)),
     )
     cache = LogitCache(Path(settings.cache_logits), key, lessons.rows)
     cache.check_room(settings.cache_bytes)
     if missing := cache.missing(int(os.environ.get("RANK", "0")), processes()):
-        fill(cache, missing, loaded(), lessons.sequence, str(device), settings.bf16, progress)
+        taught = _online(teaching, files, settings, model)
+        fill(cache, missing, taught, lessons.sequence, str(_device()), settings.bf16, progress)
     return cache, None
+
+
+def _adapted(
+    teaching: Path,
+    settings: Settings,
+    lessons: Lessons,
+    steps: int,
+    place: Path,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[Any | None, str]:
+    """The adapted teacher and SHA-256 of its adapter; (None, "") where it is to stay as it is."""
+    if not settings.adapt_teacher:
+        return None, ""
+    dtype = _teacher_dtype(settings)
+    model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, place, dtype, progress)
+    if note not in notes:
+        notes.append(note)
+    return model, adapter
+
+
+def _online(teaching: Path, files: dict[str, bytes], settings: Settings, model: Any | None) -> Teacher:
+    """The teacher as it is, or the adapted `model` of it, to be asked."""
+    taught = load_model(teaching, _teacher_dtype(settings)) if model is None else model
+    taught.requires_grad_(False).eval().to(_device())
+    vocabulary = _vocabulary(teaching, files)
+    return Teacher(taught, min(settings.top_k, vocabulary), vocabulary, settings.hidden_weight > 0)
+
+
+def _vocabulary(teaching: Path, files: dict[str, bytes]) -> int:
+    """Where embeddings are padded, the logits of real tokens: those that teacher and student have."""
+    return min(vocabulary_size(files), vocabulary_size(small_files(teaching)))
+
+
+def _teacher_dtype(settings: Settings) -> torch.dtype:
+    return torch.bfloat16 if settings.bf16 else torch.float32
+
+
+def _device() -> torch.device:
+    cuda = torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
 
 
 def _merge(trainer: DistillationTrainer, student: Path, adapter: Path) -> None:

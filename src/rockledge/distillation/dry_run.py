@@ -5,8 +5,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rockledge.distillation.cost import HARDWARE_SOURCES, Hardware, cost, forward_flops, token_flops
-from rockledge.distillation.memory import Setup, lora_parameters, step_memory
+from rockledge.distillation.cost import (
+    HARDWARE_SOURCES,
+    Hardware,
+    cost,
+    forward_flops,
+    token_flops,
+    writing_seconds,
+)
+from rockledge.distillation.memory import Setup, lora_parameters, step_memory, written_bytes
 from rockledge.distillation.settings import Settings
 from rockledge.errors import UsageError
 from rockledge.model.block import decoder
@@ -23,6 +30,7 @@ _HARDWARE: dict[str, Kind] = {
     "gpu": str,
     "gpus": int,
     "memory_gb": float,
+    "bandwidth_tb_s": float,
     "peak_tflops": float,
     "utilisation": float,
     "usd_per_gpu_hour": float,
@@ -31,6 +39,7 @@ _HARDWARE: dict[str, Kind] = {
 _HARDWARE_BOUNDS: dict[str, tuple[float, float]] = {
     "gpus": (1, 1e6),
     "memory_gb": (1e-3, 1e6),
+    "bandwidth_tb_s": (1e-3, 1e6),
     "peak_tflops": (1e-3, 1e9),
     "utilisation": (1e-3, 1),
     "usd_per_gpu_hour": (0, 1e6),
@@ -65,7 +74,9 @@ class DryRun:
             devices=hardware.gpus,
             lora=settings.lora,
         )
-        memory = step_memory(self.student, asked, setup)
+        online = self.teacher if settings.on_policy else asked
+        memory = step_memory(self.student, online, setup)
+        parts, peak, seconds = dict(memory.parts), memory.peak, 0.0
         each = token_flops(
             self.student,
             asked,
@@ -81,7 +92,12 @@ class DryRun:
             work += adapting * token_flops(
                 self.teacher, None, settings.sequence, checkpointing=settings.checkpointing, lora=True
             )
-        total = cost(work, hardware)
+        if settings.on_policy:
+            work += self._on_policy_flops()
+            seconds = writing_seconds(self.student, settings.on_policy * settings.answer, hardware)
+            parts["written"] = written_bytes(self.student, settings.batch * settings.sequence, settings.bf16)
+            peak = max(peak, memory.always + parts["written"])
+        total = cost(work, hardware, seconds)
         parameters = decoder(self.student).parameters
         return {
             "basis": "modelled",
@@ -106,11 +122,12 @@ class DryRun:
                 "lora": settings.lora,
                 "checkpointing": settings.checkpointing,
                 "bf16": settings.bf16,
+                "on_policy": self._on_policy() if settings.on_policy else None,
             },
             "memory_gb_per_gpu": {
-                **{name: round(size / _GIB, 2) for name, size in memory.parts.items()},
-                "peak": round(memory.peak / _GIB, 2),
-                "fits": memory.peak <= hardware.memory_gb * _GIB,
+                **{name: round(size / _GIB, 2) for name, size in parts.items()},
+                "peak": round(peak / _GIB, 2),
+                "fits": peak <= hardware.memory_gb * _GIB,
             },
             "time": {
                 "flops": total.flops,
@@ -121,6 +138,29 @@ class DryRun:
             "hardware": asdict(hardware),
             "sources": dict(self.sources),
         }
+
+    def _on_policy(self) -> dict[str, int | float]:
+        settings = self.settings
+        return {
+            "steps": settings.on_policy,
+            "answers": settings.on_policy * settings.batch,
+            "longest_answer": settings.answer,
+            "learning_rate": settings.on_policy_rate,
+        }
+
+    def _on_policy_flops(self) -> float:
+        """Of reading the prompts and learning the answers, with prompts as long as there is room for."""
+        settings = self.settings
+        learning = token_flops(
+            self.student,
+            self.teacher,
+            settings.sequence,
+            checkpointing=settings.checkpointing,
+            lora=settings.lora > 0,
+        )
+        each = learning * settings.sequence
+        each += forward_flops(self.student, settings.sequence) * (settings.sequence - settings.answer)
+        return settings.on_policy * settings.batch * each
 
 
 def dry_run(teacher: str, student: str | None, settings: Settings, recipe: RecipeFile | None) -> DryRun:
@@ -133,6 +173,12 @@ def dry_run(teacher: str, student: str | None, settings: Settings, recipe: Recip
                 f"the recipe's hardware.{key} is {values[key]:g}, expected a number from {least:g} to "
                 f"{most:g}"
             )
+    hardware = Hardware(**values)
+    if settings.on_policy and hardware.gpus > 1:
+        raise UsageError(
+            f"on-policy training runs on one GPU, and the recipe's hardware has {hardware.gpus}; leave "
+            "on-policy out"
+        )
     big = config_of(teacher)
     if student is not None:
         small = config_of(student)
@@ -140,7 +186,7 @@ def dry_run(teacher: str, student: str | None, settings: Settings, recipe: Recip
         pruned = {} if recipe is None else dict(recipe.sections.get("prune", {}))
         small = pruned_shape(big, pruned)
     sources = {**HARDWARE_SOURCES, **({} if recipe is None else recipe.sources)}
-    return DryRun(big, small, settings, Hardware(**values), sources)
+    return DryRun(big, small, settings, hardware, sources)
 
 
 def config_of(name: str) -> ModelConfig:

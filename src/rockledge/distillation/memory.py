@@ -60,9 +60,13 @@ class StepMemory:
     @property
     def peak(self) -> int:
         """The more of two moments: when the backward pass begins, and when it has ended."""
-        always = self.weights + self.optimizer + self.copies + self.teacher
         begins = self.activations + self.logits + (self.gradients if self.accumulated else 0)
-        return always + max(begins, self.gradients)
+        return self.always + max(begins, self.gradients)
+
+    @property
+    def always(self) -> int:
+        """What is there at any time."""
+        return self.weights + self.optimizer + self.copies + self.teacher
 
     @property
     def parts(self) -> dict[str, int]:
@@ -103,6 +107,12 @@ def lora_parameters(config: ModelConfig, rank: int) -> int:
     return sum(
         rank * (linear.rows + linear.cols) for layer in decoder(config).layers for linear in layer.linears
     )
+
+
+def written_bytes(config: ModelConfig, tokens: int, bf16: bool) -> int:
+    """Keys and values of so many tokens, which a student keeps while it writes them."""
+    small = _HALF if bf16 else _FLOAT
+    return 2 * config.layers * config.kv_heads * config.head_dim * small * tokens
 
 
 def _copies(config: ModelConfig, setup: Setup, small: int) -> int:

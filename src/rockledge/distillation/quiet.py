@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import transformers
 
-_TALKING = ("accelerate", "peft", "torch.distributed.fsdp")
+_TALKING = ("accelerate", "peft", "torch.distributed.fsdp", "trl")
 
 
 @contextmanager

@@ -38,6 +38,9 @@ def report_text(numbers: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         f"{numbers['steps']} steps, {numbers['tokens']:,} tokens; losses are in nats a token.",
         "",
     ]
+    if (own := numbers.get("on_policy")) is not None:
+        answers, most = f"{own['answers']:,} answers of its own", f"{own['longest_answer']:,} tokens"
+        lines += [f"Then {own['steps']} steps on {answers}, of at most {most} each.", ""]
     lines += held_out_lines(numbers)
     lines += ["", "![loss](loss.png)", ""] if find_spec("matplotlib") else [""]
     lines += [f"- {note}" for note in numbers["notes"]]
@@ -61,6 +64,10 @@ def held_out_lines(numbers: Mapping[str, Any]) -> list[str]:
             lines.append(f"| {title} | {_shown(before.get(name))} | {_shown(after[name])} |")
     perplexity = [_perplexity(part.get("data_loss")) for part in (before, after)]
     lines.append(f"| perplexity | {perplexity[0]} | {perplexity[1]} |")
+    own = numbers.get("on_policy")
+    if own is not None and own["held_out_after"] is not None:
+        about = f"last stage: reverse KL of its answers to {own['held_out_prompts']} prompts"
+        lines.append(f"| {about} | {_shown(own['held_out_before'])} | {_shown(own['held_out_after'])} |")
     return lines
 
 
@@ -70,8 +77,9 @@ def curve_picture(numbers: Mapping[str, Any]) -> bytes | None:
         return None
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    own = numbers.get("on_policy")
+    figure = Figure(figsize=(8 if own is None else 12, 4.5), layout="constrained")
+    axes, *beside = figure.subplots(1, 1 if own is None else 2, squeeze=False)[0]
     curve, held_out = numbers["curve"], numbers["held_out_curve"]
     for name, colour in (("kl", "#0570b0"), ("data_loss", "#74a9cf"), ("hidden", "#b2abd2")):
         points = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -85,6 +93,12 @@ def curve_picture(numbers: Mapping[str, Any]) -> bytes | None:
     axes.grid(alpha=0.3)
     if curve or held_out:
         axes.legend()
+    for last in beside:
+        points = [(entry["step"], entry["reverse_kl"]) for entry in numbers["on_policy"]["curve"]]
+        last.plot(*zip(*points, strict=True), color="#238b45", label="reverse KL of its own answers")
+        last.set_xlabel("step of the on-policy stage")
+        last.grid(alpha=0.3)
+        last.legend()
     file = BytesIO()
     figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return file.getvalue()

@@ -17,8 +17,16 @@ _RUN = "run.json"
 _PARTIAL = f"{_RUN}.partial"
 CHECKPOINTS, TEACHER = "checkpoints", "teacher"
 STUDENT_ADAPTER, TEACHER_ADAPTER = "student-adapter", "teacher-adapter"
-GRID = "grid"
-_OURS = (CHECKPOINTS, GRID, TEACHER, STUDENT_ADAPTER, TEACHER_ADAPTER, f"{TEACHER_ADAPTER}.partial")
+GRID, ON_POLICY = "grid", "on-policy"
+_OURS = (
+    CHECKPOINTS,
+    GRID,
+    ON_POLICY,
+    TEACHER,
+    STUDENT_ADAPTER,
+    TEACHER_ADAPTER,
+    f"{TEACHER_ADAPTER}.partial",
+)
 _PREFIX = "checkpoint-"
 _PART = 1 << 24  # bytes read at a time
 

@@ -20,6 +20,10 @@ class Settings:
     as many as the student is given. With `quantization_aware`, bits a weight or the file of a recipe of
     `quantize`, the student learns as the artifact that it becomes. `trainer` holds further arguments of
     transformers.TrainingArguments.
+
+    `on_policy` is the number of steps of a last stage, in which the student writes answers of at most
+    `on_policy_answer` tokens (None: half a sequence) and the teacher scores them. Its learning rate (None: a
+    tenth of the first stage's) falls to a tenth along a cosine.
     """
 
     data: list[str] = field(default_factory=list)
@@ -41,6 +45,9 @@ class Settings:
     adapt_rank: int = 16
     adapt_tokens: int | None = None
     adapt_learning_rate: float = 2e-4
+    on_policy: int = 0
+    on_policy_answer: int | None = None
+    on_policy_learning_rate: float | None = None
     bf16: bool = False
     checkpointing: bool = False
     save_every: int | None = None
@@ -52,7 +59,7 @@ class Settings:
 
     @property
     def learns_from_teacher(self) -> bool:
-        """Whether the teacher's logits are needed at all."""
+        """Whether the first stage needs the teacher's logits at all."""
         return self.data_weight < 1
 
     @property
@@ -67,6 +74,16 @@ class Settings:
     def final_rate(self) -> float:
         """The learning rate at the end."""
         return self.rate / 10 if self.final_learning_rate is None else self.final_learning_rate
+
+    @property
+    def answer(self) -> int:
+        """The most tokens of an answer that the student writes."""
+        return self.sequence // 2 if self.on_policy_answer is None else self.on_policy_answer
+
+    @property
+    def on_policy_rate(self) -> float:
+        """The highest learning rate of the on-policy stage."""
+        return self.rate / 10 if self.on_policy_learning_rate is None else self.on_policy_learning_rate
 
     def steps(self, sequences: int) -> int:
         """Optimizer steps for data of so many sequences."""
@@ -111,11 +128,16 @@ def settings(values: Mapping[str, Any]) -> Settings:
         )
     if made.hidden_weight and made.lora:
         raise UsageError("hidden-weight and lora do not go together; leave one of them out")
-    for name in ("lora", "hidden_weight"):
+    for name in ("lora", "hidden_weight", "on_policy"):
         if made.quantization_aware is not None and getattr(made, name):
             raise UsageError(
                 f"quantization-aware and {name.replace('_', '-')} do not go together; leave one of them out"
             )
+    if made.on_policy and made.answer >= made.sequence:
+        raise UsageError(
+            f"answers of {made.answer} tokens leave no room for a prompt in a sequence of {made.sequence}; "
+            "choose a smaller on-policy-answer, or a larger sequence"
+        )
     if made.cache_logits and not made.learns_from_teacher:
         raise UsageError("a data-weight of 1 needs no logits of the teacher; leave cache-logits out")
     if made.hidden_weight and not made.learns_from_teacher:
@@ -144,6 +166,9 @@ _BOUNDS = (
     ("adapt_rank", 1, 1 << 14),
     ("adapt_tokens", 1, _MOST),
     ("adapt_learning_rate", 1e-12, 1),
+    ("on_policy", 0, _MOST),
+    ("on_policy_answer", 1, 1 << 20),
+    ("on_policy_learning_rate", 1e-12, 1),
     ("save_every", 1, _MOST),
     ("evaluate_every", 1, _MOST),
     ("cache_bytes", 1, _MOST),

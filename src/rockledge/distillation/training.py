@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 
+from rockledge.distillation.checked_trainer import CheckedTrainer
 from rockledge.distillation.resuming import drop_incomplete, last_checkpoint
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.teacher import Teacher
@@ -43,9 +44,15 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def training_arguments(settings: Settings, steps: int, place: Path) -> TrainingArguments:
-    """The Trainer's arguments; UsageError where a batch cannot be shared evenly, or an argument is not one of
-    the Trainer's."""
+def training_arguments(
+    settings: Settings,
+    steps: int,
+    place: Path,
+    kind: Callable[..., TrainingArguments] = TrainingArguments,
+    **more: Any,
+) -> TrainingArguments:
+    """The Trainer's arguments as a record of that kind, with `more` of its own; UsageError where a batch
+    cannot be shared evenly, or an argument is not one of the Trainer's."""
     share = settings.micro_batch * processes()
     if settings.batch % share:
         raise UsageError(
@@ -85,7 +92,7 @@ def training_arguments(settings: Settings, steps: int, place: Path) -> TrainingA
     if not torch.cuda.is_available():
         given |= {"use_cpu": True}
     try:
-        return TrainingArguments(**{**given, **settings.trainer})
+        return kind(**{**given, **more, **settings.trainer})
     except Exception as error:  # of every package that one of them needs
         raise _not_taken(error) from error
 
@@ -107,13 +114,28 @@ def _not_taken(error: Exception) -> UsageError:
 
 
 def train(run: Run, progress: Progress) -> DistillationTrainer:
-    """Trains from the last whole checkpoint in `run.place`, or from the start, to the end. The model of the
-    trainer that is returned has learnt; its `state.log_history` is the curve of all of the run.
+    """Teaches by the sequences of `run`, as `train_with` does."""
+    arguments = training_arguments(run.settings, run.steps, run.place)
+
+    def made(**given: Any) -> DistillationTrainer:
+        return DistillationTrainer(settings=run.settings, teacher=run.teacher, **given)
+
+    return train_with(run, arguments, made, progress)
+
+
+_AnyTrainer = TypeVar("_AnyTrainer", bound=CheckedTrainer)
+
+
+def train_with(
+    run: Run, arguments: TrainingArguments, made: Callable[..., _AnyTrainer], progress: Progress
+) -> _AnyTrainer:
+    """Trains from the last whole checkpoint in `run.place`, or from the start, to the end, by the trainer
+    that `made` makes of the Trainer's own arguments. The model of the trainer that is returned has learnt;
+    its `state.log_history` is the curve of all of the run.
 
     Raises:
         TrainingError: the loss is not finite, or the disk is full; checkpoints are kept.
     """
-    arguments = training_arguments(run.settings, run.steps, run.place)
     if run.held_out is None:
         arguments.eval_strategy = transformers.trainer_utils.IntervalStrategy.NO
     with arguments.main_process_first(local=False):
@@ -124,9 +146,7 @@ def train(run: Run, progress: Progress) -> DistillationTrainer:
     arguments.eval_on_start = run.held_out is not None and kept is None
     begun = _Begun()
     try:
-        trainer = DistillationTrainer(
-            settings=run.settings,
-            teacher=run.teacher,
+        trainer = made(
             model=run.model,
             args=arguments,
             train_dataset=run.sequences,

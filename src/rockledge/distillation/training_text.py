@@ -8,6 +8,7 @@ from pathlib import Path
 from rockledge.distillation.documents import Document, held_out, read_documents
 from rockledge.distillation.learnt_tokens import Tokens, conversation_tokens, text_tokens
 from rockledge.distillation.packing import Packed, packed
+from rockledge.distillation.prompts import Prompts, prompts_of
 from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
@@ -16,12 +17,14 @@ from rockledge.model.tokenizer import Tokenizer
 @dataclass(frozen=True)
 class TrainingText:
     """`train` and `held_out` share no document, or, where the data is one document, no token. `sha256` is of
-    the tokens; `notes` are sentences for the report."""
+    the tokens; `notes` are sentences for the report. `prompts` are what the student answers on its own, None
+    where it does not."""
 
     train: Packed
     held_out: Packed
     sha256: str
     notes: tuple[str, ...]
+    prompts: Prompts | None = None
 
 
 def training_text(
@@ -32,8 +35,10 @@ def training_text(
     held_out_file: str | Path | None,
     share: float,
     length: int,
+    answer: int = 0,
 ) -> TrainingText:
-    """The sequences of `data` for a model with these small files, whose texts end with the token `end`.
+    """The sequences of `data` for a model with these small files, whose texts end with the token `end`, and
+    prompts that leave room for `answer` tokens of a sequence, where that is not 0.
 
     Of one document alone the last `share` of its tokens is held out.
 
@@ -80,7 +85,11 @@ def training_text(
     for part in (train, rest):
         for array in (part.ids, part.positions, part.labels):
             digest.update(repr(array.shape).encode() + array.tobytes())
-    return TrainingText(train, rest, digest.hexdigest(), tuple(notes))
+    prompts = prompts_of(tokens, kept_tokens, length, answer) if answer else None
+    if prompts is not None:
+        digest.update(repr(prompts).encode())
+        notes += prompts.notes
+    return TrainingText(train, rest, digest.hexdigest(), tuple(notes), prompts)
 
 
 def _tokens(
