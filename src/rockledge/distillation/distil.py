@@ -44,7 +44,6 @@ from rockledge.distillation.resuming import (
     GRID,
     STUDENT_ADAPTER,
     claimed,
-    files_digest,
     files_stated,
 )
 from rockledge.distillation.same_tokenizer import check_same_tokenizer
@@ -56,6 +55,7 @@ from rockledge.distillation.training import Progress, Run, processes, train
 from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.files_digest import files_digest
 from rockledge.model.source import source_hub_id
 
 CURVE = "loss.png"

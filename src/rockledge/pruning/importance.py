@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rockledge.errors import CheckpointError
 from rockledge.model.block import Layer, Norm, decoder
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.pruning.walk import through, writer
@@ -72,6 +73,11 @@ def importance(
             look.residual(branch.before, states)
             states = through(weights, states, tree, branch, device, look.inputs, look.outputs)
         found.append(look.result(_influence(before, states)))
+        if not _finite(states, found[-1]):
+            raise CheckpointError(
+                f"layer {number} of the teacher overflows on the calibration text, though its weights are "
+                "finite; its config.json may not be the one that it was trained with"
+            )
         progress("importance", number + 1, len(tree.layers))
     head, mean = head_weights(checkpoint, device), _Mean()
     for sequence in states:
@@ -163,6 +169,12 @@ class _Look:
             reads=reads,
             normed={role: mean.value() for role, mean in self._normed.items()},
         )
+
+
+def _finite(states: Tensor, found: LayerImportance) -> bool:
+    """Whether neither a layer's output nor a sum of squares in it overflowed."""
+    sums = (found.channels, found.heads, found.reads, *found.normed.values())
+    return all(bool(torch.isfinite(one).all()) for one in (states, *sums))
 
 
 def _column_energy(matrix: Tensor) -> Tensor:
