@@ -55,7 +55,7 @@ def least_loss(outcomes: Sequence[Outcome]) -> int:
     losses = [_mean(one.best) for one in outcomes]
     if min(losses) == inf:
         raise RockledgeError(
-            "no pruned shape has a finite loss on the calibration text; give a target nearer to the teacher"
+            "what is left of the teacher has no finite loss on the calibration text; prune less"
         )
     return losses.index(min(losses))
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from rockledge.errors import CheckpointError
 from rockledge.model.block import Layer, Norm, decoder
 from rockledge.model.checkpoint import Checkpoint
-from rockledge.pruning.walk import through, writer
+from rockledge.pruning.walk import through, token_losses, writer
 from rockledge.quantization.float_model.forward import (
     block_weights,
     embed_tokens,
@@ -84,6 +84,12 @@ def importance(
         mean.add(rms_norm(sequence, None, tree.norm_eps).square())
     final = mean.value()
     read = final * (head["final_norm"].double().square() * _column_energy(head["head"])).cpu()
+    loss = token_losses(head, states[:1], tokens[:1], tree)
+    if not bool(torch.isfinite(loss).all() and torch.isfinite(read).all()):
+        raise CheckpointError(
+            "the teacher's loss on the calibration text is not finite, though its weights are; its last norm "
+            "or its head overflows"
+        )
     hidden = _shares(read) + torch.stack([one.reads for one in found]).sum(0)
     return Importance(tuple(found), hidden, final)
 

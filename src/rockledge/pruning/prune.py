@@ -105,6 +105,7 @@ def prune(
                 )  # fmt: skip
             written = loss_of(writer.finish(), held_out, device)
             outcomes = outcomes or made
+            least_loss(made)  # or it has none
             numbers = {
                 **_numbers(source, students[chosen], found, depth, text),
                 "refitted": made[0].fits,
