@@ -51,7 +51,7 @@ from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.teacher import Teacher
 from rockledge.distillation.trainer import DistillationTrainer
-from rockledge.distillation.training import Progress, Run, processes, train
+from rockledge.distillation.training import Progress, Run, processes, train, wait_for_everyone
 from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
@@ -152,6 +152,7 @@ def _distil(
     if recipe is None:
         model = load_model(learning, torch.float32)
     else:
+        wait_for_everyone(settings, steps, place / CHECKPOINTS)  # what another run left is gone
         model = student_in_grid(learning, recipe, place / GRID, progress)
     if asked is not None and settings.hidden_weight:
         other = asked.model.config
@@ -180,16 +181,17 @@ def _distil(
     report = _report(settings, text, notes, trainer, final, steps, seconds, teaching, learning)
     if recipe is not None:
         report = with_sizes(report, model)
-        write_artifact_of(
-            target,
-            model,
-            report,
-            recipe,
-            command=command,
-            started=started,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        if first:
+            write_artifact_of(
+                target,
+                model,
+                report,
+                recipe,
+                command=command,
+                started=started,
+                overwrite=overwrite,
+                progress=progress,
+            )
     else:
         _write_student(target, trainer, learning, report, command, started, overwrite)
     if work is None and first:
