@@ -255,9 +255,9 @@ def test_what_does_not_go_together_is_refused(other: dict[str, float], pair: Pai
         pair.settings(quantization_aware="4.25", **other)
 
 
-def test_several_processes_are_refused(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="runs in one process, not in 2"):
+def test_shared_weights_are_refused(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="which FSDP divides; start it with torchrun"):
         distil(pair.teacher, pair.student, tmp_path / "out", pair.settings(quantization_aware="4.25"))
 
 

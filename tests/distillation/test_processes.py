@@ -7,12 +7,18 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.distillation.pair import Pair
+
+from rockledge.artifact import open_artifact
+from rockledge.model.checkpoint import open_checkpoint
+from rockledge.quantization.learning.start import asked_recipe
+from rockledge.quantization.steps import Steps
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -112,3 +118,26 @@ def test_a_killed_run_goes_on_to_the_same_curve(alone: Any, pair: Pair, tmp_path
     body = result(subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=280))
     np.testing.assert_allclose(losses(body), losses(alone), rtol=0, atol=1e-5)
     assert body["held_out_after"] == pytest.approx(alone["held_out_after"], abs=1e-5)
+
+
+def test_two_processes_learn_in_the_grid_what_one_does(pair: Pair, tmp_path: Path) -> None:
+    """With micro-batches of one half of a step both add the same two gradients, so nothing is rounded to
+    another integer."""
+    recipe, wanted = tmp_path / "recipe.yaml", asked_recipe("6", open_checkpoint(pair.student))
+    quick = Steps(moments="diagonal", rounding="nearest", tables="normal", token_weights="equal")
+    recipe.write_text(replace(wanted, tokens=2048, steps=quick).text(), encoding="utf-8")
+    flags = ("--quantization-aware", recipe, "--micro-batch", 2)
+    one = [sys.executable, "-m", "rockledge", *command(pair, tmp_path / "one", *flags)]
+    alone = result(subprocess.run(one, env=environment(), capture_output=True, text=True, timeout=280))
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    run += ["--master-port", str(free_port()), "-m", "rockledge", *command(pair, tmp_path / "two", *flags)]
+    body = result(subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=280))
+    assert (body["processes"], len(losses(body))) == (2, 12)
+    np.testing.assert_allclose(losses(body), losses(alone), rtol=0, atol=1e-5)
+    for name, value in alone["held_out_after"].items():
+        assert body["held_out_after"][name] == pytest.approx(value, abs=1e-5)
+    found, expected = open_artifact(tmp_path / "two"), open_artifact(tmp_path / "one")
+    assert found.linears == expected.linears
+    for name in expected.linears:
+        np.testing.assert_array_equal(found.linear(name).codes, expected.linear(name).codes)
+        np.testing.assert_allclose(found.linear(name).scale, expected.linear(name).scale, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rockledge.errors import CheckpointError, RockledgeError, UsageError
+from rockledge.model import adapter
 from rockledge.model.adapter import with_adapter
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.synth import model_files, shape_config
@@ -168,6 +170,8 @@ def _change_config(place: Path, **values: Any) -> None:
         ({"use_rslora": "no"}, "use_rslora is neither true nor false"),
         ({"rank_pattern": {"(": 3}}, "regular expression"),
         ({"rank_pattern": [1]}, "not an object"),
+        ({"rank_pattern": {"a)|(b": 3}}, "regular expression"),
+        ({"rank_pattern": {"(?=q_proj)q_proj": 3}}, "(?=q, which is not known here; merge it by peft"),
         ({"peft_type": "IA3"}, "type IA3"),
         ({"some_future_key": 3}, "some_future_key"),
     ],
@@ -178,6 +182,35 @@ def test_a_wrong_configuration_is_said(
     adapter_of(bases["untied"], tmp_path, target_modules=["q_proj"])
     _change_config(tmp_path, **values)
     with pytest.raises(RockledgeError, match=re.escape(said)):
+        with_adapter(open_checkpoint(bases["untied"]), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_a_pattern_that_would_never_end_is_matched(key: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    adapter_of(bases["untied"], tmp_path, target_modules=["q_proj"])
+    _change_config(tmp_path, **{key: {r"([a-z_.0-9]+)+!": 9, r"((\w|\.)*)*\.k_proj": 9}})
+    base = open_checkpoint(bases["untied"])
+    begun = time.process_time()
+    with_adapter(base, tmp_path).tensor("layers.0.attn.q")
+    assert time.process_time() - begun < 2
+
+
+def test_as_many_patterns_as_modules_take_no_time(bases: dict[str, Path], tmp_path: Path) -> None:
+    adapter_of(bases["untied"], tmp_path, target_modules=["q_proj"])
+    names = [f"model.layers.{n}.{part}" for n in range(32) for part in ("self_attn.k_proj", "mlp.up_proj")]
+    _change_config(tmp_path, rank_pattern=dict.fromkeys(names, 2))
+    begun = time.process_time()
+    with_adapter(open_checkpoint(bases["untied"]), tmp_path).tensor("layers.0.attn.q")
+    assert time.process_time() - begun < 2
+
+
+def test_patterns_that_take_too_long_are_refused(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter_of(bases["untied"], tmp_path, target_modules=["q_proj"])
+    _change_config(tmp_path, rank_pattern={f"{n}.*": 2 for n in range(100)})
+    monkeypatch.setattr(adapter, "_SECONDS", 0.0)
+    with pytest.raises(UsageError, match="more than 0 seconds to match; merge it by peft"):
         with_adapter(open_checkpoint(bases["untied"]), tmp_path)
 
 

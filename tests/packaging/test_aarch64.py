@@ -97,9 +97,7 @@ def test_prompts_read_on_the_npu_have_the_logits_of_the_same_processor(
     assert (summary.files_left, summary.buffers_left, summary.crashes) == (0, 0, 0)
 
 
-def test_the_wheel_generates(
-    build_wheels: Callable[[str], list[Path]], toy: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_generates(build_wheels: Callable[[str], list[Path]], toy: Path, tmp_path: Path) -> None:
     (wheel, _), site = build_wheels("aarch64"), tmp_path / "site"
     # pip checks the wheel's tag against the platform it is told.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary", ":all:"]

@@ -2,18 +2,19 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rockledge.errors import BudgetError, UsageError
+from rockledge.model.config import ModelConfig
 from rockledge.model.known_shapes import KNOWN_SHAPES
 from rockledge.pruning.choice import candidates
 from rockledge.pruning.request import request_of
 from rockledge.pruning.shape import body_parameters, parameters, pruned_config, shape_of
 from rockledge.pruning.targets import TOLERANCE, Space, Target, shapes_with
-from rockledge.units import read_count
 
 NAMES = ("smollm2-135m", "llama-3-8b", "qwen3-8b", "gemma-3-1b", "phi-4-mini")
 
@@ -42,13 +43,45 @@ def test_fixed_sizes_and_directions_hold() -> None:
     assert replace(only.shape, layers=32, ffn=14336) == shape_of(config)
 
 
-def test_the_nearest_that_can_be_made_is_one_that_is() -> None:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("asked", "fixed"),
+    [
+        ({"target_params": "1m"}, ()),
+        ({"target_params": "50m", "by": "both"}, ()),
+        ({"body": 0.0001}, ()),
+        ({"body": 0.0001, "by": "width"}, ()),
+        ({"body": 0.01, "by": "depth"}, ("hidden", "ffn", "heads")),
+        ({"body": 0.551}, ("hidden", "ffn", "heads")),
+        ({"target_params": "0.79b"}, ("hidden", "ffn", "heads")),
+    ],
+)
+def test_the_nearest_that_can_be_made_is_one_that_is(
+    name: str, asked: dict[str, Any], fixed: tuple[str, ...]
+) -> None:
+    config = KNOWN_SHAPES[name].config
+    asked = asked | {axis: getattr(config, axis) for axis in fixed}
+    said = refusal(config, asked)
+    if not said or "to begin with; give a smaller target" in said:
+        return
+    (flag,) = re.findall(r"give --(target-params|body) (\S+?)(?:,| or more,)", said)
+    key, number = flag[0].replace("-", "_"), (float if flag[0] == "body" else int)(flag[1])
+    assert key in asked
+    assert not refusal(config, {**asked, key: number})
+
+
+def refusal(config: ModelConfig, asked: dict[str, Any]) -> str:
+    """Why there are no shapes; empty where there are some."""
+    try:
+        return "" if candidates(config, request_of(asked)) else "nothing"
+    except (BudgetError, UsageError) as error:
+        return str(error)
+
+
+def test_the_nearest_is_named_with_its_shape() -> None:
     config = KNOWN_SHAPES["llama-3-8b"].config
-    with pytest.raises(BudgetError, match="the smallest that can be made has") as caught:
+    with pytest.raises(BudgetError, match="the smallest that can be made has 779"):
         candidates(config, request_of({"target_params": "50m", "by": "width"}))
-    nearest = read_count(re.findall(r"made has ([\d.]+[mb])", str(caught.value))[0])
-    assert nearest is not None
-    assert candidates(config, request_of({"target_params": int(1.02 * nearest), "by": "width"}))
     fixed = {"hidden": 4096, "ffn": 14336, "heads": 32, "target_params": "4.09b"}  # between 13 and 14 layers
     with pytest.raises(BudgetError, match=r"nearest that has fewer has 3\.89b \(13 layers"):
         candidates(config, request_of(fixed))

@@ -126,6 +126,15 @@ def _remove_abandoned(path: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def remove_left_by(path: Path, process: int) -> None:
+    """Removes the hidden directories that one writer of `path` left, who is known to be dead."""
+    for left in path.parent.glob(f"{glob.escape(_hidden(path))}{process}-*"):
+        held = _lock(left)
+        if held is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+
+
 @contextmanager
 def publish_directory(path: Path, may_replace: Callable[[Path], None]) -> Iterator[Path]:
     """Yields a hidden directory to fill; when the body ends without an error, `path` becomes that directory.

@@ -96,9 +96,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from rockledge.pruning.choice import candidates
     from rockledge.pruning.prune import prune
     from rockledge.pruning.teacher import open_teacher
-    from rockledge.pruning.write import check_empty
+    from rockledge.pruning.write import check_free
 
-    check_empty(Path(args.output))
+    check_free(Path(args.output))
     source = open_teacher(teacher)
     for note in source.notes:
         terminal.note(f"Note: {note}")
@@ -120,6 +120,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             progress=advance,
         )
     found = report.numbers
+    if report.reused:
+        terminal.print(f"Note: taken from a run that was stopped: {', '.join(report.reused)}.")
     for note in found["notes"]:
         terminal.print(f"Note: {note}")
     terminal.print(_tried_table(found["tried"]))

@@ -45,7 +45,6 @@ from rockledge.distillation.resuming import (
     GRID,
     STUDENT_ADAPTER,
     claimed,
-    files_digest,
     files_stated,
 )
 from rockledge.distillation.same_tokenizer import check_same_tokenizer
@@ -53,10 +52,11 @@ from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.teacher import Teacher
 from rockledge.distillation.trainer import DistillationTrainer
-from rockledge.distillation.training import Progress, Run, processes, train
+from rockledge.distillation.training import Progress, Run, processes, train, wait_for_everyone
 from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.errors import ArtifactError, UsageError
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.model.files_digest import files_digest
 from rockledge.model.source import source_hub_id
 
 CURVE = "loss.png"
@@ -164,6 +164,7 @@ def _distil(
     if recipe is None:
         model = load_model(learning, torch.float32)
     else:
+        wait_for_everyone(settings, steps, place / CHECKPOINTS)  # what another run left is gone
         model = student_in_grid(learning, recipe, place / GRID, progress)
     if asked is not None and settings.hidden_weight:
         other = asked.model.config
@@ -200,16 +201,17 @@ def _distil(
         report = Report({**report.numbers, "on_policy": on_policy})
     if recipe is not None:
         report = with_sizes(report, model)
-        write_artifact_of(
-            target,
-            model,
-            report,
-            recipe,
-            command=command,
-            started=started,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        if first:
+            write_artifact_of(
+                target,
+                model,
+                report,
+                recipe,
+                command=command,
+                started=started,
+                overwrite=overwrite,
+                progress=progress,
+            )
     else:
         _write_student(target, trainer, learning, report, command, started, overwrite)
     if work is None and first:

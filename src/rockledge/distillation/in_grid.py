@@ -1,5 +1,6 @@
 """A student that learns as the artifact it will be: where it begins, and how it is written."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,32 @@ from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.source_digest import source_digest
 from rockledge.quantization.choosing.recipe import Recipe
 from rockledge.quantization.learning.model import LearningModel
-from rockledge.quantization.learning.start import asked_recipe, make_start, start_of
+from rockledge.quantization.learning.start import asked_recipe, is_made, make_start, start_of
 from rockledge.quantization.learning.written import write_learnt
+
+_LOOK_SECONDS = 0.5
 
 
 def recipe_of(settings: Settings, student: Path) -> Recipe | None:
     """What `quantization_aware` asks for, None where it does not; UsageError where it cannot be done."""
     if settings.quantization_aware is None:
         return None
-    if processes() > 1:
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
         raise UsageError(
-            f"quantization-aware training runs in one process, not in {processes()}; start it without "
-            "torchrun or accelerate"
+            "quantization-aware training needs all weights of a linear on every device, which FSDP divides; "
+            "start it with torchrun instead"
         )
     return asked_recipe(settings.quantization_aware, open_checkpoint(student))
 
 
 def student_in_grid(student: Path, recipe: Recipe, place: Path, progress: Progress) -> LearningModel:
-    """The `student` as `recipe` quantizes it, to be trained; `place` keeps what that takes."""
+    """The `student` as `recipe` quantizes it, to be trained; `place` keeps what that takes. Of several
+    processes the first quantizes, and the others wait as long as it takes: a barrier would give up."""
     checkpoint = open_checkpoint(student)
-    make_start(checkpoint, recipe, place, "cuda" if torch.cuda.is_available() else "cpu", progress)
+    if processes() == 1 or int(os.environ["RANK"]) == 0:
+        make_start(checkpoint, recipe, place, "cuda" if torch.cuda.is_available() else "cpu", progress)
+    while not is_made(place):
+        time.sleep(_LOOK_SECONDS)
     return start_of(checkpoint, place)
 
 

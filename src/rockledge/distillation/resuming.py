@@ -1,7 +1,6 @@
 """Which checkpoints of a run are whole, and whether they are of this run."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -28,7 +27,6 @@ _OURS = (
     f"{TEACHER_ADAPTER}.partial",
 )
 _PREFIX = "checkpoint-"
-_PART = 1 << 24  # bytes read at a time
 
 
 def mark_complete(checkpoint: Path) -> None:
@@ -128,18 +126,6 @@ def _claim(work: Path, described: Mapping[str, Any]) -> None:
     partial = work / _PARTIAL
     partial.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, file)
-
-
-def files_digest(directory: Path) -> str:
-    """SHA-256 of names, sizes and contents of the model files in a directory."""
-    digest = hashlib.sha256()
-    for file in sorted(directory.iterdir()):
-        if file.suffix in (".safetensors", ".json") and file.is_file():
-            digest.update(f"{file.name} {file.stat().st_size} ".encode())
-            with open(file, "rb") as opened:
-                while part := opened.read(_PART):
-                    digest.update(part)
-    return digest.hexdigest()
 
 
 def files_stated(directory: Path) -> list[list[str | int]]:

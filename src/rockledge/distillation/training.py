@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
+from accelerate import PartialState
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 
@@ -42,6 +43,13 @@ class Run:
 def processes() -> int:
     """How many processes share this run: what torchrun or accelerate launch says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait_for_everyone(settings: Settings, steps: int, place: Path) -> None:
+    """Until all processes of the run have come here."""
+    if processes() > 1:
+        assert training_arguments(settings, steps, place).device  # which makes them know each other
+        PartialState().wait_for_everyone()
 
 
 def training_arguments(

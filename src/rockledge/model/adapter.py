@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from rockledge.model.checkpoint import StoredCheckpoint
 from rockledge.model.config import ModelConfig
 from rockledge.model.family import StoredTensor, stored_tensors
 from rockledge.model.finite import require_finite
+from rockledge.model.name_pattern import NamePattern
 from rockledge.model.safetensors_file import SafetensorsFile, open_safetensors
 from rockledge.regular_file import read_regular
 
@@ -70,8 +72,18 @@ _NEUTRAL = frozenset(
     }
 )
 _LARGEST = 1e9  # rank and alpha, far beyond any that trains
+_SECONDS = 60.0  # of processor time for all patterns; one for each linear of an 8B takes one or two
 # Ways to begin that leave the base model's weights as they are.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What some modules have of their own: values by pattern, by key of the configuration. `ends`: at which
+    processor time matching gives up."""
+
+    patterns: Mapping[str, Mapping[NamePattern, Any]]
+    ends: float
 
 
 @dataclass(frozen=True)
@@ -214,6 +226,8 @@ def read_adapter(path: Path) -> Adapter:
     file = open_safetensors(path / _WEIGHTS)
     digest = hashlib.sha256(read_regular(path / _WEIGHTS)).hexdigest()
     changes: dict[str, Change] = {}
+    ends = time.process_time() + _SECONDS
+    own = _Own({key: _patterns(path, stated, key, ends) for key in ("rank_pattern", "alpha_pattern")}, ends)
     for stored in file.header.entries:
         name, part = _place(path, stored)
         if part == "whole":
@@ -221,7 +235,7 @@ def read_adapter(path: Path) -> Adapter:
         else:
             module = name.rpartition(".")[0]
             before = changes.get(name, Change())
-            rank, scale = _rank_and_scale(path, stated, module)
+            rank, scale = _rank_and_scale(path, stated, module, own)
             if part.endswith("a") and file.shape(stored)[:1] != (rank,):
                 raise CheckpointError(
                     f"{path / _CONFIG} gives {module} the rank {str(rank)[:20]}, but {stored[:120]} has the "
@@ -287,10 +301,10 @@ def _place(path: Path, stored: str) -> tuple[str, str]:
     return name, "whole"
 
 
-def _rank_and_scale(path: Path, stated: Mapping[str, Any], module: str) -> tuple[int, float]:
+def _rank_and_scale(path: Path, stated: Mapping[str, Any], module: str, own: _Own) -> tuple[int, float]:
     """The rank of a module's two matrices, and by what their product is multiplied."""
-    rank = _of_module(path, stated, "rank_pattern", module, stated.get("r"))
-    alpha = _of_module(path, stated, "alpha_pattern", module, stated.get("lora_alpha"))
+    rank = _of_module(path, own, "rank_pattern", module, stated.get("r"))
+    alpha = _of_module(path, own, "alpha_pattern", module, stated.get("lora_alpha"))
     whole = type(rank) is int and 1 <= rank <= _LARGEST
     if not whole or type(alpha) not in (int, float) or not abs(alpha) <= _LARGEST:
         raise CheckpointError(
@@ -300,20 +314,40 @@ def _rank_and_scale(path: Path, stated: Mapping[str, Any], module: str) -> tuple
     return rank, alpha / math.sqrt(rank) if stated.get("use_rslora") else alpha / rank
 
 
-def _of_module(path: Path, stated: Mapping[str, Any], key: str, module: str, otherwise: Any) -> Any:
-    """A module's own value, by the first pattern that its name ends in, as peft matches them."""
+def _patterns(path: Path, stated: Mapping[str, Any], key: str, ends: float) -> dict[NamePattern, Any]:
+    """Values by pattern, as peft matches them: with the end of a name, after a dot or from its beginning."""
     patterns = stated.get(key) or {}
     if not isinstance(patterns, dict):
         raise CheckpointError(f"{path / _CONFIG}: {key} is not an object; fetch it again")
+    found = {}
     for pattern, value in patterns.items():
+        _check_time(path, ends)
         try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
+            re.compile(pattern)  # alone: it may close no group of ours
+            found[NamePattern(rf"(.*\.)?({pattern})$")] = value
         except (re.error, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path / _CONFIG}: {key} has {pattern[:60]!r}, which is not a regular expression; correct it"
             ) from error
+        except UsageError as error:
+            raise UsageError(f"{path / _CONFIG}: {key}: {error}; {_BY_PEFT}") from error
+    return found
+
+
+def _of_module(path: Path, own: _Own, key: str, module: str, otherwise: Any) -> Any:
+    """A module's own value, by the first pattern that it matches."""
+    for pattern, value in own.patterns[key].items():
+        _check_time(path, own.ends)
+        if pattern.matches(module):
+            return value
     return otherwise
+
+
+def _check_time(path: Path, ends: float) -> None:
+    if time.process_time() > ends:
+        raise UsageError(
+            f"{path / _CONFIG} has patterns that take more than {_SECONDS:g} seconds to match; {_BY_PEFT}"
+        )
 
 
 def _config(config: ModelConfig, adapter: Adapter) -> ModelConfig:

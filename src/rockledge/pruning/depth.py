@@ -5,7 +5,7 @@ tokens a better witness than that of the text. All models that leave something o
 by side, so that every layer is read once; each of them begins where its first missing layer is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,8 @@ LAYERS, AGAIN, TOGETHER = "layers", "layers again", "layers together"
 """Stages: each left out alone, alone beside half of those that go, and those that go at once."""
 
 Dropped = frozenset[int]
+Costs = Callable[[Iterable[Dropped], str], dict[Dropped, float]]
+"""`costs_without` some sets of layers in one of the stages."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +64,14 @@ def costs_without(
     return {one: divergence(head, states, whole, tree) for one, states in running.items()}
 
 
-def choose_layers(
-    checkpoint: Checkpoint,
-    tokens: Tensor,
-    influences: Sequence[float],
-    counts: Iterable[int],
-    device: torch.device | str,
-    progress: Progress,
-) -> Depth:
-    """For each of `counts`, the layers of which so many stay.
+def choose_layers(influences: Sequence[float], counts: Iterable[int], costs: Costs) -> Depth:
+    """For each of `counts`, the layers of which so many stay; `costs` says what it costs to leave some out.
 
     Of four choices the one that costs least: those that cost least alone; half of them so, and the rest by
     what they cost when that half is gone; those with the least influence; and neighbours that have the least
-    influence together. `tokens` int64 [S, T].
+    influence together.
     """
     layers = len(influences)
-
-    def costs(sets: Iterable[Dropped], stage: str) -> dict[Dropped, float]:
-        return costs_without(checkpoint, tokens, sets, device, progress, stage)
-
     found = costs((frozenset([i]) for i in range(layers)), LAYERS)
     alone = tuple(found[frozenset([i])] for i in range(layers))
     wanted = sorted({count for count in counts if count < layers})

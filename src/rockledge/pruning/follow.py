@@ -8,10 +8,12 @@ next one that stays: that is where its feed-forward part is to lead.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
 
+from rockledge.errors import RockledgeError
 from rockledge.model.block import Branch, decoder
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.pruning.importance import Importance, Progress
@@ -40,12 +42,28 @@ class Outcome:
     @property
     def fits(self) -> bool:
         """Whether the refit helps: on little text, of another kind than the held-out part, it may not."""
-        return bool(self.refitted.mean() <= self.cut.mean())
+        return _mean(self.refitted) <= _mean(self.cut)
 
     @property
     def best(self) -> Tensor:
         """The losses with or without it, whichever are less."""
         return self.refitted if self.fits else self.cut
+
+
+def least_loss(outcomes: Sequence[Outcome]) -> int:
+    """The place of the student with the least loss; RockledgeError where none has a finite one."""
+    losses = [_mean(one.best) for one in outcomes]
+    if min(losses) == inf:
+        raise RockledgeError(
+            "what is left of the teacher has no finite loss on the calibration text; prune less"
+        )
+    return losses.index(min(losses))
+
+
+def _mean(losses: Tensor) -> float:
+    """Infinite where it is not a number."""
+    mean = float(losses.mean())
+    return mean if isfinite(mean) else inf
 
 
 @dataclass

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rockledge.errors import CheckpointError
 from rockledge.model.block import Layer, Norm, decoder
 from rockledge.model.checkpoint import Checkpoint
-from rockledge.pruning.walk import through, writer
+from rockledge.pruning.walk import through, token_losses, writer
 from rockledge.quantization.float_model.forward import (
     block_weights,
     embed_tokens,
@@ -72,12 +73,23 @@ def importance(
             look.residual(branch.before, states)
             states = through(weights, states, tree, branch, device, look.inputs, look.outputs)
         found.append(look.result(_influence(before, states)))
+        if not _finite(states, found[-1]):
+            raise CheckpointError(
+                f"layer {number} of the teacher overflows on the calibration text, though its weights are "
+                "finite; its config.json may not be the one that it was trained with"
+            )
         progress("importance", number + 1, len(tree.layers))
     head, mean = head_weights(checkpoint, device), _Mean()
     for sequence in states:
         mean.add(rms_norm(sequence, None, tree.norm_eps).square())
     final = mean.value()
     read = final * (head["final_norm"].double().square() * _column_energy(head["head"])).cpu()
+    loss = token_losses(head, states[:1], tokens[:1], tree)
+    if not bool(torch.isfinite(loss).all() and torch.isfinite(read).all()):
+        raise CheckpointError(
+            "the teacher's loss on the calibration text is not finite, though its weights are; its last norm "
+            "or its head overflows"
+        )
     hidden = _shares(read) + torch.stack([one.reads for one in found]).sum(0)
     return Importance(tuple(found), hidden, final)
 
@@ -163,6 +175,12 @@ class _Look:
             reads=reads,
             normed={role: mean.value() for role, mean in self._normed.items()},
         )
+
+
+def _finite(states: Tensor, found: LayerImportance) -> bool:
+    """Whether neither a layer's output nor a sum of squares in it overflowed."""
+    sums = (found.channels, found.heads, found.reads, *found.normed.values())
+    return all(bool(torch.isfinite(one).all()) for one in (states, *sums))
 
 
 def _column_energy(matrix: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ the teacher's stream and not the branch's own output, so that a branch makes up 
 last one before a gap for the layers that are gone.
 """
 
+from math import inf
 from typing import Final
 
 import torch
@@ -39,9 +40,9 @@ class Refit:
         self._missing += missing.T @ weighted
 
     def change(self) -> Tensor:
-        """By how much the matrix changes, fp32 [rows, inputs]; zero where the inputs are."""
+        """By how much the matrix changes, fp32 [rows, inputs]; zero where the inputs are, or overflowed."""
         level = float(self._moments.diagonal().mean()) / max(self._tokens, 1)
-        if not level > 0:
+        if not 0 < level < inf:
             return torch.zeros_like(self._missing, dtype=torch.float32)
         moments = self._moments
         moments.diagonal().add_(RIDGE * level * len(moments))

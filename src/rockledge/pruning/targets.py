@@ -7,7 +7,7 @@ the feed-forward width, which has the finest step, grows or shrinks to land.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import lcm
+from math import ceil, lcm
 from typing import Final, Literal
 
 from rockledge.errors import BudgetError, UsageError
@@ -23,7 +23,6 @@ from rockledge.pruning.shape import (
     hidden_fits,
     hidden_step,
     kv_heads_for,
-    parameters,
     pruned_config,
     shape_of,
 )
@@ -136,6 +135,12 @@ class Target:
         """A count for people."""
         return f"{show_count(count)} parameters" + (" in its layers" if self.body else "")
 
+    def flag(self, teacher: ModelConfig, count: int) -> str:
+        """How a command asks for at most `count`."""
+        if self.body:
+            return f"--body {ceil(1e6 * count / body_parameters(teacher)) / 1e6:g}"
+        return f"--target-params {count}"
+
 
 def shapes_with(space: Space, target: Target) -> list[Tried]:
     """Shapes within the target, and at most `TOLERANCE` below it. BudgetError names the nearest that can be
@@ -158,23 +163,25 @@ def shapes_with(space: Space, target: Target) -> list[Tried]:
         best = max((one.shape for one in tried), key=count)
         raise BudgetError(
             f"no shape has {shown(target.most)} or up to {TOLERANCE:.0%} less; the nearest that has fewer "
-            f"has {show_count(count(best))} ({best}): give that as the target, or fix fewer sizes"
+            f"has {show_count(count(best))} ({best}): give {target.flag(space.config, count(best))}, or fix "
+            "fewer sizes"
         )
-    least = smallest(space)
+    least = smallest(space, target.count)
     raise BudgetError(
         f"the target is {shown(target.most)}, but the smallest that can be made has "
-        f"{show_count(count(least))} ({least}); give at least that, or begin with a smaller teacher"
+        f"{show_count(count(least))} ({least}); give {target.flag(space.config, count(least))} or more, or "
+        "begin with a smaller teacher"
     )
 
 
-def smallest(space: Space) -> Shape:
-    """The smallest shape that the profiles reach."""
+def smallest(space: Space, size: Size = whole_size) -> Shape:
+    """The smallest shape by `size` that the profiles reach."""
     ends = [space.start]
     for _, shares in space.profiles:
         ends.append(_shrunk(space, shares, 1.0))
         if "ffn" not in space.fixed:
             ends.append(replace(ends[-1], ffn=min(grain(space.config.ffn), space.start.ffn)))
-    return min(ends, key=lambda shape: parameters(space.config, shape))
+    return min(ends, key=lambda shape: size(pruned_config(space.config, shape)))
 
 
 def _largest(space: Space, shares: Mapping[str, float], allowed: Allowed, size: Size) -> Shape | None:

@@ -1,8 +1,9 @@
 """A student as a directory that transformers loads: it appears whole, or not at all."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ from torch import Tensor
 from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.errors import RockledgeError, UsageError
 from rockledge.model.block import decoder, layer_name
+from rockledge.model.config import ModelConfig
 from rockledge.model.family import stored_tensors
 from rockledge.model.huggingface import HuggingFaceCheckpoint
+from rockledge.pruning.finished import drop_stages_of
 from rockledge.pruning.importance import Importance
+from rockledge.pruning.shape import Shape, pruned_config, spread
 from rockledge.pruning.student_config import student_config
 from rockledge.pruning.student_file import StudentFile, file_bytes
 from rockledge.pruning.students import Kept, student_head
@@ -31,6 +35,26 @@ def check_empty(out: Path) -> None:
     """Raises UsageError where something is at `out` that is not an empty directory."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} is there and not empty; choose another place, or remove it yourself")
+
+
+def check_free(out: Path) -> None:
+    """`check_empty`; what the run that made `out` could not remove any more goes."""
+    if (out / NUMBERS).is_file():
+        drop_stages_of(Path(os.path.realpath(out)))
+    check_empty(out)
+
+
+def check_room_for(out: Path, teacher: HuggingFaceCheckpoint, shapes: Sequence[Shape]) -> None:
+    """Raises RockledgeError unless there is room at `out` for a student of any of these shapes."""
+    sizes = []
+    for shape in shapes:
+        layers = spread(teacher.config.layers, shape.layers)
+        config = pruned_config(teacher.config, shape, layers)
+        sizes.append(file_bytes(config, _types(teacher, config, layers)))
+    place = out
+    while not place.exists():
+        place = place.parent
+    _check_room(place, out, max(sizes))
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,7 @@ def writing_student(
     tree = decoder(kept.config)
     raw = json.loads((teacher.path / "config.json").read_bytes())
     config, read, scales = student_config(raw, kept.config, kept.numbers, teacher.config.layers)
-    types = _types(teacher, kept)
+    types = _types(teacher, kept.config, kept.numbers)
     with publish_directory(out, check_empty) as partial:
         _check_room(partial, out, file_bytes(read, types))
 
@@ -86,11 +110,11 @@ def writing_student(
             yield Writer(partial, layer, finish, file)
 
 
-def _types(teacher: HuggingFaceCheckpoint, kept: Kept) -> dict[str, str]:
-    """By the name of each tensor in the student's file, the type that it has in the teacher's."""
-    numbers = kept.numbers
+def _types(teacher: HuggingFaceCheckpoint, config: ModelConfig, numbers: Sequence[int]) -> dict[str, str]:
+    """By the name of each tensor in the file of a student with `config`, which is made of these layers, the
+    type that it has in the teacher's."""
     found = {}
-    for tensor in stored_tensors(kept.config):
+    for tensor in stored_tensors(config):
         parts = tensor.name.split(".")
         if parts[0] == "layers":
             parts[1] = str(numbers[int(parts[1])])
@@ -99,8 +123,8 @@ def _types(teacher: HuggingFaceCheckpoint, kept: Kept) -> dict[str, str]:
     return found
 
 
-def _check_room(partial: Path, out: Path, size: int) -> None:
-    free = shutil.disk_usage(partial).free
+def _check_room(place: Path, out: Path, size: int) -> None:
+    free = shutil.disk_usage(place).free
     if size > free:
         raise RockledgeError(
             f"the pruned model takes {show_size(size, enough=True)} of disk at {out}, but {show_size(free)} "

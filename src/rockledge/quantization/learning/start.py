@@ -50,9 +50,14 @@ def asked_recipe(wanted: str, student: Checkpoint) -> Recipe:
     )
 
 
+def is_made(place: Path) -> bool:
+    """Whether `make_start` has ended."""
+    return (place / _ARTIFACT).exists()
+
+
 def make_start(student: Checkpoint, recipe: Recipe, place: Path, device: str, progress: Progress) -> None:
     """Quantizes `student` into `place`, where a stopped run goes on and a finished one is found again."""
-    if (place / _ARTIFACT).exists():
+    if is_made(place):
         return
     place.mkdir(parents=True, exist_ok=True)
     written = place / _RECIPE
