@@ -29,7 +29,7 @@ from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings, settings
 from rockledge.distillation.teacher import Teacher
-from rockledge.distillation.training import Run, train
+from rockledge.distillation.training import Progress, Run, train
 from rockledge.model.config import ModelConfig
 from rockledge.model.hf_config import config_to_hf
 from rockledge.synth import SHAPES
@@ -111,9 +111,28 @@ def measured(
             "data_weight": 0.0 if online else 1.0,
         }
     )
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    teaching = made(teacher).to(dtype).requires_grad_(False) if online else None
-    learning = made(student)
+    learning, teaching = made_pair(student, teacher if online else None, asked)
+    found = allocated(learning, teaching, asked, 2)
+    begun = time.monotonic()
+    steps(learning, teaching, asked, 2)
+    seconds = time.monotonic() - begun
+    formula = step_memory(
+        student,
+        teacher if online else None,
+        Setup(tokens=length, bf16=bf16, checkpointing=checkpointing),
+    )
+    return Row(bf16, checkpointing, online, formula.peak, found, 2 * length / seconds)
+
+
+def made_pair(student: ModelConfig, teacher: ModelConfig | None, asked: Settings) -> tuple[Any, Any]:
+    """Random models of these shapes as they are trained and asked; no teacher for None."""
+    dtype = torch.bfloat16 if asked.bf16 else torch.float32
+    teaching = None if teacher is None else made(teacher).to(dtype).requires_grad_(False)
+    return made(student), teaching
+
+
+def allocated(learning: Any, teaching: Any, asked: Settings, count: int) -> int:
+    """The most bytes that the weights and `count` steps take, as PyTorch's allocator counts them."""
     there = sum(
         parameter.numel() * parameter.element_size()
         for model in (learning, teaching)
@@ -122,26 +141,22 @@ def measured(
     )
     gc.collect()  # what earlier rows left is freed in none of the next
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        steps(learning, teaching, asked, student.vocab, length)
-    begun = time.monotonic()
-    steps(learning, teaching, asked, student.vocab, length)
-    seconds = time.monotonic() - begun
-    formula = step_memory(
-        student,
-        teacher if online else None,
-        Setup(tokens=length, bf16=bf16, checkpointing=checkpointing),
-    )
-    return Row(bf16, checkpointing, online, formula.peak, there + peak(found), 2 * length / seconds)
+        steps(learning, teaching, asked, count)
+    return there + peak(found)
 
 
-def steps(learning: Any, teaching: Any, asked: Settings, vocabulary: int, length: int) -> None:
+def steps(
+    learning: Any, teaching: Any, asked: Settings, count: int, progress: Progress = lambda *_: None
+) -> None:
     """The steps of one run on random tokens."""
-    ids = np.random.default_rng(0).integers(3, vocabulary, (2, length))
-    text = Packed(ids, np.tile(np.arange(length), (2, 1)), np.where(np.arange(length) > 0, ids, -100))
+    vocabulary, rows, length = learning.config.vocab_size, count * asked.batch, asked.sequence
+    ids = np.random.default_rng(0).integers(3, vocabulary, (rows, length))
+    places = np.tile(np.arange(length), (rows, 1))
+    text = Packed(ids, places, np.where(np.arange(length) > 0, ids, -100))
     teacher = None if teaching is None else Teacher(teaching, asked.top_k, vocabulary)
     with tempfile.TemporaryDirectory() as place, quiet_libraries():
-        sequences = OrderedSequences(text, np.arange(2))
-        train(Run("steps", learning, sequences, None, asked, 2, Path(place), teacher), lambda *_: None)
+        sequences = OrderedSequences(text, np.arange(rows))
+        train(Run("steps", learning, sequences, None, asked, count, Path(place), teacher), progress)
 
 
 def made(config: ModelConfig) -> Any:

@@ -16,10 +16,11 @@ import torch
 
 from rockledge.distillation.lessons import Lessons
 from rockledge.distillation.loading import load_model, with_lora, with_merged
-from rockledge.distillation.resuming import TEACHER, TEACHER_ADAPTER, files_digest
+from rockledge.distillation.resuming import TEACHER, TEACHER_ADAPTER
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
 from rockledge.distillation.training import Progress, Run, train
+from rockledge.model.files_digest import files_digest
 
 
 def adapted_teacher(

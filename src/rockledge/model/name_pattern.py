@@ -140,6 +140,7 @@ class _Compiler:
         if self._ahead("?"):  # as few as possible: the same names
             self._place += 1
         exactly, low, high = found.groups()
+        most: int | None
         if exactly is not None:
             least, most = int(exactly), int(exactly)
         elif low is not None:
