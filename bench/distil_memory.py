@@ -142,7 +142,7 @@ def allocated(learning: Any, teaching: Any, asked: Settings, count: int) -> int:
     gc.collect()  # what earlier rows left is freed in none of the next
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         steps(learning, teaching, asked, count)
-    return there + peak(found)
+    return there + int(peak(found))
 
 
 def steps(

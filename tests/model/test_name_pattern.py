@@ -16,7 +16,7 @@ NAMES = st.text("ab.1c]", max_size=7)
 
 def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     group = inner.map(lambda one: f"(?:{one})") | inner.map(lambda one: f"({one})")
-    signs = st.sampled_from(("*", "+", "?", "{2}", "{1,2}", "{,2}", "{1,}", "*?", "??", "{0}"))
+    signs = st.sampled_from(("*", "+", "?", "{2}", "{1,2}", "{1,}", "*?", "??", "{0}"))
     several = st.lists(inner, max_size=3)
     return st.one_of(
         st.builds("{}{}".format, group, signs), several.map("".join), several.map("|".join), group
@@ -43,7 +43,7 @@ def test_names_match_as_by_re(pattern: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        "(a+)+b", "(a*)*b", "(a|a)*b", "(a|aa)+b", "((a?){40}){40}b", "a*" * 60 + "b", "(a|a)" * 90 + "b",
+        "(a+)+b", "(a*)*b", "(a|a)*b", "(a|aa)+b", "((a?){20}){20}b", "a*" * 60 + "b", "(a|a)" * 90 + "b",
         "(.*a){25}b", "(((a*)+)*)+b", "(?:a?){99}a{99}b",
     ],
 )  # fmt: skip
@@ -56,14 +56,13 @@ def test_nothing_takes_long(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "says"),
     [
-        (r"(a)\1", r"'\\\\1'|has \\1"),
-        ("(?=a)a", r"\(\?=a"),
-        ("(?i:a)", r"\(\?i:"),
-        (r"\bq_proj", r"\\b"),
-        ("((a{99}){99}){99}", "too many repetitions"),
-        ("(" * 150 + "a" + ")" * 150, "nested too deep"),
+        (r"(a)\1", "escape"),
+        ("(?=a)a", r"\(\?="),
+        ("a{,2}", r"\{,2\}"),
+        ("((a{99}){99}){99}", "repetition"),
     ],
 )
-def test_what_is_not_known_is_named(pattern: str, says: str) -> None:
+def test_what_is_not_known_is_named(pattern: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=says):
         NamePattern(pattern)
+    assert capfd.readouterr() == ("", "")
