@@ -85,6 +85,16 @@ class NamePattern:
         return found
 
 
+def _bounds(found: re.Match[str]) -> tuple[int, int | None]:
+    """How often at the least and at the most; None for no end."""
+    exactly, low, high = found.groups()
+    if exactly is not None:
+        return int(exactly), int(exactly)
+    if low is not None:
+        return int(low or 0), int(high) if high else None
+    return (1 if found[0] == "+" else 0), (1 if found[0] == "?" else None)
+
+
 _Step = re.Pattern[str] | str | tuple[int, ...]
 """A character that is read; ^ or $; or the steps that may come instead."""
 
@@ -139,13 +149,7 @@ class _Compiler:
             self._refuse("a possessive repetition")
         if self._ahead("?"):  # as few as possible: the same names
             self._place += 1
-        exactly, low, high = found.groups()
-        if exactly is not None:
-            least, most = int(exactly), int(exactly)
-        elif low is not None:
-            least, most = int(low or 0), int(high) if high else None
-        else:
-            least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[found[0]]
+        least, most = _bounds(found)
 
         def emit() -> None:
             for _ in range(least):
