@@ -133,7 +133,7 @@ def made_pair(student: ModelConfig, teacher: ModelConfig | None, asked: Settings
 
 def allocated(learning: Any, teaching: Any, asked: Settings, count: int) -> int:
     """The most bytes that the weights and `count` steps take, as PyTorch's allocator counts them."""
-    there = sum(
+    there: int = sum(
         parameter.numel() * parameter.element_size()
         for model in (learning, teaching)
         if model is not None

@@ -1,7 +1,7 @@
 """Tokens a second and memory of `rockledge distill` for a student of SmolLM2-135M's shape, with and without
 activation checkpointing.
 
-    python -m bench.training_speed [--sequence 512] [--steps 2]
+    python -m bench.training_speed [--sequence 512] [--steps 1]
 
 The teacher has the same shape and is asked in every step, as when a model that was pruned is taught by what
 it was. Weights and tokens are random, the trainer is the real one. Memory is that of the weights and of all
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sequence", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1)
     args = parser.parse_args(arguments)
     busy = os.getloadavg()[0]
     rows = [
