@@ -55,7 +55,8 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         action="append",
         metavar="FILE",
-        help="text, or JSON lines with text or messages; may be repeated (default: none)",
+        help="text, Markdown, HTML or PDF, a folder of these, or JSON lines with text or messages; may be "
+        "repeated (default: none)",
     )
     parser.add_argument("--held-out", metavar="FILE", help="measure on this (default: on a part of the data)")
     parser.add_argument(

@@ -298,6 +298,13 @@ def _check_apart(target: Path, place: Path, teacher: Path | None, student: Path,
         for name, path in inner:
             if path is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(outer)):
                 raise UsageError(f"{name} {path} is in {said} {outer}; name another place for one of them")
+    for folder in settings.data:
+        for said, made in (("the output", target), ("--work", place)):
+            if Path(os.path.realpath(made)).is_relative_to(os.path.realpath(folder)):
+                raise UsageError(
+                    f"{said} {made} is in --data {folder}, whose files are learnt; name another place for "
+                    "one of them"
+                )
 
 
 def _check_place(target: Path, overwrite: bool) -> None:
