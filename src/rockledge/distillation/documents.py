@@ -18,12 +18,13 @@ _JSON_LINES = (".jsonl", ".ndjson")
 @dataclass(frozen=True)
 class Document:
     """A text, or a conversation: `messages` with `role` and `content`, and perhaps `tools`. `place` says
-    where it is, such as "line 3 of chats.jsonl"."""
+    where it is, such as "line 3 of chats.jsonl"; `title` is what its file calls itself."""
 
     place: str
     text: str = ""
     messages: tuple[Mapping[str, Any], ...] = ()
     tools: tuple[Any, ...] = ()
+    title: str = ""
 
     @property
     def digest(self) -> str:
@@ -101,10 +102,15 @@ def _of_folder(folder: Path) -> tuple[list[tuple[int | str, Document]], list[str
     notes = [f"{shown_name(folder.name or str(folder))}: {note}" for note in there.notes]
     for name, path in there.files:
         try:
-            found.append((name, Document(shown_name(name), read_document(path).text)))
+            found.append((name, _of_document(name, path)))
         except UsageError as error:
             notes.append(f"Left out: {str(error).split(';')[0]}.")
     return found, notes
+
+
+def _of_document(name: str, path: Path) -> Document:
+    read = read_document(path)
+    return Document(shown_name(name), read.text, title=shown_name(read.title))
 
 
 def _of_file(path: Path) -> list[tuple[int | str, Document]]:
@@ -115,7 +121,7 @@ def _of_file(path: Path) -> list[tuple[int | str, Document]]:
             "name it .txt to learn it as it is"
         )
     if kind not in _JSON_LINES:
-        return [(1, Document(shown_name(path.name), read_document(path).text))]
+        return [(1, _of_document(path.name, path))]
     try:
         content = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
