@@ -182,8 +182,8 @@ def _count(text: str) -> int:
 
 
 def _pairs(text: str) -> int:
-    """An argument that is a number of questions and answers, such as 500 or 2k."""
-    return _counted(text, "questions and answers", "2k")
+    """An argument that is a number of questions and answers, such as 2000."""
+    return _counted(text, "questions and answers", "2000")
 
 
 def _counted(text: str, what: str, example: str) -> int:
@@ -209,6 +209,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     recipe = None if args.recipe is None else read_recipe_file(args.recipe)
     chosen = _settings(args, recipe)
     teacher, student = _models(args.models, recipe, chosen)
+    if args.dry_run and len(args.models) == 1:
+        return _planned(teacher, chosen, terminal)
     if args.dry_run:
         return _dry_run(teacher, student, chosen, recipe, terminal)
     if student is None and not chosen.synthesize:
@@ -346,6 +348,28 @@ def _dry_run(
     return body
 
 
+def _planned(teacher: str, chosen: Settings, terminal: Terminal) -> dict[str, Any]:
+    """What the teacher would be asked, from the documents and its tokenizer alone."""
+    from rockledge.distillation.model_directory import model_directory, small_files
+    from rockledge.distillation.question_answer.plan import plan
+    from rockledge.distillation.question_answer.prompts import Prompts
+
+    files = small_files(model_directory(teacher, "teacher"))
+    body = plan(chosen, files, Prompts(files)).body()
+    for note in body["notes"]:
+        terminal.note(f"Note: {note}")
+    learnt, apart = body["passages"].values()
+    names = ", ".join(body["held_out_documents"][:5]) or "none"
+    terminal.print(
+        f"{counted(body['documents'], 'document')}, {counted(learnt + apart, 'passage')}, of which"
+    )
+    terminal.print(f"{apart} are held out. Documents that are held out: {names}.")
+    terminal.print(
+        f"The teacher is asked at most {body['most_prompts']:,} times for {chosen.synthesize:,} pairs."
+    )
+    return body
+
+
 def _lines(body: Mapping[str, Any]) -> list[str]:
     """The dry run for people. All modelled."""
     billions = [f"{body[role]['parameters'] / 1e9:.2f} billion" for role in ("teacher", "student")]
@@ -361,6 +385,7 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
         f"Time: {time['gpu_hours']:,.2f} GPU hours, {time['hours']:,.2f} hours, {time['usd']:,.2f} USD at "
         f"{hardware['usd_per_gpu_hour']:g} USD an hour."
     )
+    written = body["synthesis"]
     lines = [
         f"Teacher: {billions[0]} parameters. Student: {billions[1]}.",
         steps,
@@ -370,6 +395,11 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
         f"It {fits} {hardware['memory_gb']:g} GiB ({hardware['gpus']} x {hardware['gpu']}).",
         price,
     ]
+    if written["pairs"]:
+        lines.append(
+            f"In it the teacher first writes {written['pairs']:,} pairs, at least "
+            f"{written['least_tokens']:,} tokens; counted are operations, and writing takes longer."
+        )
     if body["sources"]:
         lines += ["", "Where the numbers are from:"]
         lines += [f"  {key}: {source}" for key, source in body["sources"].items()]

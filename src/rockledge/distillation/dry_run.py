@@ -18,6 +18,9 @@ from rockledge.pruning.shape import Shape, check_widths, kv_heads_for, pruned_co
 from rockledge.recipe_file import Kind, RecipeFile
 
 _GIB = 1 << 30
+# A prompt with a passage and its task, and an output of the length that is asked for: a pair takes at least
+# one. Writing is bound by memory rather than operations, so its time is a lower bound too.
+_PAIR_TOKENS = 600
 
 _HARDWARE: dict[str, Kind] = {
     "gpu": str,
@@ -81,6 +84,8 @@ class DryRun:
             work += adapting * token_flops(
                 self.teacher, None, settings.sequence, checkpointing=settings.checkpointing, lora=True
             )
+        written = settings.synthesize * _PAIR_TOKENS
+        work += forward_flops(self.teacher, _PAIR_TOKENS) * written
         total = cost(work, hardware)
         parameters = decoder(self.student).parameters
         return {
@@ -107,6 +112,7 @@ class DryRun:
                 "checkpointing": settings.checkpointing,
                 "bf16": settings.bf16,
             },
+            "synthesis": {"pairs": settings.synthesize, "least_tokens": written},
             "memory_gb_per_gpu": {
                 **{name: round(size / _GIB, 2) for name, size in memory.parts.items()},
                 "peak": round(memory.peak / _GIB, 2),

@@ -12,6 +12,7 @@ import pytest
 from tests.distillation.pair import made_model
 
 from rockledge.artifact.publish import UnwritableError
+from rockledge.cli.main import main
 from rockledge.distillation.documents import read_documents
 from rockledge.distillation.model_directory import small_files
 from rockledge.distillation.question_answer.journal import Output
@@ -36,8 +37,8 @@ def folder(tmp_path: Path) -> Path:
     place.mkdir()
     for number, thing in enumerate(THINGS):
         (place / f"{thing}.md").write_text(
-            f"# The {thing}\n\nThe {thing} is started by code M{number}0 and stopped by code M{number}1. Before "
-            f"it is started, the operator closes the {thing} door, and checks that the {thing} lamp is green.\n"
+            f"# The {thing}\n\nThe {thing} is started by code M{number}0, stopped by code M{number}1. Once "
+            f"started, the operator closes the {thing} door, and checks that the {thing} lamp is green.\n"
         )
     (place / "empty.txt").write_text("\n")
     (place / "copy.md").write_text((place / "probe.md").read_text())
@@ -151,7 +152,7 @@ def test_one_document_holds_out_its_last_passages(teacher: Path, tmp_path: Path)
     text = "".join(
         f"## About the {thing}\n\nThe {thing} is started by code M{n}0. The operator closes the {thing} door "
         f"with care and waits until the {thing} lamp is green, and then presses the {thing} button twice.\n\n"
-        f"Whoever leaves the {thing} without stopping it finds that the {thing} stops by itself, later on.\n\n"
+        f"Whoever leaves the {thing} without stopping it finds that the {thing} stops by itself later.\n\n"
         for n, thing in enumerate(THINGS)
     )
     (tmp_path / "book.md").write_text(text)
@@ -245,3 +246,55 @@ def test_places_that_lie_in_each_other_and_short_documents_are_said(
 def test_documents_and_their_number_go_together(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="give both"):
         settings(values)
+
+
+@pytest.fixture
+def scripted(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
+    script = Script(teacher)
+    monkeypatch.setattr("rockledge.distillation.question_answer.synthesize._model", lambda *_: script)
+    return script
+
+
+def test_the_command_teaches_what_was_written_and_no_text_of_held_out_documents(
+    teacher: Path, folder: Path, tmp_path: Path, scripted: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_model(tmp_path / "student", hidden=16, layers=1, seed=4)
+    words = ["distill", str(teacher), str(tmp_path / "student"), "-o", str(tmp_path / "out"), "--json"]
+    words += ["--documents", str(folder), "--synthesize", "12", "--data", str(folder), "--tokens", "200"]
+    words += ["--sequence", "40", "--batch", "2", "--held-out-share", "0.2"]
+    assert main(words) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    pairs = tmp_path / "out-pairs"
+    numbers = json.loads((pairs / "report.json").read_text())
+    held = len(numbers["held_out_documents"])
+    assert held
+    assert f"Of the documents {held} are left out: questions about them are held out." in notes
+    assert any(note.startswith("The teacher wrote 12 questions and answers") for note in notes)
+    assert (tmp_path / "out" / "report.md").is_file()
+    calls = scripted.calls
+    assert main([*words, "--overwrite"]) == 0
+    assert scripted.calls == calls
+
+
+def test_the_command_alone_writes_pairs_or_says_what_it_would_ask(
+    teacher: Path, folder: Path, tmp_path: Path, scripted: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", str(teacher), "--documents", str(folder), "--synthesize", "6"]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert sum(body["passages"].values()) == body["documents"] == len(THINGS)
+    assert scripted.calls == 0
+    assert main([*words, "-o", str(tmp_path / "pairs")]) == 0
+    assert "The teacher wrote 6 questions and answers from 8 documents" in capsys.readouterr().out
+
+
+def test_what_is_wrong_with_a_student_is_said_before_the_teacher_writes(
+    teacher: Path, folder: Path, tmp_path: Path, scripted: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_model(tmp_path / "student", hidden=16, layers=1, seed=4)
+    (tmp_path / "student" / "chat_template.jinja").unlink()
+    words = ["distill", str(teacher), str(tmp_path / "student"), "-o", str(tmp_path / "out")]
+    words += ["--documents", str(folder), "--synthesize", "4", "--sequence", "40"]
+    assert main(words) == 2
+    assert "has no chat template, so it cannot learn questions and answers" in capsys.readouterr().err
+    assert scripted.calls == 0

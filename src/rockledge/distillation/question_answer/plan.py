@@ -16,8 +16,8 @@ from rockledge.distillation.settings import Settings
 from rockledge.errors import UsageError
 from rockledge.model.special_tokens import json_object
 
-_PASSAGE_TOKENS = 400  # most of a passage: one or two subjects
-_OUTPUT_TOKENS = 256  # most of an output
+PASSAGE_TOKENS = 400  # most of a passage: one or two subjects
+OUTPUT_TOKENS = 256  # most of an output
 _LEAST_PASSAGE_TOKENS = 48
 _SPARE_TOKENS = 32  # a text has a few more where tokens would have joined its parts
 _SIDES = ("train", "held out")
@@ -55,6 +55,17 @@ class Plan:
     def most_prompts(self) -> int:
         """How many prompts there are at all."""
         return sum(len(side.passages) for side in self.sides) * len(KINDS)
+
+    def body(self) -> dict[str, Any]:
+        """What a dry run says, as JSON can hold it."""
+        return {
+            "documents": len(self.documents),
+            "passages": {side.name: len(side.passages) for side in self.sides},
+            "wanted": {side.name: side.wanted for side in self.sides},
+            "held_out_documents": [self.documents[number].place for number in sorted(self.held_out)],
+            "most_prompts": self.most_prompts,
+            "notes": list(self.notes),
+        }
 
     @property
     def sha256(self) -> str:
@@ -119,9 +130,9 @@ def _room(files: Mapping[str, bytes], prompts: Prompts) -> tuple[int, int]:
         "max_position_embeddings", inner.get("max_position_embeddings") if isinstance(inner, dict) else None
     )
     context = stated if type(stated) is int else 2048
-    output = min(_OUTPUT_TOKENS, context // 4)
+    output = min(OUTPUT_TOKENS, context // 4)
     room = context - output - prompts.around() - HEADING_TOKENS - _SPARE_TOKENS
-    passage = min(_PASSAGE_TOKENS, room)
+    passage = min(PASSAGE_TOKENS, room)
     if passage < _LEAST_PASSAGE_TOKENS:
         raise UsageError(
             f"the teacher's context of {context} tokens has no room for a passage, the task and an answer; "

@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,13 @@ def _written(
     planned: Plan, journal: Journal, prompts: Prompts, write: Write, settings: Settings, progress: Progress
 ) -> _Taken:
     """Goes through the prompts of both sides until each has its pairs: first those of the journal, then new
-    ones, which it keeps."""
+    ones, which it keeps. What the held-out side lacks in the end, the other one makes up for; and a question
+    that both could have stays with it."""
     taken, number = _Taken(), 0
-    for side in planned.sides:
+    learnt, apart = planned.sides
+    for side in (apart, learnt):
+        if side is learnt:
+            side = replace(side, wanted=settings.synthesize - len(taken.lines[apart.name]))
         asked = side.asked(settings.seed)
         while len(taken.lines.setdefault(side.name, [])) < side.wanted:
             batch = list(islice(asked, settings.synthesize_batch))
