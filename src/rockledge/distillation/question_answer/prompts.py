@@ -7,13 +7,47 @@ from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
 
 # A passage is asked for each kind once, so it gives about as many pairs as there are kinds.
-KINDS = (
-    "asks for a fact, a name or a value",
-    "asks how something is done",
-    "asks what something is, or what it is for",
-    "asks when or why something applies",
-    "asks what to do about a problem or a mistake",
-    "asks about a limit, a condition or a difference",
+# What may be asked for, and how a pair of that kind looks for the example: small models imitate rather than
+# follow rules. A passage is asked for each kind once, so it gives about as many pairs as there are kinds.
+_KINDS = (
+    (
+        "asks for a fact, a name or a value",
+        "How much water does the tank of the K2 coffee machine hold?",
+        "The tank of the K2 coffee machine holds 1.2 litres.",
+    ),
+    (
+        "asks how something is done",
+        "How is the K2 coffee machine cleaned of lime?",
+        "Fill the tank of the K2 with vinegar and water, and hold both buttons for five seconds.",
+    ),
+    (
+        "asks what something is, or what it is for",
+        "What is the red lamp of the K2 coffee machine for?",
+        "The red lamp of the K2 shows that the machine must be cleaned of lime.",
+    ),
+    (
+        "asks when or why something applies",
+        "When must the K2 coffee machine be cleaned of lime?",
+        "The K2 must be cleaned of lime when its red lamp blinks.",
+    ),
+    (
+        "asks what to do about a problem or a mistake",
+        "What helps when the red lamp of the K2 coffee machine blinks?",
+        "Clean the machine of lime with vinegar and water; then the red lamp goes out.",
+    ),
+    (
+        "asks about a limit, a condition or a difference",
+        "How full may the tank of the K2 coffee machine be for cleaning?",
+        "For cleaning, the tank of the K2 may be filled to the lower mark at most.",
+    ),
+)
+KINDS = tuple(kind for kind, _, _ in _KINDS)
+_EXAMPLE = Passage(
+    0,
+    "K2 coffee machine > Cleaning",
+    "The tank holds 1.2 litres. When the red lamp blinks, the machine must be cleaned of lime: fill the tank "
+    "with vinegar and water, to the lower mark at most, and hold both buttons for five seconds. Then the "
+    "lamp goes out.",
 )
 
 _TASK = """Read this passage{origin}.
@@ -32,6 +66,8 @@ Write nothing else than this form:
 Question: ...
 Answer: ..."""
 
+_FORM = "Question: {question}\nAnswer: {answer}"
+
 # For models that were never taught to follow instructions.
 _TEXT = """{heading}
 
@@ -39,7 +75,7 @@ _TEXT = """{heading}
 
 A question about this that {kind}, and its answer:
 
-Question:"""
+"""
 _BEGUN = "Question:"  # what such a model's output goes on from
 
 
@@ -61,13 +97,23 @@ class Prompts:
 
     def ids(self, passage: Passage, kind: int) -> list[int]:
         """The prompt for a kind of question; UsageError where the chat template refuses it."""
+        _, question, answer = _KINDS[kind]
+        shown = _FORM.format(question=question, answer=answer)
         if self._chat is None:
-            text = _TEXT.format(heading=passage.heading, text=passage.text, kind=KINDS[kind])
-            return self._tokenizer.encode(text, bos=True)
-        origin = f' from "{passage.heading}"' if passage.heading else ""
-        task = _TASK.format(origin=origin, text=passage.text, kind=KINDS[kind])
-        # Models that can think before they answer are asked not to (Qwen3 reads this variable).
-        said = self._chat.render([{"role": "user", "content": task}], switches={"enable_thinking": False})
+            example, text = (
+                _TEXT.format(heading=one.heading, text=one.text, kind=KINDS[kind])
+                for one in (_EXAMPLE, passage)
+            )
+            return self._tokenizer.encode(f"{example}{shown}\n\n\n{text}{_BEGUN}", bos=True)
+        said = self._chat.render(
+            [
+                {"role": "user", "content": _task(_EXAMPLE, kind)},
+                {"role": "assistant", "content": shown},
+                {"role": "user", "content": _task(passage, kind)},
+            ],
+            # Models that can think before they answer are asked not to (Qwen3 reads this variable).
+            switches={"enable_thinking": False},
+        )
         return self._tokenizer.encode(said, bos=False)
 
     def around(self) -> int:
@@ -77,3 +123,8 @@ class Prompts:
     def decode(self, ids: list[int]) -> str:
         """The text of an output."""
         return self._tokenizer.decode(ids)
+
+
+def _task(passage: Passage, kind: int) -> str:
+    origin = f' from "{passage.heading}"' if passage.heading else ""
+    return _TASK.format(origin=origin, text=passage.text, kind=KINDS[kind])
