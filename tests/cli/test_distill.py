@@ -92,6 +92,16 @@ def test_a_dry_run_counts_the_on_policy_stage(capsys: pytest.CaptureFixture[str]
     assert "Then 100 steps on 3,200 answers of its own, of at most 512 tokens" in capsys.readouterr().out
 
 
+def test_pairs_that_are_written_first_count_too(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["--recipe", str(RECIPES / "llama-3-8b-teaches-3b.yaml"), "--dry-run"]
+    usual = answer(capsys, *recipe)
+    more = answer(capsys, *recipe, "--documents", "d", "--synthesize", "2e3")
+    assert more["synthesis"]["pairs"] == 2000
+    # An 8B does about 16 billion operations for a token.
+    added = more["time"]["flops"] - usual["time"]["flops"]
+    assert added == pytest.approx(16e9 * more["synthesis"]["least_tokens"], rel=0.1)
+
+
 def test_people_see_it_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--recipe", str(RECIPES / "llama-3-8b-to-4b.yaml"), "--dry-run"]) == 0
     shown = capsys.readouterr().out
@@ -107,6 +117,9 @@ def test_people_see_it_too(capsys: pytest.CaptureFixture[str]) -> None:
         (["a"], "1 model given, expected TEACHER and STUDENT"),
         (["a", "b"], "-o says where the student goes"),
         (["a", "b", "-o", "c"], "add --data FILE"),
+        (["a", "--synthesize", "9", "-o", "c"], "and documents from what; give both"),
+        (["a", "--synthesize", "9", "--documents", "d"], "-o says where the pairs go"),
+        (["a", "b", "-o", "c", "--synthesize", "0"], "'0' is not a number of questions and answers"),
         (
             ["a", "b", "-o", "c", "--data", "d", "--data-weight", "2"],
             "not a number of at least 0 and at most 1",

@@ -26,7 +26,14 @@ class Pair:
 
 
 def made_model(
-    path: Path, *, hidden: int, layers: int, seed: int, vocabulary: int = VOCABULARY, tied: bool = True
+    path: Path,
+    *,
+    hidden: int,
+    layers: int,
+    seed: int,
+    vocabulary: int = VOCABULARY,
+    tied: bool = True,
+    context: int = 512,
 ) -> None:
     """Writes a random Llama with a tokenizer of bytes."""
     import torch
@@ -45,7 +52,7 @@ def made_model(
             tie_word_embeddings=tied,
             bos_token_id=1,
             eos_token_id=2,
-            max_position_embeddings=512,
+            max_position_embeddings=context,
         )
     )
     model.save_pretrained(path)

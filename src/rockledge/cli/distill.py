@@ -20,6 +20,7 @@ from rockledge.errors import RockledgeError, UsageError
 from rockledge.pip_command import extra_requirements, pip_install
 
 if TYPE_CHECKING:
+    from rockledge.distillation.question_answer.synthesize import Synthesized
     from rockledge.distillation.settings import Settings
     from rockledge.recipe_file import RecipeFile
 
@@ -32,9 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="TEACHER STUDENT",
-        help="Hugging Face directories or Hub ids (default: what the recipe names)",
+        help="Hugging Face directories or Hub ids (default: what the recipe names); --synthesize alone needs "
+        "no STUDENT",
     )
-    parser.add_argument("-o", "--output", metavar="DIR", help="the taught student to write")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="the taught student to write; without STUDENT the pairs"
+    )
     parser.add_argument("--recipe", metavar="FILE", help="YAML file with a distill section; flags count more")
     parser.add_argument(
         "--dry-run", action="store_true", help="only say parameters, memory, time and cost, without weights"
@@ -56,7 +60,26 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         action="append",
         metavar="FILE",
-        help="text, or JSON lines with text or messages; may be repeated (default: none)",
+        help="text, Markdown, HTML or PDF, a folder of these, or JSON lines with text or messages; may be "
+        "repeated (default: none)",
+    )
+    parser.add_argument(
+        "--synthesize",
+        type=_pairs,
+        metavar="N",
+        help="let the teacher write N questions and answers from --documents first, beside DIR (default: 0)",
+    )
+    parser.add_argument(
+        "--documents",
+        action="append",
+        metavar="FOLDER",
+        help="Markdown, text, HTML and PDF files to ask about; may be repeated (default: none)",
+    )
+    parser.add_argument(
+        "--synthesize-batch",
+        type=whole(1),
+        metavar="N",
+        help="prompts that the teacher answers at a time (default: 8)",
     )
     parser.add_argument("--held-out", metavar="FILE", help="measure on this (default: on a part of the data)")
     parser.add_argument(
@@ -177,6 +200,15 @@ def _add_on_policy_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     """An argument that is a number of tokens, such as 40e6 or 8k."""
+    return _counted(text, "tokens", "40e6")
+
+
+def _pairs(text: str) -> int:
+    """An argument that is a number of questions and answers, such as 2000."""
+    return _counted(text, "questions and answers", "2000")
+
+
+def _counted(text: str, what: str, example: str) -> int:
     try:
         value = float(text)
         found = int(value) if value == int(value) else 0
@@ -186,7 +218,9 @@ def _count(text: str) -> int:
         except UsageError:
             found = 0
     if found < 1:
-        raise argparse.ArgumentTypeError(f"'{text[:60]}' is not a number of tokens; write one such as 40e6")
+        raise argparse.ArgumentTypeError(
+            f"'{text[:60]}' is not a number of {what}; write one such as {example}"
+        )
     return found
 
 
@@ -196,17 +230,28 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     recipe = None if args.recipe is None else read_recipe_file(args.recipe)
     chosen = _settings(args, recipe)
-    teacher, student = _models(args.models, recipe, args.dry_run)
+    teacher, student = _models(args.models, recipe, chosen)
+    if args.dry_run and len(args.models) == 1:
+        return _planned(teacher, chosen, terminal)
     if args.dry_run:
         return _dry_run(teacher, student, chosen, recipe, terminal)
-    if student is None:
+    if student is None and not chosen.synthesize:
         raise UsageError("the recipe names no student; prune one, and give TEACHER and STUDENT")
     if args.output is None:
-        raise UsageError("-o says where the student goes; add it, or --dry-run")
-    if not chosen.data:
-        raise UsageError("there is nothing to learn from; add --data FILE")
+        raise UsageError(
+            f"-o says where the {'pairs go' if student is None else 'student goes'}; add it, or --dry-run"
+        )
+    if not chosen.data and not chosen.synthesize:
+        raise UsageError(
+            "there is nothing to learn from; add --data FILE, or --documents FOLDER --synthesize N"
+        )
     _check_packages()
     let_threads_sleep()
+    synthesized = None
+    if chosen.synthesize:
+        synthesized = _synthesized(teacher, student, chosen, args, terminal)
+    if student is None:
+        return {"output": args.output, **({} if synthesized is None else synthesized.numbers)}
     from rockledge.distillation.distil import distil
     from rockledge.distillation.report import held_out_lines
 
@@ -222,6 +267,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             overwrite=args.overwrite,
             command=args.typed,
             progress=advance,
+            synthesized=synthesized,
         )
     if others:
         terminal.as_json = False
@@ -233,6 +279,32 @@ def run(args: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     taker = "quantize" if chosen.quantization_aware is None else "run"
     terminal.print(f"\n{args.output} is complete; its report.md says more. rockledge {taker} takes it.")
     return {"output": args.output, **report.numbers}
+
+
+def _synthesized(
+    teacher: str, student: str | None, chosen: Settings, args: argparse.Namespace, terminal: Terminal
+) -> Synthesized:
+    """The pairs that the teacher wrote, with progress: in the output, or beside that of a student."""
+    from rockledge.distillation.distil import check_request
+    from rockledge.distillation.question_answer.synthesize import dropped_lines, synthesize
+
+    if student is not None:  # what is wrong with it is said before the teacher writes for hours
+        check_request(teacher, student, args.output, chosen, args.work, args.overwrite)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "--synthesize takes one process; let it write the pairs without STUDENT first, and learn them by "
+            "--data DIR/train.jsonl --held-out DIR/held-out.jsonl"
+        )
+    place = args.output if student is None else f"{os.path.realpath(args.output)}-pairs"
+    with terminal.progress() as advance:
+        found = synthesize(teacher, place, chosen, overwrite=args.overwrite, progress=advance)
+    for note in found.numbers["notes"] if student is None else ():
+        terminal.note(f"Note: {note}")
+    for line in dropped_lines(found.numbers):
+        terminal.note(line)
+    terminal.print(found.sentence)
+    terminal.print(f"{place} holds them; rockledge distill ... --data {found.train} learns them again.")
+    return found
 
 
 def _settings(args: argparse.Namespace, recipe: RecipeFile | None) -> Settings:
@@ -263,9 +335,11 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _models(models: list[str], recipe: RecipeFile | None, dry: bool) -> tuple[str, str | None]:
+def _models(models: list[str], recipe: RecipeFile | None, chosen: Settings) -> tuple[str, str | None]:
     if len(models) == 2:
         return models[0], models[1]
+    if len(models) == 1 and chosen.synthesize:
+        return models[0], None
     if models or recipe is None or recipe.teacher is None:
         raise UsageError(
             f"{counted(len(models), 'model')} given, expected TEACHER and STUDENT"
@@ -296,6 +370,28 @@ def _dry_run(
     return body
 
 
+def _planned(teacher: str, chosen: Settings, terminal: Terminal) -> dict[str, Any]:
+    """What the teacher would be asked, from the documents and its tokenizer alone."""
+    from rockledge.distillation.model_directory import model_directory, small_files
+    from rockledge.distillation.question_answer.plan import plan
+    from rockledge.distillation.question_answer.prompts import Prompts
+
+    files = small_files(model_directory(teacher, "teacher"))
+    body = plan(chosen, files, Prompts(files)).body()
+    for note in body["notes"]:
+        terminal.note(f"Note: {note}")
+    learnt, apart = body["passages"].values()
+    names = ", ".join(body["held_out_documents"][:5]) or "none"
+    terminal.print(
+        f"{counted(body['documents'], 'document')}, {counted(learnt + apart, 'passage')}, of which"
+    )
+    terminal.print(f"{apart} are held out. Documents that are held out: {names}.")
+    terminal.print(
+        f"The teacher is asked at most {body['most_prompts']:,} times for {chosen.synthesize:,} pairs."
+    )
+    return body
+
+
 def _lines(body: Mapping[str, Any]) -> list[str]:
     """The dry run for people. All modelled."""
     billions = [f"{body[role]['parameters'] / 1e9:.2f} billion" for role in ("teacher", "student")]
@@ -315,6 +411,7 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
     if (own := training["on_policy"]) is not None:
         answers, most = f"{own['answers']:,} answers of its own", f"{own['longest_answer']:,} tokens"
         last = [f"Then {own['steps']} steps on {answers}, of at most {most} each."]
+    written = body["synthesis"]
     lines = [
         f"Teacher: {billions[0]} parameters. Student: {billions[1]}.",
         steps,
@@ -325,6 +422,11 @@ def _lines(body: Mapping[str, Any]) -> list[str]:
         f"It {fits} {hardware['memory_gb']:g} GiB ({hardware['gpus']} x {hardware['gpu']}).",
         price,
     ]
+    if written["pairs"]:
+        lines.append(
+            f"In it the teacher first writes {written['pairs']:,} pairs, at least "
+            f"{written['least_tokens']:,} tokens; counted are operations, and writing takes longer."
+        )
     if body["sources"]:
         lines += ["", "Where the numbers are from:"]
         lines += [f"  {key}: {source}" for key, source in body["sources"].items()]

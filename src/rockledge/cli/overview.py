@@ -33,6 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "distill": (
         "rockledge distill path/to/teacher path/to/student --data domain.jsonl -o my-student",
+        "rockledge distill path/to/teacher --documents manuals --synthesize 2000 -o my-pairs",
         "rockledge distill --recipe recipes/llama-3-8b-teaches-3b.yaml --dry-run",
     ),
     "plan": (

@@ -5,10 +5,10 @@ import os
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,6 +38,7 @@ from rockledge.distillation.loading import (
 from rockledge.distillation.logit_cache import CacheKey, LogitCache
 from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
 from rockledge.distillation.on_policy import check_on_policy, check_trl, learn_on_policy
+from rockledge.distillation.question_answer.synthesize import Synthesized
 from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
 from rockledge.distillation.resuming import (
@@ -55,9 +56,13 @@ from rockledge.distillation.trainer import DistillationTrainer
 from rockledge.distillation.training import Progress, Run, processes, train, wait_for_everyone
 from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.errors import ArtifactError, UsageError
+from rockledge.model.chat import ChatTemplate
 from rockledge.model.checkpoint import open_checkpoint
 from rockledge.model.files_digest import files_digest
 from rockledge.model.source import source_hub_id
+
+if TYPE_CHECKING:
+    from rockledge.quantization.choosing.recipe import Recipe
 
 CURVE = "loss.png"
 
@@ -72,10 +77,12 @@ def distil(
     overwrite: bool = False,
     command: str | None = None,
     progress: Progress = lambda stage, done, total: None,
+    synthesized: Synthesized | None = None,
 ) -> Report:
     """Teaches a copy of `student` what `teacher` knows of the data, and writes it to `out` as an ordinary
     Hugging Face checkpoint with report.json, report.md and loss.png; with `settings.quantization_aware` as
-    an artifact, whose codes are those that learnt.
+    an artifact, whose codes are those that learnt. What is `synthesized` is learnt too, and its held-out
+    part is what is measured.
 
     A stopped run continues when it is called again with the same arguments: its checkpoints are in `work`
     (default: hidden beside `out`, removed at the end). With several processes all of them call this, and the
@@ -96,6 +103,7 @@ def distil(
             overwrite,
             command,
             progress,
+            synthesized,
             claims,
         )
 
@@ -109,38 +117,23 @@ def _distil(
     overwrite: bool,
     command: str | None,
     progress: Progress,
+    synthesized: Synthesized | None,
     claims: ExitStack,
 ) -> Report:
     started = time.monotonic()
-    if settings.on_policy:
-        check_trl()
-    learning = model_directory(student, "student")
-    recipe = recipe_of(settings, learning)
-    if recipe is None:
-        _check_place(target, overwrite)
-    else:
-        check_place(target, overwrite=overwrite)
-    needed = settings.learns_from_teacher or settings.on_policy
-    teaching = model_directory(teacher, "teacher") if needed else None
-    place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
-    _check_apart(target, place, teaching, learning, settings)
-    check_output_room(target, learning)
-    files = small_files(learning)
-    length = _checked_length(learning, settings)
-    taught_by = None if teaching is None else small_files(teaching)
-    if taught_by is not None:
-        check_same_tokenizer(taught_by, files)
-        check_context(taught_by, length)
-        if settings.on_policy:
-            check_on_policy(learning, files, taught_by)
+    request = _checked(teacher, student, target, settings, work, overwrite)
+    learning, teaching, recipe = request.student, request.teacher, request.recipe
+    place, files, taught_by, length = request.place, request.files, request.taught_by, request.length
     text = training_text(
         files,
         end_of_text(files),
-        settings.data,
-        held_out_file=settings.held_out,
-        share=settings.held_out_share,
+        settings.data if synthesized is None else [*settings.data, synthesized.train],
+        held_out_file=settings.held_out or (None if synthesized is None else synthesized.held_out),
+        share=settings.held_out_share if synthesized is None else 0.0,
         length=length,
         answer=settings.answer if settings.on_policy else 0,
+        left_out=frozenset() if synthesized is None else synthesized.held_out_documents,
+        must_measure=synthesized is None,
     )
     for role, described in (("student", files), ("teacher", taught_by)):
         if described is not None:
@@ -152,7 +145,8 @@ def _distil(
         described = _described(settings, text, teaching, learning, in_grid)
         claims.enter_context(claimed(place, described))
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
-    notes = list(text.notes)
+    notes = [] if synthesized is None else [synthesized.sentence, *synthesized.numbers["notes"]]
+    notes += text.notes
     cache, asked, adapter = None, None, place
     if teaching is not None and settings.learns_from_teacher:
         if settings.adapt_teacher and settings.cache_logits is not None:
@@ -217,6 +211,69 @@ def _distil(
     if work is None and first:
         shutil.rmtree(place, ignore_errors=True)
     return report
+
+
+def check_request(
+    teacher: str | Path,
+    student: str | Path,
+    out: str | Path,
+    settings: Settings,
+    work: str | Path | None,
+    overwrite: bool,
+) -> None:
+    """Raises, as `distil` does, what is wrong with models, places and settings before any text is read; with
+    `settings.synthesize` also UsageError where the student has no form for questions and answers."""
+    checked = _checked(teacher, student, Path(os.path.realpath(out)), settings, work, overwrite)
+    if settings.synthesize and ChatTemplate.from_files(checked.files) is None:
+        raise UsageError(
+            f"the student {student} has no chat template, so it cannot learn questions and answers; put a "
+            "chat_template.jinja into its directory, such as the teacher's"
+        )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Directories, small files and settings that go together. `teacher` is None where none is learnt from."""
+
+    student: Path
+    teacher: Path | None
+    recipe: "Recipe | None"
+    place: Path
+    files: dict[str, bytes]
+    taught_by: dict[str, bytes] | None
+    length: int
+
+
+def _checked(
+    teacher: str | Path,
+    student: str | Path,
+    target: Path,
+    settings: Settings,
+    work: str | Path | None,
+    overwrite: bool,
+) -> _Request:
+    if settings.on_policy:
+        check_trl()
+    learning = model_directory(student, "student")
+    recipe = recipe_of(settings, learning)
+    if recipe is None:
+        _check_place(target, overwrite)
+    else:
+        check_place(target, overwrite=overwrite)
+    needed = settings.learns_from_teacher or settings.on_policy
+    teaching = model_directory(teacher, "teacher") if needed else None
+    place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
+    _check_apart(target, place, teaching, learning, settings)
+    check_output_room(target, learning)
+    files = small_files(learning)
+    length = _checked_length(learning, settings)
+    taught_by = None if teaching is None else small_files(teaching)
+    if taught_by is not None:
+        check_same_tokenizer(taught_by, files)
+        check_context(taught_by, length)
+        if settings.on_policy:
+            check_on_policy(learning, files, taught_by)
+    return _Request(learning, teaching, recipe, place, files, taught_by, length)
 
 
 def _write_student(
@@ -348,6 +405,13 @@ def _check_apart(target: Path, place: Path, teacher: Path | None, student: Path,
         for name, path in inner:
             if path is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(outer)):
                 raise UsageError(f"{name} {path} is in {said} {outer}; name another place for one of them")
+    for folder in settings.data:
+        for said, made in (("the output", target), ("--work", place)):
+            if Path(os.path.realpath(made)).is_relative_to(os.path.realpath(folder)):
+                raise UsageError(
+                    f"{said} {made} is in --data {folder}, whose files are learnt; name another place for "
+                    "one of them"
+                )
 
 
 def _check_place(target: Path, overwrite: bool) -> None:

@@ -1,5 +1,5 @@
-"""The documents that a student learns from: what a file of text or JSON lines holds, without empty ones and
-repetitions, and which of them are held out."""
+"""The documents that a student learns from: what files and folders hold, without empty ones and repetitions,
+and which of them are held out."""
 
 import hashlib
 import json
@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rockledge.distillation.document_files import find_documents, listed, read_document, shown_name
 from rockledge.errors import UsageError
 from rockledge.regular_file import read_regular
 
-_LISTED = 5  # line numbers that a note lists one by one
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
 class Document:
     """A text, or a conversation: `messages` with `role` and `content`, and perhaps `tools`. `place` says
-    where it is, such as "line 3 of chats.jsonl"."""
+    where it is, such as "line 3 of chats.jsonl"; `title` is what its file calls itself."""
 
     place: str
     text: str = ""
     messages: tuple[Mapping[str, Any], ...] = ()
     tools: tuple[Any, ...] = ()
+    title: str = ""
 
     @property
     def digest(self) -> str:
@@ -44,18 +45,21 @@ class Documents:
 
 
 def read_documents(paths: Sequence[str | Path]) -> Documents:
-    """The documents of files. A .jsonl or .ndjson file has one a line, an object with `text` or with
-    `messages`; any other file is one document.
+    """The documents of files and folders. A .jsonl or .ndjson file has one a line, an object with `text` or
+    with `messages`; any other file is one document. Of a folder, every file that `find_documents` names is
+    one, and what cannot be read is left out with a note.
 
     Raises:
-        UsageError: a file cannot be read, a line is neither, or there is no document at all.
+        UsageError: a file that was named cannot be read, a line is neither, or there is no document at all.
+        RockledgeError: the library for HTML or PDF is not installed.
     """
     found: list[Document] = []
     notes: list[str] = []
     seen: set[str] = set()
     for path in map(Path, paths):
         empty, repeated = [], []
-        for number, document in _of_file(path):
+        of_path, told = _of_folder(path) if path.is_dir() else (_of_file(path), [])
+        for number, document in of_path:
             if not document.text.strip() and not document.messages:
                 empty.append(number)
             elif document.digest in seen:
@@ -63,14 +67,18 @@ def read_documents(paths: Sequence[str | Path]) -> Documents:
             else:
                 seen.add(document.digest)
                 found.append(document)
+        notes += told
         notes += [
-            f"{path.name}: {_lines(numbers)} left out, {why}."
-            for numbers, why in ((empty, "empty"), (repeated, "said before"))
-            if numbers
+            f"{shown_name(path.name or str(path))}: {_places(places)} left out, {why}."
+            for places, why in ((empty, "empty"), (repeated, "said before"))
+            if places
         ]
     if not found:
         names = ", ".join(map(str, paths))
-        raise UsageError(f"{names} holds no document to learn from; give text, or lines of JSON with text")
+        raise UsageError(
+            f"{names} holds no document to learn from; give text, or lines of JSON with text"
+            + (f" ({notes[0].removesuffix('.')})" if notes else "")
+        )
     return Documents(tuple(found), tuple(notes))
 
 
@@ -87,14 +95,25 @@ def held_out(documents: Sequence[Document], share: float) -> tuple[list[Document
     )
 
 
-def _of_file(path: Path) -> list[tuple[int, Document]]:
-    try:
-        content = read_regular(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"{path} cannot be read as UTF-8 text ({reason.lower()}); give another file"
-        ) from error
+def _of_folder(folder: Path) -> tuple[list[tuple[int | str, Document]], list[str]]:
+    """(name, document) of every file that can be read, and notes about the others."""
+    there = find_documents(folder)
+    found: list[tuple[int | str, Document]] = []
+    notes = [f"{shown_name(folder.name or str(folder))}: {note}" for note in there.notes]
+    for name, path in there.files:
+        try:
+            found.append((name, _of_document(name, path)))
+        except UsageError as error:
+            notes.append(f"Left out: {str(error).split(';')[0]}.")
+    return found, notes
+
+
+def _of_document(name: str, path: Path) -> Document:
+    read = read_document(path)
+    return Document(shown_name(name), read.text, title=shown_name(read.title))
+
+
+def _of_file(path: Path) -> list[tuple[int | str, Document]]:
     kind = path.suffix.lower()
     if kind == ".json":
         raise UsageError(
@@ -102,7 +121,14 @@ def _of_file(path: Path) -> list[tuple[int, Document]]:
             "name it .txt to learn it as it is"
         )
     if kind not in _JSON_LINES:
-        return [(1, Document(path.name, content))]
+        return [(1, _of_document(path.name, path))]
+    try:
+        content = read_regular(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"{path} cannot be read as UTF-8 text ({reason.lower()}); give another file"
+        ) from error
     # Not `splitlines`: JSON may hold line separators other than this one.
     return [
         (number, _of_line(path, number, line))
@@ -130,9 +156,10 @@ def _of_line(path: Path, number: int, line: str) -> Document:
     return Document(place, "", tuple(messages), tuple(tools) if isinstance(tools, list) else ())
 
 
-def _lines(numbers: Sequence[int]) -> str:
-    if len(numbers) == 1:
-        return f"line {numbers[0]}"
-    shown = ", ".join(map(str, numbers[:_LISTED]))
-    more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
-    return f"lines {shown}{more}"
+def _places(places: Sequence[int | str]) -> str:
+    """Line numbers of a file, or names in a folder."""
+    if isinstance(places[0], str):
+        return listed([str(place) for place in places])
+    if len(places) == 1:
+        return f"line {places[0]}"
+    return f"lines {listed([str(place) for place in places])}"

@@ -25,6 +25,9 @@ from rockledge.pruning.shape import Shape, check_widths, kv_heads_for, pruned_co
 from rockledge.recipe_file import Kind, RecipeFile
 
 _GIB = 1 << 30
+# A prompt with a passage and its task, and an output of the length that is asked for: a pair takes at least
+# one. Writing is bound by memory rather than operations, so its time is a lower bound too.
+_PAIR_TOKENS = 600
 
 _HARDWARE: dict[str, Kind] = {
     "gpu": str,
@@ -92,6 +95,8 @@ class DryRun:
             work += adapting * token_flops(
                 self.teacher, None, settings.sequence, checkpointing=settings.checkpointing, lora=True
             )
+        written = settings.synthesize * _PAIR_TOKENS
+        work += forward_flops(self.teacher, _PAIR_TOKENS) * written
         if settings.on_policy:
             work += self._on_policy_flops()
             seconds = writing_seconds(self.student, settings.on_policy * settings.answer, hardware)
@@ -124,6 +129,7 @@ class DryRun:
                 "bf16": settings.bf16,
                 "on_policy": self._on_policy() if settings.on_policy else None,
             },
+            "synthesis": {"pairs": settings.synthesize, "least_tokens": written},
             "memory_gb_per_gpu": {
                 **{name: round(size / _GIB, 2) for name, size in parts.items()},
                 "peak": round(peak / _GIB, 2),

@@ -18,8 +18,9 @@ class Settings:
     `learning_rate` None means 1e-4, and ten times that for LoRA; it falls along a cosine to
     `final_learning_rate` (None: a tenth of it), as in Minitron (arXiv 2408.11796). `adapt_tokens` None means
     as many as the student is given. With `quantization_aware`, bits a weight or the file of a recipe of
-    `quantize`, the student learns as the artifact that it becomes. `trainer` holds further arguments of
-    transformers.TrainingArguments.
+    `quantize`, the student learns as the artifact that it becomes. With `synthesize` the teacher
+    first writes so many questions and answers from `documents`, `synthesize_batch` at a time, and they are
+    learnt too. `trainer` holds further arguments of transformers.TrainingArguments.
 
     `on_policy` is the number of steps of a last stage, in which the student writes answers of at most
     `on_policy_answer` tokens (None: half a sequence) and the teacher scores them. Its learning rate (None: a
@@ -55,6 +56,9 @@ class Settings:
     cache_logits: str | None = None
     cache_bytes: int = 64 << 30
     seed: int = 0
+    documents: list[str] = field(default_factory=list)
+    synthesize: int = 0
+    synthesize_batch: int = 8
     trainer: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -121,6 +125,10 @@ def settings(values: Mapping[str, Any]) -> Settings:
             f"a batch of {made.batch} sequences cannot be cut into micro-batches of {made.micro_batch}; "
             "choose a multiple"
         )
+    if bool(made.synthesize) != bool(made.documents):
+        raise UsageError(
+            "synthesize says how many questions and answers are written, and documents from what; give both"
+        )
     if made.hidden_weight and made.cache_logits:
         raise UsageError(
             "hidden-weight needs the teacher in every step and cache-logits is there to do without it; "
@@ -173,6 +181,8 @@ _BOUNDS = (
     ("evaluate_every", 1, _MOST),
     ("cache_bytes", 1, _MOST),
     ("seed", 0, (1 << 32) - 1),
+    ("synthesize", 0, 10_000_000),
+    ("synthesize_batch", 1, 1 << 12),
 )
 _OURS_BY = {
     "max_steps": "--tokens",

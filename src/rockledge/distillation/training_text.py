@@ -36,11 +36,14 @@ def training_text(
     share: float,
     length: int,
     answer: int = 0,
+    left_out: frozenset[str] = frozenset(),
+    must_measure: bool = True,
 ) -> TrainingText:
     """The sequences of `data` for a model with these small files, whose texts end with the token `end`, and
     prompts that leave room for `answer` tokens of a sequence, where that is not 0.
 
-    Of one document alone the last `share` of its tokens is held out.
+    Of one document alone the last `share` of its tokens is held out. Documents with a digest in `left_out`
+    are not learnt. Too little for a sequence may be held out where nothing `must_measure`; a note says so.
 
     Raises:
         UsageError: the data is shorter than a sequence, or no conversation suits the model.
@@ -48,20 +51,22 @@ def training_text(
     tokenizer, chat = Tokenizer.from_files(files), ChatTemplate.from_files(files)
     read = read_documents(data)
     notes = list(read.notes)
-    learn, kept = list(read.documents), []
+    learn, kept = [d for d in read.documents if d.digest not in left_out], []
+    if len(learn) < len(read.documents):
+        count = len(read.documents) - len(learn)
+        notes.append(f"Of the documents {count} are left out: questions about them are held out.")
     if held_out_file is not None:
         apart = read_documents([held_out_file])
         known = {document.digest for document in apart.documents}
+        before = len(learn)
         learn, kept = [d for d in learn if d.digest not in known], list(apart.documents)
         notes += apart.notes
         if not learn:
             raise UsageError(
                 "all documents of the data are held out too; give other data, or another --held-out"
             )
-        if len(learn) < len(read.documents):
-            notes.append(
-                f"Of the documents {len(read.documents) - len(learn)} are left out: they are held out."
-            )
+        if len(learn) < before:
+            notes.append(f"Of the documents {before - len(learn)} are left out: they are held out.")
     else:
         learn, kept = held_out(learn, share)
     tokens = _tokens(learn, tokenizer, chat, end, notes)
@@ -75,8 +80,10 @@ def training_text(
             f"the data makes {count} tokens to learn from, but one sequence has {length}; give more text, or "
             "a smaller --sequence"
         )
-    if not len(rest) and (held_out_file is not None or share > 0):
-        have = sum(len(document.ids) for document in kept_tokens)
+    have = sum(len(document.ids) for document in kept_tokens)
+    if not len(rest) and not must_measure:
+        notes.append(f"Nothing is measured: {have} tokens are held out, but one sequence has {length}.")
+    elif not len(rest) and (held_out_file is not None or share > 0):
         raise UsageError(
             f"{have} tokens are held out, but one sequence has {length}; give more text, a smaller "
             "--sequence or a larger --held-out-share"

@@ -1,0 +1,1 @@
+"""`--synthesize`: the teacher writes questions and answers from documents, which a student then learns."""
