@@ -38,7 +38,7 @@ def steps(teacher: Path, work: Path, tokens: int, importance: int | None = None)
     data = ("--data", str(work / LEARN), "--data", str(work / GENERAL), "--held-out", str(work / WATCHED))
     recipe = ("--recipe", str(RECIPE))
     cached = ("--cache-logits", str(work / "logits"))
-    adapted = (*cached, "--adapt-teacher", "--adapt-tokens", str(tokens // 2))
+    adapted = (*cached, "--adapt-teacher")
 
     def learnt(name: str, student: str, about: str, *flags: str, artifact: bool = False) -> Step:
         command = ("distill", str(teacher), str(work / student), "-o", str(work / name))
