@@ -18,7 +18,7 @@ CHOICES = 4
 _LEAST_TERMS = 10  # times in what was learnt
 _RATIO = 10.0  # more often there than in general prose
 _EACH = 6  # items of one term at most
-_WORDS_BEFORE, _WORDS_AFTER = (4, 24), (2, 10)
+_WORDS_BEFORE, _WORDS_AFTER = (4, 16), (2, 6)
 _NEAR = 12  # the most similar frequencies, of which three are drawn
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*[A-Za-z0-9]")

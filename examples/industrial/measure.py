@@ -31,10 +31,10 @@ class Amount:
     """How much is measured: windows of 512 tokens of the domain and of each general text, cloze items, and
     probes of each family."""
 
-    domain: int = 48
-    general: int = 16
+    domain: int = 40
+    general: int = 10
     cloze: int = 440
-    probes: int = 20
+    probes: int = 12
 
 
 @dataclass(frozen=True)
