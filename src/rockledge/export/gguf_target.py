@@ -3,7 +3,7 @@
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -193,7 +193,7 @@ class _Partly:
 
     @property
     def config(self) -> Any:
-        return self.plain.config
+        return replace(self.plain.config, context=self.file.config.context)
 
     def names(self) -> list[str]:
         return self.plain.names()

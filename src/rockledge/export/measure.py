@@ -15,7 +15,7 @@ from rockledge.model.checkpoint import Checkpoint
 from rockledge.model.tokenizer import Tokenizer
 
 WINDOW: Final = 128
-_KEPT: Final = ("kl_mean_nats", "kl_mean_se_nats", "top1_agreement", "cosine_distance_mean", "scored_tokens")
+KEPT: Final = ("kl_mean_nats", "kl_mean_se_nats", "top1_agreement", "cosine_distance_mean", "scored_tokens")
 
 
 def rounding_cost(
@@ -31,7 +31,9 @@ def rounding_cost(
     from rockledge.eval.windows import cut_windows
     from rockledge.quantization.float_model.reference_logits import ReferenceLogits
 
-    tokens, window = sample(model, request.tokens)
+    # What a target cuts its context to need not be right beyond it.
+    context = min([model.config.context, *(one.config.context for one in exported.values())])
+    tokens, window = sample(model, request.tokens, context)
     windows = cut_windows(tokens, window)
 
     def states(name: str, checkpoint: Any) -> ReferenceLogits:
@@ -48,16 +50,17 @@ def rounding_cost(
             report: Any = embedding_distances(reference, other, tokens, window=window)
         else:
             report = divergences(reference, {name: other}, tokens, window=window)[name]
-        found[name] = {key: value for key, value in asdict(report).items() if key in _KEPT}
+        found[name] = {key: value for key, value in asdict(report).items() if key in KEPT}
     return found
 
 
-def sample(model: PlainModel, count: int) -> tuple[list[int], int]:
-    """About `count` tokens of the built-in texts, a part of each, and the window to cut them into."""
+def sample(model: PlainModel, count: int, context: int) -> tuple[list[int], int]:
+    """About `count` tokens of the built-in texts, a part of each, and the window to cut them into, at most
+    `context` long."""
     from rockledge.quantization.calibration.texts import default_calibration
 
     tokenizer = Tokenizer.from_files(model.files(), model.config.vocab)
-    window = min(WINDOW, model.config.context, max(count, 8))
+    window = min(WINDOW, context, max(count, 8))
     texts = default_calibration()
     each = max(1, math.ceil(count / window / len(texts))) * window
     tokens: list[int] = []

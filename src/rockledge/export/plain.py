@@ -10,6 +10,7 @@ of the weights. `conversion.folds` lists what was done, and in which order.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +30,23 @@ _BIAS = ".bias"
 @dataclass(frozen=True)
 class PlainModel:
     """The artifact under canonical names, as `model.checkpoint.Checkpoint` describes it; every call of
-    `tensor` makes the tensor anew."""
+    `tensor` makes the tensor anew.
+
+    `untied`: a head that is the embedding becomes a matrix of its own with the last gain in it, so that the
+    stream may stay turned, and codes between stay the artifact's.
+    """
 
     artifact: Artifact
+    untied: bool = False
 
     @cached_property
     def config(self) -> ModelConfig:
         """That of the artifact; the multiplier of branches is in the weights."""
-        return replace(self.artifact.config, residual_scale=1.0)
+        tied = self.artifact.config.tied and not (self.untied and not self.artifact.config.headless)
+        return replace(self.artifact.config, residual_scale=1.0, tied=tied)
 
     @property
-    def path(self) -> object:
+    def path(self) -> Path:
         """The artifact's directory."""
         return self.artifact.path
 
@@ -68,10 +75,10 @@ class PlainModel:
 
     def tensor(self, name: str) -> Float32:
         """One tensor, fp32, C-contiguous: a matrix, a bias (".bias") or a norm's gain."""
-        if name not in self._matrices:
+        if name not in self._matrices and name != self.tree.head.role:
             if name.endswith(_BIAS):
                 return self._bias(name.removesuffix(_BIAS))
-            if name in self.artifact.arrays:
+            if name in self.artifact.arrays and not (name == self.tree.final_norm.role and self._head_has_gain):
                 return np.array(self.artifact.array(name), np.float32)
             return np.ones(self._shapes[name], np.float32)  # folded into the linears after it
         return np.ascontiguousarray(self._matrix(name), np.float32)
@@ -82,7 +89,7 @@ class PlainModel:
 
     def bits(self, name: str) -> float:
         """Bits of a code of the matrix `name`, the mean over its rows."""
-        spec = self.artifact.linears[name]
+        spec = self.artifact.linears[name if name in self._matrices else self.tree.embed.role]
         return sum(band.rows * band.bits for band in spec.bands) / spec.rows
 
     @cached_property
@@ -118,13 +125,42 @@ class PlainModel:
         """Whether the layers' matrices are turned back too, not only those at the ends of the stream."""
         return self.artifact.rotation is not None and self.tree.residual_turns and self.tree.tied
 
+    @property
+    def _ends_agree(self) -> bool:
+        """Whether embedding and head stay as they are stored: with a head of its own both ends of a turned
+        stream agree."""
+        return self.artifact.rotation is None or (self.tree.residual_turns and not self.tree.tied)
+
+    @property
+    def _head_has_gain(self) -> bool:
+        """Whether the last norm's gain is multiplied into a head that was the embedding."""
+        return self.artifact.config.tied and not self.tree.tied and self.tree.residual_turns
+
+    def keeps_codes(self, name: str) -> bool:
+        """Whether the matrix `name` is the artifact's codes times its row scales."""
+        if not name.startswith("layers."):
+            return name in self._matrices and self._ends_agree
+        _, number, role = name.split(".", 2)
+        return not self._stream_is_turned_back and not any(
+            self.artifact.online.get(group.place, 0)
+            for group in self.tree.layers[int(number)].groups
+            if role in {linear.role for linear in group.linears}
+        )
+
+    def _head_of_embedding(self) -> Float32:
+        values, rotation = dequantize(self.artifact.linear(self.tree.embed.role)), self.artifact.rotation
+        plain = values if rotation is None else rotation.inverse(values)
+        if not self._head_has_gain:
+            return plain
+        plain = plain * self.artifact.array(self.tree.final_norm.role)
+        return plain if rotation is None else rotation.forward(plain)
+
     def _matrix(self, name: str) -> Float32:
+        if name not in self._matrices:
+            return self._head_of_embedding()
         values, rotation = dequantize(self.artifact.linear(name)), self.artifact.rotation
         if not name.startswith("layers."):
-            # With an untied head both ends of a turned stream agree as they are.
-            if rotation is None or (self.tree.residual_turns and not self.tree.tied):
-                return values
-            return rotation.inverse(values)
+            return values if rotation is None or self._ends_agree else rotation.inverse(values)
         _, number, role = name.split(".", 2)
         for branch in self.tree.layers[int(number)].branches:
             reads, last = branch.body.groups

@@ -17,12 +17,15 @@ TOKENS = 1024
 @dataclass(frozen=True)
 class ExportRequest:
     """`kind`: the type of numbers, one of the target's, "" for its default. `tokens`: of the built-in text to
-    measure on, 0 for no measurement. `toolkit`: the Python of an environment that has the vendor's toolkit."""
+    measure on, 0 for no measurement. `toolkit`: the Python of an environment that has the vendor's toolkit.
+    `blocks`: for the toolkit, whole layers in place of single linears."""
 
     kind: str = ""
     tokens: int = TOKENS
     toolkit: str | None = None
+    blocks: bool = False
     progress: Progress = lambda what, done, total: None
+    note: Callable[[str], None] = lambda sentence: None
 
 
 @dataclass(frozen=True)
