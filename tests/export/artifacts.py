@@ -1,4 +1,4 @@
-"""Artifacts of every form of a decoder, by the fastest road, and what they compute before inputs are rounded."""
+"""Artifacts of every form of a decoder, by the fastest road, and what they are before inputs are rounded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -14,7 +14,7 @@ from rockledge.export.gguf_vocabulary import check_vocabulary, vocabulary
 from rockledge.model.gguf_tokenizer import tokenizer_files
 from rockledge.model.tokenizer import Tokenizer as Ours
 
-CONFIG = replace(held("llama-biases").config, vocab=700)
+CONFIG = replace(held("llama-biases").config, vocab=700, bos=None, eos=())
 
 
 def trained(pre: Any, **model: Any) -> Tokenizer:

@@ -94,9 +94,10 @@ def test_rotary_scaling_gets_its_usual_name_back() -> None:
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"windows": (8, 0, 0, 0), "family": "phi3", "attention_softcap": 2.0}, "attention_softcap"),
+        ({"family": "phi3", "attention_softcap": 2.0}, "attention_softcap"),
+        ({"family": "phi3", "windows": (8, 0, 0, 0)}, "windows"),
         ({"embedding_scale": 3.0}, "embedding_scale"),
-        ({"family": "olmo2", "branch_norms": "both"}, "branch_norms"),
+        ({"family": "mistral", "branch_norms": "both"}, "branch_norms"),
         ({"family": "qwen2", "qkv_bias": True, "mlp_bias": True}, "mlp_bias"),
         ({"query_growth": 0.5, "query_growth_length": 16}, "query_growth"),
     ],

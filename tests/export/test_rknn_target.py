@@ -1,4 +1,4 @@
-"""`--to rknn` with a stand-in for the vendor's toolkit (tests/export/toolkit_stub), in a process of its own."""
+"""`--to rknn` with a stand-in for the vendor's toolkit (toolkit_stub/), in a process of its own."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.export.artifacts import NAMES, converted, held, without_head
+from tests.export.artifacts import converted, held, without_head
 
 from rockledge.errors import UsageError
 from rockledge.export import rknn_toolkit
@@ -38,7 +38,8 @@ def calls(tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
     return [tuple(json.loads(line)) for line in (tmp_path / "calls").read_text().splitlines()]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", NAMES)
+# What else the forms have is the same to a graph.
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "phi3", "smollm3", "llama-biases", "ministral3"])
 def test_whole_layers_compute_what_the_artifact_does(name: str, tmp_path: Path, python: str) -> None:
     """Layers with int8 inputs and outputs of every linear stay near the float ones, in all forms."""
     path = converted(held(name), tmp_path / "artifact")
@@ -120,7 +121,7 @@ def test_an_environment_without_the_toolkit_is_named(
         rknn_toolkit.find_toolkit(None)
     with pytest.raises(UsageError, match="cannot be run as a Python"):
         rknn_toolkit.find_toolkit(str(tmp_path / "none"))
-    with pytest.raises(UsageError, match="has no rknn-toolkit2, expected version 2.5.0"):
+    with pytest.raises(UsageError, match=r"has no rknn-toolkit2, expected version 2\.5\.0"):
         rknn_toolkit.find_toolkit(sys.executable)
     older = tmp_path / "packages" / "rknn_toolkit2-2.3.2.dist-info"
     older.mkdir(parents=True)

@@ -59,7 +59,10 @@ def test_every_operator_has_a_context_that_is_given_back(folder: Path, library: 
     assert sum(call.startswith("rknn_destroy") for call in said) == 2
 
 
-@pytest.mark.parametrize("function", ["rknn_init", "rknn_query", "rknn_inputs_set", "rknn_run", "rknn_outputs_get"])
+FUNCTIONS = ("rknn_init", "rknn_query", "rknn_inputs_set", "rknn_run", "rknn_outputs_get")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_call_that_fails_is_named(
     function: str, folder: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,14 +25,15 @@ _PLAIN: Final = ("f32", "f16", "bf16")
 
 def kind_of(asked: str, bits: float, columns: int) -> str:
     """The type of a matrix with codes of `bits` on average and so many columns: the one that was `asked` for,
-    or the smallest whose codes are at least as fine; bf16 where rows are not whole blocks."""
+    or the smallest whose codes have a bit more, so that rounding again adds less than rounding has cost;
+    bf16 where rows are not whole blocks."""
     if asked in _PLAIN:
         return asked
     if columns % BLOCK:
         return "bf16"
     if asked != NEAREST:
         return asked
-    return next(kind for kind, code in _CODES.items() if bits <= code)
+    return next((kind for kind, code in _CODES.items() if bits + 1 <= code), "q8_0")
 
 
 def rounded(values: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.uint8]:

@@ -55,7 +55,7 @@ def vocabulary(files: Mapping[str, bytes], config: ModelConfig) -> Metadata:
             "tokenizer.ggml.pre": _word(content),
             "tokenizer.ggml.merges": [" ".join(pair) for pair in merges],
         }
-    ids = {role: token for role, token in zip(_ROLES, config.eos, strict=False)}
+    ids: dict[str, int | None] = dict(zip(_ROLES, config.eos, strict=False))
     ids |= {"bos": config.bos if config.bos is not None else ours.bos}
     for role, key in (("unknown", "unk_token"), ("padding", "pad_token")):
         if (named := _content(settings.get(key))) in tokens:

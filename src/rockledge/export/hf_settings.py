@@ -60,9 +60,7 @@ def hf_settings(config: ModelConfig) -> tuple[Settings, ModelConfig]:
     wanted = functional(replace(config, family=target))
     found = functional(read)
     for field in fields(ModelConfig):
-        if field.name not in _ELSEWHERE and not same(
-            getattr(found, field.name), getattr(wanted, field.name)
-        ):
+        if field.name not in _ELSEWHERE and not same(getattr(found, field.name), getattr(wanted, field.name)):
             raise UsageError(
                 f"{name} of transformers cannot hold a model whose {field.name} is "
                 f"{str(getattr(config, field.name))[:60]}; export it to another target"
@@ -232,7 +230,7 @@ _OWN: Mapping[str, Callable[[ModelConfig], Settings]] = {
 
 
 def functional(config: ModelConfig) -> ModelConfig:
-    """The same function in one spelling: divisors that are the same beyond the original context say nothing."""
+    """The same function in one spelling: divisors that stay beyond the original context say nothing."""
     if config.rope_long_divisors in ((), config.rope_divisors):
         config = replace(config, rope_long_divisors=())
         if not config.rope_dynamic:

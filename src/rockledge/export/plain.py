@@ -4,8 +4,8 @@ that only our runtime knows.
 A transform of an input at run time is multiplied into the linears that read it. The rotation of the residual
 stream is taken back where the embedding is the head too, because there the last norm's gain stands between
 the two; where the head is a matrix of its own the stream stays turned, which costs nothing and rounds better.
-Folded gains and multipliers, balances, the order of channels and the Hadamard inside heads stay: they are part
-of the weights. `conversion.folds` lists what was done, and in which order.
+Folded gains and multipliers, balances, the order of channels and the Hadamard inside heads stay: they are
+part of the weights. `conversion.folds` lists what was done, and in which order.
 """
 
 from dataclasses import dataclass, replace
@@ -78,7 +78,9 @@ class PlainModel:
         if name not in self._matrices and name != self.tree.head.role:
             if name.endswith(_BIAS):
                 return self._bias(name.removesuffix(_BIAS))
-            if name in self.artifact.arrays and not (name == self.tree.final_norm.role and self._head_has_gain):
+            if name in self.artifact.arrays and not (
+                name == self.tree.final_norm.role and self._head_has_gain
+            ):
                 return np.array(self.artifact.array(name), np.float32)
             return np.ones(self._shapes[name], np.float32)  # folded into the linears after it
         return np.ascontiguousarray(self._matrix(name), np.float32)

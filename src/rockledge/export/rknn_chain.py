@@ -40,15 +40,9 @@ def run_chain(
     chain = floats
     for number in range(len(tree.layers)):
         weights = block_weights(plain, number)
-        watch = _Watch()
+        watch = Watch()
         after = block_forward(weights, floats, tree, number, watch.tap, watch.output)
-        roles = {
-            linear.role: group.place for group in tree.layers[number].groups for linear in group.linears
-        }
-        largest = {
-            layer_name(number, role): (watch.largest_in[place], watch.largest_out[role])
-            for role, place in roles.items()
-        }
+        largest = watch.largest(plain, number)
         built = None
         if request.blocks:
             try:
@@ -58,14 +52,20 @@ def run_chain(
             except ToolkitError as error:
                 request.note(f"{error}; its linears were built in its place.")
         if built is None:
-            chain = _by_linears(plain, number, weights, chain, watch.inputs, roles, largest, build)
+            chain = _by_linears(plain, number, weights, chain, watch.inputs, largest, build)
         else:
             chain = torch.from_numpy(np.ascontiguousarray(built))
         floats = after
     return _ends(plain, floats, chain, build)
 
 
-class _Watch:
+def places(plain: PlainModel, number: int) -> dict[str, str]:
+    """By the role of each linear of layer `number`, the place of its input."""
+    groups = plain.tree.layers[number].groups
+    return {linear.role: group.place for group in groups for linear in group.linears}
+
+
+class Watch:
     """What linears of a layer read and write."""
 
     def __init__(self) -> None:
@@ -82,6 +82,13 @@ class _Watch:
         self.largest_out[role] = float(y.abs().max())
         return y
 
+    def largest(self, plain: PlainModel, number: int) -> Ends:
+        """By the full name of each linear of layer `number`, the largest absolute input and output."""
+        return {
+            layer_name(number, role): (self.largest_in[place], self.largest_out[role])
+            for role, place in places(plain, number).items()
+        }
+
 
 def _by_linears(
     plain: PlainModel,
@@ -89,17 +96,20 @@ def _by_linears(
     weights: Mapping[str, torch.Tensor],
     chain: torch.Tensor,
     calibration: Mapping[str, torch.Tensor],
-    places: Mapping[str, str],
     largest: Ends,
     build: Build,
 ) -> torch.Tensor:
     """A layer with simulated linears; what joins them is computed in floats."""
-    watch = _Watch()
+    watch, place_of = Watch(), places(plain, number)
 
     def simulated(role: str, y: torch.Tensor) -> torch.Tensor:
-        place = places[role]
+        place = place_of[role]
         found = build(
-            layer_name(number, role), calibration[place].numpy(), watch.inputs[place].numpy(), y.numpy(), largest
+            layer_name(number, role),
+            calibration[place].numpy(),
+            watch.inputs[place].numpy(),
+            y.numpy(),
+            largest,
         )
         return torch.from_numpy(np.ascontiguousarray(found, np.float32)).reshape(y.shape)
 

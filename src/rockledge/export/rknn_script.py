@@ -1,9 +1,9 @@
 """Runs in the environment that has the vendor's toolkit, never in ours: builds operators as ONNX graphs and
 turns them into .rknn files. It imports nothing of Rockledge.
 
-Only the toolkit's public API is used: RKNN.config, load_onnx, build, export_rknn, init_runtime (its simulator)
-and inference. Each line of the standard input is the path of a folder with a job.json; `result.json` is
-written there, and a byte to the descriptor that the last argument names.
+Only the toolkit's public API is used: RKNN.config, load_onnx, build, export_rknn, init_runtime (its
+simulator) and inference. Each line of the standard input is the path of a folder with a job.json; its
+`result.json` is written there, and a byte to the descriptor that the last argument names.
 """
 
 import json
@@ -58,7 +58,9 @@ class Graph:
             return y if bias is None else self.add("Add", y, self.constant(bias))
         codes, scale = weights[role + ".codes"], weights[role + ".scale"]
         rows, cols = codes.shape
-        y = self.add("Reshape", self.add("Transpose", x, perm=[1, 0]), self.constant(np.array([1, cols, 1, -1])))
+        y = self.add(
+            "Reshape", self.add("Transpose", x, perm=[1, 0]), self.constant(np.array([1, cols, 1, -1]))
+        )
         y = self._rounded(y, weights[role + ".in"])
         kernel = self.add(
             "DequantizeLinear",

@@ -1,4 +1,4 @@
-"""`--to rknn`: operators for the vendor's runtime, built by the vendor's toolkit in an environment of its own.
+"""`--to rknn`: operators for the vendor's runtime, built by the vendor's toolkit in a process of its own.
 
 Single linears, or whole decoder layers over the first positions of a text. The embedding, and what joins
 linears, are the host's. Every operator is run by the toolkit's simulator on what those before it gave, so the
@@ -42,7 +42,7 @@ def write_rknn(model: PlainModel, folder: Path, out: Path, request: ExportReques
     count = min(max(request.tokens, rows), SAMPLES * rows)
     tokens, rows = sample(plain, count, rows)
     with tempfile.TemporaryDirectory(prefix=".toolkit-", dir=folder) as work, ExitStack() as stack:
-        builder = _Builder(python, Path(work), folder, out, plain, request, stack)
+        builder = Builder(python, Path(work), folder, out, plain, request, stack)
         from rockledge.export.rknn_chain import run_chain
 
         windows = [tokens[first : first + rows] for first in range(0, len(tokens), rows)]
@@ -95,7 +95,7 @@ def _divergence(
     return {key: value for key, value in asdict(report).items() if key in KEPT}
 
 
-class _Builder:
+class Builder:
     """Builds operators one after another; a toolkit that died or hung is started anew."""
 
     def __init__(
@@ -131,10 +131,10 @@ class _Builder:
             else linear_job(self._plain, name)
         )
         found, codes = self._built(job, samples, inputs, largest)
-        cosine = None
+        near = None
         if found is not None:
             found = found.reshape(expected.shape)
-            cosine = _cosine(found, expected)
+            near = cosine(found, expected)
             if not self.operators:
                 with writing(self._out):
                     np.savez(self._folder / CHECK, x=inputs[0], expected=expected[0], simulated=found[0])
@@ -146,7 +146,7 @@ class _Builder:
                 "inputs": job.inputs,
                 "outputs": job.outputs,
                 "scales": "the artifact's" if codes else "the toolkit's",
-                "cosine": cosine,
+                "cosine": near,
             }
         )
         self._request.progress("operators", len(self.operators), self._count())
@@ -206,7 +206,8 @@ class _Builder:
             return np.load(folder / "simulated.npy") if simulate else None
 
 
-def _cosine(one: Float32, other: Float32) -> float:
+def cosine(one: Float32, other: Float32) -> float:
+    """The cosine of two arrays of one shape."""
     a, b = one.astype(np.float64).reshape(-1), other.astype(np.float64).reshape(-1)
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30))
 

@@ -58,7 +58,9 @@ def _yarn(config: ModelConfig) -> dict[str, Any] | None:
     factor = max(config.rope_divisors)
     if factor <= 1:
         return None
-    for original in sorted({round(config.context / factor), config.context, *(1 << n for n in range(10, 18))}):
+    for original in sorted(
+        {round(config.context / factor), config.context, *(1 << n for n in range(10, 18))}
+    ):
         found = yarn_divisors(
             2 * len(config.rope_divisors), config.rope_theta, factor, original, beta_fast=32.0, beta_slow=1.0
         )

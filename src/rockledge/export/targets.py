@@ -12,8 +12,8 @@ from rockledge.errors import UsageError
 from rockledge.export.gguf_target import GGUF
 from rockledge.export.hf import HF
 from rockledge.export.plain import PlainModel
-from rockledge.export.rknn_target import RKNN
 from rockledge.export.request import ExportRequest, Target, Written
+from rockledge.export.rknn_target import RKNN
 
 TARGETS: Final[Mapping[str, Target]] = {target.name: target for target in (HF, GGUF, RKNN)}
 

@@ -80,7 +80,8 @@ class VendorDevice:
             self.rows = int(self._manifest["rows"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{folder} is not an export for the vendor's runtime; make one with `rockledge export --to rknn`"
+                f"{folder} is not an export for the vendor's runtime; make one with "
+                "`rockledge export --to rknn`"
             ) from error
         try:
             self._library = ctypes.CDLL(str(library))
