@@ -6,8 +6,9 @@ An artifact of SmolLM2 is exported to rknn-toolkit2 as whole layers, of which th
 by the toolkit's simulator. Ours is the same artifact with inputs of its linears rounded as the runtime rounds
 them, in the same layers; everything else is float in both. The reference is the artifact before inputs are
 rounded, so that both have the same codes of weights, but for down, which the export rounds again. Prints a
-row for each layer and the divergence of the logits after those layers, and writes
-bench/results/vendor_road.json. The simulator computes in floats: it says nothing of the chip.
+row for each layer and the divergence of the logits after those layers, and writes an entry for each type to
+bench/results/vendor_road.json.
+The simulator computes in floats: it says nothing of the chip.
 
 With --board DIR an export is run on this board through librknnrt instead, and its first operator compared
 with what the simulator gave.
@@ -18,7 +19,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -130,11 +130,12 @@ def compared(layers: int, kind: str) -> None:
     for row in found:
         print(f"{row['layer']:5}  {row['cosine_vendor']:15.6f}  {row['cosine_ours']:13.6f}  {row['scales']}")
     print(f"KL of the logits, nats a token: vendor ({kind}, simulated) {costs[0]:.5f}, ours {costs[1]:.5f}")
-    result: Mapping[str, Any] = {
-        "model": "SmolLM2-135M-Instruct", "type": kind, "tokens": len(tokens), "layers": found,
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results[kind] = {
+        "model": "SmolLM2-135M-Instruct", "tokens": len(tokens), "layers": found,
         "kl_vendor_nats": costs[0], "kl_ours_nats": costs[1],
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def divergence(reference: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

@@ -73,7 +73,7 @@ class FloatFile:
         data = rounded_bytes(values, self._kind)
         row = data.size // values.shape[0]
         with writing(self._shown):
-            self._put(memoryview(data), self._start + self._entries[name].begin + first * row)
+            self._put(memoryview(data.data), self._start + self._entries[name].begin + first * row)
 
     def _put(self, data: memoryview, at: int) -> None:
         while len(data):

@@ -228,7 +228,7 @@ def main() -> None:
     done = int(sys.argv[-1])
     for line in sys.stdin:
         folder = Path(line.rstrip("\n"))
-        result = {"error": None}
+        result: dict[str, str | None] = {"error": None}
         try:
             built(folder)
         except Exception as error:  # whatever the toolkit raises is named to the user

@@ -117,9 +117,9 @@ class Toolkit:
             raise ToolkitError(f"rknn-toolkit2 was not done with {what} after {self._seconds:.0f} s")
         if not os.read(self._done, 1):
             raise self._ended(what)
-        error = json.loads((folder / "result.json").read_text())["error"]
-        if error is not None:
-            raise ToolkitError(f"rknn-toolkit2 refuses {what} ({_line(error)})")
+        refused = json.loads((folder / "result.json").read_text())["error"]
+        if refused is not None:
+            raise ToolkitError(f"rknn-toolkit2 refuses {what} ({_line(refused)})")
 
     @property
     def alive(self) -> bool:
