@@ -74,9 +74,7 @@ def config(**changes: object) -> ModelConfig:
 
 
 def test_rotary_scaling_gets_its_usual_name_back() -> None:
-    llama3 = config(
-        head_dim=64, rope_theta=5e5, context=131072, rope_divisors=rope_divisors(LLAMA3, 64, 5e5)
-    )
+    llama3 = config(head_dim=64, rope_theta=5e5, context=131072, rope_divisors=rope_divisors(LLAMA3, 64, 5e5))
     assert hf_settings(llama3)[0]["rope_scaling"] == LLAMA3
     yarn = config(
         head_dim=64, rope_theta=1e6, context=131072, rope_factor=yarn_magnitude(4.0),

@@ -113,9 +113,7 @@ def test_a_toolkit_that_fails_leaves_nothing(
     assert sorted(os.listdir(tmp_path)) == ["artifact", "calls", "python"]
 
 
-def test_an_environment_without_the_toolkit_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_without_the_toolkit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(rknn_toolkit.VARIABLE, raising=False)
     with pytest.raises(UsageError, match="--rknn-python or ROCKLEDGE_RKNN_PYTHON"):
         rknn_toolkit.find_toolkit(None)

@@ -140,7 +140,7 @@ def write_job(
         values, scale = codes_of(model, linear.name)
         arrays |= {f"{linear.role}.codes": values, f"{linear.role}.scale": scale}
         for end, size in zip(("in", "out"), largest[linear.name], strict=True):
-            arrays[f"{linear.role}.{end}"] = np.float32(max(size, 1e-6) / 127)
+            arrays[f"{linear.role}.{end}"] = np.array(max(size, 1e-6) / 127, np.float32)
     np.savez(folder / "weights.npz", **arrays)  # type: ignore[arg-type]
     names = []
     for number, sample in enumerate(samples):
