@@ -19,6 +19,7 @@ from rockledge.export.measure import cost_lines, rounding_cost
 from rockledge.export.plain import PlainModel
 from rockledge.export.request import ExportRequest, Target, Written
 from rockledge.model.checkpoint import Checkpoint
+from rockledge.model.config import ModelConfig
 from rockledge.model.family import StoredTensor, stored_tensors
 from rockledge.model.gguf_reader import GgufCheckpoint
 from rockledge.units import show_size
@@ -192,8 +193,23 @@ class _Partly:
     names_of_file: Collection[str]
 
     @property
-    def config(self) -> Any:
+    def config(self) -> ModelConfig:
         return replace(self.plain.config, context=self.file.config.context)
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def stored(self) -> str:
+        return self.file.stored
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> dict[str, bytes]:
+        return self.plain.files()
 
     def names(self) -> list[str]:
         return self.plain.names()
