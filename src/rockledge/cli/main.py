@@ -23,6 +23,7 @@ from rockledge.cli import (
     distill,
     embed,
     evaluate,
+    export,
     help,  # noqa: A004
     inspect,
     keys,
@@ -62,6 +63,7 @@ COMMANDS: tuple[Command, ...] = (
     list_models.COMMAND,
     pull.COMMAND,
     push.COMMAND,
+    export.COMMAND,
     remove.COMMAND,
     clean.COMMAND,
     bench.COMMAND,

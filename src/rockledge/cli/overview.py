@@ -14,7 +14,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
     ("Use a model", ("run", "chat", "embed", "serve", "keys")),
     ("Compress a model", ("plan", "prune", "distill", "quantize", "eval", "inspect")),
-    ("Keep models", ("list", "pull", "push", "rm", "clean")),
+    ("Keep models", ("list", "pull", "push", "export", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
     ("Set up", ("completion",)),
 )
@@ -52,6 +52,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "rockledge pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0",
     ),
     "push": ("rockledge push my-model me/my-model --private",),
+    "export": (
+        "rockledge export my-model --to gguf -o my-model-gguf",
+        "rockledge export my-model --to hf --type f32 -o my-model-hf",
+    ),
     "rm": ("rockledge rm SmolLM2-135M-Instruct",),
     "clean": ("rockledge clean", "rockledge clean --all --yes"),
     "bench": ("rockledge bench my-model --prompt 128 1k --batch 1 8",),

@@ -43,7 +43,7 @@ _TEKKEN = (
 
 
 @dataclass(frozen=True)
-class _Splitting:
+class Splitting:
     """How text is cut before byte-pair merging: expressions applied one inside the other's pieces.
 
     `whole_words`: a piece that is in the vocabulary is taken whole, without merging. `compose`: Unicode NFC
@@ -57,20 +57,20 @@ class _Splitting:
 
 
 # By `tokenizer.ggml.pre`; the rules are those that llama.cpp's vocabulary code attaches to each word.
-_SPLITTINGS: Mapping[str, _Splitting] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais"), _Splitting((_GPT2,))),
+SPLITTINGS: Mapping[str, Splitting] = {
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais"), Splitting((_GPT2,))),
     **dict.fromkeys(
-        ("smollm", "starcoder", "refact", "command-r", "codeshell"), _Splitting((r"\p{N}", _GPT2))
+        ("smollm", "starcoder", "refact", "command-r", "codeshell"), Splitting((r"\p{N}", _GPT2))
     ),
     **dict.fromkeys(
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
-        _Splitting((_LLAMA3,), whole_words=True, begins=True),
+        Splitting((_LLAMA3,), whole_words=True, begins=True),
     ),
-    **dict.fromkeys(("smaug-bpe", "dbrx"), _Splitting((_LLAMA3,))),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _Splitting((_QWEN2,), compose=True)),
-    "stablelm2": _Splitting((_QWEN2,)),
-    "tekken": _Splitting((_TEKKEN,), whole_words=True, begins=True),
-    "default": _Splitting((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    **dict.fromkeys(("smaug-bpe", "dbrx"), Splitting((_LLAMA3,))),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), Splitting((_QWEN2,), compose=True)),
+    "stablelm2": Splitting((_QWEN2,)),
+    "tekken": Splitting((_TEKKEN,), whole_words=True, begins=True),
+    "default": Splitting((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
 }
 
 
@@ -142,7 +142,7 @@ def tokenizer_files(file: str, metadata: Mapping[str, Any], config: ModelConfig)
             f"{file}: the tokenizer {model!r} is not supported; supported are gpt2 and llama"
         )
     # Where the file does not say: SentencePiece models begin with BOS, byte-level ones by their kind.
-    default = model == "llama" or _SPLITTINGS[_pre(metadata)].begins
+    default = model == "llama" or SPLITTINGS[_pre(metadata)].begins
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", default) and bos is not None
     end = _id(metadata, "eos") if metadata.get("tokenizer.ggml.add_eos_token") is True else None
     tokenizer = {
@@ -230,9 +230,9 @@ def _vocabulary(file: str, metadata: Mapping[str, Any], size: int) -> _Vocabular
 
 def _byte_level(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> dict[str, Any]:
     merges, pre = metadata.get("tokenizer.ggml.merges"), _pre(metadata)
-    if pre not in _SPLITTINGS:
+    if pre not in SPLITTINGS:
         raise CheckpointError(
-            f"{file}: the pre-tokenizer {pre!r} is not known; known are {', '.join(sorted(_SPLITTINGS))}"
+            f"{file}: the pre-tokenizer {pre!r} is not known; known are {', '.join(sorted(SPLITTINGS))}"
         )
     if not _list_of(merges, str):
         raise CheckpointError(f"{file} holds no merges for its byte-pair tokenizer; use a complete file")
@@ -243,7 +243,7 @@ def _byte_level(file: str, metadata: Mapping[str, Any], vocabulary: _Vocabulary)
             raise CheckpointError(
                 f"{file}: the merge of {left[:20]!r} and {right[:20]!r} is not in the vocabulary"
             )
-    rule = _SPLITTINGS[pre]
+    rule = SPLITTINGS[pre]
     splits = [
         {"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False}
         for p in rule.patterns

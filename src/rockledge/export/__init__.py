@@ -1,0 +1,1 @@
+"""Artifacts in the formats of other programs: one file for each target, registered in `targets`."""
