@@ -21,6 +21,7 @@ from rockledge.cli import (
     completion,
     demo,
     distill,
+    doctor,
     embed,
     evaluate,
     help,  # noqa: A004
@@ -54,6 +55,7 @@ COMMANDS: tuple[Command, ...] = (
     plan.COMMAND,
     prune.COMMAND,
     evaluate.COMMAND,
+    doctor.COMMAND,
     run.COMMAND,
     chat.COMMAND,
     embed.COMMAND,

@@ -1,0 +1,59 @@
+"""The runtime on the CPU beside the specification: where they part, hypotheses are tried until one fits."""
+
+from collections.abc import Iterator
+
+import torch
+
+from rockledge.doctor.case import Case
+from rockledge.doctor.divergence import divergences
+from rockledge.doctor.finding import Finding
+from rockledge.doctor.hypotheses import HYPOTHESES
+from rockledge.doctor.put_back import part_of, share
+
+APART = 2e-3
+"""Nats a token: float sums in another order, and roundings that they tip over, give far less."""
+SUSPECT = 5e-6
+"""Nats a token from which hypotheses are tried: of a model whose logits are nearly equal, faults cost little."""
+_TRIED_TOKENS = 96
+_FITS = 0.1  # share of the disagreement that the right hypothesis leaves at most
+
+
+def check_runtime(case: Case) -> Iterator[Finding]:
+    """One finding where the runtime does not compute the specification."""
+    apart = float(divergences(case.runs.specification, case.runs.cpu).mean())
+    if apart <= SUSPECT or not torch.isfinite(case.runs.specification).all():
+        return
+    found = _fitting(case)
+    if found is None and apart <= APART:
+        return
+    known = HYPOTHESES[found].cause if found else "none of the known faults explains it"
+    explained = None
+    if case.runs.reference is not None:
+        cost, left = (
+            float(divergences(case.runs.reference, one).mean())
+            for one in (case.runs.cpu, case.runs.specification)
+        )
+        explained = share(cost, left)
+    yield Finding(
+        check="runtime",
+        place="CPU",
+        severity="alarm",
+        cause=f"the CPU does not compute what the specification says ({apart:.3g} nats a token apart): {known}",
+        mend="build the native core again and run its tests; try --kernel portable",
+        explained=explained,
+        details={"kl_mean_nats": apart, "hypothesis": found},
+    )
+
+
+def _fitting(case: Case) -> str | None:
+    """The hypothesis that leaves least of the disagreement, if that is little."""
+    part, rows = part_of(case.text, _TRIED_TOKENS)
+    cpu = case.runs.cpu[rows]
+    most = _FITS * float(divergences(case.runs.specification[rows], cpu).mean())
+    left: dict[str, float] = {}
+    for name, hypothesis in HYPOTHESES.items():
+        wrong = hypothesis.wrong(case.spec)
+        if wrong is not None:
+            left[name] = float(divergences(wrong.run(part), cpu).mean())
+    best = min(left, key=lambda name: left[name] if left[name] == left[name] else float("inf"))
+    return best if left[best] <= most else None
