@@ -1,4 +1,5 @@
-"""Artifacts with one thing changed, written so that every checksum is right: what a faulty tool would write."""
+"""Artifacts with one thing changed, written so that every checksum is right, as a faulty tool would write
+them."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rockledge.runtime.engine import Engine
 
 ANSWER = 16  # tokens
-PROBES = 4  # a family
+PROBES = 2  # a family
 _PROBE_TOKENS = 512  # room for a probe with its examples
 _SEED = 0
 _FIXED = "-mended"  # what is put after the name of the artifact
@@ -230,7 +230,10 @@ def _mend(
     basis = None if reference is None else find_basis(seen.artifact, reference)
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent) as folder, terminal.progress() as advance:
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent) as folder,
+        terminal.progress() as advance,
+    ):
         trial = Path(folder) / out.name
         write_mended(seen.artifact, basis, wanted, trial, advance)
         with _engine(args, trial, seen.engine.context) as engine:

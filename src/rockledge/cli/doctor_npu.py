@@ -25,8 +25,9 @@ MOST_PARAMETERS = 400_000_000  # of a model that is emulated; about a minute
 def npu_run(
     artifact: Path, tokens: Sequence[int], alone: Tensor, mode: str, parameters: int
 ) -> tuple[NpuRun | None, str | None]:
-    """The beginning of a sequence with the NPU, beside `alone`, fp32 [tokens, vocab] without it; or a sentence
-    that says why not. `mode`: a name of `choices.NPU_MODES`. NpuError where it is required and fails."""
+    """The beginning of a sequence with the NPU, beside `alone`, fp32 [tokens, vocab] without it; or a
+    sentence that says why not. `mode`: a name of `choices.NPU_MODES`. NpuError where it is required
+    and fails."""
     from rockledge.doctor.case import NpuRun
 
     if mode == "off":
@@ -83,7 +84,15 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="rockledge-doctor-") as folder:
         out = Path(folder) / "logits.npy"
         done = subprocess.run(
-            [sys.executable, "-m", "rockledge.doctor.npu_worker", str(artifact), mode, str(out), *map(str, tokens)],
+            [
+                sys.executable,
+                "-m",
+                "rockledge.doctor.npu_worker",
+                str(artifact),
+                mode,
+                str(out),
+                *map(str, tokens),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

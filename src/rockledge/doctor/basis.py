@@ -2,8 +2,8 @@
 without rounding.
 
 The basis is found, not believed: recipe and description of a damaged artifact may be what is wrong. The
-rotation is tried on rows of the embedding; whether channels were balanced, and before which inputs the weights
-expect a Hadamard, on a few layers; the order of feed-forward channels is found by matching rows.
+rotation is tried on rows of the embedding; whether channels were balanced, and before which inputs the
+weights expect a Hadamard, on a few layers; the order of feed-forward channels is found by matching rows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -77,9 +77,7 @@ def channel_order(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         directions = torch.eye(stored.shape[1])
         if stored.shape[1] > _PROJECTED:
             directions = torch.randn(stored.shape[1], _PROJECTED, generator=generator)
-        ours, theirs = (
-            torch.nn.functional.normalize(one @ directions, dim=-1) for one in (stored, original)
-        )
+        ours, theirs = (torch.nn.functional.normalize(one @ directions, dim=-1) for one in (stored, original))
         scores = scores + ours.nan_to_num(0.0) @ theirs.T
     assert isinstance(scores, Tensor)
     best = scores.argmax(dim=1)

@@ -26,9 +26,9 @@ from rockledge.quantization.float_model.reference_logits import ReferenceLogits
 
 Progress = Callable[[str, int, int], None]
 
-PUT_BACK = 32
+PUT_BACK = 24
 """Operations that are put back to float, where a model has more than twice as many."""
-_PUT_BACK_TOKENS = 192  # of the text, for them
+_PUT_BACK_TOKENS = 128  # of the text, for them
 _SAME_FUNCTION = 1e-2  # nats between the float model and its weights in the artifact's basis
 _SHAPE = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab", "tied", "headless")
 _NO_ARITHMETIC = ("bos", "eos", "context", "family")
@@ -95,7 +95,9 @@ def diagnose(
     """What is wrong with `artifact`, of which a runtime made the logits `cpu` fp32 [tokens, vocab] of `text`.
     UsageError where it was not made from `reference`, or is a model without a language head."""
     if artifact.config.headless:
-        raise UsageError(f"{artifact.path} has no language head; compare its embeddings with `rockledge eval`")
+        raise UsageError(
+            f"{artifact.path} has no language head; compare its embeddings with `rockledge eval`"
+        )
     spec = Specification.of(artifact)
     if reference is None:
         case = Case(artifact, text, spec, Runs(spec.run(text), cpu, npu=npu))

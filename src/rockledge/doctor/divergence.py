@@ -1,6 +1,5 @@
 """How far two models' logits are apart, on the tokens of a text."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,17 +10,22 @@ from rockledge.doctor.text import Text
 _ROWS = 64  # tokens whose probabilities exist at a time
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """float64 [tokens, vocab] of logits fp32 [tokens, vocab]."""
+    return torch.log_softmax(logits.double(), -1)
+
+
 def divergences(expected: Tensor, found: Tensor) -> Tensor:
     """KL(expected || found), nats, float64 [tokens], of logits fp32 [tokens, vocab]. Not finite where `found`
     is not."""
-    return torch.cat(list(_parts(expected, found)))
+    parts = zip(expected.split(_ROWS), found.split(_ROWS), strict=True)
+    return torch.cat([divergences_from(log_probabilities(one), other) for one, other in parts])
 
 
-def _parts(expected: Tensor, found: Tensor) -> Iterator[Tensor]:
-    for first in range(0, len(expected), _ROWS):
-        rows = slice(first, first + _ROWS)
-        p, q = (torch.log_softmax(one[rows].double(), -1) for one in (expected, found))
-        yield (p.exp() * (p - q)).sum(-1).clamp_min(0)
+def divergences_from(log_p: Tensor, found: Tensor) -> Tensor:
+    """The same from the `log_probabilities` of what is expected."""
+    away = log_p - log_probabilities(found)
+    return (log_p.exp() * away).sum(-1).clamp_min(0)
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,16 @@ def _without_key_bias(spec: Specification) -> Specification | None:
 
 HYPOTHESES: Mapping[str, Hypothesis] = MappingProxyType(
     {
-        "truncation": _rules("truncation for rounding: activations are cut off toward zero", Arithmetic(truncated)),
+        "truncation": _rules(
+            "truncation for rounding: activations are cut off toward zero", Arithmetic(truncated)
+        ),
         "floor": _rules("truncation for rounding: activations are cut off downwards", Arithmetic(floored)),
-        "keys_doubled": _rules("a KV scale off by two: cached keys are twice as large", Arithmetic(key_scale=2)),
-        "keys_halved": _rules("a KV scale off by two: cached keys are half as large", Arithmetic(key_scale=0.5)),
+        "keys_doubled": _rules(
+            "a KV scale off by two: cached keys are twice as large", Arithmetic(key_scale=2)
+        ),
+        "keys_halved": _rules(
+            "a KV scale off by two: cached keys are half as large", Arithmetic(key_scale=0.5)
+        ),
         "values_doubled": _rules(
             "a KV scale off by two: cached values are twice as large", Arithmetic(value_scale=2)
         ),
@@ -92,7 +98,8 @@ HYPOTHESES: Mapping[str, Hypothesis] = MappingProxyType(
             Arithmetic(key_scale=0.5, value_scale=0.5),
         ),
         "hadamard": Hypothesis(
-            "a missing rotation: no Hadamard transform is applied to the inputs that need one", _without_hadamards
+            "a missing rotation: no Hadamard transform is applied to the inputs that need one",
+            _without_hadamards,
         ),
         "rotation": Hypothesis(
             "a missing rotation: embedding or head are used as if they were not turned", _without_rotation

@@ -196,4 +196,3 @@ def _report(artifact: Artifact, plan: ArtifactPlan, findings: Sequence[Finding])
     for finding in findings:
         mended[finding.place].append(finding.cause)
     return {**report, **size_numbers(plan), "mended": dict(mended)}
-

@@ -21,8 +21,11 @@ BUILT_IN: tuple[str, ...] = (
     "All birds have feathers. A penguin is a bird. Therefore a penguin",
     "def fibonacci(n):\n    if n < 2:\n        return n\n    return",
     "3 + 4 = 7\n12 + 9 = 21\n30 + 15 =",
-    "A gateway stands between a local network and the rest of the world. It collects what sensors measure, "
-    "decides what is urgent, and passes on the rest when the line is free. When the line breaks, it",
+    (
+        "A gateway stands between a local network and the rest of the world. It collects what sensors "
+        "measure, decides what is urgent, and passes on the rest when the line is free. When the line "
+        "breaks, it"
+    ),
     "What is the capital of France? Answer in one sentence.",
 )
 _AS_MESSAGE = 1  # how many of the last built-in prompts are put as messages, where there is a template

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rockledge.doctor.basis import Basis
-from rockledge.doctor.divergence import divergences
+from rockledge.doctor.divergence import divergences_from, log_probabilities
 from rockledge.doctor.operation import Operation
 from rockledge.doctor.specification import Specification
 from rockledge.doctor.text import Text
@@ -63,7 +63,8 @@ def explained(
         if one.layer is None and one not in states:
             states[one] = states[None]
     head = table if tree.tied else spec.matrix(tree.head.role)
-    found = {key: _divergence(spec, basis, key, x, head, text, expected) for key, x in states.items()}
+    log_p = log_probabilities(expected)
+    found = {key: _divergence(spec, basis, key, x, head, text, log_p) for key, x in states.items()}
     return {key: share(found[None], kl) for key, kl in found.items() if key is not None}
 
 
@@ -88,11 +89,11 @@ def _advanced(
 
 
 def _divergence(
-    spec: Specification, basis: Basis, key: Key, x: Tensor, head: Tensor, text: Text, expected: Tensor
+    spec: Specification, basis: Basis, key: Key, x: Tensor, head: Tensor, text: Text, log_p: Tensor
 ) -> float:
     tree = spec.tree
     ends = key is not None and key.layer is None
     plain = ends and key is not None and key.kind == "inputs"
     if ends and key is not None and key.kind == "weights" and key.role == tree.head.role:
         head = basis.head()
-    return float(divergences(expected, spec.logits(text.rows(x), head, plain=plain)).mean())
+    return float(divergences_from(log_p, spec.logits(text.rows(x), head, plain=plain)).mean())

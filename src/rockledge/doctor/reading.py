@@ -87,8 +87,13 @@ def of_weights(operation: Operation, x: Tensor, stored: Tensor, original: Tensor
     )
 
 
-def of_cache(operation: Operation, body: Attention, heads: Mapping[str, Tensor], rounded: Mapping[str, Tensor],
-             text: Text) -> Reading:  # fmt: skip
+def of_cache(
+    operation: Operation,
+    body: Attention,
+    heads: Mapping[str, Tensor],
+    rounded: Mapping[str, Tensor],
+    text: Text,
+) -> Reading:
     """Of queries, keys and values "q", "k", "v" [sequences, heads, length, head_dim]."""
     worst = min(snr_db(heads[one], rounded[one]) for one in ("q", "k", "v"))
     q, k = heads["q"], heads["k"]

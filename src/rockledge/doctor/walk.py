@@ -38,9 +38,7 @@ class Walked:
 @torch.no_grad()
 def walk(spec: Specification, basis: Basis, text: Text, progress: Progress) -> Walked:
     """Reads and checks everything that `spec` stores, on the activations of the float model in `basis`."""
-    exact = replace(
-        spec, config=basis.model.config, rotation=basis.model.rotation, online=basis.online
-    )
+    exact = replace(spec, config=basis.model.config, rotation=basis.model.rotation, online=basis.online)
     tree, readings, findings = exact.tree, list[Reading](), list[Finding]()
     table, original = spec.matrix(tree.embed.role), basis.embedding()
     ends = {tree.embed.role: (table, original)}

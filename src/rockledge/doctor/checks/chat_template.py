@@ -43,7 +43,9 @@ def check_chat_template(case: Case) -> Iterator[Finding]:
         return
     if "Hello?" not in text:
         yield _alone("alarm", "the chat template leaves out what is asked")
-    parts = [one for one in dict.fromkeys(_MARKER.findall(text)) if len(case.tokenizer.encode(one, False)) > 1]
+    parts = [
+        one for one in dict.fromkeys(_MARKER.findall(text)) if len(case.tokenizer.encode(one, False)) > 1
+    ]
     if parts:
         yield _alone(
             "remark",
@@ -63,7 +65,9 @@ def _alone(severity: str, cause: str) -> Finding:
 
 def _difference(ours: ChatTemplate | None, theirs: ChatTemplate | None) -> str | None:
     if (ours is None) != (theirs is None):
-        one, other = ("the artifact", "the reference") if theirs is None else ("the reference", "the artifact")
+        one, other = (
+            ("the artifact", "the reference") if theirs is None else ("the reference", "the artifact")
+        )
         return f"{one} has a chat template and {other} has none"
     if ours is None or theirs is None:
         return None
@@ -79,7 +83,10 @@ def _told(found: str | None, wanted: str | None) -> str:
         return "refuses a conversation that the reference's takes"
     if wanted is None:
         return "takes a conversation that the reference's refuses"
-    at = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b),
+        min(len(found), len(wanted)),
+    )
     return f"writes {found[at : at + 30]!r} where the reference's writes {wanted[at : at + 30]!r}"
 
 

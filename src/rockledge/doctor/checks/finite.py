@@ -15,7 +15,9 @@ _LARGEST = 1e6  # no scale, bias or gain of a sound model comes near
 def check_finite(case: Case) -> Iterator[Finding]:
     """Of everything that is stored as a float, and of what the runtime answered."""
     artifact, mended = case.artifact, case.reference is not None
-    stored: dict[str, list[npt.NDArray[np.float32]]] = {name: [artifact.array(name)] for name in artifact.arrays}
+    stored: dict[str, list[npt.NDArray[np.float32]]] = {
+        name: [artifact.array(name)] for name in artifact.arrays
+    }
     for name in artifact.linears:
         packed = artifact.linear(name)
         stored[name] = [packed.scale, *([] if packed.bias is None else [packed.bias])]
@@ -26,7 +28,7 @@ def check_finite(case: Case) -> Iterator[Finding]:
                 check="finite",
                 place=name,
                 severity="alarm",
-                cause=f"{wrong} of its scales, biases or gains are not finite numbers, or beyond {_LARGEST:.0e}",
+                cause=f"{wrong} of its scales, biases or gains are not finite, or beyond {_LARGEST:.0e}",
                 mend=f"quantise {name} again from the reference" if mended else "make the artifact again",
                 change=Requantised((name,)) if mended else None,
             )

@@ -28,7 +28,9 @@ def check_precision(case: Case) -> Iterator[Finding]:
 
 def _advice(case: Case, reading: Reading, explained: float) -> Finding:
     operation = reading.operation
-    cause, mend, change = {"weights": _weights, "inputs": _inputs, "cache": _cache}[operation.kind](case, reading)
+    cause, mend, change = {"weights": _weights, "inputs": _inputs, "cache": _cache}[operation.kind](
+        case, reading
+    )
     return Finding(
         check="precision",
         place=operation.name,
@@ -45,7 +47,9 @@ def _weights(case: Case, reading: Reading) -> tuple[str, str, Change | None]:
     spec = case.artifact.linears[name]
     widths = sorted({band.bits for band in spec.bands})
     wider = next((bits for bits in WIDTHS if bits > widths[0]), None)
-    cause = f"its weights have {' and '.join(map(str, widths))} bits, {reading.snr_db:.1f} dB above their noise"
+    cause = (
+        f"its weights have {' and '.join(map(str, widths))} bits, {reading.snr_db:.1f} dB above their noise"
+    )
     if wider is None:
         return cause, "it has as many bits as there are; leave it", None
     bands = " ".join(f"{band.rows}x{max(band.bits, wider)}" for band in spec.bands[:_SHOWN])
@@ -60,7 +64,8 @@ def _weights(case: Case, reading: Reading) -> tuple[str, str, Change | None]:
 def _inputs(case: Case, reading: Reading) -> tuple[str, str, Change | None]:
     names = _readers(case, reading.operation)
     cause = (
-        f"they are rounded to {8 * case.artifact.planes(names[0])} bits, {reading.snr_db:.1f} dB above their noise; "
+        f"they are rounded to {8 * case.artifact.planes(names[0])} bits, {reading.snr_db:.1f} dB above "
+        "their noise; "
         f"the largest value of a token takes {reading.headroom_bits:.1f} bits from the others"
     )
     if case.artifact.planes(names[0]) == 2:

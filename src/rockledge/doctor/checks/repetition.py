@@ -15,9 +15,7 @@ _UNLIKELY = 1.0  # nats, on average, by which the float model finds a loop's tok
 def check_repetition(case: Case) -> Iterator[Finding]:
     """Of the greedy answers of the runtime."""
     loops = []
-    for part, prompt, sequence in zip(
-        case.text.parts(), case.text.prompts, case.text.sequences, strict=True
-    ):
+    for part, prompt, sequence in zip(case.text.parts(), case.text.prompts, case.text.sequences, strict=True):
         length = loop(sequence[prompt:])
         if length:
             loops.append((part.stop - 1 - length, part.stop - 1, sequence[-length:]))

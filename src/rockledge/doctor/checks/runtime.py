@@ -13,9 +13,10 @@ from rockledge.doctor.put_back import part_of, share
 APART = 2e-3
 """Nats a token: float sums in another order, and roundings that they tip over, give far less."""
 SUSPECT = 5e-6
-"""Nats a token from which hypotheses are tried: of a model whose logits are nearly equal, faults cost little."""
+"""Nats a token from which hypotheses are tried: where logits are nearly equal, faults
+cost little."""
 _TRIED_TOKENS = 96
-_FITS = 0.1  # share of the disagreement that the right hypothesis leaves at most
+_FITS = 0.25  # share of the disagreement that the right hypothesis leaves at most
 
 
 def check_runtime(case: Case) -> Iterator[Finding]:
@@ -38,7 +39,7 @@ def check_runtime(case: Case) -> Iterator[Finding]:
         check="runtime",
         place="CPU",
         severity="alarm",
-        cause=f"the CPU does not compute what the specification says ({apart:.3g} nats a token apart): {known}",
+        cause=f"the CPU does not compute what the specification says ({apart:.3g} nats a token): {known}",
         mend="build the native core again and run its tests; try --kernel portable",
         explained=explained,
         details={"kl_mean_nats": apart, "hypothesis": found},

@@ -24,7 +24,9 @@ def check_scale_statistics(case: Case) -> Iterator[Finding]:
             name = layer_name(number, linear.role)
             packed = case.artifact.linear(name)
             rows = np.sqrt(np.square(unpack(packed).astype(np.float32)).mean(axis=1)) * packed.scale
-            heads = np.sqrt(np.square(rows.astype(np.float64)).reshape(-1, layer.attends.head_dim).mean(axis=1))
+            heads = np.sqrt(
+                np.square(rows.astype(np.float64)).reshape(-1, layer.attends.head_dim).mean(axis=1)
+            )
             middle = np.median(heads)
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = heads / middle

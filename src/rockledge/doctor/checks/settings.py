@@ -34,7 +34,7 @@ def check_settings(case: Case) -> Iterator[Finding]:
     ours, theirs = case.artifact.config, case.reference.config
     for name in (field.name for field in fields(ours)):
         found, wanted = getattr(ours, name), getattr(theirs, name)
-        if name in _ELSEWHERE and name != "bos" or _same(found, wanted):
+        if (name in _ELSEWHERE and name != "bos") or _same(found, wanted):
             continue
         words = _WORDS.get(name, f"the setting {name}")
         yield Finding(

@@ -39,8 +39,8 @@ def check_stop_tokens(case: Case) -> Iterator[Finding]:
             check="stop_tokens",
             place="chat template",
             severity="alarm",
-            cause=f"the chat template ends an answer with {tail.strip()[:40]!r}, which is not a special token "
-            "of this tokenizer: no answer stops there",
+            cause=f"the chat template ends an answer with {tail.strip()[:40]!r}, which is not a special "
+            "token of this tokenizer: no answer stops there",
             mend="use the chat template that belongs to this model",
             details={"tail": tail},
         )
@@ -63,7 +63,7 @@ def turn_tail(chat: ChatTemplate) -> str | None:
         text = chat.render(_TURNS, add_generation_prompt=False)
     except UsageError:
         return None
-    before, found, tail = text.rpartition(_ANSWER)
+    _, found, tail = text.rpartition(_ANSWER)
     return tail if found else None
 
 

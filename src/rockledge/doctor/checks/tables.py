@@ -47,7 +47,9 @@ def check_tables(linear: StoredLinear) -> Iterator[Finding]:
             said = f"tables of its {bits}-bit weights are swapped: rows {shown}"
             details: dict[str, object] = {"bits": bits, "tables": [list(pair) for pair in wrong]}
         elif entries := _entries(fit, tables):
-            said = f"entries of tables {', '.join(map(str, entries[:4]))} of its {bits}-bit weights are swapped"
+            said = (
+                f"entries of tables {', '.join(map(str, entries[:4]))} of its {bits}-bit weights are swapped"
+            )
             details = {"bits": bits, "tables": entries}
         else:
             continue

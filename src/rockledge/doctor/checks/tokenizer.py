@@ -28,8 +28,8 @@ def check_tokenizer(case: Case) -> Iterator[Finding]:
                 check="tokenizer",
                 place="tokenizer.json",
                 severity="alarm",
-                cause=f"the tokenizer makes {found[at : at + 4]} of {text[:20]!r} from token {at} on, that of "
-                f"the reference {wanted[at : at + 4]}",
+                cause=f"the tokenizer makes {found[at : at + 4]} of {text[:20]!r} from token {at} on, that "
+                f"of the reference {wanted[at : at + 4]}",
                 mend="take the reference's tokenizer",
                 change=NewFiles({name: case.reference_files.get(name) for name in FILES}),
             )
