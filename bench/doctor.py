@@ -19,7 +19,7 @@ from bench.machine import commit, processor
 
 def main() -> int:
     """Runs the command once, as a user would."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="Times `rockledge doctor`.")
     parser.add_argument("artifact")
     parser.add_argument("model")
     args = parser.parse_args()
@@ -36,8 +36,8 @@ def main() -> int:
         return 1
     print(f"{processor()}, {len(os.sched_getaffinity(0))} processors, {commit()}")
     print(
-        f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processors, load {os.getloadavg()[0]:.1f}; "
-        f"{body['alarms']} alarms, {len(body['findings'])} findings"
+        f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processors, "
+        f"load {os.getloadavg()[0]:.1f}; {body['alarms']} alarms, {len(body['findings'])} findings"
     )
     return 0
 

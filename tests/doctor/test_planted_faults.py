@@ -39,10 +39,12 @@ def test_doctor_has_no_alarm_for_a_healthy_artifact(family: str, models: Models)
     assert examined(artifact, None).alarms == []
 
 
-@pytest.mark.parametrize(("role", "head", "factor"), [("q", 4, 2.0), ("k", 1, 0.5), ("v", 0, 1.5)])
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize(
+    ("family", "role", "head", "factor"),
+    [("llama", "q", 4, 2.0), ("llama", "v", 0, 1.5), ("qwen2", "k", 1, 0.5), ("gemma2", "k", 0, -1.0)],
+)
 def test_doctor_names_a_wrong_scale_in_one_head(
-    role: str, head: int, factor: float, family: str, models: Models, tmp_path: Path
+    family: str, role: str, head: int, factor: float, models: Models, tmp_path: Path
 ) -> None:
     source, artifact = models[family]
     name, rows = f"layers.1.attn.{role}", slice(16 * head, 16 * head + 16)
@@ -268,8 +270,7 @@ def test_doctor_names_a_wrong_chat_template(models: Models, tmp_path: Path) -> N
     )
     sick = planted(artifact, tmp_path / "sick", files={"chat_template.jinja": other})
     found = examined(sick, source)
-    assert {one.check for one in found.alarms} == {"chat_template", "stop_tokens"}
-    alarm = next(one for one in found.alarms if one.check == "chat_template")
+    alarm = the_alarm(found, "chat_template", "chat template")
     assert "a wrong chat template: it writes '[user]" in alarm.cause
     alone = the_alarm(examined(sick, None), "stop_tokens", "chat template")
     assert "'[/end]', which is not a special token" in alone.cause

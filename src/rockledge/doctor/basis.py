@@ -104,7 +104,7 @@ def find_basis(artifact: Artifact, checkpoint: Checkpoint) -> Basis:
         )
         for balance in (True, False)
     ]
-    model = max(models, key=layers[0].agrees)
+    model = max(models, key=lambda one: sum(layer.agrees(one) for layer in layers))
     votes = [one.best_block(model, [own, widest, 0]) for one in layers]
     down = max(dict.fromkeys([own, *votes]), key=votes.count)  # its own where others are no more likely
     return Basis(replace(model, steps=replace(model.steps, down_hadamard=bool(down))), down)

@@ -18,8 +18,8 @@ class Likeness:
 
     @property
     def typical(self) -> float:
-        """The median correlation."""
-        return float(self.correlation.median())
+        """The median correlation, whatever its sign: a row may be like its original, and turned round."""
+        return float(self.correlation.abs().median())
 
 
 def likeness(stored: Tensor, original: Tensor) -> Likeness:

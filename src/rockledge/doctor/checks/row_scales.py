@@ -16,7 +16,7 @@ _ROW_OFF = 1.7
 def check_row_scales(linear: StoredLinear) -> Iterator[Finding]:
     """Compares the length of stored rows with that of the original's along the same direction."""
     found = linear.likeness
-    alike = found.correlation > _ALIKE
+    alike = found.correlation.abs() > _ALIKE
     if linear.head:
         gains = found.gain.view(-1, linear.head)
         usable = alike.view(-1, linear.head).float().mean(dim=1) > 0.5

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rockledge.doctor.case import Case
-from rockledge.doctor.finding import Finding, NewSettings
+from rockledge.doctor.finding import Finding, NewSettings, Severity
 from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
 from rockledge.model.tokenizer import Tokenizer
@@ -34,11 +34,13 @@ def check_stop_tokens(case: Case) -> Iterator[Finding]:
     if tail is None or not tail.strip():
         return
     last = turn_end(case.tokenizer, tail)
+    # Where the reference is like that too, the artifact is what was asked for: a base model, for one.
+    severity: Severity = "alarm" if case.reference is None else "remark"
     if last is None:
         yield Finding(
             check="stop_tokens",
             place="chat template",
-            severity="alarm",
+            severity=severity,
             cause=f"the chat template ends an answer with {tail.strip()[:40]!r}, which is not a special "
             "token of this tokenizer: no answer stops there",
             mend="use the chat template that belongs to this model",
@@ -48,7 +50,7 @@ def check_stop_tokens(case: Case) -> Iterator[Finding]:
         yield Finding(
             check="stop_tokens",
             place="config.json: eos",
-            severity="alarm",
+            severity=severity,
             cause=f"the chat template ends an answer with {_named(case.tokenizer, (last,))}, but the model "
             f"stops at {_named(case.tokenizer, ours)} only: a stale EOS",
             mend=f"add {last} to the end-of-text tokens",

@@ -70,7 +70,7 @@ def _comparable(linear: StoredLinear) -> tuple[npt.NDArray[np.float32], npt.NDAr
     gain = linear.likeness.gain
     if linear.likeness.typical < ALIKE:  # then gains say nothing
         return linear.original.numpy(), np.ones(linear.packed.rows, bool)
-    typical = float(gain.median())
+    typical = float(gain.abs().median())
     sound = (gain > typical / _OTHER_SCALE) & (gain < typical * _OTHER_SCALE)
     return linear.original.numpy() * np.float32(typical), sound.numpy()
 
