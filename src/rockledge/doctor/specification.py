@@ -43,7 +43,7 @@ class Arithmetic:
     key_bias: bool = True
 
 
-EXACT = Arithmetic()
+_SHAKEN = 1e-6
 
 
 def own_rotation(artifact: Artifact) -> Rotation | None:
@@ -165,10 +165,13 @@ class Specification:
         return finished(h @ matrix.T, self.tree)
 
     @torch.no_grad()
-    def run(self, text: Text) -> Tensor:
-        """Logits fp32 [tokens, vocab] of the whole text."""
+    def run(self, text: Text, *, shaken: bool = False) -> Tensor:
+        """Logits fp32 [tokens, vocab] of the whole text. `shaken`: embeddings are about a millionth off,
+        which shows how far differences of no importance go."""
         table = self.matrix(self.tree.embed.role)
         x = self.embedded(table, text)
+        if shaken:
+            x = x * (1 + _SHAKEN * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))
         for number in range(len(self.tree.layers)):
             x = self.layer(number, self.layer_weights(number), x)
         head = table if self.tree.tied else self.matrix(self.tree.head.role)
