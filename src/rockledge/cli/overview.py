@@ -13,7 +13,7 @@ DESCRIPTION = "Compress Llama-family models with a measured loss, and run them o
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("demo", "help")),
     ("Use a model", ("run", "chat", "embed", "serve", "keys")),
-    ("Compress a model", ("plan", "prune", "distill", "quantize", "eval", "inspect")),
+    ("Compress a model", ("plan", "prune", "distill", "quantize", "eval", "doctor", "inspect")),
     ("Keep models", ("list", "pull", "push", "export", "rm", "clean")),
     ("Measure", ("bench", "synth", "npu")),
     ("Set up", ("completion",)),
@@ -45,6 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "rockledge prune llama-3-8b --fit rk3588-8gb --decode-tok-s 8 --dry-run",
     ),
     "eval": ("rockledge eval my-model --reference path/to/model --text book.txt",),
+    "doctor": ("rockledge doctor my-model --reference path/to/model --fix",),
     "inspect": ("rockledge inspect my-model --verify",),
     "list": ("rockledge list",),
     "pull": (

@@ -1,0 +1,1 @@
+"""The checks, one a file; `linear_table` and `case_table` register them."""
