@@ -9,6 +9,7 @@ texts, which stay in the work directory.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -86,7 +87,12 @@ def run(work: Path, tokens: int, *, small: bool = False) -> None:
 
 def _rockledge(*command: str) -> None:
     print(f"rockledge {' '.join(command)}", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "rockledge", *command], check=True)
+    subprocess.run([sys.executable, "-m", "rockledge", *command], check=True, env={**os.environ, **_KEPT})
+
+
+# The C library keeps what PyTorch frees. By default it gives every large tensor back to the system at once,
+# and a third of the processor time goes into getting it again (docs/log.md, 2026-11-30).
+_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 
 
 def _modelled(artifact: Path) -> float:
