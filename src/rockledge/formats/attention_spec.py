@@ -50,7 +50,8 @@ def powers_of_two(x: Float32) -> Float32:
     power = np.full_like(rest, np.float32(POWER_FACTORS[0]))
     for factor in POWER_FACTORS[1:]:
         power = power * rest + np.float32(factor)
-    return (power.view(np.int32) + (whole.astype(np.int32) << 23)).view(np.float32)
+    bits = power.view(np.int32) + (whole.astype(np.int32) << 23)
+    return np.asarray(bits.view(np.float32), np.float32)
 
 
 def weight_codes(weights: Float32) -> tuple[Int64, np.float32]:
