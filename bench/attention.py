@@ -1,9 +1,11 @@
-"""What attention costs alone, after a long past and in prompts: one layer of SmolLM2-135M's shape.
+"""What attention costs alone, after a long past and in prompts, and what it reads.
 
     python -m bench.attention [--kernel auto] [--repeats 15]
 
-Least processor time of the operation on one thread: in milliseconds, and in nanoseconds for each row,
-position and head. Keys and values are random. Another build is measured by ROCKLEDGE_LIBRARY.
+Least processor time of the operation on one thread, one layer of SmolLM2-135M's shape: in milliseconds, and
+in nanoseconds for each row, position and head. Keys and values are random. Another build is measured by
+ROCKLEDGE_LIBRARY. Then, counted by the rule of native/attend.cpp: keys and values that prompts of the 8B
+read, eight rows at a time and if every row walked by itself.
 """
 
 import argparse
@@ -13,10 +15,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rockledge.board.memory import TILE_ROWS
+from rockledge.board.prefill import attention_bytes
 from rockledge.runtime import native
 from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import BufferKind, OpCode
 from rockledge.runtime.native_step import Batch, Step
+from rockledge.synth import shape_config
 
 HEADS, KV_HEADS, HEAD_DIM, PAGE_TOKENS, CONTEXT = 9, 3, 64, 32, 4096
 ROWS = 256
@@ -28,6 +33,7 @@ CASES = {
     "a prompt of 4,000": [(start, min(ROWS, 4000 - start)) for start in range(0, 4000, ROWS)],
 }
 """The first position and the rows of each step."""
+PROMPTS = (512, 2048, 8192)
 
 
 def attention(kernel: str) -> Step:
@@ -67,6 +73,16 @@ def least_seconds(step: Step, parts: Sequence[tuple[int, int]], repeats: int) ->
     return sum(least)
 
 
+def read_by_prompts() -> list[str]:
+    """A table of the gigabytes that prompts of the 8B read in all layers."""
+    shape = shape_config("8b")
+    lines = [f"{'8B, GB of keys and values read':<34}{'8 rows at a time':>18}{'row by row':>14}"]
+    for tokens in PROMPTS:
+        counts = [shape.layers * attention_bytes(shape, tokens, 0, together=rows) for rows in (TILE_ROWS, 1)]
+        lines.append(f"{tokens:<34,}{counts[0] / 1e9:18.1f}{counts[1] / 1e9:14.1f}")
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.attention", description="attention alone")
@@ -83,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pairs = HEADS * sum(position + 1 for first, rows in parts for position in range(first, first + rows))
         print(f"{name:<24}{1e3 * seconds:12.3f}{1e9 * seconds / pairs:24.3f}")
     step.close()
+    print("\n".join(["", *read_by_prompts()]))
     return 0
 
 

@@ -52,16 +52,16 @@ class LoopNotFoundError(LookupError):
     """No loop of the compiled kernel is like a mark."""
 
 
-# Loops around products. In `attention.hpp` a group of four heads; values are 16 columns.
+# Loops around products. In `attention.hpp` a group of four heads, 16 positions and 16 columns of values.
 AROUND = {
     "keys": Mark("multiply_rows<4>", {"sdot": 32}),
     "scores": Mark(
         "split_heads<4>", {r"scvtf v\d+\.4s": 8, "fmaxnm": 8, "str q": 8, "fadd": 0}, jumped="cbz"
     ),
-    "exponentials": Mark("split_heads<4>", {r"shl v\d+\.4s, .*#23": 8}),
-    "widening": Mark("split_heads<4>", {r"scvtf v\d+\.4s": 4, "fadd": 0}),
-    "values of 6": Mark("add_wide_values", {"fadd": 24}),
-    "values of 5": Mark("add_wide_values", {"fadd": 20}),
+    "weights": Mark("code_weights", {r"shl v\d+\.4s, .*#23": 4, "fmaxnm": 8}),
+    "weight codes": Mark("code_weights", {"shrn": 2}),
+    "values": Mark("value_dots<2>", {"sdot": 32}),
+    "value sums": Mark("sum_values", {r"scvtf v\d+\.4s": 8, "fmul": 8, "fmaxnm": 0}),
     "hadamard in registers": Mark("hadamard", {"uzp1": 3, "fadd": 3}),
     "hadamard steps": Mark("hadamard", {"fadd": 24, "fsub": 24}),
     "hadamard scale": Mark("hadamard", {"fmul": 2, "fadd": 0}),

@@ -131,19 +131,21 @@ void Step::rope_kv(const rl_op &op, int r, Scratch &scratch) {
   const std::int64_t tokens = std::int64_t{kv.kv_heads} * kv.page_tokens;
   std::int8_t *keys = reinterpret_cast<std::int8_t *>(page), *values = keys + tokens * kv.head_stride;
   float *key_scales = reinterpret_cast<float *>(values + tokens * kv.head_stride), *value_scales = key_scales + tokens;
-  auto *key = reinterpret_cast<std::int8_t *>(scratch.attention);
+  auto *head = reinterpret_cast<std::int8_t *>(scratch.attention);
   turn = turn_of(op.weight[2], program_.shape().kv_heads);
   for (int h = 0; h < program_.shape().kv_heads; ++h, x += hd) {
     const std::int64_t entry = h * kv.page_tokens + slot;
-    program_.kernels().head_quant(x, hd, kv.head_stride, turn, key, key_scales + entry, scratch);
+    program_.kernels().head_quant(x, hd, kv.head_stride, turn, head, key_scales + entry, scratch);
     if (turn.gain != nullptr) turn.gain += step;
     std::int8_t *lane = keys + entry / kKeys * kKeys * kv.head_stride + entry % kKeys * kQuad;
-    for (int i = 0; i < kv.head_stride; i += kQuad) std::memcpy(lane + i * kKeys, key + i, kQuad);
+    for (int i = 0; i < kv.head_stride; i += kQuad) std::memcpy(lane + i * kKeys, head + i, kQuad);
   }
   for (int h = 0; h < program_.shape().kv_heads; ++h, x += hd) {
     const std::int64_t entry = h * kv.page_tokens + slot;
-    program_.kernels().head_quant(x, hd, kv.head_stride, HeadTurn{}, values + entry * kv.head_stride, value_scales + entry,
-                         scratch);
+    program_.kernels().head_quant(x, hd, kv.head_stride, HeadTurn{}, head, value_scales + entry, scratch);
+    std::int8_t *lane = values + std::int64_t{h} * kv.page_tokens * kv.head_stride + slot / kQuad * kQuad * kColumns + slot % kQuad;
+    for (int c = 0; c < kv.head_stride; c += kColumns, lane += std::int64_t{kv.page_tokens} * kColumns)
+      for (int i = 0; i < kColumns; ++i) lane[i * kQuad] = head[c + i];
   }
 }
 

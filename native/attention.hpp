@@ -1,27 +1,28 @@
 // Attention of one query row over the int8 KV cache, in splits of 512 positions merged in order.
 //
-// A split's result depends on the query, the split's cache entries and the query's position alone: scores in blocks of
-// eight positions, one maximum, exponentials, then the values summed position by position in fp32. Where a window begins
-// inside a split, the pages before it are left alone, and so are the values of the first page's positions before it.
+// A split's result depends on the query, the split's cache entries and the query's position alone: scores in units of
+// ln 2 in blocks of eight positions, one maximum, powers of two, whose products with the scales of the values are rounded
+// to 14 bits of the largest, and integer sums over the values (formats/attention_spec.py). Where a window begins inside a
+// split, the pages before it are left alone, and positions of its first page before it have weights of zero.
 //
 // The including file has defined, in this namespace, key_dots: blocks of eight keys times several queries, biased
-// (bias.hpp).
+// (bias.hpp), and value_dots: a block of columns times the weights of at most kValueQueries queries.
 #pragma once
 
 #include "bias.hpp"
 #include "kernels.hpp"
 #include "lanes.hpp"
-#include "values.hpp"
+#include "weights.hpp"
 
 namespace rl::RL_ISA {
 
-// The score of a masked position: its exponential vanishes beside that of the maximum, which is 1.
-constexpr float kMasked = -3.0e38f;
+constexpr float kMasked = -3.0e38f;  // the score of a masked position: its power of two is 0
+constexpr float kLog2E = 1.44269504f;
 
 constexpr int kKeyBlocks = 2;  // blocks of eight positions whose scores are computed together
 
 struct PageView {
-  const std::int8_t *k, *v;        // [page_tokens / 8][head_stride / 4][8][4] and [page_tokens][head_stride]
+  const std::int8_t *k, *v;        // as KvLayer has them
   const float *k_scale, *v_scale;  // [page_tokens]
 };
 
@@ -48,8 +49,17 @@ RL_INLINE void each_page(const AttentionTask &task, int kv_head, int begin, int 
 // Fetches keys, or values, of eight positions with their scales while something else is computed.
 RL_INLINE void fetch_eight(const std::int8_t *codes, const float *scales, int head_stride, int i) {
   const char *p = reinterpret_cast<const char *>(codes) + static_cast<std::int64_t>(i) * head_stride;
-  for (int line = 0; line < kLanes * head_stride; line += 64) __builtin_prefetch(p + line, 0, 2);
+  for (const char *end = p + kLanes * head_stride; p != end; p += 4 * 64)  // of whole tiles
+    for (int line = 0; line < 4; ++line) __builtin_prefetch(p + line * 64, 0, 2);
   __builtin_prefetch(scales + i, 0, 2);
+}
+
+// The same for keys and values of the eight positions from one on.
+[[gnu::noinline]] static void fetch_position(const AttentionTask &task, int kv_head, int position) {
+  const PageView page = page_at(task, kv_head, position);
+  const int i = position & (task.kv.page_tokens - 1);
+  fetch_eight(page.k, page.k_scale, task.kv.head_stride, i);
+  fetch_eight(page.v, page.v_scale, task.kv.head_stride, i);
 }
 
 // Queries of the heads that share a walk over the keys: codes [Heads][head_stride], and what each head's sums are
@@ -102,9 +112,9 @@ template <int Heads>
   }
 }
 
-// What the score bias adds to the scores of a split's positions from number `i` to number `count`.
+// What the score bias adds to the scores of a split's positions from number `i` to number `count`, times `unit`.
 template <int Heads>
-static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int i, int count,
+static void bias_scores(const AttentionTask &task, int kv_head, int first_head, int split, int i, int count, float unit,
                         float *scores) {
   constexpr int kPairs = kMostHeadDim / 2;
   const int half = task.turned / 2;
@@ -117,8 +127,8 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
     angles[pairs] = task.angles + 2 * kSplit * p;
     for (int h = 0; h < Heads; ++h) {
       const float *terms = task.terms + (first_head + h) * task.head_dim;
-      cosine[pairs][h] = terms[p] * start[p] + terms[half + p] * start[half + p];
-      sine[pairs][h] = terms[half + p] * start[p] - terms[p] * start[half + p];
+      cosine[pairs][h] = (terms[p] * start[p] + terms[half + p] * start[half + p]) * unit;
+      sine[pairs][h] = (terms[half + p] * start[p] - terms[p] * start[half + p]) * unit;
     }
     ++pairs;
   }
@@ -133,16 +143,16 @@ static void bias_scores(const AttentionTask &task, int kv_head, int first_head, 
   }
 }
 
-// Softly caps the scores of a page's positions from `first` to `count`, but for what is masked; `most` keeps the running
-// maxima.
+// Softly caps the scores of positions from `first` to `count`, but for what is masked, and gives them their unit; `most`
+// keeps the running maxima.
 template <int Heads>
 static void cap_scores(float softcap, int first, int count, float *scores, V8f *most) {
-  const float inverse = 1.0f / softcap;
+  const float inverse = 1.0f / softcap, cap = softcap * kLog2E;
   for (int h = 0; h < Heads; ++h)
     for (int i = first; i < count; i += kLanes) {
       float *at = scores + h * kScoreStride + i;
       const V8f score = load<V8f>(at);
-      const V8f capped = where_at_least(score, kMasked / 2, soft_capped(score, softcap, inverse), score);
+      const V8f capped = where_at_least(score, kMasked / 2, soft_capped(score, cap, inverse), score);
       store(at, capped);
       most[h] = larger(capped, most[h]);
     }
@@ -161,32 +171,62 @@ RL_INLINE Seen seen_of(Span span, int p, int tokens) {
   return {span.from > p ? span.from - p : 0, span.end - p < tokens ? span.end - p : tokens};
 }
 
-// One row's exponentials, which take the place of the scores, times the scales of the values; and its maxima and sums.
-template <int Heads>
-RL_INLINE void weigh(const AttentionTask &task, int kv_head, int begin, Span span, const V8f *most, float *scores,
-                     float *partial) {
-  const int stride = task.kv.head_stride;
-  V8f top[Heads], total[Heads];
-  for (int h = 0; h < Heads; ++h) top[h] = splat(maximum(most[h])), total[h] = splat(0.0f);
-  each_page(task, kv_head, span.from, span.end, [&](const PageView &page, int p, int skip, int count) {
-    for (int i = skip & -kLanes; i < count; i += kLanes) {
-      const V8f scale = load<V8f>(page.v_scale + i);
-      float *at = scores + (p - begin) + i;
-      V8f e[Heads];
-      for (int h = 0; h < Heads; ++h) e[h] = load<V8f>(at + h * kScoreStride) - top[h];
-      exponentials<Heads>(e);
-      for (int h = 0; h < Heads; ++h) {
-        total[h] += e[h];
-        store(at + h * kScoreStride, e[h] * scale);
+// value_dots for 1 to kValueQueries queries.
+RL_INLINE void value_dots_of(int queries, const ValueRun *run, int runs, std::int64_t column, const std::int8_t *codes,
+                             std::int32_t *sums) {
+  switch (queries) {
+    case 1: value_dots<1>(run, runs, column, codes, sums); break;
+    case 2:
+      if constexpr (kValueQueries >= 2) value_dots<2>(run, runs, column, codes, sums);
+      break;
+    case 3:
+      if constexpr (kValueQueries >= 3) value_dots<3>(run, runs, column, codes, sums);
+      break;
+    default:
+      if constexpr (kValueQueries >= 4) value_dots<4>(run, runs, column, codes, sums);
+  }
+}
+
+// Values of the positions of a split that some of a tile's rows see: where they are, and their scales.
+struct SplitValues {
+  ValueRun runs[kSplit / kKeys];
+  int pages;
+  alignas(64) float scales[kSplit];  // 0 in those blocks of eight where nobody sees a position: there may be anything
+};
+static void find_values(const AttentionTask &task, int kv_head, int begin, Span seen, SplitValues &values) {
+  values.pages = 0;
+  each_page(task, kv_head, seen.from, seen.end, [&](const PageView &page, int p, int skip, int count) {
+    const int from = skip / kLanes, blocks = (count + kLanes - 1) / kLanes - from;
+    values.runs[values.pages++] = {page.v + from * kLanes * kColumns, blocks};
+    float *scales = values.scales + (p - begin);
+    for (int i = from * kLanes; i < count; i += kLanes) store(scales + i, load<V8f>(page.v_scale + i));
+    for (int i = from * kLanes; i < skip; ++i) scales[i] = 0.0f;
+    for (int i = count; i % kLanes != 0; ++i) scales[i] = 0.0f;
+  });
+}
+
+// Columns by columns, so that those of a split stay in the first cache while the queries take turns: sums[query][column] =
+// codes times values, times the query's factor. It is most of the work and reads little memory, so the data of the next
+// split is fetched meanwhile, for pages that it has: `ahead` is the next of its positions, and `credit` says when.
+static void sum_values(const AttentionTask &task, int kv_head, Span seen, const SplitValues &values,
+                       const std::int8_t *codes, int queries, const float *factors, float *const *sums) {
+  const int stride = task.kv.head_stride, tokens = task.kv.page_tokens, turns = stride / kColumns * queries;
+  int ahead = (seen.from & -tokens) + kSplit, credit = 0;
+  const int end = ahead + values.pages * tokens, last = task.position + 1 < end ? task.position + 1 : end;
+  const int due = last > ahead ? (last - ahead + kLanes - 1) / kLanes : 0;
+  for (int column = 0; column < stride; column += kColumns)
+    for (int q = 0; q < queries; q += kValueQueries) {
+      const int some = queries - q < kValueQueries ? queries - q : kValueQueries;
+      for (credit += due * some; credit >= turns; credit -= turns, ahead += kLanes) fetch_position(task, kv_head, ahead);
+      alignas(64) std::int32_t dots[kValueQueries * kColumns];
+      value_dots_of(some, values.runs, values.pages, std::int64_t{column} * tokens, codes + q * kCodeStride, dots);
+      for (int i = 0; i < some; ++i) {
+        float *to = sums[q + i] + column;
+        const V8f factor = splat(factors[q + i]);
+        store(to, to_float(load<V8i>(dots + i * kColumns)) * factor);
+        store(to + kLanes, to_float(load<V8i>(dots + i * kColumns + kLanes)) * factor);
       }
     }
-  });
-  for (int h = 0; h < Heads; ++h) {
-    float *values = partial + h * (stride + kPartialExtra), *extra = values + stride;
-    for (int c = 0; c < stride; c += kLanes) store(values + c, splat(0.0f));
-    extra[0] = top[h][0];
-    extra[1] = sum(total[h]);
-  }
 }
 
 template <int Heads>
@@ -201,16 +241,17 @@ static void split_heads(const AttentionTask *rows, int count, int kv_head, int f
   Queries<Heads> queries[kTileRows];
   V8f most[kTileRows][Heads];
   const bool biased = task.terms != nullptr;
+  const float unit = task.softcap == 0.0f ? kLog2E : 1.0f;  // capping comes before it
   for (int r = 0; r < count; ++r) {
     const AttentionTask &row = rows[r];
     const int end = row.position + 1;
     spans[r] = {row.first > begin ? row.first : begin, end < begin + kSplit ? end : begin + kSplit};
     Queries<Heads> &q = queries[r];
     q.codes = row.q + first_head * stride;
-    for (int h = 0; h < Heads; ++h) q.scale[h] = row.sq[first_head + h] * row.scale;
+    for (int h = 0; h < Heads; ++h) q.scale[h] = row.sq[first_head + h] * row.scale * unit;
     excess_of(q.codes, stride, stride / kTile, Heads, q.over);
     if (biased)
-      bias_scores<Heads>(row, kv_head, first_head, split, (spans[r].from - begin) & -kLanes, spans[r].end - begin,
+      bias_scores<Heads>(row, kv_head, first_head, split, (spans[r].from - begin) & -kLanes, spans[r].end - begin, unit,
                          scores + r * kRowScores);
     for (int h = 0; h < Heads; ++h) most[r][h] = splat(kMasked);
   }
@@ -233,50 +274,26 @@ static void split_heads(const AttentionTask *rows, int count, int kv_head, int f
       }
     }
   });
-  float *sums[kTileRows * Heads];
+  SplitValues values;
+  find_values(task, kv_head, begin, {first.from, last.end}, values);
+  const auto first_block = [&](Span span) { return (span.from - begin) & -kLanes; };
+  const auto last_block = [&](Span span) { return (span.end - begin + kLanes - 1) & -kLanes; };
+  float *sums[kTileRows * Heads], factors[kTileRows * Heads];
   for (int r = 0; r < count; ++r) {
     if (task.softcap != 0.0f) {
       for (int h = 0; h < Heads; ++h) most[r][h] = splat(kMasked);
-      each_page(task, kv_head, spans[r].from, spans[r].end, [&](const PageView &, int p, int skip, int end) {
-        cap_scores<Heads>(task.softcap, skip & -kLanes, end, scores + r * kRowScores + (p - begin), most[r]);
-      });
+      cap_scores<Heads>(task.softcap, first_block(spans[r]), spans[r].end - begin, scores + r * kRowScores, most[r]);
     }
-    weigh<Heads>(task, kv_head, begin, spans[r], most[r], scores + r * kRowScores, partial + r * apart);
-    for (int h = 0; h < Heads; ++h) sums[r * Heads + h] = partial + r * apart + h * (stride + kPartialExtra);
+    for (int h = 0; h < Heads; ++h) {
+      const int query = r * Heads + h;
+      sums[query] = partial + r * apart + h * (stride + kPartialExtra);
+      factors[query] =
+          code_weights(scores + query * kScoreStride, values.scales, first_block(spans[r]), last_block(spans[r]),
+                       first_block(first), last_block(last), maximum(most[r][h]), sums[query] + stride);
+    }
   }
-  // Page by page, so that the values of a page stay in the first cache while their columns take turns. It is most of the
-  // work and reads no memory, so the data of the next split is fetched meanwhile.
-  each_page(task, kv_head, first.from, last.end, [&](const PageView &page, int p, int, int) {
-    const int due = p + kSplit <= task.position ? tokens : 0;
-    const PageView next = page_at(task, kv_head, due == 0 ? p : p + kSplit);
-    // What all rows see, and each adds up in the same order: before it comes what its window begins with, after it what
-    // later rows do not see.
-    const Seen all{seen_of(last, p, tokens).skip, seen_of(first, p, tokens).count};
-    const bool shared = count > 1 && all.skip < all.count;
-    const auto add_alone = [&](int r, int column, int from, int end) {
-      if (from < end)
-        add_values<Heads>(page.v + static_cast<std::int64_t>(from) * stride + column, stride, end - from,
-                          scores + r * kRowScores + (p - begin) + from, partial + r * apart + column, stride + kPartialExtra);
-    };
-    for (int column = 0, fetched = 0; column < stride; column += kValues) {
-      for (const int until = due * (column + kValues) / stride; fetched + kLanes <= until; fetched += kLanes) {
-        fetch_eight(next.k, next.k_scale, stride, fetched);
-        fetch_eight(next.v, next.v_scale, stride, fetched);
-      }
-      for (int r = 0; r < count; ++r) {
-        const Seen seen = seen_of(spans[r], p, tokens);
-        add_alone(r, column, seen.skip, shared ? all.skip : seen.count);
-      }
-      if (!shared) continue;
-      for (int i = all.skip; i < all.count; i += kWide) {
-        alignas(64) float wide[kWide * kValues];
-        const int some = all.count - i < kWide ? all.count - i : kWide;
-        widen_values(page.v + static_cast<std::int64_t>(i) * stride + column, stride, some, wide);
-        add_wide_values(wide, some, scores + (p - begin) + i, count * Heads, sums, column);
-      }
-      for (int r = 0; r < count; ++r) add_alone(r, column, all.count, seen_of(spans[r], p, tokens).count);
-    }
-  });
+  const auto *codes = reinterpret_cast<const std::int8_t *>(scores) + 2 * first_block(first);
+  sum_values(task, kv_head, {first.from, last.end}, values, codes, count * Heads, factors, sums);
 }
 
 static void attend_split(const AttentionTask *rows, int count, int kv_head, int split, float *partial, std::int64_t apart,
@@ -298,7 +315,7 @@ static void attend_fold(const AttentionTask &task, float *before, const float *n
   const int group = task.heads / task.kv.kv_heads, stride = task.kv.head_stride;
   for (int h = 0; h < group; ++h, before += stride + kPartialExtra, next += stride + kPartialExtra) {
     const float top = next[stride] > before[stride] ? next[stride] : before[stride];
-    const float keep = exponential(before[stride] - top), add = exponential(next[stride] - top);
+    const float keep = power_of_two(before[stride] - top), add = power_of_two(next[stride] - top);
     before[stride] = top;
     before[stride + 1] = before[stride + 1] * keep + next[stride + 1] * add;
     for (int c = 0; c < stride; c += kLanes)

@@ -30,6 +30,11 @@ RL_INLINE __m256i accumulate(__m256i acc, __m256i w, const Input &input) {
 }
 RL_INLINE __m256i excess(__m256i acc, const Input &) { return acc; }
 
+constexpr int kValueQueries = 2;
+RL_INLINE __m256i accumulate_unsigned(__m256i acc, __m256i x, __m256i w) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+}
+
 }  // namespace rl::avx2
 
 #include "x86.hpp"

@@ -131,7 +131,9 @@ Phase Step::phase_of(const rl_op &op) {
   const int width = op.code == RL_EMBED ? program_.bands()[static_cast<std::size_t>(op.first_band)].cols
                                         : program_.buffers()[static_cast<std::size_t>(op.in[0])].width;
   if (threads_.threads() == 1 || rows == 1 || std::int64_t{rows} * width < kRowFloatsAlone) return Phase{0, 1};
-  return Phase{static_cast<std::uint32_t>(rows), feeding_ ? kRowsOfLine : 1U};
+  // Keys and values of neighbouring positions share cache lines too.
+  const bool many = op.code == RL_ROPE_KV && rows >= 4 * kKeys * threads_.threads();
+  return Phase{static_cast<std::uint32_t>(rows), many ? std::uint32_t{kKeys} : feeding_ ? kRowsOfLine : 1U};
 }
 
 void Step::work(std::uint32_t first, std::uint32_t count, int thread) {

@@ -83,15 +83,17 @@ struct ExpectTask {
 constexpr int kCheckVectors = 4;
 
 // KV of one layer: page p starts at base + p * page_bytes; inside a page K, V, then their scales.
-// V is [kv head][position][head_stride]. K is [kv head][position / 8][input / 4][8 positions][4 inputs], so that a vector
-// is multiplied by four inputs of a query repeated for every position, and each lane is the sum of one.
+// K is [kv head][position / 8][input / 4][8 positions][4 inputs], so that a vector is multiplied by four inputs of a query
+// repeated for every position, and each lane is the sum of one. V is [kv head][column / 16][position / 4][16 columns]
+// [4 positions]: likewise, it is multiplied by the weights of four positions, and each lane is the sum of a column.
 struct KvLayer {
   std::uint8_t *base;
   std::int64_t page_bytes;
   std::int32_t page_tokens, kv_heads, head_dim, head_stride;  // head_stride: head_dim rounded up to 32
 };
 constexpr int kKeys = 8;  // positions of a block of keys
-constexpr int kQuad = 4;  // inputs that one lane of an integer dot product adds up
+constexpr int kColumns = 16;  // columns of a block of values
+constexpr int kQuad = 4;  // inputs, or positions, that one lane of an integer dot product adds up
 
 struct AttentionTask {
   KvLayer kv;
@@ -199,5 +201,16 @@ static inline std::int64_t partial_floats(int group, int head_stride) {
 // a split, because at a distance of a power of two they would take each other's place in the first cache.
 constexpr int kScoreStride = kSplit + 16;
 constexpr std::int64_t kAttentionFloats = std::int64_t{kTileRows} * kGroupHeads * kScoreStride;
+
+// Weights of a split's values, two planes of 7 bits, in the place of the scores that they were made of: [position / 8]
+// [2 planes][8 positions] of each query, so many bytes apart.
+constexpr std::int64_t kCodeStride = 4 * kScoreStride;
+constexpr float kMostCode = 16383.0f;  // of the largest weight
+
+// Values of a page's positions that some of a tile's rows see: `blocks` blocks of eight.
+struct ValueRun {
+  const std::int8_t *values;  // of the first block of columns
+  int blocks;
+};
 
 }  // namespace rl

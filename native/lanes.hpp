@@ -271,6 +271,28 @@ RL_INLINE void narrow(std::int8_t *p, V8i v) {
 }
 #endif
 
+// Eight numbers from 0 to 16383, rounded to the nearest whole one, half to even, as two planes of 7 bits: c / 128 of all
+// eight, then the rest of all eight. Adding 1.5 * 2^23 leaves the whole number in the low bits.
+RL_INLINE void store_planes(std::int8_t *p, V8f v) {
+  const V8i bits = as_bits(v + splat(12582912.0f));
+#if defined(__AVX2__)
+  const __m256i codes = _mm256_and_si256((__m256i)bits, _mm256_set1_epi32(0xffff));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
+  const __m128i planes = _mm_packus_epi16(_mm_srli_epi16(words, 7), _mm_and_si128(words, _mm_set1_epi16(127)));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), planes);
+#elif defined(__ARM_NEON)
+  const uint16x8_t words = vuzp1q_u16(vreinterpretq_u16_s32(bits.low), vreinterpretq_u16_s32(bits.high));
+  const uint8x16_t planes = vcombine_u8(vshrn_n_u16(words, 7), vand_u8(vmovn_u16(words), vdup_n_u8(127)));
+  vst1q_s8(p, vreinterpretq_s8_u8(planes));
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    const std::uint32_t code = static_cast<std::uint32_t>(bits[i]) & 0xffff;
+    p[i] = static_cast<std::int8_t>(code >> 7);
+    p[kLanes + i] = static_cast<std::int8_t>(code & 127);
+  }
+#endif
+}
+
 // ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)), and the largest lane, of numbers.
 #if defined(__ARM_NEON)
 RL_INLINE float sum(V8f v) {
@@ -292,30 +314,41 @@ RL_INLINE V8i nearest(V8f x) { return as_bits(x + splat(12582912.0f)) - splat(0x
 
 // exp(x) with a relative error below 2e-7 for -87 <= x <= 88, its value at the nearer border beyond. x = n ln 2 + r,
 // |r| <= ln 2 / 2, ln 2 in two parts so that r is exact; exp(r) by a polynomial of degree 7 (the minimax one of the
-// Cephes library). Of `Count` vectors side by side: each is a long chain of operations that wait for each other.
-template <int Count>
-RL_INLINE void exponentials(V8f *x) {
+// Cephes library).
+RL_INLINE V8f exponential(V8f x) {
   constexpr float kFactors[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  const V8f clamped = larger(smaller(x, splat(88.0f)), splat(-87.0f));
+  const V8f shifted = clamped * splat(1.44269504f) + splat(12582912.0f);
+  const V8f n = shifted - splat(12582912.0f);
+  const V8f r = (clamped - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
+  V8f p = splat(1.9875691500e-4f);
+  for (const float factor : kFactors) p = p * r + splat(factor);
+  p = (p * (r * r) + r) + splat(1.0f);
+  return p * as_float(plus(as_bits(shifted) << 23, splat(127 << 23)));  // the shift leaves of `shifted` only n
+}
+
+// 2^x with a relative error below 3e-6 for -126 <= x <= 0, and exactly 0 from -127 down. x = n + r, |r| <= 1/2,
+// which is exact; 2^r by a minimax polynomial that is 1 at 0, and n is added to its exponent. Of `Count` vectors side by
+// side: each is a long chain of operations that wait for each other (formats/attention_spec.py is the specification).
+template <int Count>
+RL_INLINE void powers_of_two(V8f *x) {
+  constexpr float kFactors[] = {9.582853876e-3f, 5.5906426162e-2f, 2.4024099112e-1f, 6.9312417507e-1f, 1.0f};
   V8f shifted[Count], r[Count], p[Count];
   for (int i = 0; i < Count; ++i) {
-    const V8f clamped = larger(smaller(x[i], splat(88.0f)), splat(-87.0f));
-    shifted[i] = clamped * splat(1.44269504f) + splat(12582912.0f);
-    const V8f n = shifted[i] - splat(12582912.0f);
-    r[i] = (clamped - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
-    p[i] = splat(1.9875691500e-4f);
+    const V8f clamped = larger(x[i], splat(-127.0f));
+    shifted[i] = clamped + splat(12582912.0f);
+    r[i] = clamped - (shifted[i] - splat(12582912.0f));
+    p[i] = splat(kFactors[0]);
   }
-  for (const float factor : kFactors)
-    for (int i = 0; i < Count; ++i) p[i] = p[i] * r[i] + splat(factor);
-  for (int i = 0; i < Count; ++i) {
-    p[i] = (p[i] * (r[i] * r[i]) + r[i]) + splat(1.0f);
-    x[i] = p[i] * as_float(plus(as_bits(shifted[i]) << 23, splat(127 << 23)));  // the shift leaves of `shifted` only n
-  }
+  for (std::size_t k = 1; k < sizeof kFactors / sizeof *kFactors; ++k)
+    for (int i = 0; i < Count; ++i) p[i] = p[i] * r[i] + splat(kFactors[k]);
+  for (int i = 0; i < Count; ++i) x[i] = as_float(plus(as_bits(p[i]), as_bits(shifted[i]) << 23));
 }
-RL_INLINE V8f exponential(V8f x) {
-  exponentials<1>(&x);
-  return x;
+RL_INLINE float power_of_two(float x) {
+  V8f v = splat(x);
+  powers_of_two<1>(&v);
+  return v[0];
 }
-RL_INLINE float exponential(float x) { return exponential(splat(x))[0]; }
 
 // tanh(x) with a relative error below 2e-7; odd, exactly 1 from about 9 on, NaN where x is. Near zero by a polynomial
 // (the minimax one of the Cephes library), elsewhere 1 - 2 / (exp(2 x) + 1).

@@ -451,6 +451,44 @@ RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *
     multiply_rows<Vectors>(keys, x, x_stride, tiles, sums);
 }
 
+constexpr int kValueQueries = 2;  // sixteen sums
+
+// Both planes' sums += the products of the four positions that are Quad of a block's two.
+template <int Quad, int Queries>
+RL_INLINE void add_positions(int32x4_t (&acc)[Queries][2][4], const std::int8_t *v, const int8x16_t (&codes)[Queries]) {
+  for (int i = 0; i < 4; ++i) {
+    const int8x16_t four = vld1q_s8(v + Quad * kColumns * kQuad + i * 16);
+    for (int q = 0; q < Queries; ++q) {
+      acc[q][0][i] = vdotq_laneq_s32(acc[q][0][i], four, codes[q], Quad);
+      acc[q][1][i] = vdotq_laneq_s32(acc[q][1][i], four, codes[q], 2 + Quad);
+    }
+  }
+}
+
+// Values of kColumns columns from `column` bytes behind their runs on, times the weights of `Queries` queries:
+// sums[Queries][kColumns] = 128 times the first plane's and the second's.
+template <int Queries>
+RL_LOOP void value_dots(const ValueRun *run, int runs, std::int64_t column, const std::int8_t *codes, std::int32_t *sums) {
+  int32x4_t acc[Queries][2][4];
+  for (auto &query : acc)
+    for (auto &plane : query)
+      for (auto &a : plane) a = vdupq_n_s32(0);
+  for (const ValueRun *end = run + runs; run != end; ++run) {
+    const std::int8_t *v = run->values + column;
+    int blocks = run->blocks;
+    do {
+      int8x16_t weights[Queries];
+      for (int q = 0; q < Queries; ++q) weights[q] = vld1q_s8(codes + q * kCodeStride);
+      add_positions<0>(acc, v, weights);
+      add_positions<1>(acc, v, weights);
+      v += 2 * kColumns * kQuad;
+      codes += 2 * kLanes;
+    } while (--blocks != 0);
+  }
+  for (int q = 0; q < Queries; ++q, sums += kColumns)
+    for (int i = 0; i < 4; ++i) vst1q_s32(sums + 4 * i, vaddq_s32(vshlq_n_s32(acc[q][0][i], 7), acc[q][1][i]));
+}
+
 // Unpacked strips times 1 to kMultiplied rows of x: sums[strip][vectors][8].
 static void multiply(const Unpacked *w, int strips, int vectors, const std::int8_t *x, std::int64_t x_stride, int tiles,
                      std::int32_t *sums) {

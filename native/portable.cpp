@@ -34,6 +34,28 @@ RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *
   }
 }
 
+constexpr int kValueQueries = 1;
+
+// Values of kColumns columns from `column` bytes behind their runs on, times the weights of `Queries` queries:
+// sums[Queries][kColumns] = 128 times the first plane's and the second's.
+template <int Queries>
+static void value_dots(const ValueRun *run, int runs, std::int64_t column, const std::int8_t *codes, std::int32_t *sums) {
+  static_assert(Queries == 1);
+  std::int32_t high[kColumns] = {}, low[kColumns] = {};
+  for (const ValueRun *end = run + runs; run != end; ++run) {
+    const std::int8_t *v = run->values + column;
+    for (int quad = 0; quad < 2 * run->blocks; ++quad, v += kColumns * kQuad) {
+      const std::int8_t *code = codes + quad / 2 * 2 * kLanes + quad % 2 * kQuad;
+      for (int c = 0; c < kColumns; ++c) {
+        high[c] += dot(v + c * kQuad, code, kQuad);
+        low[c] += dot(v + c * kQuad, code + kLanes, kQuad);
+      }
+    }
+    codes += run->blocks * 2 * kLanes;
+  }
+  for (int c = 0; c < kColumns; ++c) sums[c] = 128 * high[c] + low[c];
+}
+
 using Unpacked = std::int8_t;
 
 constexpr int kBias = 0;  // so there is no excess

@@ -1,6 +1,7 @@
 // Compares every kernel this processor can run with the portable one, bit for bit, on random data, and counts what the
 // threads do: for machines without Python, for emulators and for sanitizers. Exits 0 when all is well.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 
@@ -325,7 +326,8 @@ void check_attention(const rl::Kernels &one, const rl::Kernels &two, Random &ran
     // No entry of a page before the window may be used.
     table[static_cast<std::size_t>(p)] = p < seen / page_tokens ? 1 << 30 : p;
     const std::int64_t scales = 2 * std::int64_t{kv_heads} * page_tokens;
-    const auto values = reals(random, scales);
+    auto values = reals(random, scales);
+    for (float &scale : values) scale = std::abs(scale);
     std::memcpy(pool.data() + (p + 1) * page_bytes - 4 * scales, values.data(), static_cast<std::size_t>(4 * scales));
   }
   const int window = seen > 0 ? position + 1 - seen : 0;

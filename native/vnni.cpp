@@ -25,6 +25,9 @@ RL_INLINE __m256i accumulate(__m256i acc, __m256i w, Input x) {
 }
 RL_INLINE __m256i excess(__m256i acc, Input x) { return _mm256_dpbusd_epi32(acc, _mm256_set1_epi8(-kBias), x); }
 
+constexpr int kValueQueries = 4;
+RL_INLINE __m256i accumulate_unsigned(__m256i acc, __m256i x, __m256i w) { return accumulate(acc, x, w); }
+
 }  // namespace rl::vnni
 
 #include "x86.hpp"

@@ -3,7 +3,8 @@
 // The including file has defined, in this namespace: kBias (added to every weight, so that it may count as unsigned: 0
 // or 128), kSums (sums that registers can hold), kTogether and kStreamed (rows of x that share a decoded weight, and that
 // multiply while the codes stream in), Input (32 inputs of x in registers) with input_of and four_inputs (four of x for
-// every lane), accumulate (acc + products, summed by fours) and excess (acc + what the bias adds to every row).
+// every lane), accumulate (acc + products, summed by fours), excess (acc + what the bias adds to every row), kValueQueries
+// (queries that share a walk over values) and accumulate_unsigned (acc + products of 7 bits with signed bytes, likewise).
 #pragma once
 
 #include <immintrin.h>
@@ -216,6 +217,33 @@ RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *
   for (; blocks >= 2; blocks -= 2, keys += 2 * block_bytes, sums += 2 * Vectors * kKeys)
     dots_of_keys<2, Vectors>(keys, x, x_stride, tiles, sums);
   if (blocks == 1) dots_of_keys<1, Vectors>(keys, x, x_stride, tiles, sums);
+}
+
+// Values of kColumns columns from `column` bytes behind their runs on, times the weights of `Queries` queries:
+// sums[Queries][kColumns] = 128 times the first plane's and the second's.
+template <int Queries>
+static void value_dots(const ValueRun *run, int runs, std::int64_t column, const std::int8_t *codes, std::int32_t *sums) {
+  __m256i acc[Queries][2][2];
+  for (auto &query : acc)
+    for (auto &plane : query) plane[0] = plane[1] = _mm256_setzero_si256();
+  for (const ValueRun *end = run + runs; run != end; ++run) {
+    const std::int8_t *v = run->values + column;
+    for (int b = 0; b < run->blocks; ++b, codes += 2 * kLanes)
+      for (int quad = 0; quad < 2; ++quad, v += kColumns * kQuad) {
+        const __m256i low = load_bytes(v), high = load_bytes(v + 32);
+        for (int q = 0; q < Queries; ++q)
+          for (int plane = 0; plane < 2; ++plane) {
+            const std::int8_t *four = codes + q * kCodeStride + plane * kLanes + quad * kQuad;
+            const __m256i weights = _mm256_set1_epi32(load<std::int32_t>(four));
+            acc[q][plane][0] = accumulate_unsigned(acc[q][plane][0], weights, low);
+            acc[q][plane][1] = accumulate_unsigned(acc[q][plane][1], weights, high);
+          }
+      }
+  }
+  __m256i *to = reinterpret_cast<__m256i *>(sums);
+  for (auto &query : acc)
+    for (int half = 0; half < 2; ++half)
+      _mm256_storeu_si256(to++, _mm256_add_epi32(_mm256_slli_epi32(query[0][half], 7), query[1][half]));
 }
 
 // Bytes of codes fetched ahead while a block is unpacked: they arrive while it is multiplied.

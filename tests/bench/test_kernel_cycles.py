@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench import kernel_cycles
+from rockledge.board.boards import find_board
 from rockledge.board.cycles import TILE_CYCLES
-from rockledge.board.npu_facts import LOOP_CYCLES, TILE_QUERIES
+from rockledge.board.npu_facts import LOOP_CYCLES, SPLIT, VALUE_QUERIES
 
 LISTING = """
 0000000000000000 <void rl::neon::stream_row<4>(unsigned char const*)>:
@@ -110,15 +111,20 @@ def test_the_facts_are_those_of_the_kernel() -> None:
         assert loop.cycles >= max(loop.instructions / 4, loop.simulated_cycles) - 0.01
 
 
-def test_the_queries_of_a_tile_are_shared_out_as_the_kernel_does() -> None:
-    """8 rows (kTileRows) of four heads (kGroupHeads), at most kQueries at a time, the larger groups first."""
+def test_what_attention_shares_is_what_the_kernel_has() -> None:
     native = kernel_cycles.TREE / "native"
-    text = "".join((native / name).read_text(encoding="utf-8") for name in ("kernels.hpp", "values.hpp"))
-    rows, heads, most = (
+    text = "".join((native / name).read_text(encoding="utf-8") for name in ("kernels.hpp", "neon.cpp"))
+    queries, split = (
         int(found[1])
-        for name in ("kTileRows", "kGroupHeads", "kQueries")
+        for name in ("kValueQueries", "kSplit")
         if (found := re.search(rf"constexpr int {name} = (\d+);", text)) is not None
     )
-    groups = -(-rows * heads // most)
-    shared = [(rows * heads + group) // groups for group in reversed(range(groups))]
-    assert list(TILE_QUERIES) == shared
+    assert (queries, split) == (VALUE_QUERIES, SPLIT)
+
+
+def test_attention_takes_at_most_19_cycles_a_score_of_128_inputs() -> None:
+    board = find_board("rk3588-8gb")
+    score, dot, value = (
+        board.value(f"cpu_attention_cycles_per_{part}") for part in ("score", "score_mac", "value_mac")
+    )
+    assert score + 128 * (dot + value) <= 19

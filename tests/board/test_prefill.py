@@ -16,6 +16,7 @@ from rockledge.board.prefill import (
     NPU,
     SYNC,
     Cut,
+    attention_bytes,
     attention_cycles,
     between_linears,
     cpu_linear_seconds,
@@ -132,6 +133,23 @@ def test_the_cpu_side_by_hand() -> None:
     assert cpu_linear_seconds(BOARD, two, 100) == pytest.approx(unpack + 2 * products)
     slow = BOARD.measured({"cpu_read_bandwidth": 1e9}, "slow memory")
     assert cpu_linear_seconds(slow, LINEAR, 1) == pytest.approx(LINEAR.stored_bytes / 1e9)
+
+
+def test_eight_rows_read_keys_and_values_once() -> None:
+    entry = 2 * 2 * (32 + 4)  # two heads of 16, padded to 32, keys and values with a scale each
+    assert attention_bytes(Shape(), 1, 99) == 100 * entry
+    assert attention_bytes(Shape(), 8, 40) == 48 * entry
+    assert attention_bytes(Shape(), 20, 0) == (8 + 16 + 20) * entry
+    assert attention_bytes(Shape(), 20, 0, together=1) == 210 * entry
+    # The first of eight rows from position 40 on sees 31 to 40, the last 38 to 47.
+    assert attention_bytes(Shape(), 8, 40, 10) == 17 * entry
+
+
+def test_attention_waits_for_the_slower_of_cores_and_bus() -> None:
+    facts = {name: 1e-3 for name in BOARD.facts if name.startswith("cpu_attention_cycles")}
+    quick = BOARD.measured(facts, "cores that do not bind")
+    found = between_linears(quick, Shape(), 8, 20, hadamards=()).attention
+    assert found == pytest.approx(28 * 144 / BOARD.value("cpu_read_bandwidth"))
 
 
 def test_attention_meets_every_earlier_position() -> None:

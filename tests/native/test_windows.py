@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.native.one_op import step_of, supported_kernels
-from tests.native.test_attention import SIZES, Sizes, attend, attention_program, random_rows, reference
+from tests.native.test_attention import SIZES, Sizes, attend, attention_program, codes_of, excess, random_rows
 
 from rockledge.errors import NativeError
+from rockledge.formats import attention_spec
 from rockledge.runtime import native
 
 KERNELS = supported_kernels()
@@ -58,9 +59,8 @@ def attend_window(
 @pytest.mark.parametrize("sizes", [SIZES[1], SIZES[7], SIZES[8], SIZES[12], CAPPED], ids=str)
 def test_a_window_agrees_with_float64(sizes: Sizes, window: int) -> None:
     qkv = random_rows(sizes, 110)
-    expected = reference(qkv, sizes, window)
     found = attend_window(sizes, qkv, window, [17], kernel=KERNELS[-1], threads=2)
-    error = np.abs(found - expected)
+    error = excess(found, qkv, sizes, window)
     assert np.quantile(error, 0.99) < 2e-5
     assert error.max() < 0.05
 
@@ -69,9 +69,22 @@ def test_a_window_agrees_with_float64(sizes: Sizes, window: int) -> None:
 def test_windows_over_the_borders_of_splits_agree_with_float64(sizes: Sizes, window: int, rows: int) -> None:
     qkv = random_rows(sizes, rows)
     found = attend_window(sizes, qkv, window, [128], kernel=KERNELS[-1], threads=2)
-    error = np.abs(found - reference(qkv, sizes, window))
-    assert np.median(error) < 5e-7
-    assert np.quantile(error, 0.95) < 2e-5
+    assert np.quantile(excess(found, qkv, sizes, window), 0.95) < 2e-5
+
+
+@pytest.mark.parametrize("window", [5, 21, 530])
+def test_the_bits_of_a_window_are_those_of_the_specification(window: int) -> None:
+    sizes = Sizes(1, 1, 40, 16, still=40)
+    qkv = random_rows(sizes, 1100)
+    found = attend_window(sizes, qkv, window, [100], kernel=KERNELS[-1], threads=2)
+    codes, scales = codes_of(qkv.reshape(len(qkv), 3, 40))
+    for position in (0, 8, 20, 511, 515, 529, 530, 1030, 1099):
+        keys, values = ((codes[: position + 1, i], scales[: position + 1, i, 0]) for i in (1, 2))
+        expected = attention_spec.attend(
+            codes[position, 0], scales[position, 0, 0], *keys, *values,
+            scale=sizes.scale, first=max(0, position + 1 - window),
+        )  # fmt: skip
+        assert np.array_equal(found[position], expected)
 
 
 @pytest.mark.parametrize("sizes", [SIZES[2], BIASED, SIZES[8], CAPPED], ids=str)

@@ -22,12 +22,13 @@ LOGIT_ROWS = 32
 """Rows of a step from whose logits tokens are drawn, at most: there is memory for so many."""
 SEQUENCES = 4
 """Sequences longer than a window for which the layers with that window have pages."""
+TILE_ROWS = 8
+"""Neighbouring rows of a sequence that attention does together (kTileRows)."""
 
 # As native/kernels.hpp and native/step.hpp have them.
 _MOST_CONTEXT = 1 << 30
 _SPLIT = 512  # positions of an attention split
 _BLOCK_STRIPS, _BLOCK_BYTES = 4, 256 << 10  # strips unpacked for one block, if they take no more than this
-_TILE_ROWS = 8  # neighbouring rows of a sequence that attention does together
 _PARTS_PER_THREAD = 4  # attention's partial sums that a thread keeps for each split
 _DRAWING_BYTES = 8 + 4  # that a thread keeps for each logit of a row that it draws from
 _THREAD_BYTES = (8 + 66 + 4) << 10  # a thread's tables, scores, and what fills its last page
@@ -147,7 +148,7 @@ def arena_bytes(shape: DecoderShape, rows: int, context: int, threads: int) -> i
     partial = 4 * (shape.heads // shape.kv_heads) * (padded_head(shape.head_dim) + 8)
     block = 2 * STRIP * inputs
     block = max(block, min(_BLOCK_STRIPS * block, _BLOCK_BYTES))
-    partials = (2 * _TILE_ROWS + _PARTS_PER_THREAD * seen) * partial
+    partials = (2 * TILE_ROWS + _PARTS_PER_THREAD * seen) * partial
     thread = _THREAD_BYTES + block + 8 * rows + 4 * widest + partials
     logits = 0 if shape.headless else 4 * shape.vocab * min(rows, LOGIT_ROWS)
     thread += 0 if shape.headless else _DRAWING_BYTES * shape.vocab

@@ -16,10 +16,10 @@ APART_CYCLES = {2: 30.01, 3: 34.02, 4: 30.52, 8: 26.02}
 LOOP_CYCLES = {
     "keys": 16.01,
     "scores": 34.01,
-    "exponentials": 139.03,
-    "widening": 8.02,
-    "values of 6": 24.51,
-    "values of 5": 20.51,
+    "weights": 36.02,
+    "weight codes": 10.02,
+    "values": 16.01,
+    "value sums": 55.52,
     "hadamard in registers": 6.01,
     "hadamard steps": 30.02,
     "hadamard scale": 3.01,
@@ -31,13 +31,16 @@ LOOP_CYCLES = {
     "epilogue, two planes": 21.02,
 }
 """Cycles of one round. For one row's four heads of a group: products of 8 positions with 16 inputs of a query
-each; 8 of these products scaled to scores each, and the largest kept; 8 exponentials each. For 8 rows of such
-a group: 16 values of one position turned into floats, once for all 32 queries, and added to 6 or 5 queries. A
-Hadamard's steps 1 to 3 on 8 elements, three later steps on 64, scaling of 8. Quantisation of 16 elements into
-the NPU's layout: the largest, the codes. 8 sums of the NPU to floats, bias and residual included, and 8 sums
-of a further input part added. What leads into loops and out of them is not counted."""
-TILE_QUERIES = (6, 6, 5, 5, 5, 5)
-"""How add_wide_values of native/values.hpp shares out the 32 queries of 8 rows and four heads."""
+each; 8 of these products scaled to scores each, and the largest kept. For one query: 16 scores made weights,
+and 16 weights made codes of two planes. For two queries: both planes of 8 positions times 16 columns of the
+values; and once a split, their sums made floats. A Hadamard's steps 1 to 3 on 8 elements, three later steps
+on 64, scaling of 8. Quantisation of 16 elements into the NPU's layout: the largest, the codes. 8 sums of the
+NPU to floats, bias and residual included, and 8 sums of a further input part added. What else leads into
+loops and out of them is not counted."""
+VALUE_QUERIES = 2
+"""Queries that share a walk over values (kValueQueries of native/neon.cpp)."""
+SPLIT = 512
+"""Positions whose values are added up as integers (kSplit of native/kernels.hpp)."""
 EPILOGUE_INSTRUCTIONS = (7.47, 1.13)
 """Instructions of finish_lane for one float: from one part's sums, residual and check sum included; for every
 further part. At four a cycle they take longer than llvm-mca gives the loop (12.5 cycles for 8), because of
@@ -101,16 +104,15 @@ A76_FACTS: dict[str, Fact] = {
         LOOP_CYCLES["keys"] / 512, "cycles/MAC", f"{_MCA}: multiply_rows<4>", "derived"
     ),
     "cpu_attention_cycles_per_score": Fact(
-        (LOOP_CYCLES["scores"] + LOOP_CYCLES["exponentials"]) / (4 * 8),
+        LOOP_CYCLES["scores"] / (4 * 8) + (LOOP_CYCLES["weights"] + LOOP_CYCLES["weight codes"]) / 16,
         "cycles/score",
-        f"{_MCA}: the loops of split_heads<4> that scale and that take exponentials",
+        f"{_MCA}: the loop of split_heads<4> that scales, and those of code_weights",
         "derived",
     ),
     "cpu_attention_cycles_per_value_mac": Fact(
-        (LOOP_CYCLES["widening"] + sum(LOOP_CYCLES[f"values of {queries}"] for queries in TILE_QUERIES))
-        / (16 * sum(TILE_QUERIES)),
+        (LOOP_CYCLES["values"] / 8 + LOOP_CYCLES["value sums"] / SPLIT) / (16 * VALUE_QUERIES),
         "cycles/MAC",
-        f"{_MCA}: widen_values and add_wide_values, for 8 rows of a prompt that see a position",
+        f"{_MCA}: value_dots<2>, and what makes its sums floats after a whole split",
         "derived",
     ),
     "cpu_norm_cycles": Fact(10.7 / 16, "cycles/element", f"{_MCA}: the two loops of norm", "derived"),

@@ -12,8 +12,11 @@ attention, norms, gates and quantisation. Everything is modelled:
                         + syncs and floats of the last block
     linear on the CPU = max(its bytes / bandwidth, (unpacking + tokens x products) / four big cores)
 
+    attention         = max(its cycles / four big cores, keys and values / bandwidth)
+
 No factor for efficiency: an A76 core is taken at its simulated cycles, four of them share work evenly. Keys
-and values are not charged on the bus: a split of 512 positions stays in a core's cache.
+and values are read once for every `TILE_ROWS` rows: a split of 512 positions stays in a core's cache while
+these rows see it, and a prompt's whole past does not until the next ones do.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from rockledge.board.boards import Board
-from rockledge.board.memory import DecoderShape
+from rockledge.board.memory import TILE_ROWS, DecoderShape, kv_bytes
 from rockledge.board.npu_syncs import Sync, Syncs, sync_seconds
 from rockledge.board.npu_time import SUM_BYTES
 
@@ -178,7 +181,11 @@ def between_linears(
     for cycles, moved in stages:
         reading = 0.0 if cached else rows * moved / board.value("cpu_read_bandwidth")
         other += max(rows * cycles / _cpu_hz(board), reading)
-    return BetweenLinears(attention_cycles(board, shape, rows, start, window) / _cpu_hz(board), other)
+    attention = max(
+        attention_cycles(board, shape, rows, start, window) / _cpu_hz(board),
+        attention_bytes(shape, rows, start, window) / board.value("cpu_read_bandwidth"),
+    )
+    return BetweenLinears(attention, other)
 
 
 def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int, window: int = 0) -> float:
@@ -194,6 +201,18 @@ def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int, w
         board.value("cpu_attention_cycles_per_score_mac") + board.value("cpu_attention_cycles_per_value_mac")
     )
     return scores * each
+
+
+def attention_bytes(
+    shape: DecoderShape, rows: int, start: int, window: int = 0, *, together: int = TILE_ROWS
+) -> float:
+    """Bytes of keys and values, with their scales, that one layer's attention reads for `rows` tokens after
+    `start` earlier ones: `together` rows at a time read once whatever one of them sees."""
+    seen = 0
+    for first in range(start, start + rows, together):
+        end = min(first + together, start + rows)
+        seen += end - (max(0, first + 1 - window) if window else 0)
+    return seen * kv_bytes(shape, 1) / shape.layers
 
 
 def unpack_seconds(board: Board, weights: int, bits: int, *, for_npu: bool) -> float:

@@ -38,7 +38,7 @@ from rockledge.runtime.streaming.stream import ReadAt
 from rockledge.runtime.streaming.streamed import Streamed, streamed
 from rockledge.units import show_size
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Rises when a page of the cache holds other bytes for the same tokens."""
 
 MakeExecutor = Callable[[int, Executor | None], Executor]
