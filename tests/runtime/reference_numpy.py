@@ -1,8 +1,8 @@
 """The whole decoder once more, as plainly as NumPy allows: what the runtime must compute.
 
 Floats are float64 and only what the format fixes is rounded: activations to their int8 planes, queries, keys
-and values to int8 with one fp32 scale a head (the loudest of a key's bias apart), linears through the integer
-specification.
+and values to int8 with one fp32 scale a head (the loudest of a key's bias apart), weights of attention to 14
+bits of a split's largest, linears through the integer specification.
 """
 
 import numpy as np
@@ -109,9 +109,24 @@ def _attention(artifact: Artifact, layer: int, x: Array) -> Array:
         scores = _capped(scores * (c.attention_scale or c.head_dim**-0.5), c.attention_softcap)
         scores[hidden] = -np.inf
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, kv]
+        out[:, head] = _weighed(weights, v[:, kv]) / weights.sum(axis=1, keepdims=True)
     mixed = _online(artifact, "attn.o", out.reshape(tokens, -1))
     return x + _after(artifact, layer, "attn", _linear(artifact, f"{name}.o", mixed))
+
+
+def _weighed(weights: Array, values: Array) -> Array:
+    """Sums of values [n, d] by weights [rows, n], which are rounded as the format says: in every 512
+    positions to 14 bits of the largest, each with the scale of its position's int8 value."""
+    scales = np.abs(values).max(axis=1) / 127
+    found = np.zeros((len(weights), values.shape[1]))
+    for first in range(0, len(values), 512):
+        part = slice(first, first + 512)
+        scaled = weights[:, part] * scales[part]
+        unit = scaled.max(axis=1, keepdims=True) / (128 * 127 + 127)
+        unit[unit == 0] = 1
+        codes = np.rint(scaled / unit)
+        found += codes * unit @ (values[part] / np.maximum(scales[part], 1e-30)[:, None])
+    return found
 
 
 def _feed_forward(artifact: Artifact, layer: int, x: Array) -> Array:

@@ -21,15 +21,16 @@ def some_tokens(count: int) -> list[int]:
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("two-planes", "windows")])
 def test_logits_are_those_of_the_reference(artifact_path: ArtifactPath, variant: str) -> None:
-    """Equal up to fp32 rounding, except where that moved one of a prompt's activations to the next int8 step,
-    which is rare in short prompts and then costs a hundredth or so."""
+    """Equal up to fp32 rounding and to codes of attention's weights that fell the other way (6e-5 of the
+    largest), except where that moved one of a prompt's activations to the next int8 step, which is rare in
+    short prompts and then costs a hundredth or so."""
     with Engine.load(artifact_path(variant), threads=2, ctx=64) as engine:
         prompts = np.random.default_rng(3).integers(0, VOCAB, (30, 4)).tolist()
         worst = [
             np.abs(engine.logits(prompt) - reference_logits(engine.artifact, prompt)).max()
             for prompt in prompts
         ]
-    assert np.median(worst) < 5e-6
+    assert np.median(worst) < 1e-4
     assert max(worst) < 0.2
 
 
