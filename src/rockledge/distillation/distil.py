@@ -5,8 +5,7 @@ import os
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,16 @@ import torch
 
 from rockledge.artifact.provenance import peak_memory
 from rockledge.artifact.publish import publish_directory, write_file, writing
-from rockledge.artifact.writer import check_place
-from rockledge.distillation.adapting import adapted_teacher, adapter_described, adapter_place
-from rockledge.distillation.filling import fill
-from rockledge.distillation.fitting import check_context, check_tokens, vocabulary_size
-from rockledge.distillation.full_disk import check_output_room
+from rockledge.distillation.adapting import adapter_described, adapter_place
+from rockledge.distillation.fitting import check_tokens
 from rockledge.distillation.hidden_states import (
     PROJECTIONS,
     add_projections,
     drop_projections,
     paired_layers,
 )
-from rockledge.distillation.in_grid import recipe_of, student_in_grid, with_sizes, write_artifact_of
-from rockledge.distillation.lessons import Lessons, lessons_of
+from rockledge.distillation.in_grid import student_in_grid, with_sizes, write_artifact_of
+from rockledge.distillation.lessons import lessons_of
 from rockledge.distillation.loading import (
     load_model,
     round_to,
@@ -35,12 +31,12 @@ from rockledge.distillation.loading import (
     with_lora,
     with_merged,
 )
-from rockledge.distillation.logit_cache import CacheKey, LogitCache
-from rockledge.distillation.model_directory import end_of_text, model_directory, small_files
-from rockledge.distillation.on_policy import check_on_policy, check_trl, learn_on_policy
+from rockledge.distillation.model_directory import end_of_text
+from rockledge.distillation.on_policy import learn_on_policy
 from rockledge.distillation.question_answer.synthesize import Synthesized
 from rockledge.distillation.quiet import quiet_libraries
 from rockledge.distillation.report import Report, curve_picture, report_text
+from rockledge.distillation.request import check_student_place, checked_request
 from rockledge.distillation.resuming import (
     CHECKPOINTS,
     GRID,
@@ -48,21 +44,16 @@ from rockledge.distillation.resuming import (
     claimed,
     files_stated,
 )
-from rockledge.distillation.same_tokenizer import check_same_tokenizer
 from rockledge.distillation.sequence_order import OrderedSequences
 from rockledge.distillation.settings import Settings
-from rockledge.distillation.teacher import Teacher
+from rockledge.distillation.teacher_side import TeacherSide
 from rockledge.distillation.trainer import DistillationTrainer
 from rockledge.distillation.training import Progress, Run, processes, train, wait_for_everyone
 from rockledge.distillation.training_text import TrainingText, training_text
-from rockledge.errors import ArtifactError, UsageError
-from rockledge.model.chat import ChatTemplate
-from rockledge.model.checkpoint import open_checkpoint
-from rockledge.model.files_digest import files_digest
 from rockledge.model.source import source_hub_id
 
 if TYPE_CHECKING:
-    from rockledge.quantization.choosing.recipe import Recipe
+    pass
 
 CURVE = "loss.png"
 
@@ -121,7 +112,7 @@ def _distil(
     claims: ExitStack,
 ) -> Report:
     started = time.monotonic()
-    request = _checked(teacher, student, target, settings, work, overwrite)
+    request = checked_request(teacher, student, target, settings, work, overwrite)
     learning, teaching, recipe = request.student, request.teacher, request.recipe
     place, files, taught_by, length = request.place, request.files, request.taught_by, request.length
     text = training_text(
@@ -147,14 +138,17 @@ def _distil(
     lessons = lessons_of(text, steps * settings.batch, settings.seed)
     notes = [] if synthesized is None else [synthesized.sentence, *synthesized.numbers["notes"]]
     notes += text.notes
-    cache, asked, adapter = None, None, place
-    if teaching is not None and settings.learns_from_teacher:
+    cache, asked, side = None, None, None
+    if teaching is not None:
+        adapter = place
         if settings.adapt_teacher and settings.cache_logits is not None:
             made = adapter_described(teaching, settings, lessons, steps)
             adapter = adapter_place(Path(settings.cache_logits), made)
             if first:
                 claims.enter_context(claimed(adapter, made))
-        cache, asked = _teacher_side(teaching, files, settings, lessons, steps, adapter, notes, progress)
+        side = TeacherSide(teaching, files, settings, lessons, steps, adapter, notes, progress)
+        if settings.learns_from_teacher:
+            cache, asked = side.ready()
     if recipe is None:
         model = load_model(learning, torch.float32)
     else:
@@ -179,10 +173,8 @@ def _distil(
     began = time.monotonic()
     trainer = train(run, progress)
     on_policy = None
-    if teaching is not None and text.prompts is not None:
-        if asked is None:
-            adapted, _ = _adapted(teaching, settings, lessons, steps, adapter, notes, progress)
-            asked = _online(teaching, files, settings, adapted)
+    if side is not None and text.prompts is not None:
+        asked = side.online() if asked is None else asked
         on_policy = learn_on_policy(trainer, asked.model, text.prompts, learning, settings, place, progress)
     seconds = time.monotonic() - began
     if settings.lora:
@@ -213,69 +205,6 @@ def _distil(
     return report
 
 
-def check_request(
-    teacher: str | Path,
-    student: str | Path,
-    out: str | Path,
-    settings: Settings,
-    work: str | Path | None,
-    overwrite: bool,
-) -> None:
-    """Raises, as `distil` does, what is wrong with models, places and settings before any text is read; with
-    `settings.synthesize` also UsageError where the student has no form for questions and answers."""
-    checked = _checked(teacher, student, Path(os.path.realpath(out)), settings, work, overwrite)
-    if settings.synthesize and ChatTemplate.from_files(checked.files) is None:
-        raise UsageError(
-            f"the student {student} has no chat template, so it cannot learn questions and answers; put a "
-            "chat_template.jinja into its directory, such as the teacher's"
-        )
-
-
-@dataclass(frozen=True)
-class _Request:
-    """Directories, small files and settings that go together. `teacher` is None where none is learnt from."""
-
-    student: Path
-    teacher: Path | None
-    recipe: "Recipe | None"
-    place: Path
-    files: dict[str, bytes]
-    taught_by: dict[str, bytes] | None
-    length: int
-
-
-def _checked(
-    teacher: str | Path,
-    student: str | Path,
-    target: Path,
-    settings: Settings,
-    work: str | Path | None,
-    overwrite: bool,
-) -> _Request:
-    if settings.on_policy:
-        check_trl()
-    learning = model_directory(student, "student")
-    recipe = recipe_of(settings, learning)
-    if recipe is None:
-        _check_place(target, overwrite)
-    else:
-        check_place(target, overwrite=overwrite)
-    needed = settings.learns_from_teacher or settings.on_policy
-    teaching = model_directory(teacher, "teacher") if needed else None
-    place = Path(work) if work is not None else target.parent / f".{target.name}.distil"
-    _check_apart(target, place, teaching, learning, settings)
-    check_output_room(target, learning)
-    files = small_files(learning)
-    length = _checked_length(learning, settings)
-    taught_by = None if teaching is None else small_files(teaching)
-    if taught_by is not None:
-        check_same_tokenizer(taught_by, files)
-        check_context(taught_by, length)
-        if settings.on_policy:
-            check_on_policy(learning, files, taught_by)
-    return _Request(learning, teaching, recipe, place, files, taught_by, length)
-
-
 def _write_student(
     target: Path,
     trainer: DistillationTrainer,
@@ -289,7 +218,10 @@ def _write_student(
     state, dtype = trainer.accelerator.get_state_dict(trainer.model_wrapped), stored_dtype(student)
     if int(os.environ.get("RANK", "0")):
         return
-    with publish_directory(target, lambda there: _check_place(there, overwrite)) as partial, writing(target):
+    with (
+        publish_directory(target, lambda there: check_student_place(there, overwrite)) as partial,
+        writing(target),
+    ):
         taught = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         drop_projections(taught)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTIONS)}
@@ -301,132 +233,11 @@ def _write_student(
             write_file(partial / CURVE, picture)
 
 
-def _teacher_side(
-    teaching: Path,
-    files: dict[str, bytes],
-    settings: Settings,
-    lessons: Lessons,
-    steps: int,
-    kept: Path,
-    notes: list[str],
-    progress: Progress,
-) -> tuple[LogitCache | None, Teacher | None]:
-    """The cache of the teacher's logits, or the teacher itself. Its adapter is in `kept`."""
-    model, adapter = _adapted(teaching, settings, lessons, steps, kept, notes, progress)
-    vocabulary = _vocabulary(teaching, files)
-    if settings.cache_logits is None:
-        return None, _online(teaching, files, settings, model)
-    key = CacheKey(
-        sha256((files_digest(teaching) + adapter).encode()).hexdigest(),
-        lessons.sha256,
-        sha256(files["tokenizer.json"]).hexdigest(),
-        min(settings.top_k, vocabulary),
-        vocabulary,
-        str(_teacher_dtype(settings)),
-    )
-    cache = LogitCache(Path(settings.cache_logits), key, lessons.rows)
-    cache.check_room(settings.cache_bytes)
-    if missing := cache.missing(int(os.environ.get("RANK", "0")), processes()):
-        taught = _online(teaching, files, settings, model)
-        fill(cache, missing, taught, lessons.sequence, str(_device()), settings.bf16, progress)
-    return cache, None
-
-
-def _adapted(
-    teaching: Path,
-    settings: Settings,
-    lessons: Lessons,
-    steps: int,
-    place: Path,
-    notes: list[str],
-    progress: Progress,
-) -> tuple[Any | None, str]:
-    """The adapted teacher and SHA-256 of its adapter; (None, "") where it is to stay as it is."""
-    if not settings.adapt_teacher:
-        return None, ""
-    dtype = _teacher_dtype(settings)
-    model, adapter, note = adapted_teacher(teaching, settings, lessons, steps, place, dtype, progress)
-    if note not in notes:
-        notes.append(note)
-    return model, adapter
-
-
-def _online(teaching: Path, files: dict[str, bytes], settings: Settings, model: Any | None) -> Teacher:
-    """The teacher as it is, or the adapted `model` of it, to be asked."""
-    taught = load_model(teaching, _teacher_dtype(settings)) if model is None else model
-    taught.requires_grad_(False).eval().to(_device())
-    vocabulary = _vocabulary(teaching, files)
-    return Teacher(taught, min(settings.top_k, vocabulary), vocabulary, settings.hidden_weight > 0)
-
-
-def _vocabulary(teaching: Path, files: dict[str, bytes]) -> int:
-    """Where embeddings are padded, the logits of real tokens: those that teacher and student have."""
-    return min(vocabulary_size(files), vocabulary_size(small_files(teaching)))
-
-
-def _teacher_dtype(settings: Settings) -> torch.dtype:
-    return torch.bfloat16 if settings.bf16 else torch.float32
-
-
-def _device() -> torch.device:
-    cuda = torch.cuda.is_available()
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-
-
 def _merge(trainer: DistillationTrainer, student: Path, adapter: Path) -> None:
     """Puts the student with the trained adapter in its weights in the place of the trainer's model."""
     trainer.save_model(str(adapter))
     trainer.accelerator.wait_for_everyone()
     trainer.model = trainer.model_wrapped = with_merged(student, adapter).to(trainer.args.device)
-
-
-def _checked_length(student: Path, settings: Settings) -> int:
-    config = open_checkpoint(student).config
-    if config.headless:
-        raise UsageError(f"{student} makes embeddings and cannot generate; give a causal language model")
-    if settings.sequence > config.context:
-        raise UsageError(
-            f"a sequence of {settings.sequence} tokens is longer than the student's context of "
-            f"{config.context}; choose a smaller --sequence"
-        )
-    return settings.sequence
-
-
-def _check_apart(target: Path, place: Path, teacher: Path | None, student: Path, settings: Settings) -> None:
-    """Raises UsageError where something that is read or kept lies in the output, whose place it would take
-    or be replaced in, or the cache in the work, which is removed."""
-    read = [("the teacher", teacher), ("the student", student), ("--held-out", settings.held_out)]
-    read += [("--data", file) for file in settings.data]
-    cache = ("--cache-logits", settings.cache_logits)
-    for outer, said, inner in (
-        (target, "the output", [*read, ("--work", place), cache]),
-        (place, "the work directory", [*read, cache]),
-    ):
-        for name, path in inner:
-            if path is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(outer)):
-                raise UsageError(f"{name} {path} is in {said} {outer}; name another place for one of them")
-    for folder in settings.data:
-        for said, made in (("the output", target), ("--work", place)):
-            if Path(os.path.realpath(made)).is_relative_to(os.path.realpath(folder)):
-                raise UsageError(
-                    f"{said} {made} is in --data {folder}, whose files are learnt; name another place for "
-                    "one of them"
-                )
-
-
-def _check_place(target: Path, overwrite: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if (
-        not target.is_dir()
-        or not (target / "report.json").is_file()
-        or not (target / "config.json").is_file()
-    ):
-        raise ArtifactError(f"{target} exists and is not a distilled student; choose another place")
-    if not overwrite:
-        raise ArtifactError(
-            f"{target} holds a model already; add --overwrite to replace it, or choose another place"
-        )
 
 
 # What a run may change between being stopped and going on.

@@ -1,17 +1,14 @@
 """A safetensors file of floats, written tensor by tensor; its whole space is taken at once."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rockledge.artifact.publish import writing
+from rockledge.artifact.placed_file import PlacedFile
 from rockledge.errors import UsageError
-from rockledge.tensor_file import header_bytes, place
 
 TYPES: Final = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
 """Types that a tensor may have, as flags and as the format spell them."""
@@ -35,47 +32,17 @@ def rounded_bytes(values: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.
     return values.reshape(-1).view(np.uint8)
 
 
-class FloatFile:
+class FloatFile(PlacedFile):
     """A new safetensors file at `path`; `tensors` are (name, shape) in the order of the file, all of `kind`.
     `shown` is the place that errors name. UnwritableError where the disk is full."""
 
     def __init__(
         self, path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], kind: str, shown: Path
     ) -> None:
-        self._kind, self._shown = kind, shown
-        entries = place((name, TYPES[kind], shape) for name, shape in tensors)
-        header = header_bytes(entries, {"format": "pt"})
-        self._start, self._entries = len(header), {entry.name: entry for entry in entries}
-        with writing(shown):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.posix_fallocate(self._descriptor, 0, self._start + entries[-1].end)
-                self._put(memoryview(header), 0)
-            except BaseException:
-                os.close(self._descriptor)
-                raise
+        self._kind = kind
+        super().__init__(path, [(name, TYPES[kind], shape) for name, shape in tensors], shown)
 
-    def __enter__(self) -> "FloatFile":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                with writing(self._shown):
-                    os.fsync(self._descriptor)
-        finally:
-            os.close(self._descriptor)
-
-    def write(self, name: str, values: npt.NDArray[np.float32], first: int = 0) -> None:
+    def write_rows(self, name: str, values: npt.NDArray[np.float32], first: int = 0) -> None:
         """fp32 `values` as the rows of the tensor `name` from row `first` on."""
         data = rounded_bytes(values, self._kind)
-        row = data.size // values.shape[0]
-        with writing(self._shown):
-            self._put(memoryview(data.data), self._start + self._entries[name].begin + first * row)
-
-    def _put(self, data: memoryview, at: int) -> None:
-        while len(data):
-            done = os.pwrite(self._descriptor, data, at)
-            data, at = data[done:], at + done
+        self.write(name, data.data, first * (data.size // values.shape[0]))

@@ -42,7 +42,7 @@ def write_hf(model: PlainModel, folder: Path, out: Path, request: ExportRequest)
                 if tensor.name in model.names()
                 else np.zeros(tensor.shape, np.float32)  # a bias that the class has and the model lacks
             )
-            file.write(name_of(tensor), values - np.float32(tensor.hf_offset), tensor.in_hf.first)
+            file.write_rows(name_of(tensor), values - np.float32(tensor.hf_offset), tensor.in_hf.first)
             request.progress("tensors", done, len(tensors))
     files = {name: data for name, data in model.files().items() if name != EMBEDDING}
     files["config.json"] = _json(settings)

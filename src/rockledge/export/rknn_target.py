@@ -66,7 +66,7 @@ def write_rknn(model: PlainModel, folder: Path, out: Path, request: ExportReques
     ends = {"embed": plain.shape("embed"), "final_norm": plain.shape("final_norm")}
     with FloatFile(folder / HOST, ends.items(), "f16", out) as file:
         for name in ends:
-            file.write(name, plain.tensor(name))
+            file.write_rows(name, plain.tensor(name))
     cosines = [one["cosine"] for one in builder.operators if one["cosine"] is not None]
     lines = [f"{len(builder.operators)} operators of {rows} tokens"]
     if cosines:

@@ -89,7 +89,7 @@ def writing_student(
 
             def put(name: str, values: Tensor) -> None:
                 factor = scales.factor(name, tree)
-                weights.write(name, values if factor == 1 else values * factor)
+                weights.write_piece(name, values if factor == 1 else values * factor)
 
             def layer(number: int, tensors: Mapping[str, Tensor]) -> None:
                 for role, values in tensors.items():
