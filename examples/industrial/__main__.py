@@ -61,7 +61,7 @@ def run(work: Path, tokens: int, *, small: bool = False) -> None:
     work.mkdir(parents=True, exist_ok=True)
     teacher, _ = MODELS[_MODEL].files()
     if not (work / WATCHED).is_file():  # the last that is written
-        write_texts(work)
+        write_texts(work, 1 if small else 6)
     chain = steps(teacher, work, tokens, 2048 if small else None)
     for step in chain:
         if not (work / step.name).is_dir():

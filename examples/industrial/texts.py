@@ -30,11 +30,11 @@ _PROSE = ("lcet10", "asyoulik", "plrabn12")
 _PARAGRAPHS = 6000  # characters of a general document
 
 LEARN, GENERAL, HELD_OUT, WATCHED = "learn.jsonl", "general.jsonl", "held_out.jsonl", "watched.jsonl"
-_WATCHED = 6  # of the held-out documents, measured while a student learns
 
 
-def write_texts(folder: Path) -> None:
-    """Fetches the texts and writes them to `folder`, as JSON lines with `text`.
+def write_texts(folder: Path, watched: int) -> None:
+    """Fetches the texts and writes them to `folder`, as JSON lines with `text`. So many of the held-out
+    documents are measured while a student learns.
 
     Raises:
         UnavailableError: a package cannot be fetched.
@@ -44,7 +44,7 @@ def write_texts(folder: Path) -> None:
         learn, held_out = split(run for name in _MANUALS for run in documents(manuals / name))
     _write(folder / LEARN, learn)
     _write(folder / HELD_OUT, held_out)
-    _write(folder / WATCHED, held_out[:: max(1, len(held_out) // _WATCHED)][:_WATCHED])
+    _write(folder / WATCHED, held_out[:: max(1, len(held_out) // watched)][:watched])
     _write(folder / GENERAL, _prose())
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tests.export.artifacts import converted, held
 
+from rockledge.artifact import placed_file
 from rockledge.artifact.publish import UnwritableError
 from rockledge.cli.export import _TARGETS
 from rockledge.errors import ArtifactError, UsageError
-from rockledge.export import float_file
 from rockledge.export.request import ExportRequest
 from rockledge.export.targets import TARGETS, export
 
@@ -64,7 +64,7 @@ def full(*_: object) -> None:
 
 def test_a_full_disk_leaves_nothing(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(float_file.os, "posix_fallocate", full)
+        patch.setattr(placed_file.os, "posix_fallocate", full)
         with pytest.raises(UnwritableError, match="no space is left for"):
             export(artifact, tmp_path / "out", "hf", ExportRequest("f32"))
     with monkeypatch.context() as patch:
