@@ -91,7 +91,7 @@ def _rockledge(*command: str) -> None:
 
 
 # The C library keeps what PyTorch frees. By default it gives every large tensor back to the system at once,
-# and a third of the processor time goes into getting it again (docs/log.md, 2026-11-30).
+# and getting it again takes time (docs/distil.md, bench.training_speed).
 _KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 
 
