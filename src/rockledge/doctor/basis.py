@@ -68,7 +68,10 @@ class Basis:
 
 def channel_order(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The permutation int64 [N] for which `original[order]` is most like `stored`, for all `pairs` of
-    (stored, original) fp32 [N, K] together; the identity where that fits."""
+    (stored, original) fp32 [N, K] together; the identity where that fits.
+
+    A row scores by -log(1 - c^2) of its correlation c with another, the logarithm of what it explains:
+    a row that fits outweighs chance in a matrix that is not like its original."""
     if max(likeness(stored, original).typical for stored, original in pairs) > ALIKE:
         return torch.arange(len(pairs[0][0]))
     generator = torch.Generator().manual_seed(0)
@@ -78,7 +81,8 @@ def channel_order(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         if stored.shape[1] > _PROJECTED:
             directions = torch.randn(stored.shape[1], _PROJECTED, generator=generator)
         ours, theirs = (torch.nn.functional.normalize(one @ directions, dim=-1) for one in (stored, original))
-        scores = scores + ours.nan_to_num(0.0) @ theirs.T
+        alike = (ours.nan_to_num(0.0) @ theirs.T).clamp(0.0, 1.0)
+        scores = scores - torch.log1p(1e-6 - alike * alike)
     assert isinstance(scores, Tensor)
     best = scores.argmax(dim=1)
     if len(best.unique()) == len(best):
