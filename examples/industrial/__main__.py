@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from bench.accuracy_models import MODELS
 from bench.models import UnavailableError, cache
@@ -65,7 +66,7 @@ def run(work: Path, tokens: int, *, small: bool = False) -> None:
     chain = steps(teacher, work, tokens, 2048 if small else None)
     for step in chain:
         if not (work / step.name).is_dir():
-            _rockledge(*step.command)
+            _rockledge(*step.command, out=sys.stderr)  # the table alone goes to the standard output
     amount = Amount(2, 2, 40, 2) if small else Amount()
     models = [Step(TEACHER, "teacher", ()), *chain]
     kept = work / "measured"
@@ -85,9 +86,11 @@ def run(work: Path, tokens: int, *, small: bool = False) -> None:
     _rockledge("run", str(work / aware("4.25")), _QUESTION, "--max-tokens", "60")
 
 
-def _rockledge(*command: str) -> None:
+def _rockledge(*command: str, out: TextIO | None = None) -> None:
     print(f"rockledge {' '.join(command)}", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "rockledge", *command], check=True, env={**os.environ, **_KEPT})
+    subprocess.run(
+        [sys.executable, "-m", "rockledge", *command], check=True, env={**os.environ, **_KEPT}, stdout=out
+    )
 
 
 # The C library keeps what PyTorch frees. By default it gives every large tensor back to the system at once,
