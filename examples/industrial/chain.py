@@ -17,7 +17,7 @@ def plain(bits: str) -> str:
 
 
 def aware(bits: str) -> str:
-    """The name of the one that learnt as long in the grid of so many bits."""
+    """The name of the one that learnt as long, the last of it in the grid of so many bits."""
     return f"aware-{bits}"
 
 
@@ -66,8 +66,11 @@ def steps(teacher: Path, work: Path, tokens: int, importance: int | None = None)
                 f"{bits} bits, quantisation-aware",
                 *adapted,
                 *_FURTHER,
+                *_IN_GRID,
                 "--quantization-aware",
-                bits,
+                str(work / plain(bits) / "recipe.yaml"),
+                "--float-tokens",
+                str(tokens * 7 // 8),
                 artifact=True,
             ),
         ]
@@ -75,3 +78,5 @@ def steps(teacher: Path, work: Path, tokens: int, importance: int | None = None)
 
 
 _FURTHER = ("--learning-rate", "2e-4")
+# With so few tokens scales can be learnt, and codes cannot (docs/log.md).
+_IN_GRID = ("--fixed-codes", "--grid-learning-rate", "3e-4")

@@ -282,3 +282,75 @@ def test_a_recipe_of_distill_may_ask_for_it(
     assert main([*call, "--quantization-aware", recipe]) == 0
     assert "rockledge run takes it" in capsys.readouterr().out
     assert open_artifact(tmp_path / "out").bits_per_weight <= 6
+
+
+def test_the_first_tokens_are_learnt_in_floats(pair: Pair, recipe: str, tmp_path: Path) -> None:
+    """Then the artifact is of the student that these tokens taught, in the same order, and goes on there."""
+    one = 48 * 4
+    floats = distil(pair.teacher, pair.student, tmp_path / "floats", pair.settings(tokens=5 * one)).numbers
+    settings = pair.settings(quantization_aware=recipe, float_tokens=5 * one)
+    stages: list[str] = []
+    report = distil(
+        pair.teacher,
+        pair.student,
+        tmp_path / "out",
+        settings,
+        progress=lambda stage, *_: stages.append(stage),
+    ).numbers
+    assert stages.count("distil in floats") == 5
+    assert stages.count("distil") == 3
+    assert report["tokens_in_floats"] == 5 * one
+    quantize(tmp_path / "floats", tmp_path / "plain", recipe=recipe)
+    plain, learnt = open_artifact(tmp_path / "plain"), open_artifact(tmp_path / "out")
+    assert plain.linears == learnt.linears
+    assert report["held_out_before"]["kl"] == pytest.approx(floats["held_out_after"]["kl"], rel=0.1)
+    assert report["held_out_after"]["kl"] < report["held_out_before"]["kl"]
+
+
+def test_fixed_codes_are_those_of_quantize_and_take_back_what_rounding_costs(
+    pair: Pair, recipe: str, tmp_path: Path
+) -> None:
+    """Its teacher is then itself in floats, so its KL is what rounding costs."""
+    coarse = tmp_path / "recipe.yaml"
+    coarse.write_text(Path(recipe).read_text().replace("bits_per_weight: 6.0", "bits_per_weight: 5.0"))
+    settings = pair.settings(
+        quantization_aware=str(coarse), fixed_codes=True, grid_learning_rate=2e-3, tokens=48 * 4 * 40
+    )
+    numbers = distil(pair.teacher, pair.student, tmp_path / "out", settings).numbers
+    quantize(pair.student, tmp_path / "plain", recipe=coarse)
+    plain, learnt = open_artifact(tmp_path / "plain"), open_artifact(tmp_path / "out")
+    for name in plain.linears:
+        one, other = plain.linear(name), learnt.linear(name)
+        np.testing.assert_array_equal(one.codes, other.codes)
+        ends = name in ("embed", "head")
+        assert np.array_equal(one.scale, other.scale) == ends
+    assert numbers["held_out_after"]["kl"] < 0.97 * numbers["held_out_before"]["kl"]
+    assert any("stayed" in note for note in numbers["notes"])
+
+
+def test_a_run_that_stopped_in_floats_goes_on_to_the_same_artifact(
+    pair: Pair, recipe: str, tmp_path: Path
+) -> None:
+    settings = pair.settings(quantization_aware=recipe, float_tokens=48 * 4 * 5, fixed_codes=True)
+    distil(pair.teacher, pair.student, tmp_path / "whole", settings)
+    for stop in ("distil in floats", "distil"):
+
+        def stopping(stage: str, done: int, total: int, stop: str = stop) -> None:
+            if stage == stop and done == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            distil(pair.teacher, pair.student, tmp_path / "out", settings, progress=stopping)
+    distil(pair.teacher, pair.student, tmp_path / "out", settings)
+    for stored, expected in zip(
+        weights(open_artifact(tmp_path / "out")), weights(open_artifact(tmp_path / "whole")), strict=True
+    ):
+        np.testing.assert_array_equal(stored, expected)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"float_tokens": 4096}, {"fixed_codes": True}, {"grid_learning_rate": 1e-4}]
+)
+def test_settings_of_the_grid_need_the_grid(setting: dict[str, object], pair: Pair) -> None:
+    with pytest.raises(UsageError, match="add quantization-aware"):
+        pair.settings(**setting)

@@ -98,6 +98,24 @@ def _add_loss_arguments(parser: argparse.ArgumentParser) -> None:
         help="train and write an artifact, by a recipe of quantize or of so many bits a weight (default: no)",
     )
     parser.add_argument(
+        "--float-tokens",
+        type=_count,
+        metavar="N",
+        help="learn so many of the tokens in floats before that (default: 0)",
+    )
+    parser.add_argument(
+        "--grid-learning-rate",
+        type=number(0, 1, above=True),
+        metavar="R",
+        help="highest rate after them (default: as --learning-rate)",
+    )
+    parser.add_argument(
+        "--fixed-codes",
+        action="store_true",
+        default=None,
+        help="let only row scales and biases of the artifact learn (default: codes too)",
+    )
+    parser.add_argument(
         "--adapt-teacher",
         action="store_true",
         default=None,

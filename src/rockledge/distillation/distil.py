@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,6 +15,7 @@ from rockledge.artifact.provenance import peak_memory
 from rockledge.artifact.publish import publish_directory, write_file, writing
 from rockledge.distillation.adapting import adapter_described, adapter_place
 from rockledge.distillation.fitting import check_tokens
+from rockledge.distillation.float_stage import after_floats
 from rockledge.distillation.hidden_states import (
     PROJECTIONS,
     add_projections,
@@ -51,9 +52,6 @@ from rockledge.distillation.trainer import DistillationTrainer
 from rockledge.distillation.training import Progress, Run, processes, train, wait_for_everyone
 from rockledge.distillation.training_text import TrainingText, training_text
 from rockledge.model.source import source_hub_id
-
-if TYPE_CHECKING:
-    pass
 
 CURVE = "loss.png"
 
@@ -149,20 +147,9 @@ def _distil(
         side = TeacherSide(teaching, files, settings, lessons, steps, adapter, notes, progress)
         if settings.learns_from_teacher:
             cache, asked = side.ready()
-    if recipe is None:
-        model = load_model(learning, torch.float32)
-    else:
-        wait_for_everyone(settings, steps, place / CHECKPOINTS)  # what another run left is gone
-        model = student_in_grid(learning, recipe, place / GRID, progress)
-    if asked is not None and settings.hidden_weight:
-        other = asked.model.config
-        pairs = len(paired_layers(model.config.num_hidden_layers, other.num_hidden_layers))
-        add_projections(model, (model.config.hidden_size, other.hidden_size), pairs, settings.seed)
-    if settings.lora:
-        model = with_lora(model, settings.lora, settings.seed)
     run = Run(
         "distil",
-        model,
+        None,
         OrderedSequences(lessons.train, lessons.order, cache),
         lessons.measured(cache),
         settings,
@@ -170,6 +157,21 @@ def _distil(
         place / CHECKPOINTS,
         asked,
     )
+    if recipe is None:
+        model = load_model(learning, torch.float32)
+    else:
+        wait_for_everyone(settings, steps, place / CHECKPOINTS)  # what another run left is gone
+        run, begins = after_floats(run, lessons, cache, learning, place, progress)
+        if settings.fixed_codes:
+            notes.append("Codes stayed; row scales and biases learnt from the student as it was in floats.")
+        model = student_in_grid(begins, recipe, place / GRID, progress, fixed_codes=settings.fixed_codes)
+    if asked is not None and settings.hidden_weight:
+        other = asked.model.config
+        pairs = len(paired_layers(model.config.num_hidden_layers, other.num_hidden_layers))
+        add_projections(model, (model.config.hidden_size, other.hidden_size), pairs, settings.seed)
+    if settings.lora:
+        model = with_lora(model, settings.lora, settings.seed)
+    run = replace(run, model=model)
     began = time.monotonic()
     trainer = train(run, progress)
     on_policy = None
@@ -279,6 +281,7 @@ def _report(
             "notes": notes,
             "steps": steps,
             "tokens": steps * settings.batch * settings.sequence,
+            "tokens_in_floats": min(settings.float_steps, steps - 1) * settings.batch * settings.sequence,
             "learnt_tokens_of_one_pass": text.train.learnt,
             "held_out_tokens": text.held_out.learnt,
             "processes": processes(),

@@ -35,7 +35,9 @@ def recipe_of(settings: Settings, student: Path) -> Recipe | None:
     return asked_recipe(settings.quantization_aware, open_checkpoint(student))
 
 
-def student_in_grid(student: Path, recipe: Recipe, place: Path, progress: Progress) -> LearningModel:
+def student_in_grid(
+    student: Path, recipe: Recipe, place: Path, progress: Progress, *, fixed_codes: bool
+) -> LearningModel:
     """The `student` as `recipe` quantizes it, to be trained; `place` keeps what that takes. Of several
     processes the first quantizes, and the others wait as long as it takes: a barrier would give up."""
     checkpoint = open_checkpoint(student)
@@ -43,7 +45,7 @@ def student_in_grid(student: Path, recipe: Recipe, place: Path, progress: Progre
         make_start(checkpoint, recipe, place, "cuda" if torch.cuda.is_available() else "cpu", progress)
     while not is_made(place):
         time.sleep(_LOOK_SECONDS)
-    return start_of(checkpoint, place)
+    return start_of(checkpoint, place, fixed_codes=fixed_codes)
 
 
 def with_sizes(report: Report, model: LearningModel) -> Report:
@@ -80,16 +82,21 @@ def write_artifact_of(
         calibration=recipe.calibration,
         tokens=recipe.tokens,
         seed=report.numbers["settings"]["seed"],
-        steps={"training": "quantization-aware", "rounding": "nearest"},
+        steps={
+            "training": "quantization-aware",
+            "codes": "fixed" if report.numbers["settings"]["fixed_codes"] else "learnt",
+        },
     )
     text = _text(report.numbers, made)
     write_learnt(target, model, report.numbers, text, overwrite, lambda d, n: progress("write", d, n))
 
 
 def _text(numbers: dict[str, Any], made: Provenance) -> str:
+    teacher, before = numbers["teacher"] or "the data alone", numbers["tokens_in_floats"]
+    first = f", the first {before:,} of them in floats" if before else ""
     taught = (
-        f"Trained as it is stored, by {numbers['teacher'] or 'the data alone'}: {numbers['steps']} steps, "
-        f"{numbers['tokens']:,} tokens; losses are in nats a token. Before means rounded to the nearest."
+        f"Trained as it is stored, by {teacher}: {numbers['steps']} steps, {numbers['tokens']:,} "
+        f"tokens{first}; losses are in nats a token. Before means as quantize made it."
     )
     lines = [*heading(numbers), "", taught, "", *held_out_lines(numbers), "", *parts_table(numbers), ""]
     return "\n".join([*lines, *made.lines()]) + "\n"

@@ -17,8 +17,12 @@ _PARTIAL = f"{_RUN}.partial"
 CHECKPOINTS, TEACHER = "checkpoints", "teacher"
 STUDENT_ADAPTER, TEACHER_ADAPTER = "student-adapter", "teacher-adapter"
 GRID, ON_POLICY = "grid", "on-policy"
+FLOATS, FLOAT_CHECKPOINTS = "floats", "float-checkpoints"
 _OURS = (
     CHECKPOINTS,
+    FLOATS,
+    FLOAT_CHECKPOINTS,
+    f"{FLOATS}.partial",
     GRID,
     ON_POLICY,
     TEACHER,

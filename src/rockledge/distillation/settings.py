@@ -18,7 +18,9 @@ class Settings:
     `learning_rate` None means 1e-4, and ten times that for LoRA; it falls along a cosine to
     `final_learning_rate` (None: a tenth of it), as in Minitron (arXiv 2408.11796). `adapt_tokens` None means
     as many as the student is given. With `quantization_aware`, bits a weight or the file of a recipe of
-    `quantize`, the student learns as the artifact that it becomes. With `synthesize` the teacher
+    `quantize`, the student learns as the artifact that it becomes: after `float_tokens` of its tokens in
+    floats, by `grid_learning_rate` (None: the same); with `fixed_codes` only row scales and biases. With
+    `synthesize` the teacher
     first writes so many questions and answers from `documents`, `synthesize_batch` at a time, and they are
     learnt too. `trainer` holds further arguments of transformers.TrainingArguments.
 
@@ -42,6 +44,9 @@ class Settings:
     hidden_weight: float = 0.0
     lora: int = 0
     quantization_aware: str | None = None
+    float_tokens: int = 0
+    grid_learning_rate: float | None = None
+    fixed_codes: bool = False
     adapt_teacher: bool = False
     adapt_rank: int = 16
     adapt_tokens: int | None = None
@@ -88,6 +93,16 @@ class Settings:
     def on_policy_rate(self) -> float:
         """The highest learning rate of the on-policy stage."""
         return self.rate / 10 if self.on_policy_learning_rate is None else self.on_policy_learning_rate
+
+    @property
+    def grid_rate(self) -> float:
+        """The highest learning rate in the grid."""
+        return self.rate if self.grid_learning_rate is None else self.grid_learning_rate
+
+    @property
+    def float_steps(self) -> int:
+        """Optimizer steps in floats before those in the grid."""
+        return self.float_tokens // (self.sequence * self.batch)
 
     def steps(self, sequences: int) -> int:
         """Optimizer steps for data of so many sequences."""
@@ -141,6 +156,12 @@ def settings(values: Mapping[str, Any]) -> Settings:
             raise UsageError(
                 f"quantization-aware and {name.replace('_', '-')} do not go together; leave one of them out"
             )
+    for name in ("float_tokens", "grid_learning_rate", "fixed_codes"):
+        if made.quantization_aware is None and getattr(made, name):
+            raise UsageError(
+                f"{name.replace('_', '-')} is for quantization-aware training; add quantization-aware, or "
+                "leave it out"
+            )
     if made.on_policy and made.answer >= made.sequence:
         raise UsageError(
             f"answers of {made.answer} tokens leave no room for a prompt in a sequence of {made.sequence}; "
@@ -171,6 +192,8 @@ _BOUNDS = (
     ("data_weight", 0, 1),
     ("hidden_weight", 0, 1e6),
     ("lora", 0, 1 << 14),
+    ("float_tokens", 0, _MOST),
+    ("grid_learning_rate", 1e-12, 1),
     ("adapt_rank", 1, 1 << 14),
     ("adapt_tokens", 1, _MOST),
     ("adapt_learning_rate", 1e-12, 1),

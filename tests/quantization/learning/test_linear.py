@@ -1,5 +1,5 @@
 """A linear that learns: what it computes with is what is stored, rounded to the nearest, and its gradients
-are those of straight-through rounding with a learnt step."""
+are those of straight-through rounding with a learnt step. Or its codes stay."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import torch
 
 from rockledge.formats.bands import Band, groups
 from rockledge.formats.packing import PackedLinear, dequantize, pack, unpack
+from rockledge.quantization.learning.fixed import FixedLinear
 from rockledge.quantization.learning.linear import LearningLinear
 from rockledge.quantization.rounding.codebook import start_tables
 
@@ -92,3 +93,55 @@ def test_its_bias_is_stored() -> None:
     with torch.no_grad():
         linear.bias += 1
     np.testing.assert_array_equal(linear.packed().bias, stored(bias=True).bias + 1)
+
+
+def test_it_begins_with_the_codes_that_are_stored() -> None:
+    """Whatever they are: error feedback takes others than the nearest."""
+    packed = stored()
+    linear = LearningLinear(torch.randn(ROWS, COLS), packed)
+    np.testing.assert_array_equal(unpack(linear.packed()), unpack(packed))
+    np.testing.assert_array_equal(linear().detach().numpy(), dequantize(packed))
+
+
+def test_weights_whose_codes_are_the_nearest_stay_as_they_are() -> None:
+    weights = torch.from_numpy(dequantize(stored())) + 0.001
+    again = LearningLinear(weights, stored())
+    torch.testing.assert_close(again.weight.detach(), weights, rtol=0, atol=0)
+
+
+def test_a_moved_weight_is_as_far_from_its_entry_as_it_was_from_the_nearest() -> None:
+    """So that steps of an optimizer meet borders as often as without error feedback."""
+    torch.manual_seed(0)
+    weights, packed = torch.randn(ROWS, COLS), stored()
+    linear, scale = LearningLinear(weights, packed), torch.tensor(packed.scale)[:, None]
+    w8 = torch.from_numpy(unpack(packed)).float()
+    within = linear.weight.detach() / scale - w8
+    nearest = torch.stack(
+        [
+            allowed.gather(1, (allowed - units[:, None]).abs().argmin(dim=1, keepdim=True))[:, 0]
+            for allowed, units in zip(entries(), weights / scale, strict=True)
+        ]
+    )
+    as_before = (within - (weights / scale - nearest)).abs() < 1e-3
+    in_the_middle = within.abs() < 1e-4
+    assert bool((as_before | in_the_middle).all())
+    assert float(as_before.float().mean()) > 0.3
+
+
+def test_fixed_codes_stay_and_scales_learn() -> None:
+    packed = stored(bias=True)
+    linear = FixedLinear(packed, learns=True)
+    np.testing.assert_array_equal(linear().detach().numpy(), dequantize(packed))
+    outer = torch.randn(ROWS, COLS)
+    (linear() * outer).sum().backward()
+    expected = (torch.from_numpy(dequantize(packed)) * outer).sum(dim=1)  # d(w e^s)/ds at s = 0
+    torch.testing.assert_close(linear.log_scale.grad, expected)
+    with torch.no_grad():
+        linear.log_scale += 0.1
+        linear.bias += 1
+    learnt = linear.packed()
+    np.testing.assert_array_equal(learnt.codes, packed.codes)
+    np.testing.assert_allclose(learnt.scale, packed.scale * np.exp(np.float32(0.1)), rtol=1e-6)
+    np.testing.assert_array_equal(learnt.bias, packed.bias + 1)
+    np.testing.assert_array_equal(linear().detach().numpy(), dequantize(learnt))
+    assert not FixedLinear(packed, learns=False).log_scale.requires_grad

@@ -118,7 +118,7 @@ def test_the_artifact_is_what_learnt(
     with Engine.load(tmp_path / "out", threads=1) as engine:
         native = torch.tensor(engine.logits(TOKENS[0].tolist()))
     to_runtime = divergence(expected, native)
-    assert to_runtime < 5e-4
+    assert to_runtime < 1e-3
 
     def float_heads(
         body: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **how: Any

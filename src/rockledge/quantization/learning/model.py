@@ -16,6 +16,7 @@ from rockledge.model.block import layer_name
 from rockledge.model.checkpoint import Checkpoint
 from rockledge.quantization.float_model.forward import block_forward
 from rockledge.quantization.float_model.logits import finished
+from rockledge.quantization.learning.fixed import FixedLinear
 from rockledge.quantization.learning.heads import int8_attention, large_key_bias
 from rockledge.quantization.learning.linear import LearningLinear
 from rockledge.quantization.learning.straight_through import rounded_straight
@@ -35,7 +36,9 @@ class LearningModel(nn.Module):
     """Every linear of `model` as `stored` has it in the artifact of `plan`; `order` int64 [ffn] is that of a
     layer's feed-forward channels there.
 
-    Weights, row scales and biases learn. Gains of norms that no linear could take stay as they are.
+    Weights, row scales and biases learn. Gains of norms that no linear could take stay as they are. With
+    `fixed_codes` weights stay, and of embedding and head the scales, too: a row is a token there, and an
+    optimizer that gives every parameter steps of one size moves a rare token's logit with each.
     """
 
     def __init__(
@@ -44,14 +47,24 @@ class LearningModel(nn.Module):
         plan: ArtifactPlan,
         stored: Callable[[str], PackedLinear],
         order: Callable[[int], Tensor],
+        *,
+        fixed_codes: bool = False,
     ) -> None:
         super().__init__()
         self.rotated, self.plan, self._tree = model, plan, model.tree
         self._linears = nn.ModuleDict()
         self._checkpointing = False
 
+        ends = (self._tree.embed.role, self._tree.head.role)
+
         def add(name: str, weights: Tensor) -> None:
-            self._linears[_key(name)] = LearningLinear(weights, stored(name))
+            packed = stored(name)
+            made = (
+                FixedLinear(packed, learns=name not in ends)
+                if fixed_codes
+                else LearningLinear(weights, packed)
+            )
+            self._linears[_key(name)] = made
 
         add(self._tree.embed.role, model.embedding())
         for number, layer in enumerate(self._tree.layers):
@@ -70,10 +83,10 @@ class LearningModel(nn.Module):
         """The checkpoint that it began as."""
         return self.rotated.checkpoint
 
-    def linear(self, name: str) -> LearningLinear:
+    def linear(self, name: str) -> LearningLinear | FixedLinear:
         """One of the linears that `plan` names."""
         found = self._linears[_key(name)]
-        assert isinstance(found, LearningLinear)
+        assert isinstance(found, LearningLinear | FixedLinear)
         return found
 
     def activation_checkpointing_enable(self, **unused: Any) -> None:

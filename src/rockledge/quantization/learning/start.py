@@ -1,8 +1,7 @@
-"""Where training in the grid starts: the artifact that `quantize` makes by a recipe, rounded to the nearest,
-and the float weights that it was made of."""
+"""Where training in the grid starts: the artifact that `quantize` makes by a recipe, and the float weights
+that it was made of."""
 
 import os
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +20,8 @@ _ARTIFACT, _WORK, _RECIPE = "start", "quantized", "recipe.yaml"
 
 
 def asked_recipe(wanted: str, student: Checkpoint) -> Recipe:
-    """The recipe in a file, or one of so many bits a weight; either without error feedback, which training
-    takes the place of. UsageError for what is neither, or a recipe that does not fit the `student`."""
+    """The recipe in a file, or one of so many bits a weight. UsageError for what is neither, or a recipe that
+    does not fit the `student`."""
     try:
         bits = float(wanted)
     except ValueError:
@@ -31,7 +30,7 @@ def asked_recipe(wanted: str, student: Checkpoint) -> Recipe:
         recipe = read_recipe(Path(wanted))
         if recipe.widths:
             check_recipe(recipe, student.config)
-        return replace(recipe, steps=replace(recipe.steps, rounding="nearest"))
+        return recipe
     if not 0 < bits <= 32:
         raise UsageError(
             f"the budget is {wanted} bits a weight, expected 2.3 to 8.5, or the file of a recipe"
@@ -46,7 +45,7 @@ def asked_recipe(wanted: str, student: Checkpoint) -> Recipe:
         board=None,
         milliseconds=None,
         widths={},
-        steps=Steps(rounding="nearest"),
+        steps=Steps(),
     )
 
 
@@ -67,7 +66,7 @@ def make_start(student: Checkpoint, recipe: Recipe, place: Path, device: str, pr
     quantize(student, place / _ARTIFACT, recipe=written, device=device, work=place / _WORK, progress=progress)
 
 
-def start_of(student: Checkpoint, place: Path) -> LearningModel:
+def start_of(student: Checkpoint, place: Path, *, fixed_codes: bool = False) -> LearningModel:
     """The module that begins as the artifact that `make_start` left in `place`."""
     artifact = open_artifact(place / _ARTIFACT)
     made = read_recipe(place / _ARTIFACT / _RECIPE)
@@ -75,4 +74,5 @@ def start_of(student: Checkpoint, place: Path) -> LearningModel:
     widths = {name: spec.bands for name, spec in artifact.linears.items()}
     planes = {name: spec.planes for name, spec in artifact.linears.items()}
     plan = plan_artifact(model, widths, planes, model.checkpoint.files(), artifact.recipe)
-    return LearningModel(model, plan, artifact.linear, partial(stored_order, place / _WORK))
+    order = partial(stored_order, place / _WORK)
+    return LearningModel(model, plan, artifact.linear, order, fixed_codes=fixed_codes)

@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from rockledge.quantization.reporting.fakequant import rounded_inputs
 
+# Weights handled at a time: so few stay in a processor's cache from one operation to the next.
+_CHUNK = 1 << 18
+
 
 def rounded_straight(x: Tensor, planes: int = 1) -> Tensor:
     """Activations [..., K] rounded as `formats.activations` rounds them, fp32 [..., K]; gradients pass whole.
@@ -55,5 +58,11 @@ class _Grid(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weights, scale, w8, inside = ctx.saved_tensors
-        of_scale = w8 - inside * (weights / scale[:, None])
-        return gradient * inside, (gradient * of_scale).sum(dim=1), None, None
+        of_weights, of_scale = torch.empty_like(gradient), torch.empty_like(scale)
+        step = max(1, _CHUNK // weights.shape[1])
+        for first in range(0, len(weights), step):
+            rows = slice(first, first + step)
+            torch.mul(gradient[rows], inside[rows], out=of_weights[rows])
+            shares = w8[rows] - inside[rows] * (weights[rows] / scale[rows, None])
+            of_scale[rows] = (gradient[rows] * shares).sum(dim=1)
+        return of_weights, of_scale, None, None
