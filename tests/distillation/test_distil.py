@@ -350,6 +350,10 @@ def test_data_shorter_than_a_sequence_is_said(pair: Pair, tmp_path: Path) -> Non
         ({"batch": 3, "micro_batch": 2}, "cannot be cut into micro-batches"),
         ({"trainer": {"max_steps": 3}}, "max_steps of the Trainer is set by --tokens"),
         ({"hidden_weight": 1.0, "cache_logits": "x"}, "leave one of them out"),
+        ({"trainer": {"max_grad_norm": float("nan")}}, "a value that JSON cannot hold"),
+        ({"trainer": {"max_grad_norm": {1, 2}}}, "a value that JSON cannot hold"),
+        ({"learning_rate": 1e-5, "final_learning_rate": 1e-4}, "the learning rate falls"),
+        ({"tokens": 10**30}, r"from 1 to 2\^62"),
     ],
 )
 def test_settings_that_make_no_sense_are_said(
