@@ -49,7 +49,7 @@ def test_a_text_file_is_one_document_and_files_are_joined(tmp_path: Path) -> Non
         ('{"text": "a", "messages": [{"role": "assistant", "content": "b"}]}', 'both "text" and "messages"'),
         ('["a"]', "line 1 of x.jsonl is not an object"),
         ('{"text": 5, "messages": [{"role": "assistant", "content": "b"}]}', "neither"),
-        ('{"messages": [{"role": "user", "content": "a"}], "tools": {"type": "function"}}', "expected a list"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": "f"}', "expected a list"),
         ('{"text": " "}', "holds no document"),
         ("", "holds no document"),
     ],

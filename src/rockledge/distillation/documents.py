@@ -152,7 +152,7 @@ def _of_line(path: Path, number: int, line: str) -> Document:
     if not isinstance(messages, list) or not isinstance(text, (str, type(None))):
         raise UsageError(f'{place} has neither "text" nor "messages"; add one')
     if text:
-        raise UsageError(f'{place} has both "text" and "messages"; leave out the one that is not to be learnt')
+        raise UsageError(f'{place} has both "text" and "messages"; leave out what is not to be learnt')
     tools = stored_list(entry, "tools", place)
     return Document(place, "", tuple(stored_messages(entry, place)), tuple(tools))
 

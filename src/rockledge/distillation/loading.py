@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from rockledge.distillation.document_masks import keep_documents_apart
 from rockledge.distillation.full_disk import says_full
 from rockledge.errors import CheckpointError
 from rockledge.git_lfs import refuse_pointer
@@ -22,8 +23,8 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 
 def load_model(directory: Path, dtype: torch.dtype) -> Any:
-    """The causal language model in a directory, in that type; CheckpointError where transformers cannot load
-    all of it."""
+    """The causal language model in a directory, in that type; whose documents do not see each other;
+    CheckpointError where transformers cannot load all of it."""
     for file in directory.glob("*.safetensors"):
         refuse_pointer(file, CheckpointError)
     try:
@@ -40,12 +41,13 @@ def load_model(directory: Path, dtype: torch.dtype) -> Any:
         )
     if unused := sorted(about["unexpected_keys"]):
         _log.warning(
-            "Note: transformers leaves out %d tensors of %s that its configuration has no place for, such as %s.",
+            "Note: transformers leaves out %d tensors of %s that config.json has no place for, such as %s.",
             len(unused),
             directory.name,
             unused[0],
         )
     model.config.use_cache = False
+    keep_documents_apart(model)
     return model
 
 

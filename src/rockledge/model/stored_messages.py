@@ -1,4 +1,4 @@
-"""The conversation in a line of JSON, as chat templates take it: whatever a file has in the place of a text, a
+"""The conversation in a line of JSON, as chat templates take it: what a file has in the place of a text, a
 template would write out as Python shows it, and a model would learn that."""
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def stored_messages(entry: Mapping[str, Any], place: str) -> list[dict[str, Any]
 
 
 def stored_list(entry: Mapping[str, Any], key: str, place: str) -> list[Any]:
-    """A list beside the messages, such as `tools`, empty where there is none; UsageError for anything else."""
+    """A list beside the messages, such as `tools`, empty where there is none; UsageError otherwise."""
     value = entry.get(key)
     if not isinstance(value, (list, type(None))):
         raise UsageError(f'{place}: "{key}" is {_shown(value)}, expected a list; correct it')
