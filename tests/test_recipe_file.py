@@ -27,6 +27,8 @@ def written(place: Path, content: str) -> Path:
         ("version: 1\ndistil: {}", "has no key 'distil'; did you mean distill"),
         ("version: 2", "has version 2, expected 1"),
         ("title: x", "has version None, expected 1"),
+        ("version: '1'", "has version '1', expected 1"),
+        ("version: true", "has version True, expected 1"),
         ("- 1", "is not a mapping"),
         ("version: 1\ndistill: [1]", "distill is not a mapping"),
         ("version: 1\nteacher: 3", "teacher is '3', expected text"),

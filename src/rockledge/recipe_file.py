@@ -93,8 +93,9 @@ def read_recipe_file(path: str | Path) -> RecipeFile:
     for key in content:
         if key not in _KEYS:
             raise UsageError(f"{path}: a recipe has no key {key!r}{did_you_mean(str(key), _KEYS)}")
-    if content.get("version") != VERSION:
-        raise UsageError(f"{path} has version {str(content.get('version'))[:20]}, expected {VERSION}")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise UsageError(f"{path} has version {repr(version)[:20]}, expected {VERSION}")
     for key in SECTIONS:
         if not isinstance(content.get(key, {}), dict):
             raise UsageError(f"{path}: {key} is not a mapping of keys to values; correct it")

@@ -126,6 +126,14 @@ def test_people_see_it_too(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["a", "b", "-o", "c", "--data", "d", "--trainer", "x"], "write one such as weight_decay=0.1"),
         (["llama-3-8b", "llama-3.2-3b", "--dry-run"], "needs --tokens"),
+        (
+            ["llama-3-8b", "llama-3.2-3b", "--dry-run", "--tokens", "1e6", "--sequence", "16384"],
+            "longer than the teacher's context of 8192",
+        ),
+        (
+            ["--recipe", str(RECIPES / "llama-3-8b-to-4b.yaml"), "--dry-run", "--batch", "96"],
+            "a batch of 96 sequences cannot be shared by 64 GPUs",
+        ),
         (["llama-3-8b", "lama-3.2-3b", "--dry-run", "--tokens", "1e6"], "such as llama-3.2-3b"),
         (["--recipe", str(RECIPES / "llama-3-8b-to-4b.yaml"), "-o", "x"], "the recipe names no student"),
     ],

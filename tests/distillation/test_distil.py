@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.distillation.pair import Pair, made_model
 
 from rockledge.cli.main import main
 from rockledge.distillation.distil import distil
+from rockledge.distillation.loading import load_model
 from rockledge.distillation.report import Report
 from rockledge.distillation.settings import Settings
 from rockledge.errors import ArtifactError, RockledgeError, TrainingError, UsageError
@@ -81,6 +83,18 @@ def test_what_is_written_is_an_ordinary_checkpoint(
     assert not np.array_equal(trained.tensor("embed"), open_checkpoint(pair.student).tensor("embed"))
     assert main(["quantize", str(out), "-o", str(tmp_path / "artifact"), "--instant"]) == 0
     capsys.readouterr()
+
+
+def test_a_tied_student_of_two_bytes_is_stored_as_one(pair: Pair, tmp_path: Path) -> None:
+    student = shutil.copytree(pair.student, tmp_path / "student")
+    halves = {name: x.to(torch.bfloat16) for name, x in load_file(student / "model.safetensors").items()}
+    save_file(halves, student / "model.safetensors", metadata={"format": "pt"})
+    out = tmp_path / "out"
+    distil(pair.teacher, student, out, pair.settings(tokens=1, held_out_share=0.0))
+    written = load_file(out / "model.safetensors")
+    assert written.keys() == halves.keys()
+    assert {x.dtype for x in written.values()} == {torch.bfloat16}
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -331,6 +345,17 @@ def test_a_teacher_that_cannot_be_one_is_said(
         distil(teacher(pair, tmp_path / "teacher"), pair.student, tmp_path / "out", pair.settings())
 
 
+def test_weights_of_a_teacher_that_have_no_place_are_said(
+    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher = shutil.copytree(pair.teacher, tmp_path / "teacher")
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    load_model(teacher, torch.float32)
+    assert "leaves out 9 tensors of teacher" in caplog.text
+    assert "model.layers.1." in caplog.text
+
+
 def test_data_shorter_than_a_sequence_is_said(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("only a few words")
     with pytest.raises(UsageError, match="the data makes 17 tokens to learn from, but one sequence has 48"):
@@ -350,6 +375,10 @@ def test_data_shorter_than_a_sequence_is_said(pair: Pair, tmp_path: Path) -> Non
         ({"batch": 3, "micro_batch": 2}, "cannot be cut into micro-batches"),
         ({"trainer": {"max_steps": 3}}, "max_steps of the Trainer is set by --tokens"),
         ({"hidden_weight": 1.0, "cache_logits": "x"}, "leave one of them out"),
+        ({"trainer": {"max_grad_norm": float("nan")}}, "a value that JSON cannot hold"),
+        ({"trainer": {"max_grad_norm": {1, 2}}}, "a value that JSON cannot hold"),
+        ({"learning_rate": 1e-5, "final_learning_rate": 1e-4}, "the learning rate falls"),
+        ({"tokens": 10**30}, r"from 1 to 2\^62"),
     ],
 )
 def test_settings_that_make_no_sense_are_said(

@@ -2,6 +2,7 @@
 for the text; and what it says of a checkpoint that cannot be read."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,12 @@ def test_another_schedule_has_no_least_rate(pair: Pair, tmp_path: Path) -> None:
         pair.settings(trainer={"lr_scheduler_type": "constant"}, warmup_steps=0),
     )
     assert {step["learning_rate"] for step in report.numbers["curve"]} == {8e-3}
+
+
+def test_names_that_are_no_text_cost_no_student(pair: Pair, tmp_path: Path) -> None:
+    data = tmp_path / os.fsdecode(b"d\xff.jsonl")
+    shutil.copyfile(pair.data, data)
+    settings = pair.settings(data=[str(data)], tokens=1, held_out_share=0.0)
+    out = tmp_path / os.fsdecode(b"o\xfe")
+    distil(pair.teacher, pair.student, out, settings, command=f"rockledge distill --data {data}")
+    assert "Made by `rockledge distill" in (out / "report.md").read_text(encoding="utf-8")

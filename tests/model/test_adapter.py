@@ -91,6 +91,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "embedding and head": ("untied", {"target_modules": ["embed_tokens", "lm_head", "v_proj"]}),
     "saved head of a tied model": ("tied", {"modules_to_save": ["lm_head"]}),
     "saved embedding of a tied model": ("tied", {"modules_to_save": ["embed_tokens"]}),
+    "saved matrix that stays tied": (
+        "tied",
+        {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    ),
+    "saved head that stays tied": ("tied", {"modules_to_save": ["lm_head"], "ensure_weight_tying": True}),
     "saved norm": ("untied", {"modules_to_save": ["input_layernorm"]}),
     "fused projections": ("fused", {}),
     "biases of the base": ("biased", {"bias": "all"}),
@@ -142,6 +147,15 @@ def test_what_is_not_merged_is_refused_by_name(
 def test_adapting_the_matrix_of_a_tied_model_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     adapter_of(bases["tied"], tmp_path, target_modules=["embed_tokens"])
     with pytest.raises(UsageError, match="one matrix"):
+        with_adapter(open_checkpoint(bases["tied"]), tmp_path)
+
+
+def test_a_tied_matrix_that_is_saved_as_two_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    adapter_of(bases["tied"], tmp_path, modules_to_save=["lm_head"], ensure_weight_tying=True)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    weights["base_model.model.lm_head.weight"] += 1
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="head and embedding that differ"):
         with_adapter(open_checkpoint(bases["tied"]), tmp_path)
 
 

@@ -230,7 +230,8 @@ def _write_student(
         save_model(taught, state, student, partial, dtype)
         made = {"command": command, "seconds": time.monotonic() - started, "peak_memory": peak_memory()}
         write_file(partial / "report.json", report.json())
-        write_file(partial / "report.md", report_text(report.numbers, made).encode())
+        text = report_text(report.numbers, made).encode(errors="replace")  # names may be no text
+        write_file(partial / "report.md", text)
         if (picture := curve_picture(report.numbers)) is not None:
             write_file(partial / CURVE, picture)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rockledge.distillation.document_files import find_documents, listed, read_document, shown_name
 from rockledge.errors import UsageError
+from rockledge.model.stored_messages import stored_list, stored_messages
 from rockledge.regular_file import read_regular
 
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -143,17 +144,17 @@ def _of_line(path: Path, number: int, line: str) -> Document:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place} is not JSON ({error}); write one object a line") from error
-    if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        return Document(place, entry["text"])
-    messages = entry.get("messages") if isinstance(entry, dict) else None
-    if not isinstance(messages, list):
+    if not isinstance(entry, dict):
+        raise UsageError(f'{place} is not an object with "text" or "messages"; write one object a line')
+    text, messages = entry.get("text"), entry.get("messages")
+    if isinstance(text, str) and not messages:
+        return Document(place, text)
+    if not isinstance(messages, list) or not isinstance(text, (str, type(None))):
         raise UsageError(f'{place} has neither "text" nor "messages"; add one')
-    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
-        raise UsageError(
-            f'{place}: "messages" has an entry that is not an object with "role" and "content"; correct it'
-        )
-    tools = entry.get("tools")
-    return Document(place, "", tuple(messages), tuple(tools) if isinstance(tools, list) else ())
+    if text:
+        raise UsageError(f'{place} has both "text" and "messages"; leave out what is not to be learnt')
+    tools = stored_list(entry, "tools", place)
+    return Document(place, "", tuple(stored_messages(entry, place)), tuple(tools))
 
 
 def _places(places: Sequence[int | str]) -> str:

@@ -191,8 +191,25 @@ def dry_run(teacher: str, student: str | None, settings: Settings, recipe: Recip
     else:
         pruned = {} if recipe is None else dict(recipe.sections.get("prune", {}))
         small = pruned_shape(big, pruned)
+    _check_together(settings, hardware, {"student": small, "teacher": big})
     sources = {**HARDWARE_SOURCES, **({} if recipe is None else recipe.sources)}
     return DryRun(big, small, settings, hardware, sources)
+
+
+def _check_together(settings: Settings, hardware: Hardware, models: Mapping[str, ModelConfig]) -> None:
+    """Raises UsageError for what a run would refuse: a forecast of it would be of nothing."""
+    share = settings.micro_batch * hardware.gpus
+    if settings.batch % share:
+        raise UsageError(
+            f"a batch of {settings.batch} sequences cannot be shared by {hardware.gpus} GPUs with "
+            f"micro-batches of {settings.micro_batch}; choose a multiple of {share}"
+        )
+    for role, config in models.items():
+        if settings.sequence > config.context:
+            raise UsageError(
+                f"a sequence of {settings.sequence} tokens is longer than the {role}'s context of "
+                f"{config.context}; choose a smaller --sequence"
+            )
 
 
 def config_of(name: str) -> ModelConfig:

@@ -1,6 +1,7 @@
 """Models of transformers: loaded to be trained or to teach, with LoRA where asked for, and saved."""
 
 import errno
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -10,17 +11,20 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from rockledge.distillation.document_masks import keep_documents_apart
 from rockledge.distillation.full_disk import says_full
 from rockledge.errors import CheckpointError
 from rockledge.git_lfs import refuse_pointer
+
+_log = logging.getLogger(__name__)
 
 _SMALL = (".json", ".jinja", ".model", ".txt")  # tokenizer, templates, settings of generation
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 
 def load_model(directory: Path, dtype: torch.dtype) -> Any:
-    """The causal language model in a directory, in that type; CheckpointError where transformers cannot load
-    all of it."""
+    """The causal language model in a directory, in that type; whose documents do not see each other;
+    CheckpointError where transformers cannot load all of it."""
     for file in directory.glob("*.safetensors"):
         refuse_pointer(file, CheckpointError)
     try:
@@ -35,7 +39,15 @@ def load_model(directory: Path, dtype: torch.dtype) -> Any:
         raise CheckpointError(
             f"{directory} lacks {missing[0]}; fetch it again, or give the model with its head"
         )
+    if unused := sorted(about["unexpected_keys"]):
+        _log.warning(
+            "Note: transformers leaves out %d tensors of %s that config.json has no place for, such as %s.",
+            len(unused),
+            directory.name,
+            unused[0],
+        )
     model.config.use_cache = False
+    keep_documents_apart(model)
     return model
 
 
@@ -75,16 +87,29 @@ def round_to(model: Any, dtype: torch.dtype) -> None:
             parameter.copy_(parameter.to(dtype).to(parameter.dtype))
 
 
+def _second_names(model: Any) -> set[str]:
+    """Names of parameters that are stored under another name too, such as the head of a tied model."""
+    named = list(model.named_parameters(remove_duplicate=False))
+    return {name for name, _ in named} - {name for name, _ in model.named_parameters()}
+
+
 def save_model(
     model: Any, state: dict[str, torch.Tensor], student: Path, target: Path, dtype: torch.dtype
 ) -> None:
     """Writes weights of that type and config.json to `target`, and all other small files of the `student`
     directory beside them as they are. OSError where the disk is full."""
-    rounded = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+    again = _second_names(model)  # copies of another type are not seen to be one matrix
+    rounded = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in state.items()
+        if name not in again
+    }
     before = model.config.dtype
     model.config.use_cache, model.config.dtype = True, dtype
     try:
         model.save_pretrained(target, state_dict=rounded)
+        model.config.dtype = dtype  # transformers writes the type that the model has while it learns
+        model.config.save_pretrained(target)
     except SafetensorError as error:
         if says_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error

@@ -1,6 +1,7 @@
 """What a distillation is asked for: one record, whose fields are the flags of `distill` and the keys of a
 recipe's `distill:` section."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -133,12 +134,18 @@ def settings(values: Mapping[str, Any]) -> Settings:
         value = getattr(made, name)
         if value is not None and not low <= value <= high:
             flag = name.replace("_", "-")
-            limit = f"from {low:g} to {high:g}" if high < _MOST else f"of at least {low:g}"
+            most = "2^62" if high == _MOST else f"{high:g}"
+            limit = f"of at least {low:g}" if high == _MOST and value < low else f"from {low:g} to {most}"
             raise UsageError(f"{flag} is {value:g}, expected a number {limit}")
     if made.batch % made.micro_batch:
         raise UsageError(
             f"a batch of {made.batch} sequences cannot be cut into micro-batches of {made.micro_batch}; "
             "choose a multiple"
+        )
+    if made.final_rate > made.rate:
+        raise UsageError(
+            f"the learning rate falls, but final-learning-rate is {made.final_rate:g} and the highest is "
+            f"{made.rate:g}; choose a smaller one"
         )
     if bool(made.synthesize) != bool(made.documents):
         raise UsageError(
@@ -175,6 +182,10 @@ def settings(values: Mapping[str, Any]) -> Settings:
         raise UsageError(
             f"{taken[0]} of the Trainer is set by {_OURS_BY.get(taken[0], 'distill itself')}; leave it out"
         )
+    try:
+        json.dumps(made.trainer, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:  # a date of YAML, .nan
+        raise UsageError(f"trainer has a value that JSON cannot hold ({error}); write another") from error
     return made
 
 

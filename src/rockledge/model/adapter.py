@@ -197,7 +197,7 @@ def with_adapter(base: StoredCheckpoint, directory: str | Path) -> AdaptedCheckp
         UsageError: the adapter is of a kind that is not merged (DoRA, other methods), or not of this model.
         CheckpointError: it is damaged.
     """
-    adapter = read_adapter(Path(directory))
+    adapter = _with_one_matrix(base.config, read_adapter(Path(directory)))
     config = _config(base.config, adapter)
     tensors = {tensor.name: tensor for tensor in stored_tensors(config)}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -348,6 +348,22 @@ def _check_time(path: Path, ends: float) -> None:
         raise UsageError(
             f"{path / _CONFIG} has patterns that take more than {_SECONDS:g} seconds to match; {_BY_PEFT}"
         )
+
+
+def _with_one_matrix(config: ModelConfig, adapter: Adapter) -> Adapter:
+    """An adapter that was trained with head and embedding as one matrix (`ensure_weight_tying`) changes that
+    matrix; peft saves it under both names."""
+    embed, head = adapter.changes.get(_EMBED), adapter.changes.get(_HEAD)
+    if not (config.tied and adapter.keeps_ties) or head is None or head.whole is None:
+        return adapter
+    if embed is not None and embed.whole is not None:
+        one, other = adapter.file.read(embed.whole), adapter.file.read(head.whole)
+        if not np.array_equal(one, other):
+            raise CheckpointError(
+                f"{adapter.path} has ensure_weight_tying, but head and embedding that differ; fetch it again"
+            )
+    rest = {name: change for name, change in adapter.changes.items() if name != _HEAD}
+    return replace(adapter, changes={**rest, _EMBED: embed or head})
 
 
 def _config(config: ModelConfig, adapter: Adapter) -> ModelConfig:

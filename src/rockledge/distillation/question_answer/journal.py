@@ -72,12 +72,14 @@ class Journal:
         batches: list[list[Output]] = []
         for line in self._file:
             entry = _entry(line)
-            if entry is None or (before is not None and entry.get("batch") != len(batches)):
+            if entry is None:
                 break
             if before is None:
                 before = entry
+            elif entry.get("batch") == len(batches) and (outputs := _outputs(entry)) is not None:
+                batches.append(outputs)
             else:
-                batches.append([(str(text), bool(ended)) for text, ended in entry["outputs"]])
+                break
             whole += len(line)
         if before == self._described:
             self._file.truncate(whole)
@@ -117,6 +119,15 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _outputs(entry: Mapping[str, Any]) -> list[Output] | None:
+    """The outputs of a line; None where they are not those of a batch."""
+    found = entry.get("outputs")
+    whole = isinstance(found, list) and all(
+        isinstance(one, list) and [type(part) for part in one] == [str, bool] for one in found
+    )
+    return [(text, ended) for text, ended in found] if whole and isinstance(found, list) else None
 
 
 def _unwritable(path: Path, error: OSError) -> UnwritableError:

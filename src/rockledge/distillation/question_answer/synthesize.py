@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rockledge.artifact.publish import publish_directory, write_file, writing
+from rockledge.distillation.document_files import shown_name
 from rockledge.distillation.model_directory import model_directory, small_files
 from rockledge.distillation.question_answer.checks import refused
 from rockledge.distillation.question_answer.journal import Journal, Output
@@ -199,7 +200,7 @@ def _described(planned: Plan, settings: Settings, teaching: Path) -> dict[str, A
 def _numbers(planned: Plan, taken: _Taken, described: Mapping[str, Any], teaching: Path) -> dict[str, Any]:
     train, apart = (len(taken.lines.get(side.name, [])) for side in planned.sides)
     return {
-        "teacher": source_hub_id(teaching) or teaching.name,
+        "teacher": source_hub_id(teaching) or shown_name(teaching.name),
         "wanted": sum(side.wanted for side in planned.sides),
         "train": train,
         "held_out": apart,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rockledge.errors import UsageError
 from rockledge.model.chat import ChatTemplate
+from rockledge.model.stored_messages import stored_list, stored_messages
 from rockledge.model.tokenizer import Tokenizer
 from rockledge.quantization.calibration.conversations import ConversationRenderer
 from rockledge.quantization.calibration.texts import default_calibration
@@ -125,13 +126,9 @@ def _document(path: Path, number: int, line: str, renderer: ConversationRenderer
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
         return str(entry["text"])
     if isinstance(entry, dict) and isinstance(entry.get("messages"), list) and renderer is not None:
-        if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in entry["messages"]):
-            raise UsageError(
-                f'line {number} of {path}: "messages" has an entry that is not an object with "role" and '
-                '"content"; correct it'
-            )
-        given = {key: entry[key] for key in ("tools", "documents") if isinstance(entry.get(key), list)}
-        return renderer.text(number, entry["messages"], **given)
+        place = f"line {number} of {path}"
+        given = {key: stored_list(entry, key, place) for key in ("tools", "documents") if entry.get(key)}
+        return renderer.text(number, stored_messages(entry, place), **given)
     raise UsageError(
         f'line {number} of {path} has neither "text" nor (for a model with a chat template) "messages"; '
         "add one"
