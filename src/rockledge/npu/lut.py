@@ -32,13 +32,18 @@ SEGMENTS: Final = ENTRIES - 1
 SEGMENT: Final = 32  # index units of a segment: the select of 5 that GRN measured
 REACH: Final = SEGMENTS * SEGMENT  # index units of one side
 LARGEST_ENTRY: Final = 32767
-LARGEST_RATIO: Final = 128.0  # of the ends of one table of a power; GRN's bound for about 1 % (here half of it)
+# Ratios of the ends of one table of a power: up to the first its error is below 1 % (as GRN found), up to the
+# second below 5 %.
+FINE_RATIO: Final = 128.0
+LARGEST_RATIO: Final = 512.0
+# Index units of x are an fp16, so steps of a table are not finer than this.
+FINEST_STEP: Final = SEGMENT / 65504.0
 SIGMOID_TAIL: Final = 12.0  # beyond it x * sigmoid(x) differs from its end by less than fp16 rounding
 GAUSS_TAIL: Final = 5.0
 EXP_TAIL: Final = 16.0
 _CANDIDATES: Final = np.arange(-3, 4)
 _POINTS: Final = np.linspace(0.0, 1.0, 9)
-_LARGEST_FP16: Final = 65504.0
+LARGEST_HALF: Final = 65504.0
 
 Floats = NDArray[np.float64]
 Halves = NDArray[np.float16]
@@ -169,19 +174,19 @@ def power_tables(power: float, low: float, high: float) -> tuple[Table, ...]:
     """x^power (-1: reciprocal, -0.5: reciprocal square root) on 0 < low <= x <= high.
 
     One table, or two whose product is the function: the first sees min(x, m), the second max(x, m), scaled by
-    m^-power, with m = sqrt(low * high). Relative errors of each are made least, and stay below 1 %; a step of
-    Newton squares them. Raises NpuError for a range that is not positive, beyond fp16, or wider than
-    128 squared.
+    m^-power, with m = sqrt(low * high). Relative errors of each are made least; they are below 1 % where each
+    covers a ratio of 128, and below 5 % at 512, the most (`coarse`). A step of Newton squares them. Raises
+    NpuError for a range that is not positive, below 1 / 2048, beyond fp16, or wider than 512 squared.
     """
     name = {-1.0: "the reciprocal", -0.5: "the reciprocal square root"}.get(power, f"the power {power:g}")
-    if not 0 < low <= high <= _LARGEST_FP16:
+    if not FINEST_STEP <= low <= high <= LARGEST_HALF:
         raise NpuError(
-            f"the range of {name} is {low:g} to {high:g}, expected numbers above 0 up to {_LARGEST_FP16:g}; "
-            "calibrate, or add an epsilon"
+            f"the range of {name} is {low:g} to {high:g}, expected numbers from {FINEST_STEP:g} to "
+            f"{LARGEST_HALF:g}; scale its inputs by a power of two"
         )
     low = _half_below(low)
     high = max(_half_above(high), _half_above(low * (1 + 2.0**-9)))
-    if high / low <= LARGEST_RATIO:
+    if high / low <= FINE_RATIO:
         return (_power(name, power, low, high, 1.0, None, None),)
     if high / low > LARGEST_RATIO**2:
         raise NpuError(
@@ -195,13 +200,18 @@ def power_tables(power: float, low: float, high: float) -> tuple[Table, ...]:
     )
 
 
+def coarse(table: Table) -> bool:
+    """Whether a table of a power is too coarse for an error below 1 %: its first step is a quarter of its start."""
+    return SEGMENT / table.multiplier > table.low * FINE_RATIO / SEGMENTS
+
+
 def _power(
     name: str, power: float, low: float, high: float, scale: float, least: float | None, most: float | None
 ) -> Table:
     def function(x: Floats) -> Floats:
         return np.asarray(scale * x**power)
 
-    multiplier = min(_half_below(REACH / (high - low)), _LARGEST_FP16)
+    multiplier = min(_half_below(REACH / (high - low)), LARGEST_HALF)
     nodes = low + np.arange(ENTRIES) * SEGMENT / multiplier
     largest = float(function(np.array([low]))[0])
     exponent = max(0, floor(log2((LARGEST_ENTRY + 1) / largest)))
@@ -312,12 +322,12 @@ def _falling() -> tuple[int, ...]:
 
 
 def _half_below(x: float) -> float:
-    half = np.float16(min(x, _LARGEST_FP16))
+    half = np.float16(min(x, LARGEST_HALF))
     return float(half if float(half) <= x else np.nextafter(half, np.float16(-np.inf)))
 
 
 def _half_above(x: float) -> float:
-    half = np.float16(min(x, _LARGEST_FP16))
+    half = np.float16(min(x, LARGEST_HALF))
     return float(half if float(half) >= x else np.nextafter(half, np.float16(np.inf)))
 
 

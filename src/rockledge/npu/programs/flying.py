@@ -142,7 +142,8 @@ def single_bits(value: float) -> int:
 
 def half_bits(value: float) -> int:
     """The bits of an fp16. Raises NpuError for a number that is none."""
-    half = np.float16(value)
+    with np.errstate(over="ignore"):
+        half = np.float16(value)
     if float(half) != value:
         raise NpuError(f"a register takes fp16 numbers, but {value:g} is none; round it first")
     return int(half.view(np.uint16))
