@@ -6,7 +6,7 @@ in exact groups of 32 [H: GRN2]; stages compute in fp32 and round once to fp16, 
 
 from __future__ import annotations
 
-from fractions import Fraction
+from math import fsum
 from typing import Final
 
 import numpy as np
@@ -55,20 +55,26 @@ def stored(x: Singles) -> Halves:
 def _rounded_sums(a: NDArray[np.float64], b: NDArray[np.float64]) -> Singles:
     """Exact sums of products of fp16, rounded once to fp32.
 
-    float64 decides unless its own error could move the result across a tie; those few are added as fractions.
+    float64 decides unless its own error could move the result across a tie; those few are added exactly.
     """
     sums = a @ b.T
     bound = (np.abs(a) @ np.abs(b).T) * (2 * RUN * 2.0**-53)
     rounded = sums.astype(np.float32)
     open_ = (sums - bound).astype(np.float32) != (sums + bound).astype(np.float32)
     for row, column in np.argwhere(open_ & np.isfinite(sums)):
-        exact = sum((Fraction(x) * Fraction(y) for x, y in zip(a[row], b[column], strict=True)), Fraction(0))
-        rounded[row, column] = _nearest(exact)
+        rounded[row, column] = _nearest((a[row] * b[column]).tolist())
     return rounded
 
 
-def _nearest(exact: Fraction) -> np.float32:
-    """The fp32 nearest to a fraction within its range, ties to even."""
-    guess = np.float32(float(exact))
-    around = (np.nextafter(guess, np.float32(-np.inf)), guess, np.nextafter(guess, np.float32(np.inf)))
-    return min(around, key=lambda f: (abs(Fraction(float(f)) - exact), int(f.view(np.uint32)) & 1))
+def _nearest(terms: list[float]) -> np.float32:
+    """The fp32 nearest to the exact sum of the terms, ties to even."""
+    total = fsum(terms)
+    nearest = np.float32(total)
+    # `total` is the sum rounded once; where it looks like a tie, what it lost decides.
+    lost = fsum([*terms, -total])
+    if lost == 0:
+        return nearest
+    toward = np.float32(np.inf if lost > 0 else -np.inf)
+    other = np.nextafter(nearest, toward)
+    tie = 2 * total == float(nearest) + float(other)
+    return other if tie else nearest

@@ -59,7 +59,7 @@ def seen(x: NDArray[np.floating], *, centred: bool = False) -> NormRange:
 def rmsnorm(rows: int, gamma: NDArray[np.floating], epsilon: float, ranges: NormRange) -> Operator:
     """x / sqrt(mean(x^2) + epsilon) * gamma of the input "x" fp16 [rows, columns], columns as many as `gamma`.
 
-    |error| <= |y| / 256 + 1e-6 |gamma| against float64, with gamma rounded to fp16 counted in. Rows whose mean
+    |error| <= |y| / 256 + 1e-6 |gamma| + 6e-8 against float64. Rows whose mean
     square, or elements whose magnitude, lie outside `ranges` are refused: the tables are solved for it. Raises
     NpuError for ranges that fp16 or two tables cannot hold, and beyond 4,096 columns.
     """
@@ -76,7 +76,7 @@ def layernorm(
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta of the input "x"; `ranges` are those of x - mean.
 
     With s the standard deviation (epsilon included) and m the row's largest |x|: |error| <= |y - beta| / 256 +
-    |gamma| (m / s) / 1024 + |y| / 1024 + |beta| / 1024 + 1e-6 |gamma|. The mean is taken off twice, so that
+    |gamma| (m / s) / 1024 + (|y| + |beta|) / 1024 + 1e-6 |gamma| + 6e-8. The mean is taken off twice, so that
     its own rounding is taken off too. Rows outside `ranges` are refused, as by `rmsnorm`.
     """
     builder = Builder("LayerNorm", rows)
