@@ -7,7 +7,9 @@ from tests.runtime.held import held
 from rockledge.errors import NpuError
 from rockledge.npu.programs.activations import exp, gelu, multiply, residual_add, silu
 from rockledge.npu.programs.norms import layernorm, rmsnorm, seen
+from rockledge.npu.programs.requantised_product import requantised_product
 from rockledge.npu.programs.softmax import softmax
+from rockledge.npu.requantise import fit_tensor
 from rockledge.runtime.npu_cores import prove
 from rockledge.runtime.npu_device import NpuDevice
 from rockledge.runtime.npu_operator import run_operator
@@ -17,6 +19,7 @@ def made(name):
     """An operator and inputs for it."""
     random = np.random.default_rng(len(name))
     x, y = (random.standard_normal((13, 200)).astype(np.float16) for _ in range(2))
+    tokens, kernels = (random.integers(-128, 128, (rows, 200)).astype(np.int8) for rows in (13, 100))
     gamma, beta = random.standard_normal((2, 200))
     return {
         "silu": lambda: (silu(13, 200, -4, 5), {"x": x}),
@@ -26,6 +29,10 @@ def made(name):
         "residual": lambda: (residual_add(13, 200), {"x": x, "delta": y}),
         "softmax": lambda: (softmax(13, 200), {"x": x}),
         "rmsnorm": lambda: (rmsnorm(13, gamma, 1e-5, seen(x)), {"x": x}),
+        "requantised product": lambda: (
+            requantised_product(13, kernels, fit_tensor(1e-3, -100_000, 100_000)),
+            {"x": tokens},
+        ),
         "layernorm": lambda: (
             layernorm(13, gamma, beta, 1e-5, seen(x, centred=True)),
             {"x": x, "ones": np.ones((13, 32), np.float16)},
@@ -43,7 +50,7 @@ def operate(driver, names):
             operator, arrays = made(name)
             try:
                 found = run_operator(device, operator, arrays)
-                equal[name] = bool((found.view(np.uint16) == operator.twin(arrays).view(np.uint16)).all())
+                equal[name] = found.tobytes() == operator.twin(arrays).tobytes()
             except NpuError as error:
                 errors.append(str(error))
         about = vars(device.describe())

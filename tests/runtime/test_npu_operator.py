@@ -1,9 +1,12 @@
-"""Operators through both drivers' system calls: the twin's bits, and a program that did not run is noticed."""
+"""Operators through both drivers: the twin's bits, and a program that did not run is noticed."""
 
 import pytest
 from tests.runtime.virtual_npu import Worker
 
-NAMES = ("silu", "gelu", "exp", "gate times up", "residual", "softmax", "rmsnorm", "layernorm")
+NAMES = (
+    *("silu", "gelu", "exp", "gate times up", "residual", "softmax", "rmsnorm", "layernorm"),
+    "requantised product",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,11 @@ def test_softmax_rmsnorm_layernorm_and_the_others_are_exact_through_the_driver(w
 @pytest.mark.parametrize("driver", ["rknpu", "rocket"])
 @pytest.mark.parametrize(
     "fault",
-    [{"kind": "skipped"}, {"kind": "skipped_program", "program": 5}, {"kind": "skipped_program", "program": -1}],
+    [
+        {"kind": "skipped"},
+        {"kind": "skipped_program", "program": 5},
+        {"kind": "skipped_program", "program": -1},
+    ],
 )
 def test_a_softmax_of_which_a_program_did_not_run_is_noticed(worker, driver, fault):
     _, summary = operate(worker, driver, ["softmax"])

@@ -1,7 +1,7 @@
 """The NPU's fp16 arithmetic in NumPy, to the bit: products, two operands combined, the first stage.
 
-It is the specification of the operators in `programs/` on a CPU: shapes and values, no registers. Sources: sums
-in exact groups of 32 [H: GRN2]; stages compute in fp32 and round once to fp16, ties to even [H: GRN].
+It is the specification of the operators in `programs/` on a CPU: shapes and values, no registers. Sources:
+sums in exact groups of 32 [H: GRN2]; stages compute in fp32 and round once to fp16, ties to even [H: GRN].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Singles = NDArray[np.float32]
 
 
 def products(a: Halves, b: Halves) -> Singles:
-    """A[rows, inputs] x B[columns, inputs] transposed, fp32: groups of 32 inputs exact, added in order in fp32."""
+    """A[rows, inputs] x B[columns, inputs] transposed: exact in groups of 32, added in order in fp32."""
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     total = np.zeros((len(a), len(b)), np.float32)
     for first in range(0, a.shape[1], RUN):

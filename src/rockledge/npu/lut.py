@@ -1,14 +1,15 @@
 """Tables of the NPU's look-up stage, solved for: contents, range and scale that make the largest error least.
 
-The stage takes x to an index of 32 units a segment, index = x * multiplier + addition, and interpolates between
-513 entries on each side of 0; the sign of x * multiplier chooses the side [H: GRN, npu notes on the DPU's LUT].
-An entry q stands for (q + offset) * 2^-exponent. Known faults of the stage are avoided by construction:
+The stage takes x to an index of 32 units a segment, index = x * multiplier + addition, and interpolates
+between 513 entries on each side of 0; the sign of x * multiplier chooses the side [H: GRN, npu notes on the
+DPU's LUT]. An entry q stands for (q + offset) * 2^-exponent. Known faults of the stage are avoided by
+construction:
 
 - an entry of 0 reads as about 4.0: entries are 1 or more;
 - exactly flat runs give spikes: neighbouring entries always differ;
 - a negative offset gives a spike near x = 0: the offset is 0 or 1;
-- which side counts follows the sign of x, not of the index: tables either cross 0 without an addition, or have
-  one side only, for inputs of one sign (where GRN shifts positive inputs with the addition).
+- which side counts follows the sign of x, not of the index: tables either cross 0 without an addition, or
+  have one side only, for inputs of one sign (where GRN shifts positive inputs with the addition).
 
 Inputs beyond the range never reach the extrapolation that has faults of its own: the first stage of the same
 program clamps them at `least` or `most`; above a gate the last entry holds, as in GRN's sigmoid.
@@ -16,7 +17,7 @@ program clamps them at `least` or `most`; above a gate the last entry holds, as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import erfc, floor, log2, sqrt
@@ -55,9 +56,9 @@ class Table:
     """One solved table for fp16 inputs in [`low`, `high`].
 
     `negative` and `positive` are the entries of the two sides (LE and LO), 1 to 32767. `multiplier` is an
-    fp16, `addition` an fp32. `least` and `most` are what the first stage clamps inputs to (at most one of them);
-    None: no clamp. `holds_above`: inputs above the range safely take the last entry, as a gate that has reached
-    1. `function` is what the table stands for, for tests and measurements.
+    fp16, `addition` an fp32. `least` and `most` are what the first stage clamps inputs to (at most one of
+    them); None: no clamp. `holds_above`: inputs above the range safely take the last entry, as a gate that
+    has reached 1. `function` is what the table stands for, for tests and measurements.
     """
 
     name: str
@@ -83,9 +84,11 @@ class Table:
             bad |= x > self.high
         if bad.any():
             raise NpuError(
-                f"an input of {self.name} is {float(x[bad].ravel()[0]):g}, expected {self.low:g} to {self.high:g}, "
+                f"an input of {self.name} is {float(x[bad].ravel()[0]):g}, expected {self.low:g} to "
+                f"{self.high:g}, "
                 "the range that its table was solved for; calibrate on text that reaches it"
             )
+
 
 def look_up(table: Table, x: NDArray[np.float32], nearest: bool = False) -> NDArray[np.float32]:
     """What the stage gives for fp32 `x` [any shape], before it is stored: the chip's arithmetic in NumPy.
@@ -128,6 +131,17 @@ def every_half(low: float, high: float) -> Halves:
     return np.sort(found[(found.astype(np.float64) >= low) & (found.astype(np.float64) <= high)])
 
 
+def table_faults(values: NDArray[np.int64], offset: int) -> Iterator[tuple[str, str, str]]:
+    """(rule of the laboratory, register, text) of faults that hardware has with tables [2, 513] [H]."""
+    if (values == 0).any():
+        yield "lut-zero", "DPU_LUT_ACCESS_DATA", "a table has entries of 0, expected 1 or more"
+    same = np.diff(values, axis=1) == 0
+    if (same[:, :-1] & same[:, 1:]).any():
+        yield "lut-flat", "DPU_LUT_ACCESS_DATA", "three equal entries follow each other"
+    if offset < 0:
+        yield "lut-near-zero", "DPU_OUT_CVT_OFFSET", "the output offset is negative"
+
+
 @lru_cache(maxsize=32)
 def sigmoid_table(low: float, high: float) -> Table:
     """The gate of SiLU, 1 / (1 + e^-x), on the range [low, high] that calibration saw.
@@ -151,7 +165,9 @@ def half_exp_table() -> Table:
     Its square is e^x with a small error relative to e^x: of 15 bits alone nothing would be left below e^-10.
     """
     multiplier = float(np.float16(REACH / EXP_TAIL))
-    negative = _solved(lambda x: np.exp(x / 2), np.linspace(-EXP_TAIL, 0, ENTRIES), 1, 15, lambda x: 1 + 0 * x)
+    negative = _solved(
+        lambda x: np.exp(x / 2), np.linspace(-EXP_TAIL, 0, ENTRIES), 1, 15, lambda x: 1 + 0 * x
+    )
     return Table(
         name="exp",
         low=-EXP_TAIL,
@@ -201,7 +217,7 @@ def power_tables(power: float, low: float, high: float) -> tuple[Table, ...]:
 
 
 def coarse(table: Table) -> bool:
-    """Whether a table of a power is too coarse for an error below 1 %: its first step is a quarter of its start."""
+    """Whether a table of a power is too coarse for 1 %: its first step is over a quarter of its start."""
     return SEGMENT / table.multiplier > table.low * FINE_RATIO / SEGMENTS
 
 
@@ -261,7 +277,9 @@ def _gate(name: str, function: Function, low: float, high: float, tail: float) -
     )
 
 
-def _solved(function: Function, nodes: Floats, offset: int, exponent: int, weight: Function) -> tuple[int, ...]:
+def _solved(
+    function: Function, nodes: Floats, offset: int, exponent: int, weight: Function
+) -> tuple[int, ...]:
     """Entries at `nodes` that make the largest weighted error of the interpolation least.
 
     Candidates are integers around the value that halves the chord's error (f - f'' step^2 / 16). A first pass

@@ -261,8 +261,9 @@ class NpuDevice:
     ) -> Loaded:
         """Loads a program; its words lie from byte `offset` of `buffer` on, a multiple of 16.
 
-        `roles`: their order, which gives them numbers; it may have more than the program names. `marked`: whether
-        its last sums show that it ran; results that are not int32 have no such mark, their caller looks at them.
+        `roles`: their order, which gives them numbers; it may have more than the program names. `marked`:
+        whether its last sums show that it ran; results that are not int32 have no such mark, their caller
+        looks at them.
         """
         named = tuple(dict.fromkeys(r.role for r in program.relocations if r.role != PROGRAM_ROLE))
         roles = named if roles is None else roles

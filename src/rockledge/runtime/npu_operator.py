@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from rockledge.npu.programs.operator import UNTOUCHED, Operator
+from rockledge.npu.programs.operator import UNTOUCHED, Runnable
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, NpuDevice
 
-Halves = NDArray[np.float16]
+Array = NDArray[Any]
 _WRITTEN = (OUTPUT, SCRATCH)
 
 
 def run_operator(
-    device: NpuDevice, operator: Operator, arrays: Mapping[str, Halves], timeout_ms: int = 2000
-) -> Halves:
-    """The output fp16 [rows, columns]. Buffers live for this call.
+    device: NpuDevice, operator: Runnable, arrays: Mapping[str, Array], timeout_ms: int = 2000
+) -> Array:
+    """The output [rows, columns]. Buffers live for this call.
 
     Raises NpuError for inputs that the operator refuses, as `NpuDevice.wait` does, and when a program did not
     run although success was reported.

@@ -1,5 +1,4 @@
-"""An operator on the emulator and in NumPy, which have to agree to the bit, with programs that lint has nothing
-against."""
+"""An operator on the emulator and in NumPy, which agree to the bit, with programs that lint accepts."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Our fp16 products and look-up passes beside those of GRU, whose words ran on both drivers; and their limits."""
+"""Our fp16 products and look-up passes beside those of GRU, which ran on both drivers; and their limits."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,8 @@ import pytest
 from rockledge.errors import NpuError
 from rockledge.npu.isa import register_of, split
 from rockledge.npu.lut import sigmoid_table
-from rockledge.npu.programs.flying import Combine, pair_program, table_program
 from rockledge.npu.programs.float_product import float_product_program
+from rockledge.npu.programs.flying import Combine, pair_program, table_program
 from rockledge.npu.stream import Address, parse
 
 GOLDEN = {

@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm on the emulator: equal to NumPy to the bit, and within their bounds against float64."""
+"""RMSNorm and LayerNorm on the emulator: NumPy's bits, within their bounds against float64."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,9 @@ def test_rows_outside_the_range_of_a_norm_are_refused(make, factor):
     else:
         operator = layernorm(4, gamma, beta, EPSILON, seen(x, centred=True))
     x[2] *= factor
-    with pytest.raises(NpuError, match=r"row 2 of (RMSNorm|LayerNorm) has a mean square of .*; calibrate on text"):
+    with pytest.raises(
+        NpuError, match=r"row 2 of (RMSNorm|LayerNorm) has a mean square of .*; calibrate on text"
+    ):
         operator.packed({"x": x, "ones": halves(np.ones((4, 32)))})
 
 

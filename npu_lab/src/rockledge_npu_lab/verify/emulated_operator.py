@@ -1,13 +1,14 @@
-"""Operators of several fp16 programs on one emulated core: buffers placed, the chain kicked, the output taken."""
+"""Operators of several programs on one emulated core: buffers placed, the chain kicked, the output taken."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rockledge.npu.programs.operator import UNTOUCHED, Operator
+from rockledge.npu.programs.operator import UNTOUCHED, Runnable
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
 from rockledge.npu.stream import PROGRAM_ROLE
 from rockledge_npu_lab.emulation.core import Core
@@ -16,13 +17,13 @@ from rockledge_npu_lab.emulation.memory import Memory
 from rockledge_npu_lab.emulation.options import DEFAULT, Options
 from rockledge_npu_lab.verify.emulated import place
 
-Halves = npt.NDArray[np.float16]
+Array = npt.NDArray[Any]
 
 
 def run_operator(
-    operator: Operator, arrays: Mapping[str, Halves], options: Options = DEFAULT
-) -> tuple[Halves, tuple[Flag, ...]]:
-    """(output fp16 [rows, columns], what was suspicious) of an operator on a fresh core.
+    operator: Runnable, arrays: Mapping[str, Array], options: Options = DEFAULT
+) -> tuple[Array, tuple[Flag, ...]]:
+    """(output [rows, columns], what was suspicious) of an operator on a fresh core.
 
     Raises NpuError for inputs that the operator refuses and for what the hardware would hang on.
     """

@@ -1,8 +1,8 @@
 """Elementwise operators of a feed-forward block: SiLU, GELU and exp by table, gate x up, residual addition.
 
-All run on the DPU alone. Activations are two passes, as GRN found them right: the gate by table, then a product
-with x; one pass would need a signed table, which has spikes. Bounds are against float64 of the same fp16 inputs
-and hold for either rounding of the interpolation (`lut.look_up`).
+All run on the DPU alone. Activations are two passes, as GRN found them right: the gate by table, then a
+product with x; one pass would need a signed table, which has spikes. Bounds are against float64 of the same
+fp16 inputs and hold for either rounding of the interpolation (`lut.look_up`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ FP16_END: Final = 65520.0  # from here on a number rounds to infinity
 
 
 def silu(rows: int, columns: int, low: float, high: float) -> Operator:
-    """x / (1 + e^-x) of the input "x", for the range [low, high] that calibration saw; |error| <= 7e-4 + |y| / 1024.
+    """x / (1 + e^-x) of the input "x" in the calibrated range [low, high]; |error| <= 7e-4 + |y| / 1024.
 
-    Where the range reaches -12 or 12 the table covers [-12, 12], and any other finite input is safe too: below,
-    x is clamped at -12, above, the gate is 1. A narrower range has a finer table, and inputs beyond it are
-    refused. Two programs for each 32,768 elements.
+    Where the range reaches -12 or 12 the table covers [-12, 12], and any other finite input is safe too:
+    below, x is clamped at -12, above, the gate is 1. A narrower range has a finer table, and inputs beyond it
+    are refused. Two programs for each 32,768 elements.
     """
     return _activation("SiLU", rows, columns, sigmoid_table(low, high))
 
 
 def gelu(rows: int, columns: int, low: float, high: float) -> Operator:
-    """x times the normal distribution's share below x (the exact form, with erf); |error| <= 3.5e-4 + |y| / 1024.
+    """x times the normal distribution's share below x (exact, with erf); |error| <= 3.5e-4 + |y| / 1024.
 
     As `silu`, with a table of [-5, 5] at most.
     """
@@ -45,8 +45,8 @@ def gelu(rows: int, columns: int, low: float, high: float) -> Operator:
 def exp(rows: int, columns: int) -> Operator:
     """e^x of the input "x" <= 0, exactly 1 at 0; |error| <= e^x / 256 + 3e-7.
 
-    Any finite input up to 0 is safe: below -16 it counts as -16, whose e^x is 1.1e-7. One above 0 is refused. Two
-    programs for each 32,768 elements.
+    Any finite input up to 0 is safe: below -16 it counts as -16, whose e^x is 1.1e-7. One above 0 is refused.
+    Two programs for each 32,768 elements.
     """
     builder = Builder("exp", rows)
     x = builder.input("x", padded(columns, PIXEL))
@@ -99,7 +99,8 @@ def _two(rows: int, columns: int, name: str, names: tuple[str, str], combine: Co
         result = x * y if combine is Combine.MULTIPLY else x + y
         if not (np.abs(result) < FP16_END).all():
             raise NpuError(
-                f"a result of {name} is beyond {LARGEST_HALF:g}, the largest fp16, or an input is no number; scale "
+                f"a result of {name} is beyond {LARGEST_HALF:g}, the largest fp16, or an input is no "
+                "number; scale "
                 "the inputs, or leave this layer to the CPU"
             )
 

@@ -1,8 +1,8 @@
 """One fp16 product as a program, alone or combined with a second tensor before its one rounding to fp16.
 
-C[rows, columns] = A[rows, inputs] x B[columns, inputs] transposed (+ a number), then add, max, min or multiply
-with D[rows, columns]; all native layouts. The words are those of GRU's fp16 products with an elementwise operand,
-register for register [H].
+C[rows, columns] = A[rows, inputs] x B[columns, inputs] transposed (+ a number), then add, max, min or
+multiply with D[rows, columns]; all native layouts. The words are those of GRU's fp16 products with an
+elementwise operand, register for register [H].
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def float_banks(rows: int, inputs: int) -> tuple[int, int]:
     needed = max(2, -(-inputs * HALF_BYTES * _HALF.group * 2 // BANK_BYTES))
     if data + needed > BANKS:
         raise NpuError(
-            f"an fp16 product of {rows} rows and {inputs} inputs needs {data} data and {needed} weight banks, "
+            f"an fp16 product of {rows} rows and {inputs} inputs needs {data} data and {needed} weight "
+            "banks, "
             f"expected at most {BANKS} of {BANK_BYTES} bytes together; use fewer rows"
         )
     return data, BANKS - data
@@ -74,9 +75,9 @@ def float_product_program(
 ) -> Program:
     """The program; `first` acts on the fp32 sums, `fused` combines them with a tensor in C's layout.
 
-    Sums are exact in groups of 32 inputs, rounded to fp32 and added in order [H: GRN2]. Raises NpuError naming
-    the limit: rows a multiple of 4 from 12 to 1,020, inputs a multiple of 32 up to 16,384, columns a multiple
-    of 16 up to 4,096, and what the convolution buffer holds (`float_banks`).
+    Sums are exact in groups of 32 inputs, rounded to fp32 and added in order [H: GRN2]. Raises NpuError
+    naming the limit: rows a multiple of 4 from 12 to 1,020, inputs a multiple of 32 up to 16,384, columns a
+    multiple of 16 up to 4,096, and what the convolution buffer holds (`float_banks`).
     """
     _check(rows, inputs, columns)
     data, weight = float_banks(rows, inputs)
@@ -161,7 +162,8 @@ def _check(rows: int, inputs: int, columns: int) -> None:
         )
     if inputs < 1 or inputs % _HALF.run or inputs > LARGEST_INPUTS:
         raise NpuError(
-            f"an fp16 product has {inputs} inputs, expected a multiple of {_HALF.run} up to {LARGEST_INPUTS}; "
+            f"an fp16 product has {inputs} inputs, expected a multiple of {_HALF.run} up to "
+            f"{LARGEST_INPUTS}; "
             "pad with zeros"
         )
     if columns < 1 or columns % _HALF.group or columns > LARGEST_COLUMNS:

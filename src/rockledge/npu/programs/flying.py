@@ -2,7 +2,8 @@
 
 Layout does not matter to either: a block is read as one surface of pixels of eight elements (16 bytes), so no
 stride between surfaces counts, of which several readings exist. The words are those that ran on both drivers
-[H: GRN, two-buffer elementwise operations and look-up passes], with one line of pixels, as they were measured.
+[H: GRN, two-buffer elementwise operations and look-up passes], with one line of pixels, as they were
+measured.
 """
 
 from __future__ import annotations
@@ -82,7 +83,12 @@ def first_stage_writes(first: FirstStage | None) -> Iterator[Write]:
 
 
 def pair_program(
-    combine: Combine, elements: int, main: Address, operand: Address, to: Address, first: FirstStage | None = None
+    combine: Combine,
+    elements: int,
+    main: Address,
+    operand: Address,
+    to: Address,
+    first: FirstStage | None = None,
 ) -> Program:
     """fp16 `to` = first(`main`) combined with `operand`, `elements` each, a multiple of 8 up to 32,768.
 
@@ -105,8 +111,8 @@ def table_program(table: Table, elements: int, main: Address, to: Address) -> Pr
     """fp16 `to` = table(`main`), `elements` each, a multiple of 8 up to 32,768.
 
     It loads its own entries: other programs' tables stay in a core, and mainline starts every program by
-    itself. Registers as in GRN's look-up pass; a clamp of the inputs is the first stage's. Raises NpuError for
-    another size.
+    itself. Registers as in GRN's look-up pass; a clamp of the inputs is the first stage's. Raises NpuError
+    for another size.
     """
     _check(elements)
     first = None
@@ -182,6 +188,6 @@ def _flying_writes(elements: int, main: Address, to: Address) -> Iterator[Write]
 def _check(elements: int) -> None:
     if not 1 <= elements <= LARGEST_BLOCK or elements % PIXEL:
         raise NpuError(
-            f"a block has {elements} fp16 elements, expected a multiple of {PIXEL} up to {LARGEST_BLOCK}; split it"
+            f"a block has {elements} fp16 elements, expected a multiple of {PIXEL} up to {LARGEST_BLOCK}; "
+            "split it"
         )
-

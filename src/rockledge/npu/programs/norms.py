@@ -39,8 +39,10 @@ _LEAST_MEAN: Final = 2.0**-14  # of scaled squares: below, fp16 loses bits
 
 @dataclass(frozen=True)
 class NormRange:
-    """What calibration saw of a norm's input: its largest magnitude, and the least and largest mean square of a
-    row (LayerNorm: variance)."""
+    """What calibration saw of a norm's input (LayerNorm: less its mean).
+
+    Its largest magnitude, and the least and the largest mean square of a row.
+    """
 
     peak: float
     least_mean_square: float
@@ -57,11 +59,11 @@ def seen(x: NDArray[np.floating], *, centred: bool = False) -> NormRange:
 
 
 def rmsnorm(rows: int, gamma: NDArray[np.floating], epsilon: float, ranges: NormRange) -> Operator:
-    """x / sqrt(mean(x^2) + epsilon) * gamma of the input "x" fp16 [rows, columns], columns as many as `gamma`.
+    """x / sqrt(mean(x^2) + epsilon) * gamma of "x" fp16 [rows, columns], as many columns as gamma.
 
     |error| <= |y| / 256 + 1e-6 |gamma| + 6e-8 against float64. Rows whose mean
-    square, or elements whose magnitude, lie outside `ranges` are refused: the tables are solved for it. Raises
-    NpuError for ranges that fp16 or two tables cannot hold, and beyond 4,096 columns.
+    square, or elements whose magnitude, lie outside `ranges` are refused: the tables are solved for it.
+    Raises NpuError for ranges that fp16 or two tables cannot hold, and beyond 4,096 columns.
     """
     builder = Builder("RMSNorm", rows)
     columns = _columns("RMSNorm", gamma)
@@ -75,7 +77,8 @@ def layernorm(
 ) -> Operator:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta of the input "x"; `ranges` are those of x - mean.
 
-    With s the standard deviation (epsilon included) and m the row's largest |x|: |error| <= |y - beta| / 256 +
+    With s the standard deviation (epsilon included) and m the row's largest |x|: |error| <= |y - beta| / 256
+    +
     |gamma| (m / s) / 1024 + (|y| + |beta|) / 1024 + 1e-6 |gamma| + 6e-8. The mean is taken off twice, so that
     its own rounding is taken off too. Rows outside `ranges` are refused, as by `rmsnorm`.
     """
@@ -112,7 +115,8 @@ def rmsnorm_of(
     factors = gamma.astype(np.float64) * sqrt(share)
     if not (np.abs(factors) <= LARGEST_HALF).all():
         raise NpuError(
-            f"gamma reaches {np.abs(gamma).max():g} for mean squares of {ranges.least_mean_square:g}, which fp16 "
+            f"gamma reaches {np.abs(gamma).max():g} for mean squares of {ranges.least_mean_square:g}, which "
+            "fp16 "
             "does not hold together; leave this norm to the CPU"
         )
     squares = builder.pair(Combine.MULTIPLY, x, x, FirstStage(multiplier=4.0**down))
@@ -142,20 +146,23 @@ def _scaling(ranges: NormRange) -> int:
     ordered = 0 <= ranges.least_mean_square <= ranges.largest_mean_square <= ranges.peak**2
     if not (finite and ordered and ranges.peak > 0):
         raise NpuError(
-            f"a norm's range is {ranges.least_mean_square:g} to {ranges.largest_mean_square:g} with elements of "
+            f"a norm's range is {ranges.least_mean_square:g} to {ranges.largest_mean_square:g} with "
+            "elements of "
             f"{ranges.peak:g}, expected rising mean squares of such elements; calibrate"
         )
     return int(np.clip(-frexp(ranges.peak / _PEAK)[1], *_SCALINGS))
 
 
 def _raising(high: float, share: float) -> int:
-    """The power of two that brings scaled mean squares up to 32,768, but gamma by no more than 1,024."""
+    """The power of two that brings scaled mean squares up to 32,768, and gamma by no more than 1,024."""
     return min(15 - frexp(high)[1], 20 - frexp(share)[1])
 
 
 def _columns(name: str, gamma: NDArray[np.floating]) -> int:
     if not 1 <= len(gamma) <= LARGEST_COLUMNS:
-        raise NpuError(f"{name} has {len(gamma)} columns, expected 1 to {LARGEST_COLUMNS}; compute it on the CPU")
+        raise NpuError(
+            f"{name} has {len(gamma)} columns, expected 1 to {LARGEST_COLUMNS}; compute it on the CPU"
+        )
     return len(gamma)
 
 
@@ -174,7 +181,8 @@ def _inside(name: str, ranges: NormRange, *, centred: bool) -> Callable[[Mapping
             raise NpuError(
                 f"row {row} of {name} has a mean square of {means[row]:g} and elements up to "
                 f"{np.abs(x[row]).max():g}, expected {ranges.least_mean_square:g} to "
-                f"{ranges.largest_mean_square:g} and {ranges.peak:g}, the range that its tables were solved for; "
+                f"{ranges.largest_mean_square:g} and {ranges.peak:g}, the range that its tables were solved "
+                "for; "
                 "calibrate on text that reaches it"
             )
 

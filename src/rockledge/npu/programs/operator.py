@@ -1,8 +1,8 @@
-"""Operators of several programs in one submit: steps over fp16 tensors, compiled to a chain, or computed in NumPy.
+"""Operators of several programs in one submit: steps over fp16 tensors, as a chain, or computed in NumPy.
 
-A step combines two tensors, looks one up in a table, or multiplies one by constant weights. `Builder` gives every
-tensor its place; what it finishes is an `Operator`: the chain, what its buffers hold, and the twin, which gives
-the same bits on the CPU.
+A step combines two tensors, looks one up in a table, or multiplies one by constant weights. `Builder` gives
+every tensor its place; what it finishes is an `Operator`: the chain, what its buffers hold, and the twin,
+which gives the same bits on the CPU.
 
 | buffer | holds |
 | --- | --- |
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,8 @@ class Tensor:
         """Columns `first` to `first` + `columns`, both multiples of 8: contiguous in memory."""
         if first % PIXEL or columns % PIXEL or not 0 <= first <= first + columns <= self.columns:
             raise NpuError(
-                f"columns {first} to {first + columns} of {self.columns} are taken, expected multiples of {PIXEL}"
+                f"columns {first} to {first + columns} of {self.columns} are taken, expected multiples of "
+                f"{PIXEL}"
             )
         offset = self.offset + first * self.rows * HALF_BYTES
         return replace(self, offset=offset, columns=columns, first=self.first + first)
@@ -116,12 +117,30 @@ class Product:
 Step = Pair | LookUp | Product
 
 
+class Runnable(Protocol):
+    """What a device or the emulator runs: a chain for one core, and what its buffers hold before and after.
+
+    `packed` gives the input buffer for arrays by name, `taken` the output of what a job left in the buffers
+    `output` and `scratch`, which were filled with `UNTOUCHED`.
+    """
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def weights(self) -> NDArray[np.uint8]: ...
+    def packed(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]: ...
+    def taken(self, written: Mapping[str, NDArray[np.uint8]]) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Operator:
     """A chain of programs for one core over four buffers, and what goes in and comes out.
 
-    `inputs` are the padded tensors by name; `rows` and `columns` the output without padding. `sizes` in bytes by
-    role; `weights` is what the weight buffer holds. `checks` refuse inputs that the operator is not made for.
+    `inputs` are the padded tensors by name; `rows` and `columns` the output without padding. `sizes` in bytes
+    by role; `weights` is what the weight buffer holds. `checks` refuse inputs that the operator is not made
+    for.
     """
 
     name: str
@@ -148,15 +167,16 @@ class Operator:
     def taken(self, written: Mapping[str, NDArray[np.uint8]]) -> Halves:
         """The output fp16 [rows, columns] of what a job left in the buffers `output` and `scratch`.
 
-        Both were filled with `UNTOUCHED` before. Raises NpuError when an element of any step's result is still
-        untouched, so that its program cannot have run: success alone is not believed.
+        Both were filled with `UNTOUCHED` before. Raises NpuError when an element of any step's result is
+        still untouched, so that its program cannot have run: success alone is not believed.
         """
         for step in self.steps:
             to = step.to
             found = written[to.role][to.offset : to.offset + to.elements * HALF_BYTES].view(np.uint16)
             if (found == UNTOUCHED * 0x101).any():
                 raise NpuError(
-                    f"a program of {self.name} left its results untouched although the job was reported done; "
+                    f"a program of {self.name} left its results untouched although the job was reported "
+                    "done; "
                     "repeat it after a reset, or compute it on the CPU"
                 )
         flat = written[OUTPUT][self.output.offset :].view(np.float16)
@@ -179,7 +199,8 @@ class Operator:
         x = arrays[name]
         if x.dtype != np.float16 or x.ndim != 2 or x.shape[0] != self.rows or x.shape[1] > tensor.columns:
             raise NpuError(
-                f"{name} of {self.name} is {x.dtype} {list(x.shape)}, expected float16 with {self.rows} rows and "
+                f"{name} of {self.name} is {x.dtype} {list(x.shape)}, expected float16 with {self.rows} "
+                "rows and "
                 f"at most {tensor.columns} columns"
             )
         wide = np.full((tensor.rows, tensor.columns), self.fills.get(name, 0.0), np.float16)
@@ -253,7 +274,8 @@ class Builder:
     def finish(self, result: Tensor, columns: int) -> Operator:
         """The operator whose output is `result`, without the columns beyond `columns`.
 
-        The result of the last step is moved into the output buffer. Raises NpuError for anything but the last.
+        The result of the last step is moved into the output buffer. Raises NpuError for anything but the
+        last.
         """
         if not self._steps or self._steps[-1].to != result:
             raise NpuError(f"{self.name} has a result that is not its last step's; make it the last")
@@ -261,7 +283,9 @@ class Builder:
         steps = (*self._steps[:-1], replace(self._steps[-1], to=output))
         programs = [program for step in steps for program in programs_of(step)]
         if len(programs) > TASKS_IN_KICK:
-            raise NpuError(f"{self.name} takes {len(programs)} programs, expected at most {TASKS_IN_KICK}; split it")
+            raise NpuError(
+                f"{self.name} takes {len(programs)} programs, expected at most {TASKS_IN_KICK}; split it"
+            )
         weights = np.concatenate([np.zeros(0, np.uint8), *self._weights])
         sizes = {
             INPUT: self._ends.get(INPUT, 0),

@@ -1,4 +1,4 @@
-"""Steps over the rows of a tensor: largest element, weighted sums, and one number of a row spread over columns.
+"""Steps over the rows of a tensor: largest element, weighted sums, one number spread over the columns.
 
 The chip has no unit that reduces over channels [H: GRN, ORK]; these use products with constant weights, which
 are exact where a weight is 0 or a power of two and one input counts, and elementwise maxima.
@@ -23,8 +23,8 @@ _SURFACE: Final = 8
 def row_maximum(builder: Builder, x: Tensor) -> Tensor:
     """The largest element of each row in all 32 columns; exact. `x` has a multiple of 32 columns.
 
-    Halves of the columns are compared until 32 are left (the DPU alone), then these with themselves rotated by
-    16, 8, 4, 2 and 1 columns, each a product with a permutation and a maximum in one program.
+    Halves of the columns are compared until 32 are left (the DPU alone), then these with themselves rotated
+    by 16, 8, 4, 2 and 1 columns, each a product with a permutation and a maximum in one program.
     """
     while x.columns > LANES:
         half = max(LANES, -(-x.columns // _SURFACE // 2) * _SURFACE)
@@ -47,8 +47,8 @@ def row_sum(
 def spread(builder: Builder, x: Tensor, factors: Halves, combine: Combine, operand: Tensor) -> Tensor:
     """x * factors[column], combined with `operand`, [rows, columns]; x holds one number a row, in 32 columns.
 
-    `factors` [columns], or [parts, columns]: then the parts are added, for factors finer than one fp16. Columns
-    beyond them are 0 before they are combined. One program, one rounding.
+    `factors` [columns], or [parts, columns]: then the parts are added, for factors finer than one fp16.
+    Columns beyond them are 0 before they are combined. One program, one rounding.
     """
     parts = np.atleast_2d(factors)
     weights = np.zeros((operand.columns, LANES), np.float16)
@@ -84,5 +84,5 @@ def _guess(builder: Builder, x: Tensor, power: float, low: float, high: float) -
     """x^power by tables, and how many steps of Newton bring it to fp16's own error."""
     tables = power_tables(power, low, high)
     found = [builder.look_up(table, x) for table in tables]
-    guess = found[0] if len(found) == 1 else builder.pair(Combine.MULTIPLY, *found)
+    guess = found[0] if len(found) == 1 else builder.pair(Combine.MULTIPLY, found[0], found[1])
     return guess, 2 if any(coarse(table) for table in tables) else 1

@@ -35,14 +35,15 @@ LARGEST_SCORE: Final = 30000.0  # so that a difference of two fits fp16
 def softmax(rows: int, columns: int) -> Operator:
     """Softmax over the columns of the input "x" fp16 [rows, columns], scores of at most 30,000.
 
-    Of each result p, with d its score less the row's maximum: |error| <= p (1 / 128 + |d| / 2048) + 3e-7 against
-    float64. Any row is safe: the sum lies between 1 and `columns`, for which the reciprocal's tables are solved,
-    and e^d below -16 counts as e^-16. Raises NpuError beyond 4,096 columns, and for more rows than the
-    convolution buffer holds with so many columns (`float_banks`).
+    Of each result p, with d its score less the row's maximum: |error| <= p (1 / 128 + |d| / 2048) + 3e-7
+    against float64. Any row is safe: the sum lies between 1 and `columns`, for which the reciprocal's tables
+    are solved, and e^d below -16 counts as e^-16. Raises NpuError beyond 4,096 columns, and for more rows
+    than the convolution buffer holds with so many columns (`float_banks`).
     """
     if not 1 <= columns <= LARGEST_COLUMNS:
         raise NpuError(
-            f"a softmax has {columns} columns, expected 1 to {LARGEST_COLUMNS}; compute longer ones on the CPU"
+            f"a softmax has {columns} columns, expected 1 to {LARGEST_COLUMNS}; compute longer ones on the "
+            "CPU"
         )
     builder = Builder("softmax", rows)
     x = builder.input("x", padded(columns, LANES), fill=-LARGEST_SCORE)
@@ -51,8 +52,9 @@ def softmax(rows: int, columns: int) -> Operator:
 
 
 def softmax_of(builder: Builder, x: Tensor, columns: int) -> Tensor:
-    """The steps; `x` has a multiple of 32 columns. Those from `columns` on are no larger than the others and count
-    for nothing.
+    """The steps; `x` has a multiple of 32 columns.
+
+    Those from `columns` on are no larger than the others and count for nothing.
     """
     largest = row_maximum(builder, x)
     below = spread(builder, largest, np.full(x.columns, -1, np.float16), Combine.ADD, x)
@@ -67,6 +69,7 @@ def _scores(arrays: Mapping[str, Halves]) -> None:
     x = arrays["x"]
     if not (np.abs(x.astype(np.float64)) <= LARGEST_SCORE).all():
         raise NpuError(
-            f"a score of a softmax is beyond {LARGEST_SCORE:g} or no number, expected fp16 within it; scale the "
+            f"a score of a softmax is beyond {LARGEST_SCORE:g} or no number, expected fp16 within it; scale "
+            "the "
             "scores"
         )

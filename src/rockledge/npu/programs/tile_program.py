@@ -89,8 +89,8 @@ def product_program(
     data, weight = (
         banks if banks is not None else (data_banks(rows, inputs), BANKS - data_banks(rows, inputs))
     )
-    _check_product(rows, inputs, columns, data, weight)
-    writes = _product_writes(rows, inputs, columns, (data, weight), reuse, (a, b, c))
+    check_product(rows, inputs, columns, data, weight)
+    writes = product_writes(rows, inputs, columns, (data, weight), reuse, (a, b, c))
     return build(complete(writes, ("CNA", "CORE", "DPU", "DPU_RDMA")), ENABLE_CONV_RDMA)
 
 
@@ -124,7 +124,7 @@ def addition_program(
     return build(complete(writes, ("DPU", "DPU_RDMA")), ENABLE_FLYING)
 
 
-def _check_product(rows: int, inputs: int, columns: int, data: int, weight: int) -> None:
+def check_product(rows: int, inputs: int, columns: int, data: int, weight: int) -> None:
     if not 1 <= rows <= LARGEST_ROWS or (rows > 1 and rows % 4):
         raise NpuError(
             f"a tile has {rows} rows, expected 1 or a multiple of 4, at most {LARGEST_ROWS} "
@@ -145,7 +145,7 @@ def _check_product(rows: int, inputs: int, columns: int, data: int, weight: int)
         )
 
 
-def _product_writes(
+def product_writes(
     rows: int,
     inputs: int,
     columns: int,
