@@ -57,7 +57,8 @@ def cases() -> Iterator[Case]:
             x = _block(every_half(-reach, reach))
             exact = x.astype(np.float64) * gate(x.astype(np.float64))
             about = f"every fp16 in ±{reach:g}"
-            operator = make(*x.shape, -reach, reach)
+            rows, columns = x.shape
+            operator = make(rows, columns, -reach, reach)
             yield Case(name, about, operator, {"x": x}, exact, floor + np.abs(exact) / 1024)
     x = _block(every_half(-65504, 0))
     exact = np.exp(x.astype(np.float64))
