@@ -132,14 +132,14 @@ def every_half(low: float, high: float) -> Halves:
 
 
 def table_faults(values: NDArray[np.int64], offset: int) -> Iterator[tuple[str, str, str]]:
-    """(rule of the laboratory, register, text) of faults that hardware has with tables [2, 513] [H]."""
+    """(fault, register, text) of what hardware gets wrong with tables [2, 513] [H]; zero, flat or offset."""
     if (values == 0).any():
-        yield "lut-zero", "DPU_LUT_ACCESS_DATA", "a table has entries of 0, expected 1 or more"
+        yield "zero", "DPU_LUT_ACCESS_DATA", "a table has entries of 0, expected 1 or more"
     same = np.diff(values, axis=1) == 0
     if (same[:, :-1] & same[:, 1:]).any():
-        yield "lut-flat", "DPU_LUT_ACCESS_DATA", "three equal entries follow each other"
+        yield "flat", "DPU_LUT_ACCESS_DATA", "three equal entries follow each other"
     if offset < 0:
-        yield "lut-near-zero", "DPU_OUT_CVT_OFFSET", "the output offset is negative"
+        yield "offset", "DPU_OUT_CVT_OFFSET", "the output offset is negative"
 
 
 @lru_cache(maxsize=32)

@@ -19,6 +19,7 @@ from rockledge_npu_lab.emulation.register_file import Snapshot, signed
 from rockledge_npu_lab.emulation.rounding import INT_RANGE
 
 _KNOWN_CFG: Final = 0x68
+_FAULT_RULES: Final = {"zero": "lut-zero", "flat": "lut-flat", "offset": "lut-near-zero"}
 
 
 @dataclass
@@ -99,5 +100,5 @@ def _warn(tables: Tables, registers: Snapshot) -> None:
     """Faults that hardware has with such tables; they are not computed."""
     if registers.options.lut_faults is Report.IGNORE:
         return
-    for rule, register, text in table_faults(tables.values, registers.signed("DPU_OUT_CVT_OFFSET")):
-        registers.flag(rule, register, text)
+    for fault, register, text in table_faults(tables.values, registers.signed("DPU_OUT_CVT_OFFSET")):
+        registers.flag(_FAULT_RULES[fault], register, text)

@@ -11,8 +11,9 @@ which gives the same bits on the CPU.
 | scratch | every tensor between the inputs and the output |
 | output | the output |
 
-Rows are padded with zeros to a multiple of 4, at least 12 (`float_product.LEAST_ROWS`); columns of inputs are
-padded as their operator says. Sources of the arithmetic: `arithmetic.py`, `lut.py`.
+Rows are padded to a multiple of 4, at least 12 (`float_product.LEAST_ROWS`), and columns as the operator
+says, both with the input's `fill`. What padding computes is dropped. Sources of the arithmetic:
+`arithmetic.py`, `lut.py`.
 """
 
 from __future__ import annotations
