@@ -82,6 +82,7 @@ def test_rows_outside_the_range_of_a_norm_are_refused(make, factor):
     [
         (NormRange(1.0, 0.5, 0.1), "expected rising mean squares"),
         (NormRange(np.inf, 0.1, 0.5), "expected rising mean squares"),
+        (NormRange(70000.0, 1e8, 2e8), "expected rising mean squares of such elements, which fit fp16"),
         (NormRange(2000.0, 1e-4, 1e5), "reach down to 0.0001 beside elements of 2000"),
         (NormRange(60.0, 1e-3, 3000.0), "a ratio of .*, expected at most 262144"),
     ],

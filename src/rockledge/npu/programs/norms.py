@@ -55,7 +55,8 @@ def seen(x: NDArray[np.floating], *, centred: bool = False) -> NormRange:
     if centred:
         wide = wide - wide.mean(axis=1, keepdims=True)
     means = (wide**2).mean(axis=1)
-    return NormRange(float(np.abs(wide).max()) * 1.25, float(means.min()) / 1.25, float(means.max()) * 1.25)
+    peak = min(float(np.abs(wide).max()) * 1.25, LARGEST_HALF)
+    return NormRange(peak, float(means.min()) / 1.25, min(float(means.max()) * 1.25, peak**2))
 
 
 def rmsnorm(rows: int, gamma: NDArray[np.floating], epsilon: float, ranges: NormRange) -> Operator:
@@ -144,11 +145,10 @@ def _scaling(ranges: NormRange) -> int:
     """The power of two that brings the largest magnitude below 255 and, if it can, to half of that."""
     finite = np.isfinite([ranges.peak, ranges.least_mean_square, ranges.largest_mean_square]).all()
     ordered = 0 <= ranges.least_mean_square <= ranges.largest_mean_square <= ranges.peak**2
-    if not (finite and ordered and ranges.peak > 0):
+    if not (finite and ordered and 0 < ranges.peak <= LARGEST_HALF):
         raise NpuError(
             f"a norm's range is {ranges.least_mean_square:g} to {ranges.largest_mean_square:g} with "
-            "elements of "
-            f"{ranges.peak:g}, expected rising mean squares of such elements; calibrate"
+            f"elements of {ranges.peak:g}, expected rising mean squares of such elements, which fit fp16; calibrate"
         )
     return int(np.clip(-frexp(ranges.peak / _PEAK)[1], *_SCALINGS))
 
