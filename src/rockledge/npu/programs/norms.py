@@ -148,7 +148,8 @@ def _scaling(ranges: NormRange) -> int:
     if not (finite and ordered and 0 < ranges.peak <= LARGEST_HALF):
         raise NpuError(
             f"a norm's range is {ranges.least_mean_square:g} to {ranges.largest_mean_square:g} with "
-            f"elements of {ranges.peak:g}, expected rising mean squares of such elements, which fit fp16; calibrate"
+            f"elements of {ranges.peak:g}, expected rising mean squares of such elements, which fit fp16; "
+            "calibrate"
         )
     return int(np.clip(-frexp(ranges.peak / _PEAK)[1], *_SCALINGS))
 
