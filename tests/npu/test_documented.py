@@ -23,11 +23,14 @@ def row(name):
     return found
 
 
-def test_the_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+def test_the_examples_run():
+    matmul, softmax = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names = {}
-    exec(code, names)
+    exec(matmul, names)
     assert names["words"].dtype.itemsize == 8
+    exec(softmax, names)
+    assert f"{len(names['operator'].program.starts)} programs, one submit" in softmax
+    assert names["flags"] == ()
 
 
 def test_every_difference_from_mtx_is_explained():

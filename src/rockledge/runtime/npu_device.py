@@ -251,11 +251,19 @@ class NpuDevice:
         self._check(self._lib.rl_npu_sync(self.handle, buffer.number, offset, length, direction))
 
     def load(
-        self, program: Program, buffer: Buffer, offset: int = 0, roles: tuple[str, ...] | None = None
+        self,
+        program: Program,
+        buffer: Buffer,
+        offset: int = 0,
+        roles: tuple[str, ...] | None = None,
+        *,
+        marked: bool = True,
     ) -> Loaded:
         """Loads a program; its words lie from byte `offset` of `buffer` on, a multiple of 16.
 
-        `roles`: their order, which gives them numbers; it may have more than the program names.
+        `roles`: their order, which gives them numbers; it may have more than the program names. `marked`:
+        whether its last sums show that it ran; results that are not int32 have no such mark, their caller
+        looks at them.
         """
         named = tuple(dict.fromkeys(r.role for r in program.relocations if r.role != PROGRAM_ROLE))
         roles = named if roles is None else roles
@@ -268,7 +276,7 @@ class NpuDevice:
         # The PC fetches pairs of words: an odd stream is followed by nothing.
         words = np.array((*program.words, *(0,) * (len(program.words) % 2)), np.uint64)
         relocations = [_Place(r.word, number[r.role], r.offset) for r in program.relocations]
-        places = [_Place(number[mark.role], 0, mark.offset) for mark in marks(program)]
+        places = [_Place(number[mark.role], 0, mark.offset) for mark in (marks(program) if marked else ())]
         c_relocations = (_Place * len(relocations))(*relocations)
         c_marks = (_Place * len(places))(*places)
         starts = np.array(program.starts, np.int32)

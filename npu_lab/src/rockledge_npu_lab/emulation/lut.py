@@ -12,13 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rockledge.npu.lut import ENTRIES, table_faults
 from rockledge_npu_lab.emulation.faults import Place, StreamError
 from rockledge_npu_lab.emulation.options import LutRounding, Report
 from rockledge_npu_lab.emulation.register_file import Snapshot, signed
 from rockledge_npu_lab.emulation.rounding import INT_RANGE
 
-ENTRIES: Final = 513
 _KNOWN_CFG: Final = 0x68
+_FAULT_RULES: Final = {"zero": "lut-zero", "flat": "lut-flat", "offset": "lut-near-zero"}
 
 
 @dataclass
@@ -99,10 +100,5 @@ def _warn(tables: Tables, registers: Snapshot) -> None:
     """Faults that hardware has with such tables; they are not computed."""
     if registers.options.lut_faults is Report.IGNORE:
         return
-    if (tables.values == 0).any():
-        registers.flag("lut-zero", "DPU_LUT_ACCESS_DATA", "a table has entries of 0, expected 1 or more")
-    same = np.diff(tables.values, axis=1) == 0
-    if (same[:, :-1] & same[:, 1:]).any():
-        registers.flag("lut-flat", "DPU_LUT_ACCESS_DATA", "three equal entries follow each other")
-    if registers.signed("DPU_OUT_CVT_OFFSET") < 0:
-        registers.flag("lut-near-zero", "DPU_OUT_CVT_OFFSET", "the output offset is negative")
+    for fault, register, text in table_faults(tables.values, registers.signed("DPU_OUT_CVT_OFFSET")):
+        registers.flag(_FAULT_RULES[fault], register, text)

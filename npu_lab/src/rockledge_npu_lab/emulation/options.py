@@ -12,14 +12,7 @@ from enum import Enum
 
 from rockledge.board.boards import NPU_CORES
 from rockledge.errors import NpuError
-
-
-class Rounding(Enum):
-    """Of a requantised integer: 1. [X]. Bit 30 of OUT_CVT_SHIFT asks for ties away from zero in any case."""
-
-    TIES_EVEN = "ties-even"
-    TIES_UP = "ties-up"
-    TRUNCATE = "truncate"
+from rockledge.npu.requantise import Rounding as Rounding
 
 
 class Int32Overflow(Enum):

@@ -17,6 +17,7 @@ from rockledge_npu_lab.linting.reads import needs
 from rockledge_npu_lab.linting.rules import RULES
 from rockledge_npu_lab.linting.sizes import SIZE_RULES
 from rockledge_npu_lab.linting.state import Objection, State
+from rockledge_npu_lab.linting.tables import Loaded
 
 # What has to be as before for an operand in the convolution buffer to be the same [H: GRN].
 _REUSED: Final = {"data": "CNA_FEATURE_DATA_ADDR", "weight": "CNA_DCOMP_ADDR0"}
@@ -43,10 +44,15 @@ def lint(words: Sequence[int]) -> list[Finding]:
     found: set[Finding] = set(_links(programs))
     values: dict[str, int] = {}
     written: dict[str, int] = {}
+    tables = Loaded()
     before: State | None = None
     for program in programs:
-        found.update(_body(program, values, written))
+        found.update(_body(program, values, written, tables))
         found.update(_program(program, values, written))
+        found.update(
+            Finding(written.get(about, program.start), about, why)
+            for about, why in tables.objections(_state(program, values))
+        )
         state = _state(program, values)
         if state.conv:
             found.update(
@@ -76,13 +82,16 @@ def _sequence(before: State | None, state: State) -> Iterator[Objection]:
         yield "CNA_CONV_CON1", f"int8 after fp16 with {WIDE} kernels or more: such a pair timed out"
 
 
-def _body(program: Parsed, values: dict[str, int], written: dict[str, int]) -> Iterator[Finding]:
+def _body(
+    program: Parsed, values: dict[str, int], written: dict[str, int], tables: Loaded
+) -> Iterator[Finding]:
     """Applies the writes of one program, and reports words that are not writes."""
     for index, command in enumerate(program.body, program.start):
         target, value, offset = split(command)
         register = register_of(target, offset)
         if register is not None:
             values[register.name], written[register.name] = value, index
+            yield from (Finding(index, about, why) for about, why in tables.write(register.name, value))
         elif target not in PADDING_TARGETS:
             yield Finding(
                 index,

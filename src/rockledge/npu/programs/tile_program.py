@@ -41,7 +41,7 @@ SPARE_BANKS: Final = 1
 LARGEST_SIZE: Final = 8192 - INT8.group
 # FEATURE_GRAINS holds rows + 1 in ten bits. Above, it wraps, which one generator does without harm.
 LARGEST_ROWS: Final = 1020
-_STRIDE_WRAP: Final = 1 << 28
+STRIDE_WRAP: Final = 1 << 28
 # Written by the kernel driver (the pointers), or best left at their reset values.
 _LEFT_ALONE: Final = ("CNA_S_POINTER", "CORE_S_POINTER", "CNA_CLK_GATE", "CORE_MAC_GATING")
 
@@ -50,13 +50,13 @@ Write = tuple[str, int | Address]
 _CNA_CODE: Final = {precision.name: code for code, precision in CNA_PRECISION.items()}
 _DPU_CODE: Final = {precision.name: code for code, precision in DPU_PRECISION.items()}
 _INT8_CNA, _INT8_DPU, _INT32_DPU = _CNA_CODE["int8"], _DPU_CODE["int8"], _DPU_CODE["int32"]
-_BURST: Final = 15
+BURST: Final = 15
 _CONV_ATOMS: Final = INT8.group * SUM_BYTES // ATOM_BYTES  # of one pixel and kernel group, SIZE_E + 1
 _PING_PONG: Final = 0xE
 # Input conversion, and the stages that do nothing, as every generator writes them.
-_CVT_UNITY: Final = {f"CNA_CVT_CON{i}": encode(f"CNA_CVT_CON{i}", scale=1) for i in (1, 2, 3, 4)}
-_STAGE_OFF: Final = {"bypass": 1, "alu_bypass": 1, "mul_bypass": 1, "relu_bypass": 1}
-_EW_OFF: Final = {"bypass": 1, "op_bypass": 1, "lut_bypass": 1, "op_cvt_bypass": 1, "relu_bypass": 1}
+CVT_UNITY: Final = {f"CNA_CVT_CON{i}": encode(f"CNA_CVT_CON{i}", scale=1) for i in (1, 2, 3, 4)}
+STAGE_OFF: Final = {"bypass": 1, "alu_bypass": 1, "mul_bypass": 1, "relu_bypass": 1}
+EW_OFF: Final = {"bypass": 1, "op_bypass": 1, "lut_bypass": 1, "op_cvt_bypass": 1, "relu_bypass": 1}
 
 
 def data_banks(rows: int, inputs: int) -> int:
@@ -89,9 +89,9 @@ def product_program(
     data, weight = (
         banks if banks is not None else (data_banks(rows, inputs), BANKS - data_banks(rows, inputs))
     )
-    _check_product(rows, inputs, columns, data, weight)
-    writes = _product_writes(rows, inputs, columns, (data, weight), reuse, (a, b, c))
-    return build(_complete(writes, ("CNA", "CORE", "DPU", "DPU_RDMA")), ENABLE_CONV_RDMA)
+    check_product(rows, inputs, columns, data, weight)
+    writes = product_writes(rows, inputs, columns, (data, weight), reuse, (a, b, c))
+    return build(complete(writes, ("CNA", "CORE", "DPU", "DPU_RDMA")), ENABLE_CONV_RDMA)
 
 
 def addition_program(
@@ -121,10 +121,10 @@ def addition_program(
             "split the columns"
         )
     writes = _addition_writes(rows, lines, total, part)
-    return build(_complete(writes, ("DPU", "DPU_RDMA")), ENABLE_FLYING)
+    return build(complete(writes, ("DPU", "DPU_RDMA")), ENABLE_FLYING)
 
 
-def _check_product(rows: int, inputs: int, columns: int, data: int, weight: int) -> None:
+def check_product(rows: int, inputs: int, columns: int, data: int, weight: int) -> None:
     if not 1 <= rows <= LARGEST_ROWS or (rows > 1 and rows % 4):
         raise NpuError(
             f"a tile has {rows} rows, expected 1 or a multiple of 4, at most {LARGEST_ROWS} "
@@ -145,7 +145,7 @@ def _check_product(rows: int, inputs: int, columns: int, data: int, weight: int)
         )
 
 
-def _product_writes(
+def product_writes(
     rows: int,
     inputs: int,
     columns: int,
@@ -178,11 +178,11 @@ def _product_writes(
     )
     yield "CNA_CBUF_CON1", encode("CNA_CBUF_CON1", data_entries=-(-inputs // 64))
     yield "CNA_CVT_CON0", encode("CNA_CVT_CON0", bypass=1, cvt_type=1, data_sign=1)
-    yield from _CVT_UNITY.items()
+    yield from CVT_UNITY.items()
     yield "CNA_FEATURE_DATA_ADDR", a
-    yield "CNA_DMA_CON0", encode("CNA_DMA_CON0", weight_burst=_BURST, data_burst=_BURST)
+    yield "CNA_DMA_CON0", encode("CNA_DMA_CON0", weight_burst=BURST, data_burst=BURST)
     yield "CNA_DMA_CON1", encode("CNA_DMA_CON1", line_stride=4)
-    yield "CNA_DMA_CON2", encode("CNA_DMA_CON2", surface_stride=(rows - 4) % _STRIDE_WRAP)
+    yield "CNA_DMA_CON2", encode("CNA_DMA_CON2", surface_stride=(rows - 4) % STRIDE_WRAP)
     yield "CNA_FC_DATA_SIZE0", encode("CNA_FC_DATA_SIZE0", width=1, height=rows)
     yield "CNA_FC_DATA_SIZE1", encode("CNA_FC_DATA_SIZE1", channels=inputs)
     yield "CNA_DCOMP_ADDR0", b
@@ -191,7 +191,7 @@ def _product_writes(
     yield "CORE_DATAOUT_SIZE_1", encode("CORE_DATAOUT_SIZE_1", channels_minus_1=wide)
     yield (
         "DPU_FEATURE_MODE_CFG",
-        encode("DPU_FEATURE_MODE_CFG", burst_len=_BURST, output_mode=OUTPUT_TO_MEMORY),
+        encode("DPU_FEATURE_MODE_CFG", burst_len=BURST, output_mode=OUTPUT_TO_MEMORY),
     )
     yield (
         "DPU_DATA_FORMAT",
@@ -203,10 +203,10 @@ def _product_writes(
         ),
     )
     size_e = _CONV_ATOMS - 1
-    yield from _dpu_writes(c, (0, high, wide), size_e, surface=rows * ATOM_BYTES)
-    yield "DPU_EW_CFG", encode("DPU_EW_CFG", **_EW_OFF)
+    yield from dpu_writes(c, (0, high, wide), size_e, surface=rows * ATOM_BYTES)
+    yield "DPU_EW_CFG", encode("DPU_EW_CFG", **EW_OFF)
     yield "DPU_RDMA_ERDMA_CFG", encode("DPU_RDMA_ERDMA_CFG", disable=1)
-    yield "DPU_RDMA_FEATURE_MODE_CFG", encode("DPU_RDMA_FEATURE_MODE_CFG", burst_len=_BURST, mrdma_disable=1)
+    yield "DPU_RDMA_FEATURE_MODE_CFG", encode("DPU_RDMA_FEATURE_MODE_CFG", burst_len=BURST, mrdma_disable=1)
 
 
 def _addition_writes(rows: int, lines: int, total: Address, part: Address) -> Iterator[Write]:
@@ -214,7 +214,7 @@ def _addition_writes(rows: int, lines: int, total: Address, part: Address) -> It
     wide, high, deep = rows - 1, lines - 1, SUMS_IN_ATOM - 1
     yield (
         "DPU_FEATURE_MODE_CFG",
-        encode("DPU_FEATURE_MODE_CFG", burst_len=_BURST, output_mode=OUTPUT_TO_MEMORY, flying_mode=1),
+        encode("DPU_FEATURE_MODE_CFG", burst_len=BURST, output_mode=OUTPUT_TO_MEMORY, flying_mode=1),
     )
     yield (
         "DPU_DATA_FORMAT",
@@ -222,7 +222,7 @@ def _addition_writes(rows: int, lines: int, total: Address, part: Address) -> It
             "DPU_DATA_FORMAT", in_precision=_INT32_DPU, proc_precision=_INT32_DPU, out_precision=_INT32_DPU
         ),
     )
-    yield from _dpu_writes(total, (wide, high, deep), 0, surface=rows * lines * ATOM_BYTES)
+    yield from dpu_writes(total, (wide, high, deep), 0, surface=rows * lines * ATOM_BYTES)
     yield (
         "DPU_EW_CFG",
         encode(
@@ -247,13 +247,13 @@ def _addition_writes(rows: int, lines: int, total: Address, part: Address) -> It
             "DPU_RDMA_FEATURE_MODE_CFG",
             in_precision=_INT32_DPU,
             proc_precision=_INT32_DPU,
-            burst_len=_BURST,
+            burst_len=BURST,
             flying_mode=1,
         ),
     )
 
 
-def _dpu_writes(to: Address, cube: tuple[int, int, int], size_e: int, *, surface: int) -> Iterator[Write]:
+def dpu_writes(to: Address, cube: tuple[int, int, int], size_e: int, *, surface: int) -> Iterator[Write]:
     """The DPU and RDMA registers that both programs have: a cube of (width, height, channels) less one each.
 
     `surface`: bytes from one surface of atoms to the next.
@@ -269,14 +269,14 @@ def _dpu_writes(to: Address, cube: tuple[int, int, int], size_e: int, *, surface
         "DPU_DATA_CUBE_CHANNEL",
         encode("DPU_DATA_CUBE_CHANNEL", channels_minus_1=channels, original_channels_minus_1=channels),
     )
-    yield "DPU_BS_CFG", encode("DPU_BS_CFG", **_STAGE_OFF)
+    yield "DPU_BS_CFG", encode("DPU_BS_CFG", **STAGE_OFF)
     yield (
         "DPU_BS_OW_CFG",
         encode("DPU_BS_OW_CFG", size_e_0=size_e, size_e_1=size_e, size_e_2=size_e, od_bypass=1),
     )
     yield "DPU_WDMA_SIZE_0", encode("DPU_WDMA_SIZE_0", channels_minus_1=channels)
     yield "DPU_WDMA_SIZE_1", encode("DPU_WDMA_SIZE_1", height_minus_1=height, width_minus_1=width)
-    yield "DPU_BN_CFG", encode("DPU_BN_CFG", **_STAGE_OFF)
+    yield "DPU_BN_CFG", encode("DPU_BN_CFG", **STAGE_OFF)
     yield "DPU_EW_CVT_SCALE", encode("DPU_EW_CVT_SCALE", scale=1)
     yield "DPU_OUT_CVT_SCALE", encode("DPU_OUT_CVT_SCALE", scale=1)
     yield "DPU_SURFACE_ADD", (size_e + 1) * surface
@@ -286,7 +286,7 @@ def _dpu_writes(to: Address, cube: tuple[int, int, int], size_e: int, *, surface
     yield "DPU_RDMA_WEIGHT", 0x01010101
 
 
-def _complete(writes: Iterable[Write], blocks: tuple[str, ...]) -> list[Write]:
+def complete(writes: Iterable[Write], blocks: tuple[str, ...]) -> list[Write]:
     """Every register of the blocks by rising offset, pointers first; 0 where `writes` has none."""
     values = dict(writes)
     mine = [r for r in REGISTERS.values() if r.block.name in blocks and r.name not in _LEFT_ALONE]
