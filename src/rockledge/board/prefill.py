@@ -83,10 +83,12 @@ class LinearTime:
 
 @dataclass(frozen=True)
 class BetweenLinears:
-    """Seconds of all big cores for what a layer does between its linears."""
+    """Seconds of all big cores for what a layer does between its linears, and the bytes that each moves."""
 
     attention: float
     other: float
+    attention_bytes: float
+    other_bytes: float
 
 
 def npu_linear(
@@ -177,15 +179,16 @@ def between_linears(
         (shape.ffn * (gate + quantise), (2 * FLOAT_BYTES + 1) * shape.ffn),
         *branch("attn.in"),
     )
-    other = 0.0
-    for cycles, moved in stages:
-        reading = 0.0 if cached else rows * moved / board.value("cpu_read_bandwidth")
-        other += max(rows * cycles / _cpu_hz(board), reading)
-    attention = max(
-        attention_cycles(board, shape, rows, start, window) / _cpu_hz(board),
-        attention_bytes(shape, rows, start, window) / board.value("cpu_read_bandwidth"),
-    )
-    return BetweenLinears(attention, other)
+    read = 0 if cached else rows
+    other = sum(cpu_seconds(board, rows * cycles, read * moved) for cycles, moved in stages)
+    seen = attention_bytes(shape, rows, start, window)
+    attention = cpu_seconds(board, attention_cycles(board, shape, rows, start, window), seen)
+    return BetweenLinears(attention, other, seen, read * sum(moved for _, moved in stages))
+
+
+def cpu_seconds(board: Board, cycles: float, moved: float) -> float:
+    """Seconds in which all big cores spend `cycles` together and move that many bytes, at the same time."""
+    return max(cycles / _cpu_hz(board), moved / board.value("cpu_read_bandwidth"))
 
 
 def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int, window: int = 0) -> float:
