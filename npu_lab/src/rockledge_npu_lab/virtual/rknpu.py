@@ -55,9 +55,7 @@ class RknpuDriver:
     name = "rknpu"
     nodes: tuple[str, ...] = ("/dev/dri/renderD129", "/dev/dri/card1")
 
-    def __init__(
-        self, chip: Chip, version: tuple[int, int, int] = (0, 9, 8), *, sram_bytes: int = 0
-    ) -> None:
+    def __init__(self, chip: Chip, version: tuple[int, int, int] = (0, 9, 8), *, sram_bytes: int = 0) -> None:
         self.chip = chip
         self.sram_bytes = sram_bytes
         self.version = version

@@ -85,9 +85,7 @@ class VirtualNpu:
         self._report = note
         self._chip = Chip(Schedule(faults), options, self._note)
         if driver == "rknpu":
-            self._driver: RknpuDriver | RocketDriver = RknpuDriver(
-                self._chip, version, sram_bytes=sram_bytes
-            )
+            self._driver: RknpuDriver | RocketDriver = RknpuDriver(self._chip, version, sram_bytes=sram_bytes)
         else:
             self._driver = RocketDriver(self._chip)
         self._files: dict[int, VirtualFile] = {}
