@@ -23,8 +23,14 @@ from rockledge.board.placement import CPU
 from rockledge.board.prefill import BESIDE, BUS, NPU
 from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.planning.in_flight import InFlight, in_flight
-from rockledge.planning.placement import PlacedOperator, decode_placement, placements, plane_forms
-from rockledge.runtime.offload.prompt_time import ATTENTION, PromptTimes
+from rockledge.planning.placement import (
+    PlacedOperator,
+    attention_from,
+    decode_placement,
+    placements,
+    plane_forms,
+)
+from rockledge.runtime.offload.prompt_time import ATTENTION, PromptTimes, layer_linears
 from rockledge.synth import shape_config
 
 MODELS = ("1b", "3b", "8b")
@@ -87,6 +93,22 @@ def plane_lines(board: Board) -> Iterator[str]:
             )
 
 
+def sram_lines(board: Board) -> Iterator[str]:
+    """What the chip's SRAM would hold of what a layer moves in a step."""
+    size, rows = board.value("system_sram_bytes"), STEP_ROWS[-1]
+    yield ""
+    yield f"system SRAM, {size / 1024:,.0f} KiB; MB of a layer in a step of {rows}"
+    yield f"{'model':6}{'all that moves':>16}{'input of o':>20}{'its weights':>14}{'SRAM, % of all':>17}"
+    for model in MODELS:
+        config, times = shape_config(model), Prefill(board, model)
+        moved = times.prompt(rows).alone[BUS] * board.value("npu_bus_bandwidth") / config.layers
+        outputs, inputs, _ = min(layer_linears(config), key=lambda one: one[0] * one[1])
+        yield (
+            f"{model:6}{moved / 1e6:16,.0f}{rows * inputs / 1e6:20.1f}{outputs * inputs / 1e6:14.1f}"
+            f"{100 * size / moved:17.2f}"
+        )
+
+
 def attention_lines(board: Board) -> Iterator[str]:
     """Attention's seconds of whole prompts, and a published run of one form."""
     yield ""
@@ -112,6 +134,11 @@ def attention_lines(board: Board) -> Iterator[str]:
                 + "".join(f"{value:22.2f}" for value in seconds)
                 + f"{handed.bytes / 1e9:17.1f}{kept / 1e6:12.0f}"
             )
+    yield ""
+    for model in MODELS:
+        first = attention_from(Prefill(board, model), board, shape_config(model), PROMPTS[-1])
+        said = "not" if first is None else f"from position {first:,} on"
+        yield f"{model}: attention pays on the NPU {said}, as modelled"
     yield ""
     yield f"{EXP_IN_OUTPUT}, 32 queries x 4,096 keys (HAP): cores, published and modelled ms"
     one_layer = replace(shape_config("8b"), layers=1)
@@ -194,7 +221,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.parse_args(arguments)
     board = find_board("rk3588-8gb")
     print("modelled: seconds of whole prompts and all layers; refetched in a layer's step")
-    for lines in (placement_lines, plane_lines, attention_lines, in_flight_lines, long_prompt_lines):
+    for lines in (
+        placement_lines,
+        plane_lines,
+        sram_lines,
+        attention_lines,
+        in_flight_lines,
+        long_prompt_lines,
+    ):
         print("\n".join(lines(board)))
     return 0
 

@@ -22,6 +22,7 @@ from rockledge.board.placement import CPU, NPU, Placement, Way, place
 from rockledge.board.prefill import cpu_linear_seconds
 from rockledge.board.time import predict_decode
 from rockledge.model.config import ModelConfig
+from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.npu.programs.tile_search import plan as tiling_of
 from rockledge.npu.programs.tiling import Product, Reuse, Sums, Tiling
 from rockledge.runtime.offload.linears import Linear
@@ -117,6 +118,21 @@ def decode_placement(plan: PrefillPlan, board: Board, config: ModelConfig, bits:
     return _placed(DECODE, "1 row", ways)
 
 
+def attention_from(times: PromptTimes, board: Board, config: ModelConfig, tokens: int) -> int | None:
+    """The position from which on the largest step's attention is faster on the NPU, of those up to `tokens`
+    where steps begin; None where the last one's is not. An advice for the threshold of a recipe or flag,
+    which is a position so that results depend on nothing else."""
+    rows, found = STEP_ROWS[-1], None
+    for start in range(0, tokens, rows):
+        on_npu = min(npu_attention(board, config, rows, start, form).seconds for form in ATTENTION_FORMS)
+        ways = Way(CPU, times.between(rows, start).attention), Way(NPU, on_npu)
+        if place(ways).choice.place == CPU:
+            found = None
+        elif found is None:
+            found = start
+    return found
+
+
 def plane_forms(outputs: int, inputs: int, rows: int, bits: int, board: Board) -> tuple[PlaneForm, ...]:
     """Products [rows, inputs] x [outputs, inputs] with activations of one int8 plane, of two, and of the
     chip's own int16; weights are int8 values.
@@ -135,7 +151,7 @@ def plane_forms(outputs: int, inputs: int, rows: int, bits: int, board: Board) -
     parts = -(-inputs // EXACT_INPUTS)
     return (
         form("one int8 plane", 8, 1, tiling_of(rows, outputs, inputs)),
-        form("two int8 planes", 15, 2, tiling_of(2 * rows, outputs, inputs)),
+        form("two int8 planes", 16, 2, tiling_of(2 * rows, outputs, inputs)),
         form(
             "the chip's int16",
             16,
