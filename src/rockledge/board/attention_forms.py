@@ -82,7 +82,7 @@ def npu_attention(
     scores = sums = 0
     program = moved = 0.0
     for queries, keys in blocks:
-        vectors, part = group * queries, _part(group * queries * way.element, keys)
+        vectors, part = group * queries, _part(board, group * queries * way.element, keys)
         found, found_sums = vectors * keys, way.planes * vectors * shape.head_dim * math.ceil(keys / part)
         operand = keys * shape.head_dim * way.element
         for planes, loaded, written in (
@@ -140,7 +140,7 @@ def _blocks(rows: int, start: int, masked: bool) -> Iterator[tuple[int, int]]:
         yield queries, math.ceil(end / UNIT) * UNIT
 
 
-def _part(row_bytes: int, keys: int) -> int:
-    """Positions of a part whose weights, `row_bytes` a position, fit their banks."""
-    bank = 32768
-    return min(keys, max(UNIT, DATA_BANKS * bank // row_bytes // UNIT * UNIT))
+def _part(board: Board, position_bytes: int, keys: int) -> int:
+    """Positions of a part whose weights, `position_bytes` each, fit their banks."""
+    banks = DATA_BANKS * int(board.value("npu_cbuf_bank_bytes"))
+    return min(keys, max(UNIT, banks // position_bytes // UNIT * UNIT))
