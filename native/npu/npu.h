@@ -47,6 +47,8 @@ typedef struct rl_npu_description {
   int64_t invalidated_bytes; /* from it */
   int32_t core_mask;       /* bit i: core i is in use */
   int32_t reserved;
+  int64_t sram_bytes;      /* system SRAM that the driver can give; -1: it does not say */
+  int64_t sram_free_bytes;
 } rl_npu_description;
 
 typedef struct rl_npu_relocation {

@@ -137,6 +137,9 @@ class Rknpu final : public Device {
     d.iommu = iommu_;
     std::uint32_t hertz = 0;
     d.clock_hz = action(kGetFrequency, hertz) == 0 ? hertz : 0;
+    std::uint32_t total = 0, free = 0;
+    d.sram_bytes = action(kTotalSram, total) == 0 ? std::int64_t{total} : -1;
+    d.sram_free_bytes = action(kFreeSram, free) == 0 ? std::int64_t{free} : -1;
   }
 
  private:

@@ -15,7 +15,15 @@ inline constexpr unsigned long kAction = 0xc0086440, kSubmit = 0xc0686441, kMemC
 struct Action {
   std::uint32_t action, value;
 };
-enum : std::uint32_t { kHardwareVersion = 0, kDriverVersion = 1, kGetFrequency = 2, kSoftReset = 6, kGetIommu = 18 };
+enum : std::uint32_t {
+  kHardwareVersion = 0,
+  kDriverVersion = 1,
+  kGetFrequency = 2,
+  kSoftReset = 6,
+  kGetIommu = 18,
+  kTotalSram = 22,  // bytes of system SRAM that the kernel gave to the NPU; 0 in stock kernels
+  kFreeSram = 23,
+};
 
 // From 0.9.6 on; before, the structure ends after sram_size. `core_mask` is known from 0.9.8 on; 0.9.6 and 0.9.7 have a
 // reserved field in its place, and 0 suits all three.

@@ -161,6 +161,7 @@ class Rocket final : public Device {
     std::strcpy(d.driver, "rocket");
     d.flavour = RL_NPU_ROCKET;
     d.iommu = 1;
+    d.sram_bytes = d.sram_free_bytes = 0;  // mainline does not map it
     DrmVersion version{};
     if (call(files_[0].fd(), kDrmVersion, &version) == 0) {
       d.version[0] = version.major;

@@ -41,6 +41,17 @@ def test_an_npu_is_described_and_tried(driver, node):
     assert f"{driver} " in shown.stdout
     assert "right" in shown.stdout
     assert (told["programs_tried"], told["programs_wrong"]) == (6, [])
+    assert (told["device"]["sram_bytes"], told["device"]["sram_free_bytes"]) == (0, 0)
+    assert "none for the NPU" in shown.stdout
+
+
+def test_system_sram_is_shown_where_the_kernel_gives_it_to_the_npu():
+    """rknpu's actions 22 and 23 answer 0 in stock kernels, as above, and 956 KiB where the device tree has
+    it (allbilly/rknpu_driver, rknpu_ioctl.h)."""
+    with VirtualNpu("rknpu", sram_bytes=978_944) as npu:
+        done = ask(npu)
+    (line,) = (line for line in done.stdout.splitlines() if "system SRAM" in line)
+    assert "956 KiB, 956 KiB free" in line
 
 
 def test_an_old_driver_is_tried_only_when_asked():

@@ -56,6 +56,8 @@ UNITS: Mapping[str, Unit] = {
     "B/s/core": Unit(1e8, 1e13, more_is_fast=True),
     "ns": Unit(1, 1e5, more_is_fast=False),
     "s": Unit(1e-9, 10, more_is_fast=False),
+    "s/element": Unit(1e-12, 1e-3, more_is_fast=False),
+    "elements": Unit(1, 1 << 30),
     "cycles/weight": Unit(1e-4, 1e3, more_is_fast=False),
     "cycles/MAC": Unit(1e-4, 1e3, more_is_fast=False),
     "cycles/score": Unit(1e-3, 1e5, more_is_fast=False),

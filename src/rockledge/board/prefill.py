@@ -83,10 +83,17 @@ class LinearTime:
 
 @dataclass(frozen=True)
 class BetweenLinears:
-    """Seconds of all big cores for what a layer does between its linears."""
+    """What a layer does between its linears, all big cores together: seconds of attention and the bytes it
+    reads; `stages`: seconds and bytes of the rest, after q|k|v, o, gate|up and down."""
 
     attention: float
-    other: float
+    attention_bytes: float
+    stages: tuple[tuple[float, float], ...]
+
+    @property
+    def other(self) -> float:
+        """Seconds of all but attention."""
+        return sum(seconds for seconds, _ in self.stages)
 
 
 def npu_linear(
@@ -170,22 +177,31 @@ def between_linears(
     # Cycles a token after q|k|v, o, gate|up and down; bytes of floats read and written and codes written.
     stages = (
         (
-            (query + kv) * board.value("cpu_rope_cycles") + 2 * (query + kv) * quantise,
-            (FLOAT_BYTES + 1) * (query + 2 * kv) + (2 * FLOAT_BYTES + 1) * query,
+            (
+                (query + kv) * board.value("cpu_rope_cycles") + 2 * (query + kv) * quantise,
+                (FLOAT_BYTES + 1) * (query + 2 * kv) + (2 * FLOAT_BYTES + 1) * query,
+            ),
         ),
-        *branch("ffn.in"),
-        (shape.ffn * (gate + quantise), (2 * FLOAT_BYTES + 1) * shape.ffn),
-        *branch("attn.in"),
+        branch("ffn.in"),
+        ((shape.ffn * (gate + quantise), (2 * FLOAT_BYTES + 1) * shape.ffn),),
+        branch("attn.in"),
     )
-    other = 0.0
-    for cycles, moved in stages:
-        reading = 0.0 if cached else rows * moved / board.value("cpu_read_bandwidth")
-        other += max(rows * cycles / _cpu_hz(board), reading)
-    attention = max(
-        attention_cycles(board, shape, rows, start, window) / _cpu_hz(board),
-        attention_bytes(shape, rows, start, window) / board.value("cpu_read_bandwidth"),
+    read = 0 if cached else rows
+    found = tuple(
+        (
+            sum(cpu_seconds(board, rows * cycles, read * moved) for cycles, moved in steps),
+            float(read * sum(moved for _, moved in steps)),
+        )
+        for steps in stages
     )
-    return BetweenLinears(attention, other)
+    seen = attention_bytes(shape, rows, start, window)
+    attention = cpu_seconds(board, attention_cycles(board, shape, rows, start, window), seen)
+    return BetweenLinears(attention, seen, found)
+
+
+def cpu_seconds(board: Board, cycles: float, moved: float) -> float:
+    """Seconds in which all big cores spend `cycles` together and move that many bytes, at the same time."""
+    return max(cycles / _cpu_hz(board), moved / board.value("cpu_read_bandwidth"))
 
 
 def attention_cycles(board: Board, shape: DecoderShape, rows: int, start: int, window: int = 0) -> float:

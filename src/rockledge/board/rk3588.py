@@ -10,6 +10,7 @@ from rockledge.board.chip import Chip, Memory, OperatingPoints
 from rockledge.board.cycles import CYCLE_FACTS
 from rockledge.board.facts import Fact
 from rockledge.board.npu_facts import A76_FACTS, NPU_FACTS
+from rockledge.board.npu_operator_facts import NPU_OPERATOR_FACTS
 from rockledge.board.reserves import GIB, RESERVE_FACTS
 from rockledge.board.rk3588_heat import COOLINGS, POWER
 
@@ -135,6 +136,7 @@ FACTS: dict[str, Fact] = {
         spread=(100e-6, 167e-6),
     ),
     **NPU_FACTS,
+    **NPU_OPERATOR_FACTS,
     "npu_address_window": Fact(4 * GIB, "B", f"{_TRM}: registers hold 32-bit addresses", "published"),
     "npu_buffers_most": Fact(
         3.5 * GIB,

@@ -70,6 +70,7 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
             ("address spaces", str(about.spaces)),
             ("clock", f"{clock / 1e6:.0f} MHz" if clock else "unknown"),
             ("IOMMU", _known(about.iommu if about.iommu is not None else system.iommu)),
+            ("system SRAM", _sram(about.sram_bytes, about.sram_free_bytes)),
         ]
     rows += [("governor", f"{c.governor}, {c.folder}") for c in (system.npu, system.memory) if c is not None]
     rows += [(f"interrupt {i.number}", f"{i.name}, cores {i.processors}") for i in system.interrupts]
@@ -103,6 +104,15 @@ def report(driver: str, root: Path, terminal: Terminal, *, probe: bool = False) 
 
 def _known(value: bool | None) -> str:
     return "unknown" if value is None else "on" if value else "off"
+
+
+def _sram(total: int | None, free: int | None) -> str:
+    if total is None:
+        return "unknown"
+    if not total:
+        return "none for the NPU; none is needed"
+    left = "" if free is None else f", {free >> 10:,} KiB free"
+    return f"{total >> 10:,} KiB{left}; not used"
 
 
 COMMAND = Command("info", "the NPU of this machine, and what is wrong with it", add_arguments, run)

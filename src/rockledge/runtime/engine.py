@@ -452,7 +452,7 @@ class Engine:
         """Whether the rest of its prompt is one for the NPU."""
         if not isinstance(self._npu, NpuUse) or sequence.read_whole or not sequence.ready:
             return False
-        return self._unscored(sequence) >= self._npu.plan.from_rows
+        return self._npu.plan.takes(self._unscored(sequence))
 
     def _unscored(self, sequence: Running) -> int:
         """Pending tokens up to the first whose logits are wanted."""

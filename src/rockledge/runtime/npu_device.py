@@ -48,6 +48,8 @@ class _Description(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("syncs", "cleaned_bytes", "invalidated_bytes")),
         ("core_mask", ctypes.c_int32),
         ("reserved", ctypes.c_int32),
+        ("sram_bytes", ctypes.c_int64),
+        ("sram_free_bytes", ctypes.c_int64),
     ]
 
 
@@ -130,6 +132,8 @@ class Description:
     it has none.
     `syncs` calls handed `cleaned_bytes` to the device and `invalidated_bytes` back, with rocket whole
     buffers.
+    `sram_bytes` of system SRAM the kernel lets the NPU use, of which `sram_free_bytes` are free; None where
+    the driver does not say.
     """
 
     driver: str
@@ -150,6 +154,8 @@ class Description:
     cleaned_bytes: int
     invalidated_bytes: int
     core_numbers: tuple[int, ...]
+    sram_bytes: int | None
+    sram_free_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,8 @@ class NpuDevice:
             cleaned_bytes=d.cleaned_bytes,
             invalidated_bytes=d.invalidated_bytes,
             core_numbers=tuple(core for core in range(CORES) if d.core_mask >> core & 1),
+            sram_bytes=None if d.sram_bytes < 0 else d.sram_bytes,
+            sram_free_bytes=None if d.sram_free_bytes < 0 else d.sram_free_bytes,
         )
 
     def use_cores(self, cores: Sequence[int]) -> None:

@@ -55,8 +55,9 @@ class RknpuDriver:
     name = "rknpu"
     nodes: tuple[str, ...] = ("/dev/dri/renderD129", "/dev/dri/card1")
 
-    def __init__(self, chip: Chip, version: tuple[int, int, int] = (0, 9, 8)) -> None:
+    def __init__(self, chip: Chip, version: tuple[int, int, int] = (0, 9, 8), *, sram_bytes: int = 0) -> None:
         self.chip = chip
+        self.sram_bytes = sram_bytes
         self.version = version
         self.space = Space(chip.allocator, downward=True)
         self.objects: dict[int, DeviceBuffer] = {}
@@ -105,8 +106,8 @@ class RknpuFile(VirtualFile):
             1: major * 10000 + minor * 100 + patch,
             2: self.chip.clock_hz,
             18: 1,
-            22: 0,
-            23: 0,
+            22: self._driver.sram_bytes,
+            23: self._driver.sram_bytes,
         }
         if what == 6:
             self.chip.reset()

@@ -64,8 +64,8 @@ class Summary:
 class VirtualNpu:
     """A context in which a process whose ROCKLEDGE_VIRTUAL_NPU is `address` has an NPU.
 
-    `driver` is "rknpu" or "rocket"; `version` is what rknpu reports; `note` is called with what users should
-    know.
+    `driver` is "rknpu" or "rocket"; `version` and `sram_bytes` (of system SRAM, 0 in stock kernels) are
+    what rknpu reports; `note` is called with what users should know.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class VirtualNpu:
         faults: tuple[Fault, ...] = (),
         *,
         version: tuple[int, int, int] = (0, 9, 8),
+        sram_bytes: int = 0,
         options: Options = DEFAULT,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -83,7 +84,10 @@ class VirtualNpu:
         self._notes: list[str] = []
         self._report = note
         self._chip = Chip(Schedule(faults), options, self._note)
-        self._driver = RknpuDriver(self._chip, version) if driver == "rknpu" else RocketDriver(self._chip)
+        if driver == "rknpu":
+            self._driver: RknpuDriver | RocketDriver = RknpuDriver(self._chip, version, sram_bytes=sram_bytes)
+        else:
+            self._driver = RocketDriver(self._chip)
         self._files: dict[int, VirtualFile] = {}
         self._opened_by: dict[VirtualFile, socket.socket] = {}
         self._opened = 0

@@ -81,6 +81,10 @@ class PrefillPlan:
         """Memory of all buffers."""
         return sum(buffer.bytes for buffer in self.buffers)
 
+    def takes(self, rows: int) -> bool:
+        """Whether a step of so many tokens goes to the NPU."""
+        return rows >= self.from_rows
+
     def chunks(self, tokens: int) -> tuple[int, ...]:
         """The steps with the fastest prefill of a prompt of `tokens`, as modelled."""
         return self.times.chunks(tokens, self.from_rows)

@@ -153,18 +153,18 @@ class PromptTimes:
         for number, rows in enumerate(steps):
             if plan is None:
                 elapsed[OTHER_CPU] += self._on_cpu(rows)
-            elif rows < plan.from_rows:
+            elif not plan.takes(rows):
                 elapsed[OTHER_CPU] += plan.times.cpu(rows)
             else:
                 macs += rows * each
-                everything = streamed or (fresh and number == 0)
-                for count, time in plan.times.linears(rows, all_streamed=everything, cached=self._cached):
+                unpacked = 1.0 if streamed or (fresh and number == 0) else None
+                for count, time in plan.times.linears(rows, streamed=unpacked, cached=self._cached):
                     syncs += time.syncs.times(count)
                     for side in LINEAR_SIDES:
                         elapsed[side] += count * time.elapsed[side]
                         alone[side] += count * time.alone[side]
             for window, layers in Counter(config.windows or (0,) * config.layers).items():
-                between = self._between(rows, start, window)
+                between = self.between(rows, start, window)
                 elapsed[ATTENTION] += layers * between.attention
                 elapsed[OTHER_CPU] += layers * between.other
             start += rows
@@ -180,7 +180,8 @@ class PromptTimes:
             count * cpu_linear_seconds(self._board, by_kind[kind], rows) for kind, count in kinds.items()
         )
 
-    def _between(self, rows: int, start: int, window: int) -> BetweenLinears:
+    def between(self, rows: int, start: int, window: int = 0) -> BetweenLinears:
+        """What a layer with that window does between its linears, for `rows` tokens after `start` others."""
         turned = decoder(self._config).residual_turns
         return between_linears(
             self._board,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rockledge.board.boards import Board
 from rockledge.board.npu_syncs import LaneBytes, ranged_syncs, whole_syncs
+from rockledge.board.placement import CPU, NPU, Placement, Way, place
 from rockledge.board.prefill import Cut, LinearTime, cpu_linear_seconds, npu_linear
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SUM_BYTES
 from rockledge.runtime.offload.linears import Linear
@@ -39,15 +40,20 @@ class StepTimes:
         shapes = [one.shape for one in kinds.values()]
         self._buffers = {role: max((s.most(role) for s in shapes), default=0) for role in (INPUT, OUTPUT)}
 
+    @property
+    def kinds(self) -> tuple[Offloaded, ...]:
+        """One linear of each kind, in the order of what `linears` and `cuts` give."""
+        return tuple(one for one, _ in self._counted)
+
     def linears(
-        self, tokens: int, *, all_streamed: bool = False, cached: bool = False
+        self, tokens: int, *, streamed: float | None = None, cached: bool = False
     ) -> Iterator[tuple[int, LinearTime]]:
         """For each kind of linear, how many there are and what one takes on the NPU, with the programs of the
-        next step size. `all_streamed`: no block is unpacked yet; `cached` as for `npu_linear`."""
+        next step size. `streamed`: the share of every linear's blocks that is unpacked on the way, None for
+        that of the plan; `cached` as for `npu_linear`."""
         for (one, count), (_, cut) in zip(self._counted, self.cuts(tokens), strict=True):
-            streamed = 1.0 if all_streamed else one.streamed / one.blocks
-            time = npu_linear(self._board, one.linear, cut, tokens, streamed=streamed, cached=cached)
-            yield count, time
+            share = one.streamed / one.blocks if streamed is None else streamed
+            yield count, npu_linear(self._board, one.linear, cut, tokens, streamed=share, cached=cached)
 
     def cuts(self, tokens: int) -> Iterator[tuple[int, Cut]]:
         """For each kind of linear, how many there are and what the NPU does for one in a step of `tokens`."""
@@ -81,6 +87,10 @@ class StepTimes:
         """Without the NPU."""
         return sum(n * cpu_linear_seconds(self._board, one.linear, tokens) for one, n in self._counted)
 
+    def placed(self, tokens: int, most: int | None = None) -> Placement:
+        """Where a step's linears run; `most`: as if the NPU had so many tokens."""
+        return place((Way(CPU, self.cpu(tokens)), Way(NPU, self.npu(most or tokens))))
+
     def threshold(self) -> int:
         """The least number of tokens from which on every step is faster on the NPU; one more than the largest
         step where none is."""
@@ -92,7 +102,7 @@ class StepTimes:
     def _last_slower(self, first: int, last: int) -> int:
         """The most tokens, of `first` to `last`, with which a step is not faster on the NPU; 0 for none. All
         take the same programs, so more tokens take neither side less time."""
-        if self.npu(last) < self.cpu(first):
+        if self.placed(first, last).choice.place == NPU:
             return 0
         if first == last:
             return first
