@@ -12,7 +12,7 @@ namespace rl {
 extern const Kernels portable_kernels;
 
 #if defined(__x86_64__)
-extern const Kernels avx2_kernels, vnni_kernels;
+extern const Kernels avx2_kernels, vnni_kernels, vnni512_kernels;
 namespace {
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -21,6 +21,7 @@ bool has_vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
+bool has_vnni512() { return has_vnni() && __builtin_cpu_supports("avx512vbmi"); }
 }  // namespace
 #elif defined(__aarch64__)
 extern const Kernels neon_kernels;
@@ -39,6 +40,7 @@ const Kernels *kernels(int id) {
 #if defined(__x86_64__)
     case RL_KERNEL_AVX2: return has_avx2() ? &avx2_kernels : nullptr;
     case RL_KERNEL_VNNI: return has_vnni() ? &vnni_kernels : nullptr;
+    case RL_KERNEL_VNNI512: return has_vnni512() ? &vnni512_kernels : nullptr;
 #elif defined(__aarch64__)
     case RL_KERNEL_NEON: return has_neon_dot() ? &neon_kernels : nullptr;
 #endif
@@ -58,6 +60,7 @@ const char *kernel_name(int id) {
     case RL_KERNEL_AVX2: return "avx2";
     case RL_KERNEL_NEON: return "neon";
     case RL_KERNEL_VNNI: return "vnni";
+    case RL_KERNEL_VNNI512: return "vnni512";
     default: return "unknown";
   }
 }

@@ -19,7 +19,7 @@ extern "C" {
 #define RL_API
 #endif
 
-enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2, RL_KERNEL_VNNI = 3 };
+enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2, RL_KERNEL_VNNI = 3, RL_KERNEL_VNNI512 = 4 };
 
 /* Rows of one linear that share a code width, packed by docs/formats.md (strips of 8 rows, tiles of
  * 8 rows x 32 inputs). `codes` and `index` are 64-byte aligned and mapped read-only. */

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-KERNELS: Final[Mapping[str, int]] = {"auto": -1, "portable": 0, "avx2": 1, "vnni": 3, "neon": 2}
+KERNELS: Final[Mapping[str, int]] = {"auto": -1, "portable": 0, "avx2": 1, "vnni": 3, "vnni512": 4, "neon": 2}
 """Kernels by name, with their numbers in native/rockledge.h; "auto" is the best this processor supports."""
 
 NPU_MODES: Final = ("auto", "off", "require")
