@@ -1,7 +1,10 @@
 // Which kernels this build has and this processor can run.
 #include "kernels.hpp"
 
+#include <atomic>
 #include <initializer_list>
+
+#include "trial.hpp"
 
 #if defined(__aarch64__)
 #include <sys/auxv.h>
@@ -48,10 +51,24 @@ const Kernels *kernels(int id) {
   }
 }
 
-int best_kernel() {
-  for (int id : {RL_KERNEL_NEON, RL_KERNEL_VNNI, RL_KERNEL_AVX2})
-    if (kernels(id) != nullptr) return id;
+namespace {
+int choose() {
+  for (int id : {RL_KERNEL_NEON, RL_KERNEL_VNNI, RL_KERNEL_AVX2}) {
+    const Kernels *found = kernels(id), *wide = kernels(RL_KERNEL_VNNI512);
+    if (found == nullptr) continue;
+    return id == RL_KERNEL_VNNI && wide != nullptr && is_faster(*wide, *found) ? RL_KERNEL_VNNI512 : id;
+  }
   return RL_KERNEL_PORTABLE;
+}
+}  // namespace
+
+int best_kernel() {
+  static std::atomic<int> chosen{RL_KERNEL_AUTO};
+  int best = chosen.load();
+  if (best != RL_KERNEL_AUTO) return best;
+  const int found = choose();
+  // Of two threads that measured at the same time, the first one's answer stands.
+  return chosen.compare_exchange_strong(best, found) ? found : best;
 }
 
 const char *kernel_name(int id) {

@@ -7,7 +7,7 @@
 #include "tiles.hpp"
 
 namespace rl::vnni512 {
-constexpr int kBias = 128, kSums = 32, kTogether = 8, kStreamed = 12, kMultiplied = 8, kValueQueries = 8;
+constexpr int kBias = 128, kSums = 32, kTogether = 4, kStreamed = 6, kMultiplied = 8, kValueQueries = 8;
 }  // namespace rl::vnni512
 
 #include "zmm.hpp"

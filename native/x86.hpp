@@ -24,13 +24,6 @@ RL_INLINE void each_row(const std::uint8_t *codes, const std::uint8_t *index, co
     each_row<Bits, First + Wide::kSides, Rows - Wide::kSides>(codes, index, pairs, use);
 }
 
-// The sums of the lanes of each of eight accumulators.
-RL_INLINE __m256i reduce8(const __m256i *a) {
-  const __m256i s0 = _mm256_hadd_epi32(a[0], a[1]), s1 = _mm256_hadd_epi32(a[2], a[3]);
-  const __m256i s2 = _mm256_hadd_epi32(a[4], a[5]), s3 = _mm256_hadd_epi32(a[6], a[7]);
-  const __m256i t0 = _mm256_hadd_epi32(s0, s1), t1 = _mm256_hadd_epi32(s2, s3);
-  return _mm256_add_epi32(_mm256_permute2x128_si256(t0, t1, 0x20), _mm256_permute2x128_si256(t0, t1, 0x31));
-}
 RL_INLINE void store_half(std::int32_t *to, __m128i half) { _mm_storeu_si128(reinterpret_cast<__m128i *>(to), half); }
 RL_INLINE void add_half(std::int32_t *to, __m128i half) {
   store_half(to, _mm_add_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(to)), half));
@@ -46,6 +39,7 @@ template <int Bits, int Vectors, int First, int Rows>
 RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index, const std::int8_t *pairs,
                            const std::int8_t *x, std::int64_t x_stride, int tiles, bool fetch, std::int32_t *sums) {
   constexpr int kAccumulators = Vectors * Rows / Wide::kSides, kEight = kStrip / Wide::kSides;
+  static_assert(kAccumulators % kEight == 0, "eight sides are added up at a time");
   typename Wide::V acc[kAccumulators];
   for (auto &a : acc) a = Wide::zero();
   for (int t = 0; t < tiles; ++t, x += kTile) {
@@ -62,15 +56,12 @@ RL_INLINE void stream_rows(const std::uint8_t *codes, const std::uint8_t *index,
     codes += tile_bytes(Bits);
     if (Bits < 8) index += kStrip;
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kAccumulators; i += kEight) {
-    __m256i eight[kStrip];
-    for (int j = 0; j < kEight; ++j)
-      Wide::split(i + j < kAccumulators ? acc[i + j] : Wide::zero(), eight + j * Wide::kSides);
-    const __m256i found = reduce8(eight);
+    const __m256i found = Wide::eight_sums(acc + i);
     std::int32_t *to = sums + i * Wide::kSides / Rows * kStrip + First;
     add_half(to, _mm256_castsi256_si128(found));
-    if (Rows == kStrip || i + kEight <= kAccumulators)
-      add_half(Rows == kStrip ? to + 4 : to + kStrip, _mm256_extracti128_si256(found, 1));
+    add_half(Rows == kStrip ? to + 4 : to + kStrip, _mm256_extracti128_si256(found, 1));
   }
 }
 

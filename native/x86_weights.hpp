@@ -99,4 +99,11 @@ static void unpack_apart(int bits, const std::uint8_t *codes, const std::uint8_t
   _mm_sfence();
 }
 
+// The sums of the lanes of each of eight accumulators.
+RL_INLINE __m256i reduce8(const __m256i *a) {
+  const __m256i s0 = _mm256_hadd_epi32(a[0], a[1]), s1 = _mm256_hadd_epi32(a[2], a[3]);
+  const __m256i s2 = _mm256_hadd_epi32(a[4], a[5]), s3 = _mm256_hadd_epi32(a[6], a[7]);
+  const __m256i t0 = _mm256_hadd_epi32(s0, s1), t1 = _mm256_hadd_epi32(s2, s3);
+  return _mm256_add_epi32(_mm256_permute2x128_si256(t0, t1, 0x20), _mm256_permute2x128_si256(t0, t1, 0x31));
+}
 }  // namespace rl::RL_ISA

@@ -16,7 +16,8 @@ struct Ymm {
   // The sides of a vector, so many bytes (or numbers) from each other.
   RL_INLINE V load_sides(const void *p, std::int64_t) { return load_bytes(p); }
   RL_INLINE void store_sides(std::int32_t *to, std::int64_t, V v) { store(to, v); }
-  RL_INLINE void split(V v, __m256i *sides) { *sides = v; }
+  // Of accumulators with eight sides, what the lanes of each of these add up to.
+  RL_INLINE __m256i eight_sums(const V *acc) { return reduce8(acc); }
   // One side's bytes on each of them, and four bytes in every lane.
   RL_INLINE V on_each_side(const void *p) { return load_bytes(p); }
   RL_INLINE V in_every_lane(const std::int8_t *p) { return _mm256_set1_epi32(rl::RL_ISA::load<std::int32_t>(p)); }

@@ -21,9 +21,14 @@ struct Zmm {
     Ymm::store(to, _mm512_castsi512_si256(v));
     Ymm::store(to + apart, _mm512_extracti64x4_epi64(v, 1));
   }
-  RL_INLINE void split(V v, __m256i *sides) {
-    sides[0] = _mm512_castsi512_si256(v);
-    sides[1] = _mm512_extracti64x4_epi64(v, 1);
+  RL_INLINE V pair_sums(V a, V b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
+  RL_INLINE __m256i eight_sums(const V *acc) {
+    const V two = pair_sums(acc[0], acc[1]), other = pair_sums(acc[2], acc[3]);
+    const V all = _mm512_add_epi32(_mm512_unpacklo_epi64(two, other), _mm512_unpackhi_epi64(two, other));
+    const __m256i low = _mm512_castsi512_si256(all), high = _mm512_extracti64x4_epi64(all, 1);
+    const __m128i first = _mm_add_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    const __m128i second = _mm_add_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+    return _mm256_set_m128i(_mm_unpackhi_epi32(first, second), _mm_unpacklo_epi32(first, second));
   }
   RL_INLINE V on_each_side(const void *p) { return _mm512_broadcast_i64x4(load_bytes(p)); }
   RL_INLINE V in_every_lane(const std::int8_t *p) { return _mm512_set1_epi32(rl::RL_ISA::load<std::int32_t>(p)); }
