@@ -3,9 +3,9 @@
     python -m bench.attention [--kernel vnni vnni512] [--repeats 15]
 
 Least processor time of the operation on one thread, one layer of SmolLM2-135M's shape: in milliseconds, and
-in nanoseconds for each row, position and head (a score). Several kernels take turns. Keys and values are random.
-Another build is measured by ROCKLEDGE_LIBRARY. Then, counted by the rule of native/attend.cpp: keys and values that prompts of the 8B
-read, eight rows at a time and if every row walked by itself.
+in nanoseconds for each row, position and head (a score). Several kernels take turns. Keys and values are
+random. Another build is measured by ROCKLEDGE_LIBRARY. Then, counted by the rule of native/attend.cpp: keys
+and values that prompts of the 8B read, eight rows at a time and if every row walked by itself.
 """
 
 import argparse

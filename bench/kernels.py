@@ -2,9 +2,9 @@
 
     python -m bench.kernels [--threads 1 2] [--bits 2 3 4 8] [--rows 1 4 64 512] [--shape 1536x576 ...]
 
-Several kernels take turns. Linears over random weights; up to four rows enough of them that they come from memory, not from a cache. The
-best of several runs counts, in CPU seconds of the process divided by the threads, so that other jobs on the
-machine disturb little. Prints a table; --json prints one object instead.
+Linears over random weights; up to four rows enough of them that they come from memory, not from a cache.
+Several kernels take turns. The best of several runs counts, in CPU seconds of the process divided by the
+threads, so that other jobs on the machine disturb little. Prints a table; --json prints one object instead.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def _layers(rows: int, cols: int, bits: int, count: int) -> list[native.Band]:
 def measure(
     out: int, cols: int, bits: int, rows: int, threads: int, kernels: Sequence[str]
 ) -> list[dict[str, float]]:
-    """Of each kernel: seconds of one linear of `out` x `cols` weights at `rows` rows, and the rates that follow."""
+    """Of each kernel: seconds of one linear of `out` x `cols` weights at `rows` rows, and the rates."""
     weight_bytes = packed_bytes(out, cols, [Band(0, out, bits)])
     count = max(1, COLD_BYTES // weight_bytes) if rows <= 4 else 1
     bands = _layers(out, cols, bits, count)
@@ -68,7 +68,9 @@ def measure(
         native.Buffer(native.BufferKind.FLOAT, out, 2),
     ]
     shape = native.Shape(rows, heads=1, kv_heads=1, head_dim=8, page_tokens=16, context=0, pools=())
-    steps = [Step(native.Program(ops, bands, buffers, shape, kernel=name), threads=threads) for name in kernels]
+    steps = [
+        Step(native.Program(ops, bands, buffers, shape, kernel=name), threads=threads) for name in kernels
+    ]
     zeros = np.zeros(rows, np.int32)
     one_batch = Batch(zeros, np.arange(rows, dtype=np.int32), zeros, np.zeros((1, 1), np.int32))
     runs = []

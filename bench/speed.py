@@ -5,9 +5,9 @@
 Models are random weights of each shape (bench/speed_models.py), made into the cache on the first run, and
 SmolLM2's GGUF for llama.cpp's 135M. A finished row is kept in bench/results/speed.json, not measured again
 unless `--only` names it, `--again` is given, or others took more than a tenth of the machine while it ran; so
-an interrupted table is continued. The file has a table for each family of processors: those of others are left
-as they are. Numbers are medians over the runs, least and most beside them; what other
-processes took of the machine is part of every row. Missed goals are explained in docs/performance.md.
+an interrupted table is continued. The file has a table for each family of processors, and those of others
+stay as they are. Numbers are medians over the runs, least and most beside them; what other processes took of
+the machine is part of every row. Missed goals are explained in docs/performance.md.
 """
 
 import argparse

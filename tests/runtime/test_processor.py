@@ -29,7 +29,9 @@ def test_a_processor_without_frequency_scaling_states_its_clocks(tmp_path: Path)
 
 def test_generations_with_one_name_are_told_apart(tmp_path: Path) -> None:
     """As /proc/cpuinfo has them for a guest: "model" is a number, "model name" is not."""
-    text = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+    text = (
+        "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+    )
     assert this_processor(text, tmp_path, "").name_and_family == "AMD EPYC, family 25, model 17"
     other = text.replace("25", "26").replace("17", "2")
     assert this_processor(other, tmp_path, "").name_and_family == "AMD EPYC, family 26, model 2"
