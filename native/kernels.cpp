@@ -24,7 +24,6 @@ bool has_vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
-bool has_vnni512() { return has_vnni() && __builtin_cpu_supports("avx512vbmi"); }
 }  // namespace
 #elif defined(__aarch64__)
 extern const Kernels neon_kernels;
@@ -43,7 +42,7 @@ const Kernels *kernels(int id) {
 #if defined(__x86_64__)
     case RL_KERNEL_AVX2: return has_avx2() ? &avx2_kernels : nullptr;
     case RL_KERNEL_VNNI: return has_vnni() ? &vnni_kernels : nullptr;
-    case RL_KERNEL_VNNI512: return has_vnni512() ? &vnni512_kernels : nullptr;
+    case RL_KERNEL_VNNI512: return has_vnni() ? &vnni512_kernels : nullptr;
 #elif defined(__aarch64__)
     case RL_KERNEL_NEON: return has_neon_dot() ? &neon_kernels : nullptr;
 #endif
