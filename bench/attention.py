@@ -1,11 +1,11 @@
 """What attention costs alone, after a long past and in prompts, and what it reads.
 
-    python -m bench.attention [--kernel auto] [--repeats 15]
+    python -m bench.attention [--kernel vnni vnni512] [--repeats 15]
 
 Least processor time of the operation on one thread, one layer of SmolLM2-135M's shape: in milliseconds, and
-in nanoseconds for each row, position and head. Keys and values are random. Another build is measured by
-ROCKLEDGE_LIBRARY. Then, counted by the rule of native/attend.cpp: keys and values that prompts of the 8B
-read, eight rows at a time and if every row walked by itself.
+in nanoseconds for each row, position and head (a score). Several kernels take turns. Keys and values are
+random. Another build is measured by ROCKLEDGE_LIBRARY. Then, counted by the rule of native/attend.cpp: keys
+and values that prompts of the 8B read, eight rows at a time and if every row walked by itself.
 """
 
 import argparse
@@ -15,12 +15,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.machine import Foreign
 from rockledge.board.memory import TILE_ROWS
 from rockledge.board.prefill import attention_bytes
 from rockledge.runtime import native
 from rockledge.runtime.choices import KERNELS
 from rockledge.runtime.native import BufferKind, OpCode
 from rockledge.runtime.native_step import Batch, Step
+from rockledge.runtime.processor import this_processor
 from rockledge.synth import shape_config
 
 HEADS, KV_HEADS, HEAD_DIM, PAGE_TOKENS, CONTEXT = 9, 3, 64, 32, 4096
@@ -60,17 +62,27 @@ def batch(first: int, rows: int) -> Batch:
     return Batch(zeros, positions, zeros, np.arange(CONTEXT // PAGE_TOKENS, dtype=np.int32)[None])
 
 
-def least_seconds(step: Step, parts: Sequence[tuple[int, int]], repeats: int) -> float:
-    """Processor time of attention over all `parts`, the least of each."""
-    least = [float("inf")] * len(parts)
+def least_seconds(steps: Sequence[Step], parts: Sequence[tuple[int, int]], repeats: int) -> list[float]:
+    """Processor time of attention over all `parts`, the least of each, of every step; they take turns."""
+    least = np.full((len(steps), len(parts)), np.inf)
     for _ in range(repeats):
         for number, part in enumerate(parts):
-            step.run(batch(*part), first=0, last=1)
-            run = step.prepare(batch(*part), None, 1, 2)
-            begun = time.thread_time()
-            run()
-            least[number] = min(least[number], time.thread_time() - begun)
-    return sum(least)
+            for which, step in enumerate(steps):
+                step.run(batch(*part), first=0, last=1)
+                run = step.prepare(batch(*part), None, 1, 2)
+                begun = time.thread_time()
+                run()
+                least[which, number] = min(least[which, number], time.thread_time() - begun)
+    return [float(seconds) for seconds in least.sum(axis=1)]
+
+
+def filled(kernel: str) -> Step:
+    """A step with random keys and values at all positions."""
+    step = attention(kernel)
+    step.buffer(0)[:] = np.random.default_rng(0).normal(0, 1.5, step.buffer(0).shape)
+    for start in range(0, CONTEXT, ROWS):
+        step.run(batch(start, ROWS), first=0, last=1)
+    return step
 
 
 def read_by_prompts() -> list[str]:
@@ -86,19 +98,20 @@ def read_by_prompts() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.attention", description="attention alone")
-    parser.add_argument("--kernel", default="auto", choices=sorted(KERNELS))
+    parser.add_argument("--kernel", nargs="+", default=["auto"], choices=sorted(KERNELS))
     parser.add_argument("--repeats", type=int, default=15)
     chosen = parser.parse_args(arguments)
-    step = attention(chosen.kernel)
-    step.buffer(0)[:] = np.random.default_rng(0).normal(0, 1.5, step.buffer(0).shape)
-    for start in range(0, CONTEXT, ROWS):
-        step.run(batch(start, ROWS), first=0, last=1)
-    print(f"{step.program.kernel}, 1 thread{'ms':>24}{'ns/row/position/head':>24}")
+    foreign = Foreign()
+    steps = [filled(kernel) for kernel in chosen.kernel]
+    heads = "".join(f"{step.program.kernel + ', ms':>16}{'ns a score':>12}" for step in steps)
+    print(f"{this_processor().name_and_family}, 1 thread\n{'':<24}{heads}")
     for name, parts in CASES.items():
-        seconds = least_seconds(step, parts, chosen.repeats)
         pairs = HEADS * sum(position + 1 for first, rows in parts for position in range(first, first + rows))
-        print(f"{name:<24}{1e3 * seconds:12.3f}{1e9 * seconds / pairs:24.3f}")
-    step.close()
+        found = least_seconds(steps, parts, chosen.repeats)
+        print(f"{name:<24}" + "".join(f"{1e3 * least:16.3f}{1e9 * least / pairs:12.3f}" for least in found))
+    for step in steps:
+        step.close()
+    print(f"others took {foreign.share():.0%} of the machine")
     print("\n".join(["", *read_by_prompts()]))
     return 0
 

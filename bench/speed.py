@@ -5,8 +5,9 @@
 Models are random weights of each shape (bench/speed_models.py), made into the cache on the first run, and
 SmolLM2's GGUF for llama.cpp's 135M. A finished row is kept in bench/results/speed.json, not measured again
 unless `--only` names it, `--again` is given, or others took more than a tenth of the machine while it ran; so
-an interrupted table is continued. Numbers are medians over the runs, least and most beside them; what other
-processes took of the machine is part of every row. Missed goals are explained in docs/performance.md.
+an interrupted table is continued. The file has a table for each family of processors, and those of others
+stay as they are. Numbers are medians over the runs, least and most beside them; what other processes took of
+the machine is part of every row. Missed goals are explained in docs/performance.md.
 """
 
 import argparse
@@ -95,18 +96,23 @@ def measure(name: str, at: Setting) -> dict[str, Any]:
     return body(name, row, foreign.share(), at)
 
 
+def tables(target: Path) -> dict[str, Any]:
+    """What the file holds: for each family of processors its clocks, ratios and rows."""
+    return dict(json.loads(target.read_text())["processors"]) if target.exists() else {}
+
+
 def write(rows: Mapping[str, Any], target: Path) -> dict[str, Any]:
-    """The file of the finished rows, in the table's order."""
+    """The table of the finished rows, in its order, which becomes this processor's in the file."""
     machine = this_processor()
     result = {
-        "processor": machine.name,
         "clocks_mhz": list(machine.clocks_mhz),
         "ratios": ratios(rows),
         "rows": {name: rows[name] for name in ROWS if name in rows},
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
+    all_of_them = {**tables(target), machine.name_and_family: result}
+    partial.write_text(json.dumps({"processors": all_of_them}, indent=1) + "\n")
     partial.replace(target)
     return result
 
@@ -121,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=TARGET)
     args = parser.parse_args(arguments)
     at = Setting(args.threads, args.runs)
-    rows: dict[str, Any] = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
+    processor = this_processor().name_and_family
+    rows: dict[str, Any] = tables(args.out).get(processor, {"rows": {}})["rows"]
     try:
         tool("llama-bench")
         for name in args.only or ROWS:
@@ -133,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     result = write(rows, args.out)
+    print(processor)
     print(table(result["rows"]))
     return 0
 

@@ -5,8 +5,8 @@
 // to 14 bits of the largest, and integer sums over the values (formats/attention_spec.py). Where a window begins inside a
 // split, the pages before it are left alone, and positions of its first page before it have weights of zero.
 //
-// The including file has defined, in this namespace, key_dots: blocks of eight keys times several queries, biased
-// (bias.hpp), and value_dots: a block of columns times the weights of at most kValueQueries queries.
+// The including file has defined, in this namespace, key_dots: up to kKeyBlocks blocks of eight keys times several queries,
+// biased (bias.hpp), and value_dots: a block of columns times the weights of at most kValueQueries queries.
 #pragma once
 
 #include "bias.hpp"
@@ -18,8 +18,6 @@ namespace rl::RL_ISA {
 
 constexpr float kMasked = -3.0e38f;  // the score of a masked position: its power of two is 0
 constexpr float kLog2E = 1.44269504f;
-
-constexpr int kKeyBlocks = 2;  // blocks of eight positions whose scores are computed together
 
 struct PageView {
   const std::int8_t *k, *v;        // as KvLayer has them
@@ -172,19 +170,13 @@ RL_INLINE Seen seen_of(Span span, int p, int tokens) {
 }
 
 // value_dots for 1 to kValueQueries queries.
+template <int Queries = 1>
 RL_INLINE void value_dots_of(int queries, const ValueRun *run, int runs, std::int64_t column, const std::int8_t *codes,
                              std::int32_t *sums) {
-  switch (queries) {
-    case 1: value_dots<1>(run, runs, column, codes, sums); break;
-    case 2:
-      if constexpr (kValueQueries >= 2) value_dots<2>(run, runs, column, codes, sums);
-      break;
-    case 3:
-      if constexpr (kValueQueries >= 3) value_dots<3>(run, runs, column, codes, sums);
-      break;
-    default:
-      if constexpr (kValueQueries >= 4) value_dots<4>(run, runs, column, codes, sums);
-  }
+  if (queries == Queries)
+    value_dots<Queries>(run, runs, column, codes, sums);
+  else if constexpr (Queries < kValueQueries)
+    value_dots_of<Queries + 1>(queries, run, runs, column, codes, sums);
 }
 
 // Values of the positions of a split that some of a tile's rows see: where they are, and their scales.

@@ -11,7 +11,16 @@
 
 namespace rl::avx2 {
 
-constexpr int kBias = 0, kSums = 8, kTogether = 2, kStreamed = 2;
+constexpr int kBias = 0, kSums = 8, kTogether = 2, kStreamed = 2, kValueQueries = 2;
+RL_INLINE void excess_of(const std::int8_t *, std::int64_t, int, int, std::int32_t *) {}  // there is none
+
+}  // namespace rl::avx2
+
+#include "ymm.hpp"
+
+namespace rl::avx2 {
+
+using Wide = Ymm;
 
 struct Input {
   __m256i x, magnitude;
@@ -20,6 +29,7 @@ RL_INLINE Input input_of(const std::int8_t *p) {
   const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
   return Input{x, _mm256_abs_epi8(x)};
 }
+template <typename>
 RL_INLINE Input four_inputs(const std::int8_t *p) {
   const __m256i x = _mm256_set1_epi32(load<std::int32_t>(p));
   return Input{x, _mm256_abs_epi8(x)};
@@ -28,9 +38,6 @@ RL_INLINE __m256i accumulate(__m256i acc, __m256i w, const Input &input) {
   const __m256i pairs = _mm256_maddubs_epi16(input.magnitude, _mm256_sign_epi8(w, input.x));
   return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-RL_INLINE __m256i excess(__m256i acc, const Input &) { return acc; }
-
-constexpr int kValueQueries = 2;
 RL_INLINE __m256i accumulate_unsigned(__m256i acc, __m256i x, __m256i w) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
 }

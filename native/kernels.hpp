@@ -172,7 +172,7 @@ struct Kernels {
 };
 
 const Kernels *kernels(int id);        // null when this build or processor lacks it
-int best_kernel();
+int best_kernel();                     // of this processor; the first call may measure for some milliseconds
 const char *kernel_name(int id);
 
 // Static, so that no copy compiled for one instruction set can stand in for another's.

@@ -451,7 +451,7 @@ RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *
     multiply_rows<Vectors>(keys, x, x_stride, tiles, sums);
 }
 
-constexpr int kValueQueries = 2;  // sixteen sums
+constexpr int kKeyBlocks = 2, kValueQueries = 2;  // of the latter sixteen sums
 
 // Both planes' sums += the products of the four positions that are Quad of a block's two.
 template <int Quad, int Queries>

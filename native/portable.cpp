@@ -19,6 +19,8 @@ static void dot8(const std::int8_t *w, std::int64_t w_stride, const std::int8_t 
   for (int r = 0; r < kStrip; ++r) sums[r] = dot(w + r * w_stride, x, tiles * kTile);
 }
 
+constexpr int kKeyBlocks = 2, kValueQueries = 1;  // blocks of keys, and queries, that are multiplied together
+
 // Blocks of eight keys [tiles * 8][8 positions][4 inputs] times `Vectors` queries: sums[blocks][Vectors][8].
 template <int Vectors>
 RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *x, std::int64_t x_stride, int tiles,
@@ -33,8 +35,6 @@ RL_INLINE void key_dots(const std::int8_t *keys, int blocks, const std::int8_t *
         sums[(t / tiles * Vectors + v) * kKeys + r] += dot(tile + r * kTile, x + v * x_stride + t % tiles * kTile, kTile);
   }
 }
-
-constexpr int kValueQueries = 1;
 
 // Values of kColumns columns from `column` bytes behind their runs on, times the weights of `Queries` queries:
 // sums[Queries][kColumns] = 128 times the first plane's and the second's.

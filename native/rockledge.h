@@ -19,7 +19,7 @@ extern "C" {
 #define RL_API
 #endif
 
-enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2, RL_KERNEL_VNNI = 3 };
+enum { RL_KERNEL_AUTO = -1, RL_KERNEL_PORTABLE = 0, RL_KERNEL_AVX2 = 1, RL_KERNEL_NEON = 2, RL_KERNEL_VNNI = 3, RL_KERNEL_VNNI512 = 4 };
 
 /* Rows of one linear that share a code width, packed by docs/formats.md (strips of 8 rows, tiles of
  * 8 rows x 32 inputs). `codes` and `index` are 64-byte aligned and mapped read-only. */
@@ -202,7 +202,7 @@ RL_API const char *rl_kernel_name(int32_t kernel);
  * ends the process with `exit_code`; with 0 `bytes` that mapping's no longer do. Of up to 64 mappings; one call at a time. */
 RL_API void rl_explain_bus_errors(const void *begin, int64_t bytes, const char *sentence, int32_t exit_code);
 
-/* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported. The cache
+/* Copies ops, bands, buffers, pools; keeps the pointers inside them. kernel RL_KERNEL_AUTO takes the best supported, by a trial. The cache
  * takes memory only if an operation uses it; then a row of K or V is head_dim rounded up to 32 bytes, plus its scale. */
 RL_API rl_program *rl_program_create(const rl_op *ops, int32_t n_ops, const rl_band *bands, int32_t n_bands,
                                      const rl_buffer *buffers, int32_t n_buffers, const rl_shape *shape, int32_t kernel);

@@ -438,7 +438,7 @@ void check_pool() {
 int main() {
   const rl::Kernels &portable = *rl::kernels(RL_KERNEL_PORTABLE);
   int compared = 0;
-  for (int id = RL_KERNEL_PORTABLE; id <= RL_KERNEL_VNNI; ++id) {
+  for (int id = RL_KERNEL_PORTABLE; id <= RL_KERNEL_VNNI512; ++id) {
     const rl::Kernels *other = rl::kernels(id);
     if (other == nullptr) continue;
     Random random;

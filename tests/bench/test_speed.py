@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from bench.speed_models import write_float_gguf
 from bench.speed_rows import Goal, Row, Setting, alternating
 from bench.speed_runs import llama_batched, llama_bench, ours, output
 from rockledge.model.checkpoint import open_checkpoint
+from rockledge.runtime.processor import this_processor
 from rockledge.synth import SHAPES, synth_artifact, synth_checkpoint
 
 BENCH = """#!/bin/sh
@@ -50,13 +52,36 @@ def table(out: Path, *arguments: str) -> int:
     return speed.main(["--threads", "2", "--runs", "1", "--out", str(out), *arguments])
 
 
+def own(out: Path) -> dict[str, Any]:
+    """The table of this machine's processor."""
+    found: dict[str, Any] = json.loads(out.read_text())["processors"][this_processor().name_and_family]
+    return found
+
+
+def test_tables_of_other_processors_stay(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tools / "speed.json"
+    theirs = {"clocks_mhz": [4000], "ratios": {"decode_1b": 1.5}, "rows": {"start": {"goals": {}}}}
+    out.write_text(json.dumps({"processors": {"Another, family 26, model 2": theirs}}))
+    monkeypatch.setitem(speed.ROWS, "start", lambda at: Row({"s": [0.5]}, {}, {"s": Goal(0.5, 1.0, True)}))
+    assert table(out, "--only", "start") == 0
+    assert json.loads(out.read_text())["processors"]["Another, family 26, model 2"] == theirs
+    assert own(out)["rows"]["start"]["goals"]["s"]["met"]
+
+
+def test_the_published_file_has_such_tables() -> None:
+    for name, kept in speed.tables(speed.TARGET).items():
+        assert "family" in name
+        assert kept["rows"].keys() <= speed.ROWS.keys()
+        assert kept["ratios"] == speed.ratios(kept["rows"])
+
+
 def test_rows_are_measured_kept_and_judged(
     tools: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tools / "new" / "speed.json"
     monkeypatch.setattr("bench.speed_rows.BUFFER", "4M")
     assert table(out, "--only", "decode_1b", "batch8_1b") == 0
-    written = json.loads(out.read_text())
+    written = own(out)
     decode = written["rows"]["decode_1b"]
     assert decode["runs"]["Q4_0"] == decode["runs"]["Q4_K_M"] == [50.0]
     ratio = decode["medians"]["rockledge"] / 50
@@ -74,7 +99,7 @@ def test_rows_are_measured_kept_and_judged(
     monkeypatch.setattr(speed, "QUIET", 1.0)
     monkeypatch.setitem(speed.ROWS, "start", lambda at: Row({"s": [3.0]}, {}, {"s": Goal(3.0, 1.0, True)}))
     assert table(out) == 0
-    assert list(json.loads(out.read_text())["rows"]) == ["decode_1b", "batch8_1b", "start"]
+    assert list(own(out)["rows"]) == ["decode_1b", "batch8_1b", "start"]
     assert "MISSED" in capsys.readouterr().out
 
 

@@ -23,7 +23,7 @@ def test_speeds_and_memory_are_measured(rockledge: Run, artifact: Path) -> None:
         assert len(body[f"{key}_runs"]) == 5
         assert body[key] == statistics.median(body[f"{key}_runs"]) > 0
     assert body["peak_rss_mb"] > body["weights_mb"] >= body["step_mb"] > 0
-    assert body["kernel"] in ("portable", "avx2", "vnni", "neon")
+    assert body["kernel"] in ("portable", "avx2", "vnni", "vnni512", "neon")
     assert body["processor"]
     assert body["bits_per_weight"] > 0
     assert body["read_gb_s"] >= body["read_small_pages_gb_s"] > 0

@@ -241,3 +241,15 @@ def test_the_time_of_a_run_is_shared_out_over_its_operations() -> None:
     assert times[0] > before[0]
     assert np.array_equal(times[1:], before[1:])
     with_threads.close()
+
+
+def test_the_automatic_choice_is_a_kernel_of_this_machine_and_stays() -> None:
+    """Which of two it measures to be faster may depend on the moment; within a process it is one of them."""
+    op, shape = native.Op(OpCode.GATHER, (0,), (1,)), native.Shape(max_rows=1, **NO_CACHE)
+    found = set()
+    for _ in range(3):
+        step = open_step([op], [], [float_buffer(8, 0), float_buffer(8, 1)], shape, threads=1, kernel="auto")
+        found.add(step.program.kernel)
+        step.close()
+    assert len(found) == 1
+    assert found <= set(KERNELS[1:] or KERNELS)

@@ -27,6 +27,17 @@ def test_a_processor_without_frequency_scaling_states_its_clocks(tmp_path: Path)
     assert this_processor(X86, tmp_path, "") == Processor("Some CPU @ 2.60GHz", (2596, 3101))
 
 
+def test_generations_with_one_name_are_told_apart(tmp_path: Path) -> None:
+    """As /proc/cpuinfo has them for a guest: "model" is a number, "model name" is not."""
+    text = (
+        "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+    )
+    assert this_processor(text, tmp_path, "").name_and_family == "AMD EPYC, family 25, model 17"
+    other = text.replace("25", "26").replace("17", "2")
+    assert this_processor(other, tmp_path, "").name_and_family == "AMD EPYC, family 26, model 2"
+    assert this_processor("", tmp_path, "Radxa ROCK 5B").name_and_family == "Radxa ROCK 5B"
+
+
 def test_a_board_has_its_name_in_the_device_tree(tmp_path: Path) -> None:
     tree = frequencies(tmp_path, [1800000, 1800000, 2256000])
     found = this_processor(ARM, tree, "Radxa ROCK 5B\0")

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-KERNELS: Final[Mapping[str, int]] = {"auto": -1, "portable": 0, "avx2": 1, "vnni": 3, "neon": 2}
-"""Kernels by name, with their numbers in native/rockledge.h; "auto" is the best this processor supports."""
+KERNELS: Final[Mapping[str, int]] = {"auto": -1, "portable": 0, "avx2": 1, "vnni": 3, "vnni512": 4, "neon": 2}
+"""Kernels by name, with their numbers in native/rockledge.h; "auto" is the best this processor
+supports, of which a short measurement decides where flags cannot."""
 
 NPU_MODES: Final = ("auto", "off", "require")
 """Prompts are read on the NPU where it can be used, never, or not without it."""

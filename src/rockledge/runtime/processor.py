@@ -16,6 +16,13 @@ class Processor:
 
     name: str
     clocks_mhz: tuple[int, ...]
+    family: str = ""
+    """x86-64: family and model in numbers, which tell generations apart that a hypervisor names alike."""
+
+    @property
+    def name_and_family(self) -> str:
+        """What figures are filed under: machines of one kind have the same one."""
+        return f"{self.name}, {self.family}" if self.family else self.name
 
 
 def this_processor(cpuinfo: str | None = None, tree: Path = CPU_TREE, model: str | None = None) -> Processor:
@@ -32,7 +39,9 @@ def this_processor(cpuinfo: str | None = None, tree: Path = CPU_TREE, model: str
     if not clocks or not all(clocks):
         stated = re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)
         clocks = [round(float(value)) for value in stated]
-    return Processor(name, tuple(clocks))
+    numbers = [re.search(rf"^{key}\s*:\s*(\d+)$", text, re.MULTILINE) for key in ("cpu family", "model")]
+    family = ", ".join(f"{key} {n[1]}" for key, n in zip(("family", "model"), numbers, strict=True) if n)
+    return Processor(name, tuple(clocks), family)
 
 
 def _cpus(tree: Path) -> list[Path]:
