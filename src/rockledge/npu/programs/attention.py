@@ -4,7 +4,7 @@ Both have one input part and row tiles of equal size, so that where a vector lie
 does not fill is multiplied too and counts nothing (`formats/npu_attention_spec.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -59,9 +59,9 @@ class AttentionProducts:
 def attention_products(
     queries: int, head_inputs: int, *, rates: NpuRates = DEFAULT_RATES, chained: bool = True
 ) -> AttentionProducts:
-    """The products of one core. `chained`: its programs run in one kick; where each is a kick, none may count
+    """The products of one core, whatever `rates` says of their number. `chained`: its programs run in one kick; where each is a kick, none may count
     on what another left in the buffer [H]. Raises NpuError for what no kick can do."""
-    return _products(queries, head_inputs, rates, chained)
+    return _products(queries, head_inputs, replace(rates, cores=1), chained)
 
 
 @lru_cache(maxsize=64)

@@ -83,17 +83,15 @@ def attention_offload(there: AttentionOnDevice, timeout_ms: int) -> AttentionOff
 
 
 def wrong_attention(device: NpuDevice, there: AttentionOnDevice, timeout_ms: int) -> Iterator[str]:
-    """Runs every program on all lanes with random operands, and says which do not give their products. Raises
+    """Runs a program of each kind and size on all lanes with random operands, and says which do not give their products. Raises
     NpuError when the device is given up over a job."""
     plan = there.plan
     for size, loaded in zip(plan.sizes, there.sizes, strict=True):
-        for what, product, programs, inputs, weights, outputs in (
-            ("scores", size.products.scores, loaded.score_programs[0], plan.queries, plan.keys, plan.scores[0]),
-            ("scores", size.products.scores, loaded.score_programs[1], plan.queries, plan.keys, plan.scores[1]),
-            ("sums", size.products.sums, loaded.sum_programs, plan.weights, plan.values, plan.sums),
+        for what, product, programs, places in (
+            ("scores", size.products.scores, loaded.score_programs[0], (plan.queries, plan.keys, plan.scores[0])),
+            ("sums", size.products.sums, loaded.sum_programs, (plan.weights, plan.values, plan.sums)),
         ):
-            trial = _Trial(device, there, product, inputs, weights, outputs)
-            if not trial.right(programs, timeout_ms):
+            if not _Trial(device, there, product, places).right(programs, timeout_ms):
                 yield f"the {what} of steps of {size.step_rows} tokens are wrong"
 
 
@@ -105,12 +103,11 @@ class _Trial:
         device: NpuDevice,
         there: AttentionOnDevice,
         product: TiledProduct,
-        inputs: tuple[Place, ...],
-        weights: tuple[Place, ...],
-        outputs: tuple[Place, ...],
+        places: tuple[tuple[Place, ...], tuple[Place, ...], tuple[Place, ...]],
     ) -> None:
+        """`places` of input, weight and output, each of all lanes."""
         self._device, self._there, self._product = device, there, product
-        self._places = {INPUT: inputs, WEIGHT: weights, OUTPUT: outputs}
+        self._places = dict(zip((INPUT, WEIGHT, OUTPUT), places, strict=True))
         random = np.random.default_rng(product.vectors)
         columns, k = product.matmul.tiling.n, product.matmul.tiling.k
         self._a = random.integers(-127, 128, (product.vectors, k)).astype(np.int8)
