@@ -46,15 +46,7 @@ Read = Callable[[Attend | None], Tensor]
 
 
 def coded(module: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention as it is specified, but for the order of its sums."""
-    return coded_with(module, q, k, v, most_code=MOST_CODE, span=SPLIT)
-
-
-def coded_with(
-    module: Attention, q: Tensor, k: Tensor, v: Tensor, *, most_code: int, span: int | None
-) -> Tensor:
-    """Attention whose weights are codes, head by head: up to `most_code`, which is that of the largest among
-    `span` positions (None: all)."""
+    """Attention whose weights are codes, head by head; only the order of its sums is not specified."""
     out = torch.empty_like(q)
     unseen = torch.triu(torch.full((q.shape[2], q.shape[2]), -torch.inf), 1)
     step = v.abs().amax(-1).clamp_min(1e-30) / 127
@@ -62,8 +54,8 @@ def coded_with(
         scores = (q[0, head] @ k[0, head].T) * (module.scale * float(LOG2_E)) + unseen
         powers = torch.from_numpy(powers_of_two((scores - scores.amax(-1, keepdim=True)).numpy()))
         weights = powers * step[0, head]
-        for part in weights.split(span or weights.shape[-1], dim=-1):
-            unit = part.amax(-1, keepdim=True) / most_code
+        for part in weights.split(SPLIT, dim=-1):
+            unit = part.amax(-1, keepdim=True) / MOST_CODE
             part.copy_(torch.where(unit > 0, torch.round(part / unit) * unit, 0.0))
         out[0, head] = (weights / step[0, head]) @ v[0, head] / powers.sum(-1, keepdim=True)
     return out

@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.attention_accuracy import FIRST, Read, coded_with, divergence, window_of
+from bench.attention_accuracy import FIRST, Read, divergence, window_of
 from bench.models import UnavailableError
 from bench.rounded_heads import rounded
 from rockledge.errors import RockledgeError
-from rockledge.formats.attention_spec import MOST_CODE, SPLIT
+from rockledge.formats.attention_spec import LOG2_E, MOST_CODE, SPLIT
 from rockledge.model.block import Attention
 from rockledge.quantization.float_model.forward import Attend
 
@@ -35,12 +35,32 @@ TWO_PLANES = 127 * 256 + 127
 GOAL_NATS, GOAL_SAME = 0.003, 0.98
 
 
+def coded(module: Attention, q: Tensor, k: Tensor, v: Tensor, most_code: int, span: int | None) -> Tensor:
+    """Attention whose weights are codes up to `most_code` of the largest among `span` positions, or all; rows
+    a split at a time over the positions that they see."""
+    out = torch.empty_like(q)
+    step = v.abs().amax(-1).clamp_min(1e-30)[0, :, None] / 127
+    for begin in range(0, q.shape[2], SPLIT):
+        rows = q[0, :, begin : begin + SPLIT]
+        end = begin + rows.shape[1]
+        scores = (rows @ k[0, :, :end].transpose(1, 2)) * (module.scale * float(LOG2_E))
+        scores += torch.triu(torch.full((rows.shape[1], end), -torch.inf), begin + 1)
+        powers = torch.exp2_(scores - scores.amax(-1, keepdim=True))
+        total = powers.sum(-1, keepdim=True)
+        weights = powers.mul_(step[..., :end])
+        for part in weights.split(span or end, dim=-1):
+            unit = (part.amax(-1, keepdim=True) / most_code).clamp_min_(1e-30)
+            part.div_(unit).round_().mul_(unit)
+        out[0, :, begin:end] = (weights / step[..., :end]) @ v[0, :, :end] / total
+    return out
+
+
 def way(most_code: int, span: int | None) -> Attend:
     """Attention of int8 heads with codes up to `most_code` of the largest weight among `span` positions, or
     among all."""
 
     def attend(module: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return coded_with(module, rounded(q), rounded(k), rounded(v), most_code=most_code, span=span)
+        return coded(module, rounded(q), rounded(k), rounded(v), most_code, span)
 
     return attend
 

@@ -64,7 +64,10 @@ def test_require_is_exit_code_1_with_the_reason(artifact: Path, tmp_path: Path) 
     assert "60-rockledge-npu.rules" in json.loads(done.stdout)["error"]
 
 
-@pytest.mark.parametrize("flags", [("--npu", "perhaps"), ("--npu-rows", "0"), ("--npu-rows", "many")])
+@pytest.mark.parametrize(
+    "flags",
+    [("--npu", "perhaps"), ("--npu-rows", "0"), ("--npu-rows", "many"), ("--npu-attention-from", "-1")],
+)
 def test_senseless_flags(rockledge: Run, artifact: Path, flags: tuple[str, str]) -> None:
     done = rockledge("run", artifact, "hi", *flags)
     assert done.code == 2

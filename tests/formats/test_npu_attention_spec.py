@@ -46,7 +46,7 @@ def test_planes_are_neighbours_and_give_their_codes_back() -> None:
 
 
 @pytest.mark.parametrize(("first", "split", "rows"), [(0, 0, 512), (600, 1, 424), (0, 2, 6), (1029, 2, 1)])
-def test_a_split_is_512_rows_of_which_those_that_nobody_sees_are_zeros(first: int, split: int, rows: int) -> None:
+def test_rows_of_a_split_that_nobody_sees_are_zeros(first: int, split: int, rows: int) -> None:
     entries = np.ones((1030, 2), np.int8)
     laid = split_rows(entries, first, split)
     assert laid.shape == (512, 2)

@@ -86,6 +86,7 @@ def test_it_is_off_unless_asked_for_and_for_prompts_that_end_before(ask):
 
 FIRST = 2  # job of a step of the toy that is attention's; scores of two heads, then sums of the first
 
+
 @pytest.mark.parametrize(
     ("number", "fault"),
     [

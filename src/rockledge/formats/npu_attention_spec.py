@@ -100,4 +100,3 @@ def attend(
             before = partials[q]
             partials[q] = part if before is None else merge(before, part)
     return np.stack([partial.values / partial.total for partial in partials if partial is not None])
-

@@ -204,7 +204,7 @@ class Executor:
         self._step.use_stream(self.weights)
 
     def use_npu(self, npu: NpuUse) -> None:
-        """Runs the linears of large steps on the NPU, and attention where that is asked for. Raises NpuError."""
+        """Runs the linears of large steps on the NPU, and attention if that is loaded. Raises NpuError."""
         use_npu(self._step, npu.device, npu.offload)
         if npu.attention is not None:
             attend_on_npu(self._step, npu.attention)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from rockledge_npu_lab.linting.check import lint
-from rockledge_npu_lab.verify.emulated import run_launch
 
 from rockledge.formats import attention_spec
 from rockledge.formats.npu_attention_spec import Int8, Int32, attend
 from rockledge.npu.programs.attention import TiledProduct, attention_products
+from rockledge_npu_lab.linting.check import lint
+from rockledge_npu_lab.verify.emulated import run_launch
 
 ADDRESSES = {"input": 0x1000000, "weight": 0x2000000, "output": 0x3000000, "program": 0x100000}
 
@@ -62,6 +62,7 @@ def test_attention_over_the_emulator_is_that_of_the_specification() -> None:
     for q, position in enumerate(positions):
         seen = slice(0, position + 1)
         expected = attention_spec.attend(
-            queries[q], query_scales[q], keys[seen], key_scales[seen], values[seen], value_scales[seen], scale=1e-5
-        )
+            queries[q], query_scales[q], keys[seen], key_scales[seen], values[seen], value_scales[seen],
+            scale=1e-5,
+        )  # fmt: skip
         assert found[q].tobytes() == expected.tobytes()

@@ -47,8 +47,8 @@ class TiledProduct:
 
 @dataclass(frozen=True)
 class AttentionProducts:
-    """Of so many queries of heads of `head_inputs`, a multiple of 32: `scores` int32 [queries, 512] and `sums`
-    int32 [2 queries, head_inputs]."""
+    """Of so many queries of heads of `head_inputs`, a multiple of 32: `scores` int32 [queries, 512] and
+    `sums` int32 [2 queries, head_inputs]."""
 
     queries: int
     head_inputs: int
@@ -59,8 +59,9 @@ class AttentionProducts:
 def attention_products(
     queries: int, head_inputs: int, *, rates: NpuRates = DEFAULT_RATES, chained: bool = True
 ) -> AttentionProducts:
-    """The products of one core, whatever `rates` says of their number. `chained`: its programs run in one kick; where each is a kick, none may count
-    on what another left in the buffer [H]. Raises NpuError for what no kick can do."""
+    """The products of one core, whatever `rates` says of their number. `chained`: its programs run in one
+    kick; where each is a kick, none may count on what another left in the buffer [H]. Raises NpuError for
+    what no kick can do."""
     return _products(queries, head_inputs, replace(rates, cores=1), chained)
 
 

@@ -16,8 +16,8 @@ from rockledge.runtime.offload.shapes import lane_rates
 from rockledge.runtime.offload.slots import pages
 
 LEAST_ROWS: Final = 64
-"""Rows of a sequence that share a split's two jobs. As modelled, fewer are done sooner on the CPU: of an 8B
-a row takes four A76 cores 4 us a split and KV head, two kicks and laying out the split some 250 us."""
+"""Fewest rows of a sequence that go there: they share two kicks and the laying out of every split, which take
+as long as some 50 rows of an 8B on four A76 cores (`npu_submit_seconds`; `python -m bench.kernel_cycles`)."""
 _PARTIAL_EXTRA: Final = 8  # floats of a partial beside its values (native/kernels.hpp)
 _FLOAT_BYTES: Final = 4
 

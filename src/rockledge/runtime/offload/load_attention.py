@@ -83,13 +83,15 @@ def attention_offload(there: AttentionOnDevice, timeout_ms: int) -> AttentionOff
 
 
 def wrong_attention(device: NpuDevice, there: AttentionOnDevice, timeout_ms: int) -> Iterator[str]:
-    """Runs a program of each kind and size on all lanes with random operands, and says which do not give their products. Raises
-    NpuError when the device is given up over a job."""
+    """Runs a program of each kind and size on all lanes with random operands, and says which do not give
+    their products. Raises NpuError when the device is given up over a job."""
     plan = there.plan
+    of_scores = plan.queries, plan.keys, plan.scores[0]
+    of_sums = plan.weights, plan.values, plan.sums
     for size, loaded in zip(plan.sizes, there.sizes, strict=True):
         for what, product, programs, places in (
-            ("scores", size.products.scores, loaded.score_programs[0], (plan.queries, plan.keys, plan.scores[0])),
-            ("sums", size.products.sums, loaded.sum_programs, (plan.weights, plan.values, plan.sums)),
+            ("scores", size.products.scores, loaded.score_programs[0], of_scores),
+            ("sums", size.products.sums, loaded.sum_programs, of_sums),
         ):
             if not _Trial(device, there, product, places).right(programs, timeout_ms):
                 yield f"the {what} of steps of {size.step_rows} tokens are wrong"

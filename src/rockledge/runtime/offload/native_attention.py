@@ -17,8 +17,8 @@ _INSTANCES = 2
 
 @dataclass(frozen=True)
 class LoadedSize:
-    """The programs of each lane for up to `rows` of its rows, loaded with `native_plan.ROLES`, and the vectors
-    of their tiles."""
+    """The programs of each lane for up to `rows` of its rows, loaded with `native_plan.ROLES`, and the
+    vectors of their tiles."""
 
     rows: int
     score_tile: int

@@ -167,8 +167,8 @@ def open_npu(
 
     `budget`: bytes its buffers may take next to steps of that many tokens. `from_rows`: steps of so many
     tokens go to it; None for those that are faster there as measured, or where none is and it is `required`,
-    as modelled. `attention` goes there too, if it can: else that stays on the CPU. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
-    wrong stays on the CPU. Raises NpuUnusedError.
+    as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
+    wrong stays on the CPU, as does `attention` if it does not fit. Raises NpuUnusedError.
     """
     counts, left = OpeningCounts(), list(linears)
     hung: HungError | None = None
