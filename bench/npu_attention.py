@@ -7,7 +7,8 @@ model reads one window, with int8 queries, keys and values and these codes as on
 8 bits (one int8 plane) and 16 bits (two), with one scale for each split of 512 positions or one for all
 positions of a row. Prints the divergence from the CPU's way over the positions from 256 on, in nats a token,
 and how often the likeliest token stays; a goal is at most 0.003 nats and at least 98 %. Any change flips
-roundings of later layers: that alone is some 9e-4 nats. Writes bench/results/npu_attention.json.
+roundings of later layers, which is most of what the finest codes cost. Writes
+bench/results/npu_attention.json.
 """
 
 import argparse
