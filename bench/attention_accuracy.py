@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench.models import UnavailableError, alice, smollm2
 from bench.rounded_heads import rounded
-from rockledge.errors import RockledgeError
+from rockledge.errors import RockledgeError, UsageError
 from rockledge.formats.attention_spec import LOG2_E, MOST_CODE, SPLIT, powers_of_two
 from rockledge.model.block import Attention, decoder
 from rockledge.model.checkpoint import Checkpoint, open_checkpoint
@@ -39,6 +39,10 @@ from rockledge.quantization.float_model.forward import (
 RESULTS = Path(__file__).parent / "results" / "attention_accuracy.json"
 FIRST = 256
 """Positions before it have little to attend to."""
+
+
+Read = Callable[[Attend | None], Tensor]
+"""Log probabilities float32 [positions from FIRST on, vocab] with another attention, or the float model's."""
 
 
 def coded(module: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -75,18 +79,31 @@ def log_probabilities(checkpoint: Checkpoint, tokens: Sequence[int], attend: Att
         return final_logits(checkpoint, x[:, FIRST:])[0].log_softmax(-1)
 
 
-def costs(read: Callable[[Attend | None], Tensor]) -> dict[str, dict[str, float]]:
-    """Mean and largest divergence, and the share of positions with the same top token, of each way."""
+def costs(read: Read) -> dict[str, dict[str, float]]:
+    """The divergence of each way."""
     exact = read(None)
-    found = {}
-    for name, attend in WAYS.items():
-        other = read(attend)
-        # In float64: the smallest of them are sums of differences that fp32 does not hold.
-        rows = ((a.double(), b.double()) for a, b in zip(exact, other, strict=True))
-        divergence = np.array([float((a.exp() * (a - b)).sum()) for a, b in rows])
-        same = float((exact.argmax(-1) == other.argmax(-1)).double().mean())
-        found[name] = {"mean": float(divergence.mean()), "largest": float(divergence.max()), "same top": same}
-    return found
+    return {name: divergence(exact, read(attend)) for name, attend in WAYS.items()}
+
+
+def divergence(exact: Tensor, other: Tensor) -> dict[str, float]:
+    """Mean and largest divergence, and the share of positions with the same top token."""
+    # In float64: the smallest of them are sums of differences that fp32 does not hold.
+    rows = ((a.double(), b.double()) for a, b in zip(exact, other, strict=True))
+    nats = np.array([float((a.exp() * (a - b)).sum()) for a, b in rows])
+    same = float((exact.argmax(-1) == other.argmax(-1)).double().mean())
+    return {"mean": float(nats.mean()), "largest": float(nats.max()), "same top": same}
+
+
+def window_of(text: Path | None, count: int) -> tuple[str, Read]:
+    """The name of a text, None for Alice in Wonderland, and what reads its first `count` tokens. Raises
+    UnavailableError, and UsageError for a text that is too short."""
+    checkpoint, chosen = open_checkpoint(smollm2()), text or alice()
+    tokenizer = Tokenizer.from_files(checkpoint.files())
+    beginning = chosen.read_text(encoding="utf-8")[: 8 * count]
+    tokens = tokenizer.encode(beginning, bos=False)[:count]
+    if len(tokens) < count:
+        raise UsageError(f"{chosen} has {len(tokens)} tokens, expected {count}; give a longer text")
+    return chosen.name, lambda attend: log_probabilities(checkpoint, tokens, attend)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,18 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     try:
-        checkpoint, text = open_checkpoint(smollm2()), chosen.text or alice()
-        tokenizer = Tokenizer.from_files(checkpoint.files())
-        beginning = text.read_text(encoding="utf-8")[: 8 * chosen.tokens]
-        tokens = tokenizer.encode(beginning, bos=False)[: chosen.tokens]
-        if len(tokens) < chosen.tokens:
-            print(f"{text} has {len(tokens)} tokens, expected {chosen.tokens}", file=sys.stderr)
-            return 1
-        found = costs(lambda attend: log_probabilities(checkpoint, tokens, attend))
+        window, read = window_of(chosen.text, chosen.tokens)
+        found = costs(read)
     except (UnavailableError, RockledgeError) as error:
         print(error, file=sys.stderr)
         return 1
-    result = {"model": "SmolLM2-135M-Instruct", "text": text.name, "tokens": chosen.tokens, "ways": found}
+    result = {"model": "SmolLM2-135M-Instruct", "text": window, "tokens": chosen.tokens, "ways": found}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{'nats a token':<20}{'mean':>12}{'largest':>12}{'same top':>10}")
     for name, row in found.items():

@@ -39,7 +39,7 @@ void Step::cut_tiles(const rl_op &op, int most_rows) {
   for (int r = 0, rows = 0; r < rows_of(op); ++r, ++rows) {
     const int position = batch_.positions[r];
     const bool follows = r > 0 && rows < most_rows && batch_.sequences[r] == batch_.sequences[r - 1] &&
-                         position == batch_.positions[r - 1] + 1 && position % tokens != 0 &&
+                         position == batch_.positions[r - 1] + 1 && position % tokens != 0 && on_npu(r) == on_npu(r - 1) &&
                          first_seen(pool, position) / tokens == first_seen(pool, position - 1) / tokens;
     if (follows) continue;
     tiles_[static_cast<std::size_t>(tiles_count_++)] = r;
@@ -54,11 +54,14 @@ Phase Step::attention_phase(const rl_op &op) {
   const std::int64_t pairs = std::int64_t{rows} * kv_heads, wanted = std::int64_t{kPartsPerThread} * threads;
   std::int64_t positions = 0;
   int splits = 0;
+  tiles_count_ = 0;
   for (int r = 0; r < rows; ++r) {
+    if (on_npu(r)) continue;
     const int position = batch_.positions[r], seen = first_seen(program_.pool_of(op), position);
     positions += position + 1 - seen;
     splits = std::max(splits, position / kSplit - seen / kSplit + 1);
   }
+  if (positions == 0) return Phase{0, 1};
   if (threads == 1 || positions * program_.shape().heads * program_.shape().head_dim < kAttentionAlone) {
     cut_tiles(op, kTileRows);
     return Phase{0, 1};
@@ -188,6 +191,7 @@ void Step::attend_tile(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
   const rl_shape &shape = program_.shape();
   const Kernels &kernels = program_.kernels();
   const int tile = static_cast<int>(unit) / shape.kv_heads, head = static_cast<int>(unit) % shape.kv_heads;
+  if (on_npu(tiles_[static_cast<std::size_t>(tile)])) return;
   AttentionTask tasks[kTileRows];
   const int rows = tile_tasks(op, tile, tasks), group = shape.heads / shape.kv_heads;
   const std::int64_t floats = partial_floats(group, program_.head_stride());
@@ -203,10 +207,16 @@ void Step::attend_tile(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
                           at<float>(op.out[0], tiles_[static_cast<std::size_t>(tile)] + r) + head * group * shape.head_dim);
 }
 
+// One thread does all that the NPU leaves.
+void Step::attend_alone(const rl_op &op, Scratch &scratch) {
+  for (int u = 0; u < tiles_count_ * program_.shape().kv_heads; ++u) attend_tile(op, static_cast<std::uint32_t>(u), scratch);
+}
+
 // One split of one tile and KV head; merge_parts folds them in the order that attend_tile has.
 void Step::attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch) {
   const rl_shape &shape = program_.shape();
   const int pair = static_cast<int>(unit) / splits_, tile = pair / shape.kv_heads, head = pair % shape.kv_heads;
+  if (on_npu(tiles_[static_cast<std::size_t>(tile)])) return;
   AttentionTask tasks[kTileRows];
   const int rows = tile_tasks(op, tile, tasks), split = static_cast<int>(unit) % splits_;
   if (tasks->first / kSplit + split > tasks->position / kSplit) return;
@@ -223,6 +233,7 @@ void Step::merge_parts(const rl_op &op) {
   float *parts = floats_at(parts_offset_);
   for (int pair = 0; pair < rows_of(op) * program_.shape().kv_heads; ++pair) {
     const int r = pair / program_.shape().kv_heads;
+    if (on_npu(r)) continue;
     const AttentionTask task = attention_task(op, r);
     float *first = parts + std::int64_t{pair} * splits_ * floats;
     const int splits = task.position / kSplit - task.first / kSplit + 1;

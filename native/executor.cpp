@@ -78,6 +78,12 @@ Phase Step::next(int thread) {
     const Phase phase = offload_phase();
     if (phase.units > 0) return phase;
   }
+  if (attending_) {
+    Phase phase = npu_attention_phase();
+    if (phase.units == 0) phase = attention_phase(current_op());
+    if (phase.units > 0) return phase;
+    attend_alone(current_op(), scratch);
+  }
   for (step_on(); current_ < end_; step_on()) {
     const rl_op &op = current_op();
     if (stream_ && !stream_->step_to(current_)) {
@@ -91,7 +97,7 @@ Phase Step::next(int thread) {
     if (phase.units > 0) return phase;
     if (offloaded) continue;
     if (op.code == RL_ATTENTION)
-      for (int u = 0; u < tiles_count_ * program_.shape().kv_heads; ++u) attend_tile(op, static_cast<std::uint32_t>(u), scratch);
+      attend_alone(op, scratch);
     else
       for (int r = 0; r < rows_of(op); ++r) row(op, r, scratch);
   }
@@ -123,7 +129,11 @@ Phase Step::phase_of(const rl_op &op) {
                                             program_.strips_before(first)),
                  static_cast<std::uint32_t>(std::max<std::int64_t>(1, grain))};
   }
-  if (op.code == RL_ATTENTION) return attention_phase(op);
+  if (op.code == RL_ATTENTION) {
+    find_runs(op);
+    const Phase phase = attending_ ? npu_attention_phase() : Phase{0, 1};
+    return phase.units > 0 ? phase : attention_phase(op);
+  }
   if (op.code == RL_LOGITS) {
     if (threads_.threads() == 1 || std::int64_t{rows} * program_.vocab() < kRowFloatsAlone) return Phase{0, 1};
     return Phase{static_cast<std::uint32_t>(rows * logits_parts()), 1};
@@ -147,6 +157,7 @@ void Step::work(std::uint32_t first, std::uint32_t count, int thread) {
   }
   const rl_op &op = current_op();
   if (offloading_) return offload_work(op, first, count, thread);
+  if (attending_) return npu_attention_work(op, first, count, scratch);
   switch (op.code) {
     case RL_LINEAR: linear(op, first, count, scratch); break;
     case RL_ATTENTION:

@@ -110,6 +110,15 @@ struct AttentionTask {
   std::int32_t turned;
 };
 
+// What one core of the NPU computes of attention, and where it finds its weights; layouts and tiles are those of npu/npu.h.
+struct NpuVectors {
+  const std::int32_t *scores;  // tiles of score_tile vectors: [kSplit / 4][score_tile][4]
+  std::int8_t *weights;        // tiles of sum_tile vectors, two for each query: [kSplit / kAtom][sum_tile][kAtom]
+  const std::int32_t *sums;    // of the same vectors: [head_stride / 4][sum_tile][4]
+  std::int32_t score_tile, sum_tile;
+  const std::int32_t *factors;  // of columns, for check sums
+};
+
 // Sixteen tables as rounding looks them up. A row is first seen in units of a scale in which its root mean square is
 // kUnitsPerRms, times the shares that are tried.
 constexpr int kGroup = 16;           // neighbouring inputs that share a table
@@ -161,6 +170,12 @@ struct Kernels {
   void (*attend_fold)(const AttentionTask &, float *before, const float *next);
   // The finished values y [heads of the group][head_dim] of a partial that has seen every split.
   void (*attend_finish)(const AttentionTask &, const float *partial, float *y);
+  // The same when the NPU multiplies. Its scores of a row and a split that the row sees, of which `vector` is the first
+  // head's, become weights, and maxima, sums and factors in the row's partial. Then its values become those of the partial.
+  // Check sums of what was read: of each head, and of both planes of each.
+  void (*npu_weights)(const AttentionTask &row, int kv_head, int split, const NpuVectors &, int vector, float *partial,
+                      std::uint64_t *checks, Scratch &);
+  void (*npu_values)(const AttentionTask &row, const NpuVectors &, int vector, float *partial, std::uint64_t *checks);
   // Reads `bytes`, a multiple of 256, and gives something that depends on all of them.
   std::int32_t (*read_all)(const std::uint8_t *, std::int64_t bytes);
   // Normalised Hadamard transform of one block, in place; a power of two.
@@ -191,8 +206,10 @@ static inline std::int64_t block_bytes(int cols) {
   return std::int64_t{2} * kStrip * kTile * tiles_of(cols) * block_strips(cols);
 }
 
-// Floats of one KV head's partial result: for each query head the values, then maximum and sum of exponentials.
+// Floats of one KV head's partial result: for each query head the values, then maximum and sum of exponentials, and while
+// the NPU multiplies, what its sums will be multiplied by.
 constexpr int kPartialExtra = 8;
+constexpr int kPartialFactor = 2;
 static inline std::int64_t partial_floats(int group, int head_stride) {
   return std::int64_t{group} * (head_stride + kPartialExtra);
 }
@@ -206,6 +223,7 @@ constexpr std::int64_t kAttentionFloats = std::int64_t{kTileRows} * kGroupHeads 
 // [2 planes][8 positions] of each query, so many bytes apart.
 constexpr std::int64_t kCodeStride = 4 * kScoreStride;
 constexpr float kMostCode = 16383.0f;  // of the largest weight
+constexpr int kPlaneBits = 7;
 
 // Values of a page's positions that some of a tile's rows see: `blocks` blocks of eight.
 struct ValueRun {

@@ -24,6 +24,7 @@ bool writes(const rl_op &op, int buffer) { return op.out[0] == buffer || op.out[
 int Step::use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan) {
   if (npu != nullptr && stream_) return fail("the step's weights are streamed, which the NPU cannot use; use one of them");
   if (busy_.exchange(true)) return fail("this step is running; wait for it before its NPU changes");
+  attention_.reset();  // which uses what the linears hold
   offload_.reset();
   int result = 0;
   if (npu != nullptr) {
@@ -102,7 +103,7 @@ int Step::check_reader(int number, int producer) const {
 
 void Step::begin_offloads() {
   offloads_ = offload_ != nullptr && offload_->takes(batch_.rows);
-  feeding_ = false;
+  feeding_ = attended_ = wrong_once_ = false;
   fed_ = -1;
   if (offloads_) offload_->begin_step(batch_.rows);
 }

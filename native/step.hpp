@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "npu/attention.hpp"
 #include "npu/offload.hpp"
 #include "pool.hpp"
 #include "program.hpp"
@@ -32,6 +33,7 @@ class Step final : public Job {
   int run(const rl_batch &batch, int first, int last);
   // Null: the CPU does everything.
   int use_npu(const Shared<npu::Npu> *npu, const rl_npu_plan *plan);
+  int attend_on_npu(const rl_npu_attention *plan);
   void npu_work(rl_npu_work &work) const;
   int use_stream(const Shared<Stream> &stream);
   void count_into(std::int64_t *times) { times_ = times; }
@@ -80,11 +82,29 @@ class Step final : public Job {
   void rope_kv(const rl_op &op, int row, Scratch &scratch);
   void cut_tiles(const rl_op &op, int most_rows);
   void attend_tile(const rl_op &op, std::uint32_t unit, Scratch &scratch);
+  void attend_alone(const rl_op &op, Scratch &scratch);
   void attend_part(const rl_op &op, std::uint32_t unit, Scratch &scratch);
   int tile_tasks(const rl_op &op, int tile, AttentionTask *tasks) const;
   void merge_parts(const rl_op &op);
   AttentionTask attention_task(const rl_op &op, int row) const;
   const std::int32_t *table(int pool, int sequence) const;
+
+  // attend_npu.cpp
+  struct Run {
+    std::int32_t first, rows;
+  };
+  void find_runs(const rl_op &op);
+  void begin_run(const rl_op &op);
+  Reach seen_by_run(const rl_op &op) const;
+  Phase npu_attention_phase();
+  int attention_units() const;
+  void npu_attention_work(const rl_op &op, std::uint32_t first, std::uint32_t count, Scratch &scratch);
+  void npu_attention_row(const rl_op &op, int row, Scratch &scratch);
+  void lay_keys(const rl_op &op, int part) const;
+  void lay_values(const rl_op &op, int part) const;
+  void place_queries(const rl_op &op, int row) const;
+  void expect_attention(int planes, int unit) const;
+  bool on_npu(int row) const { return runs_count_ > 0 && on_npu_[static_cast<std::size_t>(row)] != 0; }
 
   // offload.cpp
   int check_offload(const rl_npu_plan &plan, Array<npu::LinearFacts> &facts);
@@ -145,6 +165,16 @@ class Step final : public Job {
   bool feeding_ = false;     // the open phase writes its rows into the NPU's input
   int fed_ = -1;             // the linear of the plan whose input is there
   bool cut_off_ = false;     // it had to begin anew and cannot
+
+  // Attention there. `attended_`: this step's rows are counted.
+  Owned<npu::Attention> attention_;
+  Array<std::uint8_t> on_npu_;  // of each row of the open attention
+  Array<Run> runs_;             // of such rows
+  Pages partials_;              // of each row of a run two, floats: of the splits before, and of the one it is at
+  int runs_count_ = 0, run_ = 0;
+  bool attending_ = false;      // the open phase is for a run
+  bool attended_ = false;
+  bool wrong_once_ = false;     // in this step
 
   Shared<Stream> stream_;       // empty: all weights are in memory
   bool file_failed_ = false;    // they could not be read

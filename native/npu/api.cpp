@@ -96,6 +96,10 @@ int32_t rl_step_use_npu(rl_step *step, rl_npu *npu, const rl_npu_plan *plan) {
   return step->core->use_npu(npu == nullptr ? nullptr : &npu->core, plan);
 }
 
+int32_t rl_step_attend_on_npu(rl_step *step, const rl_npu_attention *plan) {
+  return step == nullptr ? rl::fail("the step is null, expected an open one") : step->core->attend_on_npu(plan);
+}
+
 int32_t rl_step_npu_work(const rl_step *step, rl_npu_work *work) {
   if (step == nullptr || work == nullptr) return rl::fail("the step is null, expected an open one");
   *work = rl_npu_work{};

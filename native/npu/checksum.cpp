@@ -4,11 +4,9 @@
 #include <utility>
 
 namespace rl::npu {
-namespace {
 
-// A positive number that looks like chance, another one for each column: the finalizer of MurmurHash3 (public domain) on
-// 31 bits, of which every step can be undone.
-std::int32_t factor(std::uint32_t column) {
+// It looks like chance: the finalizer of MurmurHash3 (public domain) on 31 bits, of which every step can be undone.
+std::int32_t check_factor(std::uint32_t column) {
   constexpr std::uint32_t kMask = 0x7fffffffU;
   std::uint32_t x = column + 1;
   x = (x ^ (x >> 16)) * 0x85ebca6bU & kMask;
@@ -16,7 +14,10 @@ std::int32_t factor(std::uint32_t column) {
   return static_cast<std::int32_t>(x ^ (x >> 16));
 }
 
-}  // namespace
+void split_factor(std::uint64_t v, std::int32_t &low, std::int32_t &high) {
+  low = static_cast<std::int32_t>(v);
+  high = static_cast<std::int32_t>((v - static_cast<std::uint64_t>(std::int64_t{low})) >> 32);
+}
 
 bool Checksum::allocate(const Plan &plan, int threads) {
   threads_ = threads;
@@ -40,7 +41,7 @@ bool Checksum::allocate(const Plan &plan, int threads) {
       !expected_.allocate(static_cast<std::size_t>(vectors_most_)))
     return false;
   for (std::size_t column = 0; column < factors_.size(); ++column)
-    factors_[column] = factor(static_cast<std::uint32_t>(column));
+    factors_[column] = check_factor(static_cast<std::uint32_t>(column));
   return true;
 }
 
@@ -63,8 +64,7 @@ void Checksum::finish_weights(const Plan &plan, int block) {
     std::uint64_t v = extended(low[k]) + (extended(high[k]) << 32);
     for (int thread = 0; thread < threads_; ++thread)
       v += std::exchange(adding_.data()[std::ptrdiff_t{thread} * inputs_most_ + k], 0U);
-    low[k] = static_cast<std::int32_t>(v);
-    high[k] = static_cast<std::int32_t>((v - extended(low[k])) >> 32);
+    split_factor(v, low[k], high[k]);
   }
   has_[static_cast<std::size_t>(block)] = 1;
 }

@@ -15,6 +15,12 @@
 
 namespace rl::npu {
 
+// The factor of a column: positive, and another one for each.
+std::int32_t check_factor(std::uint32_t column);
+
+// A 64-bit factor v as low + 2^32 high, modulo 2^64.
+void split_factor(std::uint64_t v, std::int32_t &low, std::int32_t &high);
+
 class Checksum {
  public:
   // False when there is no memory. `threads` work at once, each in places of its own.

@@ -207,6 +207,44 @@ typedef struct rl_npu_plan {
   rl_npu_place scratch[RL_NPU_CORES];  /* buffer -1: none */
 } rl_npu_plan;
 
+/* Attention of a step's prompt rows on the NPU (formats/npu_attention_spec.py): rows of a sequence that follow each other,
+ * `least_rows` or more of them, whose positions are `from` or above. They are shared by the lanes, each of which multiplies
+ * the queries of its rows with the keys of a split of 512 positions, and then the weights with the values. Which rows go
+ * there changes no result.
+ *
+ * Vectors, with G query heads to a KV head: head g of a lane's row r is number r * G + g of queries and scores; its weights
+ * and sums are numbers 2 (r * G + g), of the high plane, and the next, of the low one. They lie in tiles of equal size, as
+ * many as the vectors of `rows` rows need, one after the other. With D inputs of a head, rounded up to 32:
+ *   queries int8 [D / 16][score_tile][16]         keys   int8 [512 / 32][D / 32][32 positions][32 inputs]
+ *   scores  int32 [512 / 4][score_tile][4]
+ *   weights int8 [512 / 16][sum_tile][16]         values int8 [D / 32][512 / 32][32 columns][32 positions]
+ *   sums    int32 [D / 4][sum_tile][4]
+ * The programs have the roles input (queries or weights), weight (keys or values) and output, each from its byte 0 on. */
+enum { RL_NPU_SPLIT = 512 };
+
+typedef struct rl_npu_attention_size {
+  int32_t rows;                              /* of a lane, at most */
+  int32_t score_tile, sum_tile;              /* multiples of 4 */
+  int32_t score_programs[2][RL_NPU_CORES];   /* of each lane, twice: one is written while the other is read */
+  int32_t sum_programs[RL_NPU_CORES];
+} rl_npu_attention_size;
+
+typedef struct rl_npu_attention {
+  const rl_npu_attention_size *sizes;        /* by rising rows */
+  int32_t n_sizes;
+  int32_t lanes;
+  int32_t from;
+  int32_t least_rows;
+  int32_t timeout_ms;                        /* of a job */
+  int32_t reserved;
+  rl_npu_place queries[RL_NPU_CORES];
+  rl_npu_place keys[RL_NPU_CORES];           /* of each lane; the same for all in one address space, as are values */
+  rl_npu_place scores[2][RL_NPU_CORES];
+  rl_npu_place weights[RL_NPU_CORES];
+  rl_npu_place values[RL_NPU_CORES];
+  rl_npu_place sums[RL_NPU_CORES];
+} rl_npu_attention;
+
 typedef struct rl_npu_work {
   int64_t steps;           /* with linears on the NPU, also if they ended on the CPU */
   int64_t rows;            /* of those steps */
@@ -215,6 +253,8 @@ typedef struct rl_npu_work {
   int64_t waited_ns;       /* for the NPU, by the thread that waits */
   int64_t busy_ns;         /* from a block's start until its end was seen, all blocks together */
   int64_t fallbacks;       /* times that the NPU was left during a step */
+  int64_t attention_rows;  /* of steps with attention on the NPU: rows that had it there */
+  int64_t attention_jobs;  /* that came back */
   int32_t stopped;         /* 1: the NPU is not used any more, for `reason` */
   char reason[508];
 } rl_npu_work;
@@ -224,6 +264,8 @@ typedef struct rl_npu_work {
  * cannot be released and may not be bound or submitted by others, and the device stays open. Refused while a step runs,
  * and for a device that another one uses. A step whose NPU fails ends on the CPU, as do all after it. */
 RL_API int32_t rl_step_use_npu(rl_step *step, rl_npu *npu, const rl_npu_plan *plan);
+/* From the next step on, attention too; null: on the CPU again. As above, for a step that uses an NPU already. */
+RL_API int32_t rl_step_attend_on_npu(rl_step *step, const rl_npu_attention *plan);
 /* What has been done so far; also while a step runs, but not while the plan changes. Zeros without a plan. */
 RL_API int32_t rl_step_npu_work(const rl_step *step, rl_npu_work *work);
 

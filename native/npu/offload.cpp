@@ -28,6 +28,8 @@ void Offload::work(rl_npu_work &work) const {
   work.waited_ns = waited_;
   work.busy_ns = busy_;
   work.fallbacks = fallbacks_;
+  work.attention_rows = attention_rows_;
+  work.attention_jobs = attention_jobs_;
   work.stopped = stopped();
   if (work.stopped != 0) std::memcpy(work.reason, reason_, sizeof reason_);
 }
@@ -195,6 +197,15 @@ void Offload::finish() {
 void Offload::retry_after_reset() {
   if (plan_->npu().reset_for_wrong_sums(retried_) < 0) return stop();
   retried_ = broken_ = true;
+}
+
+void Offload::attention_was_wrong(bool again) {
+  if (plan_->npu().reset_for_wrong_sums(again) < 0) stop();
+}
+
+void Offload::count_attention(int rows, std::int64_t jobs) {
+  attention_rows_ += rows;
+  attention_jobs_ += jobs;
 }
 
 void Offload::stop() {

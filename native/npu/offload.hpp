@@ -34,6 +34,12 @@ class Offload {
   bool broken() const { return broken_; }
   void begin_step_again();
 
+  // Attention (npu/attention.hpp), whose inputs are still there when it fails: the step goes on. After a job that failed;
+  // after wrong sums, once more in the same step; and what it has done.
+  void leave() { stop(); }
+  void attention_was_wrong(bool again);
+  void count_attention(int rows, std::int64_t jobs);
+
   // What a phase shall do, -1 or a block each: the epilogue of one, whose sums are in output `parity`, and the unpacking
   // of another; or, where the driver hands over ranges, first `collect` the sums. What was unpacked is the next phase's to
   // `clean`. At the end of a linear also what the sums of its first `expected` vectors should be.
@@ -80,6 +86,7 @@ class Offload {
   char unsynced_reason_[sizeof(rl_npu_work::reason)] = "";
 
   std::atomic<std::int64_t> steps_{0}, step_rows_{0}, blocks_{0}, unpacked_{0}, waited_{0}, busy_{0}, fallbacks_{0};
+  std::atomic<std::int64_t> attention_rows_{0}, attention_jobs_{0};
   std::int64_t started_ = 0;
   std::atomic<bool> stopped_{false};
   char reason_[sizeof(rl_npu_work::reason)] = "";

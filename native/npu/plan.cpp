@@ -11,7 +11,6 @@ constexpr int kRun = 32;               // columns and inputs that the layouts ke
 constexpr int kMostInputs = 131071;    // beyond, sums of int8 products can leave int32
 constexpr int kMostColumns = 1 << 24, kMostRows = 1 << 16, kMostTiles = 1 << 14;
 constexpr int kMostBlocks = 1 << 20, kMostSizes = 64, kMostShapes = 4096;
-constexpr std::int64_t kPlaceAlignment = 64;
 // What one thread hands over in one call: few calls, and enough of them for all threads.
 constexpr std::int64_t kSyncPiece = std::int64_t{4} << 20;
 
@@ -47,7 +46,8 @@ std::int64_t output_bytes(const rl_npu_shape &shape, const rl_npu_size &size) {
 
 Owned<Plan> Plan::create(Shared<Npu> npu, const rl_npu_plan &plan, const Array<LinearFacts> &facts) {
   Owned<Plan> made = make_owned<Plan>();
-  if (made == nullptr) {
+  if (made != nullptr) made->held_ = make_owned<Held>(npu);
+  if (made == nullptr || made->held_ == nullptr) {
     fail("not enough memory for a plan of the NPU; free some memory");
     return nullptr;
   }
@@ -65,14 +65,13 @@ Owned<Plan> Plan::create(Shared<Npu> npu, const rl_npu_plan &plan, const Array<L
   for (int i = 0; i < plan.n_shapes; ++i)
     if (made->check_shape(i) < 0) return nullptr;
   if (made->check_linears(facts) < 0 || made->check_places() < 0 || made->check_programs() < 0 ||
-      made->check_overlaps() < 0)
+      made->held_->check_overlaps() < 0)
     return nullptr;
   return made;
 }
 
 Plan::~Plan() {
-  for (const Range &range : ranges_) npu_->hold_buffer(range.buffer, -1);
-  for (const std::int32_t program : programs_) npu_->hold_program(program, -1);
+  held_.reset();
   if (taken_) npu_->give_back();
 }
 
@@ -185,35 +184,6 @@ int Plan::check_linears(const Array<LinearFacts> &facts) {
   return 0;
 }
 
-int Plan::hold(const Range &range) {
-  if (!ranges_.append(range)) return fail("not enough memory for a plan of the NPU; free some memory");
-  npu_->hold_buffer(range.buffer, 1);
-  return 0;
-}
-
-int Plan::hold(const char *what, const rl_npu_place &place, int lane, std::int64_t bytes) {
-  const Memory *memory = npu_->memory(place.buffer);
-  if (memory == nullptr) return -1;
-  if (place.offset < 0 || place.offset % kPlaceAlignment != 0 || bytes > memory->bytes ||
-      place.offset > memory->bytes - bytes)
-    return fail("%s of lane %d is %lld bytes from byte %lld of a buffer of %lld on, expected a multiple of %lld, and room",
-                what, lane, static_cast<long long>(bytes), static_cast<long long>(place.offset),
-                static_cast<long long>(memory->bytes), static_cast<long long>(kPlaceAlignment));
-  if (memory->space != (npu_->spaces() == 1 ? 0 : lane))
-    return fail("%s of lane %d lies in address space %d; where there are several, each lane has its own", what, lane,
-                memory->space);
-  return hold(Range{place.buffer, place.offset, bytes});
-}
-
-int Plan::hold(int program) {
-  const Loaded *loaded = npu_->program(program);
-  if (loaded == nullptr) return -1;
-  if (loaded->held()) return fail("program %d is twice in a plan; load it once for each lane and instance", program);
-  if (!programs_.append(program)) return fail("not enough memory for a plan of the NPU; free some memory");
-  npu_->hold_program(program, 1);
-  return hold(Range{loaded->buffer(), loaded->offset(), loaded->bytes()});
-}
-
 int Plan::check_places() {
   std::int64_t input = 0, output = 0, scratch = 0;
   for (const rl_npu_shape &shape : shapes_)
@@ -232,15 +202,15 @@ int Plan::check_places() {
   for (int c = 0; c < plan_.lanes; ++c) {
     const rl_npu_place &first = plan_.input[0], &own = plan_.input[c];
     if (c < inputs()) {
-      if (hold("the input", own, c, input) < 0) return -1;
+      if (held_->place("the input", own, c, input) < 0) return -1;
     } else if (own.buffer != first.buffer || own.offset != first.offset) {
       return fail("lane %d has an input of its own; lanes of one address space share it", c);
     }
     for (const auto &output_of : plan_.output)
-      if (hold("the output", output_of[c], c, output) < 0) return -1;
-    if (plan_.scratch[c].buffer != -1 && hold("the scratch", plan_.scratch[c], c, scratch) < 0) return -1;
+      if (held_->place("the output", output_of[c], c, output) < 0) return -1;
+    if (plan_.scratch[c].buffer != -1 && held_->place("the scratch", plan_.scratch[c], c, scratch) < 0) return -1;
     for (int s = 0; s < plan_.n_slots; ++s)
-      if (hold("a slot", place_of(s, c), c, slot_bytes[static_cast<std::size_t>(s)]) < 0) return -1;
+      if (held_->place("a slot", place_of(s, c), c, slot_bytes[static_cast<std::size_t>(s)]) < 0) return -1;
   }
   return 0;
 }
@@ -250,26 +220,13 @@ int Plan::check_programs() {
   for (const rl_npu_size &size : sizes_)
     for (const auto &instance : size.programs)
       for (int c = 0; c < plan_.lanes; ++c)
-        if (hold(instance[c]) < 0) return -1;
+        if (held_->program(instance[c]) < 0) return -1;
   for (int i = 0; i < plan_.n_linears; ++i) {
     const rl_npu_shape &shape = shape_of(i);
     for (int s = 0; s < shape.n_sizes; ++s)
       for (int parity = 0; parity < 2; ++parity)
         for (int c = 0; c < plan_.lanes; ++c)
           if (bind_lane(linear(i).first_block, shape.sizes[s], parity, c) < 0) return -1;
-  }
-  return 0;
-}
-
-int Plan::check_overlaps() {
-  std::sort(ranges_.data(), ranges_.data() + ranges_.size(), [](const Range &a, const Range &b) {
-    return a.buffer < b.buffer || (a.buffer == b.buffer && a.offset < b.offset);
-  });
-  for (int i = 1; i < ranges_.size(); ++i) {
-    const Range &before = ranges_[i - 1], &range = ranges_[i];
-    if (before.buffer == range.buffer && range.offset < before.offset + before.bytes)
-      return fail("two places of a plan overlap at byte %lld of buffer %d", static_cast<long long>(range.offset),
-                  range.buffer);
   }
   return 0;
 }

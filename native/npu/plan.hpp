@@ -1,7 +1,7 @@
 // What rl_npu_plan says, copied and checked: which programs, places and blocks a program's linears have on a device.
 #pragma once
 
-#include "npu.hpp"
+#include "held.hpp"
 
 namespace rl::npu {
 
@@ -29,6 +29,9 @@ class Plan {
   int linears() const { return plan_.n_linears; }
   int blocks() const { return plan_.n_blocks; }
   int slots() const { return plan_.n_slots; }
+
+  const Shared<Npu> &shared_npu() const { return npu_; }
+  const Held &held() const { return *held_; }
 
   const rl_npu_linear &linear(int number) const { return linears_[static_cast<std::size_t>(number)]; }
   const rl_npu_shape &shape_of(int linear) const { return shapes_[static_cast<std::size_t>(this->linear(linear).shape)]; }
@@ -69,10 +72,6 @@ class Plan {
   static constexpr int kColumns = 8;  // of a strip
 
  private:
-  struct Range {
-    std::int32_t buffer;
-    std::int64_t offset, bytes;
-  };
   const rl_npu_place &place_of(int slot, int lane) const {
     return slots_[static_cast<std::size_t>(slot * plan_.lanes + lane)];
   }
@@ -83,15 +82,10 @@ class Plan {
   int check_linears(const Array<LinearFacts> &facts);
   int check_places();
   int check_programs();
-  int check_overlaps();
   int bind_lane(int block, const rl_npu_size &size, int parity, int lane) const;
   int pieces(std::int64_t bytes) const;
   int sync_piece(const rl_npu_place &place, std::int64_t first, std::int64_t bytes, int piece, int direction) const;
   std::int64_t used_sums(int block, int rows) const;
-  // From here on nobody releases them.
-  int hold(const char *what, const rl_npu_place &place, int lane, std::int64_t bytes);
-  int hold(int program);
-  int hold(const Range &range);
 
   Shared<Npu> npu_;
   bool taken_ = false;
@@ -103,8 +97,7 @@ class Plan {
   Array<rl_npu_linear> linears_;
   Array<std::int32_t> block_slot_, block_linear_, linear_strips_;
   Array<rl_npu_place> slots_;
-  List<Range> ranges_;           // all that the plan uses; each holds its buffer
-  List<std::int32_t> programs_;  // that are held
+  Owned<Held> held_;            // all that the plan uses
 };
 
 }  // namespace rl::npu

@@ -32,12 +32,14 @@ def on_virtual_npu(*arguments: object, driver: str = "rknpu", faults: Path | Non
 def test_run_reads_its_prompt_there_and_answers_the_same(rockledge: Run, artifact: Path, driver: str) -> None:
     alone = rockledge("run", artifact, PROMPT, *SHORT, "--npu", "off").json
     assert alone["npu"]["state"] == "off"
-    done = on_virtual_npu("run", artifact, PROMPT, *SHORT, "--npu", "require", "--npu-rows", 2, driver=driver)
+    flags = ("--npu", "require", "--npu-rows", 2, "--npu-attention-from", "1")
+    done = on_virtual_npu("run", artifact, PROMPT, *SHORT, *flags, driver=driver)
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert (found["text"], found["prompt_tokens"]) == (alone["text"], alone["prompt_tokens"])
     npu = found["npu"]
     assert (npu["state"], npu["driver"], npu["rows"]) == ("ready", driver, found["prompt_tokens"])
+    assert (npu["attention_from"], npu["attention_rows"]) == (1, found["prompt_tokens"] - 1)
     assert f"NPU: {driver}" in done.stderr
     assert "not freed" not in done.stderr
 
@@ -64,7 +66,10 @@ def test_require_is_exit_code_1_with_the_reason(artifact: Path, tmp_path: Path) 
     assert "60-rockledge-npu.rules" in json.loads(done.stdout)["error"]
 
 
-@pytest.mark.parametrize("flags", [("--npu", "perhaps"), ("--npu-rows", "0"), ("--npu-rows", "many")])
+@pytest.mark.parametrize(
+    "flags",
+    [("--npu", "perhaps"), ("--npu-rows", "0"), ("--npu-rows", "many"), ("--npu-attention-from", "-1")],
+)
 def test_senseless_flags(rockledge: Run, artifact: Path, flags: tuple[str, str]) -> None:
     done = rockledge("run", artifact, "hi", *flags)
     assert done.code == 2

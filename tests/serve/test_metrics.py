@@ -34,6 +34,9 @@ READY = NpuStatus(
     faults=2,
     resets=1,
     busy_seconds=2.5,
+    attention_from=4096,
+    attention_rows=300,
+    attention_jobs=96,
 )
 
 
@@ -70,10 +73,13 @@ def test_the_npu_is_counted(http: httpx.Client, engine: Any) -> None:
         "resets_total": 1,
         "fallbacks_total": 0,
         "busy_seconds_total": 2.5,
+        "attention_tokens_total": 300,
+        "attention_jobs_total": 96,
     }
     assert {name: found[f"rockledge_npu_{name}"] for name in expected} == expected
     health = http.get("/health").json()
     assert (health["npu"]["state"], health["npu"]["faults"], health["npu"]["reason"]) == ("ready", 2, None)
+    assert health["npu"]["attention_from"] == 4096
 
 
 @pytest.mark.parametrize(

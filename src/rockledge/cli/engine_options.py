@@ -133,6 +133,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fewest tokens of a prefill step on the NPU (default: where it is modelled to be faster)",
     )
+    parser.add_argument(
+        "--npu-attention-from",
+        type=tokens(0),
+        metavar="N",
+        help="with the NPU, also attention of prompts, at positions from N on (default: never)",
+    )
 
 
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:
@@ -227,6 +233,7 @@ def engine_options(args: argparse.Namespace, sequences: int = 1) -> dict[str, An
         "kernel",
         "npu",
         "npu_rows",
+        "npu_attention_from",
         "chat_template",
         "chat_template_kwargs",
     )

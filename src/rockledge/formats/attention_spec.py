@@ -65,6 +65,16 @@ def weight_codes(weights: Float32) -> tuple[Int64, np.float32]:
     return np.rint(weights * inverse).astype(np.int64), largest / np.float32(MOST_CODE)
 
 
+def sum_of_powers(powers: Float32, lane: int) -> np.float32:
+    """The fp32 sum of a split's powers of two, of which the first has the lane `lane`."""
+    lanes = np.zeros(LANES, np.float32)
+    for block in np.pad(powers, (lane, -(lane + len(powers)) % LANES)).reshape(-1, LANES):
+        lanes = lanes + block
+    half = lanes[:4] + lanes[4:]
+    total: np.float32 = (half[0] + half[2]) + (half[1] + half[3])
+    return total
+
+
 @dataclass(frozen=True)
 class Partial:
     """What the splits so far have found: fp32 sums of weighted values [d], the sum of powers of two, and the
@@ -80,15 +90,9 @@ def attend_split(scores: Float32, values: Int8, value_scales: Float32, lane: int
     has the lane `lane`; their values int8 [n, d] with scales fp32 [n]."""
     top = scores.max()
     powers = powers_of_two(scores - top)
-    lanes = np.zeros(LANES, np.float32)
-    padded = np.pad(powers, (lane, -(lane + len(powers)) % LANES))
-    for block in padded.reshape(-1, LANES):
-        lanes = lanes + block
-    half = lanes[:4] + lanes[4:]
     codes, unit = weight_codes(powers * value_scales)
     sums = codes @ values.astype(np.int64)
-    total = (half[0] + half[2]) + (half[1] + half[3])
-    return Partial(sums.astype(np.float32) * unit, total, top)
+    return Partial(sums.astype(np.float32) * unit, sum_of_powers(powers, lane), top)
 
 
 def merge(before: Partial, after: Partial) -> Partial:

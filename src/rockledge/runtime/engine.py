@@ -141,6 +141,7 @@ class Engine:
         kernel: str = "auto",
         npu: str = "auto",
         npu_rows: int | None = None,
+        npu_attention_from: int | None = None,
         sequences: int = SEQUENCES,
         parallel: int = PARALLEL,
         prefixes: bool = True,
@@ -159,8 +160,9 @@ class Engine:
         NPU is not used then; `read` reads them in place of the file's own reads.
         `kernel`: a name of `choices.KERNELS`. `npu`: "auto" reads prompts on the NPU where
         one can be used, "off" leaves it alone, "require" fails without it. `npu_rows`: prompts go there in
-        steps of so many tokens or more, None for as many as the board's facts say. `parallel`: requests that
-        run at a time.
+        steps of so many tokens or more, None for as many as the board's facts say. `npu_attention_from`:
+        their attention too, at positions from there on, None for never; no result depends on it.
+        `parallel`: requests that run at a time.
         `prefixes`: what was read is found again, also what has left the cache if there is a `prefix_dir` of
         up to `prefix_bytes`. `step_s`: seconds a step may take for the sake of a prompt, None for what suits.
         `sequences`: how many that
@@ -179,6 +181,7 @@ class Engine:
             kernel=kernel,
             npu=npu,
             npu_rows=npu_rows,
+            npu_attention_from=npu_attention_from,
             sequences=sequences,
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs or {},

@@ -12,6 +12,7 @@ from rockledge.errors import NativeError
 from rockledge.runtime import native
 from rockledge.runtime.drawing import Drawing, Given
 from rockledge.runtime.native_step import BatchRecord, Step
+from rockledge.runtime.offload.native_attention import attend_on_npu
 from rockledge.runtime.offload.native_plan import npu_work, use_npu
 from rockledge.runtime.offload.use import NpuUse
 from rockledge.runtime.program import ProgramPlan
@@ -203,8 +204,10 @@ class Executor:
         self._step.use_stream(self.weights)
 
     def use_npu(self, npu: NpuUse) -> None:
-        """Runs the linears of large steps on the NPU. Raises NpuError."""
+        """Runs the linears of large steps on the NPU, and attention if that is loaded. Raises NpuError."""
         use_npu(self._step, npu.device, npu.offload)
+        if npu.attention is not None:
+            attend_on_npu(self._step, npu.attention)
         self._uses_npu = True
         npu.watch(lambda: npu_work(self._step))
 

@@ -153,6 +153,7 @@ def load_artifact(
     kernel: str,
     npu: str,
     npu_rows: int | None,
+    npu_attention_from: int | None = None,
     sequences: int,
     chat_template: str | None,
     chat_template_kwargs: Mapping[str, Any],
@@ -213,6 +214,7 @@ def load_artifact(
             others=with_both,
             memory=prepared.limit(memory),
             from_rows=npu_rows,
+            attention_from=npu_attention_from,
         )
     else:
         used = beside_streaming(npu)
@@ -225,7 +227,7 @@ def load_artifact(
             raise
     if isinstance(used, NpuUse):
         rows = used.plan.steps[-1]
-        footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.plan.bytes)
+        footprint = replace(footprint, step_tokens=rows, bytes=with_both(rows) + used.bytes)
     log.info(
         "%s: kernel %s (%s), %d thread%s (%s)",
         source_name(path),
@@ -331,7 +333,7 @@ def _log_memory(
     executor: Executor,
 ) -> None:
     cache = demand.cache(chosen.step_tokens, demand.pages(chosen.context))
-    buffers = npu.plan.bytes if isinstance(npu, NpuUse) else 0
+    buffers = npu.bytes if isinstance(npu, NpuUse) else 0
     others = demand.total(chosen.step_tokens, chosen.context) - demand.weights
     weights = demand.weights if executor.weights is None else chosen.bytes - others
     log.info(

@@ -51,6 +51,8 @@ _NPU: Final = (
     ("faults_total", "counter", "faults", "jobs that failed, were late or did nothing"),
     ("resets_total", "counter", "resets", "resets of the device"),
     ("fallbacks_total", "counter", "fallbacks", "steps that the CPU had to finish"),
+    ("attention_tokens_total", "counter", "attention_rows", "tokens with attention there"),
+    ("attention_jobs_total", "counter", "attention_jobs", "jobs of attention"),
 )
 
 # Name after "rockledge_governor_", what it is, and the number of a status; None where there is none.

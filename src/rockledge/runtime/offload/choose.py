@@ -10,7 +10,7 @@ from rockledge.runtime.choices import NPU_MODES
 from rockledge.runtime.offload.budget import free_bytes, npu_budget, this_board
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.status import NpuStatus
-from rockledge.runtime.offload.use import NpuUnusedError, NpuUse, open_npu
+from rockledge.runtime.offload.use import Attention, NpuUnusedError, NpuUse, open_npu
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,21 @@ def choose_npu(
     others: Callable[[int], int],
     memory: int | None,
     from_rows: int | None,
+    attention_from: int | None = None,
 ) -> NpuUse | NpuStatus:
     """The NPU, ready to be used; or, with "auto", why it is not.
 
     `weights` and `memory` in bytes; `others` says how many bytes weights, arena and cache take together with
-    steps of that many tokens. `from_rows` as for `open_npu`. Raises UsageError for an unknown mode, and with
+    steps of that many tokens. `from_rows` as for `open_npu`. Attention of prompts goes there for positions
+    from `attention_from` on, None for none. Raises UsageError for an unknown mode, and with
     "require" NpuError.
     """
     if mode not in NPU_MODES:
         raise UsageError(f"the NPU mode is {mode!r}, expected one of {', '.join(NPU_MODES)}")
     if from_rows is not None and from_rows < 1:
         raise UsageError(f"the NPU is used from {from_rows} tokens on, expected at least 1")
+    if attention_from is not None and attention_from < 0:
+        raise UsageError(f"attention is on the NPU from position {attention_from} on, expected at least 0")
     if mode == "off":
         return NpuStatus("off", "it was not requested")
     try:
@@ -63,6 +67,7 @@ def choose_npu(
             budget=budget,
             from_rows=from_rows,
             required=mode == "require",
+            attention=None if attention_from is None else Attention(shape, attention_from),
         )
     except NpuUnusedError as error:
         return unused(mode, error)

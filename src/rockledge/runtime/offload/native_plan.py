@@ -90,7 +90,7 @@ class NpuWork:
 
     `steps` with linears there, and their `rows`; `blocks` that came back; `unpacked_bytes` of int8 weights;
     `waited_ns` for the NPU; `busy_ns` of blocks from start to end; `fallbacks`: times it was left during a
-    step. `stopped`: why it is used no more.
+    step. `attention_rows` had their attention there, in `attention_jobs`. `stopped`: why it is used no more.
     """
 
     steps: int
@@ -100,6 +100,8 @@ class NpuWork:
     waited_ns: int
     busy_ns: int
     fallbacks: int
+    attention_rows: int
+    attention_jobs: int
     stopped: str | None
 
 
@@ -147,6 +149,8 @@ class _Work(ctypes.Structure):
             (name, ctypes.c_int64)
             for name in ("steps", "rows", "blocks", "unpacked_bytes", "waited_ns", "busy_ns", "fallbacks")
         ),
+        ("attention_rows", ctypes.c_int64),
+        ("attention_jobs", ctypes.c_int64),
         ("stopped", ctypes.c_int32),
         ("reason", ctypes.c_char * 508),
     ]
@@ -191,6 +195,8 @@ def npu_work(step: Step) -> NpuWork:
         waited_ns=w.waited_ns,
         busy_ns=w.busy_ns,
         fallbacks=w.fallbacks,
+        attention_rows=w.attention_rows,
+        attention_jobs=w.attention_jobs,
         stopped=w.reason.decode(errors="replace") if w.stopped else None,
     )
 

@@ -18,6 +18,8 @@ class NpuStatus:
     each block until its end was seen, `faults` of jobs, `resets`, and `fallbacks`: steps that the CPU had to
     do again. While loading: programs `tried`, those that were
     `tried_wrong`, and the seconds that took. Jobs, faults and resets of loading count whatever became of it.
+    Prompt rows at positions from `attention_from` on have their attention there too (None: none has), so far
+    `attention_rows` of them, in `attention_jobs`.
     """
 
     state: State
@@ -42,6 +44,9 @@ class NpuStatus:
     tried: int = 0
     tried_wrong: int = 0
     tried_seconds: float = 0.0
+    attention_from: int | None = None
+    attention_rows: int = 0
+    attention_jobs: int = 0
 
     @property
     def in_use(self) -> bool:

@@ -3,17 +3,26 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rockledge.board.boards import Board
+from rockledge.board.memory import DecoderShape
 from rockledge.board.npu_drivers import board_with_driver
 from rockledge.errors import BudgetError, NpuError
+from rockledge.npu.programs.steps import STEP_ROWS
 from rockledge.runtime.npu_cores import named
 from rockledge.runtime.npu_device import NpuDevice
+from rockledge.runtime.offload.attention_plan import AttentionPlan, plan_attention
 from rockledge.runtime.offload.budget import largest_plan
 from rockledge.runtime.offload.linears import Linear
 from rockledge.runtime.offload.load import OnDevice, load, offload_plan
+from rockledge.runtime.offload.load_attention import (
+    AttentionOnDevice,
+    attention_offload,
+    load_attention,
+    wrong_attention,
+)
 from rockledge.runtime.offload.native_plan import NpuWork
 from rockledge.runtime.offload.opening import OpeningCounts, open_proven
 from rockledge.runtime.offload.plan import PrefillPlan
@@ -36,6 +45,18 @@ class NpuUnusedError(NpuError):
         self.counts = counts or OpeningCounts()
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What attention on the NPU is asked for: of heads like `shape`'s, for positions from `start` on."""
+
+    shape: DecoderShape
+    start: int
+
+
+class AttentionHungError(NpuError):
+    """The device was given up in a trial of attention."""
+
+
 class NpuUse:
     """An NPU loaded with everything that `plan` needs. Programs use it through `offload`, until `close`."""
 
@@ -46,10 +67,15 @@ class NpuUse:
         there: OnDevice,
         trials: Trials,
         counts: OpeningCounts,
+        attention: AttentionOnDevice | None = None,
     ) -> None:
-        """`there`: its buffers and programs on `device`, tried with `trials`. `counts`: what loading met."""
+        """`there`: its buffers and programs on `device`, tried with `trials`. `counts`: what loading met.
+        `attention`: those of attention, where that is there too."""
         self.plan = plan
         self.offload = offload_plan(plan, there, JOB_MS)
+        self.attention = None if attention is None else attention_offload(attention, JOB_MS)
+        self.bytes = plan.bytes + (0 if attention is None else attention.plan.bytes)
+        """Memory of all its buffers, and what the core takes for attention."""
         self.device = device
         self._trials = trials
         self._counts = counts
@@ -93,17 +119,21 @@ class NpuUse:
             tried=self._counts.tried,
             tried_wrong=self._counts.tried_wrong,
             tried_seconds=self._trials.seconds,
+            attention_from=None if self.attention is None else self.attention.start,
+            attention_rows=work.attention_rows,
+            attention_jobs=work.attention_jobs,
         )
 
     def describe(self) -> str:
         """A line for the log."""
         now, plan = self.status(), self.plan
         cores = named(self.device.describe().core_numbers)
+        attention = "" if self.attention is None else f"; attention from position {self.attention.start} on"
         return (
             f"NPU: {now.driver} {now.version} at {now.node}, {cores}; prefill runs there in steps of "
             f"{plan.from_rows} to {plan.steps[-1]} tokens; {plan.pinned} of {len(plan.block_slot)} blocks of "
             f"weights stay unpacked in {now.buffer_bytes / 1e6:.1f} MB; {now.tried - now.tried_wrong} of "
-            f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s"
+            f"{now.tried} programs tried and right in {now.tried_seconds:.2f} s{attention}"
         )
 
     def log_failure(self) -> None:
@@ -131,13 +161,14 @@ def open_npu(
     budget: Callable[[int], int],
     from_rows: int | None = None,
     required: bool = False,
+    attention: Attention | None = None,
 ) -> NpuUse:
     """The NPU of this machine, proven, loaded for `linears`, and with every program tried.
 
     `budget`: bytes its buffers may take next to steps of that many tokens. `from_rows`: steps of so many
     tokens go to it; None for those that are faster there as measured, or where none is and it is `required`,
     as modelled. `required` also takes a driver that is otherwise left alone (`driver_versions.py`). What is
-    wrong stays on the CPU. Raises NpuUnusedError.
+    wrong stays on the CPU, as does `attention` if it does not fit. Raises NpuUnusedError.
     """
     counts, left = OpeningCounts(), list(linears)
     hung: HungError | None = None
@@ -146,7 +177,11 @@ def open_npu(
         if hung is not None:
             log.warning("%s; %d linear layers of that shape stay on the CPU", hung, len(hung.ops))
         try:
-            return _loaded(device, left, board, context, budget, from_rows, required, counts)
+            return _loaded(device, left, board, context, budget, from_rows, required, counts, attention)
+        except AttentionHungError as error:
+            counts.close(device)
+            log.warning("attention stays on the CPU: %s", error)
+            attention = None
         except HungError as error:
             counts.close(device)
             hung = error
@@ -182,12 +217,31 @@ def _loaded(
     from_rows: int | None,
     required: bool,
     counts: OpeningCounts,
+    attention: Attention | None,
 ) -> NpuUse:
     about = device.describe()
     board = board_with_driver(board, about.driver, about.clock_hz)
-    modelled = largest_plan(
-        linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=budget
-    )
+
+    def planned_attention(steps: Sequence[int]) -> AttentionPlan | None:
+        if attention is None:
+            return None
+        return plan_attention(
+            attention.shape, attention.start, lanes=about.cores, spaces=about.spaces, steps=steps, board=board
+        )
+
+    def left(rows: int) -> int:
+        taken = planned_attention([size for size in STEP_ROWS if size <= rows])
+        return budget(rows) - (0 if taken is None else taken.bytes)
+
+    try:
+        modelled = largest_plan(
+            linears, lanes=about.cores, spaces=about.spaces, board=board, context=context, budget=left
+        )
+    except BudgetError:
+        if attention is None:
+            raise
+        log.warning("attention stays on the CPU: there is no memory left for it on the NPU")
+        return _loaded(device, linears, board, context, budget, from_rows, required, counts, None)
     if (from_rows or modelled.from_rows) > modelled.steps[-1]:
         raise NpuUnusedError("the CPU is modelled to be faster for every step of this model", "slower")
     there = load(device, modelled)
@@ -202,7 +256,24 @@ def _loaded(
     if slower and from_rows is None:
         log.warning("%s; it is used because it is required", _slower(device))
     wanted = from_rows or min(modelled.from_rows if slower else plan.from_rows, plan.steps[-1])
-    return NpuUse(device, replace(plan, from_rows=wanted), there, trials, counts)
+    on_device = _loaded_attention(device, planned_attention(modelled.steps))
+    return NpuUse(device, replace(plan, from_rows=wanted), there, trials, counts, on_device)
+
+
+def _loaded_attention(device: NpuDevice, plan: AttentionPlan | None) -> AttentionOnDevice | None:
+    """Attention with every program tried; None where something is wrong, and it stays on the CPU."""
+    if plan is None:
+        return None
+    there = load_attention(device, plan)
+    try:
+        wrong = next(wrong_attention(device, there, JOB_MS), None)
+    except NpuError as error:
+        raise AttentionHungError(str(error)) from None
+    if wrong is None:
+        return there
+    log.warning("attention stays on the CPU: on the NPU %s", wrong)
+    there.release(device)
+    return None
 
 
 def _slower(device: NpuDevice) -> str:
