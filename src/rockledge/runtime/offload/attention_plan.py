@@ -9,7 +9,7 @@ from typing import Final
 
 from rockledge.board.boards import Board
 from rockledge.board.memory import DecoderShape, padded_head
-from rockledge.npu.programs.attention import AttentionProducts, TiledProduct, attention_products
+from rockledge.npu.programs.attention_products import AttentionProducts, TiledProduct, attention_products
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, WEIGHT
 from rockledge.runtime.offload.plan import Place, PlannedBuffer
 from rockledge.runtime.offload.shapes import lane_rates

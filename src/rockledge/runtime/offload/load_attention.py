@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.formats.attention_spec import SPLIT
-from rockledge.npu.programs.attention import TiledProduct
+from rockledge.npu.programs.attention_products import TiledProduct
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, WEIGHT
 from rockledge.runtime.npu_device import TO_DEVICE, Binding, Buffer, Loaded, NpuDevice
 from rockledge.runtime.offload.attention_plan import LEAST_ROWS, AttentionPlan

@@ -5,7 +5,7 @@ import pytest
 
 from rockledge.formats import attention_spec
 from rockledge.formats.npu_attention_spec import Int8, Int32, attend
-from rockledge.npu.programs.attention import TiledProduct, attention_products
+from rockledge.npu.programs.attention_products import TiledProduct, attention_products
 from rockledge_npu_lab.linting.check import lint
 from rockledge_npu_lab.verify.emulated import run_launch
 
