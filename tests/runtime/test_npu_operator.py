@@ -5,7 +5,7 @@ from tests.runtime.virtual_npu import Worker
 
 NAMES = (
     *("silu", "gelu", "exp", "gate times up", "residual", "softmax", "rmsnorm", "layernorm"),
-    "requantised product",
+    *("requantised product", "feed-forward"),
 )
 
 
