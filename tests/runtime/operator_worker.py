@@ -6,6 +6,7 @@ from tests.runtime.held import held
 
 from rockledge.errors import NpuError
 from rockledge.npu.programs.activations import exp, gelu, multiply, residual_add, silu
+from rockledge.npu.programs.attention import attention, causal_mask
 from rockledge.npu.programs.feed_forward import feed_forward
 from rockledge.npu.programs.norms import layernorm, rmsnorm, seen
 from rockledge.npu.programs.requantised_product import requantised_product
@@ -34,6 +35,10 @@ def made(name):
         "softmax": lambda: (softmax(13, 200), {"x": x}),
         "rmsnorm": lambda: (rmsnorm(13, gamma, 1e-5, seen(x)), {"x": x}),
         "feed-forward": lambda: (feed_forward(13, gate, up, down, 20.0).operator, {"x": x}),
+        "attention": lambda: (
+            attention(13, gate, up),
+            {"q": x / np.float16(14), "mask": causal_mask(13, 90, 50)},
+        ),
         "requantised product": lambda: (
             requantised_product(13, kernels, fit_tensor(1e-3, -100_000, 100_000)),
             {"x": tokens},
