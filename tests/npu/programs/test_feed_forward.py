@@ -26,7 +26,7 @@ def norm_of(x):
     return float(np.sqrt((x.astype(np.float64) ** 2).sum(axis=1)).max())
 
 
-def exact_and_bound(x, gate, up, down, parts, scale, hidden_scale):
+def exact_and_bound(x, gate, up, down, block):
     """The block in float64, and the bound of its docstring."""
     x, gate, up, down = (a.astype(np.float64) for a in (x, gate, up, down))
     g, u = x @ gate.T, x @ up.T
@@ -36,26 +36,18 @@ def exact_and_bound(x, gate, up, down, parts, scale, hidden_scale):
     dg = np.abs(g) / 2048 + gates / 2**16 + 2.0**-25
     ds = 1.1 * dg + np.abs(s) / 1024 + 7e-4
     dh = np.abs(u) * ds + (np.abs(s) + ds) * ups / 2**16 + (np.abs(h) + np.abs(u) * ds) / 1024
-    dh += 2.0**-25 / hidden_scale
+    dh += 2.0**-25 / block.hidden_scale
     wrong, sums = dh @ np.abs(down).T, np.abs(h) @ np.abs(down).T
-    bound = wrong + parts * (sums + wrong) / 2048 + sums / 2**16 + parts * 2.0**-25 / scale
+    bound = wrong + block.parts * (sums + wrong) / 2048 + sums / 2**16 + block.parts * 2.0**-25 / block.scale
     return h @ down.T, bound
-
-
-def parts_of(block):
-    """(parts, scale of the hidden columns), from the three products of each part."""
-    products = [step for step in block.operator.steps if hasattr(step, "weights")]
-    first = products[1].first
-    return len(products) // 3, 1.0 if first is None else first.multiplier
 
 
 def holds(x, gate, up, down):
     block = feed_forward(len(x), gate, up, down, norm_of(x))
-    parts, hidden_scale = parts_of(block)
-    want, bound = exact_and_bound(x, gate, up, down, parts, block.scale, hidden_scale)
+    want, bound = exact_and_bound(x, gate, up, down, block)
     for found in outputs_of(block.operator, x=x):
         assert (np.abs(found / block.scale - want) <= bound).all()
-    return block, parts
+    return block
 
 
 @pytest.mark.parametrize(
@@ -63,23 +55,22 @@ def holds(x, gate, up, down):
 )
 def test_a_feed_forward_block_is_within_its_bound(rows, inputs, intermediate, outputs):
     x = rows_of(rows, inputs)
-    _, parts = holds(x, *weights(inputs, intermediate, outputs, inputs**-0.5))
-    assert parts == 1 + (intermediate > 4096)
+    block = holds(x, *weights(inputs, intermediate, outputs, inputs**-0.5))
+    assert block.parts == 1 + (intermediate > 4096)
 
 
 def test_parts_are_as_wide_as_the_convolution_buffer_allows_beside_many_rows():
     x, (gate, up, down) = rows_of(256, 32), weights(32, 700, 16, 0.1)
     block = feed_forward(256, gate, up, down, norm_of(x))
-    parts, hidden_scale = parts_of(block)
-    assert parts == 2
-    want, bound = exact_and_bound(x, gate, up, down, parts, block.scale, hidden_scale)
+    assert block.parts == 2
+    want, bound = exact_and_bound(x, gate, up, down, block)
     assert (np.abs(block.operator.twin({"x": x}).astype(np.float64) / block.scale - want) <= bound).all()
 
 
 def test_rows_so_large_that_results_leave_fp16_are_scaled_instead():
     gate, up, down = weights(64, 128, 32)
     x = rows_of(12, 64, 25.0)
-    block, _ = holds(x, gate, up, down)
+    block = holds(x, gate, up, down)
     assert block.scale < 1
     assert np.abs(block.operator.twin({"x": x}).astype(np.float64)).max() / block.scale > 65504
 
@@ -90,7 +81,7 @@ def test_rows_so_large_that_results_leave_fp16_are_scaled_instead():
 def test_what_is_not_known_of_the_chip_does_not_carry_it_out_of_its_bound(option):
     x, (gate, up, down) = rows_of(12, 96), weights(96, 128, 32, 0.1)
     block = feed_forward(12, gate, up, down, norm_of(x))
-    want, bound = exact_and_bound(x, gate, up, down, *(parts_of(block)[0], block.scale, parts_of(block)[1]))
+    want, bound = exact_and_bound(x, gate, up, down, block)
     found, _ = run_operator(block.operator, {"x": x}, replace(DEFAULT, **option))
     assert (np.abs(found.astype(np.float64) / block.scale - want) <= bound).all()
 

@@ -44,10 +44,16 @@ _TABLE_ERROR: Final = 1e-3
 
 @dataclass(frozen=True)
 class FeedForward:
-    """The operator, whose output is `scale` (1 or a smaller power of two) times the block's result."""
+    """The operator, whose output is `scale` (1 or a smaller power of two) times the block's result.
+
+    Between the products the intermediate columns are multiplied by `hidden_scale`, also a power of two, and
+    come in `parts`.
+    """
 
     operator: Operator
     scale: float
+    hidden_scale: float
+    parts: int
 
 
 def feed_forward(rows: int, gate: Halves, up: Halves, down: Halves, largest_norm: float) -> FeedForward:
@@ -59,12 +65,11 @@ def feed_forward(rows: int, gate: Halves, up: Halves, down: Halves, largest_norm
     refused.
 
     Error of y against float64 of the same x and weights, with g, u, h, y of the exact block (s = SiLU(g), h
-    and y unscaled), G = |gate| |x|, U = |up| |x|, H = |down| |h| (sums of magnitudes), a table of which each
-    part adds a rounding, and t the inverse of the scale of h:
+    and y unscaled), G = |gate| |x|, U = |up| |x|, H = |down| |h| (sums of magnitudes):
 
         dg = |g| / 2048 + G / 2^16 + 2^-25
         ds = 1.1 dg + |s| / 1024 + 7e-4
-        dh = |u| ds + (|s| + ds) U / 2^16 + (|h| + |u| ds) / 1024 + 2^-25 t
+        dh = |u| ds + (|s| + ds) U / 2^16 + (|h| + |u| ds) / 1024 + 2^-25 / hidden_scale
         |error| <= sum(|down| dh) + parts (H + sum(|down| dh)) / 2048 + H / 2^16 + parts 2^-25 / scale
 
     Raises NpuError for shapes that do not belong together or do not fit (`float_product_program`: up to 4,096
@@ -91,7 +96,12 @@ def feed_forward(rows: int, gate: Halves, up: Halves, down: Halves, largest_norm
         before = None if result is None else (Combine.ADD, result)
         result = builder.product(hidden, weights, _scaled(h_shift - y_shift), before)
     assert result is not None
-    return FeedForward(builder.finish(result, len(down)), 2.0**-y_shift)
+    return FeedForward(
+        operator=builder.finish(result, len(down)),
+        scale=2.0**-y_shift,
+        hidden_scale=2.0**-h_shift,
+        parts=ceil(intermediate / width),
+    )
 
 
 def _shifts(gate: Halves, up: Halves, down: Halves, norm: float) -> tuple[int, int]:
