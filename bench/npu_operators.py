@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rockledge.npu.lut import every_half
 from rockledge.npu.programs.activations import exp, gelu, multiply, residual_add, silu
 from rockledge.npu.programs.attention import attention, causal_mask
+from rockledge.npu.programs.attention_by_bits import attention_by_bits
 from rockledge.npu.programs.feed_forward import feed_forward
 from rockledge.npu.programs.norms import layernorm, rmsnorm, seen
 from rockledge.npu.programs.operator import Operator
@@ -42,7 +43,10 @@ Halves = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Case:
-    """An operator with inputs, what float64 makes of them, and its bound for each result."""
+    """An operator with inputs, what float64 makes of them, and its bound for each result.
+
+    `after` is what the CPU does to the output before it is compared.
+    """
 
     name: str
     about: str
@@ -50,6 +54,7 @@ class Case:
     arrays: Mapping[str, Halves]
     exact: Floats
     bound: Floats
+    after: Callable[[Halves], Floats] = lambda found: found.astype(np.float64)
 
 
 def cases() -> Iterator[Case]:
@@ -84,7 +89,7 @@ def cases() -> Iterator[Case]:
     for rows, inputs, intermediate in ((12, 576, 1536), (64, 576, 1536), (12, 2048, 8192)):
         yield _feed_forward(random, rows, inputs, intermediate)
     for rows, positions, sharp in ((12, 512, 1.0), (12, 4096, 1.0), (12, 4096, 4.0), (64, 1024, 1.0)):
-        yield _attention(random, rows, positions, sharp)
+        yield from _attentions(random, rows, positions, sharp)
 
 
 def measured(case: Case) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def measured(case: Case) -> dict[str, Any]:
     for options in OPTIONS:
         found, flags = run_operator(case.operator, case.arrays, options)
         assert flags == ()
-        wrong = np.abs(found.astype(np.float64) - case.exact)
+        wrong = np.abs(case.after(found) - case.exact)
         worst, mean = max(worst, float(wrong.max())), max(mean, float(wrong.mean()))
         share = max(share, float((wrong / case.bound).max()))
         if options.lut_rounding is OPTIONS[0].lut_rounding:
@@ -217,8 +222,8 @@ def _feed_forward(random: np.random.Generator, rows: int, inputs: int, intermedi
     return Case("feed-forward", about, block.operator, {"x": x}, exact, bound * block.scale)
 
 
-def _attention(random: np.random.Generator, rows: int, positions: int, sharp: float) -> Case:
-    """The last positions of a causal head of size 64; the bound in the docstring of `attention`."""
+def _attentions(random: np.random.Generator, rows: int, positions: int, sharp: float) -> Iterator[Case]:
+    """Both forms at the last positions of a causal head of size 64; the bounds in their docstrings."""
     q = _halves(random.standard_normal((rows, 64)) * sharp / 8)
     keys, values = (_halves(random.standard_normal((positions, 64))) for _ in range(2))
     mask = causal_mask(rows, positions, positions - rows)
@@ -236,7 +241,25 @@ def _attention(random: np.random.Generator, rows: int, positions: int, sharp: fl
     bound = 1.1 * (weights @ np.abs(v) + weights.sum(axis=1, keepdims=True) * np.abs(exact))
     bound += np.abs(exact) / 256 + 2.0**-24
     about = f"{rows} x {positions}, causal, normal scores x {sharp:g}"
-    return Case("attention", about, attention(rows, keys, values), {"q": q, "mask": mask}, exact, bound)
+    yield Case("attention", about, attention(rows, keys, values), {"q": q, "mask": mask}, exact, bound)
+    # The shift that gives an average row a sum of 512.
+    shift = float(np.log(np.where(seen, np.exp(scores), 0).sum(axis=1)).mean() - np.log(512))
+    block = attention_by_bits(rows, keys, values, shift)
+    total = np.where(seen, np.exp(scores - shift), 0).sum(axis=1, keepdims=True)
+    away = np.abs(v[None] - exact[:, None])
+    bound = 3.5e-5 / total * np.einsum("rj,rjc->rc", seen, away) + np.abs(exact) / 900
+    p = powers / powers.sum(axis=1, keepdims=True)
+    delta = np.where(seen, np.abs(wide) @ np.abs(tall).T, 0).max(axis=1, keepdims=True) / 2**16
+    bound += (0.045 + 2.2 * delta) * np.einsum("rj,rjc->rc", p, away) + 2.0**-24 * block.power / total
+    yield Case(
+        name="attention by bits",
+        about=about,
+        operator=block.operator,
+        arrays=block.arrays(q, mask),
+        exact=exact,
+        bound=bound,
+        after=lambda found: block.divided(found, mask).astype(np.float64),
+    )
 
 
 def _block(x: Halves) -> Halves:

@@ -7,6 +7,7 @@ from tests.runtime.held import held
 from rockledge.errors import NpuError
 from rockledge.npu.programs.activations import exp, gelu, multiply, residual_add, silu
 from rockledge.npu.programs.attention import attention, causal_mask
+from rockledge.npu.programs.attention_by_bits import attention_by_bits
 from rockledge.npu.programs.feed_forward import feed_forward
 from rockledge.npu.programs.norms import layernorm, rmsnorm, seen
 from rockledge.npu.programs.requantised_product import requantised_product
@@ -39,6 +40,7 @@ def made(name):
             attention(13, gate, up),
             {"q": x / np.float16(14), "mask": causal_mask(13, 90, 50)},
         ),
+        "attention by bits": lambda: by_bits(x / np.float16(14), gate, up),
         "requantised product": lambda: (
             requantised_product(13, kernels, fit_tensor(1e-3, -100_000, 100_000)),
             {"x": tokens},
@@ -48,6 +50,11 @@ def made(name):
             {"x": x, "ones": np.ones((13, 32), np.float16)},
         ),
     }[name]()
+
+
+def by_bits(q, keys, values):
+    block = attention_by_bits(len(q), keys, values, 0.0)
+    return block.operator, block.arrays(q, causal_mask(len(q), len(keys), 50))
 
 
 def operate(driver, names):

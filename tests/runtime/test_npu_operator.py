@@ -5,7 +5,7 @@ from tests.runtime.virtual_npu import Worker
 
 NAMES = (
     *("silu", "gelu", "exp", "gate times up", "residual", "softmax", "rmsnorm", "layernorm"),
-    *("requantised product", "feed-forward", "attention"),
+    *("requantised product", "feed-forward", "attention", "attention by bits"),
 )
 
 

@@ -63,14 +63,14 @@ def attention(rows: int, keys: Halves, values: Halves) -> Operator:
     no numbers; and a run refuses queries whose scores may pass 15,000 (by norms), masks of other numbers, and
     rows that see no position.
     """
-    _check(keys, values)
+    check_cache(keys, values)
     positions, size = keys.shape
     builder = Builder("attention", rows)
     q = builder.input("q", padded(size, LANES))
     mask = builder.input("mask", padded(positions, LANES))
     builder.check(_scores(keys))
     builder.check(_mask(positions))
-    scores = builder.product(q, _wide(keys, mask.columns, q.columns))
+    scores = builder.product(q, widened(keys, mask.columns, q.columns))
     masked = builder.pair(Combine.ADD, mask, scores, FirstStage("subtract", 1.0, _MASKED))
     powers = builder.pair(Combine.MULTIPLY, powers_of(builder, masked), mask)
     # Padded rows see nothing; every other has a weight of exactly 1.
@@ -80,18 +80,20 @@ def attention(rows: int, keys: Halves, values: Halves) -> Operator:
     shift = max(0, ceil(log2(max(1.0, 1.01 * float(sums)) / LARGEST_HALF)))
     columns = values.shape[1]
     first = FirstStage(multiplier=2.0**-shift) if shift else None
-    result = builder.product(powers, _wide(values.T, padded(columns, 16), mask.columns), first)
+    result = builder.product(powers, widened(values.T, padded(columns, 16), mask.columns), first)
     result = spread(builder, scale, np.full(columns, 2.0**shift, np.float16), Combine.MULTIPLY, result)
     return builder.finish(result, columns)
 
 
-def _wide(weights: Halves, columns: int, inputs: int) -> Halves:
+def widened(weights: Halves, columns: int, inputs: int) -> Halves:
+    """Weights with zeros up to [columns, inputs]."""
     wide = np.zeros((columns, inputs), np.float16)
     wide[: weights.shape[0], : weights.shape[1]] = weights
     return wide
 
 
-def _check(keys: Halves, values: Halves) -> None:
+def check_cache(keys: Halves, values: Halves) -> None:
+    """Refuses keys and values that do not belong together, are too many, or no numbers."""
     named = {"keys": keys, "values": values}
     alike = keys.ndim == values.ndim == 2 and len(keys) == len(values) and keys.size and values.size
     if not alike or any(x.dtype != np.float16 for x in named.values()):
