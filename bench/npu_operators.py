@@ -1,4 +1,4 @@
-"""How far operators on the NPU are from float64: softmax, norms, activations, requantised products.
+"""How far operators on the NPU are from float64: softmax, norms, activations, requantised products, blocks.
 
     python -m bench.npu_operators [--json]
 
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from rockledge.npu.lut import every_half
 from rockledge.npu.programs.activations import exp, gelu, multiply, residual_add, silu
+from rockledge.npu.programs.attention import attention, causal_mask
+from rockledge.npu.programs.attention_by_bits import attention_by_bits
+from rockledge.npu.programs.feed_forward import feed_forward
 from rockledge.npu.programs.norms import layernorm, rmsnorm, seen
 from rockledge.npu.programs.operator import Operator
 from rockledge.npu.programs.requantised_product import requantised_product
@@ -40,7 +43,10 @@ Halves = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Case:
-    """An operator with inputs, what float64 makes of them, and its bound for each result."""
+    """An operator with inputs, what float64 makes of them, and its bound for each result.
+
+    `after` is what the CPU does to the output before it is compared.
+    """
 
     name: str
     about: str
@@ -48,6 +54,7 @@ class Case:
     arrays: Mapping[str, Halves]
     exact: Floats
     bound: Floats
+    after: Callable[[Halves], Floats] = lambda found: found.astype(np.float64)
 
 
 def cases() -> Iterator[Case]:
@@ -79,6 +86,10 @@ def cases() -> Iterator[Case]:
     exact = pair["x"].astype(np.float64) + pair["delta"].astype(np.float64)
     bound = np.maximum(np.abs(exact) / 2048, 2.0**-25)
     yield Case("residual", "32 x 2048, normal x 4", residual_add(32, 2048), pair, exact, bound)
+    for rows, inputs, intermediate in ((12, 576, 1536), (64, 576, 1536), (12, 2048, 8192)):
+        yield _feed_forward(random, rows, inputs, intermediate)
+    for rows, positions, sharp in ((12, 512, 1.0), (12, 4096, 1.0), (12, 4096, 4.0), (64, 1024, 1.0)):
+        yield from _attentions(random, rows, positions, sharp)
 
 
 def measured(case: Case) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def measured(case: Case) -> dict[str, Any]:
     for options in OPTIONS:
         found, flags = run_operator(case.operator, case.arrays, options)
         assert flags == ()
-        wrong = np.abs(found.astype(np.float64) - case.exact)
+        wrong = np.abs(case.after(found) - case.exact)
         worst, mean = max(worst, float(wrong.max())), max(mean, float(wrong.mean()))
         share = max(share, float((wrong / case.bound).max()))
         if options.lut_rounding is OPTIONS[0].lut_rounding:
@@ -187,6 +198,68 @@ def _norms(random: np.random.Generator, columns: int, outlier: float) -> Iterato
     operator = layernorm(12, gamma, beta, EPSILON, seen(halves, centred=True))
     arrays = {"x": halves, "ones": _halves(np.ones((12, 32)))}
     yield Case("LayerNorm", about, operator, arrays, scaled + beta, bound)
+
+
+def _feed_forward(random: np.random.Generator, rows: int, inputs: int, intermediate: int) -> Case:
+    """Normal inputs, weights that keep their size; the bound in the docstring of `feed_forward`."""
+    gate, up = (_halves(random.standard_normal((intermediate, inputs)) / sqrt(inputs)) for _ in range(2))
+    down = _halves(random.standard_normal((inputs, intermediate)) / sqrt(intermediate))
+    x = _halves(random.standard_normal((rows, inputs)))
+    norm = float(np.sqrt((x.astype(np.float64) ** 2).sum(axis=1)).max())
+    block = feed_forward(rows, gate, up, down, norm)
+    wide, gates, ups, downs = (array.astype(np.float64) for array in (x, gate, up, down))
+    g, u = wide @ gates.T, wide @ ups.T
+    s = g * _sigmoid(g)
+    h = s * u
+    dg = np.abs(g) / 2048 + np.abs(wide) @ np.abs(gates).T / 2**16 + 2.0**-25
+    ds = 1.1 * dg + np.abs(s) / 1024 + 7e-4
+    dh = np.abs(u) * ds + (np.abs(s) + ds) * (np.abs(wide) @ np.abs(ups).T) / 2**16
+    dh += (np.abs(h) + np.abs(u) * ds) / 1024 + 2.0**-25 / block.hidden_scale
+    wrong, sums = dh @ np.abs(downs).T, np.abs(h) @ np.abs(downs).T
+    bound = wrong + block.parts * (sums + wrong) / 2048 + sums / 2**16 + block.parts * 2.0**-25 / block.scale
+    about = f"{rows} x {inputs}, {intermediate} between, scale {block.scale:g}"
+    exact = h @ downs.T * block.scale
+    return Case("feed-forward", about, block.operator, {"x": x}, exact, bound * block.scale)
+
+
+def _attentions(random: np.random.Generator, rows: int, positions: int, sharp: float) -> Iterator[Case]:
+    """Both forms at the last positions of a causal head of size 64; the bounds in their docstrings."""
+    q = _halves(random.standard_normal((rows, 64)) * sharp / 8)
+    keys, values = (_halves(random.standard_normal((positions, 64))) for _ in range(2))
+    mask = causal_mask(rows, positions, positions - rows)
+    seen = mask == 1
+    wide, tall, v = (array.astype(np.float64) for array in (q, keys, values))
+    scores = np.where(seen, wide @ tall.T, -np.inf)
+    below = scores - scores.max(axis=1, keepdims=True)
+    powers = np.exp(below)
+    total = powers.sum(axis=1, keepdims=True)
+    exact = powers / total @ v
+    sizes = np.where(seen, np.abs(scores) / 2048 + np.abs(wide) @ np.abs(tall).T / 2**16, 0)
+    change = np.exp(2 * sizes.max(axis=1, keepdims=True))
+    relative = change * (1 + 1 / 256 + np.where(seen, np.abs(below), 0) / 1024) - 1
+    weights = np.where(seen, powers / total * relative + 3e-7 / total, 0)
+    bound = 1.1 * (weights @ np.abs(v) + weights.sum(axis=1, keepdims=True) * np.abs(exact))
+    bound += np.abs(exact) / 256 + 2.0**-24
+    about = f"{rows} x {positions}, causal, normal scores x {sharp:g}"
+    yield Case("attention", about, attention(rows, keys, values), {"q": q, "mask": mask}, exact, bound)
+    # The shift that gives an average row a sum of 512.
+    shift = float(np.log(np.where(seen, np.exp(scores), 0).sum(axis=1)).mean() - np.log(512))
+    block = attention_by_bits(rows, keys, values, shift)
+    total = np.where(seen, np.exp(scores - shift), 0).sum(axis=1, keepdims=True)
+    away = np.abs(v[None] - exact[:, None])
+    bound = 3.5e-5 / total * np.einsum("rj,rjc->rc", seen, away) + np.abs(exact) / 900
+    p = powers / powers.sum(axis=1, keepdims=True)
+    delta = np.where(seen, np.abs(wide) @ np.abs(tall).T, 0).max(axis=1, keepdims=True) / 2**16
+    bound += (0.045 + 2.2 * delta) * np.einsum("rj,rjc->rc", p, away) + 2.0**-24 * block.power / total
+    yield Case(
+        name="attention by bits",
+        about=about,
+        operator=block.operator,
+        arrays=block.arrays(q, mask),
+        exact=exact,
+        bound=bound,
+        after=lambda found: block.divided(found, mask).astype(np.float64),
+    )
 
 
 def _block(x: Halves) -> Halves:

@@ -5,7 +5,7 @@ from tests.runtime.virtual_npu import Worker
 
 NAMES = (
     *("silu", "gelu", "exp", "gate times up", "residual", "softmax", "rmsnorm", "layernorm"),
-    "requantised product",
+    *("requantised product", "feed-forward", "attention", "attention by bits"),
 )
 
 
@@ -41,8 +41,9 @@ def test_softmax_rmsnorm_layernorm_and_the_others_are_exact_through_the_driver(w
         {"kind": "skipped_program", "program": -1},
     ],
 )
-def test_a_softmax_of_which_a_program_did_not_run_is_noticed(worker, driver, fault):
-    _, summary = operate(worker, driver, ["softmax"])
-    answer, _ = operate(worker, driver, ["softmax"], [{**fault, "at": summary.jobs}])
+@pytest.mark.parametrize("name", ["softmax", "feed-forward", "attention"])
+def test_an_operator_of_which_a_program_did_not_run_is_noticed(worker, driver, fault, name):
+    _, summary = operate(worker, driver, [name])
+    answer, _ = operate(worker, driver, [name], [{**fault, "at": summary.jobs}])
     assert answer["equal"] == {}
-    assert "a program of softmax left its results untouched" in answer["errors"][0]
+    assert f"a program of {name} left its results untouched" in answer["errors"][0]

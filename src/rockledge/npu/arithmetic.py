@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rockledge.npu.programs.flying import Combine, FirstStage
+from rockledge.npu.programs.flying import EXPONENT_FACTOR, Combine, ExponentBits, FirstStage
 
 RUN: Final = 32
 Halves = NDArray[np.float16]
@@ -50,6 +50,17 @@ def combined(combine: Combine, x: Singles, operand: Halves) -> Singles:
 def stored(x: Singles) -> Halves:
     """`x` as the output conversion writes it: its offset of 0 is added, so that -0 becomes 0, and rounded."""
     return (x + np.float32(0)).astype(np.float16)
+
+
+def exponents(x: Singles, bits: ExponentBits) -> Singles:
+    """The bits of e^(x - shift) as numbers, before they are rounded to integers."""
+    found: Singles = x * np.float32(EXPONENT_FACTOR) + np.float32(bits.addition)
+    return np.maximum(found, np.float32(0))
+
+
+def stored_bits(x: Singles) -> Halves:
+    """Numbers as an int16 conversion writes them, ties to even and saturated, read as fp16."""
+    return np.clip(np.rint(x), -32768, 32767).astype(np.int16).view(np.float16)
 
 
 def _rounded_sums(a: NDArray[np.float64], b: NDArray[np.float64]) -> Singles:

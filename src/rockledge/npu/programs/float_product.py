@@ -19,8 +19,10 @@ from rockledge.npu.programs.flying import (
     PIPELINE,
     TO_FP16,
     Combine,
+    ExponentBits,
     FirstStage,
     elementwise_fields,
+    exponent_writes,
     first_stage_writes,
 )
 from rockledge.npu.programs.tile_program import (
@@ -72,8 +74,11 @@ def float_product_program(
     *,
     first: FirstStage | None = None,
     fused: tuple[Combine, Address] | None = None,
+    bits: ExponentBits | None = None,
 ) -> Program:
     """The program; `first` acts on the fp32 sums, `fused` combines them with a tensor in C's layout.
+
+    With `bits`, which takes the place of `first`, what is combined and stored are the bits of an exponential.
 
     Sums are exact in groups of 32 inputs, rounded to fp32 and added in order [H: GRN2]. Raises NpuError
     naming the limit: rows a multiple of 4 from 12 to 1,020, inputs a multiple of 32 up to 16,384, columns a
@@ -89,6 +94,7 @@ def float_product_program(
         ("DPU_OUT_CVT_SCALE", TO_FP16),
         *first_stage_writes(first),
         *_operand_writes(rows, fused),
+        *(() if bits is None else exponent_writes(bits)),
     ]
     return build(complete(writes, ("CNA", "CORE", "DPU", "DPU_RDMA")), ENABLE_CONV_RDMA)
 

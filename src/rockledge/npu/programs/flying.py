@@ -26,7 +26,9 @@ HALF_BYTES: Final = 2
 PIXEL: Final = ATOM_BYTES // HALF_BYTES  # elements
 LARGEST_BLOCK: Final = 4096 * PIXEL  # elements; wider passes corrupted their tail [H: GRN]
 FP16: Final = {precision.name: code for code, precision in DPU_PRECISION.items()}["fp16"]
+_INT16: Final = {precision.name: code for code, precision in DPU_PRECISION.items()}["int16"]
 PIPELINE: Final = encode("DPU_DATA_FORMAT", in_precision=FP16, proc_precision=FP16, out_precision=FP16)
+EXPONENT_FACTOR: Final = 1477.0
 TO_FP16: Final = encode("DPU_OUT_CVT_SCALE", scale=1, fp32_to_fp16=1)
 _STAGE_ALU: Final = {name: code for code, name in STAGE_ALU.items()}
 _LUT_MODE: Final = 0x68  # both tables, side by the sign: the only known mode [H]
@@ -55,6 +57,34 @@ class FirstStage:
     alu: str | None = None
     operand: float = 0.0
     multiplier: float | None = None
+
+
+@dataclass(frozen=True)
+class ExponentBits:
+    """How a product's results become e^(result - shift): fp16 bits, stored as an int16 [H: HAP].
+
+    fp32 result * 1477 + (15300.624 - 1477 shift), where 1477 is 1024 / ln 2 and 15360 are the bits of 1;
+    below 0 it is 0; then the elementwise stage; then the nearest integer. By Schraudolph's line (Neural
+    Computation 11, 1999) normal results are 4 % below to 2 % above e^x.
+    """
+
+    shift: float
+
+    @property
+    def addition(self) -> float:
+        return float(np.float32(15300.624 - EXPONENT_FACTOR * self.shift))
+
+
+def exponent_writes(bits: ExponentBits) -> Iterator[Write]:
+    """Both stages and the output conversion."""
+    yield (
+        "DPU_DATA_FORMAT",
+        encode("DPU_DATA_FORMAT", in_precision=FP16, proc_precision=FP16, out_precision=_INT16),
+    )
+    yield from first_stage_writes(FirstStage(multiplier=EXPONENT_FACTOR))
+    yield "DPU_BN_CFG", encode("DPU_BN_CFG", alu_algorithm=_STAGE_ALU["add"], mul_bypass=1)
+    yield "DPU_BN_ALU_CFG", single_bits(bits.addition)
+    yield "DPU_OUT_CVT_SCALE", encode("DPU_OUT_CVT_SCALE", scale=1)
 
 
 def elementwise_fields(combine: Combine) -> dict[str, int]:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
-from rockledge.npu.arithmetic import combined, products, staged, stored
+from rockledge.npu.arithmetic import combined, exponents, products, staged, stored, stored_bits
 from rockledge.npu.layout import NATIVE, pack_cube, pack_kernels, padded, unpack_cube
 from rockledge.npu.lut import Table, look_up
 from rockledge.npu.programs.float_product import LEAST_ROWS, float_product_program
@@ -35,6 +35,7 @@ from rockledge.npu.programs.flying import (
     LARGEST_BLOCK,
     PIXEL,
     Combine,
+    ExponentBits,
     FirstStage,
     pair_program,
     table_program,
@@ -105,7 +106,10 @@ class LookUp:
 
 @dataclass(frozen=True)
 class Product:
-    """`to` = first(`main` x `weights` [columns, inputs] transposed), then combined with a tensor."""
+    """`to` = first(`main` x `weights` [columns, inputs] transposed), then combined with a tensor.
+
+    With `bits` that makes the bits of exponentials in place of `first`, which are combined as numbers.
+    """
 
     main: Tensor
     weights: Halves
@@ -113,6 +117,7 @@ class Product:
     to: Tensor
     first: FirstStage | None
     fused: tuple[Combine, Tensor] | None
+    bits: ExponentBits | None = None
 
 
 Step = Pair | LookUp | Product
@@ -263,13 +268,17 @@ class Builder:
         weights: Halves,
         first: FirstStage | None = None,
         fused: tuple[Combine, Tensor] | None = None,
+        bits: ExponentBits | None = None,
     ) -> Tensor:
-        """`first(main x weights transposed)`, combined with a tensor; `weights` [columns, inputs]."""
+        """`first(main x weights transposed)`, combined with a tensor; `weights` [columns, inputs].
+
+        `bits` takes the place of `first`.
+        """
         to = self._scratch(len(weights))
         packed = pack_kernels(weights, NATIVE["fp16"]).view(np.uint8)
         place = Address(WEIGHT, sum(w.size for w in self._weights))
         self._weights.append(packed)
-        self._steps.append(Product(main, weights, place, to, first, fused))
+        self._steps.append(Product(main, weights, place, to, first, fused, bits))
         return to
 
     def finish(self, result: Tensor, columns: int) -> Operator:
@@ -331,6 +340,7 @@ def programs_of(step: Step) -> Iterator[Program]:
             step.to.address,
             first=step.first,
             fused=fused,
+            bits=step.bits,
         )
         return
     for first in range(0, step.to.elements, LARGEST_BLOCK):
@@ -354,10 +364,11 @@ def _computed(step: Step, values: Mapping[str, Halves]) -> Halves:
     if isinstance(step, Pair):
         x = staged(main.astype(np.float32), step.first)
         return stored(combined(step.combine, x, _of(step.operand, values)))
-    sums = staged(products(main, step.weights), step.first)
+    sums = products(main, step.weights)
+    sums = staged(sums, step.first) if step.bits is None else exponents(sums, step.bits)
     if step.fused is not None:
         sums = combined(step.fused[0], sums, _of(step.fused[1], values))
-    return stored(sums)
+    return stored(sums) if step.bits is None else stored_bits(sums)
 
 
 def _of(tensor: Tensor, values: Mapping[str, Halves]) -> Halves:

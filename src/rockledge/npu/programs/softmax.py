@@ -56,13 +56,18 @@ def softmax_of(builder: Builder, x: Tensor, columns: int) -> Tensor:
 
     Those from `columns` on are no larger than the others and count for nothing.
     """
-    largest = row_maximum(builder, x)
-    below = spread(builder, largest, np.full(x.columns, -1, np.float16), Combine.ADD, x)
-    powers = exp_of(builder, below)
+    powers = powers_of(builder, x)
     total = row_sum(builder, powers, columns, 1.0)
     # Up to a power of two, so that few tables serve all sizes.
     scale = reciprocal(builder, total, 1.0, float(1 << (columns - 1).bit_length()))
     return spread(builder, scale, np.ones(columns, np.float16), Combine.MULTIPLY, powers)
+
+
+def powers_of(builder: Builder, x: Tensor) -> Tensor:
+    """e^(x - the row's largest), exactly 1 there; `x` has a multiple of 32 columns, which all count."""
+    largest = row_maximum(builder, x)
+    below = spread(builder, largest, np.full(x.columns, -1, np.float16), Combine.ADD, x)
+    return exp_of(builder, below)
 
 
 def _scores(arrays: Mapping[str, Halves]) -> None:
