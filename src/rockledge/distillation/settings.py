@@ -142,10 +142,11 @@ def settings(values: Mapping[str, Any]) -> Settings:
             f"a batch of {made.batch} sequences cannot be cut into micro-batches of {made.micro_batch}; "
             "choose a multiple"
         )
-    if made.final_rate > made.rate:
+    highest = min(made.rate, made.grid_rate)  # of each stage
+    if made.final_learning_rate is not None and made.final_learning_rate > highest:
         raise UsageError(
-            f"the learning rate falls, but final-learning-rate is {made.final_rate:g} and the highest is "
-            f"{made.rate:g}; choose a smaller one"
+            f"the learning rate falls, but final-learning-rate is {made.final_learning_rate:g} and the "
+            f"highest is {highest:g}; choose a smaller one"
         )
     if bool(made.synthesize) != bool(made.documents):
         raise UsageError(
