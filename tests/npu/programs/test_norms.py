@@ -51,7 +51,9 @@ def test_a_peak_that_no_row_of_such_squares_reaches_is_harmless():
 
 
 @pytest.mark.parametrize("rows, columns", SHAPES)
-@pytest.mark.parametrize("kind, mean", [*((kind, 0.3) for kind in KINDS), ((1, 1, 0), 50.0), ((4e-7, 1, 0), 1.0)])
+@pytest.mark.parametrize(
+    "kind, mean", [*((kind, 0.3) for kind in KINDS), ((1, 1, 0), 50.0), ((4e-7, 1, 0), 1.0)]
+)
 def test_layernorm_is_within_its_bound(rows, columns, kind, mean):
     x, gamma, beta = case(rows, columns, kind)
     x = halves(x + mean * kind[0])
