@@ -95,9 +95,7 @@ def test_inputs_that_are_missing_or_of_another_shape_are_refused():
     one = halves(np.ones((2, 8)))
     with pytest.raises(NpuError, match="takes gate, up, but up is missing"):
         operator.packed({"gate": one})
-    with pytest.raises(
-        NpuError, match=r"up of gate times up is float32 \[2, 8\], expected float16 \[2, 8\]"
-    ):
+    with pytest.raises(NpuError, match=r"up of gate times up is float32 \[2, 8\], expected float16 \[2, 8\]"):
         operator.packed({"gate": one, "up": one.astype(np.float32)})
     with pytest.raises(NpuError, match=r"float16 \[3, 8\]"):
         operator.twin({"gate": one, "up": halves(np.ones((3, 8)))})
