@@ -100,10 +100,9 @@ class Settings:
         """The highest learning rate in the grid."""
         return self.rate if self.grid_learning_rate is None else self.grid_learning_rate
 
-    @property
-    def float_steps(self) -> int:
-        """Optimizer steps in floats before those in the grid."""
-        return self.float_tokens // (self.sequence * self.batch)
+    def float_steps(self, steps: int) -> int:
+        """Of so many optimizer steps those in floats: whole ones, and the last is in the grid in any case."""
+        return min(self.float_tokens // (self.sequence * self.batch), steps - 1)
 
     def steps(self, sequences: int) -> int:
         """Optimizer steps for data of so many sequences."""
