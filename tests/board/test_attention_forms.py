@@ -44,6 +44,15 @@ def test_scores_are_those_of_whole_blocks_up_to_the_last_row(rows: int, start: i
     assert seen <= found < seen + SHAPE.heads * rows * (BLOCK_ROWS + 32)
 
 
+@given(st.integers(1, 300), st.integers(0, 1000), st.integers(1, 700), forms)
+def test_scores_of_a_window_begin_where_the_first_row_sees(
+    rows: int, start: int, window: int, form: str
+) -> None:
+    found = npu_attention(BOARD, SHAPE, rows, start, form, window=window).scores
+    seen = SHAPE.heads * sum(min(start + row + 1, window) for row in range(rows))
+    assert seen <= found < seen + SHAPE.heads * rows * (BLOCK_ROWS + 64)
+
+
 @given(st.integers(1, 512), st.integers(0, 8192), forms)
 def test_it_takes_no_less_than_each_side_alone(rows: int, start: int, form: str) -> None:
     found = npu_attention(BOARD, SHAPE, rows, start, form)

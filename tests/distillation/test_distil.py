@@ -378,6 +378,10 @@ def test_data_shorter_than_a_sequence_is_said(pair: Pair, tmp_path: Path) -> Non
         ({"trainer": {"max_grad_norm": float("nan")}}, "a value that JSON cannot hold"),
         ({"trainer": {"max_grad_norm": {1, 2}}}, "a value that JSON cannot hold"),
         ({"learning_rate": 1e-5, "final_learning_rate": 1e-4}, "the learning rate falls"),
+        (
+            {"quantization_aware": "4", "grid_learning_rate": 1e-5, "final_learning_rate": 5e-5},
+            "the learning rate falls, but final-learning-rate is 5e-05 and the highest is 1e-05",
+        ),
         ({"tokens": 10**30}, r"from 1 to 2\^62"),
     ],
 )

@@ -348,6 +348,17 @@ def test_a_run_that_stopped_in_floats_goes_on_to_the_same_artifact(
         np.testing.assert_array_equal(stored, expected)
 
 
+@pytest.mark.parametrize(("asked", "learnt"), [(191, 0), (10**9, 48 * 4)])
+def test_tokens_in_floats_that_are_not_those_asked_for_are_noted(
+    asked: int, learnt: int, pair: Pair, recipe: str, tmp_path: Path
+) -> None:
+    """Less than a step, and more than there are."""
+    settings = pair.settings(quantization_aware=recipe, float_tokens=asked, tokens=48 * 4 * 2)
+    numbers = distil(pair.teacher, pair.student, tmp_path / "out", settings).numbers
+    assert numbers["tokens_in_floats"] == learnt
+    assert f"In floats {learnt:,} tokens were learnt, not {asked:,}" in " ".join(numbers["notes"])
+
+
 @pytest.mark.parametrize(
     "setting", [{"float_tokens": 4096}, {"fixed_codes": True}, {"grid_learning_rate": 1e-4}]
 )

@@ -1,5 +1,7 @@
 """What runs where: what the planner says is what the runtime does, and never what costs more."""
 
+from dataclasses import replace
+
 import pytest
 
 from rockledge.board.attention_forms import CPU_SOFTMAX, npu_attention
@@ -130,6 +132,22 @@ def test_activations_in_three_forms(outputs: int, inputs: int) -> None:
 def test_sums_of_a_part_of_int16_cannot_saturate() -> None:
     """The largest activation of two planes (formats/activations.py) times the largest weight, all alike."""
     assert EXACT_INPUTS * 32_512 * 127 < 2**31 <= (EXACT_INPUTS + 32) * 32_512 * 127
+
+
+def test_every_way_of_attention_knows_windows() -> None:
+    """A window as long as the prompt changes nothing; a short one is a saving on either side."""
+    config = shape_config("1b")
+    found = []
+    for window in (0, 2048, 128):
+        windowed = replace(config, windows=(window,) * config.layers)
+        times = PromptTimes(BOARD, windowed, 4)
+        placed = {one.operator: one for one in placements(times, BOARD, windowed, 2048)}
+        found.append([way.seconds for name in (ATTENTION, SOFTMAX) for way in placed[name].ways])
+    assert found[0] == found[1]
+    assert all(short < 0.5 * whole for short, whole in zip(found[2], found[0], strict=True))
+    seen = sum(min(position + 1, 128) for position in range(2048))
+    assert placed[SOFTMAX].size == f"{config.layers * config.heads * seen / 1e6:,.0f} M scores"
+    assert attention_from(times, BOARD, windowed, 8192) is None
 
 
 def test_a_board_without_a_plan_is_refused() -> None:

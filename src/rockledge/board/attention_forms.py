@@ -10,9 +10,9 @@ is
 
     seconds = max(NPU, bytes / bus, CPU) + what of NPU and CPU the first and last kick leave alone
 
-Counted: scores up to the last position that a block sees; programs by `npu_time.product_seconds`; a dispatch
-for every kick; keys and values laid out for the NPU once, when their position is new; cache maintenance of
-all that is handed over; floats made of the sums of every part.
+Counted: scores from the first to the last position that a block sees; programs by
+`npu_time.product_seconds`; a dispatch for every kick; keys and values laid out for the NPU once, when their
+position is new; cache maintenance of all that is handed over; floats made of the sums of every part.
 """
 
 import math
@@ -71,13 +71,21 @@ _FORMS: Final = {
 
 
 def npu_attention(
-    board: Board, shape: DecoderShape, rows: int, start: int, form: str, *, masked: bool = True
+    board: Board,
+    shape: DecoderShape,
+    rows: int,
+    start: int,
+    form: str,
+    *,
+    masked: bool = True,
+    window: int = 0,
 ) -> NpuAttention:
-    """`rows` positions after `start` others, in one of `FORMS`. Not `masked`: each sees all of the `start`
-    positions and none of the others, which are counted among them."""
+    """`rows` positions after `start` others, in one of `FORMS`; `window`: the positions that attention sees,
+    0 for all. Not `masked`: each sees all of the `start` positions and none of the others, which are counted
+    among them."""
     way, rates = _FORMS[form], _rates(board, form)
     cores, group = rates.cores, shape.heads // shape.kv_heads
-    blocks = list(_blocks(rows, start, masked))
+    blocks = list(_blocks(rows, start, masked, window))
     items = shape.kv_heads * len(blocks)
     scores = sums = 0
     program = moved = 0.0
@@ -132,12 +140,13 @@ def _rates(board: Board, form: str) -> NpuRates:
     return npu_rates(board)
 
 
-def _blocks(rows: int, start: int, masked: bool) -> Iterator[tuple[int, int]]:
+def _blocks(rows: int, start: int, masked: bool, window: int) -> Iterator[tuple[int, int]]:
     """For each block its positions and the keys that they meet, in whole groups of 32."""
     for first in range(0, rows, BLOCK_ROWS):
         queries = min(BLOCK_ROWS, rows - first)
         end = start + first + queries if masked else start
-        yield queries, math.ceil(end / UNIT) * UNIT
+        begin = max(0, start + first + 1 - window) if window and masked else 0
+        yield queries, math.ceil(end / UNIT) * UNIT - begin // UNIT * UNIT
 
 
 def _part(board: Board, position_bytes: int, keys: int) -> int:

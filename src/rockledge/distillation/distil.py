@@ -162,6 +162,13 @@ def _distil(
     else:
         wait_for_everyone(settings, steps, place / CHECKPOINTS)  # what another run left is gone
         run, begins = after_floats(run, lessons, cache, learning, place, progress)
+        step = settings.batch * settings.sequence
+        in_floats = settings.float_steps(steps) * step
+        if settings.float_tokens - in_floats >= step or (settings.float_tokens and not in_floats):
+            notes.append(
+                f"In floats {in_floats:,} tokens were learnt, not {settings.float_tokens:,}: there are "
+                f"{steps} steps of {step:,}, and the last is in the grid."
+            )
         if settings.fixed_codes:
             notes.append("Codes stayed; row scales and biases learnt from the student as it was in floats.")
         model = student_in_grid(begins, recipe, place / GRID, progress, fixed_codes=settings.fixed_codes)
@@ -282,7 +289,7 @@ def _report(
             "notes": notes,
             "steps": steps,
             "tokens": steps * settings.batch * settings.sequence,
-            "tokens_in_floats": min(settings.float_steps, steps - 1) * settings.batch * settings.sequence,
+            "tokens_in_floats": settings.float_steps(steps) * settings.batch * settings.sequence,
             "learnt_tokens_of_one_pass": text.train.learnt,
             "held_out_tokens": text.held_out.learnt,
             "processes": processes(),

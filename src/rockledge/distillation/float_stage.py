@@ -39,7 +39,7 @@ def after_floats(
         TrainingError: the loss is not finite, or the disk is full; checkpoints are kept.
     """
     settings = run.settings
-    first = min(settings.float_steps, run.steps - 1)
+    first = settings.float_steps(run.steps)
     border = first * settings.batch
     if first:
         sequences = OrderedSequences(lessons.train, lessons.order[:border], cache)

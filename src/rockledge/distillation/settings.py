@@ -100,10 +100,9 @@ class Settings:
         """The highest learning rate in the grid."""
         return self.rate if self.grid_learning_rate is None else self.grid_learning_rate
 
-    @property
-    def float_steps(self) -> int:
-        """Optimizer steps in floats before those in the grid."""
-        return self.float_tokens // (self.sequence * self.batch)
+    def float_steps(self, steps: int) -> int:
+        """Of so many optimizer steps those in floats: whole ones, and the last is in the grid in any case."""
+        return min(self.float_tokens // (self.sequence * self.batch), steps - 1)
 
     def steps(self, sequences: int) -> int:
         """Optimizer steps for data of so many sequences."""
@@ -142,10 +141,11 @@ def settings(values: Mapping[str, Any]) -> Settings:
             f"a batch of {made.batch} sequences cannot be cut into micro-batches of {made.micro_batch}; "
             "choose a multiple"
         )
-    if made.final_rate > made.rate:
+    highest = min(made.rate, made.grid_rate)  # of each stage
+    if made.final_learning_rate is not None and made.final_learning_rate > highest:
         raise UsageError(
-            f"the learning rate falls, but final-learning-rate is {made.final_rate:g} and the highest is "
-            f"{made.rate:g}; choose a smaller one"
+            f"the learning rate falls, but final-learning-rate is {made.final_learning_rate:g} and the "
+            f"highest is {highest:g}; choose a smaller one"
         )
     if bool(made.synthesize) != bool(made.documents):
         raise UsageError(

@@ -45,6 +45,7 @@ EXP_TAIL: Final = 16.0
 _CANDIDATES: Final = np.arange(-3, 4)
 _POINTS: Final = np.linspace(0.0, 1.0, 9)
 LARGEST_HALF: Final = 65504.0
+FP16_END: Final = 65520.0  # from here on a number rounds to infinity
 
 Floats = NDArray[np.float64]
 Halves = NDArray[np.float16]
@@ -191,7 +192,8 @@ def power_tables(power: float, low: float, high: float) -> tuple[Table, ...]:
 
     One table, or two whose product is the function: the first sees min(x, m), the second max(x, m), scaled by
     m^-power, with m = sqrt(low * high). Relative errors of each are made least; they are below 1 % where each
-    covers a ratio of 128, and below 5 % at 512, the most (`coarse`). A step of Newton squares them. Raises
+    covers a ratio of 128, and below 5 % at 512, the most; from 1 / 2048 up to four times that, where steps
+    cannot be as fine, below 10 % (`coarse` knows both). A step of Newton squares them. Raises
     NpuError for a range that is not positive, below 1 / 2048, beyond fp16, or wider than 512 squared.
     """
     name = {-1.0: "the reciprocal", -0.5: "the reciprocal square root"}.get(power, f"the power {power:g}")

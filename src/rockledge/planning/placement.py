@@ -86,19 +86,14 @@ def placements(times: PromptTimes, board: Board, config: ModelConfig, tokens: in
     starts = [sum(steps[:number]) for number in range(len(steps))]
     found = list(_linears(plan, board, config, steps))
 
-    def attention(form: str) -> float:
-        chunks = zip(steps, starts, strict=True)
-        return config.layers * sum(npu_attention(board, config, n, at, form).seconds for n, at in chunks)
-
-    layers = config.windows or (0,) * config.layers
-    on_cpu = sum(
-        count * times.between(rows, start, window).attention
-        for window, count in Counter(layers).items()
-        for rows, start in zip(steps, starts, strict=True)
+    chunks = list(zip(steps, starts, strict=True))
+    on_cpu = sum(_cpu_attention(times, config, rows, start) for rows, start in chunks)
+    forms = tuple(
+        Way(NPU, sum(_npu_attention(board, config, rows, start, form) for rows, start in chunks), form)
+        for form in ATTENTION_FORMS
     )
-    forms = tuple(Way(NPU, attention(form), form) for form in ATTENTION_FORMS)
     found.append(_placed(ATTENTION, f"{config.heads} heads of {config.head_dim}", (Way(CPU, on_cpu), *forms)))
-    scores = config.layers * config.heads * tokens * (tokens + 1) / 2
+    scores = config.heads * sum(count * _seen(tokens, window) for window, count in _windows(config).items())
     ways = Way(CPU, cpu_softmax_seconds(board, scores)), Way(NPU, npu_softmax_seconds(board, scores))
     found.append(_placed(SOFTMAX, f"{scores / 1e6:,.0f} M scores", ways))
     norms = NORMS_IN_LAYER * config.layers
@@ -124,8 +119,8 @@ def attention_from(times: PromptTimes, board: Board, config: ModelConfig, tokens
     which is a position so that results depend on nothing else."""
     rows, found = STEP_ROWS[-1], None
     for start in range(0, tokens, rows):
-        on_npu = min(npu_attention(board, config, rows, start, form).seconds for form in ATTENTION_FORMS)
-        ways = Way(CPU, times.between(rows, start).attention), Way(NPU, on_npu)
+        on_npu = min(_npu_attention(board, config, rows, start, form) for form in ATTENTION_FORMS)
+        ways = Way(CPU, _cpu_attention(times, config, rows, start)), Way(NPU, on_npu)
         if place(ways).choice.place == CPU:
             found = None
         elif found is None:
@@ -158,6 +153,31 @@ def plane_forms(outputs: int, inputs: int, rows: int, bits: int, board: Board) -
             None,
             tiling_of(rows, outputs, 2 * inputs, parts=parts, sums=Sums.HOST if parts > 1 else None),
         ),
+    )
+
+
+def _windows(config: ModelConfig) -> Counter[int]:
+    """Layers by the positions that their attention sees, 0 for all."""
+    return Counter(config.windows or (0,) * config.layers)
+
+
+def _seen(tokens: int, window: int) -> int:
+    """Pairs of a position and one that it sees."""
+    beyond = max(0, tokens - window) if window else 0
+    return (tokens * (tokens + 1) - beyond * (beyond + 1)) // 2
+
+
+def _cpu_attention(times: PromptTimes, config: ModelConfig, rows: int, start: int) -> float:
+    """Seconds of all layers."""
+    layers = _windows(config).items()
+    return sum(count * times.between(rows, start, window).attention for window, count in layers)
+
+
+def _npu_attention(board: Board, config: ModelConfig, rows: int, start: int, form: str) -> float:
+    """Seconds of all layers."""
+    return sum(
+        count * npu_attention(board, config, rows, start, form, window=window).seconds
+        for window, count in _windows(config).items()
     )
 
 

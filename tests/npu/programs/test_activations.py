@@ -47,7 +47,7 @@ def test_an_activation_beyond_a_range_that_covers_its_tails_is_safe(make, reach)
 @pytest.mark.parametrize("bad", [3.01, -4.0, np.inf, np.nan])
 def test_an_activation_outside_a_narrow_range_is_refused(make, name, bad):
     with pytest.raises(NpuError, match=rf"an input of {name} is .*, expected -3 to 3, the range"):
-        make(1, 8, -3, 2).packed({"x": halves([[0, bad]])})
+        make(1, 2, -3, 2).packed({"x": halves([[0, bad]])})
 
 
 def test_a_range_that_is_none_is_refused():
@@ -65,7 +65,7 @@ def test_exp_is_within_its_bound_on_every_fp16_up_to_0():
 
 def test_exp_of_a_number_above_0_is_refused():
     with pytest.raises(NpuError, match=r"an input of exp is 0\.5, expected -16 to 0"):
-        exp(1, 8).packed({"x": halves([[0.5]])})
+        exp(1, 1).packed({"x": halves([[0.5]])})
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,26 @@ def test_inputs_that_are_missing_or_of_another_shape_are_refused():
     one = halves(np.ones((2, 8)))
     with pytest.raises(NpuError, match="takes gate, up, but up is missing"):
         operator.packed({"gate": one})
-    with pytest.raises(
-        NpuError, match=r"up of gate times up is float32 \[2, 8\], expected float16 with 2 rows"
-    ):
+    with pytest.raises(NpuError, match=r"up of gate times up is float32 \[2, 8\], expected float16 \[2, 8\]"):
         operator.packed({"gate": one, "up": one.astype(np.float32)})
     with pytest.raises(NpuError, match=r"float16 \[3, 8\]"):
         operator.twin({"gate": one, "up": halves(np.ones((3, 8)))})
+
+
+@pytest.mark.parametrize("columns", [4, 8])
+def test_a_narrower_or_wider_input_is_refused(columns):
+    """Neither padding nor what stands in its place counts as given."""
+    operator = multiply(1, 5)
+    arrays = {"gate": halves(np.ones((1, 5))), "up": halves(np.ones((1, columns)))}
+    for of in (operator.twin, operator.packed):
+        with pytest.raises(NpuError, match=rf"float16 \[1, {columns}\], expected float16 \[1, 5\]"):
+            of(arrays)
+
+
+@pytest.mark.parametrize("rows, columns", [(0, 8), (-1, 8), (8, 0)])
+def test_an_operator_without_elements_is_refused(rows, columns):
+    with pytest.raises(NpuError, match=f"{rows} rows and {columns} columns, expected at least 1"):
+        silu(rows, columns, -3, 3)
 
 
 def test_a_result_that_no_program_wrote_is_noticed():

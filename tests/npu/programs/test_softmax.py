@@ -52,3 +52,10 @@ def test_softmax_beyond_a_limit_is_refused():
         softmax(64, 4096)
     with pytest.raises(NpuError, match="a score of a softmax is beyond 30000 or no number"):
         softmax(1, 2).packed({"x": halves([[1, np.inf]])})
+
+
+@pytest.mark.parametrize("columns", [3, 8])
+def test_a_row_of_another_length_is_refused(columns):
+    """A larger score in a padded column would be the maximum of the row."""
+    with pytest.raises(NpuError, match=rf"float16 \[1, {columns}\], expected float16 \[1, 5\]"):
+        softmax(1, 5).twin({"x": halves([[1, 2, 3, 4, 5, 100, 100, 100][:columns]])})

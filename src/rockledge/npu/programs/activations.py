@@ -8,20 +8,16 @@ fp16 inputs and hold for either rounding of the interpolation (`lut.look_up`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
-from rockledge.npu.layout import padded
-from rockledge.npu.lut import LARGEST_HALF, Table, gauss_table, half_exp_table, sigmoid_table
+from rockledge.npu.lut import FP16_END, LARGEST_HALF, Table, gauss_table, half_exp_table, sigmoid_table
 from rockledge.npu.programs.flying import PIXEL, Combine, FirstStage
 from rockledge.npu.programs.operator import Builder, Operator, Tensor
 
 Halves = NDArray[np.float16]
-
-FP16_END: Final = 65520.0  # from here on a number rounds to infinity
 
 
 def silu(rows: int, columns: int, low: float, high: float) -> Operator:
@@ -49,7 +45,7 @@ def exp(rows: int, columns: int) -> Operator:
     Two programs for each 32,768 elements.
     """
     builder = Builder("exp", rows)
-    x = builder.input("x", padded(columns, PIXEL))
+    x = builder.input("x", columns, PIXEL)
     builder.check(_inside(half_exp_table(), "x"))
     return builder.finish(exp_of(builder, x), columns)
 
@@ -85,14 +81,14 @@ def gated(builder: Builder, x: Tensor, table: Table) -> Tensor:
 
 def _activation(name: str, rows: int, columns: int, table: Table) -> Operator:
     builder = Builder(name, rows)
-    x = builder.input("x", padded(columns, PIXEL))
+    x = builder.input("x", columns, PIXEL)
     builder.check(_inside(table, "x"))
     return builder.finish(gated(builder, x, table), columns)
 
 
 def _two(rows: int, columns: int, name: str, names: tuple[str, str], combine: Combine) -> Operator:
     builder = Builder(name, rows)
-    one, other = (builder.input(each, padded(columns, PIXEL)) for each in names)
+    one, other = (builder.input(each, columns, PIXEL) for each in names)
 
     def fits(arrays: Mapping[str, Halves]) -> None:
         x, y = (arrays[each].astype(np.float64) for each in names)

@@ -66,8 +66,8 @@ def attention(rows: int, keys: Halves, values: Halves) -> Operator:
     check_cache(keys, values)
     positions, size = keys.shape
     builder = Builder("attention", rows)
-    q = builder.input("q", padded(size, LANES))
-    mask = builder.input("mask", padded(positions, LANES))
+    q = builder.input("q", size, LANES)
+    mask = builder.input("mask", positions, LANES)
     builder.check(_scores(keys))
     builder.check(_mask(positions))
     scores = builder.product(q, widened(keys, mask.columns, q.columns))

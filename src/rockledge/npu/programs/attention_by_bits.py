@@ -83,8 +83,8 @@ def attention_by_bits(rows: int, keys: Halves, values: Halves, shift: float) -> 
             f"expected a number and {_LARGEST_VALUE:g}; leave it to the CPU"
         )
     builder = Builder("attention by bits", rows)
-    q = builder.input("q", padded(keys.shape[1], LANES))
-    mask = builder.input("mask", padded(len(keys), LANES))
+    q = builder.input("q", keys.shape[1], LANES)
+    mask = builder.input("mask", len(keys), LANES)
     builder.check(_numbers)
     weights = builder.product(
         q, widened(keys, mask.columns, q.columns), fused=(Combine.MIN, mask), bits=ExponentBits(shift)

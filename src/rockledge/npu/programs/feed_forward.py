@@ -80,7 +80,7 @@ def feed_forward(rows: int, gate: Halves, up: Halves, down: Halves, largest_norm
     intermediate, inputs = gate.shape
     h_shift, y_shift = _shifts(gate, up, down, largest_norm)
     builder = Builder("feed-forward", rows)
-    x = builder.input("x", padded(inputs, _RUN))
+    x = builder.input("x", inputs, _RUN)
     builder.check(_short_rows(largest_norm))
     table = sigmoid_table(-SIGMOID_TAIL, SIGMOID_TAIL)
     result: Tensor | None = None

@@ -144,9 +144,9 @@ class Runnable(Protocol):
 class Operator:
     """A chain of programs for one core over four buffers, and what goes in and comes out.
 
-    `inputs` are the padded tensors by name; `rows` and `columns` the output without padding. `sizes` in bytes
-    by role; `weights` is what the weight buffer holds. `checks` refuse inputs that the operator is not made
-    for.
+    `inputs` are the padded tensors by name, `widths` their columns without padding; `rows` and `columns` the
+    output without padding. `sizes` in bytes by role; `weights` is what the weight buffer holds. `checks`
+    refuse inputs that the operator is not made for.
     """
 
     name: str
@@ -155,6 +155,7 @@ class Operator:
     steps: tuple[Step, ...]
     program: Program
     inputs: Mapping[str, Tensor]
+    widths: Mapping[str, int]
     fills: Mapping[str, float]
     output: Tensor
     sizes: Mapping[str, int]
@@ -203,11 +204,11 @@ class Operator:
         if name not in arrays:
             raise NpuError(f"{self.name} takes {', '.join(self.inputs)}, but {name} is missing")
         x = arrays[name]
-        if x.dtype != np.float16 or x.ndim != 2 or x.shape[0] != self.rows or x.shape[1] > tensor.columns:
+        # Padding that an input fills itself, or leaves to the fill, would count as what was given.
+        expected = (self.rows, self.widths[name])
+        if x.dtype != np.float16 or x.shape != expected:
             raise NpuError(
-                f"{name} of {self.name} is {x.dtype} {list(x.shape)}, expected float16 with {self.rows} "
-                "rows and "
-                f"at most {tensor.columns} columns"
+                f"{name} of {self.name} is {x.dtype} {list(x.shape)}, expected float16 {list(expected)}"
             )
         wide = np.full((tensor.rows, tensor.columns), self.fills.get(name, 0.0), np.float16)
         wide[: x.shape[0], : x.shape[1]] = x
@@ -226,6 +227,7 @@ class Builder:
     rows: int
     _steps: list[Step] = field(default_factory=list)
     _inputs: dict[str, Tensor] = field(default_factory=dict)
+    _widths: dict[str, int] = field(default_factory=dict)
     _fills: dict[str, float] = field(default_factory=dict)
     _weights: list[NDArray[np.uint8]] = field(default_factory=list)
     _ends: dict[str, int] = field(default_factory=dict)
@@ -236,9 +238,13 @@ class Builder:
         """Rows of every tensor."""
         return max(LEAST_ROWS, padded(self.rows, 4))
 
-    def input(self, name: str, columns: int, fill: float = 0.0) -> Tensor:
-        """An input of up to `columns` columns; padding, in rows and columns, is `fill`."""
-        self._inputs[name] = self._tensor(name, INPUT, columns)
+    def input(self, name: str, columns: int, unit: int, fill: float = 0.0) -> Tensor:
+        """An input of `columns` columns, padded to a multiple of `unit`; padding, in rows and columns, is
+        `fill`. Raises NpuError where it has no element."""
+        if self.rows < 1 or columns < 1:
+            raise NpuError(f"{self.name} has {self.rows} rows and {columns} columns, expected at least 1")
+        self._inputs[name] = self._tensor(name, INPUT, padded(columns, unit))
+        self._widths[name] = columns
         self._fills[name] = fill
         return self._inputs[name]
 
@@ -310,6 +316,7 @@ class Builder:
             steps=steps,
             program=chain(programs),
             inputs=dict(self._inputs),
+            widths=dict(self._widths),
             fills=dict(self._fills),
             output=output,
             sizes=sizes,

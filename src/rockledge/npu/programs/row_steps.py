@@ -44,8 +44,16 @@ def row_sum(
     return builder.product(x, weights, first)
 
 
-def spread(builder: Builder, x: Tensor, factors: Halves, combine: Combine, operand: Tensor) -> Tensor:
-    """x * factors[column], combined with `operand`, [rows, columns]; x holds one number a row, in 32 columns.
+def spread(
+    builder: Builder,
+    x: Tensor,
+    factors: Halves,
+    combine: Combine,
+    operand: Tensor,
+    first: FirstStage | None = None,
+) -> Tensor:
+    """first(x * factors[column]), combined with `operand`, [rows, columns]; x holds one number a row, in 32
+    columns.
 
     `factors` [columns], or [parts, columns]: then the parts are added, for factors finer than one fp16.
     Columns beyond them are 0 before they are combined. One program, one rounding.
@@ -53,11 +61,12 @@ def spread(builder: Builder, x: Tensor, factors: Halves, combine: Combine, opera
     parts = np.atleast_2d(factors)
     weights = np.zeros((operand.columns, LANES), np.float16)
     weights[: parts.shape[1], : len(parts)] = parts.T
-    return builder.product(x, weights, fused=(combine, operand))
+    return builder.product(x, weights, first, fused=(combine, operand))
 
 
 def reciprocal(builder: Builder, x: Tensor, low: float, high: float) -> Tensor:
-    """1 / x for low <= x <= high, relative error at most 1 / 512: tables, then Newton.
+    """1 / x for low <= x <= high, tables, then Newton: relative error at most 1 / 512 up to an x of 16,384,
+    beyond which 1 / x is below the normal numbers of fp16, at most 1 / 256.
 
     Inputs outside are clamped to the range; whoever calls this proves that they are inside.
     """

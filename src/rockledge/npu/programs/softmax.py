@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
-from rockledge.npu.layout import padded
 from rockledge.npu.programs.activations import exp_of
 from rockledge.npu.programs.flying import Combine
 from rockledge.npu.programs.operator import Builder, Operator, Tensor
@@ -46,7 +45,7 @@ def softmax(rows: int, columns: int) -> Operator:
             "CPU"
         )
     builder = Builder("softmax", rows)
-    x = builder.input("x", padded(columns, LANES), fill=-LARGEST_SCORE)
+    x = builder.input("x", columns, LANES, fill=-LARGEST_SCORE)
     builder.check(_scores)
     return builder.finish(softmax_of(builder, x, columns), columns)
 
