@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rockledge.npu.programs.flying import EXPONENT_FACTOR, Combine, ExponentBits, FirstStage
+from rockledge.npu.programs.elementwise import EXPONENT_FACTOR, Combine, ExponentBits, FirstStage
 
 RUN: Final = 32
 Halves = NDArray[np.float16]

@@ -9,8 +9,8 @@ import pytest
 from rockledge.errors import NpuError
 from rockledge.npu.isa import register_of, split
 from rockledge.npu.lut import sigmoid_table
+from rockledge.npu.programs.elementwise import Combine, pair_program, table_program
 from rockledge.npu.programs.float_product import float_product_program
-from rockledge.npu.programs.flying import Combine, pair_program, table_program
 from rockledge.npu.stream import Address, parse
 
 GOLDEN = {

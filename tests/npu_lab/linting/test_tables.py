@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rockledge.npu.lut import sigmoid_table
-from rockledge.npu.programs.flying import table_program
+from rockledge.npu.programs.elementwise import table_program
 from rockledge.npu.stream import Address
 from rockledge_npu_lab.linting.check import lint
 

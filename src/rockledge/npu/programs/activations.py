@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
 from rockledge.npu.lut import FP16_END, LARGEST_HALF, Table, gauss_table, half_exp_table, sigmoid_table
-from rockledge.npu.programs.flying import PIXEL, Combine, FirstStage
+from rockledge.npu.programs.elementwise import PIXEL, Combine, FirstStage
 from rockledge.npu.programs.operator import Builder, Operator, Tensor
 
 Halves = NDArray[np.float16]

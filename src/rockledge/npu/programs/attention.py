@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rockledge.errors import NpuError
 from rockledge.npu.layout import padded
 from rockledge.npu.lut import LARGEST_HALF
-from rockledge.npu.programs.flying import Combine, FirstStage
+from rockledge.npu.programs.elementwise import Combine, FirstStage
 from rockledge.npu.programs.operator import Builder, Operator
 from rockledge.npu.programs.row_steps import LANES, reciprocal, row_sum, spread
 from rockledge.npu.programs.softmax import LARGEST_COLUMNS, powers_of

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rockledge.errors import NpuError
 from rockledge.npu.layout import padded
 from rockledge.npu.programs.attention import check_cache, widened
-from rockledge.npu.programs.flying import Combine, ExponentBits, FirstStage
+from rockledge.npu.programs.elementwise import Combine, ExponentBits, FirstStage
 from rockledge.npu.programs.operator import Builder, Operator
 from rockledge.npu.programs.row_steps import LANES
 

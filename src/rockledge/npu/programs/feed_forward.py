@@ -30,8 +30,8 @@ from rockledge.errors import NpuError
 from rockledge.npu.layout import padded
 from rockledge.npu.lut import LARGEST_HALF, SIGMOID_TAIL, sigmoid_table
 from rockledge.npu.programs.activations import gated
+from rockledge.npu.programs.elementwise import Combine, FirstStage
 from rockledge.npu.programs.float_product import LARGEST_COLUMNS, float_banks
-from rockledge.npu.programs.flying import Combine, FirstStage
 from rockledge.npu.programs.operator import Builder, Operator, Tensor
 
 Halves = NDArray[np.float16]

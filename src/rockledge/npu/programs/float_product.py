@@ -13,7 +13,7 @@ from typing import Final
 from rockledge.errors import NpuError
 from rockledge.npu.isa import CNA_PRECISION, ENABLE_CONV_RDMA, OUTPUT_TO_MEMORY, encode
 from rockledge.npu.layout import ATOM_BYTES, NATIVE
-from rockledge.npu.programs.flying import (
+from rockledge.npu.programs.elementwise import (
     FP16,
     HALF_BYTES,
     PIPELINE,

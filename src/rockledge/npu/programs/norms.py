@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
 from rockledge.npu.lut import FP16_END, LARGEST_HALF
-from rockledge.npu.programs.flying import Combine, FirstStage
+from rockledge.npu.programs.elementwise import Combine, FirstStage
 from rockledge.npu.programs.operator import Builder, Operator, Tensor
 from rockledge.npu.programs.row_steps import LANES, reciprocal_root, row_sum, spread
 

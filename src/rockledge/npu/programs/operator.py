@@ -29,8 +29,7 @@ from rockledge.errors import NpuError
 from rockledge.npu.arithmetic import combined, exponents, products, staged, stored, stored_bits
 from rockledge.npu.layout import NATIVE, pack_cube, pack_kernels, padded, unpack_cube
 from rockledge.npu.lut import Table, look_up
-from rockledge.npu.programs.float_product import LEAST_ROWS, float_product_program
-from rockledge.npu.programs.flying import (
+from rockledge.npu.programs.elementwise import (
     HALF_BYTES,
     LARGEST_BLOCK,
     PIXEL,
@@ -40,6 +39,7 @@ from rockledge.npu.programs.flying import (
     pair_program,
     table_program,
 )
+from rockledge.npu.programs.float_product import LEAST_ROWS, float_product_program
 from rockledge.npu.programs.tile_program import INPUT, OUTPUT, SCRATCH, WEIGHT
 from rockledge.npu.programs.tiling import TASKS_IN_KICK
 from rockledge.npu.stream import Address, Program, chain

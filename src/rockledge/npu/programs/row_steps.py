@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rockledge.npu.lut import coarse, power_tables
-from rockledge.npu.programs.flying import Combine, FirstStage
+from rockledge.npu.programs.elementwise import Combine, FirstStage
 from rockledge.npu.programs.operator import Builder, Tensor
 
 Halves = NDArray[np.float16]

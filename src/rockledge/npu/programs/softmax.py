@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rockledge.errors import NpuError
 from rockledge.npu.programs.activations import exp_of
-from rockledge.npu.programs.flying import Combine
+from rockledge.npu.programs.elementwise import Combine
 from rockledge.npu.programs.operator import Builder, Operator, Tensor
 from rockledge.npu.programs.row_steps import LANES, reciprocal, row_maximum, row_sum, spread
 
