@@ -95,9 +95,8 @@ def _two(rows: int, columns: int, name: str, names: tuple[str, str], combine: Co
         result = x * y if combine is Combine.MULTIPLY else x + y
         if not (np.abs(result) < FP16_END).all():
             raise NpuError(
-                f"a result of {name} is beyond {LARGEST_HALF:g}, the largest fp16, or an input is no "
-                "number; scale "
-                "the inputs, or leave this layer to the CPU"
+                f"a result of {name} is beyond {LARGEST_HALF:g}, the largest fp16, or an input is not a "
+                "number; scale the inputs, or leave this layer to the CPU"
             )
 
     builder.check(fits)
