@@ -117,7 +117,7 @@ def test_what_attention_shares_is_what_the_kernel_has() -> None:
     queries, split = (
         int(found[1])
         for name in ("kValueQueries", "kSplit")
-        if (found := re.search(rf"constexpr int {name} = (\d+);", text)) is not None
+        if (found := re.search(rf"constexpr int [^;]*\b{name} = (\d+)", text)) is not None
     )
     assert (queries, split) == (VALUE_QUERIES, SPLIT)
 

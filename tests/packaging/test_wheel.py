@@ -48,10 +48,12 @@ def test_a_bare_wheel_generates_what_the_source_tree_does(
     wheel, laboratory = build_wheels(PROCESSOR)
     assert "-py3-none-manylinux_2_28_" in wheel.name
     assert {f"rockledge/serve/console/{name}" for name in ADDRESSES.values()} <= files(wheel)
-    # Of the NPU a gateway holds what makes programs; emulator, lint and the like are the laboratory's.
+    # Of the NPU a gateway holds what makes programs, and the bits they give; emulator, lint and the like are
+    # the laboratory's.
     assert {name.split("/")[0] for name in files(wheel)} == {"rockledge"}
     assert {name.split("/")[2] for name in files(wheel) if name.startswith("rockledge/npu/")} == {
-        "__init__.py", "isa.py", "layout.py", "programs", "stream.py", "virtual_npu.py"
+        "__init__.py", "arithmetic.py", "isa.py", "layout.py", "lut.py", "programs", "requantise.py", "stream.py",
+        "virtual_npu.py"
     }  # fmt: skip
     source = ROOT / "npu_lab/src"
     modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
