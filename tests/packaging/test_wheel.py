@@ -52,8 +52,8 @@ def test_a_bare_wheel_generates_what_the_source_tree_does(
     # the laboratory's.
     assert {name.split("/")[0] for name in files(wheel)} == {"rockledge"}
     assert {name.split("/")[2] for name in files(wheel) if name.startswith("rockledge/npu/")} == {
-        "__init__.py", "arithmetic.py", "isa.py", "layout.py", "lut.py", "programs", "requantise.py", "stream.py",
-        "virtual_npu.py"
+        "__init__.py", "arithmetic.py", "isa.py", "layout.py", "lut.py", "programs", "requantise.py",
+        "stream.py", "virtual_npu.py"
     }  # fmt: skip
     source = ROOT / "npu_lab/src"
     modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
